@@ -1,0 +1,302 @@
+"""The plan: what the tool knows about one upstream model, as frozen data.
+
+Everything before this file (``upstream``, ``parse``, ``plan``) works out these objects; everything after it (``rewrite``,
+``render``, ``explain``, ``coverage``) only reads them. A plan never holds a syntax tree: a place in upstream's text is a
+`Location`, a piece of upstream's code an `Expression`. So a plan can be compared, pickled, printed and stored.
+
+Where do I add ...
+  a new kind of edit?      a ``...Site`` here, a recogniser in ``plan/``, a transformer in ``rewrite/``.
+  a new role of a module?  a field of `AttentionRoles`, `MLPRoles` or `LayerPlan` here, its twin in
+                           ``adapter_runtime/roles.py`` (generated mixins state roles with those classes).
+  a new method?            a member of `Method` and a rule in ``plan/methods.py`` that says where it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """A span of upstream's text. Lines count from 1, columns from 0 (libcst's convention); show columns as ``column + 1``."""
+
+    path: str  # relative to the transformers package, with "/": "models/llama/modeling_llama.py"
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column + 1}"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A piece of upstream's code and where it stands."""
+
+    code: str
+    location: Location
+
+
+class Method(str, Enum):
+    """The adapter methods whose support is planned per model. The values are the names shown to people."""
+
+    BOTTLENECK = "bottleneck"
+    PREFIX_TUNING = "prefix_tuning"
+    LORA = "lora"
+    REFT = "reft"
+    PROMPT_TUNING = "prompt_tuning"
+    INVERTIBLE = "invertible"
+
+
+class Level(str, Enum):
+    """How bad a diagnostic is. ERROR: the model is refused. WARNING: the methods it names are not supported for
+    the model, the rest is. NOTE: nothing is lost; it explains a decision."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """Something in upstream that no rule claims, and the way out."""
+
+    code: str  # stable, "P203": letter = stage (U upstream, S syntax/parse, P plan, R rewrite, V verification), number
+    level: Level
+    message: str  # what was found and what was expected, one sentence
+    remedy: str  # what the user or contributor can do, one sentence
+    location: Location | None = None  # None only where no text is at fault (an unknown model type)
+    methods: tuple[Method, ...] = ()  # the methods that it makes unavailable
+
+
+class Core(str, Enum):
+    """How keys and values meet queries."""
+
+    INTERFACE = "attention interface"  # a call of what ALL_ATTENTION_FUNCTIONS.get_interface (or [...]) returned
+    SDPA = "scaled_dot_product_attention"
+    SOFTMAX = "softmax"  # softmax between two products, written out in the forward
+
+
+class AttentionKind(str, Enum):
+    SELF = "self"
+    CROSS = "cross"
+
+
+class Role(str, Enum):
+    """Which sublayer fed a residual addition."""
+
+    ATTENTION = "attention"
+    CROSS_ATTENTION = "cross_attention"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class PrefixSite:
+    """One attention core: the place where prefix keys and values are put in front.
+
+    The edit, before `statement`:  ``key, value, mask = self.prepend_prefix(query, key, value, mask, gate_input, **keywords)``
+    and per bias  ``bias = self.extend_bias(bias, key)``. An argument that is a plain name is bound again under that
+    name; any other expression gets a new local name, which then stands in the core in its place.
+    """
+
+    class_name: str
+    function: str  # the method that holds the core, mostly "forward"
+    core: Core
+    location: Location  # of the core: the interface call, the sdpa call, or the first of the two products
+    statement: Location  # the statement that the edit precedes (in the same block)
+    query: Expression
+    key: Expression  # its layout (batch, key heads, length, width) was proven by data flow
+    value: Expression
+    mask: Expression | None  # None: the core is called without a mask
+    gate_input: Expression  # the hidden states (batch, length, hidden) that the query was projected from
+    biases: tuple[Expression, ...] = ()  # further arguments with a key dimension (position_bias); grown with zeros
+    keywords: tuple[str, ...] = ()  # source of keywords handed on: "is_causal=False", "sliding_window=...", "**kwargs"
+
+
+class Placement(str, Enum):
+    """What a bottleneck call takes the place of."""
+
+    ADDITION = "addition"  # r + x  ->  site(x, r, None)
+    NORM_OF_ADDITION = "norm of addition"  # self.norm(r + x)  ->  site(x, r, self.norm)
+    NORM_IN_NEXT_STATEMENT = "norm in the next statement"  # h = r + x; h = self.norm(h)  ->  h = site(x, r, self.norm)
+
+
+@dataclass(frozen=True)
+class ResidualSite:
+    """One residual addition: the place of a bottleneck adapter."""
+
+    class_name: str
+    function: str
+    placement: Placement
+    location: Location  # the expression that is replaced
+    statement: Location  # the statement that holds it
+    branch: Expression  # what came out of the sublayer, with its scale and dropout: ``self.dropout(x) * self.scale``
+    residual: Expression  # the earlier value of the stream
+    norm: Expression | None  # the callable, ``self.LayerNorm``; None where the stream is not normalised here
+    dropped: Location | None  # NORM_IN_NEXT_STATEMENT: the statement that the edit removes
+    host: str  # attribute that holds the adapters ("attention_adapters"); "" = the class is its own site (BertSelfOutput)
+    role: Role | None  # None for an own output module: the layer that uses it says (BottleneckRole)
+
+    def __post_init__(self) -> None:
+        if (self.placement is Placement.NORM_IN_NEXT_STATEMENT) != (self.dropped is not None):
+            raise ValueError("dropped is given exactly with NORM_IN_NEXT_STATEMENT")
+        if (self.placement is Placement.ADDITION) != (self.norm is None):
+            raise ValueError("norm is given exactly where the addition is normalised")
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """An upstream class of which forwards are copied and edited: it becomes ``<name>WithAdapters``."""
+
+    name: str
+    location: Location
+    functions: tuple[str, ...]  # methods that are copied, in upstream's order
+    prefix_sites: tuple[PrefixSite, ...] = ()
+    residual_sites: tuple[ResidualSite, ...] = ()
+
+    def __post_init__(self) -> None:
+        touched = {site.function for site in (*self.prefix_sites, *self.residual_sites)}
+        if touched != set(self.functions):
+            raise ValueError(f"{self.name}: copied {sorted(self.functions)} but edits are in {sorted(touched)}")
+
+
+@dataclass(frozen=True)
+class AttentionRoles:
+    """The projections around one attention core. All paths start at the layer ("" = the layer itself)."""
+
+    core: str  # path of the module whose class holds the PrefixSite; where no site was found, of the attention module
+    kind: AttentionKind
+    query: str = ""  # path of the Linear/Conv1D; "" where there is none of its own (fused)
+    key: str = ""
+    value: str = ""
+    fused: str = ""  # path of one projection that gives q, k and v together
+    output: str = ""  # path of the projection after the core; "" where there is none
+    head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
+    value_head_dim: str = ""  # same for values where it differs
+
+
+@dataclass(frozen=True)
+class BottleneckRole:
+    host: str  # path from the layer of the module that holds the adapters: "attention.output", "attention_adapters"
+    location: Role
+
+
+@dataclass(frozen=True)
+class MLPRoles:
+    """Projections into and out of the feed-forward block, as paths from the layer."""
+
+    first: tuple[str, ...] = ()  # up-projections that carry the signal: fc1, intermediate.dense, up_proj
+    gate: tuple[str, ...] = ()  # the other factor of a gated block: gate_proj
+    last: tuple[str, ...] = ()  # down-projections
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A class that the model holds in its layer list. It becomes ``<name>AdaptersMixin``."""
+
+    class_name: str
+    location: Location
+    attentions: tuple[AttentionRoles, ...]
+    bottlenecks: tuple[BottleneckRole, ...]
+    mlp: MLPRoles
+    optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """A list of layers that the hidden states run through."""
+
+    path: str  # from the base model: "layers", "encoder.layer", "decoder.layers"
+    layer_classes: tuple[str, ...]
+    shared: bool = False  # upstream runs through one physical layer more than once (ALBERT)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an upstream forward, as rendered into adapter models."""
+
+    name: str
+    annotation: str  # "" where upstream has none
+    default: str  # "" = required
+    kind: str  # "positional", "keyword", "args", "kwargs"
+
+
+@dataclass(frozen=True)
+class BasePlan:
+    """The base model class (``MODEL_MAPPING_NAMES`` of upstream)."""
+
+    class_name: str
+    location: Location
+    pretrained_class: str  # "LlamaPreTrainedModel"
+    prefix: str  # base_model_prefix: "model"
+    stacks: tuple[StackPlan, ...]
+    parameters: tuple[Parameter, ...]  # of its forward, without self
+    token_embeddings: str = ""  # path of the nn.Embedding over input_ids; "" = none (vision, audio)
+    embedding_output: str = ""  # path of the module whose output enters the first layer
+    final_norm: str = ""  # path of the norm after the last layer; "" = none
+    submodels: tuple[tuple[str, str], ...] = ()  # (path, class or auto class) of whole models inside: composites
+    is_encoder_decoder: bool = False
+
+
+@dataclass(frozen=True)
+class StaticHead:
+    """An upstream class with a head, and how its head maps onto a flexible one."""
+
+    class_name: str
+    base_attribute: str  # where the class keeps the base model: "bert"
+    head_type: str  # flexible head type: "classification", "causal_lm", ...; "" = there is no flexible counterpart
+    layers: tuple[str | None, ...] = ()  # per position of the flexible head's Sequential: path of the static module
+    config: tuple[tuple[str, object], ...] = ()  # keyword arguments of the flexible head
+
+
+@dataclass(frozen=True)
+class MethodSupport:
+    method: Method
+    supported: bool
+    reason: str  # why not, in one sentence; where supported, "" or a restriction that users should know
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """All that is needed to write the adapter-enabled version of one model type."""
+
+    model_type: str  # upstream's: "llama", "xlm-roberta"
+    version: str  # transformers version: "5.23.0"
+    path: str  # of the modeling file, relative to the transformers package
+    module: str  # "transformers.models.llama.modeling_llama"
+    config_class: str
+    config_module: str
+    licence: str  # comment block at the top of upstream's file, verbatim
+    base: BasePlan
+    classes: tuple[ClassPlan, ...]
+    layers: tuple[LayerPlan, ...]
+    static_heads: tuple[StaticHead, ...]
+    flexible_heads: tuple[str, ...]  # head types whose add_..._head methods make sense
+    config_keys: tuple[tuple[str, str], ...]  # our name -> the config's own where it differs: ("hidden_size", "d_model")
+    methods: tuple[MethodSupport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    text_digest: str  # sha256 of the file's bytes
+    meaning_digest: str  # sha256 of its code without annotations, docstrings and comments
+    overrides: tuple[str, ...] = ()  # keys of overrides.toml that took part
+
+    @property
+    def package(self) -> str:
+        """Name of the generated package: the model type as a Python identifier."""
+        return self.model_type.replace("-", "_").replace(".", "_")
+
+    def supports(self, method: Method) -> bool:
+        return any(entry.method is method and entry.supported for entry in self.methods)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model that the tool does not understand well enough to write. The diagnostics say why and what to do."""
+
+    model_type: str
+    diagnostics: tuple[Diagnostic, ...] = field(default=())
+
+
+PlanResult = ModelPlan | Refusal

@@ -1,0 +1,64 @@
+"""How a generated mixin says which module of an upstream layer plays which role.
+
+A generated module states facts only, with the classes below; all behaviour is in this package. Every path is dotted and
+starts at the layer ("attention.output.dense"); the empty path is the layer itself. The tool's own plan
+(``adapter_codegen.model``) has the same shapes, so that rendering is a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+AttentionKind = Literal["self", "cross"]
+BottleneckLocation = Literal["attention", "cross_attention", "output"]
+
+
+@dataclass(frozen=True)
+class AttentionRoles:
+    """The projections around one attention core."""
+
+    core: str  # the module in which keys and values meet queries
+    kind: AttentionKind
+    query: str = ""  # "" where there is no projection of its own
+    key: str = ""
+    value: str = ""
+    fused: str = ""  # one projection that gives queries, keys and values together
+    output: str = ""  # the projection after the core
+    head_dim: str = ""  # attribute of the core's module: width of a key head
+    value_head_dim: str = ""  # the same for values, where it differs
+
+
+@dataclass(frozen=True)
+class BottleneckRole:
+    """A module that holds bottleneck adapters: one that exists upstream, or a new child of the layer."""
+
+    host: str
+    location: BottleneckLocation
+
+
+@dataclass(frozen=True)
+class MLPRoles:
+    """Projections into and out of the feed-forward block."""
+
+    first: tuple[str, ...] = ()
+    gate: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerRoles:
+    """All roles in one layer."""
+
+    attentions: tuple[AttentionRoles, ...] = ()
+    bottlenecks: tuple[BottleneckRole, ...] = ()
+    mlp: MLPRoles = MLPRoles()
+    optional: tuple[str, ...] = ()  # beginnings of paths that some layers lack; any other missing path is an error
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """A list of layers that the hidden states run through, as a path from the base model."""
+
+    path: str
+    shared: bool = False  # the same physical layer runs more than once
