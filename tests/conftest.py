@@ -1,0 +1,39 @@
+"""What all tests share: one thread per worker, and the choice between the smoke checks and the full set."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; workers are processes
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="every conformance check for every model; without it, models outside the core run the smoke checks",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``full``, unless asked for."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models are slower on several threads, and one thread keeps sums in one order."""
+    try:
+        import torch
+    except ImportError:  # the tool's tests need no torch
+        return
+    torch.set_num_threads(1)
