@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from adapter_codegen.model import Location
 
@@ -22,17 +23,24 @@ class Submodule:
 
     name: str
     classes: tuple[str, ...]  # classes that it may be an instance of; several if chosen by a condition or a dict
-    in_list: bool  # the elements of an nn.ModuleList / nn.Sequential / nn.ModuleDict have these classes
+    container: (
+        str  # "ModuleList", "Sequential", "ModuleDict": its elements have these classes; "" = it is the instance
+    )
     conditional: bool  # assigned under an if, or may be None
     arguments: tuple[cst.Arg, ...]  # of the construction (of the first alternative)
     node: cst.CSTNode  # the construction
+
+    @property
+    def in_list(self) -> bool:
+        """Whether `classes` are those of the elements and not of the submodule itself."""
+        return bool(self.container)
 
 
 @dataclass(frozen=True)
 class FunctionFacts:
     name: str
     node: cst.FunctionDef
-    parameters: tuple[str, ...]  # names without self
+    parameters: tuple[str, ...]  # names without self, in order, those of *args and **kwargs included
     owner: str  # class that defines it (not the one that inherits it)
 
 
@@ -43,9 +51,10 @@ class ClassFacts:
     name: str
     node: cst.ClassDef
     bases: tuple[str, ...]  # as written: "nn.Module", "LlamaPreTrainedModel"
+    lineage: tuple[str, ...]  # itself, then its bases in resolution order as far as the module shows them, as written
     submodules: Mapping[str, Submodule]  # inherited ones of the same module included
     functions: Mapping[str, FunctionFacts]  # inherited ones of the same module included, resolved by MRO
-    attributes: Mapping[str, cst.BaseExpression]  # class-level assignments: base_model_prefix, _tied_weights_keys
+    attributes: Mapping[str, cst.BaseExpression]  # class-level assignments, inherited ones included: base_model_prefix
 
 
 @dataclass(frozen=True)
@@ -55,17 +64,27 @@ class ModuleFacts:
     tree: cst.Module = field(repr=False)
     classes: Mapping[str, ClassFacts]
     functions: Mapping[str, cst.FunctionDef]  # module level
-    imports: Mapping[str, str]  # local name -> dotted origin: "nn" -> "torch.nn", "Cache" -> "transformers.cache_utils.Cache"
+    assignments: Mapping[str, cst.BaseExpression]  # module level: a dict of attention classes
+    imports: Mapping[
+        str, str
+    ]  # local name -> dotted origin: "nn" -> "torch.nn", "Cache" -> "transformers.cache_utils.Cache"
 
     @cached_property
-    def _positions(self) -> Mapping[cst.CSTNode, object]:
-        return MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
+    def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
+        resolved = MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
+        return cast("Mapping[cst.CSTNode, CodeRange]", resolved)
 
     def location(self, node: cst.CSTNode) -> Location:
-        """Where a node of `tree` stands."""
+        """Where a node of `tree` stands. The first question costs a walk over the whole module."""
         span = self._positions[node]
-        return Location(self.path, span.start.line, span.start.column, span.end.line, span.end.column)  # type: ignore[attr-defined]
+        return Location(self.path, span.start.line, span.start.column, span.end.line, span.end.column)
 
     def code(self, node: cst.CSTNode) -> str:
         """The source of a node of `tree`, stripped."""
         return self.tree.code_for_node(node).strip()
+
+    def origin(self, name: str) -> str:
+        """Where a name as written comes from: "nn.Linear" -> "torch.nn.Linear"; names of this module stay as they are."""
+        first, _, rest = name.partition(".")
+        found = self.imports.get(first, first)
+        return f"{found}.{rest}" if rest else found

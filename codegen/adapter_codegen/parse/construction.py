@@ -1,0 +1,322 @@
+"""Which modules an ``__init__`` puts on ``self``.
+
+`Constructor` walks the statements of an ``__init__`` in order and keeps what is known so far: the submodules, and the
+local names that hold classes or modules. Branches are walked apart and joined again. It evaluates no conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import Submodule
+from adapter_codegen.parse.syntax import assignment, dotted_name, is_none, literal_string, self_attribute, statements
+
+CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
+_NOT_MODULES = frozenset({"Parameter", "Buffer", "ParameterList", "ParameterDict"})
+_FACTORIES = frozenset({"from_config", "_from_config", "from_pretrained"})
+_CARRIERS = frozenset({"OrderedDict", "list", "dict", "tuple", "deepcopy", "copy.deepcopy", "copy.copy"})
+_MAX_CALLS = 4  # how deep helper functions that build modules are followed
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the module around the class says."""
+
+    classes: Mapping[str, cst.ClassDef]
+    functions: Mapping[str, cst.FunctionDef]
+    assignments: Mapping[str, cst.BaseExpression]
+    imports: Mapping[str, str]
+
+    def origin(self, name: str) -> str:
+        first, _, rest = name.partition(".")
+        found = self.imports.get(first, first)
+        return f"{found}.{rest}" if rest else found
+
+
+@dataclass(frozen=True)
+class Built:
+    """What an expression builds. No classes: it may be None and nothing else."""
+
+    classes: tuple[str, ...]
+    node: cst.CSTNode
+    arguments: tuple[cst.Arg, ...] = ()
+    container: str = ""
+    optional: bool = False
+
+    def joined(self, other: Built | None) -> Built:
+        if other is None:
+            return self
+        first = self if self.classes else other
+        classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
+        container = self.container or other.container
+        return replace(first, classes=classes, container=container, optional=self.optional or other.optional)
+
+
+class Constructor:
+    """Walks one ``__init__`` (or helper). `submodules` is its result."""
+
+    def __init__(self, scope: Scope, method: Callable[[str], cst.FunctionDef | None], depth: int = 0) -> None:
+        self.scope = scope
+        self.method = method  # a method of the class by name: helpers that __init__ calls are walked too
+        self.depth = depth
+        self.submodules: dict[str, Built] = {}
+        self.classes: dict[str, tuple[str, ...]] = {}  # local name -> classes that it may stand for
+        self.locals: dict[str, Built] = {}  # local name -> modules that it may hold
+        self.returned: Built | None = None
+
+    def walk(self, function: cst.FunctionDef) -> None:
+        for parameter in (*function.params.params, *function.params.kwonly_params):
+            if parameter.default is not None:
+                self._learn_class(parameter.name.value, parameter.default)
+        self._block(function.body)
+
+    # Statements
+
+    def _block(self, body: cst.BaseSuite) -> None:
+        for statement in statements(body):
+            self._statement(statement)
+
+    def _statement(self, node: cst.CSTNode) -> None:
+        assigned = assignment(node)
+        if assigned is not None:
+            for target in assigned[0]:
+                self._assign(target, assigned[1])
+        elif isinstance(node, cst.AugAssign):
+            self._add_to(node.target, self.build(node.value))
+        elif isinstance(node, cst.If):
+            self._branches(node)
+        elif isinstance(node, cst.For | cst.While | cst.With):
+            self._block(node.body)
+        elif isinstance(node, cst.Try):
+            self._block(node.body)
+        elif isinstance(node, cst.Del):
+            self.submodules.pop(self_attribute(node.target), None)
+        elif isinstance(node, cst.Return) and node.value is not None:
+            built = self.build(node.value)
+            self.returned = built.joined(self.returned) if built else self.returned
+        elif isinstance(node, cst.Expr) and isinstance(node.value, cst.Call):
+            self._call(node.value)
+
+    def _assign(self, target: cst.BaseExpression, value: cst.BaseExpression) -> None:
+        if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):
+            for name, part in zip(target.elements, value.elements, strict=False):
+                self._assign(name.value, part.value)
+            return
+        built = self.build(value)
+        attribute = self_attribute(target)
+        if attribute:
+            self._set(attribute, built)
+        elif isinstance(target, cst.Subscript):
+            self._add_to(target.value, built)
+        elif isinstance(target, cst.Name):
+            self._learn_class(target.value, value)
+            self.locals.pop(target.value, None)
+            if built is not None:
+                self.locals[target.value] = built
+
+    def _set(self, attribute: str, built: Built | None) -> None:
+        self.submodules.pop(attribute, None)  # in any case: a later assignment replaces the earlier one
+        if built is not None:
+            self.submodules[attribute] = built
+
+    def _add_to(self, target: cst.BaseExpression, built: Built | None) -> None:
+        """``target.append(built)`` or ``target += [built]``."""
+        known, key = self.submodules, self_attribute(target)
+        if not key and isinstance(target, cst.Name):
+            known, key = self.locals, target.value
+        if built is not None and key in known:
+            known[key] = known[key].joined(replace(built, optional=False))
+
+    def _call(self, call: cst.Call) -> None:
+        """A call for its effect: setattr, add_module, append, or a helper method."""
+        name = dotted_name(call.func)
+        values = [argument.value for argument in call.args]
+        if name == "setattr" and len(values) == 3 and isinstance(values[0], cst.Name) and values[0].value == "self":
+            self._set_named(values[1], values[2])
+        elif name in {"self.add_module", "self.register_module"} and len(values) == 2:
+            self._set_named(values[0], values[1])
+        elif isinstance(call.func, cst.Attribute) and call.func.attr.value in {
+            "append",
+            "extend",
+            "insert",
+            "add_module",
+        }:
+            if values:
+                self._add_to(call.func.value, self.build(values[-1]))
+        else:
+            self._follow(call)
+
+    def _set_named(self, name: cst.BaseExpression, value: cst.BaseExpression) -> None:
+        literal = literal_string(name)
+        if literal is not None:
+            self._set(literal, self.build(value))
+
+    def _branches(self, node: cst.If) -> None:
+        before = self.submodules, self.classes, self.locals
+        self.submodules, self.classes, self.locals = map(dict, before)  # type: ignore[assignment]
+        self._block(node.body)
+        taken = self.submodules, self.classes, self.locals
+        self.submodules, self.classes, self.locals = map(dict, before)  # type: ignore[assignment]
+        if isinstance(node.orelse, cst.If):
+            self._branches(node.orelse)
+        elif node.orelse is not None:
+            self._block(node.orelse.body)
+            if _raises(node.orelse.body):
+                self.submodules, self.classes, self.locals = taken
+                return
+        if _raises(node.body):
+            return
+        self.submodules = _join(taken[0], self.submodules)
+        self.locals = _join(taken[2], self.locals)
+        for name, classes in taken[1].items():
+            self.classes[name] = tuple(dict.fromkeys((*classes, *self.classes.get(name, ()))))
+
+    # Expressions
+
+    def build(self, node: cst.BaseExpression) -> Built | None:
+        """The modules that an expression builds; None for an expression that builds none."""
+        if is_none(node):
+            return Built((), node, optional=True)
+        if isinstance(node, cst.Name):
+            return self.locals.get(node.value)
+        if isinstance(node, cst.IfExp):
+            body, orelse = self.build(node.body), self.build(node.orelse)
+            return body.joined(orelse) if body else orelse
+        if isinstance(node, cst.List | cst.Tuple | cst.Dict | cst.BaseComp | cst.BinaryOperation):
+            return self._all(node, _elements(node))
+        if isinstance(node, cst.Subscript):
+            return self._activation(node)
+        return self._build_call(node) if isinstance(node, cst.Call) else None
+
+    def _all(self, node: cst.CSTNode, parts: Iterable[cst.BaseExpression]) -> Built:
+        """A list of whatever the parts build; an empty list counts, since it may be appended to."""
+        result = Built((), node)
+        for part in parts:
+            built = self.build(part)
+            if built is not None and built.classes:
+                result = result.joined(replace(built, optional=False))
+        return result
+
+    def _activation(self, node: cst.Subscript) -> Built | None:
+        name = dotted_name(node.value)
+        known = self.scope.origin(name).startswith("transformers.activations.")
+        return Built((name,), node) if known else None
+
+    def _build_call(self, call: cst.Call) -> Built | None:
+        name = dotted_name(call.func)
+        values = [argument.value for argument in call.args]
+        last = name.rpartition(".")[2]
+        if last in CONTAINERS and name not in self.scope.classes:
+            return replace(self._all(call, values), node=call, container=last)
+        if last in _FACTORIES:
+            owner = name.rpartition(".")[0]
+            classes = (name,) if owner not in self.scope.classes else (owner,)
+            return Built(classes, call, tuple(call.args))
+        if name in _CARRIERS or self.scope.origin(name).startswith("torch.nn.utils."):
+            return self.build(values[0]) if len(values) == 1 else self._all(call, values)
+        classes = self.class_names(call.func)
+        if classes:
+            return Built(classes, call, tuple(call.args))
+        return self._follow(call)
+
+    def class_names(self, node: cst.BaseExpression) -> tuple[str, ...]:
+        """The classes that an expression may stand for: ``X``, ``nn.X``, ``A if c else B``, ``MAP[key]``."""
+        if isinstance(node, cst.IfExp):
+            return tuple(dict.fromkeys((*self.class_names(node.body), *self.class_names(node.orelse))))
+        if isinstance(node, cst.Subscript):
+            return self._dict_values(node.value)
+        if isinstance(node, cst.Call):
+            return self._called_class(node)
+        name = dotted_name(node)
+        if name in self.classes:
+            return self.classes[name]
+        return (name,) if self._is_module_class(name) else ()
+
+    def _called_class(self, call: cst.Call) -> tuple[str, ...]:
+        """``MAP.get(key, default)`` and ``partial(Class, ...)``."""
+        arguments = [argument.value for argument in call.args]
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "get":
+            found = self._dict_values(call.func.value)
+            return tuple(dict.fromkeys((*found, *(self.class_names(arguments[1]) if len(arguments) > 1 else ()))))
+        if dotted_name(call.func) in {"partial", "functools.partial"} and arguments:
+            return self.class_names(arguments[0])
+        return ()
+
+    def _dict_values(self, node: cst.BaseExpression) -> tuple[str, ...]:
+        table = self.scope.assignments.get(dotted_name(node))
+        table = node if isinstance(node, cst.Dict) else table
+        if not isinstance(table, cst.Dict):
+            return ()
+        found = [name for element in table.elements for name in self.class_names(element.value)]
+        return tuple(dict.fromkeys(found))
+
+    def _is_module_class(self, name: str) -> bool:
+        """Upstream's convention that classes, and only they, begin with a capital, with torch's exceptions."""
+        last = name.rpartition(".")[2].lstrip("_")
+        if not last or not last[0].isupper() or last.isupper() and len(last) > 4 or last in _NOT_MODULES:
+            return False
+        origin = self.scope.origin(name)
+        return not origin.startswith("torch.") or origin.startswith("torch.nn.")
+
+    def _learn_class(self, name: str, value: cst.BaseExpression) -> None:
+        self.classes.pop(name, None)
+        classes = self.class_names(value)
+        if classes:
+            self.classes[name] = classes
+
+    def _follow(self, call: cst.Call) -> Built | None:
+        """A helper: what it puts on self is put on self, what it returns is returned."""
+        method = self_attribute(call.func)
+        function = self.method(method) if method else self.scope.functions.get(dotted_name(call.func))
+        if function is None or method == "post_init" or self.depth >= _MAX_CALLS:
+            return None
+        inner = Constructor(self.scope, self.method, self.depth + 1)
+        for parameter, argument in zip(function.params.params[1 if method else 0 :], call.args, strict=False):
+            built = self.build(argument.value) if argument.keyword is None else None
+            if built is not None:
+                inner.locals[parameter.name.value] = built
+        inner.walk(function)
+        if method:
+            self.submodules.update(inner.submodules)
+        return inner.returned
+
+
+def as_submodules(built: Mapping[str, Built]) -> dict[str, Submodule]:
+    return {
+        name: Submodule(name, value.classes, value.container, value.optional, value.arguments, value.node)
+        for name, value in built.items()
+        if value.classes
+    }
+
+
+def _elements(node: cst.BaseExpression) -> list[cst.BaseExpression]:
+    if isinstance(node, cst.List | cst.Tuple | cst.Dict):
+        return [element.value for element in node.elements]
+    if isinstance(node, cst.ListComp | cst.GeneratorExp | cst.SetComp):
+        return [node.elt]
+    if isinstance(node, cst.DictComp):
+        return [node.value]
+    if isinstance(node, cst.BinaryOperation):
+        return [node.left, node.right]
+    return []
+
+
+def _join(one: Mapping[str, Built], other: Mapping[str, Built]) -> dict[str, Built]:
+    """What is known after either of two branches."""
+    joined: dict[str, Built] = {}
+    for name in dict.fromkeys((*other, *one)):
+        a, b = one.get(name), other.get(name)
+        if a is not None and b is not None:
+            joined[name] = a if a is b else a.joined(b)
+        else:
+            present = a if a is not None else b
+            assert present is not None
+            joined[name] = replace(present, optional=True)
+    return joined
+
+
+def _raises(body: cst.BaseSuite) -> bool:
+    return any(isinstance(statement, cst.Raise) for statement in statements(body))

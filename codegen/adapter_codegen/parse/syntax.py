@@ -1,0 +1,55 @@
+"""Small questions about libcst nodes that several parts ask. None needs metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+
+def dotted_name(node: cst.CSTNode | None) -> str:
+    """``nn.Linear`` of a name or an attribute of names; "" for any other expression."""
+    parts: list[str] = []
+    while isinstance(node, cst.Attribute):
+        parts.append(node.attr.value)
+        node = node.value
+    if not isinstance(node, cst.Name):
+        return ""
+    return ".".join([node.value, *reversed(parts)])
+
+
+def self_attribute(node: cst.CSTNode | None) -> str:
+    """``layers`` of ``self.layers``; "" for anything else, ``self.a.b`` included."""
+    if isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name) and node.value.value == "self":
+        return node.attr.value
+    return ""
+
+
+def literal_string(node: cst.CSTNode | None) -> str | None:
+    """The value of a plain string; None for f-strings, bytes and everything else."""
+    if not isinstance(node, cst.SimpleString | cst.ConcatenatedString):
+        return None
+    value = node.evaluated_value
+    return value if isinstance(value, str) else None
+
+
+def is_none(node: cst.CSTNode | None) -> bool:
+    return isinstance(node, cst.Name) and node.value == "None"
+
+
+def statements(body: cst.BaseSuite) -> Iterator[cst.BaseSmallStatement | cst.BaseCompoundStatement]:
+    """The statements of a block, with those that share a line taken apart; bodies of compound ones are not entered."""
+    for statement in body.body:
+        if isinstance(statement, cst.SimpleStatementLine):
+            yield from statement.body
+        else:
+            yield statement  # type: ignore[misc]  # the rest of a suite's union: compound, or small in "if x: y"
+
+
+def assignment(node: cst.CSTNode) -> tuple[tuple[cst.BaseExpression, ...], cst.BaseExpression] | None:
+    """Targets and value of ``a = b = value`` or ``a: T = value``; None for any other statement."""
+    if isinstance(node, cst.Assign):
+        return tuple(target.target for target in node.targets), node.value
+    if isinstance(node, cst.AnnAssign) and node.value is not None:
+        return (node.target,), node.value
+    return None
