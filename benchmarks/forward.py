@@ -1,0 +1,169 @@
+"""Forward and training step of a model with adapters against the untouched upstream class, in one process.
+
+    python benchmarks/forward.py [--write] [--size tiny|middle] [--rounds 60]
+
+Two sizes: at the tiny one (hidden 64, 4 layers, 1 x 8 tokens) the cost of Python shows, at the middle one (hidden 512, 8
+layers, 4 x 128 tokens) that of arithmetic. Beside seconds stands the number of aten operators that one call dispatches, which
+does not depend on the machine. Where `peft` is installed, its LoRA on the same modules runs in the same rounds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from measure import count_ops, interleaved, median_ratio
+from report import parser, publish, table
+from transformers import LlamaConfig, LlamaModel
+
+import adapter_models
+
+Model = torch.nn.Module
+
+
+@dataclass(frozen=True)
+class Size:
+    hidden: int
+    layers: int
+    batch: int
+    tokens: int
+    repeats: int  # calls per turn: enough of them that a turn is long against the clock
+
+    def model(self) -> LlamaModel:
+        config = LlamaConfig(
+            vocab_size=1000,
+            hidden_size=self.hidden,
+            intermediate_size=4 * self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            use_cache=False,
+        )
+        torch.manual_seed(0)
+        return LlamaModel(config)
+
+    def inputs(self) -> torch.Tensor:
+        return torch.randint(3, 1000, (self.batch, self.tokens), generator=torch.Generator().manual_seed(1))
+
+
+SIZES = {
+    "tiny": Size(hidden=64, layers=4, batch=1, tokens=8, repeats=10),
+    "middle": Size(hidden=512, layers=8, batch=4, tokens=128, repeats=1),
+}
+
+
+def initialised(model: LlamaModel) -> Model:
+    adapter_models.init(model)
+    return model
+
+
+def with_adapter(config: str, active: bool = True) -> Callable[[LlamaModel], Model]:
+    def build(model: LlamaModel) -> Model:
+        adapter_models.init(model)
+        model.add_adapter("a", config=config)  # type: ignore[operator]
+        if active:
+            model.train_adapter("a")  # type: ignore[operator]
+        return model
+
+    return build
+
+
+def peft_lora(model: LlamaModel) -> Model:
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to measure, and the forward ratios that were measured for the older libraries (not by this script)."""
+
+    build: Callable[[LlamaModel], Model]
+    reference: dict[str, float | None]  # size -> ratio of `adapters` 1.3.0, or of PEFT
+
+
+NO_REFERENCE: dict[str, float | None] = {"tiny": None, "middle": None}
+CANDIDATES = {
+    "inactive (`init` only)": Candidate(initialised, {"tiny": 1.27, "middle": 1.01}),
+    "inactive (a seq_bn added)": Candidate(with_adapter("seq_bn", active=False), NO_REFERENCE),
+    "seq_bn": Candidate(with_adapter("seq_bn"), {"tiny": 1.70, "middle": 1.05}),
+    "LoRA": Candidate(with_adapter("lora"), {"tiny": 1.57, "middle": 0.99}),
+    "flat prefix": Candidate(with_adapter("prefix_tuning_flat"), {"tiny": 1.61, "middle": 1.07}),
+}
+if find_spec("peft"):
+    CANDIDATES["LoRA of the installed PEFT"] = Candidate(peft_lora, {"tiny": 1.39, "middle": 0.96})
+
+
+def models(size: Size) -> dict[str, Model]:
+    """The untouched model and one per candidate, all with the same base weights."""
+    upstream = size.model()
+    built = {name: candidate.build(copy.deepcopy(upstream)) for name, candidate in CANDIDATES.items()}
+    return {"upstream": upstream, **built}
+
+
+def forward_call(model: Model, inputs: torch.Tensor) -> Callable[[], object]:
+    model.eval()
+
+    def call() -> object:
+        with torch.no_grad():
+            return model(inputs)
+
+    return call
+
+
+def training_call(model: Model, inputs: torch.Tensor) -> Callable[[], object]:
+    """One step of SGD on what is trainable: everything for upstream and the inactive ones, else the adapter alone."""
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+
+    def call() -> None:
+        optimizer.zero_grad()
+        model(inputs).last_hidden_state.mean().backward()
+        optimizer.step()
+
+    return call
+
+
+def measure(size: Size, rounds: int) -> dict[str, dict[str, tuple[float, int]]]:
+    """Kind of call -> candidate -> (ratio of seconds to upstream's, dispatched operators)."""
+    inputs = size.inputs()
+    results = {}
+    for kind, make in (("forward", forward_call), ("training step", training_call)):
+        calls = {name: make(model, inputs) for name, model in models(size).items()}
+        times = interleaved(calls, rounds, warmup=3, repeats=size.repeats)
+        results[kind] = {
+            name: (median_ratio(times[name], times["upstream"]), count_ops(call)) for name, call in calls.items()
+        }
+    return results
+
+
+def rows_of(name: str, rounds: int) -> list[list[str]]:
+    results = measure(SIZES[name], rounds)
+    rows = []
+    for candidate, (ratio, ops) in results["forward"].items():
+        step_ratio, step_ops = results["training step"][candidate]
+        reference = CANDIDATES[candidate].reference[name] if candidate in CANDIDATES else None
+        shown = "" if reference is None else f"{reference:.2f}"
+        rows.append([candidate, f"{ratio:.2f}", str(ops), f"{step_ratio:.2f}", str(step_ops), shown])
+    return rows
+
+
+HEAD = ["", "Forward, seconds", "Forward, ops", "Step, seconds", "Step, ops", "Forward, reference figure"]
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--size", choices=SIZES, action="append", help="default: both")
+    arguments.add_argument("--rounds", type=int, default=60)
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    for name in options.size or SIZES:
+        rounds = options.rounds if name == "tiny" else max(3, options.rounds // 4)
+        publish(f"forward {name}", table(HEAD, rows_of(name, rounds)), options.write)
+
+
+if __name__ == "__main__":
+    main()

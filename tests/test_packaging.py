@@ -1,0 +1,145 @@
+"""The archives: what is in the wheel, and that it works away from the checkout.
+
+The wheel is built once per worker and unpacked into a folder that stands first on the path, so that these tests see the
+archive and never the checkout. `tox run -e packaging` asks the same of a real installation into a fresh environment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("adapter_codegen", "adapter_runtime", "adapter_models", "adapter_templates")
+SOURCE_ROOTS = ("codegen", "generated", "templates")
+GENERATOR_PACKAGES = ("adapter_codegen", "adapter_templates", "libcst", "jinja2", "black", "click")
+
+pytest.importorskip("build", reason="the extra `test` brings the builder of archives")
+
+
+def build(kind: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (archive,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+@pytest.fixture(scope="session")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run_python(code: str, unpacked: Path, cwd: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(unpacked), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def files_of(package: str) -> set[str]:
+    """The files of a package in the checkout, as paths in the wheel."""
+    (folder,) = (ROOT / root / package for root in SOURCE_ROOTS if (ROOT / root / package).is_dir())
+    return {
+        f"{package}/{file.relative_to(folder).as_posix()}"
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def test_wheel_holds_the_four_packages_and_nothing_else(names: list[str]) -> None:
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_wheel_holds_every_file_of_the_package(package: str, names: list[str]) -> None:
+    assert files_of(package) <= set(names)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "adapter_codegen/py.typed",
+        "adapter_runtime/py.typed",
+        "adapter_models/py.typed",
+        "adapter_codegen/overrides.toml",
+        "adapter_models/manifest.json",
+    ],
+)
+def test_wheel_holds_the_data_file(path: str, names: list[str]) -> None:
+    assert path in names
+
+
+def test_wheel_holds_the_templates(names: list[str]) -> None:
+    assert [name for name in names if name.startswith("adapter_templates/") and name.endswith(".jinja")]
+
+
+def test_wheel_carries_the_licence_and_the_command(names: list[str], wheel: Path) -> None:
+    (licence,) = (name for name in names if name.endswith("/licenses/LICENSE"))
+    (commands,) = (name for name in names if name.endswith("/entry_points.txt"))
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        assert b"adapter-codegen = adapter_codegen.cli:main" in archive.read(commands)
+
+
+def test_metadata_pins_the_release_line_of_the_generated_files(names: list[str], wheel: Path) -> None:
+    (path,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = Parser().parsestr(archive.read(path).decode())
+    (transformers,) = (r for r in metadata.get_all("Requires-Dist", []) if r.startswith("transformers"))
+    assert transformers == "transformers<5.24,>=5.23.0"
+    assert metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_models_import_from_the_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
+    code = "import adapter_models; print(adapter_models.__file__, callable(adapter_models.init))"
+    assert run_python(code, unpacked, tmp_path) == f"{unpacked / 'adapter_models' / '__init__.py'} True"
+
+
+def test_importing_the_models_loads_no_package_of_the_generator(unpacked: Path, tmp_path: Path) -> None:
+    code = f"import sys, adapter_models; print([name for name in {GENERATOR_PACKAGES} if name in sys.modules])"
+    assert run_python(code, unpacked, tmp_path) == "[]"
+
+
+def test_importing_the_models_is_lazy(unpacked: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, adapter_models; print([name for name in sys.modules if name.startswith('transformers.models.')])"
+    )
+    assert run_python(code, unpacked, tmp_path) == run_python(
+        code.replace("adapter_models", "transformers", 1), unpacked, tmp_path
+    )
+
+
+def test_tool_runs_from_the_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    command = [sys.executable, "-m", "adapter_codegen", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "add-model" in result.stdout
+
+
+def test_sdist_holds_what_is_needed_to_test_and_document(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        top = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
+    assert {*SOURCE_ROOTS, "tests", "docs", "pyproject.toml", "tox.ini", "constraints.txt", "LICENSE"} <= top
