@@ -1,0 +1,84 @@
+"""The imports of a generated modeling module: exactly the names that its classes use, from where they come."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper, ScopeProvider
+
+from adapter_codegen.errors import CodegenError
+from adapter_codegen.model import Diagnostic, Level, ModelPlan
+from adapter_codegen.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixin_module, mixins
+from adapter_codegen.parse.facts import ModuleFacts
+
+PLAIN = {*sys.stdlib_module_names, "torch"}  # imported from where upstream has them; all else through upstream's module
+
+
+def unresolved_names(module: cst.Module) -> list[str]:
+    """Names that a module reads and neither it nor Python defines, sorted."""
+    scopes = set(MetadataWrapper(module, unsafe_skip_copy=True).resolve(ScopeProvider).values())
+    accesses = (access for scope in scopes if scope is not None for access in scope.accesses)
+    return sorted({access.node.value for access in accesses if _is_unresolved(access)})  # type: ignore[attr-defined]
+
+
+def _is_unresolved(access) -> bool:  # type: ignore[no-untyped-def]
+    return isinstance(access.node, cst.Name) and not access.referents
+
+
+def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> str:
+    """The import statements for `classes`.
+
+    Raises:
+        CodegenError: a name is bound nowhere in upstream's module (R401).
+    """
+    ours = {ATTENTION_MIXIN: RUNTIME, BOTTLENECK_MIXIN: RUNTIME}
+    ours |= {mixin: mixin_module(plan) for mixin in mixins(plan).values()}
+    groups: dict[int, list[str]] = defaultdict(list)  # standard library, torch, upstream, ours
+    members: dict[str, set[str]] = defaultdict(set)
+    for name in unresolved_names(classes):
+        origin = facts.imports.get(name, "")
+        top = origin.split(".")[0]
+        if name in ours:
+            members[ours[name]].add(name)
+        elif top in PLAIN:
+            groups[1 if top == "torch" else 0].append(_plain_import(name, origin))
+        elif _is_bound(facts, name):
+            members[plan.module].add(name)
+        else:
+            raise _unbound(name, plan)
+    for module, names in members.items():
+        groups[2 if module == plan.module else 3].append(f"from {module} import ({', '.join(sorted(names))})")
+    return "\n\n".join("\n".join(_sorted(groups[group])) for group in sorted(groups))
+
+
+def _plain_import(name: str, origin: str) -> str:
+    """``import torch``, ``from torch import nn``, ``import torch.nn.functional as F``."""
+    module, _, last = origin.rpartition(".")
+    if name == origin:
+        return f"import {origin}"
+    if not module:
+        return f"import {origin} as {name}"
+    return f"from {module} import {last}" if last == name else f"from {module} import {last} as {name}"
+
+
+def _sorted(statements: Iterable[str]) -> list[str]:
+    """``import x`` before ``from x import y``, each by name: what isort and ruff keep."""
+    return sorted(statements, key=lambda statement: (statement.startswith("from "), statement))
+
+
+def _is_bound(facts: ModuleFacts, name: str) -> bool:
+    return any(name in bound for bound in (facts.classes, facts.functions, facts.imports, facts.assignments))
+
+
+def _unbound(name: str, plan: ModelPlan) -> CodegenError:
+    return CodegenError(
+        Diagnostic(
+            "R401",
+            Level.ERROR,
+            f"A copied function of {plan.path} uses {name}, which its module binds nowhere.",
+            "Check that the upstream file is complete; if it is, report this as a defect of adapter-codegen.",
+        )
+    )

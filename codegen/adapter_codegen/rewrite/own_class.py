@@ -1,0 +1,30 @@
+"""What depends on the class that a function is written in, and cannot be copied into another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from adapter_codegen.rewrite.copied import Copied, refusal
+from adapter_codegen.rewrite.edit import Edit
+
+
+def refuse_own_class(function: Copied) -> Iterator[Edit]:
+    """Yields nothing.
+
+    Raises:
+        CodegenError: the function uses ``__class__`` or a name that Python mangles with the name of its class (R104).
+    """
+    for node in function.descendants:
+        if isinstance(node, cst.Name) and _depends_on_class(function, node):
+            message = f"{node.value} means something else in a copy of {function.owner}.{function.node.name.value}."
+            raise refusal("R104", message, function.facts.location(node))
+    return
+    yield
+
+
+def _depends_on_class(function: Copied, node: cst.Name) -> bool:
+    attribute = isinstance(function.parents.get(node), cst.Attribute)  # x.__class__ is the class of x, wherever it stands
+    mangled = node.value.startswith("__") and not node.value.endswith("__")
+    return mangled or (node.value == "__class__" and not attribute)

@@ -1,0 +1,45 @@
+"""The edit at an attention core: prefix keys and values are put in front, and the mask grows with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from adapter_codegen.model import Expression, PrefixSite
+from adapter_codegen.rewrite.copied import Copied, refusal
+from adapter_codegen.rewrite.edit import Edit, Insert, Operand, Replace
+
+
+def prefix_edits(function: Copied) -> Iterator[Edit]:
+    for site in function.prefix_sites:
+        yield from _edits(function, site)
+
+
+def _edits(function: Copied, site: PrefixSite) -> Iterator[Edit]:
+    owner = function.first_parameter
+    key, value = _bound(function, site.key, "prefixed_key"), _bound(function, site.value, "prefixed_value")
+    mask = _bound(function, site.mask, "prefixed_mask") if site.mask else "_"
+    if len({key, value, mask}) < 3:
+        raise refusal("R201", "Key, value and mask of an attention core are not three different names.", site.location)
+    arguments = (site.query.code, site.key.code, site.value.code, site.mask.code if site.mask else "None")
+    call = f"{owner}.prepend_prefix({', '.join((*arguments, site.gate_input.code, *site.keywords))})"
+    biases = [(_bound(function, bias, "prefixed_bias"), bias) for bias in site.biases]
+    grown = (f"{name} = {owner}.extend_bias({bias.code}, {key})" for name, bias in biases)
+    yield Insert(function.statement(site.statement), (f"{key}, {value}, {mask} = {call}", *grown))
+    named = [(key, site.key), (value, site.value), *biases]
+    for name, expression in [*named, (mask, site.mask)] if site.mask else named:
+        if name != expression.code:
+            yield Replace(function.replaced(expression.location), _name(name))
+
+
+def _bound(function: Copied, expression: Expression, fallback: str) -> str:
+    """The name under which the grown tensor is known: its own where it has one."""
+    return expression.code if expression.code.isidentifier() and expression.code != "None" else function.fresh(fallback)
+
+
+def _name(name: str):  # type: ignore[no-untyped-def]
+    def build(operand: Operand) -> cst.Name:
+        return cst.Name(name)
+
+    return build
