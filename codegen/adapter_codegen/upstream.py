@@ -53,8 +53,8 @@ class _Directory(_Files):
             raise KeyError(path) from None
 
     def paths(self) -> tuple[str, ...]:
-        found = (self.root / "models").rglob("modeling_*.py")
-        return tuple(sorted(file.relative_to(self.root).as_posix() for file in found))
+        patterns = ("models/*/modeling_*.py", "models/deprecated/*/modeling_*.py")
+        return tuple(sorted(file.relative_to(self.root).as_posix() for p in patterns for file in self.root.glob(p)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,17 @@
 which modules and classes a model type has. What any of it means is decided in ``plan``.
 """
 
+from adapter_codegen.parse.automappings import AutoMappings, ModelEntry, read_auto_mappings
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.module import parse_module
 
-__all__ = ["ClassFacts", "FunctionFacts", "ModuleFacts", "Submodule", "parse_module"]
+__all__ = [
+    "AutoMappings",
+    "ClassFacts",
+    "FunctionFacts",
+    "ModelEntry",
+    "ModuleFacts",
+    "Submodule",
+    "parse_module",
+    "read_auto_mappings",
+]

@@ -55,6 +55,9 @@ class Built:
         return replace(first, classes=classes, container=container, optional=self.optional or other.optional)
 
 
+_Known = tuple[dict[str, Built], dict[str, tuple[str, ...]], dict[str, Built]]
+
+
 class Constructor:
     """Walks one ``__init__`` (or helper). `submodules` is its result."""
 
@@ -88,9 +91,7 @@ class Constructor:
             self._add_to(node.target, self.build(node.value))
         elif isinstance(node, cst.If):
             self._branches(node)
-        elif isinstance(node, cst.For | cst.While | cst.With):
-            self._block(node.body)
-        elif isinstance(node, cst.Try):
+        elif isinstance(node, cst.For | cst.While | cst.With | cst.Try):
             self._block(node.body)
         elif isinstance(node, cst.Del):
             self.submodules.pop(self_attribute(node.target), None)
@@ -155,11 +156,10 @@ class Constructor:
             self._set(literal, self.build(value))
 
     def _branches(self, node: cst.If) -> None:
-        before = self.submodules, self.classes, self.locals
-        self.submodules, self.classes, self.locals = map(dict, before)  # type: ignore[assignment]
+        before = self._known()
         self._block(node.body)
-        taken = self.submodules, self.classes, self.locals
-        self.submodules, self.classes, self.locals = map(dict, before)  # type: ignore[assignment]
+        taken = self._known()
+        self.submodules, self.classes, self.locals = before
         if isinstance(node.orelse, cst.If):
             self._branches(node.orelse)
         elif node.orelse is not None:
@@ -173,6 +173,9 @@ class Constructor:
         self.locals = _join(taken[2], self.locals)
         for name, classes in taken[1].items():
             self.classes[name] = tuple(dict.fromkeys((*classes, *self.classes.get(name, ()))))
+
+    def _known(self) -> _Known:
+        return dict(self.submodules), dict(self.classes), dict(self.locals)
 
     # Expressions
 
@@ -213,8 +216,7 @@ class Constructor:
             return replace(self._all(call, values), node=call, container=last)
         if last in _FACTORIES:
             owner = name.rpartition(".")[0]
-            classes = (name,) if owner not in self.scope.classes else (owner,)
-            return Built(classes, call, tuple(call.args))
+            return Built((owner if owner in self.scope.classes else name,), call, tuple(call.args))
         if name in _CARRIERS or self.scope.origin(name).startswith("torch.nn.utils."):
             return self.build(values[0]) if len(values) == 1 else self._all(call, values)
         classes = self.class_names(call.func)
@@ -256,7 +258,7 @@ class Constructor:
     def _is_module_class(self, name: str) -> bool:
         """Upstream's convention that classes, and only they, begin with a capital, with torch's exceptions."""
         last = name.rpartition(".")[2].lstrip("_")
-        if not last or not last[0].isupper() or last.isupper() and len(last) > 4 or last in _NOT_MODULES:
+        if not last or not last[0].isupper() or (last.isupper() and len(last) > 4) or last in _NOT_MODULES:
             return False
         origin = self.scope.origin(name)
         return not origin.startswith("torch.") or origin.startswith("torch.nn.")

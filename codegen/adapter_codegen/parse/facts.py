@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
@@ -71,8 +70,7 @@ class ModuleFacts:
 
     @cached_property
     def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
-        resolved = MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
-        return cast("Mapping[cst.CSTNode, CodeRange]", resolved)
+        return MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
 
     def location(self, node: cst.CSTNode) -> Location:
         """Where a node of `tree` stands. The first question costs a walk over the whole module."""
