@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from adapter_codegen.model import ClassPlan, LayerPlan, ModelPlan
 
-GENERATED = "adapter_models"
 RUNTIME = "adapter_runtime"
 ATTENTION_MIXIN = "AttentionAdaptersMixin"
 BOTTLENECK_MIXIN = "BottleneckLayer"
@@ -15,11 +14,13 @@ def with_adapters(class_name: str) -> str:
 
 
 def mixin_module(plan: ModelPlan) -> str:
-    return f"{GENERATED}.{plan.package}.mixin_{plan.package}"
+    """Relative to the generated package, which may be written into a folder of any name."""
+    return f".{plan.package}.mixin_{plan.package}"
 
 
 def modeling_module(plan: ModelPlan) -> str:
-    return f"{GENERATED}.{plan.package}.modeling_{plan.package}"
+    """Relative to the generated package."""
+    return f".{plan.package}.modeling_{plan.package}"
 
 
 def title(plan: ModelPlan) -> str:

@@ -11,7 +11,7 @@ from libcst.metadata import MetadataWrapper, ScopeProvider
 
 from adapter_codegen.errors import CodegenError
 from adapter_codegen.model import Diagnostic, Level, ModelPlan
-from adapter_codegen.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixin_module, mixins
+from adapter_codegen.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 from adapter_codegen.parse.facts import ModuleFacts
 
 PLAIN = {*sys.stdlib_module_names, "torch"}  # imported from where upstream has them; all else through upstream's module
@@ -35,8 +35,8 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
         CodegenError: a name is bound nowhere in upstream's module (R401).
     """
     ours = {ATTENTION_MIXIN: RUNTIME, BOTTLENECK_MIXIN: RUNTIME}
-    ours |= {mixin: mixin_module(plan) for mixin in mixins(plan).values()}
-    groups: dict[int, list[str]] = defaultdict(list)  # standard library, torch, upstream, ours
+    ours |= {mixin: f".mixin_{plan.package}" for mixin in mixins(plan).values()}
+    groups: dict[int, list[str]] = defaultdict(list)  # standard library, torch, upstream, runtime, mixins
     members: dict[str, set[str]] = defaultdict(set)
     for name in unresolved_names(classes):
         origin = facts.imports.get(name, "")
@@ -50,7 +50,7 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
         else:
             raise _unbound(name, plan)
     for module, names in members.items():
-        groups[2 if module == plan.module else 3].append(f"from {module} import ({', '.join(sorted(names))})")
+        groups[2 if module == plan.module else 4 if module.startswith(".") else 3].append(f"from {module} import ({', '.join(sorted(names))})")
     return "\n\n".join("\n".join(_sorted(groups[group])) for group in sorted(groups))
 
 
