@@ -1,0 +1,92 @@
+"""What the README and the guides show is what happens: their Python runs, and their terminal sessions are repeated.
+
+A fence ```python is executed, all fences of a page one after the other in one namespace, in an empty folder. A fence
+```console holds commands after "$ " and what they print; "..." stands for anything (as in doctest). Commands of other
+programs (pip, tox, git) are not repeated.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "docs/quickstart.md", "docs/methods.md", "docs/command-line.md", "docs/adding-a-model.md", "docs/drift.md"]
+WIDTH = 100  # columns of the terminal that the sessions were taken in
+
+
+class Session(NamedTuple):
+    page: str
+    line: int
+    command: str
+    expected: str
+
+
+def fences(page: str, language: str) -> Iterator[tuple[int, str]]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield text.count("\n", 0, match.start()) + 2, match[1]
+
+
+def sessions(page: str) -> Iterator[Session]:
+    """Every command of the tool on the page, with what stands below it."""
+    for start, text in fences(page, "console"):
+        for match in re.finditer(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            if match[1].startswith("adapter-codegen "):
+                yield Session(page, start + text.count("\n", 0, match.start()), match[1], match[2])
+
+
+SESSIONS = [session for page in PAGES for session in sessions(page)]
+
+
+def matches(expected: str, printed: str) -> bool:
+    def plain(text: str) -> str:
+        lines = [line.rstrip() for line in text.strip().splitlines()]
+        return "\n".join(lines) + "\n"
+
+    return doctest.OutputChecker().check_output(plain(expected), plain(printed), doctest.ELLIPSIS)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(fences(page, "python"))])
+def test_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
+    # Blank lines in place of the prose keep the page's line numbers in a traceback.
+    lines: list[str] = []
+    for start, code in fences(page, "python"):
+        lines += [""] * (start - 1 - len(lines)) + code.splitlines()
+    script = tmp_path / Path(page).with_suffix(".py").name
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: f"{session.page}:{session.line} {session.command}")
+def test_command_prints_what_the_page_shows(session: Session) -> None:
+    arguments = shlex.split(session.command.partition("|")[0])[1:]
+    environment = os.environ | {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "adapter_codegen", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    printed = result.stdout + result.stderr
+    assert matches(session.expected, printed), f"{session.page}:{session.line} now prints:\n{printed}"
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        pytest.param("a\nb\n", "a\nc\n", False, id="another line is noticed"),
+        pytest.param("a\n", "a\nb\n", False, id="a line that is not shown is noticed"),
+        pytest.param("a\n...\nc\n", "a\nb\nb\nc\n", True, id="an ellipsis stands for some lines"),
+        pytest.param("a\n", "a  \n", True, id="blanks at the end of a line do not count"),
+    ],
+)
+def test_comparison_of_a_session(expected: str, printed: str, same: bool) -> None:
+    assert matches(expected, printed) is same
