@@ -100,7 +100,7 @@ def shrunk_fields(default: PreTrainedConfig) -> dict[str, Any]:
         small = shrunk(name, value)
         if small != value:
             fields[name] = small
-    _keep_heads_consistent(default, fields)
+    _fill_in_missing(default, fields)
     return fields
 
 
@@ -126,10 +126,12 @@ def _varied(values: list[Any], length: int) -> list[Any]:
     return (different + values)[:length]
 
 
-def _keep_heads_consistent(default: PreTrainedConfig, fields: dict[str, Any]) -> None:
-    """Upstream's "as many key heads as heads" (None) becomes fewer, which is the harder case."""
-    if getattr(default, "num_key_value_heads", 0) is None or "num_key_value_heads" in fields:
-        fields["num_key_value_heads"] = KEY_HEADS
+def _fill_in_missing(default: PreTrainedConfig, fields: dict[str, Any]) -> None:
+    """Fields for which None means "as another one", or without which a padded batch is refused."""
+    if getattr(default, "num_key_value_heads", 0) is None:
+        fields["num_key_value_heads"] = KEY_HEADS  # "as many as heads" becomes fewer, which is the harder case
+    if getattr(default, "pad_token_id", 0) is None:
+        fields["pad_token_id"] = 0
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:

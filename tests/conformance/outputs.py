@@ -1,0 +1,120 @@
+"""Everything that a forward returns, as a flat dictionary of tensors, and how two of them are compared."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import Cache, EncoderDecoderCache
+
+FLAGS = {"output_hidden_states": True, "return_dict": True}
+
+
+def run(model: nn.Module, inputs: Mapping[str, Any], **flags: Any) -> dict[str, Tensor]:
+    """Forward without gradients; all outputs, hidden states and the cache included."""
+    with torch.no_grad():
+        return flatten(model(**inputs, **{**FLAGS, **flags}))
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Tensor]:
+    """Tensors of nested outputs by dotted name; of a cache, the keys and values of every layer."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    if isinstance(value, EncoderDecoderCache):
+        value = {"self": value.self_attention_cache, "cross": value.cross_attention_cache}
+    elif isinstance(value, Cache):
+        value = {str(i): {"keys": layer.keys, "values": layer.values} for i, layer in enumerate(value.layers)}
+    elif isinstance(value, (tuple, list)):
+        value = {str(i): entry for i, entry in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {}
+    flat: dict[str, Tensor] = {}
+    for key, entry in value.items():
+        flat.update(flatten(entry, f"{name}.{key}" if name else key))
+    return flat
+
+
+def main_outputs(outputs: Any) -> dict[str, Tensor]:
+    """What a user reads: floating-point tensors at the top, without the loss; not the hidden states of each layer."""
+    return {
+        name: value
+        for name, value in flatten(outputs).items()
+        if "." not in name and name != "loss" and value.is_floating_point()
+    }
+
+
+def loss_of(outputs: Any) -> Tensor:
+    """A scalar on which every element of the main outputs weighs differently (a plain sum is blind behind a norm)."""
+    generator = torch.Generator().manual_seed(11)
+    terms = [
+        (value.float() * torch.randn(value.shape, generator=generator)).mean()
+        for value in main_outputs(outputs).values()
+    ]
+    return torch.stack(terms).sum()
+
+
+def assert_bitwise(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:
+    """Same names, shapes, types and bits."""
+    assert_same_names(ours, theirs, what)
+    for name, expected in theirs.items():
+        actual = ours[name]
+        if actual.dtype != expected.dtype or actual.shape != expected.shape:
+            raise AssertionError(f"{what}: {name} is {actual.dtype}{tuple(actual.shape)}, not {expected.dtype}{tuple(expected.shape)}")
+        if not torch.equal(actual, expected) and not _same_nans(actual, expected):
+            raise AssertionError(f"{what}: {name} differs by up to {_largest(actual, expected):.2e}, expected bitwise equal")
+
+
+def assert_equal_within(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str, atol: float = 2e-5, rtol: float = 1e-4
+) -> None:
+    """Same names, and values within a few roundings of fp32."""
+    assert_same_names(ours, theirs, what)
+    for name, expected in theirs.items():
+        assert_close(ours[name], expected, atol=atol, rtol=rtol, msg=lambda text, name=name: f"{what}: {name}: {text}")
+
+
+def assert_same_names(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:
+    if not theirs:
+        raise AssertionError(f"{what}: nothing to compare; the check would be empty")
+    if ours.keys() != theirs.keys():
+        raise AssertionError(f"{what}: outputs {sorted(ours)} are not {sorted(theirs)}")
+
+
+def assert_differs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:
+    """Guards a check against being empty: something must have an effect."""
+    if all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs):
+        raise AssertionError(f"{what} has no effect on the outputs; the check would be empty")
+
+
+def at_tokens(outputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
+    """Outputs with a token dimension (B, L, ...), at the places where `mask` (B, L) is 1."""
+    per_token = {name: value for name, value in outputs.items() if value.dim() >= 3 and _is_per_token(name)}
+    if mask is None:
+        return per_token
+    return {name: value[mask.bool()] for name, value in per_token.items() if value.shape[:2] == mask.shape}
+
+
+def _is_per_token(name: str) -> bool:
+    return name.split(".")[0] in ("logits", "last_hidden_state", "hidden_states", "decoder_hidden_states")
+
+
+@contextlib.contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Random numbers (dropout) start from `seed`; afterwards the global generator is as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _same_nans(actual: Tensor, expected: Tensor) -> bool:
+    return actual.is_floating_point() and torch.equal(actual.isnan(), expected.isnan()) and torch.equal(
+        actual.nan_to_num(), expected.nan_to_num()
+    )
+
+
+def _largest(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected.double()).abs().max()) if actual.numel() else 0.0

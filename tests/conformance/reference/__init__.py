@@ -1,0 +1,47 @@
+"""Adapters computed with plain torch on an untouched upstream model. Nothing here calls the runtime under test.
+
+    layout.py      which module plays which role, read from the roles that the generated mixins declare
+    bottleneck.py  finds the residual additions by watching upstream's forward, and computes the adapter in their place
+    prefix.py      an attention function for upstream that puts keys and values in front; a cache filled in advance
+    lora.py        forward hooks on the projections
+
+`applied` puts an adapter onto upstream for the length of a ``with`` block. Weights are given by the names under which a
+checkpoint stores them, so a comparison with ours also holds those names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from conformance.methods import Bottleneck, LoRA, Part, Prefix
+from conformance.reference.bottleneck import bottlenecks_applied
+from conformance.reference.layout import Layout
+from conformance.reference.lora import lora_applied
+from conformance.reference.prefix import prefix_applied
+
+
+@contextlib.contextmanager
+def applied(
+    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Sequence[Part]]], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Upstream computes as if `adapters`, pairs of a name and its parts, were stacked in this order.
+
+    Args:
+        upstream: the untouched model; its eager attention is replaced where a prefix asks for it.
+        weights: at least the tensors of the adapters, by their names in the state dict of our model.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, parts in adapters:
+            for part in parts:
+                if isinstance(part, LoRA):
+                    stack.enter_context(lora_applied(upstream, layout, part, name, weights))
+        prefixes = [(name, part) for name, parts in adapters for part in parts if isinstance(part, Prefix)]
+        if prefixes:
+            stack.enter_context(prefix_applied(upstream, layout, prefixes, weights))
+        bottlenecks = [(name, part) for name, parts in adapters for part in parts if isinstance(part, Bottleneck)]
+        if bottlenecks:
+            stack.enter_context(bottlenecks_applied(upstream, layout, bottlenecks, weights))
+        yield

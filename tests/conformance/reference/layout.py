@@ -1,0 +1,89 @@
+"""Which module of a model plays which role, as paths from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter_runtime.roles import AttentionRoles, LayerRoles
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention core of one layer. Paths start at the model."""
+
+    layer: str
+    core: str
+    kind: str  # "self", "cross"
+    query: str
+    key: str
+    value: str
+    fused: str
+    output: str
+    in_encoder: bool  # of an encoder-decoder
+
+
+@dataclass(frozen=True)
+class Layer:
+    path: str
+    attentions: tuple[Attention, ...]
+    hosts: dict[str, str]  # location -> path of the module that holds the bottlenecks
+    mlp_first: tuple[str, ...]
+    mlp_last: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    layers: tuple[Layer, ...]
+    base: str  # path of the base model; "" = the model itself
+
+    @property
+    def attentions(self) -> tuple[Attention, ...]:
+        return tuple(attention for layer in self.layers for attention in layer.attentions)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """The layout of a model after ``init``, from the roles of its layers' classes."""
+    layers = [
+        _layer(model, path, module)
+        for path, module in model.named_modules()
+        if isinstance(getattr(type(module), "roles", None), LayerRoles)
+    ]
+    if not layers:
+        raise AssertionError(f"no layer of {type(model).__name__} declares roles: was it given to init?")
+    base = model.base_model_prefix if hasattr(model, model.base_model_prefix) else ""
+    return Layout(tuple(layers), base)
+
+
+def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
+    roles: LayerRoles = type(module).roles
+    present = [entry for entry in roles.attentions if _has(module, entry.core)]
+    hosts = {entry.location: join(path, entry.host) for entry in roles.bottlenecks if _has(module, entry.host)}
+    in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
+    return Layer(
+        path,
+        tuple(_attention(path, entry, in_encoder) for entry in present),
+        hosts,
+        tuple(join(path, entry) for entry in (*roles.mlp.first, *roles.mlp.gate)),
+        tuple(join(path, entry) for entry in roles.mlp.last),
+    )
+
+
+def _attention(layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
+    paths = {
+        name: join(layer, getattr(roles, name)) if getattr(roles, name) else ""
+        for name in ("query", "key", "value", "fused", "output")
+    }
+    return Attention(layer, join(layer, roles.core), roles.kind, **paths, in_encoder=in_encoder)
+
+
+def join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

@@ -1,0 +1,232 @@
+"""What the checks run on: one upstream class in one tiny configuration, with inputs.
+
+Which classes a model type has, and which of them decodes, encodes or does both, is read from upstream's auto mappings and
+from the default configuration; no model is named here.
+
+Letters of shapes: B batch, L tokens, C channels, H height, W width, T frames.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto as auto
+
+from conformance.tiny import entries, randomise, tiny_config
+
+Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
+Padding = Literal["none", "left", "right"]
+Attention = Literal["eager", "sdpa"]
+
+BATCH = 3
+LENGTH = 8
+PADS = (0, 2, 3)  # padded places of each row
+FIRST_TOKEN = 5  # lower ids may be special
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One upstream class in one configuration."""
+
+    model_type: str
+    architecture: str  # "LlamaForCausalLM"
+    kind: Kind
+    label: str  # what tells it apart from the other subjects of its model type: "decoder"
+    changes: tuple[tuple[str, Any], ...] = ()  # fields that differ from the tiny configuration
+    cross: bool = False  # it is given the hidden states of an encoder
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def causal(self) -> bool:
+        """A token sees no later one (in an encoder-decoder: in the decoder)."""
+        return self.kind in ("decoder", "encoder-decoder")
+
+    @property
+    def text(self) -> bool:
+        return self.kind in ("encoder", "decoder", "encoder-decoder")
+
+    @property
+    def generates(self) -> bool:
+        return self.causal and hasattr(getattr(transformers, self.architecture), "generate")
+
+    def config(self) -> PreTrainedConfig:
+        return tiny_config(self.model_type, **dict(self.changes))
+
+    def upstream(self, attention: Attention = "eager") -> PreTrainedModel:
+        """A fresh copy of the untouched upstream model, in evaluation mode; equal weights in each call."""
+        return copy.deepcopy(_upstream(self, attention))
+
+    def padded_inputs(self, padding: Padding = "none") -> dict[str, Any]:
+        """Keyword arguments of a forward."""
+        config = self.config()
+        if not self.text:
+            return _dense_inputs(self, config)
+        inputs = text_inputs(config, padding)
+        if self.kind == "encoder-decoder":
+            inputs["decoder_input_ids"] = random_tokens(config, LENGTH - 1, seed=2)
+        if self.cross:
+            generator = torch.Generator().manual_seed(3)
+            inputs["encoder_hidden_states"] = torch.randn(BATCH, LENGTH + 1, config.hidden_size, generator=generator)
+            if padding != "none":
+                inputs["encoder_attention_mask"] = padding_mask(LENGTH + 1, padding)
+        return inputs
+
+
+@functools.lru_cache(maxsize=64)
+def _upstream(subject: Subject, attention: Attention) -> PreTrainedModel:
+    model = model_class(subject.architecture)._from_config(subject.config(), attn_implementation=attention)
+    randomise(model)
+    return model.eval()
+
+
+def model_class(architecture: str) -> type[PreTrainedModel]:
+    return getattr(transformers, architecture)
+
+
+def method_subjects(model_type: str) -> tuple[Subject, ...]:
+    """The subjects on which every method is checked: one per way in which the model can be used."""
+    config = tiny_config(model_type)
+    base = architecture(model_type, auto.MODEL_MAPPING_NAMES)
+    causal = architecture(model_type, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if config.is_encoder_decoder:
+        head = architecture(model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES) or architecture(
+            model_type, auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+        )
+        return (Subject(model_type, head or base, "encoder-decoder", "encoder-decoder"),)
+    if hasattr(config, "is_decoder") and hasattr(config, "add_cross_attention"):
+        masked = architecture(model_type, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+        encoder = Subject(model_type, masked or base, "encoder", "encoder")
+        if not causal:
+            return (encoder,)
+        decoder = (("is_decoder", True),)
+        return (
+            encoder,
+            Subject(model_type, causal, "decoder", "decoder", decoder),
+            Subject(model_type, causal, "decoder", "cross", (*decoder, ("add_cross_attention", True)), cross=True),
+        )
+    if causal:
+        return (Subject(model_type, causal, "decoder", "decoder"),)
+    return (Subject(model_type, base, _kind_of_input(base), "encoder"),)
+
+
+def head_subjects(model_type: str) -> tuple[Subject, ...]:
+    """A subject per upstream class of the model type, the base model included: what `init` must leave unchanged."""
+    first, *_ = method_subjects(model_type)
+    names = dict.fromkeys(
+        name
+        for mapping in _HEAD_MAPPINGS
+        if (name := architecture(model_type, getattr(auto, mapping))) and hasattr(transformers, name)
+    )
+    causal = architecture(model_type, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    return tuple(
+        next((s for s in method_subjects(model_type) if name == causal and s.architecture == name), None)
+        or Subject(model_type, name, first.kind, name)
+        for name in names
+    )
+
+
+_HEAD_MAPPINGS = (
+    "MODEL_MAPPING_NAMES",
+    "MODEL_FOR_PRETRAINING_MAPPING_NAMES",
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
+    "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+)
+
+
+def architecture(model_type: str, mapping: dict[str, Any]) -> str:
+    """The class of `model_type` in one of upstream's auto mappings; "" if there is none."""
+    name = mapping.get(model_type, "")
+    return name[0] if isinstance(name, (tuple, list)) else name
+
+
+def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """`inputs` with the labels that the head of `subject` computes a loss from; None if we know of none."""
+    tokens = inputs.get("decoder_input_ids", inputs.get("input_ids"))
+    if tokens is None:
+        return None
+    generator = torch.Generator().manual_seed(7)
+    name = subject.architecture
+    classes = torch.randint(0, 2, (BATCH,), generator=generator)
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")):
+        return {**inputs, "labels": tokens}
+    if name.endswith("ForPreTraining"):
+        return {**inputs, "labels": tokens, "next_sentence_label": classes}
+    if name.endswith(("ForSequenceClassification", "ForNextSentencePrediction")):
+        return {**inputs, "labels": classes}
+    if name.endswith("ForTokenClassification"):
+        return {**inputs, "labels": torch.randint(0, 2, tokens.shape, generator=generator)}
+    if name.endswith("ForQuestionAnswering"):
+        return {**inputs, "start_positions": classes, "end_positions": classes + 2}
+    if name.endswith("ForMultipleChoice"):
+        return {**inputs, "labels": torch.zeros_like(classes)}
+    return None
+
+
+def shaped_for(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Multiple choice takes (B, choices, L): one choice per row."""
+    if not subject.architecture.endswith("ForMultipleChoice"):
+        return inputs
+    return {name: value[:, None] for name, value in inputs.items()}
+
+
+def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> dict[str, torch.Tensor]:
+    """``input_ids`` (B, L) and, where something is padded, ``attention_mask`` (B, L)."""
+    tokens = random_tokens(config, LENGTH, seed)
+    if padding == "none":
+        return {"input_ids": tokens}
+    mask = padding_mask(LENGTH, padding)
+    pad = config.get_text_config().pad_token_id
+    return {"input_ids": tokens.masked_fill(mask == 0, pad if pad is not None else 0), "attention_mask": mask}
+
+
+def random_tokens(config: PreTrainedConfig, length: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(FIRST_TOKEN, config.get_text_config().vocab_size, (BATCH, length), generator=generator)
+
+
+def padding_mask(length: int, padding: Padding) -> torch.Tensor:
+    """(B, length): 1 at real tokens."""
+    mask = torch.ones(BATCH, length, dtype=torch.long)
+    for row, pads in enumerate(PADS):
+        if pads and padding == "left":
+            mask[row, :pads] = 0
+        elif pads:
+            mask[row, -pads:] = 0
+    return mask
+
+
+def _kind_of_input(base: str) -> Kind:
+    return {"input_ids": "encoder", "pixel_values": "vision"}.get(model_class(base).main_input_name, "audio")  # type: ignore[return-value]
+
+
+def _dense_inputs(subject: Subject, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """``pixel_values`` (B, C, H, W), ``input_features`` (B, bins, T) or ``input_values`` (B, T)."""
+    name = model_class(subject.architecture).main_input_name
+    declared = entries().get(subject.model_type, {}).get("inputs", {}).get(name)
+    if declared:
+        shape = tuple(declared)
+    elif name == "pixel_values":
+        size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+        shape = (BATCH, config.num_channels, size, size)
+    elif name == "input_features":
+        shape = (BATCH, config.num_mel_bins, 2 * config.max_source_positions)
+    else:
+        shape = (BATCH, 400)
+    return {name: torch.randn(shape, generator=torch.Generator().manual_seed(4))}
