@@ -38,7 +38,15 @@ ALLOWED = {
         "rich",
         "tomli",
     },
-    "adapter_runtime": {"adapter_runtime", "huggingface_hub", "packaging", "safetensors", "torch", "transformers"},
+    "adapter_runtime": {
+        "adapter_runtime",
+        "huggingface_hub",
+        "packaging",
+        "safetensors",
+        "torch",
+        "transformers",
+        "typing_extensions",
+    },
     "adapter_models": {"adapter_models", "adapter_runtime", "torch", "transformers"},
     "adapter_templates": set(),
 }
