@@ -63,9 +63,13 @@ def assert_bitwise(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], wha
     for name, expected in theirs.items():
         actual = ours[name]
         if actual.dtype != expected.dtype or actual.shape != expected.shape:
-            raise AssertionError(f"{what}: {name} is {actual.dtype}{tuple(actual.shape)}, not {expected.dtype}{tuple(expected.shape)}")
+            raise AssertionError(
+                f"{what}: {name} is {actual.dtype}{tuple(actual.shape)}, not {expected.dtype}{tuple(expected.shape)}"
+            )
         if not torch.equal(actual, expected) and not _same_nans(actual, expected):
-            raise AssertionError(f"{what}: {name} differs by up to {_largest(actual, expected):.2e}, expected bitwise equal")
+            raise AssertionError(
+                f"{what}: {name} differs by up to {_largest(actual, expected):.2e}, expected bitwise equal"
+            )
 
 
 def assert_equal_within(
@@ -111,8 +115,10 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 
 def _same_nans(actual: Tensor, expected: Tensor) -> bool:
-    return actual.is_floating_point() and torch.equal(actual.isnan(), expected.isnan()) and torch.equal(
-        actual.nan_to_num(), expected.nan_to_num()
+    return (
+        actual.is_floating_point()
+        and torch.equal(actual.isnan(), expected.isnan())
+        and torch.equal(actual.nan_to_num(), expected.nan_to_num())
     )
 
 

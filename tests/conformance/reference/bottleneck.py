@@ -167,7 +167,9 @@ def sites_of(
             (forward or upstream)(**inputs)
     finally:
         watch.remove()
-    return [(site.branch, "" if site.read_otherwise or len(site.norms) != 1 else site.norms[0]) for site in watch.sites]
+    return [
+        (site.branch, "" if site.read_otherwise or len(site.norms) != 1 else site.norms[0]) for site in watch.sites
+    ]
 
 
 @contextlib.contextmanager
@@ -184,7 +186,10 @@ def bottlenecks_applied(
             return None
         host = hosts[site.branch.layer][site.branch.location]
         return through_stack(
-            site.x, site.residual, norm, [(part, _Weights(weights, join(host, "adapters", name))) for name, part in here]
+            site.x,
+            site.residual,
+            norm,
+            [(part, _Weights(weights, join(host, "adapters", name))) for name, part in here],
         )
 
     def forward(*args: Any, **kwargs: Any) -> Any:

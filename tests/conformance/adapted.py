@@ -1,0 +1,86 @@
+"""Our side of a comparison: upstream copies turned by ``init``, with adapters whose every weight matters."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from adapter_runtime.registry import registered
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from conformance.methods import Method
+from conformance.subjects import Attention, Subject
+
+FIRST = "adapter_a"
+SECOND = "adapter_b"
+
+
+def initialised(subject: Subject, attention: Attention = "eager") -> PreTrainedModel:
+    """A copy of the upstream model after ``init``."""
+    import adapter_models
+
+    model = subject.upstream(attention)
+    adapter_models.init(model)
+    return model
+
+
+def adapted(
+    subject: Subject, method: Method, attention: Attention = "eager", names: tuple[str, ...] = (FIRST,)
+) -> PreTrainedModel:
+    """A model with active adapters `names` of one method, all weights random."""
+    model = initialised(subject, attention)
+    for seed, name in enumerate(names):
+        model.add_adapter(name, config=method.config)
+        randomise_adapter(model, name, seed)
+    model.set_active_adapters(names[0] if len(names) == 1 else list(names))
+    return model
+
+
+def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of one adapter, recognised by its name in theirs."""
+    return {key: value for key, value in model.named_parameters() if f".{name}." in f".{key}."}
+
+
+def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters but those of `FIRST` and `SECOND`."""
+    adapters = {**adapter_parameters(model, FIRST), **adapter_parameters(model, SECOND)}
+    return {key: value for key, value in model.named_parameters() if key not in adapters}
+
+
+def randomise_adapter(model: nn.Module, name: str, seed: int = 0) -> None:
+    """Random values of a size at which each parameter changes the outputs."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    with torch.no_grad():
+        for parameter in adapter_parameters(model, name).values():
+            width = parameter.shape[-1] if parameter.dim() > 1 else 2
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * width**-0.5)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def structure(model: nn.Module) -> dict[str, Any]:
+    """The module tree: class, number of hooks and names of parameters per path."""
+    return {
+        path: (
+            type(module).__qualname__,
+            len(module._forward_hooks) + len(module._forward_pre_hooks),
+            tuple(module._parameters),
+            tuple(module._modules),
+        )
+        for path, module in model.named_modules()
+    }
+
+
+@functools.cache
+def unsupported(model_type: str, method: Method) -> str:
+    """The plan's reason why `model_type` has no `method`; "" if it has."""
+    import adapter_models  # noqa: F401  registers
+
+    planned = registered().methods[model_type]
+    reasons = {part.planned_as: planned.get(part.planned_as, "not planned") for part in method.parts}
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)

@@ -1,0 +1,134 @@
+"""The checks, one module per promise of the library. `CHECKS` is the table that the tests and the report run.
+
+A check is a function of a subject and a method that raises AssertionError. It must be able to fail: its broken variant is in
+``test_broken_variants.py``. Where a check says nothing about a method or subject, `Check.why_not` gives the reason.
+
+Where do I add a check? A module here, its line in `CHECKS`, a broken variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from conformance.adapted import unsupported
+from conformance.checks.causality import earlier_outputs_are_unchanged
+from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
+from conformance.checks.composition import stack_is_one_after_the_other
+from conformance.checks.decoding import decoding_agrees
+from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
+from conformance.checks.liveness import every_site_is_live
+from conformance.checks.lora import lora_is_peft, merging_is_exact
+from conformance.checks.padding import padded_places_do_not_matter
+from conformance.checks.prefix import prefix_is_cache
+from conformance.checks.reference import equals_the_reference
+from conformance.checks.removal import removal_restores
+from conformance.checks.roles import roles_are_true
+from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
+from conformance.checks.zero_start import new_adapter_changes_nothing
+from conformance.methods import METHODS, LoRA, Method, Prefix
+from conformance.subjects import Subject, head_subjects, method_subjects
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    run: Callable[[Subject, Method], None]
+    why_not: Callable[[Subject, Method], str] = lambda subject, method: ""
+    smoke: bool = False  # runs for every model in the normal test run, not only for those of the core
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """A check of a model without any method."""
+
+    name: str
+    run: Callable[[Subject], None]
+    subjects: Callable[[str], tuple[Subject, ...]]
+    smoke: bool = True
+
+
+def _no_causality(subject: Subject, method: Method) -> str:
+    return "" if subject.causal else "not a decoder: every token may see every other"
+
+
+def _no_padding(subject: Subject, method: Method) -> str:
+    return "" if subject.text else "its inputs have no padding"
+
+
+def _no_generation(subject: Subject, method: Method) -> str:
+    return "" if subject.generates else "its class does not generate"
+
+
+def _no_zero_start(subject: Subject, method: Method) -> str:
+    return "a prefix changes the attention from the first step on" if method.has(Prefix) else ""
+
+
+def _not_lora_alone(subject: Subject, method: Method) -> str:
+    return "" if isinstance(method.only, LoRA) else "only LoRA has weights to merge"
+
+
+def _no_cache_to_fill(subject: Subject, method: Method) -> str:
+    if not isinstance(method.only, Prefix):
+        return "only a prefix stands for tokens in a cache"
+    if subject.kind != "decoder":
+        return "there is no cache to fill; compared with the reference attention instead"
+    return (
+        "cross-attention caches no tokens of the decoder; compared with the reference attention"
+        if subject.cross
+        else ""
+    )
+
+
+def _no_stack(subject: Subject, method: Method) -> str:
+    return "" if method.only is not None else "stacked per part already"
+
+
+MODEL_CHECKS: tuple[ModelCheck, ...] = (
+    ModelCheck("identity", initialised_is_upstream, head_subjects),
+    ModelCheck("roles", roles_are_true, method_subjects),
+)
+
+CHECKS: tuple[Check, ...] = (
+    Check("inactive", inactive_is_upstream, smoke=True),
+    Check("zero start", new_adapter_changes_nothing, _no_zero_start),
+    Check("liveness", every_site_is_live, smoke=True),
+    Check("reference", equals_the_reference, smoke=True),
+    Check("lora = peft", lora_is_peft, _not_lora_alone),
+    Check("merge", merging_is_exact, _not_lora_alone),
+    Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
+    Check("causal", earlier_outputs_are_unchanged, _no_causality),
+    Check("padding", padded_places_do_not_matter, _no_padding),
+    Check("decoding", decoding_agrees, _no_generation),
+    Check("stack", stack_is_one_after_the_other, _no_stack),
+    Check("round trip", saved_is_loaded, smoke=True),
+    Check("damaged files", damaged_files_are_refused),
+    Check("checkpointing", checkpointing_gives_the_same_gradients),
+    Check("removal", removal_restores, smoke=True),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One check of one method on one subject."""
+
+    check: Check
+    method: Method
+    subject: Subject
+
+    @property
+    def why_not(self) -> str:
+        """The reason why the check does not apply; "" if it does."""
+        return unsupported(self.subject.model_type, self.method) or self.check.why_not(self.subject, self.method)
+
+    @property
+    def label(self) -> str:
+        return f"{self.check.name}-{self.method}-{self.subject}".replace(" ", "_")
+
+
+def cells(model_type: str) -> Iterator[Cell]:
+    """Every cell of the table of one model."""
+    for check in CHECKS:
+        for method in METHODS:
+            for subject in method_subjects(model_type):
+                yield Cell(check, method, subject)

@@ -1,0 +1,26 @@
+"""In a decoder, another token t changes no output before t."""
+
+from __future__ import annotations
+
+from conformance.adapted import adapted
+from conformance.methods import Method
+from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
+from conformance.subjects import Subject
+
+CHANGED = 4  # the place of the token that is exchanged
+
+
+def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
+    for attention in ("eager", "sdpa"):
+        model = adapted(subject, method, attention)
+        for padding in ("none", "right"):
+            inputs = subject.padded_inputs(padding)
+            name = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+            tokens = inputs[name].clone()
+            tokens[:, CHANGED] = (tokens[:, CHANGED] - 4) % 90 + 5  # another one that is not special
+            before, after = (at_tokens(run(model, {**inputs, name: ids}), None) for ids in (inputs[name], tokens))
+            what = f"{attention}, padding {padding}"
+            early = [{key: value[:, :CHANGED] for key, value in out.items()} for out in (after, before)]
+            late = [{key: value[:, CHANGED:] for key, value in out.items()} for out in (after, before)]
+            assert_differs(late[0], late[1], f"{what}: the token")
+            assert_equal_within(early[0], early[1], what, atol=1e-6, rtol=1e-5)

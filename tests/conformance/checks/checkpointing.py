@@ -1,0 +1,51 @@
+"""Gradient checkpointing gives the same gradients, of both kinds."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from conformance.adapted import FIRST, adapter_parameters, initialised, randomise_adapter
+from conformance.methods import Method
+from conformance.outputs import FLAGS, assert_equal_within, loss_of, seeded
+from conformance.reference.layout import layout_of
+from conformance.subjects import Subject
+
+
+def checkpointing_gives_the_same_gradients(subject: Subject, method: Method) -> None:
+    expected, runs = _gradients(subject, method, None)
+    for reentrant in (False, True):
+        gradients, recomputed = _gradients(subject, method, reentrant)
+        if recomputed <= runs:
+            raise AssertionError("nothing was recomputed; the check would be empty")
+        assert_equal_within(gradients, expected, f"use_reentrant={reentrant}", atol=1e-6, rtol=1e-4)
+
+
+def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tuple[dict[str, Tensor], int]:
+    """Gradients of the adapter in training mode, and how often the first attention core ran for them."""
+    model = initialised(subject)
+    model.add_adapter(FIRST, config=method.config)
+    randomise_adapter(model, FIRST)
+    model.train_adapter(FIRST)
+    if reentrant is not None:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    count = _count_runs(model)
+    with seeded(5):
+        loss_of(model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))).backward()
+    missing = [name for name, parameter in adapter_parameters(model, FIRST).items() if parameter.grad is None]
+    if missing:
+        raise AssertionError(f"use_reentrant={reentrant}: no gradient reaches {missing}")
+    return {name: p.grad for name, p in adapter_parameters(model, FIRST).items() if p.grad is not None}, count[0]
+
+
+def _without_cache(subject: Subject) -> dict[str, bool]:
+    return {"use_cache": False} if subject.causal else {}
+
+
+def _count_runs(model: nn.Module) -> list[int]:
+    count = [0]
+
+    def counting(*_: object) -> None:
+        count[0] += 1
+
+    model.get_submodule(layout_of(model).attentions[0].core).register_forward_hook(counting)
+    return count

@@ -1,0 +1,128 @@
+"""`generate` with a cache, without one, with a static one and with beams, and step-by-step full forwards, all agree."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from conformance.adapted import adapted
+from conformance.methods import Method
+from conformance.outputs import assert_differs, assert_equal_within
+from conformance.subjects import Attention, Subject
+
+STEPS = 4
+SETTINGS: dict[str, Any] = {
+    "max_new_tokens": STEPS,
+    "do_sample": False,
+    "eos_token_id": None,  # never stop early
+    "pad_token_id": 0,
+    "return_dict_in_generate": True,
+    "output_logits": True,
+    "disable_compile": True,
+}
+
+
+def decoding_agrees(subject: Subject, method: Method) -> None:
+    for attention in ("eager", "sdpa"):
+        model = adapted(subject, method, attention)
+        inputs = generation_inputs(subject)
+        stepwise = step_by_step(model, inputs)
+        assert_differs({"logits": stepwise}, {"logits": _upstream_logits(subject)}, "the adapter")
+        for what, settings in ways(subject):
+            logits = logits_of(model, inputs, **settings)
+            assert_equal_within({"logits": logits}, {"logits": stepwise}, f"{attention}, {what}", atol=5e-5, rtol=1e-3)
+        _assert_beams_agree(model, inputs, attention)
+
+
+def ways(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
+    """The ways to decode that upstream itself has for this class."""
+    known = [("cache", {"use_cache": True}), ("no cache", {"use_cache": False})]
+    if has_static_cache(subject):
+        known.append(("static cache", {"cache_implementation": "static"}))
+    return known
+
+
+@functools.cache
+def has_static_cache(subject: Subject) -> bool:
+    """Upstream decodes with a static cache, and as it does step by step."""
+    upstream, inputs = subject.upstream("sdpa"), generation_inputs(subject)
+    try:
+        logits = logits_of(upstream, inputs, cache_implementation="static")
+    except Exception:
+        return False
+    return torch.allclose(logits, step_by_step(upstream, inputs), atol=1e-4)
+
+
+def generation_inputs(subject: Subject) -> dict[str, Any]:
+    """Prompts with padding on the left; what an encoder-decoder encodes is padded on the right."""
+    inputs = subject.padded_inputs("right" if subject.kind == "encoder-decoder" else "left")
+    inputs.pop("decoder_input_ids", None)
+    return inputs
+
+
+def logits_of(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -> Tensor:
+    """(B, steps, vocabulary)"""
+    with torch.no_grad():
+        return torch.stack(model.generate(**inputs, **{**SETTINGS, **settings}).logits, dim=1)
+
+
+def step_by_step(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    """The same by one full forward per token, without a cache and without ``generate``."""
+    steps = []
+    given = dict(inputs)
+    if model.config.is_encoder_decoder:
+        start = model.generation_config.decoder_start_token_id
+        given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), start)
+    with torch.no_grad():
+        for _ in range(STEPS):
+            steps.append(model(**given, **_positions(model, given), use_cache=False).logits[:, -1].float())
+            given = _longer(given, steps[-1].argmax(-1, keepdim=True))
+    return torch.stack(steps, dim=1)
+
+
+def _positions(model: PreTrainedModel, given: dict[str, Any]) -> dict[str, Tensor]:
+    """Positions of real tokens count from 0, as ``generate`` has it."""
+    if model.config.is_encoder_decoder or "position_ids" not in _parameters(type(model)):
+        return {}
+    mask = given["attention_mask"]
+    return {"position_ids": (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)}
+
+
+def _parameters(cls: type) -> set[str]:
+    import inspect
+
+    upstream = next(base for base in cls.__mro__ if base.__module__.startswith("transformers.models"))
+    return set(inspect.signature(upstream.forward).parameters)
+
+
+def _longer(given: dict[str, Any], token: Tensor) -> dict[str, Any]:
+    if "decoder_input_ids" in given:
+        return {**given, "decoder_input_ids": torch.cat([given["decoder_input_ids"], token], dim=1)}
+    mask = given["attention_mask"]
+    return {
+        **given,
+        "input_ids": torch.cat([given["input_ids"], token], dim=1),
+        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
+    }
+
+
+def _assert_beams_agree(model: PreTrainedModel, inputs: dict[str, Any], attention: Attention) -> None:
+    with torch.no_grad():
+        cached, plain = (
+            model.generate(**inputs, **{**SETTINGS, "num_beams": 3, "use_cache": use_cache, "output_scores": True})
+            for use_cache in (True, False)
+        )
+    if not torch.equal(cached.sequences, plain.sequences):
+        raise AssertionError(f"{attention}: beam search gives other tokens with a cache than without")
+    assert_equal_within(
+        {"scores": cached.sequences_scores}, {"scores": plain.sequences_scores}, f"{attention}, beams", rtol=1e-3
+    )
+
+
+@functools.cache
+def _upstream_logits(subject: Subject) -> Tensor:
+    return step_by_step(subject.upstream(), generation_inputs(subject))

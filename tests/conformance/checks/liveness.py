@@ -1,0 +1,74 @@
+"""Every adapter parameter of every layer gets a gradient, and no parameter of the base model does."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from conformance.adapted import FIRST, adapter_parameters, base_parameters, initialised, randomise_adapter
+from conformance.methods import Bottleneck, LoRA, Method, Part, Prefix
+from conformance.outputs import FLAGS, loss_of
+from conformance.reference.layout import Layout, join, layout_of
+from conformance.reference.lora import lora_targets
+from conformance.reference.prefix import location_of
+from conformance.subjects import Subject
+
+
+def every_site_is_live(subject: Subject, method: Method) -> None:
+    model = initialised(subject)
+    model.add_adapter(FIRST, config=method.config)
+    model.train_adapter(FIRST)
+    randomise_adapter(model, FIRST)
+    model.eval()  # dropout could silence a parameter by chance
+    loss_of(model(**subject.padded_inputs(), **FLAGS)).backward()
+    assert_all_sites(model, method)
+    assert_gradients(model)
+
+
+def assert_all_sites(model: nn.Module, method: Method) -> None:
+    """The adapter has its parameters at each site of each layer, and nowhere else."""
+    layout = layout_of(model)
+    expected = {name for part in method.parts for name in parameter_names(layout, part, FIRST)}
+    actual = set(adapter_parameters(model, FIRST))
+    if actual != expected:
+        raise AssertionError(f"missing: {sorted(expected - actual)}; not expected: {sorted(actual - expected)}")
+
+
+def assert_gradients(model: nn.Module) -> None:
+    """Each element of the adapter is trained, in at least part of its tensor; nothing of the base model is."""
+    dead = [
+        name
+        for name, parameter in adapter_parameters(model, FIRST).items()
+        if parameter.grad is None or not bool(torch.any(parameter.grad != 0))
+    ]
+    if dead:
+        raise AssertionError(f"no gradient reaches {dead}")
+    trained = [name for name, p in base_parameters(model).items() if p.grad is not None or p.requires_grad]
+    if trained:
+        raise AssertionError(f"parameters of the base model are trained: {trained}")
+
+
+def parameter_names(layout: Layout, part: Part, name: str) -> list[str]:
+    """The names under which a checkpoint stores `part` of the adapter `name`."""
+    if isinstance(part, Bottleneck):
+        hosts = [host for layer in layout.layers for key, host in layer.hosts.items() if key in part.locations]
+        return [
+            f"{host}.adapters.{name}.{linear}.{tensor}"
+            for host in hosts
+            for linear in ("adapter_down.0", "adapter_up")
+            for tensor in ("weight", "bias")
+        ]
+    if isinstance(part, LoRA):
+        return [
+            f"{path}.loras.{name}.{letter}" for path in lora_targets(layout, part) for letter in ("lora_A", "lora_B")
+        ]
+    return _prefix_names(layout, part, name)
+
+
+def _prefix_names(layout: Layout, part: Prefix, name: str) -> list[str]:
+    tensors = ["control_trans"]
+    if not part.flat:
+        tensors = ["wte.weight", *(f"control_trans.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias"))]
+    locations = dict.fromkeys(location_of(attention) for attention in layout.attentions)
+    top = join(layout.base, f"prefix_tuning.prefix_tunings.{name}")
+    return [f"{top}.{location}.{tensor}" for location in locations for tensor in tensors]

@@ -1,0 +1,67 @@
+"""LoRA is what `peft` computes, and merging it into the weights and out again is exact."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from conformance.adapted import FIRST, adapted, adapter_parameters, state
+from conformance.methods import LoRA, Method
+from conformance.outputs import FLAGS, assert_bitwise, assert_differs, assert_equal_within, flatten, loss_of, run
+from conformance.reference.layout import layout_of
+from conformance.reference.lora import lora_targets
+from conformance.subjects import Subject
+
+
+def lora_is_peft(subject: Subject, method: Method) -> None:
+    """The same A and B in `peft`, on the same modules, give the same outputs and gradients."""
+    if importlib.util.find_spec("peft") is None:
+        pytest.skip("peft is not installed; the formula is held by the check 'reference'")
+    ours = adapted(subject, method)
+    theirs, twins = _in_peft(subject, ours, method.parts[0])  # type: ignore[arg-type]
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    outputs = [model(**inputs, **FLAGS) for model in (ours, theirs)]
+    detached = [{name: value.detach() for name, value in flatten(output).items()} for output in outputs]
+    assert_equal_within(detached[0], detached[1], "peft")
+    for output in outputs:
+        loss_of(output).backward()
+    mine = {name: parameter.grad for name, parameter in adapter_parameters(ours, FIRST).items()}
+    assert_equal_within(
+        mine, {name: parameter.grad for name, parameter in twins.items()}, "peft: gradients", rtol=1e-3
+    )
+
+
+def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    """Upstream with LoRA by peft, and peft's parameters under our names."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = lora_targets(layout_of(ours), part)
+    config = LoraConfig(r=part.r, lora_alpha=part.alpha, target_modules=list(targets), lora_dropout=0.0)
+    theirs = inject_adapter_in_model(config, subject.upstream(), "default").eval()
+    twins: dict[str, nn.Parameter] = {}
+    for path in targets:
+        module = theirs.get_submodule(path)
+        for letter in ("lora_A", "lora_B"):
+            twin = getattr(module, letter)["default"].weight
+            twins[f"{path}.loras.{FIRST}.{letter}"] = twin
+            with torch.no_grad():
+                twin.copy_(ours.get_parameter(f"{path}.loras.{FIRST}.{letter}"))
+    return theirs, twins
+
+
+def merging_is_exact(subject: Subject, method: Method) -> None:
+    """Merged weights give the adapter's outputs without the adapter; unmerging restores the base weights bitwise."""
+    model = adapted(subject, method)
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    before, active = state(model), run(model, inputs)
+    model.set_active_adapters(None)
+    inactive = run(model, inputs)
+    assert_differs(active, inactive, "the adapter")
+    model.merge_adapter(FIRST)
+    assert_equal_within(run(model, inputs), active, "merged", atol=1e-4, rtol=1e-3)
+    model.reset_adapter()
+    assert_bitwise(state(model), before, "weights after unmerging")
+    assert_bitwise(run(model, inputs), inactive, "outputs after unmerging")

@@ -1,0 +1,46 @@
+"""What stands in padded places, left or right, does not change the outputs at real tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from conformance.adapted import adapted
+from conformance.methods import Method
+from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
+from conformance.subjects import FIRST_TOKEN, Subject
+
+
+def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
+    for attention in ("eager", "sdpa"):
+        model = adapted(subject, method, attention)
+        for padding in ("left", "right"):
+            inputs = subject.padded_inputs(padding)
+            refilled = with_other_padding(inputs)
+            mask = None if subject.kind == "encoder-decoder" else inputs["attention_mask"]
+            what = f"{attention}, padding {padding}"
+            before, after = (at_tokens(run(model, given), mask) for given in (inputs, refilled))
+            assert_equal_within(after, before, what, atol=1e-6, rtol=1e-5)
+            if padding == "left" or not subject.causal:
+                _assert_mask_matters(model, inputs, refilled, mask, what)
+
+
+def with_other_padding(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Other tokens (and encoder states) in padded places."""
+    mask = inputs["attention_mask"]
+    noise = torch.randint(FIRST_TOKEN, 90, mask.shape, generator=torch.Generator().manual_seed(8))
+    other = {**inputs, "input_ids": torch.where(mask.bool(), inputs["input_ids"], noise)}
+    if "encoder_attention_mask" in inputs:
+        seen = inputs["encoder_attention_mask"].bool()[..., None]
+        other["encoder_hidden_states"] = torch.where(seen, inputs["encoder_hidden_states"], torch.tensor(3.0))
+    return other
+
+
+def _assert_mask_matters(model: Any, inputs: Any, refilled: Any, mask: torch.Tensor | None, what: str) -> None:
+    """Without the mask the same change is seen: the check is not empty."""
+    unmasked = [
+        {key: value for key, value in given.items() if key != "attention_mask"} for given in (inputs, refilled)
+    ]
+    before, after = (at_tokens(run(model, given), mask) for given in unmasked)
+    assert_differs(after, before, f"{what}: the padding, without a mask,")

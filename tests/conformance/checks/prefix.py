@@ -1,0 +1,42 @@
+"""A prefix is what upstream computes with a cache that was filled with the prefix's keys and values in advance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from conformance.adapted import FIRST, adapted
+from conformance.methods import Method, Prefix
+from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
+from conformance.reference.layout import layout_of
+from conformance.reference.prefix import filled_cache
+from conformance.subjects import BATCH, LENGTH, Subject
+
+
+def prefix_is_cache(subject: Subject, method: Method) -> None:
+    """Positions count from 0, and the mask extends over the prefix; eager and sdpa, with and without left padding."""
+    part = method.parts[0]
+    assert isinstance(part, Prefix)
+    for attention in ("eager", "sdpa"):
+        ours, upstream = adapted(subject, method, attention), subject.upstream(attention)
+        for padding in ("none", "left"):
+            inputs = positioned(subject.padded_inputs(padding))
+            mask = inputs.get("attention_mask")
+            cache = filled_cache(upstream, layout_of(ours), part, FIRST, ours.state_dict(), BATCH)
+            extended = with_prefix_in_mask(inputs, part.length)
+            expected = at_tokens(run(upstream, extended, past_key_values=cache), mask)
+            assert_differs(expected, at_tokens(run(upstream, inputs), mask), "the prefix")
+            assert_equal_within(at_tokens(run(ours, inputs), mask), expected, f"{attention}, padding {padding}")
+
+
+def positioned(inputs: dict[str, Any]) -> dict[str, Any]:
+    """`inputs` with positions that count from 0, whatever a cache holds."""
+    return {**inputs, "position_ids": torch.arange(LENGTH).expand(BATCH, -1)}
+
+
+def with_prefix_in_mask(inputs: dict[str, Any], length: int) -> dict[str, Any]:
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return inputs
+    return {**inputs, "attention_mask": torch.cat([mask.new_ones(BATCH, length), mask], dim=1)}

@@ -1,0 +1,82 @@
+"""Outputs and gradients equal those of upstream with the adapter computed by plain torch at the same places.
+
+This holds bottlenecks to forward hooks, prefixes to an attention written out, LoRA to its formula, and mixtures to all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.adapted import FIRST, adapted, adapter_parameters
+from conformance.methods import Method, Part
+from conformance.outputs import FLAGS, assert_differs, assert_equal_within, at_tokens, flatten, main_outputs, run
+from conformance.reference import applied
+from conformance.reference.layout import layout_of
+from conformance.subjects import Subject
+
+
+def equals_the_reference(subject: Subject, method: Method) -> None:
+    for attention in ("eager", "sdpa"):
+        ours = adapted(subject, method, attention)
+        for padding in ("none", "left", "right") if subject.text else ("none",):
+            compare(
+                ours,
+                subject,
+                subject.padded_inputs(padding),
+                [(FIRST, method.parts)],
+                f"{attention}, padding {padding}",
+            )
+
+
+def compare(
+    ours: nn.Module,
+    subject: Subject,
+    inputs: dict[str, Any],
+    adapters: Sequence[tuple[str, Sequence[Part]]],
+    what: str,
+) -> None:
+    """Compare `ours` with upstream and the reference of `adapters`: outputs and gradients of all adapter weights."""
+    upstream = subject.upstream()
+    mask = _output_mask(subject, inputs)
+    names = [name for adapter, _ in adapters for name in adapter_parameters(ours, adapter)]
+    weights = {name: ours.get_parameter(name).detach().clone().requires_grad_() for name in names}
+    ours.requires_grad_(True)
+    ours.zero_grad()
+    outputs = ours(**inputs, **FLAGS, use_cache=False) if subject.causal else ours(**inputs, **FLAGS)
+    with applied(upstream, layout_of(ours), adapters, weights):
+        expected = upstream(**inputs, **FLAGS, use_cache=False) if subject.causal else upstream(**inputs, **FLAGS)
+    assert_equal_within(_seen(outputs, mask), _seen(expected, mask), what)
+    assert_differs(_seen(expected, mask), _seen(run(upstream, inputs), mask), "the adapter")
+    _loss(outputs, mask).backward()
+    _loss(expected, mask).backward()
+    gradients = {name: ours.get_parameter(name).grad for name in names}
+    theirs = {name: weights[name].grad for name in names}
+    assert_equal_within(_present(gradients), _present(theirs), f"{what}: gradients", atol=1e-5, rtol=1e-3)
+
+
+def _output_mask(subject: Subject, inputs: dict[str, Any]) -> Tensor | None:
+    return None if subject.kind == "encoder-decoder" else inputs.get("attention_mask")
+
+
+def _seen(outputs: Any, mask: Tensor | None) -> dict[str, Tensor]:
+    """What is compared: everything, or, with padding, what stands at real tokens."""
+    flat = {name: value.detach() for name, value in flatten(outputs).items() if value.is_floating_point()}
+    return flat if mask is None else at_tokens(flat, mask)
+
+
+def _loss(outputs: Any, mask: Tensor | None) -> Tensor:
+    generator = torch.Generator().manual_seed(11)
+    seen = main_outputs(outputs) if mask is None else at_tokens(main_outputs(outputs), mask)
+    weighted = [(value * torch.randn(value.shape, generator=generator)).mean() for value in seen.values()]
+    return torch.stack(weighted).sum()
+
+
+def _present(gradients: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    if missing:
+        raise AssertionError(f"no gradient reaches {missing}")
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}

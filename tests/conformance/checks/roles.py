@@ -1,0 +1,94 @@
+"""The roles that the generated mixins declare are those that the modules play when upstream runs.
+
+Nothing of the plan is believed: which modules hold an attention core, which projection feeds its queries, keys and values, and
+where the residual additions are, is observed on the untouched model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.adapted import initialised
+from conformance.reference.bottleneck import sites_of
+from conformance.reference.layout import Attention, Layout, layout_of
+from conformance.reference.prefix import IMPLEMENTATION, reference_attention
+from conformance.subjects import Subject
+
+ROLES = ("query", "key", "value")
+
+
+def roles_are_true(subject: Subject) -> None:
+    layout = layout_of(initialised(subject))
+    upstream = subject.upstream()
+    inputs = subject.padded_inputs()
+    _assert_cores(upstream, layout, inputs)
+    for attention in layout.attentions:
+        for role in ROLES:
+            _assert_feeds(upstream, attention, role, inputs)
+    _assert_residual_sites(upstream, layout, inputs)
+
+
+def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -> None:
+    called = set(observed(upstream, inputs))
+    declared = {attention.core for attention in layout.attentions}
+    if called != declared:
+        raise AssertionError(f"cores that ran: {sorted(called)}; declared: {sorted(declared)}")
+
+
+def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
+    """Noise on the projection changes what arrives as `role`, and nothing else."""
+    path = getattr(attention, role)
+    if not path:
+        return
+    weight = upstream.get_submodule(path).weight
+    before, kept = observed(upstream, inputs)[attention.core], weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)))
+        after = observed(upstream, inputs)[attention.core]
+        weight.copy_(kept)
+    changed = {name for name in ROLES if not torch.equal(before[name], after[name])}
+    if changed != {role}:
+        raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
+
+
+def _assert_residual_sites(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -> None:
+    """Each layer has a bottleneck host per residual addition that was seen, at its location."""
+    seen: dict[str, list[str]] = {layer.path: [] for layer in layout.layers}
+    for branch, _ in sites_of(upstream, layout, inputs):
+        seen[branch.layer].append(branch.location)
+    for layer in layout.layers:
+        if sorted(seen[layer.path]) != sorted(layer.hosts):
+            raise AssertionError(f"{layer.path}: residual additions {seen[layer.path]}, declared hosts {layer.hosts}")
+
+
+def observed(upstream: nn.Module, inputs: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """Queries, keys and values of one forward, as they arrive at each attention core (by path)."""
+    paths = {module: path for path, module in upstream.named_modules()}
+    seen: dict[str, dict[str, Tensor]] = {}
+
+    def record(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen[paths[module]] = {"query": query, "key": key, "value": value}
+        return reference_attention(module, query, key, value, *args, **kwargs)
+
+    with torch.no_grad(), _attention(upstream, record):
+        upstream(**inputs)
+    return seen
+
+
+@contextlib.contextmanager
+def _attention(upstream: nn.Module, function: Any) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    before = upstream.config._attn_implementation
+    AttentionInterface.register(IMPLEMENTATION, function)
+    upstream.set_attn_implementation(IMPLEMENTATION)
+    try:
+        yield
+    finally:
+        AttentionInterface.register(IMPLEMENTATION, reference_attention)
+        upstream.set_attn_implementation(before)
