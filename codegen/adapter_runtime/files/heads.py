@@ -1,0 +1,65 @@
+"""Heads as documents and tensors: flexible heads by name, or the one head of a class with a static head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from adapter_runtime.errors import nearest
+from adapter_runtime.heads.errors import UnknownHeadError
+
+if TYPE_CHECKING:
+    from adapter_runtime.model_mixin import ModelAdaptersMixin
+
+
+def upstream_class_name(model: torch.nn.Module) -> str:
+    """The name that files give to the class of `model`: ours for models with flexible heads, else that of upstream."""
+    if is_flexible(model):
+        return type(model).__name__
+    upstream = (cls for cls in type(model).__mro__ if cls.__module__.startswith("transformers."))
+    return next(upstream, type(model)).__name__
+
+
+def is_flexible(model: torch.nn.Module) -> bool:
+    """Whether heads can be added by name."""
+    return hasattr(model, "head_types")
+
+
+def is_bare(model: ModelAdaptersMixin) -> bool:
+    """Whether `model` is a base model, without any head."""
+    return model.base_model is model
+
+
+def has_head(model: ModelAdaptersMixin, name: str) -> bool:
+    """Whether there is a head to save along with adapter `name`."""
+    return name in model.heads if is_flexible(model) else not is_bare(model)
+
+
+def export(model: ModelAdaptersMixin, name: str | None) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The document of a head, without the envelope, and its tensors."""
+    if is_flexible(model):
+        name = name if name is not None else model.active_head
+        if name not in model.heads:
+            raise UnknownHeadError(f"The model has no head {name!r}. {nearest(str(name), model.heads)}")
+        return {"name": name, "config": dict(model.heads[name].config)}, flexible_tensors(model, name)
+    if is_bare(model):
+        raise UnknownHeadError(f"A {upstream_class_name(model)} has no head.")
+    labels = {"label2id": getattr(model.config, "label2id", None), "num_labels": getattr(model.config, "num_labels", None)}
+    return {"name": None, "config": None, **labels}, static_tensors(model)
+
+
+def flexible_tensors(model: ModelAdaptersMixin, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of head `name`, without those that are the input embeddings."""
+    prefix = f"heads.{name}."
+    tied = model.get_expanded_tied_weights_keys()
+    state = model.state_dict(keep_vars=True)
+    return {key: tensor for key, tensor in state.items() if key.startswith(prefix) and key not in tied}
+
+
+def static_tensors(model: ModelAdaptersMixin) -> dict[str, torch.Tensor]:
+    """All tensors outside the base model, without those that are the input embeddings."""
+    prefix = f"{model.base_model_prefix}."
+    tied = model.get_expanded_tied_weights_keys()
+    state = model.state_dict(keep_vars=True)
+    return {key: tensor for key, tensor in state.items() if not key.startswith(prefix) and key not in tied}

@@ -1,0 +1,83 @@
+"""Which tensors belong to which adapter, and under which names they are written.
+
+A tensor of adapter N is called ``<place>.<container>.N.<leaf>``: "bert.encoder.layer.0.output.adapters.N.adapter_up.weight".
+Names are compared segment by segment, so "lora" is not found in "my_loras.N" and "n" not in "n2".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+# The names of the module dicts that hold adapters, one per method.
+CONTAINERS = frozenset(
+    {
+        "adapters",
+        "invertible_adapters",
+        "loras",
+        "prefix_gates",
+        "prefix_tunings",
+        "prompt_tunings",
+        "refts",
+        "shared_parameters",
+    }
+)
+
+# `adapters` writes the prefixes of a model once at the model and again below each attention layer.
+_ALIAS = ("prefix_tuning", "pool", "prefix_tunings")
+
+
+def owner(key: str) -> str | None:
+    """The adapter that a tensor belongs to; None for one that belongs to no adapter."""
+    segments = key.split(".")
+    for container, name in zip(segments, segments[1:-1], strict=False):
+        if container in CONTAINERS:
+            return name
+    return None
+
+
+def is_alias(key: str) -> bool:
+    """Whether the tensor is a further copy of one that is written elsewhere."""
+    segments = tuple(key.split("."))
+    return any(segments[start : start + len(_ALIAS)] == _ALIAS for start in range(len(segments)))
+
+
+def of_adapter(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The tensors of adapter `name`, without copies."""
+    return {key: tensor for key, tensor in tensors.items() if owner(key) == name and not is_alias(key)}
+
+
+def renamed(tensors: Mapping[str, torch.Tensor], old: str, new: str) -> dict[str, torch.Tensor]:
+    """The same tensors under the names that adapter `new` gives them."""
+    if old == new:
+        return dict(tensors)
+    result = {}
+    for key, tensor in tensors.items():
+        segments = key.split(".")
+        for position in range(1, len(segments)):
+            if segments[position] == old and segments[position - 1] in CONTAINERS:
+                segments[position] = new
+                break
+        result[".".join(segments)] = tensor
+    return result
+
+
+def fit_prefix(
+    tensors: Mapping[str, torch.Tensor], expected: Iterable[str], prefix: str
+) -> dict[str, torch.Tensor]:
+    """Name tensors as the model does, whether the file was written from a bare base model or from one with a head.
+
+    Args:
+        prefix: ``base_model_prefix`` of the model.
+
+    Returns:
+        The tensors under their names in the file, without `prefix`, or with it: whichever the model knows most of.
+    """
+    known = set(expected)
+    candidates = [
+        dict(tensors),
+        {key.removeprefix(f"{prefix}."): tensor for key, tensor in tensors.items()},
+        {f"{prefix}.{key}": tensor for key, tensor in tensors.items()},
+    ]
+    return max(candidates, key=lambda candidate: len(known & candidate.keys()))

@@ -1,0 +1,136 @@
+"""Files of earlier libraries, read as if they had been written today.
+
+Each rule is one function over the document (`adapter_config.json`) and the tensors; `modernise` runs them in order. A file
+of `adapters` has a version "adapters.X.Y.Z"; one of its predecessor has none. Files of this library need no rule so far.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from packaging.version import Version
+
+from adapter_runtime.files.tensors import Tensors
+
+Document = dict[str, Any]
+
+# `adapters` has the places of these models reversed: what its config calls "intermediate" sits at the last projection
+# of the feed-forward block, "output" at the first. The tensors of a file say where they were, so the config gives way.
+LORA_PLACES_REVERSED = frozenset({"llama", "mistral"})
+
+_OLD_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
+_OLD_CONTAINERS = (
+    (re.compile(r"\.(?:attention|layer)_text_(?:task|lang)_adapters\."), ".adapters."),
+    (re.compile(r"\.invertible_lang_adapters\."), ".invertible_adapters."),
+)
+_EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
+
+
+def modernise(document: Document, tensors: Tensors) -> tuple[Document, Tensors]:
+    """Apply all rules. The arguments stay as they are."""
+    document = {**document, "config": _copy(document.get("config"))}
+    for rule in _RULES:
+        tensors = rule(document, tensors)
+    return document, tensors
+
+
+def _copy(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    copy = dict(config)
+    if isinstance(copy.get("configs"), list):
+        copy["configs"] = [dict(member) if isinstance(member, dict) else member for member in copy["configs"]]
+    return copy
+
+
+def _members(document: Document) -> Iterator[dict[str, Any]]:
+    """The config, or each member of a union. Absent where the file names its config by a string."""
+    config = document["config"]
+    if isinstance(config, dict):
+        yield from (config["configs"] if isinstance(config.get("configs"), list) else [config])
+
+
+def version_of_adapters(document: Document) -> Version | None:
+    """The version of `adapters` that wrote the file; None for other writers."""
+    written_by = document.get("version")
+    if not isinstance(written_by, str) or not written_by.startswith("adapters."):
+        return None
+    return Version(written_by.removeprefix("adapters."))
+
+
+def _rename_containers(document: Document, tensors: Tensors) -> Tensors:
+    """Names of adapters before they were told apart by composition instead of by "task" and "lang"."""
+    result = {}
+    for key, tensor in tensors.items():
+        for pattern, replacement in _OLD_CONTAINERS:
+            key = pattern.sub(replacement, key)
+        result[key] = tensor
+    return result
+
+
+def _rename_activations(document: Document, tensors: Tensors) -> Tensors:
+    """Before files had a version, "gelu" was the tanh approximation."""
+    if document.get("version") is None:
+        for config in _members(document):
+            activation = config.get("non_linearity")
+            config.update({"non_linearity": _OLD_ACTIVATIONS[activation]} if activation in _OLD_ACTIVATIONS else {})
+    return tensors
+
+
+def _flatten_invertible(document: Document, tensors: Tensors) -> Tensors:
+    """The options of invertible adapters once stood in a dict of their own."""
+    for config in _members(document):
+        nested = config.pop("invertible_adapter", None)
+        if isinstance(nested, dict):
+            config["inv_adapter"] = nested.get("block_type")
+            config["inv_adapter_reduction_factor"] = nested.get("reduction_factor")
+    return tensors
+
+
+def _drop_absent_invertible(document: Document, tensors: Tensors) -> Tensors:
+    """Task adapters of old were written with the option of an invertible adapter, but without its tensors."""
+    if document.get("type") == "text_task" and not any(".invertible_adapters." in key for key in tensors):
+        for config in _members(document):
+            config.update({"inv_adapter": None, "inv_adapter_reduction_factor": None} if "inv_adapter" in config else {})
+    return tensors
+
+
+def _undo_lora_scaling(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` ignored alpha until 1.1.0: its files behave as with a scaling of 1."""
+    version = version_of_adapters(document)
+    if version is not None and version < Version("1.1.0"):
+        for config in _members(document):
+            if config.get("architecture") == "lora" and config.get("r") != config.get("alpha"):
+                config["alpha"] = config["r"]
+    return tensors
+
+
+def _restore_lora_places(document: Document, tensors: Tensors) -> Tensors:
+    """See `LORA_PLACES_REVERSED`."""
+    if version_of_adapters(document) is not None and document.get("model_type") in LORA_PLACES_REVERSED:
+        for config in _members(document):
+            if "intermediate_lora" in config and "output_lora" in config:
+                places = config["output_lora"], config["intermediate_lora"]
+                config["intermediate_lora"], config["output_lora"] = places
+    return tensors
+
+
+def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` keeps "flat": false in the config of a prefix whose MLP it has removed; the tensors show it."""
+    if any(_EJECTED_PREFIX.search(key) for key in tensors):
+        for config in _members(document):
+            config.update({"flat": True} if config.get("architecture") == "prefix_tuning" else {})
+    return tensors
+
+
+_RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
+    _rename_containers,
+    _rename_activations,
+    _flatten_invertible,
+    _drop_absent_invertible,
+    _undo_lora_scaling,
+    _restore_lora_places,
+    _recognise_ejected_prefix,
+)

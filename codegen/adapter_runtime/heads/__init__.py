@@ -1,0 +1,42 @@
+"""Flexible prediction heads: any number on one model, added, saved, loaded and chosen by name.
+
+Where do I add a head? A class in a file of its own here, its entry in `HEAD_CLASSES`, its ``add_..._head`` in
+``adding.py``; the generator decides which models get it (``adapter_codegen/plan/heads.py``).
+"""
+
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.classification import ClassificationHead, ImageClassificationHead, MultiLabelClassificationHead
+from adapter_runtime.heads.language_modeling import BertStyleMaskedLMHead, CausalLMHead, LanguageModelingHead, Seq2SeqLMHead
+from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.question_answering import QuestionAnsweringHead
+from adapter_runtime.heads.tagging import TaggingHead
+
+HEAD_CLASSES: dict[str, type[PredictionHead]] = {
+    cls.head_type: cls
+    for cls in (
+        ClassificationHead,
+        MultiLabelClassificationHead,
+        ImageClassificationHead,
+        MultipleChoiceHead,
+        TaggingHead,
+        QuestionAnsweringHead,
+        BertStyleMaskedLMHead,
+        CausalLMHead,
+        Seq2SeqLMHead,
+    )
+}
+
+__all__ = [
+    "HEAD_CLASSES",
+    "BertStyleMaskedLMHead",
+    "CausalLMHead",
+    "ClassificationHead",
+    "ImageClassificationHead",
+    "LanguageModelingHead",
+    "MultiLabelClassificationHead",
+    "MultipleChoiceHead",
+    "PredictionHead",
+    "QuestionAnsweringHead",
+    "Seq2SeqLMHead",
+    "TaggingHead",
+]

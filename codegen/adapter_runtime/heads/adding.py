@@ -1,0 +1,189 @@
+"""The ``add_..._head`` methods of models with flexible heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adapter_runtime.errors import nearest
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.classification import (
+    ClassificationHead,
+    ImageClassificationHead,
+    MultiLabelClassificationHead,
+)
+from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.heads.language_modeling import BertStyleMaskedLMHead, CausalLMHead, Seq2SeqLMHead
+from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.question_answering import QuestionAnsweringHead
+from adapter_runtime.heads.tagging import TaggingHead
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class AddHeadsMixin:
+    """One method per type of head. All take:
+
+    Args:
+        head_name: the name under which the head is added, activated, saved and deleted.
+        overwrite_ok: replace a head of this name.
+        set_active: make it the active head.
+
+    Raises:
+        UnsupportedHeadError: upstream has no such head for this kind of model.
+        ValueError: a head of this name is there already and `overwrite_ok` is false, or an option makes no sense.
+    """
+
+    head_types: ClassVar[tuple[str, ...]] = ()  # rendered: which types make sense for the model
+
+    def add_prediction_head(self, head: PredictionHead, overwrite_ok: bool = False, set_active: bool = True) -> None:
+        raise NotImplementedError  # of the model
+
+    def _add(self: Any, cls: Any, head_name: str, overwrite_ok: bool, set_active: bool, **options: Any) -> None:
+        self.check_head_type(cls.head_type)
+        head = cls(self, head_name, **options)
+        self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
+
+    def check_head_type(self, head_type: str) -> None:
+        """Raise where heads of `head_type` make no sense for the model."""
+        if head_type not in self.head_types:
+            raise UnsupportedHeadError(
+                f"{type(self).__name__} takes no head of type {head_type!r}. {nearest(head_type, self.head_types)}"
+            )
+
+    def add_classification_head(
+        self,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 2,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        multilabel: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+        bias: bool = True,
+    ) -> None:
+        """Add a head that classifies sequences (with ``num_labels=1``: a regression).
+
+        Args:
+            num_labels: number of classes.
+            layers: number of projections.
+            activation_function: between the projections.
+            multilabel: each label is true or false by itself.
+            id2label: names of the labels.
+            use_pooler: read the pooled output of the base model, not the hidden state of a token.
+            dropout_prob: None = that of the model.
+            bias: of the last projection.
+        """
+        cls = MultiLabelClassificationHead if multilabel else ClassificationHead
+        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function, bias=bias)
+        options.update(id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
+        self._add(cls, head_name, overwrite_ok, set_active, **options)
+
+    def add_image_classification_head(
+        self,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        multilabel: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that classifies images; arguments as in `add_classification_head`."""
+        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
+        options.update(multilabel=multilabel, id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
+        self._add(ImageClassificationHead, head_name, overwrite_ok, set_active, **options)
+
+    def add_multiple_choice_head(
+        self,
+        head_name: str,
+        num_choices: int = 2,
+        layers: int = 2,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that picks one of `num_choices` answers. Inputs are (batch, choices, length)."""
+        options = dict(num_choices=num_choices, layers=layers, activation_function=activation_function)
+        options.update(id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
+        self._add(MultipleChoiceHead, head_name, overwrite_ok, set_active, **options)
+
+    def add_tagging_head(
+        self,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that labels tokens."""
+        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
+        options.update(id2label=id2label, dropout_prob=dropout_prob)
+        self._add(TaggingHead, head_name, overwrite_ok, set_active, **options)
+
+    def add_qa_head(
+        self,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that marks the answer to a question in the text. Targets: start_positions and end_positions."""
+        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
+        options.update(id2label=id2label, dropout_prob=dropout_prob)
+        self._add(QuestionAnsweringHead, head_name, overwrite_ok, set_active, **options)
+
+    def add_masked_lm_head(
+        self,
+        head_name: str,
+        activation_function: str | None = "gelu",
+        layers: int = 2,
+        layer_norm: bool = True,
+        bias: bool = True,
+        overwrite_ok: bool = False,
+        set_active: bool = True,
+    ) -> None:
+        """Add a head that predicts masked tokens, tied to the input embeddings if the config says so."""
+        options = dict(layers=layers, activation_function=activation_function, layer_norm=layer_norm, bias=bias)
+        self._add(BertStyleMaskedLMHead, head_name, overwrite_ok, set_active, **options)
+
+    def add_causal_lm_head(
+        self,
+        head_name: str,
+        activation_function: str | None = "gelu",
+        layers: int = 2,
+        layer_norm: bool = True,
+        bias: bool = True,
+        overwrite_ok: bool = False,
+        set_active: bool = True,
+        shift_labels: bool = True,
+    ) -> None:
+        """Add a head that predicts the next token, tied to the input embeddings if the config says so."""
+        options = dict(layers=layers, activation_function=activation_function, layer_norm=layer_norm, bias=bias)
+        self._add(CausalLMHead, head_name, overwrite_ok, set_active, shift_labels=shift_labels, **options)
+
+    def add_seq2seq_lm_head(
+        self: Self,
+        head_name: str,
+        layers: int = 1,
+        overwrite_ok: bool = False,
+        set_active: bool = True,
+    ) -> None:
+        """Add a head that predicts the tokens of the decoder."""
+        self._add(Seq2SeqLMHead, head_name, overwrite_ok, set_active, layers=layers)

@@ -1,0 +1,123 @@
+"""Heads that give one prediction per sequence or image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers.modeling_outputs import (
+    ImageClassifierOutput,
+    Seq2SeqSequenceClassifierOutput,
+    SequenceClassifierOutput,
+    SequenceClassifierOutputWithPast,
+)
+from transformers.utils import ModelOutput
+
+from adapter_runtime.heads.base import PredictionHead, label_config
+from adapter_runtime.heads.losses import classification_loss, multilabel_loss
+from adapter_runtime.heads.outputs import with_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SEQUENCE_OUTPUTS = (SequenceClassifierOutput, SequenceClassifierOutputWithPast, Seq2SeqSequenceClassifierOutput)
+
+
+class ClassificationHead(PredictionHead):
+    """One of several classes per sequence, or with ``num_labels=1`` a regression."""
+
+    head_type = "classification"
+    is_pooled = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 2,
+        activation_function: str | None = "tanh",
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        bias: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        config = {
+            **label_config(num_labels, id2label),
+            "layers": layers,
+            "activation_function": activation_function,
+            "use_pooler": use_pooler,
+            "bias": bias,
+            "dropout_prob": dropout_prob,
+        }
+        super().__init__(head_name, config)
+        self.build(model, num_labels)
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Scalar, from logits (batch, labels)."""
+        return classification_loss(logits, labels)
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        assert cls_output is not None
+        logits = self.logits(cls_output)
+        loss = None if labels is None else self.loss(logits, labels)
+        return with_logits(_SEQUENCE_OUTPUTS, outputs, loss, logits=logits)
+
+
+class MultiLabelClassificationHead(ClassificationHead):
+    """Any number of labels per sequence, each true or false: labels are (batch, labels) of 0 and 1."""
+
+    head_type = "multilabel_classification"
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return multilabel_loss(logits, labels)
+
+
+class ImageClassificationHead(PredictionHead):
+    """One class, or with ``multilabel=True`` any number of labels, per image."""
+
+    head_type = "image_classification"
+    is_pooled = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        multilabel: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        bias: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        config = {
+            **label_config(num_labels, id2label),
+            "layers": layers,
+            "activation_function": activation_function,
+            "multilabel": multilabel,
+            "use_pooler": use_pooler,
+            "bias": bias,
+            "dropout_prob": dropout_prob,
+        }
+        super().__init__(head_name, config)
+        self.build(model, num_labels)
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        assert cls_output is not None
+        logits = self.logits(cls_output)
+        compute = multilabel_loss if self.config["multilabel"] else classification_loss
+        loss = None if labels is None else compute(logits, labels)
+        return with_logits((ImageClassifierOutput,), outputs, loss, logits=logits)

@@ -1,0 +1,140 @@
+"""Heads that predict tokens. Their last projection can be tied to the input embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import (
+    CausalLMOutputWithCrossAttentions,
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+    Seq2SeqLMOutput,
+)
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import ModelOutput
+
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.losses import language_modeling_loss
+from adapter_runtime.heads.outputs import with_logits
+from adapter_runtime.heads.sizes import config_value, embedding_size, hidden_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LanguageModelingHead(PredictionHead):
+    """``layers - 1`` times projection, activation and norm, then the projection to the vocabulary."""
+
+    output_classes: ClassVar[tuple[type[ModelOutput], ...]]
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        vocab_size: int | None = None,
+        embedding_size: int | None = None,
+        layers: int = 1,
+        activation_function: str | None = None,
+        layer_norm: bool = False,
+        bias: bool = False,
+        shift_labels: bool = False,
+        dropout_prob: float | None = None,
+    ) -> None:
+        config = {
+            "vocab_size": vocab_size or config_value(model.config, "vocab_size"),
+            "embedding_size": embedding_size or _embedding_size(model),
+            "layers": layers,
+            "activation_function": activation_function,
+            "layer_norm": layer_norm,
+            "bias": bias,
+            "shift_labels": shift_labels,
+            "label2id": None,
+        }
+        super().__init__(head_name, config)
+        self.build(model, config["vocab_size"])
+
+    def build(self, model: PreTrainedModel, out_features: int) -> None:
+        width, embedding = hidden_size(model.config), self.config["embedding_size"]
+        for _ in range(self.config["layers"] - 1):
+            self._append(nn.Linear(width, embedding))
+            self._append_activation()
+            if self.config["layer_norm"]:
+                self._append(nn.LayerNorm(embedding, eps=config_value(model.config, "layer_norm_eps", 1e-12)))
+            width = embedding
+        self._append(nn.Linear(width, out_features, bias=self.config["bias"]))
+        self.initialise(model)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self[-1]  # type: ignore[return-value]
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+    ) -> ModelOutput:
+        """Logits over the vocabulary, (batch, length, vocabulary), and the loss.
+
+        Args:
+            logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
+        """
+        hidden_states = outputs.last_hidden_state  # type: ignore[attr-defined]
+        logits = self.logits(slice_logits_to_keep(hidden_states, logits_to_keep))
+        loss = None if labels is None else language_modeling_loss(logits, labels, self.config["shift_labels"])
+        return with_logits(self.output_classes, outputs, loss, logits=logits)
+
+
+def _embedding_size(model: PreTrainedModel) -> int:
+    return embedding_size(model.config)
+
+
+class BertStyleMaskedLMHead(LanguageModelingHead):
+    """Predicts the masked tokens; by default with BERT's transform before the projection."""
+
+    head_type = "masked_lm"
+    output_classes = (MaskedLMOutput,)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        layers: int = 2,
+        activation_function: str | None = "gelu",
+        layer_norm: bool = True,
+        bias: bool = True,
+        shift_labels: bool = False,
+        **config: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            head_name,
+            layers=layers,
+            activation_function=activation_function,
+            layer_norm=layer_norm,
+            bias=bias,
+            shift_labels=shift_labels,
+            **config,
+        )
+
+
+class CausalLMHead(LanguageModelingHead):
+    """Predicts the next token; `generate` samples from it."""
+
+    head_type = "causal_lm"
+    is_generative = True
+    output_classes = (CausalLMOutputWithPast, CausalLMOutputWithCrossAttentions)
+
+    def __init__(self, model: PreTrainedModel, head_name: str, shift_labels: bool = True, **config: Any) -> None:
+        super().__init__(model, head_name, shift_labels=shift_labels, **config)
+
+
+class Seq2SeqLMHead(LanguageModelingHead):
+    """Predicts the tokens of the decoder, whose inputs are already shifted."""
+
+    head_type = "seq2seq_lm"
+    is_generative = True
+    output_classes = (Seq2SeqLMOutput,)

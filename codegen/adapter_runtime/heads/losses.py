@@ -1,0 +1,69 @@
+"""Losses that more than one head uses."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+IGNORED = -100  # the label that counts for nothing, as everywhere in transformers
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy; with one output, the squared error of a regression.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,), class indices or, with one output, values.
+    """
+    if logits.shape[-1] == 1:
+        return functional.mse_loss(logits.reshape(-1), labels.reshape(-1).to(logits.dtype))
+    return functional.cross_entropy(logits, labels.reshape(-1))
+
+
+def multilabel_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Binary cross entropy per label. Both arguments are (batch, labels)."""
+    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def token_loss(logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross entropy over tokens, without padding and without those labelled -100.
+
+    Args:
+        logits: (batch, length, classes).
+        labels: (batch, length).
+        attention_mask: (batch, length), 1 at real tokens.
+    """
+    if attention_mask is not None and attention_mask.shape == labels.shape:
+        labels = labels.masked_fill(attention_mask == 0, IGNORED)
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+
+
+def span_loss(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
+) -> torch.Tensor:
+    """Mean of the cross entropies of both ends of a span. Positions outside the text count for nothing.
+
+    Args:
+        start_logits, end_logits: (batch, length).
+        starts, ends: (batch,) or (batch, 1), token positions.
+    """
+    length = start_logits.shape[1]
+    losses = []
+    for logits, positions in ((start_logits, starts), (end_logits, ends)):
+        positions = positions.reshape(-1)
+        outside = (positions < 0) | (positions >= length)
+        losses.append(functional.cross_entropy(logits, positions.masked_fill(outside, IGNORED), ignore_index=IGNORED))
+    return (losses[0] + losses[1]) / 2
+
+
+def language_modeling_loss(logits: torch.Tensor, labels: torch.Tensor, shift: bool) -> torch.Tensor:
+    """Cross entropy of the predicted tokens, in fp32.
+
+    Args:
+        logits: (batch, length, vocabulary).
+        labels: (batch, length); -100 counts for nothing.
+        shift: position t predicts the label at t + 1, not at t.
+    """
+    if shift:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    return token_loss(logits.float(), labels)

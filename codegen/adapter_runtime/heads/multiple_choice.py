@@ -1,0 +1,64 @@
+"""The head that scores each of several answers and picks one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+from transformers.modeling_outputs import MultipleChoiceModelOutput
+from transformers.utils import ModelOutput
+
+from adapter_runtime.heads.base import PredictionHead, label_config
+from adapter_runtime.heads.outputs import with_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class MultipleChoiceHead(PredictionHead):
+    """One score per choice. Inputs of the model are (batch, choices, length) and are flattened before the base model."""
+
+    head_type = "multiple_choice"
+    is_pooled = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        num_choices: int = 2,
+        layers: int = 2,
+        activation_function: str | None = "tanh",
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool = False,
+        dropout_prob: float | None = None,
+    ) -> None:
+        labels = label_config(num_choices, id2label)
+        config = {
+            "num_choices": labels["num_labels"],
+            "label2id": labels["label2id"],
+            "layers": layers,
+            "activation_function": activation_function,
+            "use_pooler": use_pooler,
+            "dropout_prob": dropout_prob,
+        }
+        super().__init__(head_name, config)
+        self.build(model, 1)
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        assert cls_output is not None
+        rows, choices = cls_output.shape[0], self.config["num_choices"]
+        if rows % choices:
+            raise ValueError(
+                f"Head {self.name!r} chooses among {choices} answers, but got {rows} sequences, which is no multiple of"
+                f" it. Give inputs of shape (batch, {choices}, length)."
+            )
+        logits = self.logits(cls_output).view(-1, choices)  # (batch * choices, 1) -> (batch, choices)
+        loss = None if labels is None else functional.cross_entropy(logits, labels.reshape(-1))
+        return with_logits((MultipleChoiceModelOutput,), outputs, loss, logits=logits)

@@ -1,0 +1,66 @@
+"""One vector per sequence, out of the hidden states of all its tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Pooling = Literal["first", "last", "eos"]
+
+
+def pool(
+    hidden_states: torch.Tensor,
+    rule: Pooling,
+    input_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    pad_token_id: int | None = None,
+    eos_token_id: int | None = None,
+) -> torch.Tensor:
+    """The hidden state that stands for each sequence, padded on either side.
+
+    Args:
+        hidden_states: (batch, length, hidden).
+        rule: "first" takes the first real token (encoders), "last" the last real token (decoders, where only that one
+            has seen the sequence), "eos" the last end-of-sequence token (encoder-decoders).
+        input_ids: (batch, length); needed for "eos", and for padding where there is no mask.
+        attention_mask: (batch, length), 1 at real tokens. Without it padding is told by `pad_token_id`.
+
+    Returns:
+        (batch, hidden)
+
+    Raises:
+        ValueError: "eos" without token ids, or a sequence without an end-of-sequence token.
+    """
+    if rule == "eos":
+        marked = _end_tokens(input_ids, eos_token_id)
+    else:
+        marked = _real_tokens(input_ids, attention_mask, pad_token_id)
+    if marked is None:
+        return hidden_states[:, 0] if rule == "first" else hidden_states[:, -1]
+    marked = marked[:, -hidden_states.shape[1] :]  # with a cache, the mask also covers what came before
+    if rule == "first":
+        positions = marked.int().argmax(dim=-1)
+    else:
+        positions = marked.shape[1] - 1 - marked.flip(-1).int().argmax(dim=-1)
+    rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
+    return hidden_states[rows, positions.to(hidden_states.device)]
+
+
+def _real_tokens(
+    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
+) -> torch.Tensor | None:
+    if attention_mask is not None and attention_mask.dim() == 2:
+        return attention_mask.bool()
+    if input_ids is not None and pad_token_id is not None:
+        return input_ids != pad_token_id
+    return None
+
+
+def _end_tokens(input_ids: torch.Tensor | None, eos_token_id: int | None) -> torch.Tensor:
+    if input_ids is None or eos_token_id is None:
+        raise ValueError("Pooling at the end-of-sequence token needs input_ids and an eos_token_id in the config.")
+    marked = input_ids == eos_token_id
+    if not bool(marked.any(dim=-1).all()):
+        raise ValueError(f"Each sequence needs an end-of-sequence token (id {eos_token_id}) for this head.")
+    return marked

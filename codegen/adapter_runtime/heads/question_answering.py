@@ -1,0 +1,62 @@
+"""The head that marks the answer in the text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers.modeling_outputs import QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
+from transformers.utils import ModelOutput
+
+from adapter_runtime.heads.base import PredictionHead, label_config
+from adapter_runtime.heads.losses import span_loss
+from adapter_runtime.heads.outputs import with_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class QuestionAnsweringHead(PredictionHead):
+    """Scores every token as the start and as the end of the answer."""
+
+    head_type = "question_answering"
+    label_arguments = ("start_positions", "end_positions")
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        id2label: dict[int, str] | None = None,
+        dropout_prob: float | None = None,
+    ) -> None:
+        if num_labels != 2:
+            raise ValueError(f"A question answering head has 2 outputs, start and end, not {num_labels}.")
+        config = {
+            **label_config(num_labels, id2label),
+            "layers": layers,
+            "activation_function": activation_function,
+            "dropout_prob": dropout_prob,
+        }
+        super().__init__(head_name, config)
+        self.build(model, num_labels)
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        start_positions: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        logits = self.logits(outputs.last_hidden_state)  # type: ignore[attr-defined]
+        start_logits, end_logits = logits.unbind(dim=-1)  # (batch, length, 2) -> 2 x (batch, length)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+        classes = (QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput)
+        return with_logits(
+            classes, outputs, loss, start_logits=start_logits.contiguous(), end_logits=end_logits.contiguous()
+        )

@@ -1,0 +1,46 @@
+"""Widths and rates that a head takes from the config of its model, whatever the config calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from adapter_runtime.registry import registered
+
+
+def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
+    """The value that `config` holds under its own name for our `name` (``CONFIG_CLASS_KEYS_MAPPING``)."""
+    text_config = config.get_text_config()
+    for candidate in (config, text_config):
+        own = registered().config_keys.get(type(candidate).__name__, {}).get(name, name)
+        value = getattr(candidate, own, None)
+        if value is not None:
+            return value
+    return default
+
+
+def hidden_size(config: PreTrainedConfig) -> int:
+    """Width of the last hidden state.
+
+    Raises:
+        ValueError: the config does not say.
+    """
+    width = config_value(config, "hidden_size")
+    if width is None:
+        raise ValueError(f"{type(config).__name__} has no hidden size; heads cannot be added to its models.")
+    return int(width)
+
+
+def embedding_size(config: PreTrainedConfig) -> int:
+    """Width of the token embeddings, to which a language modelling head can be tied."""
+    return int(config_value(config, "embedding_size") or hidden_size(config))
+
+
+def head_dropout(config: PreTrainedConfig) -> float:
+    """The dropout of upstream's own heads: ``classifier_dropout`` where there is one, else that of hidden states."""
+    for name in ("classifier_dropout", "hidden_dropout_prob"):
+        value = config_value(config, name)
+        if value is not None:
+            return float(value)
+    return 0.0

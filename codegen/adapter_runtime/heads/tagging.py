@@ -1,0 +1,52 @@
+"""The head that gives one label per token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers.modeling_outputs import TokenClassifierOutput
+from transformers.utils import ModelOutput
+
+from adapter_runtime.heads.base import PredictionHead, label_config
+from adapter_runtime.heads.losses import token_loss
+from adapter_runtime.heads.outputs import with_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TaggingHead(PredictionHead):
+    """One class per token. Padding and tokens labelled -100 do not count in the loss."""
+
+    head_type = "tagging"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        id2label: dict[int, str] | None = None,
+        dropout_prob: float | None = None,
+    ) -> None:
+        config = {
+            **label_config(num_labels, id2label),
+            "layers": layers,
+            "activation_function": activation_function,
+            "dropout_prob": dropout_prob,
+        }
+        super().__init__(head_name, config)
+        self.build(model, num_labels)
+
+    def forward(  # type: ignore[override]
+        self,
+        outputs: ModelOutput,
+        cls_output: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        logits = self.logits(outputs.last_hidden_state)  # type: ignore[attr-defined]
+        loss = None if labels is None else token_loss(logits, labels, attention_mask)
+        return with_logits((TokenClassifierOutput,), outputs, loss, logits=logits)

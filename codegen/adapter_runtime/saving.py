@@ -1,0 +1,94 @@
+"""Writing adapters and heads to folders, in the format of `adapters`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapter_runtime.errors import UnknownAdapterError, nearest
+from adapter_runtime.files import heads as head_files
+from adapter_runtime.files.documents import write_document
+from adapter_runtime.files.fit import without_aliases
+from adapter_runtime.files.keys import of_adapter
+from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
+from adapter_runtime.files.tensors import write_tensors
+from adapter_runtime.heads.sizes import config_value
+
+if TYPE_CHECKING:
+    from adapter_runtime.model_mixin import ModelAdaptersMixin
+
+Folder = str | os.PathLike[str]
+
+
+def save_adapter(
+    model: ModelAdaptersMixin,
+    save_directory: Folder,
+    adapter_name: str,
+    meta_dict: Mapping[str, Any] | None = None,
+    with_head: bool = True,
+    use_safetensors: bool = True,
+) -> None:
+    """See `ModelAdaptersMixin.save_adapter`."""
+    names = model.adapters_config.adapters
+    if adapter_name not in names:
+        raise UnknownAdapterError(f"The model has no adapter {adapter_name!r}. {nearest(adapter_name, names)}")
+    folder = Path(save_directory)
+    tensors = without_aliases(of_adapter(model.state_dict(keep_vars=True), adapter_name))
+    document = {
+        **envelope(model),
+        "name": adapter_name,
+        "config": model.adapters_config.get(adapter_name).to_dict(),
+        **(meta_dict or {}),
+    }
+    write_tensors(folder, ADAPTER_FILES, tensors, use_safetensors)
+    write_document(folder / ADAPTER_FILES.config, document)
+    if with_head and head_files.has_head(model, adapter_name):
+        save_head(model, folder, adapter_name, use_safetensors)
+
+
+def save_all_adapters(
+    model: ModelAdaptersMixin,
+    save_directory: Folder,
+    meta_dict: Mapping[str, Any] | None = None,
+    with_head: bool = True,
+    use_safetensors: bool = True,
+) -> None:
+    """See `ModelAdaptersMixin.save_all_adapters`."""
+    folders = {name: child_folder(Path(save_directory), name) for name in model.adapters_config.adapters}
+    for name, folder in folders.items():
+        save_adapter(model, folder, name, meta_dict, with_head, use_safetensors)
+
+
+def save_head(
+    model: ModelAdaptersMixin, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True
+) -> None:
+    """Write a flexible head, or the one head of a class with a static head.
+
+    Raises:
+        UnknownHeadError: there is no such head.
+    """
+    document, tensors = head_files.export(model, head_name)
+    folder = Path(save_directory)
+    write_tensors(folder, HEAD_FILES, without_aliases(tensors), use_safetensors)
+    write_document(folder / HEAD_FILES.config, {**envelope(model), **document})
+
+
+def envelope(model: ModelAdaptersMixin) -> dict[str, Any]:
+    """What every JSON file says about the model that it was written from."""
+    return {
+        "model_type": model.config.model_type,
+        "model_class": head_files.upstream_class_name(model),
+        "model_name": model.config.name_or_path or "",
+        "hidden_size": config_value(model.config, "hidden_size"),
+        "version": f"adapter-codegen.{_version()}",
+    }
+
+
+def _version() -> str:
+    try:
+        return version("adapter-codegen")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0"
