@@ -6,10 +6,10 @@ import functools
 from typing import Any
 
 import torch
-from adapter_runtime.registry import registered
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from adapter_runtime.registry import registered
 from conformance.methods import Method
 from conformance.subjects import Attention, Subject
 

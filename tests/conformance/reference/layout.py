@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapter_runtime.roles import AttentionRoles, LayerRoles
 from torch import nn
+
+from adapter_runtime.roles import AttentionRoles, LayerRoles
 
 
 @dataclass(frozen=True)
