@@ -401,6 +401,8 @@ class _Tracer:
             if -len(one.inputs) <= int(index) < len(one.inputs):
                 found.append(one.inputs[int(index)])
         through = self.join(node, found) if found else None
+        if through is not None and through.is_module:  # ``for index, layer in enumerate(self.layers)``
+            return through
         return self.make(Op.ITEM, node, (base, *indices), index, through=through)
 
     def elements_of(self, base: Value) -> list[Value]:
