@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import libcst as cst
 
@@ -41,6 +41,7 @@ def plan_base(
     if not stacks and not submodels:
         return None, (_no_layers(facts, base),)
     stream = follow_stream(facts, base.name, stacks) if stacks else None
+    towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     plan = BasePlan(
         class_name=base.name,
@@ -50,12 +51,12 @@ def plan_base(
         stacks=tuple(_stack(stack, stream) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
         token_embeddings=embeddings,
-        embedding_output=stream.embedding_output if stream else "",
-        final_norm=stream.final_norm if stream else "",
+        embedding_output=stream.embedding_output if stream and len(towers) < 2 else "",
+        final_norm=stream.final_norm if stream and len(towers) < 2 else "",
         submodels=submodels,
         is_encoder_decoder="encoder_outputs" in forward.parameters,
     )
-    return plan, tuple(_doubts(facts, base, stacks, stream))
+    return plan, tuple(_doubts(facts, base, plan, stream))
 
 
 def _stack(found: FoundStack, stream: Stream | None) -> StackPlan:
@@ -175,17 +176,17 @@ def _no_layers(facts: ModuleFacts, base: ClassFacts) -> Diagnostic:
     )
 
 
-def _doubts(
-    facts: ModuleFacts, base: ClassFacts, stacks: Sequence[FoundStack], stream: Stream | None
-) -> Iterator[Diagnostic]:
-    if not stacks or (stream is not None and stream.embedding_output):
+def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
+    if not plan.stacks or plan.embedding_output:
         return
     if stream is None:
-        message = f"The forward of {base.name} could not be followed to the layers in {stacks[0].path}."
+        message = f"The forward of {base.name} could not be followed to the layers in {plan.stacks[0].path}."
     elif stream.mixed is not None:
         message = "What enters the first layer is mixed here from several values; no single module gives it."
+    elif stream.embedding_output:
+        message = f"{base.name} holds several models, each with a first layer of its own."
     else:
-        message = f"No single module of {base.name} gives what enters the first layer in {stacks[0].path}."
+        message = f"No single module of {base.name} gives what enters the first layer in {plan.stacks[0].path}."
     node = stream.mixed if stream is not None and stream.mixed is not None else base.node
     yield Diagnostic(
         code="P103",

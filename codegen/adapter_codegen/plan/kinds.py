@@ -50,7 +50,19 @@ _BY_CLASS = {
     "ACT2FN": Kind.ACTIVATION,
     "ACT2CLS": Kind.ACTIVATION,
 }
-_ACTIVATIONS = {"GELU", "ReLU", "SiLU", "Tanh", "Sigmoid", "QuickGELU", "GLU", "LeakyReLU", "Softmax", "Softplus", "ReLU6"}
+_ACTIVATIONS = {
+    "GELU",
+    "ReLU",
+    "SiLU",
+    "Tanh",
+    "Sigmoid",
+    "QuickGELU",
+    "GLU",
+    "LeakyReLU",
+    "Softmax",
+    "Softplus",
+    "ReLU6",
+}
 _NORM_CALLS = {"rsqrt", "layer_norm", "rms_norm", "group_norm", "normalize"}
 _RANDOM_CALLS = {"bernoulli", "bernoulli_", "rand", "dropout", "drop_path"}
 
@@ -92,6 +104,8 @@ class Kinds:
         if forward is None or inner - {Kind.NORM, Kind.DROPOUT, Kind.IDENTITY}:
             return Kind.WORK
         calls = self._calls(forward.node)
+        helpers = [known.functions[name] for name in calls if name in known.functions and name != "forward"]
+        calls = calls.union(*(self._calls(helper.node) for helper in helpers))  # ``return self._norm(x) * self.weight``
         if calls & _NORM_CALLS and len(forward.parameters) <= 2:
             return Kind.NORM
         if calls & _RANDOM_CALLS and len(forward.parameters) == 1:
