@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from adapter_codegen import naming
+from adapter_codegen.layout import CHECKOUT, Layout
 from adapter_codegen.manifest import ModelRecord
 from adapter_codegen.model import LayerPlan, Method, ModelPlan, StaticHead
 
@@ -33,26 +34,6 @@ SHARED_FILES: Mapping[str, str] = {
     "docs/index.rst.jinja": "docs/classes/models/index.rst",
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where files go below the root: into a checkout, or only the package where there is none."""
-
-    code: str = "generated/adapter_models"  # folder of the generated package, "." = the root itself
-    extras: bool = True  # tests and docs too
-
-    def paths(self, templates: Mapping[str, str], **names: str) -> dict[str, str]:
-        """Template -> output path, for the templates that this layout has."""
-        chosen = {template: path for template, path in templates.items() if self.extras or path.startswith("{code}")}
-        return {name: path.format(code=self.code, **names).removeprefix("./") for name, path in chosen.items()}
-
-    @property
-    def manifest(self) -> str:
-        return f"{self.code}/manifest.json".removeprefix("./")
-
-
-CHECKOUT = Layout()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
             members[ours[name]].add(name)
         elif top in PLAIN:
             groups[1 if top == "torch" else 0].append(_plain_import(name, origin))
-        elif _is_bound(facts, name):
+        elif is_bound(facts, name):
             members[plan.module].add(name)
         else:
             raise _unbound(name, plan)
@@ -69,7 +69,7 @@ def _sorted(statements: Iterable[str]) -> list[str]:
     return sorted(statements, key=lambda statement: (statement.startswith("from "), statement))
 
 
-def _is_bound(facts: ModuleFacts, name: str) -> bool:
+def is_bound(facts: ModuleFacts, name: str) -> bool:
     return any(name in bound for bound in (facts.classes, facts.functions, facts.imports, facts.assignments))
 
 

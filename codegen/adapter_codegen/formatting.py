@@ -1,0 +1,41 @@
+"""Emitted text as it is written: black for Python, one final line feed and no blanks at line ends for everything."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from black import Mode
+
+LINE_LENGTH = 119
+
+
+def formatted(path: str, text: str) -> str:
+    """The text of the file at `path` in its final form.
+
+    Raises:
+        ValueError: Python that black cannot read.
+    """
+    if path.endswith(".py"):
+        return black_formatted(text)
+    lines = [line.rstrip() for line in text.strip("\n").split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def black_formatted(text: str) -> str:
+    import black  # here: it costs a tenth of a second, and a check by digests formats nothing
+
+    try:
+        return black.format_str(text, mode=_mode())
+    except black.InvalidInput as error:
+        raise ValueError(str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _mode() -> Mode:
+    """Stated in full, so that neither a pyproject.toml nor the running Python changes what is written."""
+    import black
+
+    versions = {black.TargetVersion.PY310, black.TargetVersion.PY311, black.TargetVersion.PY312}
+    return black.Mode(target_versions=versions, line_length=LINE_LENGTH, preview=False)

@@ -1,0 +1,198 @@
+"""The whole way for some models: plan, rewrite, render, format, verify; everything in memory.
+
+`add_models` and `remove_models` say what shall be in the tree afterwards; `emit.write` brings it there. A model's own
+files depend on that model alone, shared files on the records in the manifest, so one model never plans the others
+again; unless the release or the tool itself has changed, in which case nothing that was written before can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+
+from adapter_codegen.emit import Changes, changes, write
+from adapter_codegen.errors import failure
+from adapter_codegen.formatting import formatted
+from adapter_codegen.layout import CHECKOUT, Layout, Target
+from adapter_codegen.manifest import EMPTY, Manifest, ModelRecord, digest, dump, generator_digest, load
+from adapter_codegen.model import ModelPlan, Refusal
+from adapter_codegen.upstream import Release
+
+POOL_FROM = 6  # models; for fewer, starting processes costs more than they save
+
+
+@dataclass(frozen=True)
+class GeneratedModel:
+    """The files of one model, formatted and verified, and what the manifest keeps about it."""
+
+    plan: ModelPlan
+    record: ModelRecord
+    files: Mapping[str, str]
+
+
+ModelResult = GeneratedModel | Refusal
+Progress = Callable[[ModelResult], None]
+
+
+def _silent(result: ModelResult) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What shall be in the tree. Files of models that were not generated again stay as they are."""
+
+    files: Mapping[str, str]  # path -> text, sorted; the manifest too
+    obsolete: tuple[str, ...]  # written before and no longer wanted
+    plans: tuple[ModelPlan, ...]
+    refusals: tuple[Refusal, ...]
+    manifest: Manifest
+    previous: Manifest
+    layout: Layout = CHECKOUT
+
+    @property
+    def written(self) -> dict[str, str]:
+        """Path -> digest of what the tool wrote last time: anything else there is a hand edit."""
+        return {**self.previous.files(), self.layout.manifest: digest(dump(self.previous))}
+
+    def changes(self, target: Target) -> Changes:
+        """What `write` would do. Raises what `emit.changes` raises."""
+        return changes(target.root, self.files, self.obsolete)
+
+    def write(self, target: Target, overwrite: bool = False) -> Changes:
+        """Bring the tree in step. Raises what `emit.write` raises; then nothing was written."""
+        return write(target.root, self.files, self.obsolete, self.written, overwrite)
+
+
+def generate(
+    release: Release, model_types: Iterable[str], layout: Layout = CHECKOUT, progress: Progress = _silent
+) -> Generated:
+    """Everything for `model_types`, as into an empty folder.
+
+    Raises:
+        CodegenError: an unknown model type (U110), or text of ours that fails a check (V-codes).
+    """
+    return _assemble(release.version, EMPTY, {}, _generate_all(release, model_types, layout, progress), layout)
+
+
+def add_models(
+    release: Release, model_types: Iterable[str], target: Target, progress: Progress = _silent
+) -> Generated:
+    """The tree below `target` with `model_types` added, or written again. None given: those that are there.
+
+    A model that is refused keeps the files that it has. Raises what `generate` raises, and CodegenError for a manifest
+    that cannot be read (M101).
+    """
+    previous = load(target.root, target.layout.manifest)
+    kept = {} if _is_outdated(previous, release) else dict(previous.models)
+    wanted = set(model_types) or set(previous.models)
+    missing = set(previous.models) - set(kept)
+    results = _generate_all(release, wanted | missing, target.layout, progress)
+    for result in results:
+        if isinstance(result, Refusal) and result.model_type in previous.models:
+            kept[result.model_type] = previous.models[result.model_type]
+    return _assemble(release.version, previous, kept, results, target.layout)
+
+
+def remove_models(model_types: Iterable[str], target: Target) -> Generated:
+    """The tree below `target` without `model_types`.
+
+    Raises:
+        CodegenError: a model type is not in the tree (M102), or the manifest cannot be read (M101).
+    """
+    previous = load(target.root, target.layout.manifest)
+    removed = set(model_types)
+    unknown = sorted(removed - set(previous.models))
+    if unknown:
+        there = ", ".join(sorted(previous.models)) or "none"
+        raise failure("M102", f"{', '.join(unknown)}: not generated here.", f"Models that can be removed: {there}.")
+    kept = {name: record for name, record in previous.models.items() if name not in removed}
+    return _assemble(previous.transformers, previous, kept, (), target.layout, previous.generator)
+
+
+def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT) -> ModelResult:
+    """The files of one model, or why there are none. Raises what `generate` raises."""
+    from adapter_codegen.parse import parse_module
+    from adapter_codegen.plan import plan_model
+    from adapter_codegen.render import record_of, render_model
+    from adapter_codegen.rewrite import rewrite_module
+    from adapter_codegen.verify import verify_model
+
+    plan = plan_model(release, model_type)
+    if isinstance(plan, Refusal):
+        return plan
+    facts = parse_module(release.read(plan.path), plan.path)
+    body = rewrite_module(facts, plan)
+    record = record_of(plan, _input_digests(release, plan))
+    files = {path: formatted(path, text) for path, text in render_model(plan, body, record, layout).items()}
+    verify_model(facts, plan, files)
+    return GeneratedModel(plan, replace(record, files=_digests(files)), files)
+
+
+def _is_outdated(previous: Manifest, release: Release) -> bool:
+    return previous.transformers != release.version or previous.generator != generator_digest()
+
+
+def _generate_all(
+    release: Release, model_types: Iterable[str], layout: Layout, progress: Progress
+) -> list[ModelResult]:
+    """One result per model type, in their order; in processes where there are many."""
+    ordered = sorted(set(model_types))
+    results = []
+    for result in _results(release, ordered, layout):
+        progress(result)
+        results.append(result)
+    return results
+
+
+def _results(release: Release, model_types: Sequence[str], layout: Layout) -> Iterable[ModelResult]:
+    if len(model_types) < POOL_FROM:
+        yield from (generate_model(release, model_type, layout) for model_type in model_types)
+        return
+    with ProcessPoolExecutor() as pool:
+        count = len(model_types)
+        yield from pool.map(generate_model, [release] * count, model_types, [layout] * count)
+
+
+def _assemble(
+    version: str,
+    previous: Manifest,
+    kept: Mapping[str, ModelRecord],
+    results: Sequence[ModelResult],
+    layout: Layout,
+    generator: str | None = None,
+) -> Generated:
+    """Model files, shared files and the manifest together."""
+    from adapter_codegen.render import render_shared
+    from adapter_codegen.verify import verify_shared
+
+    models = {result.plan.model_type: result for result in results if isinstance(result, GeneratedModel)}
+    records = {**kept, **{name: model.record for name, model in models.items()}}
+    rendered = render_shared(list(records.values()), version, layout)
+    shared = {path: formatted(path, text) for path, text in rendered.items()}
+    verify_shared(shared)
+    manifest = Manifest(version, generator or generator_digest(), records, _digests(shared))
+    files = {path: text for model in models.values() for path, text in model.files.items()}
+    files |= {**shared, layout.manifest: dump(manifest)}
+    return Generated(
+        files=dict(sorted(files.items())),
+        obsolete=tuple(sorted(set(previous.files()) - set(manifest.files()))),
+        plans=tuple(model.plan for model in models.values()),
+        refusals=tuple(result for result in results if isinstance(result, Refusal)),
+        manifest=manifest,
+        previous=previous,
+        layout=layout,
+    )
+
+
+def _digests(files: Mapping[str, str]) -> dict[str, str]:
+    return {path: digest(text) for path, text in files.items()}
+
+
+def _input_digests(release: Release, plan: ModelPlan) -> dict[str, str]:
+    """The upstream files that a plan is made from."""
+    config = plan.config_module.removeprefix("transformers.").replace(".", "/") + ".py"
+    auto = ("auto_mappings", "configuration_auto", "modeling_auto")
+    paths = {plan.path, config, *(f"models/auto/{name}.py" for name in auto)}
+    return {path: digest(release.read_bytes(path)) for path in sorted(paths) if release.exists(path)}

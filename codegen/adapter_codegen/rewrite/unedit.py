@@ -1,0 +1,109 @@
+"""The inverse of the edits, worked out from the emitted code and not from how it was made.
+
+``verify`` takes the edits of every emitted function back and compares the rest with upstream's, token for token. So a
+defect of a rule, of the driver or of black cannot get into a file unseen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+import libcst as cst
+
+from adapter_codegen.model import ClassPlan, Placement, ResidualSite
+
+
+class NotAnEdit(Exception):
+    """The emitted function holds a call that no planned edit explains, or lacks one that a planned edit needs."""
+
+
+def unedited(emitted: cst.FunctionDef, entry: ClassPlan) -> cst.FunctionDef:
+    """The emitted function with every planned edit taken back.
+
+    Raises:
+        NotAnEdit: the calls of adapters in the function are not exactly those that were planned.
+    """
+    inverse = _Inverse(emitted.name.value, entry)
+    reverted = emitted.visit(inverse)
+    left = [site for queue in inverse.residuals.values() for site in queue]
+    if left or inverse.prefixes:
+        raise NotAnEdit(f"{len(left) + inverse.prefixes} planned edits of {entry.name}.{emitted.name.value} are missing")
+    assert isinstance(reverted, cst.FunctionDef)
+    return reverted
+
+
+class _Inverse(cst.CSTTransformer):
+    """Takes back from the inside out; statements come in the order of the text."""
+
+    def __init__(self, function: str, entry: ClassPlan) -> None:
+        super().__init__()
+        self.prefixes = sum(site.function == function for site in entry.prefix_sites)
+        self.biases = sum(len(site.biases) for site in entry.prefix_sites if site.function == function)
+        self.residuals: dict[str, deque[ResidualSite]] = defaultdict(deque)
+        for site in sorted(entry.residual_sites, key=lambda site: site.location):
+            if site.function == function:
+                self.residuals[site.host or "bottleneck_layer_forward"].append(site)
+        self.renamed: dict[str, cst.BaseExpression] = {}  # local names that an edit introduced -> what they stand for
+        self.norms: list[str] = []  # of statements that an edit took out: to stand behind the present statement
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        name = _method(updated_node)
+        if name == "super" and len(updated_node.args) == 2:
+            return updated_node.with_changes(args=[])
+        if name in self.residuals:
+            return self._addition(name, updated_node)
+        return updated_node
+
+    def _addition(self, name: str, call: cst.Call) -> cst.BaseExpression:
+        if not self.residuals[name] or len(call.args) != 3:
+            raise NotAnEdit(f"a call of {name} that was not planned")
+        site = self.residuals[name].popleft()
+        branch, residual, norm = (argument.value for argument in call.args)
+        ordered = (residual, branch) if site.residual.location < site.branch.location else (branch, residual)
+        added = cst.BinaryOperation(ordered[0], cst.Add(), ordered[1])
+        if site.placement is Placement.NORM_OF_ADDITION:
+            return cst.Call(norm, [cst.Arg(added)])
+        if site.placement is Placement.NORM_IN_NEXT_STATEMENT:
+            self.norms.append(cst.Module([]).code_for_node(norm))
+        return added
+
+    def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
+        return self.renamed.get(updated_node.value, updated_node)
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.BaseStatement | cst.FlattenSentinel[cst.BaseStatement] | cst.RemovalSentinel:
+        statement = updated_node.body[0] if updated_node.body else None
+        if not isinstance(statement, cst.Assign):
+            return updated_node
+        if isinstance(statement.value, cst.Call) and _method(statement.value) in ("prepend_prefix", "extend_bias"):
+            self._take_out(original_node.body[0], statement.value)  # type: ignore[arg-type]
+            return cst.RemoveFromParent()
+        if self.norms:
+            target = cst.Module([]).code_for_node(statement.targets[0].target)
+            return cst.FlattenSentinel([updated_node, cst.parse_statement(f"{target} = {self.norms.pop()}({target})")])
+        return updated_node
+
+    def _take_out(self, original: cst.Assign, call: cst.Call) -> None:
+        """Forget the inserted statement, but remember what the names that it binds stand for."""
+        target = original.targets[0].target
+        arguments = [argument.value for argument in call.args]
+        if _method(call) == "prepend_prefix":
+            assert isinstance(target, cst.Tuple)
+            bound = zip((element.value for element in target.elements), arguments[1:4])
+            self.prefixes -= 1
+        else:
+            bound = zip([target], arguments[:1])
+            self.biases -= 1
+        if self.prefixes < 0 or self.biases < 0:
+            raise NotAnEdit(f"a call of {_method(call)} that was not planned")
+        for name, value in bound:
+            if isinstance(name, cst.Name) and name.value != "_":
+                self.renamed[name.value] = value
+
+
+def _method(call: cst.Call) -> str:
+    """``f`` of ``self.f(...)`` and of ``f(...)``."""
+    if isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Name):
+        return call.func.attr.value
+    return call.func.value if isinstance(call.func, cst.Name) else ""
