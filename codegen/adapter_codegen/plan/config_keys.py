@@ -1,0 +1,135 @@
+"""Under which names a config class keeps what the runtime reads from every config.
+
+The runtime asks for four values by the names that most configs give them. Where a config has such a field, or maps the name
+onto one of its own (``attribute_map``), nothing is to be said. Elsewhere the field is found by its use: which field of the
+config the token embedding, the attention and the dropout modules are built with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import libcst as cst
+
+from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.module import parse_module
+from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.plan.kinds import Kind, Kinds
+from adapter_codegen.plan.stacks import HasAttention
+from adapter_codegen.upstream import Release
+
+KEYS = ("num_attention_heads", "hidden_size", "hidden_dropout_prob", "attention_probs_dropout_prob")
+
+
+def plan_config_keys(
+    release: Release, entry: ModelEntry, facts: ModuleFacts, has_attention: HasAttention
+) -> tuple[tuple[str, str], ...]:
+    """Our name -> the config's own, for those of `KEYS` that the config class neither has nor maps."""
+    if not entry.config_path:
+        return ()
+    config = parse_module(release.read(entry.config_path), entry.config_path)
+    fields = set(_fields(release, config, entry.config_class))
+    uses = _Uses(facts, has_attention)
+    found = ((key, uses.field_for(key, fields)) for key in KEYS if key not in fields)
+    return tuple((key, name) for key, name in found if name)
+
+
+def _fields(release: Release, module: ModuleFacts, class_name: str) -> Iterator[str]:
+    """Names that a config answers to: its fields, the names it maps onto them, and those of its bases."""
+    known = module.classes.get(class_name)
+    for name in known.lineage if known else ():
+        if name in module.classes:
+            body = statements(module.classes[name].node.body)
+            yield from (dotted_name(node.target) for node in body if isinstance(node, cst.AnnAssign))
+            yield from _mapped(module.classes[name])
+            yield from module.classes[name].functions  # properties
+            yield from _computed(module.classes[name])
+            continue
+        package, _, base = module.origin(name).removeprefix("transformers.").rpartition(".")
+        path = package.replace(".", "/") + ".py"
+        if package.startswith("models.") and release.exists(path):
+            yield from _fields(release, parse_module(release.read(path), path), base)
+
+
+def _mapped(known: ClassFacts) -> Iterator[str]:
+    table = known.attributes.get("attribute_map")
+    for element in table.elements if isinstance(table, cst.Dict) else ():
+        if isinstance(element, cst.DictElement):
+            yield literal_string(element.key) or ""
+
+
+def _computed(known: ClassFacts) -> Iterator[str]:
+    """Fields that the config works out when it is built: ``self.hidden_size = int(...)``."""
+    for name in ("__post_init__", "__init__"):
+        function = known.functions.get(name)
+        for node in statements(function.node.body) if function else ():
+            yield from (self_attribute(target) for target in (assignment(node) or ((), None))[0])
+
+
+class _Uses:
+    """Which fields of the config the modules of a file are built with."""
+
+    def __init__(self, facts: ModuleFacts, has_attention: HasAttention) -> None:
+        self.facts = facts
+        self.kinds = Kinds(facts)
+        self.cores = [known for known in facts.classes.values() if self._is_core(known, has_attention)]
+        self.others = [known for known in facts.classes.values() if known not in self.cores]
+
+    def _is_core(self, known: ClassFacts, has_attention: HasAttention) -> bool:
+        inner = (name for submodule in known.submodules.values() for name in submodule.classes)
+        return has_attention(known.name) and not any(map(has_attention, inner))
+
+    def field_for(self, key: str, fields: set[str]) -> str:
+        candidates = [name for name in self._candidates(key) if name in fields]
+        return candidates[0] if candidates else ""
+
+    def _candidates(self, key: str) -> Iterator[str]:
+        if key == "hidden_size":
+            yield from self._sizes()
+        elif key == "num_attention_heads":
+            yield from self._named(self.cores, "heads", without=("key", "kv"))
+        elif key == "attention_probs_dropout_prob":
+            yield from self._named(self.cores, "att", "drop")
+            yield from self._named(self.cores, "drop")
+            yield from self._named(self.others, "att", "drop")
+        else:
+            yield from self._named(self.others, "drop", without=("att", "classif", "act", "layer", "path"))
+            yield from self._named(self.cores, "drop", without=("att",))
+            yield from self._named(self.cores, "drop")
+
+    def _sizes(self) -> Iterator[str]:
+        """Width of the token embedding; where there is none, of a norm."""
+        for kind, position in ((Kind.EMBEDDING, 1), (Kind.NORM, 0)):
+            for submodule in self._submodules():
+                if self.kinds.of(submodule.classes) is kind and len(submodule.arguments) > position:
+                    yield from _config_names([submodule.arguments[position]])
+
+    def _submodules(self) -> Iterator[Submodule]:
+        for known in self.facts.classes.values():
+            yield from known.submodules.values()
+
+    def _named(self, classes: Iterable[ClassFacts], *parts: str, without: tuple[str, ...] = ()) -> Iterator[str]:
+        """Fields read in an ``__init__`` of these classes whose names say what they hold."""
+        for known in classes:
+            init = known.functions.get("__init__")
+            for name in _config_names([init.node]) if init else ():
+                if all(part in name for part in parts) and not any(part in name for part in without):
+                    yield name
+
+
+def _config_names(nodes: Iterable[cst.CSTNode]) -> Iterator[str]:
+    """``hidden_size`` of every ``config.hidden_size`` or ``self.config.hidden_size``, in order."""
+    for node in nodes:
+        visitor = _ConfigNames()
+        node.visit(visitor)
+        yield from visitor.names
+
+
+class _ConfigNames(cst.CSTVisitor):
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        if dotted_name(node.value).rpartition(".")[2] == "config":
+            self.names[node.attr.value] = None
