@@ -132,6 +132,8 @@ def _fill_in_missing(default: PreTrainedConfig, fields: dict[str, Any]) -> None:
         fields["num_key_value_heads"] = KEY_HEADS  # "as many as heads" becomes fewer, which is the harder case
     if getattr(default, "pad_token_id", 0) is None:
         fields["pad_token_id"] = 0
+    if default.is_encoder_decoder and getattr(default, "decoder_start_token_id", 0) is None:
+        fields["decoder_start_token_id"] = 0
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:

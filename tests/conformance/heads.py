@@ -1,0 +1,293 @@
+"""Checks of the classes with flexible heads, written once for all models.
+
+Letters of shapes: B batch, L tokens, N labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adapter_runtime.registry import registered
+from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, state
+from conformance.outputs import FLAGS, assert_bitwise, assert_differs, assert_equal_within, flatten, main_outputs, run
+from conformance.subjects import (
+    BATCH,
+    LENGTH,
+    Subject,
+    architecture,
+    auto,
+    head_subjects,
+    method_subjects,
+    shaped_for,
+    with_labels,
+)
+from conformance.tiny import VOCAB_SIZE, randomise
+
+HEAD = "head_a"
+LABELS = 3
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """How one type of head is added, fed and read."""
+
+    add: str  # method of the model
+    options: Mapping[str, Any]
+    labels: Callable[[int], dict[str, Tensor]]  # from the number of tokens
+    shape: Callable[[int], tuple[int, ...]]  # of its logits, from the number of tokens
+    choices: int = 0  # inputs have a second dimension of this size
+
+
+def _ids(*shape: int, high: int = LABELS) -> Tensor:
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(6))
+
+
+HEADS: Mapping[str, HeadCase] = {
+    "classification": HeadCase(
+        "add_classification_head", {"num_labels": LABELS}, lambda _: {"labels": _ids(BATCH)}, lambda _: (BATCH, LABELS)
+    ),
+    "multilabel_classification": HeadCase(
+        "add_classification_head",
+        {"num_labels": LABELS, "multilabel": True},
+        lambda _: {"labels": _ids(BATCH, LABELS, high=2).float()},
+        lambda _: (BATCH, LABELS),
+    ),
+    "image_classification": HeadCase(
+        "add_image_classification_head",
+        {"num_labels": LABELS},
+        lambda _: {"labels": _ids(BATCH)},
+        lambda _: (BATCH, LABELS),
+    ),
+    "tagging": HeadCase(
+        "add_tagging_head",
+        {"num_labels": LABELS},
+        lambda length: {"labels": _ids(BATCH, length)},
+        lambda length: (BATCH, length, LABELS),
+    ),
+    "question_answering": HeadCase(
+        "add_qa_head",
+        {},
+        lambda _: {"start_positions": _ids(BATCH), "end_positions": _ids(BATCH) + 2},
+        lambda length: (BATCH, length),
+    ),
+    "multiple_choice": HeadCase(
+        "add_multiple_choice_head",
+        {"num_choices": 2},
+        lambda _: {"labels": _ids(BATCH, high=2)},
+        lambda _: (BATCH, 2),
+        choices=2,
+    ),
+    **{
+        head_type: HeadCase(
+            f"add_{head_type}_head",
+            {},
+            lambda length: {"labels": _ids(BATCH, length, high=VOCAB_SIZE)},
+            lambda length: (BATCH, length, VOCAB_SIZE),
+        )
+        for head_type in ("masked_lm", "causal_lm", "seq2seq_lm")
+    },
+}
+
+
+def head_types(model_type: str) -> tuple[str, ...]:
+    """The heads that the generated class declares."""
+    return tuple(_adapter_model_class(model_type).head_types)
+
+
+def headless_is_base(model_type: str) -> None:
+    """Without heads, the outputs are bitwise those of upstream's base model."""
+    subject = base_subject(model_type)
+    upstream = subject.upstream()
+    model = adapter_model(model_type)
+    getattr(model, model.base_model_prefix).load_state_dict(upstream.state_dict())
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    assert_bitwise(run(model, inputs), run(upstream, inputs), "outputs")
+
+
+def head_works(model_type: str, head_type: str) -> None:
+    """Logits have their shape, the loss reaches head and adapter, and the adapter matters for both."""
+    model, inputs, case = with_head(model_type, head_type)
+    length = tokens_of(inputs)
+    logits = _logits(run(model, inputs))
+    if logits.shape != case.shape(length):
+        raise AssertionError(f"logits are {tuple(logits.shape)}, not {case.shape(length)}")
+    model.set_active_adapters(None)
+    model.active_head = HEAD
+    assert_differs({"logits": logits}, {"logits": _logits(run(model, inputs))}, "the adapter")
+    model.train_adapter(FIRST)
+    model.active_head = HEAD
+    outputs = model.eval()(**inputs, **case.labels(length), **FLAGS)
+    outputs["loss"].backward()
+    trained = {**adapter_parameters(model, FIRST), **_head_parameters(model)}
+    dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]
+    if dead or not _head_parameters(model):
+        raise AssertionError(f"the loss does not reach {dead or 'any head'}")
+
+
+def model_is_saved(model_type: str, head_type: str) -> None:
+    """`save_pretrained` and `from_pretrained` keep base, adapter and head bitwise."""
+    from adapter_models import AutoAdapterModel
+
+    model, inputs, _ = with_head(model_type, head_type)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = AutoAdapterModel.from_pretrained(folder, attn_implementation="eager").eval()
+    assert_bitwise(state(again), state(model), "weights")
+    again.set_active_adapters(FIRST)
+    again.active_head = HEAD
+    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+
+
+def head_is_saved_with_adapter(model_type: str, head_type: str) -> None:
+    """`save_adapter` writes the head of the adapter's name beside it, and `load_adapter` brings both back."""
+    model, inputs, case = with_head(model_type, head_type, name=FIRST)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_adapter(folder, FIRST, with_head=True)
+        other = adapter_model(model_type)
+        other.load_state_dict(_base_state(model), strict=True)
+        other.load_adapter(folder, set_active=True)
+    other.active_head = FIRST
+    assert_bitwise(run(other, inputs), run(model, inputs), "outputs")
+
+
+def embeddings_are_resized(model_type: str) -> None:
+    """New tokens are added at the end: known ones keep their outputs, with the adapter active."""
+    subject = base_subject(model_type)
+    if not subject.text:
+        pytest.skip("no token embeddings")
+    model = adapter_model(model_type)
+    add_random_adapter(model)
+    inputs = subject.padded_inputs("right")
+    before = run(model, inputs)
+    model.resize_token_embeddings(VOCAB_SIZE + 7)
+    assert_bitwise(run(model, inputs), before, "known tokens")
+    if model.config.get_text_config().vocab_size != VOCAB_SIZE + 7:
+        raise AssertionError("the config does not have the new size")
+    run(model, {**inputs, "input_ids": inputs["input_ids"] * 0 + VOCAB_SIZE + 6})
+
+
+def model_is_pickled(model_type: str) -> None:
+    """A model with an active adapter survives `pickle`, as multi-process training needs."""
+    subject = base_subject(model_type)
+    model = adapter_model(model_type)
+    add_random_adapter(model)
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    again = pickle.loads(pickle.dumps(model))
+    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+
+
+def converts(subject: Subject) -> bool:
+    """The registry has a flexible head for this class."""
+    import adapter_models  # noqa: F401  registers
+
+    return subject.architecture in registered().static_heads
+
+
+def conversion_keeps_outputs(static: Subject) -> None:
+    """Logits and loss of the flexible head are those of the static one; eager and sdpa, with right padding."""
+    for attention in ("eager", "sdpa"):
+        upstream = static.upstream(attention)
+        flexible = converted(static, attention)
+        for padding in ("none", "right") if static.text else ("none",):
+            inputs = shaped_for(static, static.padded_inputs(padding))
+            inputs = with_labels(static, inputs) or inputs
+            with torch.no_grad():
+                theirs, ours = (model(**inputs, return_dict=True) for model in (upstream, flexible))
+            expected = main_outputs(theirs) | {"loss": theirs["loss"]} if "loss" in theirs else main_outputs(theirs)
+            actual = {name: flatten(ours)[name] for name in expected}
+            assert_equal_within(actual, expected, f"{attention}, padding {padding}", atol=1e-6, rtol=1e-5)
+
+
+def converted_model_is_saved(static: Subject) -> None:
+    """What was converted saves and loads as a model with flexible heads."""
+    from adapter_models import AutoAdapterModel
+
+    model = converted(static)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = AutoAdapterModel.from_pretrained(folder, attn_implementation="eager").eval()
+    inputs = shaped_for(static, static.padded_inputs())
+    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+
+
+def converted(static: Subject, attention: str = "eager") -> PreTrainedModel:
+    """The checkpoint of a static class, in flexible heads."""
+    from adapter_models import AutoAdapterModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        static.upstream().save_pretrained(folder)
+        return AutoAdapterModel.from_pretrained(folder, attn_implementation=attention).eval()
+
+
+def with_head(model_type: str, head_type: str, name: str = HEAD) -> tuple[PreTrainedModel, dict[str, Any], HeadCase]:
+    """A model with a random head and an active random adapter, and inputs."""
+    case = HEADS[head_type]
+    subject = base_subject(model_type)
+    model = adapter_model(model_type)
+    add_random_adapter(model)
+    getattr(model, case.add)(name, **case.options)
+    randomise(model.heads[name], seed=2)
+    model.tie_weights()
+    model.active_head = name
+    inputs = subject.padded_inputs("right" if subject.text else "none")
+    if case.choices:
+        inputs = {key: value[:, None].expand(-1, case.choices, -1).clone() for key, value in inputs.items()}
+    return model.eval(), inputs, case
+
+
+def add_random_adapter(model: PreTrainedModel) -> None:
+    model.add_adapter(FIRST, config="lora")
+    randomise_adapter(model, FIRST)
+    model.set_active_adapters(FIRST)
+
+
+def adapter_model(model_type: str) -> PreTrainedModel:
+    """A fresh model with flexible heads and random weights."""
+    from adapter_models import AutoAdapterModel
+
+    model = AutoAdapterModel.from_config(base_subject(model_type).config(), attn_implementation="eager")
+    randomise(model)
+    return model.eval()
+
+
+def base_subject(model_type: str) -> Subject:
+    name = architecture(model_type, auto.MODEL_MAPPING_NAMES)
+    return next(
+        subject
+        for subject in (*head_subjects(model_type), *method_subjects(model_type))
+        if subject.architecture == name
+    )
+
+
+def tokens_of(inputs: Mapping[str, Tensor]) -> int:
+    """L of the outputs; 0 where there are no tokens."""
+    tokens = inputs.get("decoder_input_ids", inputs.get("input_ids"))
+    return LENGTH if tokens is None else tokens.shape[-1]
+
+
+def _logits(outputs: Mapping[str, Tensor]) -> Tensor:
+    return outputs["logits"] if "logits" in outputs else outputs["start_logits"]
+
+
+def _head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if f"heads.{HEAD}." in name}
+
+
+def _base_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {key: value for key, value in state(model).items() if f".{FIRST}." not in key}
+
+
+def _adapter_model_class(model_type: str) -> type[PreTrainedModel]:
+    import adapter_models  # noqa: F401  registers
+    from adapter_runtime.registry import load_class
+
+    return load_class(registered().adapter_models[model_type])

@@ -1,0 +1,101 @@
+"""Base classes of the machine-written test modules, which only name the model.
+
+    class LlamaAdapterTestBase(AdapterTestBase):
+        model_type = "llama"
+
+    class LlamaAdapterTest(LlamaAdapterTestBase, AdapterTests):
+        pass
+
+Models of `CORE` run every check in the normal test run; any other model runs the smoke checks, and the rest with ``--full``.
+Checks that do not apply are not collected; ``python -m conformance MODEL_TYPE`` shows each with its reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from conformance import heads
+from conformance.checks import MODEL_CHECKS, Cell, Check, ModelCheck, cells
+from conformance.subjects import Subject, head_subjects
+
+CORE = ("bert", "llama")
+
+
+class AdapterTestBase:
+    """The model that a test module is about."""
+
+    model_type: ClassVar[str]
+
+    @classmethod
+    def is_core(cls) -> bool:
+        return cls.model_type in CORE
+
+
+class AdapterTests(AdapterTestBase):
+    """All conformance checks of one model."""
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        if "cell" in metafunc.fixturenames:
+            applicable = [cell for cell in cells(self.model_type) if not cell.why_not]
+            metafunc.parametrize("cell", [_marked(cell, cell.label, cell.check, self) for cell in applicable])
+        if "model_check" in metafunc.fixturenames:
+            pairs = [(check, subject) for check in MODEL_CHECKS for subject in check.subjects(self.model_type)]
+            labelled = [_marked((check, subject), f"{check.name}-{subject}", check, self) for check, subject in pairs]
+            metafunc.parametrize("model_check", labelled)
+
+    def test_model(self, model_check: tuple[ModelCheck, Subject]) -> None:
+        """What must hold without any method."""
+        check, subject = model_check
+        check.run(subject)
+
+    def test_method(self, cell: Cell) -> None:
+        """What must hold with a method."""
+        cell.check.run(cell.subject, cell.method)
+
+
+class ClassConversionTests(AdapterTestBase):
+    """A checkpoint of each class with a static head loads into flexible heads, and computes the same."""
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        if "static" in metafunc.fixturenames:
+            subjects = [subject for subject in head_subjects(self.model_type) if heads.converts(subject)]
+            metafunc.parametrize("static", subjects, ids=lambda subject: subject.architecture)
+
+    def test_outputs_after_conversion(self, static: Subject) -> None:
+        heads.conversion_keeps_outputs(static)
+
+    def test_conversion_survives_saving(self, static: Subject) -> None:
+        heads.converted_model_is_saved(static)
+
+
+class AdapterModelTests(AdapterTestBase):
+    """The class with flexible heads."""
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        if "head_type" in metafunc.fixturenames:
+            metafunc.parametrize("head_type", heads.head_types(self.model_type))
+
+    def test_without_heads_is_the_base_model(self) -> None:
+        heads.headless_is_base(self.model_type)
+
+    def test_head_computes_logits_loss_and_gradients(self, head_type: str) -> None:
+        heads.head_works(self.model_type, head_type)
+
+    def test_head_and_adapter_survive_saving_the_model(self, head_type: str) -> None:
+        heads.model_is_saved(self.model_type, head_type)
+
+    def test_head_is_saved_with_the_adapter(self, head_type: str) -> None:
+        heads.head_is_saved_with_adapter(self.model_type, head_type)
+
+    def test_resizing_embeddings_keeps_known_tokens(self) -> None:
+        heads.embeddings_are_resized(self.model_type)
+
+    def test_model_is_pickled(self) -> None:
+        heads.model_is_pickled(self.model_type)
+
+
+def _marked(value: Any, label: str, check: Check | ModelCheck, base: AdapterTestBase) -> Any:
+    marks = () if check.smoke or base.is_core() else (pytest.mark.full,)
+    return pytest.param(value, id=label.replace(" ", "_"), marks=marks)
