@@ -20,7 +20,14 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/quickstart.md", "docs/methods.md", "docs/command-line.md", "docs/adding-a-model.md", "docs/drift.md"]
+PAGES = [
+    "README.md",
+    "docs/quickstart.md",
+    "docs/methods.md",
+    "docs/command-line.md",
+    "docs/adding-a-model.md",
+    "docs/drift.md",
+]
 WIDTH = 100  # columns of the terminal that the sessions were taken in
 
 
@@ -73,7 +80,11 @@ def test_command_prints_what_the_page_shows(session: Session) -> None:
     arguments = shlex.split(session.command.partition("|")[0])[1:]
     environment = os.environ | {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "adapter_codegen", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "adapter_codegen", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     printed = result.stdout + result.stderr
     assert matches(session.expected, printed), f"{session.page}:{session.line} now prints:\n{printed}"
