@@ -25,17 +25,18 @@ def formatted(path: str, text: str) -> str:
 
 def black_formatted(text: str) -> str:
     import black  # here: it costs a tenth of a second, and a check by digests formats nothing
+    from black.parsing import InvalidInput
 
     try:
         return black.format_str(text, mode=_mode())
-    except black.InvalidInput as error:
+    except InvalidInput as error:
         raise ValueError(str(error)) from error
 
 
 @lru_cache(maxsize=1)
 def _mode() -> Mode:
     """Stated in full, so that neither a pyproject.toml nor the running Python changes what is written."""
-    import black
+    from black.mode import Mode, TargetVersion
 
-    versions = {black.TargetVersion.PY310, black.TargetVersion.PY311, black.TargetVersion.PY312}
-    return black.Mode(target_versions=versions, line_length=LINE_LENGTH, preview=False)
+    versions = {TargetVersion.PY310, TargetVersion.PY311, TargetVersion.PY312}
+    return Mode(target_versions=versions, line_length=LINE_LENGTH, preview=False)

@@ -35,7 +35,7 @@ ModelResult = GeneratedModel | Refusal
 Progress = Callable[[ModelResult], None]
 
 
-def _silent(result: ModelResult) -> None:
+def silent(result: ModelResult) -> None:
     """The progress that nobody watches."""
 
 
@@ -66,7 +66,7 @@ class Generated:
 
 
 def generate(
-    release: Release, model_types: Iterable[str], layout: Layout = CHECKOUT, progress: Progress = _silent
+    release: Release, model_types: Iterable[str], layout: Layout = CHECKOUT, progress: Progress = silent
 ) -> Generated:
     """Everything for `model_types`, as into an empty folder.
 
@@ -77,22 +77,22 @@ def generate(
 
 
 def add_models(
-    release: Release, model_types: Iterable[str], target: Target, progress: Progress = _silent
+    release: Release, model_types: Iterable[str], target: Target, progress: Progress = silent
 ) -> Generated:
-    """The tree below `target` with `model_types` added, or written again. None given: those that are there.
+    """The tree below `target` with `model_types` added, or written again where they are there.
 
-    A model that is refused keeps the files that it has. Raises what `generate` raises, and CodegenError for a manifest
-    that cannot be read (M101).
+    A model that is there and is now refused keeps its files. Raises what `generate` raises, and CodegenError for a
+    manifest that cannot be read (M101).
     """
     previous = load(target.root, target.layout.manifest)
-    kept = {} if _is_outdated(previous, release) else dict(previous.models)
-    wanted = set(model_types) or set(previous.models)
-    missing = set(previous.models) - set(kept)
-    results = _generate_all(release, wanted | missing, target.layout, progress)
-    for result in results:
-        if isinstance(result, Refusal) and result.model_type in previous.models:
-            kept[result.model_type] = previous.models[result.model_type]
-    return _assemble(release.version, previous, kept, results, target.layout)
+    again = set(previous.models) if _is_outdated(previous, release) else set()
+    return _update(release, previous, {*model_types, *again}, target.layout, progress)
+
+
+def regenerate(release: Release, target: Target, progress: Progress = silent) -> Generated:
+    """The tree below `target` with every model that is there written again. Raises what `add_models` raises."""
+    previous = load(target.root, target.layout.manifest)
+    return _update(release, previous, set(previous.models), target.layout, progress)
 
 
 def remove_models(model_types: Iterable[str], target: Target) -> Generated:
@@ -128,6 +128,15 @@ def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT)
     files = {path: formatted(path, text) for path, text in render_model(plan, body, record, layout).items()}
     verify_model(facts, plan, files)
     return GeneratedModel(plan, replace(record, files=_digests(files)), files)
+
+
+def _update(
+    release: Release, previous: Manifest, model_types: set[str], layout: Layout, progress: Progress
+) -> Generated:
+    results = _generate_all(release, model_types, layout, progress)
+    renewed = {result.plan.model_type for result in results if isinstance(result, GeneratedModel)}
+    kept = {name: record for name, record in previous.models.items() if name not in renewed}
+    return _assemble(release.version, previous, kept, results, layout)
 
 
 def _is_outdated(previous: Manifest, release: Release) -> bool:

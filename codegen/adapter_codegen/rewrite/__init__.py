@@ -18,7 +18,7 @@ from adapter_codegen.naming import bases_with_adapters, with_adapters
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.rewrite.apply import apply
 from adapter_codegen.rewrite.copied import Copied
-from adapter_codegen.rewrite.edit import Rule
+from adapter_codegen.rewrite.edit import Edit, Rule
 from adapter_codegen.rewrite.imports import import_block
 from adapter_codegen.rewrite.own_class import refuse_own_class
 from adapter_codegen.rewrite.prefix import prefix_edits
@@ -56,5 +56,5 @@ def _copied(facts: ModuleFacts, entry: ClassPlan) -> Iterable[Copied]:
     return (Copied.find(facts, entry, name) for name in entry.functions)
 
 
-def _edits(function: Copied) -> list[object]:
+def _edits(function: Copied) -> list[Edit]:
     return [edit for rule in RULES for edit in rule(function)]

@@ -106,12 +106,12 @@ class _Driver(cst.CSTTransformer):
         return Member(after, inserted, replaced=before in self.touched, removed=removal is not None)
 
     def _follows(self, statement: Statement, other: Statement) -> bool:
-        block = self.function.parents[statement]
-        if isinstance(block, cst.SimpleStatementLine):
-            block, statement = self.function.parents[block], block
-        if isinstance(self.function.parents[other], cst.SimpleStatementLine):
-            other = self.function.parents[other]  # type: ignore[assignment]
-        siblings = list(getattr(block, "body", ()))
-        if statement is other:
-            return True
-        return other in siblings and siblings.index(statement) == siblings.index(other) + 1
+        """Whether `statement` is the next one of the same block; or the same, of which both are a part of one line."""
+        line, previous = self._line_of(statement), self._line_of(other)
+        siblings = list(getattr(self.function.parents[line], "body", ()))
+        together = line is previous and isinstance(line, cst.SimpleStatementLine)
+        return together or (previous in siblings and siblings.index(line) == siblings.index(previous) + 1)
+
+    def _line_of(self, statement: Statement) -> cst.CSTNode:
+        parent = self.function.parents[statement]
+        return parent if isinstance(parent, cst.SimpleStatementLine) else statement

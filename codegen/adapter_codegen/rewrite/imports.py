@@ -20,12 +20,8 @@ PLAIN = {*sys.stdlib_module_names, "torch"}  # imported from where upstream has 
 def unresolved_names(module: cst.Module) -> list[str]:
     """Names that a module reads and neither it nor Python defines, sorted."""
     scopes = set(MetadataWrapper(module, unsafe_skip_copy=True).resolve(ScopeProvider).values())
-    accesses = (access for scope in scopes if scope is not None for access in scope.accesses)
-    return sorted({access.node.value for access in accesses if _is_unresolved(access)})  # type: ignore[attr-defined]
-
-
-def _is_unresolved(access) -> bool:  # type: ignore[no-untyped-def]
-    return isinstance(access.node, cst.Name) and not access.referents
+    accesses = [access for scope in scopes if scope is not None for access in scope.accesses if not access.referents]
+    return sorted({access.node.value for access in accesses if isinstance(access.node, cst.Name)})
 
 
 def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> str:

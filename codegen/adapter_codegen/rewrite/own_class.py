@@ -11,7 +11,7 @@ from adapter_codegen.rewrite.edit import Edit
 
 
 def refuse_own_class(function: Copied) -> Iterator[Edit]:
-    """Yields nothing.
+    """No edits: this rule only refuses.
 
     Raises:
         CodegenError: the function uses ``__class__`` or a name that Python mangles with the name of its class (R104).
@@ -20,8 +20,7 @@ def refuse_own_class(function: Copied) -> Iterator[Edit]:
         if isinstance(node, cst.Name) and _depends_on_class(function, node):
             message = f"{node.value} means something else in a copy of {function.owner}.{function.node.name.value}."
             raise refusal("R104", message, function.facts.location(node))
-    return
-    yield
+    return iter(())
 
 
 def _depends_on_class(function: Copied, node: cst.Name) -> bool:
