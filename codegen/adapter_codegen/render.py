@@ -31,6 +31,11 @@ MODEL_FILES: Mapping[str, str] = {
 SHARED_FILES: Mapping[str, str] = {
     "package_init.py.jinja": "{code}/__init__.py",
     "registry.py.jinja": "{code}/registry.py",
+    "public/composition.py.jinja": "{code}/composition.py",
+    "public/configuration.py.jinja": "{code}/configuration.py",
+    "public/context.py.jinja": "{code}/context.py",
+    "public/heads.py.jinja": "{code}/heads.py",
+    "public/wrappers.py.jinja": "{code}/wrappers.py",
     "docs/index.rst.jinja": "docs/classes/models/index.rst",
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
 }

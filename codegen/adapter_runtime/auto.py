@@ -53,12 +53,6 @@ class AutoAdapterModel(_BaseAutoModelClass):
         _check(config)
         return super().from_config(config, **kwargs)
 
-    @classmethod
-    def _prepare_config_for_auto_class(cls, config: PreTrainedConfig) -> PreTrainedConfig:
-        _check(config)
-        prepared: PreTrainedConfig = super()._prepare_config_for_auto_class(config)
-        return prepared
-
 
 def _check(config: PreTrainedConfig) -> None:
     if type(config) not in ADAPTER_MODEL_MAPPING:
