@@ -149,7 +149,7 @@ def model_is_saved(model_type: str, head_type: str) -> None:
 
 def head_is_saved_with_adapter(model_type: str, head_type: str) -> None:
     """`save_adapter` writes the head of the adapter's name beside it, and `load_adapter` brings both back."""
-    model, inputs, case = with_head(model_type, head_type, name=FIRST)
+    model, inputs, _ = with_head(model_type, head_type, name=FIRST)
     with tempfile.TemporaryDirectory() as folder:
         model.save_adapter(folder, FIRST, with_head=True)
         other = adapter_model(model_type)

@@ -71,8 +71,9 @@ def entries() -> Mapping[str, Mapping[str, Any]]:
     with open(Path(__file__).with_name("tiny.toml"), "rb") as file:
         table = tomllib.load(file)
     for model_type, entry in table.items():
-        if unknown := set(entry) - {"reason", "set", "inputs"} or not entry.get("reason"):
-            raise ValueError(f"tiny.toml, [{model_type}]: needs a reason, and has unknown keys: {unknown}")
+        unknown = set(entry) - {"reason", "set", "inputs"}
+        if unknown or not entry.get("reason"):
+            raise ValueError(f"tiny.toml, [{model_type}]: it needs a reason; unknown keys: {sorted(unknown)}")
     return table
 
 
@@ -88,7 +89,14 @@ def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
     """
     config_class = CONFIG_MAPPING[model_type]
     entry = entries().get(model_type, {}).get("set", {})
-    return config_class(**{**shrunk_fields(config_class()), **entry, **changes})
+    fields = {**shrunk_fields(config_class()), **entry}
+    for optional in ("", "num_key_value_heads", "attention_dropout"):  # harder cases, which some models refuse
+        fields.pop(optional, None)
+        try:
+            return config_class(**{**fields, **changes})
+        except Exception as refused:
+            error = refused
+    raise error
 
 
 def shrunk_fields(default: PreTrainedConfig) -> dict[str, Any]:
@@ -97,7 +105,10 @@ def shrunk_fields(default: PreTrainedConfig) -> dict[str, Any]:
     for name, value in vars(default).items():
         if name.startswith("_"):
             continue
-        small = shrunk(name, value)
+        if isinstance(value, list) and len(value) == vars(default).get("num_hidden_layers"):
+            small: Any = _varied(value, LAYERS)  # one entry per layer: layer_types and its like
+        else:
+            small = shrunk(name, value)
         if small != value:
             fields[name] = small
     _fill_in_missing(default, fields)
@@ -108,8 +119,6 @@ def shrunk(name: str, value: Any) -> Any:
     """What field `name` becomes."""
     if isinstance(value, PreTrainedConfig):
         return {"model_type": value.model_type, **shrunk_fields(value)}
-    if name == "layer_types" and isinstance(value, list):
-        return _varied(value, LAYERS)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     if _DROPOUT.fullmatch(name):
@@ -128,11 +137,12 @@ def _varied(values: list[Any], length: int) -> list[Any]:
 
 def _fill_in_missing(default: PreTrainedConfig, fields: dict[str, Any]) -> None:
     """Fields for which None means "as another one", or without which a padded batch is refused."""
-    if getattr(default, "num_key_value_heads", 0) is None:
+    given = vars(default)
+    if given.get("num_key_value_heads", 0) is None:
         fields["num_key_value_heads"] = KEY_HEADS  # "as many as heads" becomes fewer, which is the harder case
-    if getattr(default, "pad_token_id", 0) is None:
+    if given.get("pad_token_id", 0) is None:
         fields["pad_token_id"] = 0
-    if default.is_encoder_decoder and getattr(default, "decoder_start_token_id", 0) is None:
+    if default.is_encoder_decoder and given.get("decoder_start_token_id", 0) is None:
         fields["decoder_start_token_id"] = 0
 
 

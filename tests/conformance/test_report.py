@@ -1,0 +1,35 @@
+"""The table of the report."""
+
+from __future__ import annotations
+
+from conformance.report import Result, summary, table
+
+RESULTS = [
+    Result("llama", "LlamaModel", "", "identity"),
+    Result("llama", "decoder", "lora", "liveness"),
+    Result("llama", "decoder", "lora", "zero start", "AssertionError: it differs"),
+    Result("llama", "decoder", "prefix_tuning", "liveness"),
+    Result("llama", "decoder", "prefix_tuning", "zero start", "a prefix changes the attention", ran=False),
+    Result("bert", "encoder", "prefix_tuning", "zero start", "a prefix changes the attention", ran=False),
+]
+
+
+def test_table_has_a_row_per_method_and_a_column_per_check() -> None:
+    lines = table(RESULTS).splitlines()
+    assert "| method | on | liveness | zero start |" in lines
+    assert "| lora | decoder | ok | FAIL |" in lines
+    assert "identity: LlamaModel ok" in lines
+
+
+def test_cell_that_does_not_apply_points_to_its_reason() -> None:
+    text = table(RESULTS)
+    assert "| prefix_tuning | decoder | ok | (1) |" in text
+    assert "1. a prefix changes the attention" in text
+
+
+def test_reason_is_listed_once_for_all_models() -> None:
+    assert table(RESULTS).count("a prefix changes the attention") == 1
+
+
+def test_summary_counts_what_ran_and_what_failed() -> None:
+    assert summary(RESULTS) == "4 checks ran, 1 failed, 2 do not apply"
