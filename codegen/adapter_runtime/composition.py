@@ -1,0 +1,232 @@
+"""Composition blocks: which adapters are active together, and how. Blocks are data; the layers run them.
+
+Where do I add a new block?  A class here, its line in `_ALLOWED`, and its execution in ``adapter_runtime/layers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, Union, overload
+
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+
+Setup: TypeAlias = Union[str, "AdapterCompositionBlock", Sequence[Any], None]
+
+
+class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
+    """An immutable tree of adapter names. Two blocks are equal where class, children and options are.
+
+    Args:
+        children: names of adapters, or blocks.
+    """
+
+    def __init__(self, *children: str | AdapterCompositionBlock) -> None:
+        for child in children:
+            if not isinstance(child, (str, AdapterCompositionBlock)):
+                raise InvalidCompositionError(
+                    f"A child of {type(self).__name__} is a name or a block, not {type(child).__name__}: {child!r}."
+                )
+        if not children:
+            raise InvalidCompositionError(f"{type(self).__name__} needs at least one child.")
+        self.children: tuple[str | AdapterCompositionBlock, ...] = tuple(children)
+
+    @overload
+    def __getitem__(self, index: int) -> str | AdapterCompositionBlock: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str | AdapterCompositionBlock]: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.children[index]
+
+    def __len__(self) -> int:
+        return len(self.children)
+
+    def options(self) -> dict[str, Any]:
+        """What the block holds besides its children."""
+        return {}
+
+    def __repr__(self) -> str:
+        options = [f"{name}={value!r}" for name, value in self.options().items() if value is not None]
+        return f"{type(self).__name__}({', '.join([*map(repr, self.children), *options])})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AdapterCompositionBlock):
+            return NotImplemented
+        return type(self) is type(other) and (self.children, self.options()) == (other.children, other.options())
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def first(self) -> str:
+        """The first name in the tree."""
+        return next(iter(self.names()))
+
+    def last(self) -> str:
+        """The last name in the tree."""
+        return list(self.names())[-1]
+
+    def names(self) -> Iterator[str]:
+        """All names in the tree, from left to right, with repetitions."""
+        for child in self.children:
+            if isinstance(child, str):
+                yield child
+            else:
+                yield from child.names()
+
+    def flatten(self) -> set[str]:
+        """The set of all names in the tree."""
+        return set(self.names())
+
+    @property
+    def parallel_channels(self) -> int:
+        """How many copies of the batch the block computes."""
+        return max(child.parallel_channels if isinstance(child, AdapterCompositionBlock) else 1 for child in self)
+
+
+class Stack(AdapterCompositionBlock):
+    """One adapter after the other."""
+
+
+class Fuse(AdapterCompositionBlock):
+    """A learned mixture of the outputs of the children. `name` defaults to the names with commas between."""
+
+    def __init__(self, *children: str | AdapterCompositionBlock, name: str | None = None) -> None:
+        super().__init__(*children)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        last = (child if isinstance(child, str) else child.last() for child in self.children)
+        return self._name or ",".join(last)
+
+    def options(self) -> dict[str, Any]:
+        return {"name": self._name}
+
+
+class Split(AdapterCompositionBlock):
+    """Each child gets its part of the sequence. `splits` are lengths; one number = the same for each child."""
+
+    def __init__(self, *children: str | AdapterCompositionBlock, splits: int | Sequence[int]) -> None:
+        super().__init__(*children)
+        self.splits = _sizes(splits, len(children), "splits")
+
+    def options(self) -> dict[str, Any]:
+        return {"splits": self.splits}
+
+
+class BatchSplit(AdapterCompositionBlock):
+    """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number = the same for each."""
+
+    def __init__(self, *children: str | AdapterCompositionBlock, batch_sizes: int | Sequence[int]) -> None:
+        super().__init__(*children)
+        self.batch_sizes = _sizes(batch_sizes, len(children), "batch_sizes")
+
+    def options(self) -> dict[str, Any]:
+        return {"batch_sizes": self.batch_sizes}
+
+
+class Parallel(AdapterCompositionBlock):
+    """Each child gets a copy of the whole batch."""
+
+    @property
+    def parallel_channels(self) -> int:
+        return len(self.children)
+
+
+class MultiTask(AdapterCompositionBlock):
+    """Each child gets the rows of the batch that belong to its task."""
+
+
+class Average(AdapterCompositionBlock):
+    """The weighted mean of the outputs of the children. `weights` default to equal ones."""
+
+    def __init__(
+        self,
+        *children: str | AdapterCompositionBlock,
+        weights: Sequence[float] | None = None,
+        normalize_weights: bool = True,
+    ) -> None:
+        super().__init__(*children)
+        given = list(weights) if weights is not None else [1.0] * len(children)
+        if len(given) != len(children):
+            raise InvalidCompositionError(f"Average has {len(children)} children but {len(given)} weights.")
+        total = sum(given)
+        if normalize_weights and total == 0:
+            raise InvalidCompositionError("The weights of Average sum to 0 and cannot be normalised.")
+        self.weights = [weight / total for weight in given] if normalize_weights else given
+
+    def options(self) -> dict[str, Any]:
+        return {"weights": self.weights, "normalize_weights": False}
+
+
+def _sizes(sizes: int | Sequence[int], count: int, option: str) -> list[int]:
+    sizes = [sizes] * count if isinstance(sizes, int) else list(sizes)
+    if len(sizes) != count:
+        raise InvalidCompositionError(f"There are {count} children but {len(sizes)} {option}.")
+    return sizes
+
+
+_ALLOWED: dict[type[AdapterCompositionBlock], tuple[type, ...]] = {
+    Stack: (str, Stack, Fuse, Split, Parallel, BatchSplit, Average, MultiTask),
+    Fuse: (str, Stack),
+    Split: (str, Split, Stack, BatchSplit, Average),
+    Parallel: (str, Stack, BatchSplit, Average),
+    MultiTask: (str, Stack, Average, Fuse),
+    BatchSplit: (str, Stack, Split, BatchSplit, Average),
+    Average: (str, Stack, Split, BatchSplit),
+}
+
+BLOCKS: dict[str, type[AdapterCompositionBlock]] = {block.__name__: block for block in _ALLOWED}
+
+
+def parse_composition(setup: Setup, level: int = 0) -> AdapterCompositionBlock | None:
+    """The block that `setup` stands for: a name or a list of them is a `Stack`, a list in a list a `Fuse`.
+
+    Raises:
+        InvalidCompositionError: `setup` stands for none, or nests blocks that cannot be nested.
+    """
+    if setup is None:
+        return None
+    block = _as_block(setup, level)
+    if isinstance(block, str):
+        block = Stack(block)
+    validate_composition(block)
+    return block
+
+
+def _as_block(setup: Any, level: int) -> str | AdapterCompositionBlock:
+    if isinstance(setup, (str, AdapterCompositionBlock)):
+        return setup
+    if isinstance(setup, Sequence) and level < 2:
+        return (Stack if level == 0 else Fuse)(*(_as_block(child, level + 1) for child in setup))
+    raise InvalidCompositionError(f"Cannot read {setup!r} as a composition of adapters.")
+
+
+def validate_composition(block: AdapterCompositionBlock) -> None:
+    """Check that blocks stand only in blocks that can run them.
+
+    Raises:
+        InvalidCompositionError: they do not.
+    """
+    for child in block:
+        if not isinstance(child, _ALLOWED[type(block)]):
+            raise InvalidCompositionError(
+                f"{type(child).__name__} cannot stand inside {type(block).__name__}, only "
+                f"{', '.join(kind.__name__ for kind in _ALLOWED[type(block)])} can."
+            )
+        if isinstance(child, AdapterCompositionBlock):
+            validate_composition(child)
+
+
+def check_runnable(block: AdapterCompositionBlock) -> None:
+    """Raise where the layers cannot run `block`.
+
+    Raises:
+        UnsupportedMethodError: it holds a block other than `Stack`.
+    """
+    if not isinstance(block, Stack):
+        raise UnsupportedMethodError(f"{type(block).__name__} cannot be run yet. Supported: Stack.")
+    for child in block:
+        if isinstance(child, AdapterCompositionBlock):
+            check_runnable(child)

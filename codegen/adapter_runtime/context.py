@@ -1,0 +1,149 @@
+"""What the layers know about the call they run in: `AdapterSetup` overrides, and values shared within one forward.
+
+Both live in one thread-local object. (`torch.compile` reads thread-local attributes and guards on them; it cannot
+read `contextvars`. The attributes must be set per instance: on class attributes it does not guard.)
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from adapter_runtime.composition import Setup, check_runnable, parse_composition
+
+if TYPE_CHECKING:
+    from adapter_runtime.methods.prefix_tuning import LayerPrefix, PrefixTuning
+
+
+class ThreadState(threading.local):
+    """State of the current thread."""
+
+    def __init__(self) -> None:
+        self.setup: AdapterSetup | None = None
+        self.context: ForwardContext | None = None
+
+
+thread = ThreadState()
+
+
+class AdapterSetup:
+    """Within the context, models of this thread run `adapter_setup` in place of their active adapters.
+
+    Args:
+        adapter_setup: a name, a block, or None for no adapters at all.
+        head_setup: heads to use instead of the active ones.
+        ignore_empty: accepted for compatibility; a setup of None always means no adapters.
+    """
+
+    def __init__(self, adapter_setup: Setup, head_setup: Any = None, ignore_empty: bool = False) -> None:
+        self.adapter_setup = parse_composition(adapter_setup)
+        if self.adapter_setup is not None:
+            check_runnable(self.adapter_setup)
+        self.head_setup = head_setup
+        self.key = repr(self.adapter_setup)  # under which layers remember what it means for them
+        self._outer: list[AdapterSetup | None] = []
+
+    def __enter__(self) -> AdapterSetup:
+        self._outer.append(thread.setup)
+        thread.setup = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread.setup = self._outer.pop()
+
+    @classmethod
+    def get_context(cls) -> AdapterSetup | None:
+        """The innermost setup of this thread."""
+        return thread.setup
+
+    @classmethod
+    def get_context_adapter_setup(cls) -> Any:
+        return thread.setup.adapter_setup if thread.setup else None
+
+    @classmethod
+    def get_context_head_setup(cls) -> Any:
+        return thread.setup.head_setup if thread.setup else None
+
+
+class ForwardContext:
+    """Values computed once in a call of a model and used by many layers.
+
+    A context spans one forward of a base model, or one `generate`: then its prefix states outlive the single forward.
+
+    Args:
+        prefix_states: states by the key of their `PrefixTuning`, shared with an enclosing `generate`.
+    """
+
+    def __init__(self, prefix_states: dict[str, list[LayerPrefix]] | None = None) -> None:
+        self.prefix_states: dict[str, list[LayerPrefix]] = {} if prefix_states is None else prefix_states
+        self.mask: torch.Tensor | None = None  # the last mask that grew, ...
+        self.mask_shape: tuple[int, int, int] | None = None  # ... the prefix, query and key length it grew for, ...
+        self.grown_mask: torch.Tensor | None = None  # ... and what it grew to
+
+    def states_of(self, tuning: PrefixTuning) -> list[LayerPrefix]:
+        """Prefix keys and values of all layers, computed when first asked for."""
+        states = self.prefix_states.get(tuning.key)
+        if states is None:
+            states = self.prefix_states[tuning.key] = tuning()
+        return states
+
+    @classmethod
+    def get_context(cls) -> ForwardContext | None:
+        """The innermost context of this thread."""
+        return thread.context
+
+
+class ContextScope:
+    """Make `context` (and optionally a setup) the current one of the thread, for a ``with`` block."""
+
+    def __init__(self, context: ForwardContext | None) -> None:
+        self.context = context
+
+    def __enter__(self) -> None:
+        self.outer = thread.context
+        thread.context = self.context
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread.context = self.outer
+
+
+class CheckpointFunction(Protocol):
+    """`torch.utils.checkpoint.checkpoint` or something like it."""
+
+    def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Reentry:
+    """A function that runs in the setup and context in which it was wrapped, in whatever thread."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.setup, self.context = function, thread.setup, thread.context
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        setup, context = thread.setup, thread.context
+        thread.setup, thread.context = self.setup, self.context
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            thread.setup, thread.context = setup, context
+
+
+class ContextualCheckpoint:
+    """A checkpoint function whose recomputation, in the backward pass, sees the context of the forward pass."""
+
+    def __init__(self, checkpoint: CheckpointFunction) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.checkpoint(Reentry(function), *args, **kwargs)
+
+    @classmethod
+    def wrap(cls, checkpoint: CheckpointFunction) -> ContextualCheckpoint:
+        return checkpoint if isinstance(checkpoint, cls) else cls(checkpoint)

@@ -1,0 +1,1 @@
+"""Modules that run adapters, at the places that generated code and upstream's projections give them."""

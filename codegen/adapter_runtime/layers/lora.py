@@ -1,0 +1,188 @@
+"""Projections that hold LoRA adapters. The class of an upstream projection is swapped for as long as it holds any.
+
+Swapping keeps the object, its parameters, its hooks and its place in the model; ``super().forward`` keeps whatever the
+upstream class does (quantised or sharded weights, for example).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.configuration import LoRAConfig
+from adapter_runtime.context import thread
+from adapter_runtime.dynamic import DynamicMixin, subclass
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.hooks import patch_forward
+from adapter_runtime.methods.lora import LoRA, Parts, make_adapter
+
+
+class LoRALayer(AdapterLayerBase, DynamicMixin):
+    """Base of projections with LoRA adapters, in front of the upstream class."""
+
+    adapter_modules = ("loras",)
+    stored_transposed = False  # True where the weight is [in, out] (Conv1D)
+
+    merged_adapter: str | None
+    unmerged: tuple[torch.Tensor, torch.Tensor | None] | None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = super().forward(x)  # type: ignore[misc]
+        running = self.running if thread.setup is None else self.running_under(thread.setup)
+        if running is None:
+            return output
+        if len(running) == 1:
+            adapted: torch.Tensor = running[0](x, output)
+            return adapted
+        return run_stack(running, x, output)
+
+    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts) -> None:
+        """Create the adapter `name` for the spans `parts` of the output features."""
+        weight: torch.Tensor = self.weight  # type: ignore[attr-defined]
+        adapter = make_adapter(config, self.in_width(), parts)
+        dtype = getattr(torch, config.dtype) if config.dtype else None
+        if dtype is None and weight.dtype.is_floating_point:
+            dtype = weight.dtype
+        self.loras[name] = adapter.to(weight.device, dtype)
+
+    def in_width(self) -> int:
+        return int(self.weight.shape[0] if self.stored_transposed else self.in_features)  # type: ignore[attr-defined]
+
+    def delete_adapter(self, name: str) -> None:
+        if self.merged_adapter == name:
+            self.unmerge()
+        super().delete_adapter(name)
+
+    def resolve(self, block: AdapterCompositionBlock | None) -> tuple[Any, ...] | None:
+        running = super().resolve(block)
+        if running is not None and len(running) > 1:
+            check_stackable(running)
+        return running
+
+    # Merging
+
+    def merge(self, name: str) -> None:
+        """Put the adapter `name` into the weight. The original is kept, so that `unmerge` is exact.
+
+        Raises:
+            UnsupportedMethodError: the weight is quantised, or the adapter depends on the input.
+        """
+        weight: nn.Parameter = self.weight  # type: ignore[attr-defined]
+        bias: nn.Parameter | None = self.bias  # type: ignore[attr-defined]
+        if not weight.dtype.is_floating_point or weight.dim() != 2:
+            raise UnsupportedMethodError(f"A weight of type {weight.dtype} cannot take a merged adapter.")
+        self.unmerge()
+        with torch.no_grad():
+            own = weight.t() if self.stored_transposed else weight
+            new_weight, new_bias = self.loras[name].merged(own, bias)  # type: ignore[operator]
+            self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
+            weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
+            if bias is not None:
+                bias.copy_(new_bias)
+        self.merged_adapter, self.running, self.overrides = name, None, {}
+
+    def unmerge(self) -> None:
+        """Restore the weight, bit by bit, if an adapter is merged into it."""
+        if self.unmerged is None:
+            return
+        weight, bias = self.unmerged
+        with torch.no_grad():
+            self.weight.copy_(weight)  # type: ignore[attr-defined]
+            if bias is not None:
+                self.bias.copy_(bias)  # type: ignore[attr-defined]
+        self.merged_adapter = self.unmerged = None
+
+
+class LoRALinear(LoRALayer, nn.Linear):
+    """`torch.nn.Linear` with LoRA adapters."""
+
+
+class LoRAConv1D(LoRALayer, Conv1D):
+    """The transposed linear layer of GPT-2 with LoRA adapters."""
+
+    stored_transposed = True
+
+
+class LoRAMergedLinear(LoRALinear):
+    """A linear layer that gives queries, keys and values together, with adapters for some of them."""
+
+
+class LoRAMergedConv1D(LoRAConv1D):
+    """The same for GPT-2's transposed layer."""
+
+
+class _TransposedLoRALayer(LoRALayer):
+    stored_transposed = True
+
+
+_SWAPPED: Mapping[tuple[type, bool], type] = {
+    (nn.Linear, False): LoRALinear,
+    (nn.Linear, True): LoRAMergedLinear,
+    (Conv1D, False): LoRAConv1D,
+    (Conv1D, True): LoRAMergedConv1D,
+}
+
+
+def check_projection(module: nn.Module, path: str) -> None:
+    """Raise where `module` cannot take LoRA adapters.
+
+    Raises:
+        UnsupportedMethodError: it is neither a linear layer nor a Conv1D.
+    """
+    if not isinstance(module, (nn.Linear, Conv1D)):
+        raise UnsupportedMethodError(
+            f"LoRA needs a linear layer, but {path} is a {type(module).__name__}. Leave it out of the config."
+        )
+
+
+def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: bool) -> LoRALayer:
+    """Give a projection room for LoRA adapters, by changing its class."""
+    if not isinstance(module, LoRALayer):
+        upstream: type = type(module)
+        base = _TransposedLoRALayer if isinstance(module, Conv1D) else LoRALayer
+        module.__class__ = _SWAPPED.get((upstream, fused)) or subclass(base, upstream)
+        patch_forward(module)
+        assert isinstance(module, LoRALayer)
+        module.init_adapter_layer(layer_index, location_key)
+        module.merged_adapter = module.unmerged = None
+    return module
+
+
+def disable_lora(module: LoRALayer) -> None:
+    """Make a projection without adapters what it was."""
+    upstream = next(cls for cls in type(module).__mro__ if not issubclass(cls, AdapterLayerBase))
+    del module.loras
+    for name in ("running", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
+        del module.__dict__[name]
+    module.__class__ = upstream
+    patch_forward(module)  # type: ignore[arg-type]
+
+
+def check_stackable(running: tuple[Any, ...]) -> None:
+    """Raise where adapters of one projection cannot run one after the other."""
+    for adapter in running[1:]:
+        if isinstance(adapter, LoRA) and adapter.lora_A.shape[1] != sum(adapter.sizes):
+            raise UnsupportedMethodError(
+                "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
+                f"inputs as outputs, not {adapter.lora_A.shape[1]} and {sum(adapter.sizes)}."
+            )
+        if isinstance(adapter, LoRA) != isinstance(running[0], LoRA):
+            raise UnsupportedMethodError("LoRA adapters that add and that scale cannot stand in one Stack.")
+
+
+def run_stack(running: tuple[Any, ...], x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Several adapters in one projection: factors multiply, a low-rank update goes through the next one."""
+    if not isinstance(running[0], LoRA):
+        for adapter in running:
+            output = adapter(x, output)
+        return output
+    update, nothing = x, torch.zeros_like(output)
+    for adapter in running:
+        update = adapter(update, nothing)
+    return output + update
