@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from conformance.adapted import FIRST, SECOND, adapted
+from adapter_runtime.errors import UnsupportedMethodError
+from conformance.adapted import FIRST, SECOND, adapted, initialised
 from conformance.checks.reference import compare
-from conformance.methods import Method
+from conformance.methods import LoRA, Method
 from conformance.outputs import assert_differs, run
+from conformance.reference.layout import layout_of
+from conformance.reference.lora import lora_targets
 from conformance.subjects import Subject
 
 
 def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
-    """Two adapters equal the reference that runs them in this order; the other order gives something else."""
+    """Two adapters equal the reference that runs them in this order; each alone gives something else.
+
+    LoRA in a stack reads the delta of the one before it, so a projection that is not square cannot run a stack: an error.
+    """
+    if method.has(LoRA) and not _square(subject, method):
+        _assert_refused(subject, method)
+        return
     model = adapted(subject, method, names=(FIRST, SECOND))
     inputs = subject.padded_inputs("left" if subject.text else "none")
     both = run(model, inputs)
@@ -18,3 +27,20 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
     for name in (FIRST, SECOND):
         model.set_active_adapters(name)
         assert_differs(run(model, inputs), both, "one adapter of the stack")
+
+
+def _square(subject: Subject, method: Method) -> bool:
+    layout, upstream = layout_of(initialised(subject)), subject.upstream()
+    targets = [path for part in method.parts if isinstance(part, LoRA) for path in lora_targets(layout, part)]
+    shapes = [tuple(upstream.get_submodule(path).weight.shape) for path in targets]
+    return all(rows == columns for rows, columns in shapes)
+
+
+def _assert_refused(subject: Subject, method: Method) -> None:
+    try:
+        adapted(subject, method, names=(FIRST, SECOND))
+    except UnsupportedMethodError as error:
+        if "Stack" not in str(error):
+            raise AssertionError(f"the message does not say what cannot run: {error}") from error
+    else:
+        raise AssertionError("a stack of LoRA on a projection that is not square was accepted")

@@ -34,14 +34,8 @@ def applied(
         weights: at least the tensors of the adapters, by their names in the state dict of our model.
     """
     with contextlib.ExitStack() as stack:
-        for name, parts in adapters:
-            for part in parts:
-                if isinstance(part, LoRA):
-                    stack.enter_context(lora_applied(upstream, layout, part, name, weights))
-        prefixes = [(name, part) for name, parts in adapters for part in parts if isinstance(part, Prefix)]
-        if prefixes:
-            stack.enter_context(prefix_applied(upstream, layout, prefixes, weights))
-        bottlenecks = [(name, part) for name, parts in adapters for part in parts if isinstance(part, Bottleneck)]
-        if bottlenecks:
-            stack.enter_context(bottlenecks_applied(upstream, layout, bottlenecks, weights))
+        for kind, put in ((LoRA, lora_applied), (Prefix, prefix_applied), (Bottleneck, bottlenecks_applied)):
+            named = [(name, part) for name, parts in adapters for part in parts if isinstance(part, kind)]
+            if named:
+                stack.enter_context(put(upstream, layout, named, weights))
         yield

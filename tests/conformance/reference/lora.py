@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -31,13 +31,18 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def lora_applied(
-    upstream: nn.Module, layout: Layout, part: LoRA, name: str, weights: Mapping[str, Tensor]
+    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, LoRA]], weights: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """The projections of `upstream` give their output plus the delta of adapter `name`."""
-    handles = []
-    for path in lora_targets(layout, part):
-        down, up = (weights[f"{path}.loras.{name}.{letter}"] for letter in ("lora_A", "lora_B"))
-        handles.append(upstream.get_submodule(path).register_forward_hook(_delta(down, up, part.alpha / part.r)))
+    """The projections of `upstream` give their output plus the delta of `adapters`.
+
+    As in `adapters` 1.3.0, an adapter in a stack reads the delta of the one before it, not the input.
+    """
+    deltas: dict[str, list[Delta]] = {}
+    for name, part in adapters:
+        for path in lora_targets(layout, part):
+            down, up = (weights[f"{path}.loras.{name}.{letter}"] for letter in ("lora_A", "lora_B"))
+            deltas.setdefault(path, []).append((down, up, part.alpha / part.r))
+    handles = [upstream.get_submodule(path).register_forward_hook(_adding(entry)) for path, entry in deltas.items()]
     try:
         yield
     finally:
@@ -45,8 +50,14 @@ def lora_applied(
             handle.remove()
 
 
-def _delta(down: Tensor, up: Tensor, scale: float):  # type: ignore[no-untyped-def]
+Delta = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), alpha / r
+
+
+def _adding(deltas: Sequence[Delta]) -> Callable[..., Tensor]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + scale * (inputs[0] @ down.T) @ up.T  # (r, in) and (out, r)
+        delta = inputs[0]
+        for down, up, scale in deltas:
+            delta = scale * (delta @ down.T) @ up.T
+        return output + delta
 
     return hook
