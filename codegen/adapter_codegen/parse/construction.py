@@ -217,6 +217,8 @@ class Constructor:
         if last in _FACTORIES:
             owner = name.rpartition(".")[0]
             return Built((owner if owner in self.scope.classes else name,), call, tuple(call.args))
+        if self.scope.origin(name) == "transformers.activations.get_activation":
+            return Built(("ACT2FN",), call, tuple(call.args))  # the same table, asked by a function
         if name in _CARRIERS or self.scope.origin(name).startswith("torch.nn.utils."):
             return self.build(values[0]) if len(values) == 1 else self._all(call, values)
         classes = self.class_names(call.func)

@@ -1,0 +1,46 @@
+"""Which flexible heads make sense on a model, decided from the tasks that upstream has head classes for."""
+
+from __future__ import annotations
+
+from adapter_codegen.model import BasePlan
+from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.plan.heads import TASKS
+
+# In the order in which adapter models list them.
+_ORDER = (
+    "classification",
+    "multilabel_classification",
+    "image_classification",
+    "tagging",
+    "question_answering",
+    "multiple_choice",
+    "masked_lm",
+    "causal_lm",
+    "seq2seq_lm",
+)
+_TEXT_ENCODER = frozenset({"classification", "tagging", "question_answering", "multiple_choice"})
+_TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
+_TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
+
+
+def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
+    """Types of the heads that can be added to the model.
+
+    A head needs the hidden states that it works on: of every token, of an image, of a decoder. Upstream's head classes tell
+    which a model has. A model that fills in masked words gets every head of text encoders, one that continues text every head of
+    decoders, whether or not upstream has written that class for it.
+    """
+    if base.submodels or not base.stacks:
+        return ()  # which of the models inside a head would stand on is not known
+    heads = {head for task, head in TASKS.items() if task in entry.heads}
+    reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
+    if base.is_encoder_decoder:
+        heads &= _TEXT_TO_TEXT
+        heads |= _TEXT_TO_TEXT if reads_text and "seq2seq_lm" in heads else set()
+    elif reads_text and "masked_lm" in heads:
+        heads |= _TEXT_ENCODER
+    elif reads_text and "causal_lm" in heads:
+        heads |= _TEXT_DECODER
+    if "classification" in heads:
+        heads.add("multilabel_classification")
+    return tuple(head for head in _ORDER if head in heads)
