@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from adapter_codegen.model import BasePlan
 from adapter_codegen.parse.automappings import ModelEntry
-from adapter_codegen.plan.heads import TASKS
+
+# Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
+TASKS = {
+    "sequence_classification": "classification",
+    "image_classification": "image_classification",
+    "token_classification": "tagging",
+    "question_answering": "question_answering",
+    "multiple_choice": "multiple_choice",
+    "masked_lm": "masked_lm",
+    "causal_lm": "causal_lm",
+    "seq_to_seq_causal_lm": "seq2seq_lm",
+    "speech_seq_2_seq": "seq2seq_lm",
+}
 
 # In the order in which adapter models list them.
 _ORDER = (

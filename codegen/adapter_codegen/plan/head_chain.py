@@ -8,6 +8,7 @@ from enum import Enum
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
 from adapter_codegen.plan.base import is_model
 from adapter_codegen.plan.dataflow import TooLarge, local_class, trace
 from adapter_codegen.plan.kinds import Kind, Kinds
@@ -175,7 +176,20 @@ class _Walk:
             value = value.inputs[0]  # .to(device)
         if value.op is not Op.ATTRIBUTE or value.inputs[0].op is not Op.SELF:
             return False
-        return any(f'"{value.name}", torch.zeros(' in self.facts.code(f.node) for f in self.head.functions.values())
+        init = self.head.functions.get("__init__")
+        return init is not None and any(_makes_zeros(node, value.name) for node in statements(init.node.body))
+
+
+def _makes_zeros(node: cst.CSTNode, name: str) -> bool:
+    """``self.name = nn.Buffer(torch.zeros(...))`` or ``self.register_buffer("name", torch.zeros(...))``."""
+    targets, value = assignment(node) or ((), node.value if isinstance(node, cst.Expr) else None)
+    call = value if isinstance(value, cst.Call) else None
+    kind = dotted_name(call.func).rpartition(".")[2] if call else ""
+    if call is None or len(call.args) < 1 or kind not in {"Buffer", "register_buffer"}:
+        return False
+    named = name in map(self_attribute, targets) if kind == "Buffer" else literal_string(call.args[0].value) == name
+    made = call.args[0 if kind == "Buffer" else 1].value
+    return named and isinstance(made, cst.Call) and dotted_name(made.func) == "torch.zeros"
 
 
 def submodule_at(facts: ModuleFacts, known: ClassFacts, path: str) -> Submodule | None:

@@ -1,13 +1,14 @@
 """Upstream's classes with heads -> flexible heads that the same weights fit into (`StaticHead`).
 
 A flexible head is a plain sequence of layers. Upstream's head converts where following its logits back to the base model
-meets just such a sequence; dropout may differ, since it holds no weights. Where do I add a head type? A row of `TASKS`, and,
-if its layers are in another order, a pattern in `_layers`.
+meets just such a sequence; dropout may differ, since it holds no weights. Where do I add a head type? A row of
+`flexible_heads.TASKS`, and, if its layers are in another order, a pattern in `_layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import libcst as cst
 
@@ -16,21 +17,10 @@ from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
+from adapter_codegen.plan.flexible_heads import TASKS, plan_flexible_heads
 from adapter_codegen.plan.head_chain import Chain, Link, Step, head_chain
 from adapter_codegen.upstream import Release
 
-# Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
-TASKS = {
-    "sequence_classification": "classification",
-    "image_classification": "image_classification",
-    "token_classification": "tagging",
-    "question_answering": "question_answering",
-    "multiple_choice": "multiple_choice",
-    "masked_lm": "masked_lm",
-    "causal_lm": "causal_lm",
-    "seq_to_seq_causal_lm": "seq2seq_lm",
-    "speech_seq_2_seq": "seq2seq_lm",
-}
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 _POOLING = frozenset({"classification", "image_classification", "multiple_choice"})  # take use_pooler
 _WITHOUT_BIAS = frozenset({"classification", "image_classification"}) | _LANGUAGE_MODELS  # take bias=False
@@ -41,14 +31,16 @@ def plan_static_heads(
 ) -> tuple[StaticHead, ...]:
     """The head classes of a model type, those first whose task comes first in `TASKS`.
 
-    A class whose head has no flexible counterpart has an empty `head_type`.
+    A class whose head has no flexible counterpart, or one that cannot stand on this base model, has an empty `head_type`.
     """
     planner = _HeadPlanner(release, entry, facts, base)
+    possible = plan_flexible_heads(entry, base)
     found: dict[str, StaticHead] = {}
     for task, head_type in TASKS.items():
         for class_name in entry.heads.get(task, ()):
             if class_name in facts.classes and class_name not in found:
-                found[class_name] = planner.plan(facts.classes[class_name], head_type)
+                wanted = head_type if head_type in possible else ""
+                found[class_name] = planner.plan(facts.classes[class_name], wanted)
     return tuple(found.values())
 
 
@@ -64,7 +56,7 @@ class _HeadPlanner:
         prefix = self._prefix(head, facts, owner)
         chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
         attribute = chain.base_attribute if chain else prefix
-        layers = _layers(chain, head_type) if chain else ()
+        layers = _layers(chain, head_type) if chain and head_type else ()
         options = self._options(chain, head_type) if chain and layers else None
         if chain is None or not layers or options is None:
             return StaticHead(head.name, attribute, "")
@@ -78,7 +70,7 @@ class _HeadPlanner:
             module, _, name = self.facts.origin(base).rpartition(".")
             path = module.removeprefix("transformers.").replace(".", "/") + ".py"
             if base not in self.facts.classes and module.startswith("transformers.") and self.release.exists(path):
-                facts = parse_module(self.release.read(path), path)
+                facts = _shared_module(self.release, path)
                 if name in facts.classes and "forward" in facts.classes[name].functions:
                     return facts, name
         return self.facts, ""
@@ -93,15 +85,19 @@ class _HeadPlanner:
         return literal_string(head.attributes.get("base_model_prefix")) or self.base.prefix
 
     def _options(self, chain: Chain, head_type: str) -> tuple[tuple[str, object], ...] | None:
-        """Keyword arguments of the flexible head; None where it has no option for what upstream's does."""
+        """Keyword arguments of the flexible head, and as ``activation_key`` the field of the config that chooses the
+        activation (``activation_function`` is then that field's default); None where it has no option for what upstream's does.
+        """
         linear = [link for link in chain.links if link.step is Step.LINEAR]
         activations = [self._activation(link) for link in chain.links if link.step is Step.ACTIVATION]
-        if None in activations or not all(_has_bias(link.submodule) for link in linear[:-1]):
+        if any(name is None for name, _ in activations) or not all(_has_bias(link.submodule) for link in linear[:-1]):
             return None
         bias = _has_bias(linear[-1].submodule)
         if (not bias and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
             return None
-        options: dict[str, object] = {"layers": len(linear), "activation_function": next(iter(activations), None)}
+        activation, field = next(iter(activations), (None, ""))
+        options: dict[str, object] = {"layers": len(linear), "activation_function": activation}
+        options |= {"activation_key": field} if field else {}
         if head_type in _LANGUAGE_MODELS:
             options["layer_norm"] = any(link.step is Step.NORM for link in chain.links)
             options["bias"] = bias
@@ -113,17 +109,21 @@ class _HeadPlanner:
             options |= {} if any(link.step is Step.DROPOUT for link in chain.links) else {"dropout_prob": 0.0}
         return tuple(options.items())
 
-    def _activation(self, link: Link) -> str | None:
-        """The name of an activation; that of the config's default, where the config chooses it."""
+    def _activation(self, link: Link) -> tuple[str | None, str]:
+        """The name of an activation, None if unknown; where the config chooses it, that field's default and the field."""
         if isinstance(link.activation, str):
-            return link.activation
-        literal = literal_string(link.activation)
-        name = dotted_name(link.activation)
-        if literal is not None or not name.rpartition(".")[0].endswith("config") or not self.entry.config_path:
-            return literal
-        config = parse_module(self.release.read(self.entry.config_path), self.entry.config_path)
-        known = config.classes.get(self.entry.config_class)
-        return literal_string(known.attributes.get(name.rpartition(".")[2])) if known else None
+            return link.activation, ""
+        owner, _, field = dotted_name(link.activation).rpartition(".")
+        if not owner.endswith("config") or not self.entry.config_path:
+            return literal_string(link.activation), ""
+        config = _shared_module(self.release, self.entry.config_path).classes.get(self.entry.config_class)
+        return (literal_string(config.attributes.get(field)) if config else None), field
+
+
+@lru_cache(maxsize=4)
+def _shared_module(release: Release, path: str) -> ModuleFacts:
+    """Facts of a file that several head classes, and with upstream's generic heads several models, look into."""
+    return parse_module(release.read(path), path)
 
 
 def _layers(chain: Chain, head_type: str) -> tuple[str | None, ...]:

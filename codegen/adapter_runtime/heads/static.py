@@ -34,6 +34,8 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     """
     head = dict(registered().static_heads[class_name]["config"])
     get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    key = head.pop("activation_key", None)  # the field of upstream's config that chooses the activation
+    head["activation_function"] = (get(key) if key else None) or head.get("activation_function")
     if get("problem_type") == "multi_label_classification" and head["head_type"] == "classification":
         head["head_type"] = "multilabel_classification"
     if head["head_type"] == "multiple_choice":
