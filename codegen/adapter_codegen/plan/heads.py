@@ -38,7 +38,8 @@ def plan_static_heads(
     found: dict[str, StaticHead] = {}
     for task, head_type in TASKS.items():
         for class_name in entry.heads.get(task, ()):
-            if class_name in facts.classes and class_name not in found:
+            known = class_name in found and bool(found[class_name].head_type)
+            if class_name in facts.classes and not known:
                 wanted = head_type if head_type in possible else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
     return tuple(found.values())
