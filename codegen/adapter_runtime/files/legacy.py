@@ -25,6 +25,7 @@ _OLD_CONTAINERS = (
     (re.compile(r"\.(?:attention|layer)_text_(?:task|lang)_adapters\."), ".adapters."),
     (re.compile(r"\.invertible_lang_adapters\."), ".invertible_adapters."),
 )
+_NORM_BEFORE = ".adapter_norm_before."
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
 
@@ -125,6 +126,12 @@ def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _drop_norm_aliases(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` writes the norm before a bottleneck a second time, as the first child of the down-projection."""
+    doubled = {key.replace(_NORM_BEFORE, ".adapter_down.0.") for key in tensors if _NORM_BEFORE in key}
+    return {key: tensor for key, tensor in tensors.items() if key not in doubled}
+
+
 _RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
     _rename_containers,
     _rename_activations,
@@ -133,4 +140,5 @@ _RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
     _undo_lora_scaling,
     _restore_lora_places,
     _recognise_ejected_prefix,
+    _drop_norm_aliases,
 )
