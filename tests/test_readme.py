@@ -3,6 +3,9 @@
 A fence ```python is executed, all fences of a page one after the other in one namespace, in an empty folder. A fence
 ```console holds commands after "$ " and what they print; "..." stands for anything (as in doctest). Commands of other
 programs (pip, tox, git) are not repeated.
+
+Where the tool now prints something else and that is right, ``UPDATE_SESSIONS=1 pytest tests/test_readme.py`` (without -n)
+writes it into the pages.
 """
 
 from __future__ import annotations
@@ -52,6 +55,18 @@ def sessions(page: str) -> Iterator[Session]:
                 yield Session(page, start + text.count("\n", 0, match.start()), match[1], match[2])
 
 
+def update(session: Session, printed: str) -> None:
+    """Put what the command printed into the page. A command stands once on a page with the same output below it."""
+    path = ROOT / session.page
+    text = path.read_text(encoding="utf-8")
+    shown = "".join(f"{line.rstrip()}\n" for line in printed.strip("\n").splitlines())
+    before = f"```console\n$ {session.command}\n"
+    assert (
+        text.count(before + session.expected) == 1
+    ), f"a session that is updated stands in a fence of its own: {session}"
+    path.write_text(text.replace(before + session.expected, before + shown), encoding="utf-8")
+
+
 SESSIONS = [session for page in PAGES for session in sessions(page)]
 
 
@@ -87,6 +102,9 @@ def test_command_prints_what_the_page_shows(session: Session) -> None:
         env=environment,
     )
     printed = result.stdout + result.stderr
+    if os.environ.get("UPDATE_SESSIONS") and not matches(session.expected, printed):
+        update(session, printed)
+        return
     assert matches(session.expected, printed), f"{session.page}:{session.line} now prints:\n{printed}"
 
 
