@@ -113,6 +113,7 @@ class PrefixSite:
     gate_input: Expression  # the hidden states (batch, length, hidden) that the query was projected from
     biases: tuple[Expression, ...] = ()  # further arguments with a key dimension (position_bias); grown with zeros
     keywords: tuple[str, ...] = ()  # source of keywords handed on: "is_causal=False", "sliding_window=...", "**kwargs"
+    kept: tuple[str, ...] = ()  # plain names that are read again after the core: these get a new local name as well
 
 
 class Placement(str, Enum):

@@ -6,7 +6,7 @@ products of activations. Whether prefix keys can be put in front of it is asked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import libcst as cst
@@ -21,7 +21,23 @@ _SDPA_PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causa
 _PRODUCTS = frozenset({"matmul", "bmm", "einsum", "baddbmm"})
 _TRANSPOSES = frozenset({"transpose", "permute", "swapaxes", "mT"})
 _TUNING = frozenset(
-    "masked_fill masked_fill_ where tanh clamp clip add mul div sub max softmax cat expand add_".split()
+    [
+        "masked_fill",
+        "masked_fill_",
+        "where",
+        "tanh",
+        "clamp",
+        "clip",
+        "add",
+        "mul",
+        "div",
+        "sub",
+        "max",
+        "softmax",
+        "cat",
+        "expand",
+        "add_",
+    ]
 )
 
 
@@ -192,9 +208,10 @@ class _Scores:
         product = as_product(value)
         if product is not None and not (_is_weight(product.left) or _is_weight(product.right)):
             self.products.append(product)
+            self._bias_of(product)
             return True
         if value.op is Op.JOIN:
-            return any([self.back(one, one.node) for one in value.inputs if not one.is_none])
+            return self._any(value.inputs)
         if value.op is Op.BINARY:
             return self._binary(value)
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in VIEWS | CASTS | DROPOUTS | _TUNING:
@@ -208,6 +225,18 @@ class _Scores:
                 self.troubles.append(("a slice of the scores is taken", value.node))
             return found
         return False
+
+    def _any(self, values: Sequence[Value]) -> bool:
+        found = [self.back(one, one.node) for one in values if not one.is_none]  # all of them: each may hold a product
+        return any(found)
+
+    def _bias_of(self, product: _Product) -> None:
+        """``bias.baddbmm(q, k)`` adds to the product; ``torch.empty`` there stands for nothing."""
+        if last_name(product.value) != "baddbmm" or len(product.value.inputs) < 1:
+            return
+        bias = same_tensor(product.value.inputs[0])
+        if not called(bias, "empty", "zeros") and bias is not same_tensor(product.left):
+            self.terms.append((bias, product.value.inputs[0].node))  # type: ignore[arg-type]
 
     def _binary(self, value: Value) -> bool:
         node = value.node
@@ -225,10 +254,10 @@ class _Scores:
 
     def _call(self, value: Value) -> bool:
         name = last_name(value)
-        candidates = value.inputs
-        if name == "cat" and value.inputs and same_tensor(value.inputs[0]).op is Op.TUPLE:
-            candidates = same_tensor(value.inputs[0]).inputs
-        found = any([self.back(one, one.node) for one in candidates])
+        tensors = value.inputs[1:] if name == "where" and value.op is Op.FUNCTION else value.inputs[:1]
+        if name == "cat" and tensors and same_tensor(tensors[0]).op is Op.TUPLE:
+            tensors = same_tensor(tensors[0]).inputs
+        found = self._any(tensors)
         plain = VIEWS | CASTS | DROPOUTS | {"tanh", "clamp", "clip"}
         if found and name not in plain:
             self.troubles.append((f"the scores go through `{name}`", value.node))

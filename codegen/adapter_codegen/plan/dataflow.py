@@ -60,6 +60,18 @@ def trace(facts: ModuleFacts, class_name: str, function: str = "forward") -> Flo
     return flow
 
 
+def trace_function(facts: ModuleFacts, name: str) -> Flow:
+    """The graph of a function of the module.
+
+    Raises:
+        TooLarge: as for `trace`.
+    """
+    frame = Frame("", name, "", "", 0)
+    flow = Flow(frame)
+    flow.returned = _Tracer(facts, flow, frame, facts.functions[name], ()).run(Arguments())
+    return flow
+
+
 def local_class(name: str) -> str:
     """The last part of a class as written: ``nn.Linear`` -> ``Linear``."""
     return name.rpartition(".")[2]
@@ -200,7 +212,8 @@ class _Tracer:
 
     def parameter(self, parameter: cst.Param, argument: Value | None, arguments: Arguments) -> Value:
         name = parameter.name.value
-        if argument is None and self.frame.depth and parameter.default is not None:
+        is_default = argument is None and self.frame.depth > 0 and parameter.default is not None
+        if is_default and parameter.default is not None:
             argument = self.expression(parameter.default)
         if argument is None:
             return self.make(Op.PARAMETER, parameter, arguments.double_star, name)
@@ -208,7 +221,8 @@ class _Tracer:
             return self.make(Op.PARAMETER, parameter, (argument,), name)
         if argument.is_module:
             return argument
-        return self.make(Op.PARAMETER, parameter, (argument,), name, through=argument)
+        maybe = arguments.double_star if is_default else ()  # what ``**kwargs`` may bring instead of the default
+        return self.make(Op.PARAMETER, parameter, (argument, *maybe), name, through=argument)
 
     # -- statements --------------------------------------------------------------------------------------------------
 
@@ -274,8 +288,9 @@ class _Tracer:
     def compound(self, node: cst.BaseCompoundStatement) -> None:
         assert self.environment is not None
         if isinstance(node, cst.If):
-            self.expression(node.test)
-            self.branches(node, [node.body, node.orelse])
+            decided = truth(self.expression(node.test))
+            both = [None if decided is False else node.body, None if decided is True else node.orelse]
+            self.branches(node, both if decided is None else [both[0] or both[1]])
         elif isinstance(node, cst.For):
             before = dict(self.environment)
             iterated = self.expression(node.iter)
@@ -443,14 +458,38 @@ class _Tracer:
         return self.make(Op.BINARY, node, (left, right), name)
 
     def boolean(self, node: cst.BooleanOperation) -> Value:
-        return self.join(node, (self.expression(node.left), self.expression(node.right)))
+        left, right = self.expression(node.left), self.expression(node.right)
+        decided = truth(left)
+        if decided is not None:
+            return right if decided is isinstance(node.operator, cst.And) else left
+        return self.join(node, (left, right))
+
+    def comparison(self, node: cst.Comparison) -> Value:
+        """``x is None`` is decided where nothing was handed in for `x`."""
+        left = self.expression(node.left)
+        values = [self.expression(target.comparator) for target in node.comparisons]
+        operator = node.comparisons[0].operator
+        if (
+            len(values) == 1
+            and values[0].is_none
+            and isinstance(operator, (cst.Is, cst.IsNot))
+            and _known(left).is_none
+        ):
+            return self.make(Op.CONSTANT, node, name=str(isinstance(operator, cst.Is)))
+        return self.make(Op.OTHER, node, (left, *values), "comparison")
 
     def conditional(self, node: cst.IfExp) -> Value:
-        self.expression(node.test)
+        decided = truth(self.expression(node.test))
+        if decided is not None:
+            return self.expression(node.body if decided else node.orelse)
         return self.join(node, (self.expression(node.body), self.expression(node.orelse)))
 
     def unary(self, node: cst.UnaryOperation) -> Value:
-        return self.make(Op.UNARY, node, (self.expression(node.expression),), type(node.operator).__name__)
+        inner = self.expression(node.expression)
+        decided = truth(inner) if isinstance(node.operator, cst.Not) else None
+        if decided is not None:
+            return self.make(Op.CONSTANT, node, name=str(not decided))
+        return self.make(Op.UNARY, node, (inner,), type(node.operator).__name__)
 
     def walrus(self, node: cst.NamedExpr) -> Value:
         value = self.expression(node.value)
@@ -605,6 +644,21 @@ class _Tracer:
         return self.make(Op.HELPER, node, arguments.positional, f"super().{name}", arguments.named, through)
 
 
+def truth(value: Value) -> bool | None:
+    """Whether a condition holds, where the text decides it."""
+    known = _known(value)
+    if known.op is not Op.CONSTANT or known.name not in ("True", "False", "None"):
+        return None
+    return known.name == "True"
+
+
+def _known(value: Value) -> Value:
+    """`value` behind parameters that got one argument for certain."""
+    while value.op is Op.PARAMETER and value.through is not None and len(value.inputs) == 1:
+        value = value.through
+    return value
+
+
 def _is_static(function: cst.FunctionDef) -> bool:
     return any(dotted_name(decorator.decorator) == "staticmethod" for decorator in function.decorators)
 
@@ -636,6 +690,7 @@ _HANDLERS: Mapping[type[cst.CSTNode], Callable[[_Tracer, Any], Value]] = {
     cst.BooleanOperation: _Tracer.boolean,
     cst.IfExp: _Tracer.conditional,
     cst.UnaryOperation: _Tracer.unary,
+    cst.Comparison: _Tracer.comparison,
     cst.NamedExpr: _Tracer.walrus,
     cst.ListComp: _Tracer.comprehension,
     cst.GeneratorExp: _Tracer.comprehension,

@@ -105,7 +105,9 @@ class Kinds:
             return Kind.WORK
         calls = self._calls(forward.node)
         helpers = [known.functions[name] for name in calls if name in known.functions and name != "forward"]
-        calls = calls.union(*(self._calls(helper.node) for helper in helpers))  # ``return self._norm(x) * self.weight``
+        calls = calls.union(
+            *(self._calls(helper.node) for helper in helpers)
+        )  # ``return self._norm(x) * self.weight``
         if calls & _NORM_CALLS and len(forward.parameters) <= 2:
             return Kind.NORM
         if calls & _RANDOM_CALLS and len(forward.parameters) == 1:

@@ -15,6 +15,7 @@ from adapter_codegen.plan.values import Op, Value, same_tensor
 from adapter_codegen.plan.walks import CASTS, called, is_cut, is_scalar, last_name
 
 Layout = tuple[str, ...]
+IMPOSSIBLE: Layout = ()  # of a branch that is for tensors of another rank
 
 _SAME = CASTS | {"contiguous", "pad", "dropout", "normalize", "repeat_interleave", "clamp"}
 _CONTENTS = frozenset({"view", "reshape"})
@@ -68,7 +69,7 @@ class Layouts:
 
     def _join(self, value: Value) -> Layout | None:
         """What comes out of a cache has the layout of what went in."""
-        known = {self.of(one) for one in value.inputs if not one.is_none and not _from_cache(one)}
+        known = {self.of(one) for one in value.inputs if not one.is_none and not _from_cache(one)} - {IMPOSSIBLE}
         return known.pop() if len(known) == 1 else None
 
     def _item(self, value: Value) -> Layout | None:
@@ -104,15 +105,15 @@ class Layouts:
         if name in _SAME:
             return before
         if name in _CONTENTS:
-            return _viewed(before, _flat(value.inputs[1:]))
+            return _viewed(before, flat_arguments(value.inputs[1:]))
         if before is None:
             return None
         if name in ("transpose", "swapaxes", "swapdims") and len(value.inputs) == 3:
             return _swapped(before, value.inputs[1], value.inputs[2])
         if name == "permute":
-            return _permuted(before, _flat(value.inputs[1:]))
+            return _permuted(before, flat_arguments(value.inputs[1:]))
         if name == "unflatten" and _integer(value.inputs[1]) in (-1, len(before) - 1):
-            return (*before[:-1], *("x" for _ in _flat(value.inputs[2:])))
+            return (*before[:-1], *("x" for _ in flat_arguments(value.inputs[2:])))
         return None
 
 
@@ -143,18 +144,18 @@ def _dimension(value: Value, index: int, rank: int, default: int) -> int | None:
     return found % rank
 
 
-def _flat(values: Sequence[Value]) -> list[Value]:
+def flat_arguments(values: Sequence[Value]) -> list[Value]:
     """The arguments of a view, given one by one or as a tuple."""
     flat: list[Value] = []
     for value in values:
         tensor = same_tensor(value)
         if value.op is Op.STARRED:
-            flat += _flat([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
+            flat += flat_arguments([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
         elif tensor.op is Op.TUPLE:
-            flat += _flat(tensor.inputs)
+            flat += flat_arguments(tensor.inputs)
         elif tensor.op is Op.BINARY and tensor.name == "+":  # x.size()[:-1] + (heads, width)
             left = [tensor.inputs[0]] if same_tensor(tensor.inputs[0]).op is Op.TUPLE else [_star(tensor.inputs[0])]
-            flat += _flat(left) + _flat([tensor.inputs[1]])
+            flat += flat_arguments(left) + flat_arguments([tensor.inputs[1]])
         else:
             flat.append(value)
     return flat
@@ -235,6 +236,8 @@ def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:
 
 def _permuted(before: Layout, arguments: Sequence[Value]) -> Layout | None:
     order = [_integer(one) for one in arguments]
+    if len(order) != len(before) and None not in order:
+        return IMPOSSIBLE
     if len(order) != len(before) or any(one is None or not -len(before) <= one < len(before) for one in order):
         return None
     return tuple(before[one] for one in order if one is not None)

@@ -5,18 +5,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import libcst as cst
+
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.values import Op, Value
 
 VIEWS = frozenset(
-    "view reshape transpose permute contiguous split chunk unbind unflatten flatten unsqueeze squeeze expand swapaxes "
-    "swapdims tensor_split view_as reshape_as expand_as movedim repeat_interleave split_with_sizes narrow".split()
+    [
+        "view",
+        "reshape",
+        "transpose",
+        "permute",
+        "contiguous",
+        "split",
+        "chunk",
+        "unbind",
+        "unflatten",
+        "flatten",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "swapaxes",
+        "swapdims",
+        "tensor_split",
+        "view_as",
+        "reshape_as",
+        "expand_as",
+        "movedim",
+        "repeat_interleave",
+        "split_with_sizes",
+        "narrow",
+    ]
 )
-CASTS = frozenset("to float half type type_as clone detach bfloat16 cpu cuda requires_grad_".split())
+CASTS = frozenset(
+    ["to", "float", "half", "type", "type_as", "clone", "detach", "bfloat16", "cpu", "cuda", "requires_grad_"]
+)
 DROPOUTS = frozenset({"dropout", "alpha_dropout"})
 _CUTS = frozenset({"split", "chunk", "unbind", "tensor_split", "split_with_sizes"})
 _KEEPING = (
-    frozenset("pad normalize layer_norm rms_norm clamp mul div where dropout nan_to_num".split()) | VIEWS | CASTS
+    frozenset(["pad", "normalize", "layer_norm", "rms_norm", "clamp", "mul", "div", "where", "dropout", "nan_to_num"])
+    | VIEWS
+    | CASTS
 )
 _GATHERING = frozenset({"cat", "concat", "concatenate", "stack"})
 
@@ -54,11 +83,31 @@ def is_scalar(value: Value) -> bool:
         )
     if value.op in (Op.PARAMETER, Op.HELPER, Op.SUBMODULE) and value.through is not None:
         return is_scalar(value.through)
+    if value.op is Op.PARAMETER:
+        return _is_annotated_number(value)
     if value.op is Op.METHOD and last_name(value) in ("size", "dim", "numel"):
         return True
     if value.op in (Op.BINARY, Op.UNARY, Op.JOIN, Op.FUNCTION, Op.METHOD, Op.ITEM, Op.OTHER):
         return bool(value.inputs) and all(is_scalar(one) for one in value.inputs)
     return False
+
+
+def _is_annotated_number(value: Value) -> bool:
+    """``scaling: float | None``."""
+    annotation = value.node.annotation if isinstance(value.node, cst.Param) else None
+    if annotation is None:
+        return False
+    names = _Names()
+    annotation.visit(names)
+    return bool(names.found) and names.found <= {"float", "int", "bool", "None", "Optional", "Union"}
+
+
+class _Names(cst.CSTVisitor):
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_Name(self, node: cst.Name) -> None:
+        self.found.add(node.value)
 
 
 def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:

@@ -1,0 +1,104 @@
+"""One model type -> `ModelPlan` or `Refusal`: the layers of its file, and the model around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from adapter_codegen.digests import meaning_digest, text_digest
+from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Level, ModelPlan, PlanResult, Refusal
+from adapter_codegen.parse import AutoMappings, parse_module, read_auto_mappings
+from adapter_codegen.plan.base import plan_base
+from adapter_codegen.plan.candidates import Candidates
+from adapter_codegen.plan.config_keys import plan_config_keys
+from adapter_codegen.plan.flexible_heads import plan_flexible_heads
+from adapter_codegen.plan.heads import plan_static_heads
+from adapter_codegen.plan.kinds import Kinds
+from adapter_codegen.plan.methods import plan_methods
+from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
+from adapter_codegen.plan.overrides import Overrides, apply_override, read_overrides
+from adapter_codegen.upstream import Release
+
+
+def plan_model(release: Release, model_type: str, overrides: Overrides | None = None) -> PlanResult:
+    """Plan one model type of a release.
+
+    Args:
+        overrides: entries by model type; None: those of overrides.toml.
+
+    Raises:
+        CodegenError: upstream has no such model type, a file is missing, or an override is wrong.
+    """
+    entry = _mappings(release).entry(model_type)
+    text = release.read(entry.path)
+    facts = parse_module(text, entry.path)
+    has_attention = Candidates(facts, Kinds(facts)).has_attention
+    base, doubts = plan_base(facts, entry, has_attention)
+    if base is None:
+        return Refusal(model_type, doubts)
+    found = plan_module(facts)
+    entries, missing = _of_stacks(base, found)
+    if missing or not entries:
+        return Refusal(model_type, (*doubts, *missing, *found.diagnostics))
+    diagnostics = (*doubts, *_about(entries, found))
+    plan = ModelPlan(
+        model_type=model_type,
+        version=release.version,
+        path=entry.path,
+        module=entry.module,
+        config_class=entry.config_class,
+        config_module=entry.config_module,
+        licence=licence(text),
+        base=base,
+        classes=_classes(entries, found),
+        layers=tuple(one.plan for one in entries),
+        static_heads=plan_static_heads(release, entry, facts, base),
+        flexible_heads=plan_flexible_heads(entry, base),
+        config_keys=plan_config_keys(release, entry, facts, has_attention),
+        methods=plan_methods(base, entries, doubts),
+        diagnostics=diagnostics,
+        text_digest=text_digest(release.read_bytes(entry.path)),
+        meaning_digest=meaning_digest(facts.tree),
+    )
+    override = (read_overrides() if overrides is None else overrides).get(model_type)
+    return plan if override is None else apply_override(plan, override)
+
+
+@lru_cache(maxsize=2)
+def _mappings(release: Release) -> AutoMappings:
+    return read_auto_mappings(release)
+
+
+def licence(text: str) -> str:
+    """The comment block at the top of a file."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:
+    """The layer classes that the base model's stacks hold, and complaints about those that were not planned."""
+    wanted = list(dict.fromkeys(name for stack in base.stacks for name in stack.layer_classes))
+    entries = [entry for entry in found.entries if entry.plan.class_name in wanted]
+    if entries or not wanted:
+        return entries, []
+    message = f"Nothing was recognised in the layers of {base.class_name}: {', '.join(wanted)}."
+    remedy = "See the other diagnostics; a layer must hold attention and residual additions in this file."
+    return [], [Diagnostic("P252", Level.ERROR, message, remedy, base.location)]
+
+
+def _classes(entries: Sequence[LayerEntry], found: ModulePlan) -> tuple[ClassPlan, ...]:
+    touched = {name for entry in entries for name in entry.classes}
+    return tuple(one for one in found.classes if one.name in touched)
+
+
+def _about(entries: Sequence[LayerEntry], found: ModulePlan) -> list[Diagnostic]:
+    """Diagnostics of the file, without those about layers that the model does not hold."""
+    ours = {name for entry in entries for name in (*entry.classes, entry.plan.class_name)}
+    others = [entry for entry in found.entries if not ours & {entry.plan.class_name}]
+    foreign = {problem for entry in others for problem in entry.prefix_problems}
+    mine = {problem for entry in entries for problem in entry.prefix_problems}
+    return [one for one in found.diagnostics if one not in foreign or one in mine]

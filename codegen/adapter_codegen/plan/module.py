@@ -1,0 +1,130 @@
+"""All layers of one modeling file together: the classes to copy, and what each method can rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adapter_codegen.model import (
+    ClassPlan,
+    Diagnostic,
+    LayerPlan,
+    Level,
+    Location,
+    Method,
+    PrefixSite,
+    ResidualSite,
+)
+from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.plan.candidates import Candidates
+from adapter_codegen.plan.dataflow import TooLarge
+from adapter_codegen.plan.findings import Finding, as_diagnostic
+from adapter_codegen.plan.kinds import Kinds
+from adapter_codegen.plan.layers import LayerFindings, LayerPlanner
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A layer class, with the classes that are copied for it."""
+
+    plan: LayerPlan
+    classes: tuple[str, ...]
+    prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
+
+    @property
+    def takes_prefix(self) -> bool:
+        return bool(self.plan.attentions) and not self.prefix_problems
+
+
+@dataclass(frozen=True)
+class ModulePlan:
+    """What the recognisers find in one modeling file, whatever model types it serves. Picklable."""
+
+    path: str
+    classes: tuple[ClassPlan, ...]  # to be copied, in the order of the file
+    entries: tuple[LayerEntry, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        return tuple(entry.plan for entry in self.entries)
+
+    @property
+    def cores(self) -> int:
+        """Attention cores that take a prefix."""
+        return sum(len(entry.prefix_sites) for entry in self.classes)
+
+    @property
+    def residuals(self) -> int:
+        """Residual additions that take a bottleneck."""
+        return sum(len(entry.residual_sites) for entry in self.classes)
+
+
+def plan_module(facts: ModuleFacts) -> ModulePlan:
+    """Plan the attention cores and residual additions of a modeling file."""
+    kinds = Kinds(facts)
+    results: list[LayerFindings] = []
+    findings: list[Finding] = []
+    for name in Candidates(facts, kinds).layers:
+        try:
+            result = LayerPlanner(facts, kinds, name).plan()
+        except TooLarge:
+            text = f"`{name}` calls more than can be followed."
+            findings.append(Finding("P251", text, facts.classes[name].node, tuple(Method), Level.WARNING))
+            continue
+        if result is not None and (result.plan.attentions or result.residual):
+            results.append(result)
+            findings += result.findings
+    refused = _refused(results)
+    findings += [finding for found in refused.values() for finding in found]
+    classes, clashes = _classes(facts, results, set(refused))
+    if not results:
+        findings.append(Finding("P250", "No layers with attention were found in this file.", None, tuple(Method)))
+    entries = tuple(_entry(result, refused, facts) for result in results)
+    diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in (*findings, *clashes))
+    return ModulePlan(facts.path, classes, entries, tuple(diagnostics))
+
+
+def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: ModuleFacts) -> LayerEntry:
+    touched = [site.class_name for site in result.prefix] + [placed.site.class_name for placed in result.residual]
+    problems = [finding for name in result.core_classes for finding in refused.get(name, ())]
+    problems += [finding for finding in result.findings if Method.PREFIX_TUNING in finding.methods]
+    diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
+    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics))
+
+
+def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:
+    """Classes with a core that takes no prefix: none of their cores then gets one, so that no branch ignores it."""
+    refused: dict[str, list[Finding]] = {}
+    for result in results:
+        for name, findings in result.refused_cores.items():
+            refused.setdefault(name, []).extend(findings)
+    return refused
+
+
+def _classes(
+    facts: ModuleFacts, results: Iterable[LayerFindings], without_prefix: set[str]
+) -> tuple[tuple[ClassPlan, ...], list[Finding]]:
+    prefix: dict[str, dict[Location, PrefixSite]] = {}
+    residual: dict[str, dict[Location, ResidualSite]] = {}
+    clashes: list[Finding] = []
+    for result in results:
+        for site in result.prefix:
+            if site.class_name not in without_prefix:
+                prefix.setdefault(site.class_name, {}).setdefault(site.location, site)
+        for placed in result.residual:
+            known = residual.setdefault(placed.site.class_name, {}).setdefault(placed.site.location, placed.site)
+            if known != placed.site:
+                text = f"`{known.class_name}` is used in two roles, {known.host or 'own'} and {placed.site.host or 'own'}."
+                node = facts.classes[known.class_name].node
+                clashes.append(Finding("P240", text, node, (Method.BOTTLENECK,)))
+    plans = []
+    for name, known_class in facts.classes.items():
+        prefix_sites = tuple(sorted(prefix.get(name, {}).values(), key=lambda site: site.location))
+        residual_sites = tuple(sorted(residual.get(name, {}).values(), key=lambda site: site.location))
+        sites: tuple[PrefixSite | ResidualSite, ...] = (*prefix_sites, *residual_sites)
+        touched = {site.function for site in sites}
+        if touched:
+            functions = tuple(function for function in known_class.functions if function in touched)
+            plans.append(ClassPlan(name, facts.location(known_class.node), functions, prefix_sites, residual_sites))
+    return tuple(plans), clashes

@@ -1,0 +1,108 @@
+"""``overrides.toml``: what cannot be inferred, one declarative entry per model type, each with its reason.
+
+    [roberta]
+    reason = "one sentence: why upstream's text cannot tell"
+    unsupported = ["prefix_tuning"]        # methods to switch off
+    embedding_output = "embeddings"        # also token_embeddings, final_norm: paths from the base model
+
+An unknown key is an error, and so is an entry that changes nothing: what has become inferable has to go.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+
+from adapter_codegen.errors import CodegenError, failure
+from adapter_codegen.model import Diagnostic, Level, Method, ModelPlan
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+_PATHS = ("token_embeddings", "embedding_output", "final_norm")
+_KNOWN = frozenset({"reason", "unsupported", *_PATHS})
+
+
+@dataclass(frozen=True)
+class Override:
+    model_type: str
+    reason: str
+    unsupported: tuple[Method, ...] = ()
+    paths: tuple[tuple[str, str], ...] = ()  # field of BasePlan -> path
+
+
+Overrides = Mapping[str, Override]
+
+
+def read_overrides(text: str | None = None) -> Overrides:
+    """The entries of `text`, by model type; without it, those of the file that comes with the tool.
+
+    Raises:
+        CodegenError: the text is no TOML (P300), a key is unknown (P301), a reason is missing (P302), or a value is not
+            what its key takes (P303).
+    """
+    if text is None:
+        text = resources.files("adapter_codegen").joinpath("overrides.toml").read_text(encoding="utf-8")
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise failure(
+            "P300", f"overrides.toml is not TOML: {error}", "Mend the line that the message names."
+        ) from error
+    return {model_type: _override(model_type, table) for model_type, table in tables.items()}
+
+
+def _override(model_type: str, table: object) -> Override:
+    if not isinstance(table, dict):
+        raise failure("P303", f"[{model_type}] in overrides.toml is no table.", "Write one table per model type.")
+    unknown = sorted(set(table) - _KNOWN)
+    if unknown:
+        known = ", ".join(sorted(_KNOWN))
+        raise failure(
+            "P301", f"[{model_type}] in overrides.toml has unknown keys: {', '.join(unknown)}.", f"Known: {known}."
+        )
+    reason = table.get("reason")
+    if not isinstance(reason, str) or not reason.strip():
+        raise failure(
+            "P302", f"[{model_type}] in overrides.toml gives no reason.", "Say why upstream's text cannot tell."
+        )
+    unsupported = tuple(_method(model_type, name) for name in table.get("unsupported", ()))
+    paths = tuple((name, str(table[name])) for name in _PATHS if name in table)
+    return Override(model_type, reason, unsupported, paths)
+
+
+def _method(model_type: str, name: object) -> Method:
+    try:
+        return Method(name)
+    except ValueError:
+        known = ", ".join(method.value for method in Method)
+        raise failure(
+            "P303", f"[{model_type}] in overrides.toml names no method: {name!r}.", f"Methods: {known}."
+        ) from None
+
+
+def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
+    """The plan with an entry applied.
+
+    Raises:
+        CodegenError: a part of the entry changes nothing (P304).
+    """
+    idle = [method.value for method in override.unsupported if not plan.supports(method)]
+    idle += [name for name, path in override.paths if getattr(plan.base, name) == path]
+    if idle or not (override.unsupported or override.paths):
+        what = ", ".join(idle) or "nothing"
+        remedy = "Remove it: the plan says the same without it."
+        message = f"[{override.model_type}] in overrides.toml changes nothing ({what})."
+        raise CodegenError(Diagnostic("P304", Level.ERROR, message, remedy))
+    methods = tuple(
+        replace(entry, supported=False, reason=override.reason) if entry.method in override.unsupported else entry
+        for entry in plan.methods
+    )
+    base = plan.base
+    for name, path in override.paths:
+        base = replace(base, **{name: path})  # type: ignore[arg-type]  # names of str fields only
+    return replace(plan, base=base, methods=methods, overrides=(override.model_type,))
