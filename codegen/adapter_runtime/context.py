@@ -76,10 +76,12 @@ class ForwardContext:
     A context spans one forward of a base model, or one `generate`: then its prefix states outlive the single forward.
 
     Args:
+        owner: the base model.
         prefix_states: states by the key of their `PrefixTuning`, shared with an enclosing `generate`.
     """
 
-    def __init__(self, prefix_states: dict[str, list[LayerPrefix]] | None = None) -> None:
+    def __init__(self, owner: Any = None, prefix_states: dict[str, list[LayerPrefix]] | None = None) -> None:
+        self.owner = owner
         self.prefix_states: dict[str, list[LayerPrefix]] = {} if prefix_states is None else prefix_states
         self.mask: torch.Tensor | None = None  # the last mask that grew, ...
         self.mask_shape: tuple[int, int, int] | None = None  # ... the prefix, query and key length it grew for, ...

@@ -21,8 +21,8 @@ from adapter_runtime.heads.pooling import Pooling, pool
 from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping
 from adapter_runtime.context import AdapterSetup
-from adapter_runtime.init import init
 from adapter_runtime.model_mixin import ModelWithHeadsAdaptersMixin
+from adapter_runtime.wrapping import init
 
 
 class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersMixin):

@@ -59,6 +59,9 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
             self.unmerge()
         super().delete_adapter(name)
 
+    def runnable(self, name: str) -> Any:
+        return None if name == self.merged_adapter else super().runnable(name)
+
     def resolve(self, block: AdapterCompositionBlock | None) -> tuple[Any, ...] | None:
         running = super().resolve(block)
         if running is not None and len(running) > 1:
@@ -85,7 +88,7 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
             if bias is not None:
                 bias.copy_(new_bias)
-        self.merged_adapter, self.running, self.overrides = name, None, {}
+        self.merged_adapter = name
 
     def unmerge(self) -> None:
         """Restore the weight, bit by bit, if an adapter is merged into it."""
@@ -156,7 +159,8 @@ def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: b
 
 def disable_lora(module: LoRALayer) -> None:
     """Make a projection without adapters what it was."""
-    upstream = next(cls for cls in type(module).__mro__ if not issubclass(cls, AdapterLayerBase))
+    modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
+    upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
     del module.loras
     for name in ("running", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
         del module.__dict__[name]

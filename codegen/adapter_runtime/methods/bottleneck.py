@@ -98,9 +98,7 @@ class Bottleneck(nn.Module):
             return self.normed(output + own_residual)
         return self.normed(output) + own_residual
 
-    def before(
-        self, x: torch.Tensor, residual: torch.Tensor, norm: Norm
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def before(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
         """What enters the adapter, and what its own residual connection carries."""
         if not self.config.original_ln_before:
             return x, x

@@ -108,7 +108,9 @@ class LoRA(ProjectionAdapter):
         if self.gate is None:
             updates = [update * self.scaling for update in updates]
         else:
-            updates = [update * gate for update, gate in zip(updates, self.gates(x.to(self.lora_A.dtype)), strict=True)]
+            updates = [
+                update * gate for update, gate in zip(updates, self.gates(x.to(self.lora_A.dtype)), strict=True)
+            ]
         return add_parts(output, updates, self.parts)
 
     def merged(self, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:

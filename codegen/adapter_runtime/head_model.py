@@ -1,0 +1,41 @@
+"""Models around a base model: upstream's classes with a head, and models made of several models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.context import ContextScope, ForwardContext
+from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.model_api import ModelAdaptersMixin
+
+
+class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
+    """Base of models with heads. The adapters belong to the base model."""
+
+    @property
+    def adapters_base(self) -> ModelBaseAdaptersMixin:
+        base = self.base_model  # type: ignore[attr-defined]
+        if not isinstance(base, ModelBaseAdaptersMixin):
+            raise UnsupportedModelError(
+                f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
+            )
+        return base
+
+    @torch.no_grad()
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """See transformers. Prefixes are computed once, not at each step."""
+        if not hasattr(super(), "generate"):
+            raise AttributeError(f"{type(self).__name__} cannot generate.")
+        with ContextScope(ForwardContext(self.adapters_base)):
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None) -> None:
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func)  # type: ignore[misc]
+        wrap_checkpoints(self)
+
+
+class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):
+    """Base of models made of whole models. Their layers are counted one model after the other."""

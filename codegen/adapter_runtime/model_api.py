@@ -1,0 +1,296 @@
+"""What every model with adapters can do: add, train, run, merge, delete, save and load them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from adapter_runtime import summary
+from adapter_runtime.adapters_config import ModelAdaptersConfig
+from adapter_runtime.composition import (
+    AdapterCompositionBlock,
+    Setup,
+    Stack,
+    check_runnable,
+    parse_composition,
+)
+from adapter_runtime.configuration import AdapterConfig, resolve_adapter_config
+from adapter_runtime.dynamic import DynamicMixin
+from adapter_runtime.errors import AdapterError, UnsupportedMethodError
+from adapter_runtime.files_api import AdapterFilesMixin
+from adapter_runtime.layers.lora import LoRALayer, disable_lora
+from adapter_runtime.methods.placing import methods_of, place
+from adapter_runtime.files.names import check_name
+from adapter_runtime.registry import registered
+from adapter_runtime.snapshot import unchanged_on_error
+
+if TYPE_CHECKING:
+    from adapter_runtime.base_model import ModelBaseAdaptersMixin
+
+
+class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
+    """The methods of models with adapters. Any error leaves the model as it was."""
+
+    _adapters_config: ModelAdaptersConfig  # of base models
+
+    @property
+    def adapters_base(self) -> ModelBaseAdaptersMixin:
+        """The base model, which owns the adapters."""
+        raise NotImplementedError
+
+    @property
+    def adapters_config(self) -> ModelAdaptersConfig:
+        """The configs of all adapters and the active setup."""
+        return self.adapters_base._adapters_config
+
+    @adapters_config.setter
+    def adapters_config(self, config: ModelAdaptersConfig) -> None:
+        self.adapters_base._adapters_config = config
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """All layers with their indices."""
+        return self.adapters_base.iter_layers()
+
+    def has_adapters(self) -> bool:
+        """Whether any adapter was added."""
+        return len(self.adapters_config) > 0
+
+    def supports_adapter(self, type_or_config: str | Mapping[str, Any] | AdapterConfig) -> bool:
+        """Whether `add_adapter` with this config can succeed, by the plan of this model."""
+        try:
+            self._check_supported(resolve_adapter_config(type_or_config))
+        except AdapterError:
+            return False
+        return True
+
+    def _check_supported(self, config: AdapterConfig) -> None:
+        model_type = self.adapters_base.config.model_type
+        planned = registered().methods.get(model_type, {})
+        for method in sorted(methods_of(config)):
+            reason = planned.get(method, "")
+            if reason:
+                raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
+
+    # Adding and deleting
+
+    def add_adapter(
+        self,
+        adapter_name: str,
+        config: str | Mapping[str, Any] | AdapterConfig | None = None,
+        overwrite_ok: bool = False,
+        set_active: bool = False,
+    ) -> None:
+        """Add a new adapter with random weights.
+
+        Args:
+            adapter_name: its name; a part of names of parameters, so without dots.
+            config: a config, its name or config string, a dict or the path of a JSON file. None = "seq_bn".
+            overwrite_ok: replace an adapter of this name.
+            set_active: run it from now on.
+
+        Raises:
+            InvalidConfigError: the config or the name makes no sense.
+            UnsupportedMethodError: this model cannot have such an adapter.
+        """
+        resolved = resolve_adapter_config(config)
+        check_name(adapter_name)
+        self._check_supported(resolved)
+        base, state = self.adapters_base, self.adapters_config
+        if adapter_name in state and not overwrite_ok:
+            raise ValueError(f"The model has an adapter {adapter_name!r}. Delete it first, or pass overwrite_ok=True.")
+        with unchanged_on_error(self, state):  # type: ignore[arg-type]
+            if adapter_name in state:
+                self._remove(adapter_name)
+            known = {id(parameter) for parameter in base.parameters()}
+            place(base, adapter_name, resolved)
+            state.adapters[adapter_name] = resolved
+            self._finish_new_modules(adapter_name, known)
+            setup = parse_composition(adapter_name) if set_active else state.active_setup
+            self._activate(setup, frozenset() if set_active else state.skip_layers)
+
+    def _finish_new_modules(self, name: str, known: set[int]) -> None:
+        """Move new modules to where their layers are, and hold the layers to their declaration."""
+        base = self.adapters_base
+        for layer in base.adapter_layers():
+            for _, module in layer.modules_of(name):
+                module.train(base.training)
+                if not isinstance(layer, LoRALayer):
+                    module.to(base.device, base.dtype)
+        declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
+        new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
+        if new:
+            raise AssertionError(f"Parameters of adapter {name!r} that no layer declares: {sorted(new)}.")
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Remove an adapter. An active stack goes on without it; any other active block that names it is deactivated.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        self.adapters_config.get(adapter_name)
+        with unchanged_on_error(self, self.adapters_config):  # type: ignore[arg-type]
+            self._remove(adapter_name)
+            self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def _remove(self, name: str) -> None:
+        state = self.adapters_config
+        for layer in list(self.adapters_base.adapter_layers()):
+            layer.delete_adapter(name)
+            if isinstance(layer, LoRALayer) and not layer.adapter_names():
+                disable_lora(layer)
+        del state.adapters[name]
+        state.active_setup = _without(state.active_setup, name)
+
+    # Activating and training
+
+    @property
+    def active_adapters(self) -> AdapterCompositionBlock | None:
+        """The setup that forwards run. None = no adapters."""
+        return self.adapters_config.active_setup
+
+    @active_adapters.setter
+    def active_adapters(self, adapter_setup: Setup) -> None:
+        self.set_active_adapters(adapter_setup)
+
+    def set_active_adapters(self, adapter_setup: Setup, skip_layers: Iterable[int] | None = None) -> None:
+        """Decide what forwards run from now on. Merged adapters are taken out of the weights first.
+
+        Args:
+            adapter_setup: a name, a block, or None for no adapters.
+            skip_layers: indices of layers that run none (AdapterDrop, https://arxiv.org/abs/2010.11918).
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that was not added.
+            UnsupportedMethodError: a layer cannot run the setup.
+        """
+        block = parse_composition(adapter_setup)
+        if block is not None:
+            check_runnable(block)
+            self.adapters_config.require(block.flatten())
+        with unchanged_on_error(self, self.adapters_config):  # type: ignore[arg-type]
+            self._activate(block, frozenset(skip_layers or ()))
+        self.reset_adapter()
+
+    def _activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
+        self.adapters_config.active_setup, self.adapters_config.skip_layers = block, skip_layers
+        self.adapters_base.activate(block, skip_layers)
+
+    def train_adapter(self, adapter_setup: Setup, train_embeddings: bool = False) -> None:
+        """Go into training mode, freeze the base model, and let the adapters of the setup, now active, be trained.
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that was not added.
+        """
+        self.set_active_adapters(adapter_setup)
+        block = self.active_adapters
+        self.train()  # type: ignore[attr-defined]
+        self.freeze_model(True)
+        for name in sorted(block.flatten()) if block is not None else ():
+            for _, parameter in self.adapter_parameters(name):
+                parameter.requires_grad_(True)
+        if train_embeddings:
+            self.get_input_embeddings().requires_grad_(True)  # type: ignore[attr-defined]
+
+    def freeze_model(self, freeze: bool = True) -> None:
+        """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
+        for parameter in self.adapters_base.parameters():
+            if parameter.dtype.is_floating_point:
+                parameter.requires_grad_(not freeze)
+        self.model_frozen = freeze
+
+    # Merging
+
+    def merge_adapter(self, adapter_name: str) -> None:
+        """Put a LoRA adapter into the weights: the same outputs at the cost of the bare model.
+
+        The original weights are kept. `reset_adapter`, or activating other adapters, restores them bit by bit.
+
+        Raises:
+            UnsupportedMethodError: the adapter has parts that are not linear in the weights.
+        """
+        self.adapters_config.get(adapter_name)
+        layers = [layer for layer in self.adapters_base.adapter_layers() if adapter_name in layer.adapter_names()]
+        rest = {layer.location_key for layer in layers if not isinstance(layer, LoRALayer)}
+        if rest:
+            raise UnsupportedMethodError(
+                f"Adapter {adapter_name!r} cannot be merged: only LoRA can, and it also has {', '.join(sorted(rest))}."
+            )
+        try:
+            for layer in layers:
+                assert isinstance(layer, LoRALayer)
+                layer.merge(adapter_name)
+        except BaseException:
+            self.reset_adapter()
+            raise
+        self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def reset_adapter(self) -> None:
+        """Take merged adapters out of the weights."""
+        merged = [layer for layer in self._lora_layers() if layer.merged_adapter is not None]
+        for layer in merged:
+            layer.unmerge()
+        if merged:
+            self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def _lora_layers(self) -> Iterator[LoRALayer]:
+        return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, LoRALayer))
+
+    # Looking at adapters
+
+    def adapter_parameters(self, adapter_name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of an adapter as its layers declare them, named as in the state dict of this model."""
+        seen: set[int] = set()
+        for path, module in self._declared_modules(adapter_name):
+            for key, parameter in module.named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{key}", parameter
+
+    def _declared_modules(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        from adapter_runtime.layers.base import AdapterLayerBase
+
+        for path, layer in self.named_modules():  # type: ignore[attr-defined]
+            if isinstance(layer, AdapterLayerBase):
+                for key, module in layer.modules_of(name):
+                    yield f"{path}.{key}" if path else key, module
+
+    def get_adapter(self, name: str) -> dict[int, dict[str, nn.Module]]:
+        """The modules of an adapter: layer -> place -> module. Layer -1 holds what belongs to the whole model.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        self.adapters_config.get(name)
+        found: dict[int, dict[str, nn.Module]] = {}
+        for layer in self.adapters_base.adapter_layers():
+            for _, module in layer.modules_of(name):
+                found.setdefault(layer.layer_index, {})[layer.location_key] = module
+        return found
+
+    def adapter_to(
+        self, name: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Move the modules of an adapter.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        for modules in self.get_adapter(name).values():
+            for module in modules.values():
+                module.to(device=device, dtype=dtype)
+
+    def adapter_summary(self, as_dict: bool = False) -> str | list[dict[str, Any]]:
+        """A table of all adapters: method, number of parameters, share of the base model, active, trained."""
+        rows = summary.rows(self)
+        return rows if as_dict else summary.table(rows)
+
+
+def _without(setup: AdapterCompositionBlock | None, name: str) -> AdapterCompositionBlock | None:
+    if setup is None or name not in setup.flatten():
+        return setup
+    rest = [child for child in setup if child != name] if isinstance(setup, Stack) else []
+    nested = any(isinstance(child, AdapterCompositionBlock) and name in child.flatten() for child in rest)
+    return Stack(*rest) if rest and not nested else None

@@ -1,0 +1,129 @@
+"""`init`: an upstream model becomes one with adapters, in place, without a change to any upstream class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+
+from adapter_runtime.adapters_config import ModelAdaptersConfig
+from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.dynamic import subclass
+from adapter_runtime.embeddings import EmbeddingAdaptersMixin, EmbeddingAdaptersWrapperMixin
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError, nearest
+from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.layers.hooks import patch_forward
+from adapter_runtime.model_api import ModelAdaptersMixin
+from adapter_runtime.registry import Registry, load_class, registered
+from adapter_runtime.snapshot import unchanged_on_error
+
+
+class _StaticHeadModelMixin(EmbeddingAdaptersWrapperMixin, ModelWithHeadsAdaptersMixin):
+    """What `init` adds to upstream's classes with a head."""
+
+
+class _StaticHeadModelWithoutEmbeddingsMixin(ModelWithHeadsAdaptersMixin):
+    """The same where the base model has no token embeddings."""
+
+
+def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = None, interface: Any = None) -> None:
+    """Turn a model of a supported type into one with adapters.
+
+    The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config names
+    are added, with random weights. A model that was turned already is left alone.
+
+    Args:
+        model: a base model of upstream, or one with a head.
+        adapters_config: adapters to add, by name.
+        interface: not supported yet.
+
+    Raises:
+        UnsupportedModelError: no adapter classes were generated for the model; it is unchanged.
+    """
+    if interface is not None:
+        raise UnsupportedMethodError(
+            "Interfaces are not supported yet. Generate the model: adapter-codegen add-model."
+        )
+    base = model.base_model
+    if isinstance(base, ModelBaseAdaptersMixin):
+        return
+    registry = registered()
+    _check_supported(base, registry)
+    with unchanged_on_error(model, ModelAdaptersConfig()):
+        for module in list(model.modules()):
+            _swap(module, registry)
+        if not isinstance(model, ModelAdaptersMixin):
+            _wrap(model, base)
+        wrap_checkpoints(model)
+        base.init_base_adapters()  # type: ignore[operator]
+        _restore_adapters(model, adapters_config)
+
+
+def _check_supported(base: nn.Module, registry: Registry) -> None:
+    """Raise where no mixin was generated for the class of the base model."""
+    name = qualified_name(type(base))
+    if name in registry.model_mixins:
+        return
+    model_type = base.config.model_type
+    message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
+    if model_type in registry.model_types:
+        message += f" Those of type {model_type!r} were generated for another base model."
+    else:
+        message += f" {nearest(model_type, registry.model_types)} Generate it: adapter-codegen add-model {model_type}."
+    raise UnsupportedModelError(message + _version_hint(registry))
+
+
+def _version_hint(registry: Registry) -> str:
+    """A sentence for messages where the installed release is not the one that files were generated from."""
+    if transformers.__version__ == registry.transformers_version:
+        return ""
+    return (
+        f" (Models were generated from transformers {registry.transformers_version}; installed is "
+        f"{transformers.__version__}.)"
+    )
+
+
+def qualified_name(cls: type) -> str:
+    """``transformers.models.llama.modeling_llama.LlamaModel``"""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _swap(module: nn.Module, registry: Registry) -> None:
+    """Change the class of a module for which one was generated."""
+    name = qualified_name(type(module))
+    if name in registry.with_adapters:
+        module.__class__ = load_class(registry.with_adapters[name])
+    elif name in registry.model_mixins:
+        module.__class__ = subclass(load_class(registry.model_mixins[name]), type(module))
+    else:
+        return
+    patch_forward(module)
+    _keep_output_capturing(module)
+
+
+def _wrap(model: PreTrainedModel, base: nn.Module) -> None:
+    """Give a model with a head the methods for adapters."""
+    has_embeddings = isinstance(base, EmbeddingAdaptersMixin)
+    mixin = _StaticHeadModelMixin if has_embeddings else _StaticHeadModelWithoutEmbeddingsMixin
+    model.__class__ = subclass(mixin, type(model))
+    patch_forward(model)
+    _keep_output_capturing(model)
+
+
+def _keep_output_capturing(module: nn.Module) -> None:
+    """Upstream remembers which outputs can be recorded by the name of a model's class: tell it the new one."""
+    if isinstance(module, PreTrainedModel):
+        _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
+
+
+def _restore_adapters(model: Any, given: ModelAdaptersConfig | None) -> None:
+    """Add the adapters that the model's config, as saved with the full model, or the caller names."""
+    stored = getattr(model.config, "adapters", None)
+    configs = ModelAdaptersConfig.read(stored) if stored else {}
+    if given is not None:
+        configs.update(given.adapters)
+    for name, config in configs.items():
+        model.add_adapter(name, config)
