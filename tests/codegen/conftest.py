@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -25,7 +25,7 @@ def mappings(release: Release) -> AutoMappings:
 def upstream_facts(release: Release, mappings: AutoMappings) -> Callable[[str], ModuleFacts]:
     """Facts of the real modeling file of a model type."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def facts(model_type: str) -> ModuleFacts:
         path = mappings.entry(model_type).path
         return parse_module(release.read(path), path)
