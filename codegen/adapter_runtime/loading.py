@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from adapter_runtime.configuration import AdapterConfig
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import read_document
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.files.fit import Mismatch, compare
+from adapter_runtime.files.fit import compare
 from adapter_runtime.files.keys import fit_prefix, is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.legacy import Document, modernise
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, FileSet, check_name
@@ -40,6 +42,20 @@ class LoadOptions:
     revision: str | None = None  # of a repository of the hub
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What the files of an adapter or a head hold."""
+
+    folder: Path
+    document: Document
+    tensors: Tensors
+
+    @staticmethod
+    def read(folder: Path, files: FileSet, options: LoadOptions) -> Saved:
+        document = read_document(folder / files.config)
+        return Saved(folder, document, read_tensors(folder, files, options.use_safetensors))
+
+
 def load_adapter(
     model: ModelAdaptersMixin,
     source: Folder,
@@ -48,17 +64,23 @@ def load_adapter(
     with_head: bool = True,
     options: LoadOptions = LoadOptions(),
 ) -> str:
-    """See `ModelAdaptersMixin.load_adapter`."""
-    folder = local_folder(source, ADAPTER_FILES, options.revision)
-    document, tensors = _read(folder, ADAPTER_FILES, options)
-    document, tensors = modernise(document, tensors)
-    name = _name(document, folder, options)
-    tensors = _tensors_of(tensors, document, name, folder)
+    """Read an adapter, and the head beside it; see `AdapterFilesMixin.load_adapter`.
+
+    Returns:
+        The name of the adapter in the model.
+    """
+    saved = Saved.read(local_folder(source, ADAPTER_FILES, options.revision), ADAPTER_FILES, options)
+    document, tensors = modernise(saved.document, saved.tensors)
+    saved = Saved(saved.folder, document, tensors)
+    name = _name(saved, options)
     with Transaction() as transaction:
-        _add(model, name, _config(document, folder, config), transaction)
-        _copy_into(model, tensors, name, document, folder, options, transaction)
+        _add(model, name, _config(saved, config), transaction)
+        expected = of_adapter(model.state_dict(keep_vars=True), name)
+        given = fit_prefix(_tensors_of(saved, name), expected, model.base_model_prefix)
+        _require_fit(model, given, expected, saved, options.strict, f"Adapter {name!r}")
+        transaction.copy(given, expected)
         if with_head:
-            _load_head_beside(model, folder, name, options, transaction)
+            _load_head_beside(model, saved.folder, name, options, transaction)
     if set_active:
         model.set_active_adapters(name)
     return name
@@ -81,39 +103,35 @@ def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = 
         return _load_head(model, folder, options, transaction)
 
 
-def _read(folder: Path, files: FileSet, options: LoadOptions) -> tuple[Document, Tensors]:
-    return read_document(folder / files.config), read_tensors(folder, files, options.use_safetensors)
-
-
-def _name(document: Document, folder: Path, options: LoadOptions) -> str:
+def _name(saved: Saved, options: LoadOptions) -> str:
     """The name in the model. A name in a file is not trusted more than one in code."""
-    name = document.get("name") if options.load_as is None else options.load_as
+    name = saved.document.get("name") if options.load_as is None else options.load_as
     if name is None:
-        raise AdapterFileError(f"{folder / ADAPTER_FILES.config} gives no name. Give one: load_as=...")
+        raise AdapterFileError(f"{saved.folder / ADAPTER_FILES.config} gives no name. Give one: load_as=...")
     return check_name(name)
 
 
-def _config(document: Document, folder: Path, change: ConfigChange) -> AdapterConfig:
+def _config(saved: Saved, change: ConfigChange) -> AdapterConfig:
     """The config of the file, with what the caller knows better."""
     if isinstance(change, AdapterConfig):
         return change
-    if document.get("config") is None:
-        raise AdapterFileError(f'{folder / ADAPTER_FILES.config} has no "config". Give one: config=...')
-    config = AdapterConfig.load(document["config"])
+    if saved.document.get("config") is None:
+        raise AdapterFileError(f'{saved.folder / ADAPTER_FILES.config} has no "config". Give one: config=...')
+    config = AdapterConfig.load(saved.document["config"])
     return config.replace(**change) if change else config
 
 
-def _tensors_of(tensors: Tensors, document: Document, name: str, folder: Path) -> Tensors:
+def _tensors_of(saved: Saved, name: str) -> Tensors:
     """The tensors of the one adapter in the file, under the names that adapter `name` gives them."""
-    tensors = {key: tensor for key, tensor in tensors.items() if not is_alias(key)}
-    owners = {owner(key) for key in tensors} - {None}
+    tensors = {key: tensor for key, tensor in saved.tensors.items() if not is_alias(key)}
+    owners = sorted({own for key in tensors if (own := owner(key)) is not None})
     if not owners:
-        raise AdapterFileError(f"The weights in {folder} hold no adapter.")
-    written_as = document.get("name") if document.get("name") in owners else None
-    if written_as is None:
+        raise AdapterFileError(f"The weights in {saved.folder} hold no adapter.")
+    written_as = saved.document.get("name")
+    if written_as not in owners:
         if len(owners) > 1:
-            raise AdapterFileError(f"The weights in {folder} hold several adapters, {sorted(map(str, owners))}.")
-        written_as = str(owners.pop())
+            raise AdapterFileError(f"The weights in {saved.folder} hold several adapters: {', '.join(owners)}.")
+        written_as = owners[0]
     return renamed(of_adapter(tensors, written_as), written_as, name)
 
 
@@ -129,34 +147,26 @@ def _add(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transactio
         )
 
 
-def _copy_into(
-    model: ModelAdaptersMixin,
-    tensors: Tensors,
-    name: str,
-    document: Document,
-    folder: Path,
-    options: LoadOptions,
-    transaction: Transaction,
-) -> None:
-    expected = of_adapter(model.state_dict(keep_vars=True), name)
-    given = fit_prefix(tensors, expected, model.base_model_prefix)
-    _require_fit(model, compare(given, expected), document, folder, options, f"Adapter {name!r}")
-    transaction.copy(given, expected)
-
-
 def _require_fit(
-    model: ModelAdaptersMixin, mismatch: Mismatch, document: Document, folder: Path, options: LoadOptions, what: str
+    model: ModelAdaptersMixin,
+    given: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    saved: Saved,
+    strict: bool,
+    what: str,
 ) -> None:
+    """Raise, or without `strict` warn, where tensors differ in name. A different shape always raises."""
+    mismatch = compare(given, expected)
     if not mismatch:
         return
     message = (
-        f"{what} from {folder} does not fit. It was written from {document.get('model_class')} (type"
-        f" {document.get('model_type')}, hidden size {document.get('hidden_size')}); this is"
+        f"{what} from {saved.folder} does not fit. It was written from {saved.document.get('model_class')} (type"
+        f" {saved.document.get('model_type')}, hidden size {saved.document.get('hidden_size')}); this is"
         f" {head_files.upstream_class_name(model)} (type {model.config.model_type}).\n{mismatch}"
     )
-    if any(".shared_parameters." in key for key in mismatch.missing):
-        message += "\nIts parameters shared among layers are lost: `adapters` does not write them for bare base models."
-    if options.strict or mismatch.shapes:
+    if any("shared_parameters" in key.split(".") for key in mismatch.missing):
+        message += "\nParameters that layers share are not in the file: `adapters` leaves them out for bare base models."
+    if strict or mismatch.shapes:
         raise AdapterMismatchError(f"{message}\nThe model is unchanged.")
     logger.warning(message)
 
@@ -168,26 +178,28 @@ def _load_head_beside(
     if head_files.is_bare(model) or not (folder / HEAD_FILES.config).is_file():
         return
     class_name = read_document(folder / HEAD_FILES.config).get("model_class")
-    if head_files.is_flexible(model) or class_name == head_files.upstream_class_name(model):
+    own = head_files.upstream_class_name(model)
+    if head_files.is_flexible(model) or class_name == own:
         _load_head(model, folder, replace(options, load_as=name), transaction)
     else:
-        own = head_files.upstream_class_name(model)
         logger.warning("The head beside the adapter in %s, of a %s, was not loaded into a %s.", folder, class_name, own)
 
 
-def _load_head(
-    model: ModelAdaptersMixin, folder: Path, options: LoadOptions, transaction: Transaction
-) -> str | None:
-    document, tensors = _read(folder, HEAD_FILES, options)
+def _load_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, transaction: Transaction) -> str | None:
+    saved = Saved.read(folder, HEAD_FILES, options)
+    name = None
     if head_files.is_flexible(model):
-        name, config, tensors = as_flexible(document, tensors, options.load_as)
+        name, config, tensors = as_flexible(
+            saved.document, saved.tensors, options.load_as, model.base_model_prefix
+        )
+        saved = replace(saved, tensors=tensors)
         _add_head(model, check_name(name, "head"), config, transaction)
         expected = head_files.flexible_tensors(model, name)
     else:
-        name, expected = None, head_files.static_tensors(model)
+        expected = head_files.static_tensors(model)
     tied = model.get_expanded_tied_weights_keys()
-    given = {key: tensor for key, tensor in tensors.items() if key not in tied}
-    _require_fit(model, compare(given, expected), document, folder, options, f"Head {name!r}" if name else "The head")
+    given = {key: tensor for key, tensor in saved.tensors.items() if key not in tied}
+    _require_fit(model, given, expected, saved, options.strict, f"Head {name!r}" if name else "The head")
     transaction.copy(given, expected)
     return name
 

@@ -34,6 +34,9 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     """
     head = dict(registered().static_heads[class_name]["config"])
     get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    activation_key = head.pop("activation_key", None)
+    if activation_key is not None:  # upstream takes the activation from this value of the config
+        head["activation_function"] = get(activation_key) or head["activation_function"]
     key = head.pop("activation_key", None)  # the field of upstream's config that chooses the activation
     head["activation_function"] = (get(key) if key else None) or head.get("activation_function")
     if get("problem_type") == "multi_label_classification" and head["head_type"] == "classification":
@@ -47,8 +50,12 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     return head
 
 
-def key_mapping(class_name: str, head_name: str) -> dict[str, str]:
-    """Patterns of a static head's keys -> names of the flexible head's, as ``from_pretrained(key_mapping=...)`` takes."""
+def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict[str, str]:
+    """Patterns of a static model's keys -> names in the flexible one, as ``from_pretrained(key_mapping=...)`` takes.
+
+    Args:
+        base_model_prefix: of the flexible model; a class may keep its base model elsewhere (LlamaForQuestionAnswering).
+    """
     layers = registered().static_heads[class_name]["layers"]
     modules = {path: f"heads.{head_name}.{index}" for index, path in enumerate(layers) if path}
     mapping = {rf"^{re.escape(path)}\.(weight|bias)$": rf"{target}.\1" for path, target in modules.items()}
@@ -56,6 +63,9 @@ def key_mapping(class_name: str, head_name: str) -> dict[str, str]:
         path, _, leaf = alias.rpartition(".")
         if path in modules:
             mapping[rf"^{re.escape(key)}$"] = f"{modules[path]}.{leaf}"
+    own_prefix = getattr(transformers, class_name).base_model_prefix
+    if own_prefix != base_model_prefix:
+        mapping[rf"^{re.escape(own_prefix)}\."] = f"{base_model_prefix}."
     return mapping
 
 
@@ -68,7 +78,7 @@ def _tied_keys(class_name: str) -> dict[str, str]:
 
 
 def as_flexible(
-    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None
+    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
 ) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
     """A saved head, flexible or static, as name, config and tensors of a flexible head.
 
@@ -81,7 +91,7 @@ def as_flexible(
     if class_name is None or not is_static(class_name):
         raise AdapterFileError(f"The head of {class_name} has no flexible counterpart.")
     name = load_as or DEFAULT_NAME
-    patterns = {re.compile(pattern): target for pattern, target in key_mapping(class_name, name).items()}
+    patterns = {re.compile(pattern): target for pattern, target in key_mapping(class_name, name, base_model_prefix).items()}
     result = {}
     for key, tensor in tensors.items():
         for pattern, target in patterns.items():
