@@ -72,17 +72,17 @@ def digest(content: bytes | str) -> str:
 
 
 def dump(manifest: Manifest) -> str:
-    """The manifest as text: sorted, indented, with a final line feed."""
-    models = {model_type: asdict(record) for model_type, record in manifest.models.items()}
+    """The manifest as text. Models and files are sorted; inside a record, upstream's order is kept."""
+    models = {model_type: asdict(record) for model_type, record in sorted(manifest.models.items())}
     content = {
         "@generated": "by adapter-codegen; do not edit",
         "schema": SCHEMA,
         "transformers": manifest.transformers,
         "generator": manifest.generator,
+        "shared": dict(sorted(manifest.shared.items())),
         "models": models,
-        "shared": dict(manifest.shared),
     }
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def parse(text: str, path: str = MANIFEST_PATH) -> Manifest:
@@ -95,10 +95,7 @@ def parse(text: str, path: str = MANIFEST_PATH) -> Manifest:
         content = json.loads(text)
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}, expected {SCHEMA}")
-        models = {
-            model_type: ModelRecord(**{**record, "flexible_heads": tuple(record["flexible_heads"])})
-            for model_type, record in content["models"].items()
-        }
+        models = {model_type: _record(record) for model_type, record in content["models"].items()}
         return Manifest(content["transformers"], content["generator"], models, content["shared"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CodegenError(
@@ -109,6 +106,15 @@ def parse(text: str, path: str = MANIFEST_PATH) -> Manifest:
                 "Restore the file from version control, or delete it and add the models again.",
             )
         ) from error
+
+
+def _record(content: dict[str, Any]) -> ModelRecord:
+    return ModelRecord(**{**content, "flexible_heads": tuple(content["flexible_heads"])})
+
+
+def canonical(record: ModelRecord) -> ModelRecord:
+    """The record as it will be read back, so that files rendered from it now and later agree (JSON knows no tuples)."""
+    return _record(json.loads(json.dumps(asdict(record))))
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_codegen import naming
 from adapter_codegen.layout import CHECKOUT, Layout
-from adapter_codegen.manifest import ModelRecord
+from adapter_codegen.manifest import ModelRecord, canonical
 from adapter_codegen.model import LayerPlan, Method, ModelPlan, StaticHead
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def names_of(plan: ModelPlan) -> Names:
 def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
     """What shared files need to know about a model. `inputs`: upstream file -> digest. Its files are not known yet."""
     names = names_of(plan)
-    return ModelRecord(
+    record = ModelRecord(
         model_type=plan.model_type,
         package=plan.package,
         title=names.title,
@@ -94,6 +94,7 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         methods={entry.method.value: "" if entry.supported else entry.reason for entry in plan.methods},
         restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
     )
+    return canonical(record)
 
 
 def _mixin_mapping(plan: ModelPlan, names: Names) -> dict[str, str]:
