@@ -88,6 +88,17 @@ class AdapterFilesMixin:
         options = _options(load_as, strict, use_safetensors, version)
         return load_adapter(self, adapter_name_or_path, config, set_active, with_head, options)  # type: ignore[arg-type]
 
+    def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
+        """See transformers. The adapters are written with the model, and their configs into its ``config.json``."""
+        attributes, stored = vars(self.config), self.adapters_config.to_dict()  # type: ignore[attr-defined]
+        attributes.pop("adapters", None)
+        if stored["adapters"]:
+            attributes["adapters"] = stored
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        finally:
+            attributes.pop("adapters", None)  # it would give the adapters to every further model made with this config
+
     def save_head(self, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True) -> None:
         """Write a head to a folder.
 

@@ -26,6 +26,7 @@ BASE = "base"
 
 # Cases of methods and blocks that are not there yet, by the beginning of their name. Nothing else may be skipped.
 LATER = {
+    "bn_all": "it also has an invertible adapter, and these come later",
     "comp_average": "the block Average comes later",
     "comp_batchsplit": "the block BatchSplit comes later",
     "comp_fuse": "the block Fuse comes later",

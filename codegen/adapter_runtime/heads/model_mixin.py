@@ -81,10 +81,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
         name = self._known_head(head_name or self.active_head)
         del self.heads[name]
         del self.config.prediction_heads[name]
-        prefix = f"heads.{name}."
-        self.all_tied_weights_keys = {
-            key: source for key, source in self.all_tied_weights_keys.items() if not key.startswith(prefix)
-        }
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
         if self.active_head == name:
             self.active_head = None
 
@@ -212,32 +209,31 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
             head = self.heads[self._known_head(self.active_head)]
             head[len(head) - 1] = new_embeddings  # type: ignore[arg-type,index]
 
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Upstream's map from tied parameters to their sources, with those of the heads."""
-        tied: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
-        return {**tied, **self._tied_head_keys()}
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:
+        """What upstream ties if the config says so: the projections of language modelling heads, to the input embeddings.
 
-    def _tied_head_keys(self) -> dict[str, str]:
-        if not getattr(self.config.get_text_config(), "tie_word_embeddings", False) or not hasattr(self, "heads"):
-            return {}
-        source = self._name_of_input_embeddings()
-        return {
-            f"heads.{name}.{len(head) - 1}.weight": source  # type: ignore[arg-type]
-            for name, head in self.heads.items()
-            if head.get_output_embeddings() is not None  # type: ignore[operator]
+        Upstream keeps this on the class; heads come and go, so here it belongs to the object.
+        """
+        projections = {
+            f"heads.{name}.{len(head) - 1}.weight"  # type: ignore[arg-type]
+            for name, head in getattr(self, "heads", {}).items()
+            if head.get_output_embeddings() is not None
         }
-
-    def _name_of_input_embeddings(self) -> str:
+        if not projections:
+            return {}
         embeddings = self.get_input_embeddings()
-        return next(f"{name}.weight" for name, module in self.named_modules() if module is embeddings)
+        source = next(f"{name}.weight" for name, module in self.named_modules() if module is embeddings)
+        return dict.fromkeys(sorted(projections), source)
 
     def _tie_head(self, head: PredictionHead) -> None:
         """Tie a head that is added after construction; before, upstream's `post_init` does."""
-        if not hasattr(self, "all_tied_weights_keys") or head.get_output_embeddings() is None:
+        if not hasattr(self, "all_tied_weights_keys"):
             return
-        self.all_tied_weights_keys.update(self._tied_head_keys())
-        if self._tied_head_keys():
-            head.get_output_embeddings().weight = self.get_input_embeddings().weight  # type: ignore[union-attr]
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+        projection = head.get_output_embeddings()
+        if projection is not None and any(key.startswith(f"heads.{head.name}.") for key in self.all_tied_weights_keys):
+            projection.weight = self.get_input_embeddings().weight
 
     # Loading
 
