@@ -165,7 +165,9 @@ def _require_fit(
         f" {head_files.upstream_class_name(model)} (type {model.config.model_type}).\n{mismatch}"
     )
     if any("shared_parameters" in key.split(".") for key in mismatch.missing):
-        message += "\nParameters that layers share are not in the file: `adapters` leaves them out for bare base models."
+        message += (
+            "\nParameters that layers share are not in the file: `adapters` leaves them out for bare base models."
+        )
     if strict or mismatch.shapes:
         raise AdapterMismatchError(f"{message}\nThe model is unchanged.")
     logger.warning(message)
@@ -182,16 +184,16 @@ def _load_head_beside(
     if head_files.is_flexible(model) or class_name == own:
         _load_head(model, folder, replace(options, load_as=name), transaction)
     else:
-        logger.warning("The head beside the adapter in %s, of a %s, was not loaded into a %s.", folder, class_name, own)
+        logger.warning(
+            "The head beside the adapter in %s, of a %s, was not loaded into a %s.", folder, class_name, own
+        )
 
 
 def _load_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, transaction: Transaction) -> str | None:
     saved = Saved.read(folder, HEAD_FILES, options)
     name = None
     if head_files.is_flexible(model):
-        name, config, tensors = as_flexible(
-            saved.document, saved.tensors, options.load_as, model.base_model_prefix
-        )
+        name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
         saved = replace(saved, tensors=tensors)
         _add_head(model, check_name(name, "head"), config, transaction)
         expected = head_files.flexible_tensors(model, name)

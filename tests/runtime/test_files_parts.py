@@ -49,7 +49,9 @@ def test_tensors_come_back_bitwise(tmp_path: Path, use_safetensors: bool) -> Non
     write_tensors(tmp_path, ADAPTER_FILES, TENSORS, use_safetensors)
     read = read_tensors(tmp_path, ADAPTER_FILES)
     assert read.keys() == TENSORS.keys()
-    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in TENSORS.items())
+    assert all(
+        torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in TENSORS.items()
+    )
 
 
 def test_writing_one_format_removes_the_other(tmp_path: Path) -> None:
@@ -140,7 +142,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_folder_without_an_adapter_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
-    with pytest.raises(AdapterFileError, match=r"no saved adapter: it has no adapter_config\.json, only: config\.json"):
+    with pytest.raises(
+        AdapterFileError, match=r"no saved adapter: it has no adapter_config\.json, only: config\.json"
+    ):
         local_folder(tmp_path, ADAPTER_FILES)
 
 

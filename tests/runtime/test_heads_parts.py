@@ -37,9 +37,7 @@ LEFT_PADDED = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
         pytest.param("last", LEFT_PADDED, (3, 3), id="the last token is not moved by padding on the left"),
     ],
 )
-def test_pooling_takes_the_token_of_the_rule(
-    rule: str, mask: torch.Tensor | None, positions: tuple[int, int]
-) -> None:
+def test_pooling_takes_the_token_of_the_rule(rule: str, mask: torch.Tensor | None, positions: tuple[int, int]) -> None:
     expected = torch.stack([HIDDEN[row, position] for row, position in enumerate(positions)])
     assert_close(pool(HIDDEN, rule, attention_mask=mask), expected, rtol=0, atol=0)  # type: ignore[arg-type]
 
@@ -51,9 +49,7 @@ def test_padding_is_told_by_its_token_where_there_is_no_mask() -> None:
 
 def test_a_mask_decides_over_a_padding_token_that_is_part_of_the_text() -> None:
     tokens = torch.tensor([[5, 6, 7, 0], [5, 6, 7, 0]])
-    assert_close(
-        pool(HIDDEN, "last", input_ids=tokens, attention_mask=torch.ones(2, 4), pad_token_id=0), HIDDEN[:, 3]
-    )
+    assert_close(pool(HIDDEN, "last", input_ids=tokens, attention_mask=torch.ones(2, 4), pad_token_id=0), HIDDEN[:, 3])
 
 
 def test_with_a_cache_the_mask_covers_more_than_the_hidden_states() -> None:
@@ -111,7 +107,10 @@ def test_the_narrowest_output_class_that_holds_everything_is_taken() -> None:
     classes = (SequenceClassifierOutput, SequenceClassifierOutputWithPast)
     plain = with_logits(classes, BaseModelOutput(last_hidden_state=HIDDEN), None, logits=HIDDEN)
     cached = with_logits(
-        classes, BaseModelOutputWithPast(last_hidden_state=HIDDEN, past_key_values=((HIDDEN, HIDDEN),)), None, logits=HIDDEN
+        classes,
+        BaseModelOutputWithPast(last_hidden_state=HIDDEN, past_key_values=((HIDDEN, HIDDEN),)),
+        None,
+        logits=HIDDEN,
     )
     assert type(plain) is SequenceClassifierOutput
     assert type(cached) is SequenceClassifierOutputWithPast

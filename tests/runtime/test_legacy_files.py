@@ -91,7 +91,9 @@ def test_noop(config: dict[str, Any], document: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_an_old_config_is_put_right(config: dict[str, Any], document: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_an_old_config_is_put_right(
+    config: dict[str, Any], document: dict[str, Any], expected: dict[str, Any]
+) -> None:
     before = {**config}
     assert modern(config, **document)[0] == expected
     assert config == before, "the argument stays as it is"
@@ -113,7 +115,9 @@ def test_old_containers_are_renamed() -> None:
 def test_an_ejected_prefix_is_recognised_by_its_tensors() -> None:
     config = {"architecture": "prefix_tuning", "flat": False}
     assert modern(config, "model.prefix_tuning.prefix_tunings.a.self_prefix.control_trans")[0]["flat"] is True
-    assert modern(config, "model.prefix_tuning.prefix_tunings.a.self_prefix.control_trans.0.weight")[0]["flat"] is False
+    assert (
+        modern(config, "model.prefix_tuning.prefix_tunings.a.self_prefix.control_trans.0.weight")[0]["flat"] is False
+    )
 
 
 def test_the_alias_of_a_norm_before_the_bottleneck_is_dropped() -> None:

@@ -82,7 +82,10 @@ def models(root: Path) -> Iterator[Path]:
 def parameters(root: Path) -> list[object]:
     cases = [Case(model, child.name) for model in models(root) for child in sorted(model.iterdir()) if child.is_dir()]
     skip = pytest.mark.skip
-    return [pytest.param(case, id=str(case), marks=[skip(reason=why)] if (why := case.reason_to_skip()) else []) for case in cases]
+    return [
+        pytest.param(case, id=str(case), marks=[skip(reason=why)] if (why := case.reason_to_skip()) else [])
+        for case in cases
+    ]
 
 
 def load_base(case: Case, attention: str) -> torch.nn.Module:
@@ -126,7 +129,9 @@ def test_a_checkpoint_of_the_fixtures_gives_the_recorded_outputs(case: Case, att
     check(case, attention)
 
 
-@pytest.mark.skipif(not WHOLE.is_dir(), reason="the shared folder with the whole collection is not beside the checkout")
+@pytest.mark.skipif(
+    not WHOLE.is_dir(), reason="the shared folder with the whole collection is not beside the checkout"
+)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("case", parameters(WHOLE))
 def test_a_checkpoint_of_the_whole_collection_gives_the_recorded_outputs(case: Case, attention: str) -> None:

@@ -24,7 +24,9 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.shapes)
 
     def __str__(self) -> str:
-        shapes = [f"{key}: {list(ours)} in the file, {list(its)} in the model" for key, (ours, its) in self.shapes.items()]
+        shapes = [
+            f"{key}: {list(ours)} in the file, {list(its)} in the model" for key, (ours, its) in self.shapes.items()
+        ]
         parts = (
             ("missing from the file", self.missing),
             ("unknown to the model", self.unexpected),

@@ -45,7 +45,10 @@ def export(model: ModelAdaptersMixin, name: str | None) -> tuple[dict[str, Any],
         return {"name": name, "config": dict(model.heads[name].config)}, flexible_tensors(model, name)
     if is_bare(model):
         raise UnknownHeadError(f"A {upstream_class_name(model)} has no head.")
-    labels = {"label2id": getattr(model.config, "label2id", None), "num_labels": getattr(model.config, "num_labels", None)}
+    labels = {
+        "label2id": getattr(model.config, "label2id", None),
+        "num_labels": getattr(model.config, "num_labels", None),
+    }
     return {"name": None, "config": None, **labels}, static_tensors(model)
 
 

@@ -63,9 +63,7 @@ def renamed(tensors: Mapping[str, torch.Tensor], old: str, new: str) -> dict[str
     return result
 
 
-def fit_prefix(
-    tensors: Mapping[str, torch.Tensor], expected: Iterable[str], prefix: str
-) -> dict[str, torch.Tensor]:
+def fit_prefix(tensors: Mapping[str, torch.Tensor], expected: Iterable[str], prefix: str) -> dict[str, torch.Tensor]:
     """Name tensors as the model does, whether the file was written from a bare base model or from one with a head.
 
     Args:

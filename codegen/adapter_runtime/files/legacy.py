@@ -94,7 +94,9 @@ def _drop_absent_invertible(document: Document, tensors: Tensors) -> Tensors:
     """Task adapters of old were written with the option of an invertible adapter, but without its tensors."""
     if document.get("type") == "text_task" and not any(".invertible_adapters." in key for key in tensors):
         for config in _members(document):
-            config.update({"inv_adapter": None, "inv_adapter_reduction_factor": None} if "inv_adapter" in config else {})
+            config.update(
+                {"inv_adapter": None, "inv_adapter_reduction_factor": None} if "inv_adapter" in config else {}
+            )
     return tensors
 
 

@@ -5,8 +5,17 @@ Where do I add a head? A class in a file of its own here, its entry in `HEAD_CLA
 """
 
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.heads.classification import ClassificationHead, ImageClassificationHead, MultiLabelClassificationHead
-from adapter_runtime.heads.language_modeling import BertStyleMaskedLMHead, CausalLMHead, LanguageModelingHead, Seq2SeqLMHead
+from adapter_runtime.heads.classification import (
+    ClassificationHead,
+    ImageClassificationHead,
+    MultiLabelClassificationHead,
+)
+from adapter_runtime.heads.language_modeling import (
+    BertStyleMaskedLMHead,
+    CausalLMHead,
+    LanguageModelingHead,
+    Seq2SeqLMHead,
+)
 from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.tagging import TaggingHead

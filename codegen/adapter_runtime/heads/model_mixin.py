@@ -250,7 +250,10 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
         if not is_static(architecture) or getattr(config, "prediction_heads", None):
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         config.prediction_heads = {DEFAULT_NAME: flexible_config(architecture, config)}
-        renamed = {**key_mapping(architecture, DEFAULT_NAME, cls.base_model_prefix), **(kwargs.pop("key_mapping", None) or {})}
+        renamed = {
+            **key_mapping(architecture, DEFAULT_NAME, cls.base_model_prefix),
+            **(kwargs.pop("key_mapping", None) or {}),
+        }
         loaded = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, key_mapping=renamed, **kwargs
         )

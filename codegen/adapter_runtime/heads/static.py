@@ -91,7 +91,9 @@ def as_flexible(
     if class_name is None or not is_static(class_name):
         raise AdapterFileError(f"The head of {class_name} has no flexible counterpart.")
     name = load_as or DEFAULT_NAME
-    patterns = {re.compile(pattern): target for pattern, target in key_mapping(class_name, name, base_model_prefix).items()}
+    patterns = {
+        re.compile(pattern): target for pattern, target in key_mapping(class_name, name, base_model_prefix).items()
+    }
     result = {}
     for key, tensor in tensors.items():
         for pattern, target in patterns.items():
