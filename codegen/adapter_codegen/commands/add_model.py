@@ -1,0 +1,92 @@
+"""``adapter-codegen add-model``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapter_codegen.commands import options
+from adapter_codegen.commands.exit_codes import ExitCode
+from adapter_codegen.console import Console
+
+if TYPE_CHECKING:
+    from adapter_codegen.layout import Target
+    from adapter_codegen.parse import AutoMappings
+    from adapter_codegen.upstream import Release
+
+
+@click.command("add-model", short_help="Write the adapter-enabled version of models.", no_args_is_help=True)
+@options.model_types(required=False)
+@click.option("--existing", is_flag=True, help="Write again every model that is in the tree.")
+@click.option("--all", "everything", is_flag=True, help="Add every model type of the release that can be planned.")
+@options.previewing
+@click.option("--overwrite", is_flag=True, help="Write over files that were edited by hand.")
+@options.from_release
+@options.writing
+@options.talking
+def add_model(
+    console: Console,
+    model_types: tuple[str, ...],
+    existing: bool,
+    everything: bool,
+    dry_run: bool,
+    diff: bool,
+    overwrite: bool,
+    release_spec: str | None,
+    root: Path | None,
+    output: Path | None,
+) -> None:
+    """Write the adapter-enabled version of each MODEL_TYPE (llama, xlm-roberta): code, registries, tests and docs.
+
+    A model that is not understood is refused with its reasons, and keeps what the tree has of it.
+    """
+    from adapter_codegen.commands.writing import refused, result_name, show_plans, write
+    from adapter_codegen.generate import add_models
+    from adapter_codegen.layout import find_target
+    from adapter_codegen.upstream import open_release
+
+    target = find_target(root, output)
+    release = open_release(release_spec)
+    names = _names(release, target, model_types, existing, everything)
+    with console.progress("Generating", len(names)) as advance:
+        generated = add_models(release, names, target, progress=lambda result: advance(result_name(result)))
+    refusals = refused(console, generated, release, briefly=everything)
+    show_plans(console, generated.plans, release)
+    write(console, generated, target, dry_run=dry_run, diff=diff, overwrite=overwrite)
+    if refusals and not everything:
+        raise click.exceptions.Exit(ExitCode.DRIFT)
+
+
+def _names(
+    release: Release, target: Target, named: tuple[str, ...], existing: bool, everything: bool
+) -> tuple[str, ...]:
+    """The model types to generate, in the order of the alphabet."""
+    from adapter_codegen.manifest import load
+    from adapter_codegen.parse import read_auto_mappings
+
+    if not named and not existing and not everything:
+        raise click.UsageError("Name a model type, or give --existing or --all.")
+    mappings = read_auto_mappings(release)
+    _refuse_unknown(mappings, named)
+    chosen = set(named)
+    if existing:
+        chosen |= set(load(target.root, target.layout.manifest).models)
+    if everything:
+        chosen |= set(mappings.model_types)
+    return tuple(sorted(chosen))
+
+
+def _refuse_unknown(mappings: AutoMappings, named: tuple[str, ...]) -> None:
+    """All misspelt names at once, before any work is done."""
+    from adapter_codegen.errors import CodegenError
+
+    found = []
+    for name in named:
+        try:
+            mappings.entry(name)
+        except CodegenError as error:
+            found += error.diagnostics
+    if found:
+        raise CodegenError(*found)

@@ -1,0 +1,65 @@
+"""``adapter-codegen list``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapter_codegen.commands import options
+from adapter_codegen.console import Console
+
+if TYPE_CHECKING:
+    from adapter_codegen.manifest import Manifest
+
+
+@click.command("list", short_help="Show what is supported, what could be, and why not.")
+@click.option("--plan", "planned", is_flag=True, help="Plan every model type, to know which can be added and why not.")
+@options.filtered
+@options.shown_as("text", "json")
+@options.jobs
+@options.from_release
+@options.writing
+@options.talking
+def list_models(
+    console: Console,
+    planned: bool,
+    pattern: str,
+    shown_as: str,
+    jobs: int | None,
+    release_spec: str | None,
+    root: Path | None,
+    output: Path | None,
+) -> None:
+    """Show which model types are supported, which could be added, and why not the rest.
+
+    Without --plan, model types that are not generated yet are listed by name only: nothing is known about them before
+    they are planned.
+    """
+    from adapter_codegen.commands.list_view import SHOW
+    from adapter_codegen.listing import listing, matching, plan_entries, unplanned
+    from adapter_codegen.parse import read_auto_mappings
+    from adapter_codegen.upstream import open_release
+
+    release = open_release(release_spec)
+    entries = matching(listing(read_auto_mappings(release), _manifest(root, output)), pattern)
+    if planned:
+        with console.progress("Planning", unplanned(entries)) as advance:
+            entries = plan_entries(release, entries, jobs, advance)
+    SHOW[shown_as](console, entries, release.version)
+
+
+def _manifest(root: Path | None, output: Path | None) -> Manifest:
+    """The manifest of the tree; outside of every tree nothing is supported, and the rest can still be listed."""
+    from adapter_codegen.errors import CodegenError
+    from adapter_codegen.layout import find_target
+    from adapter_codegen.manifest import EMPTY, load
+
+    try:
+        target = find_target(root, output)
+    except CodegenError:
+        if root is not None:
+            raise
+        return EMPTY
+    return load(target.root, target.layout.manifest)

@@ -1,0 +1,91 @@
+"""What add-model and remove-model share: to bring a tree in step, or only to show what that would change."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from adapter_codegen import report
+from adapter_codegen.console import Console
+from adapter_codegen.diffs import show_diff, unified_diff
+from adapter_codegen.emit import Changes, read
+from adapter_codegen.generate import Generated, ModelResult
+from adapter_codegen.layout import Target
+from adapter_codegen.model import Diagnostic, Level, ModelPlan, Refusal
+from adapter_codegen.upstream import Release
+
+STYLES = {"created": "green", "updated": "yellow", "deleted": "red"}
+
+
+def write(
+    console: Console, generated: Generated, target: Target, *, dry_run: bool, diff: bool, overwrite: bool = False
+) -> None:
+    """Write what was generated; with `dry_run` or `diff` only tell. Raises what `Generated.write` raises."""
+    changes = generated.changes(target)
+    if diff:
+        for path in sorted((*changes.created, *changes.updated, *changes.deleted)):
+            show_diff(console, _diff(generated, target, path))
+        return
+    if not dry_run:
+        generated.write(target, overwrite)
+    show_changes(console, changes, dry_run)
+
+
+def _diff(generated: Generated, target: Target, path: str) -> str:
+    before = read(target.root, path)
+    return unified_diff(path, before.decode("utf-8", "replace") if before is not None else None, generated.files.get(path))
+
+
+def show_changes(console: Console, changes: Changes, dry_run: bool) -> None:
+    """A line per file that changed, and the counts."""
+    for verb, style in STYLES.items():
+        for path in getattr(changes, verb):
+            console.show(Text.assemble((f"{verb:8}", style), path))
+    counts = (f"{len(getattr(changes, verb))} {verb}" for verb in (*STYLES, "unchanged") if getattr(changes, verb))
+    would = "Nothing was written (--dry-run): " if dry_run else ""
+    console.say(f"{would}{', '.join(counts)}.")
+
+
+def show_plans(console: Console, plans: tuple[ModelPlan, ...], release: Release) -> None:
+    """A line per model: its methods, and those that it lacks. The reasons follow under --verbose."""
+    for plan in plans:
+        held = [entry.method.value for entry in plan.methods if entry.supported]
+        lacking = [entry.method.value for entry in plan.methods if not entry.supported]
+        line = Text.assemble((plan.model_type, "bold"), f": {', '.join(held) or 'no method'}")
+        if lacking:
+            line.append(f" (not {', '.join(lacking)}: see `adapter-codegen explain {plan.model_type}`)", "yellow")
+        console.say(line)
+        for diagnostic in report.collect(plan.diagnostics):
+            console.detail(report.text(diagnostic, release_sources(release)))
+
+
+def refused(console: Console, generated: Generated, release: Release, briefly: bool) -> bool:
+    """Tell which models were refused and why; `briefly`: only how many. True if there are any."""
+    if generated.refusals and briefly:
+        count = report.plural(len(generated.refusals), "model type")
+        console.say(f"{count} cannot be planned; `adapter-codegen list --plan` says why.")
+        return True
+    for refusal in generated.refusals:
+        console.complain(Text.assemble((refusal.model_type, "bold"), " was refused:"))
+        for diagnostic in _worst(refusal.diagnostics):
+            console.complain(report.text(diagnostic, release_sources(release)))
+    return bool(generated.refusals)
+
+
+def _worst(diagnostics: tuple[Diagnostic, ...]) -> list[Diagnostic]:
+    """The errors; all of them where no error explains the refusal."""
+    collected = report.collect(diagnostics)
+    return [entry for entry in collected if entry.level is Level.ERROR] or list(collected)
+
+
+def result_name(result: ModelResult) -> str:
+    """The model type of a result, as progress shows it."""
+    return result.model_type if isinstance(result, Refusal) else result.plan.model_type
+
+
+def release_sources(release: Release) -> report.Sources:
+    """Source lines for reports, from the release that the places belong to."""
+
+    def source(path: str) -> str | None:
+        return release.read(path) if release.exists(path) else None
+
+    return source

@@ -1,0 +1,37 @@
+"""Tables of methods, as `list` and `coverage` show them: one narrow column per method."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from rich.table import Table
+from rich.text import Text
+
+from adapter_codegen.model import Method
+
+HEADINGS = {
+    Method.BOTTLENECK: "bottl.",
+    Method.PREFIX_TUNING: "prefix",
+    Method.LORA: "lora",
+    Method.REFT: "reft",
+    Method.PROMPT_TUNING: "prompt",
+    Method.INVERTIBLE: "invert.",
+}
+
+
+def method_table(first: str, *more: str, last: str = "") -> Table:
+    """An empty table: names, columns of numbers or words, a column per method, and a column of sentences."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True, overflow="ellipsis")
+    for heading in more:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="center", no_wrap=True)
+    if last:
+        table.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1)
+    return table
+
+
+def marks(supported: Container[Method]) -> list[Text]:
+    """A tick or a dot per method, in the order of the columns."""
+    return [Text("✓", "green") if method in supported else Text("·", "dim") for method in HEADINGS]
