@@ -27,14 +27,18 @@ def initialised(subject: Subject, attention: Attention = "eager") -> PreTrainedM
 
 
 def adapted(
-    subject: Subject, method: Method, attention: Attention = "eager", names: tuple[str, ...] = (FIRST,)
+    subject: Subject,
+    method: Method,
+    attention: Attention = "eager",
+    names: tuple[str, ...] = (FIRST,),
+    active: tuple[str, ...] | None = None,
 ) -> PreTrainedModel:
-    """A model with active adapters `names` of one method, all weights random."""
+    """A model with adapters `names` of one method, all weights random, of which `active` (default: all) run stacked."""
     model = initialised(subject, attention)
     for seed, name in enumerate(names):
         model.add_adapter(name, config=method.config)
         randomise_adapter(model, name, seed)
-    model.set_active_adapters(names[0] if len(names) == 1 else list(names))
+    model.set_active_adapters(list(names if active is None else active))
     return model
 
 
@@ -43,10 +47,11 @@ def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     return {key: value for key, value in model.named_parameters() if f".{name}." in f".{key}."}
 
 
-def base_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters but those of `FIRST` and `SECOND`."""
+def base_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """The parameters of the base model that belong to no adapter. Those of a head are not among them."""
     adapters = {**adapter_parameters(model, FIRST), **adapter_parameters(model, SECOND)}
-    return {key: value for key, value in model.named_parameters() if key not in adapters}
+    own = {id(parameter) for parameter in model.base_model.parameters()}
+    return {key: value for key, value in model.named_parameters() if id(value) in own and key not in adapters}
 
 
 def randomise_adapter(model: nn.Module, name: str, seed: int = 0) -> None:

@@ -70,7 +70,8 @@ class Method:
 
 
 SEQ_BN = Bottleneck(("output",), "relu", norm_first=True)
-DOUBLE_SEQ_BN = Bottleneck(("attention", "cross_attention", "output"), "swish")
+DOUBLE_SEQ_BN = Bottleneck(("attention", "output"), "swish")
+CROSS_BN = Bottleneck(("attention", "cross_attention", "output"), "swish")
 PAR_BN = Bottleneck(("output",), "relu", parallel=True, scaling=4.0, reduction_factor=2)
 PREFIX_FLAT = Prefix(length=5, flat=True)
 PREFIX_MLP = Prefix(length=5, flat=False, bottleneck_size=12)
@@ -80,6 +81,7 @@ LORA_ALL = LoRA(r=4, alpha=6, attention=("query", "key", "value"), mlp_first=Tru
 METHODS: tuple[Method, ...] = (
     Method("seq_bn", "seq_bn[reduction_factor=4]", (SEQ_BN,)),
     Method("double_seq_bn", "double_seq_bn[reduction_factor=4]", (DOUBLE_SEQ_BN,)),
+    Method("cross_bn", "double_seq_bn[reduction_factor=4,cross_adapter=True]", (CROSS_BN,)),
     Method("par_bn", "par_bn", (PAR_BN,)),
     Method("prefix_tuning_flat", "prefix_tuning_flat[prefix_length=5]", (PREFIX_FLAT,)),
     Method("prefix_tuning", "prefix_tuning[prefix_length=5,bottleneck_size=12]", (PREFIX_MLP,)),

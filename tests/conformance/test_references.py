@@ -34,7 +34,7 @@ def _llama_layer(path: str) -> Layer:
     projections = (f"{attention}.{name}_proj" for name in "qkv")
     core = Attention(path, attention, "self", *projections, fused="", output=f"{attention}.o_proj", in_encoder=False)
     hosts = {"attention": f"{path}.attention_adapters", "output": f"{path}.output_adapters"}
-    return Layer(path, (core,), hosts, (f"{mlp}.up_proj", f"{mlp}.gate_proj"), (f"{mlp}.down_proj",))
+    return Layer(path, (core,), hosts, (f"{mlp}.up_proj",), (f"{mlp}.down_proj",))
 
 
 def _bert_layer(path: str) -> Layer:

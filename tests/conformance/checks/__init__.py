@@ -26,7 +26,7 @@ from conformance.checks.removal import removal_restores
 from conformance.checks.roles import roles_are_true
 from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
 from conformance.checks.zero_start import new_adapter_changes_nothing
-from conformance.methods import METHODS, LoRA, Method, Prefix
+from conformance.methods import METHODS, Bottleneck, LoRA, Method, Prefix
 from conformance.subjects import Subject, head_subjects, method_subjects
 
 
@@ -46,6 +46,12 @@ class ModelCheck:
     run: Callable[[Subject], None]
     subjects: Callable[[str], tuple[Subject, ...]]
     smoke: bool = True
+
+
+def _no_cross_attention(subject: Subject, method: Method) -> str:
+    wanted = any("cross_attention" in part.locations for part in method.parts if isinstance(part, Bottleneck))
+    has = subject.cross or subject.kind == "encoder-decoder"
+    return "it has no cross-attention" if wanted and not has else ""
 
 
 def _no_causality(subject: Subject, method: Method) -> str:
@@ -119,7 +125,11 @@ class Cell:
     @property
     def why_not(self) -> str:
         """The reason why the check does not apply; "" if it does."""
-        return unsupported(self.subject.model_type, self.method) or self.check.why_not(self.subject, self.method)
+        return (
+            unsupported(self.subject.model_type, self.method)
+            or _no_cross_attention(self.subject, self.method)
+            or self.check.why_not(self.subject, self.method)
+        )
 
     @property
     def label(self) -> str:

@@ -27,7 +27,7 @@ def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tupl
     randomise_adapter(model, FIRST)
     model.train_adapter(FIRST)
     if reentrant is not None:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        model.activation_checkpointing_enable({"use_reentrant": reentrant})
     count = _count_runs(model)
     with seeded(5):
         loss_of(model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))).backward()

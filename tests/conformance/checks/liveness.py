@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from conformance.adapted import FIRST, adapter_parameters, base_parameters, initialised, randomise_adapter
 from conformance.methods import Bottleneck, LoRA, Method, Part, Prefix
@@ -34,7 +35,7 @@ def assert_all_sites(model: nn.Module, method: Method) -> None:
         raise AssertionError(f"missing: {sorted(expected - actual)}; not expected: {sorted(actual - expected)}")
 
 
-def assert_gradients(model: nn.Module) -> None:
+def assert_gradients(model: PreTrainedModel) -> None:
     """Each element of the adapter is trained, in at least part of its tensor; nothing of the base model is."""
     dead = [
         name

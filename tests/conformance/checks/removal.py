@@ -12,7 +12,7 @@ def removal_restores(subject: Subject, method: Method) -> None:
     fresh = initialised(subject)
     inputs = subject.padded_inputs("left" if subject.text else "none")
     expected = run(fresh, inputs)
-    model = adapted(subject, method, names=(FIRST, SECOND))
+    model = adapted(subject, method, names=(FIRST, SECOND), active=(FIRST,))
     if structure(model) == structure(fresh):
         raise AssertionError("adding an adapter leaves the module tree as it was; the check would be empty")
     assert_differs(run(model, inputs), expected, "the adapter")

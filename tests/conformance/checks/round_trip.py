@@ -81,10 +81,14 @@ def _break_the_config(folder: Path) -> None:
     (folder / CONFIG).write_text((folder / CONFIG).read_text()[:-20])
 
 
-def _name_another_model(folder: Path) -> None:
-    config = json.loads((folder / CONFIG).read_text())
-    config["model_type"] = "no-such-model"
-    (folder / CONFIG).write_text(json.dumps(config))
+def _double_a_size(folder: Path) -> None:
+    document = json.loads((folder / CONFIG).read_text())
+    config = document["config"]
+    part = config.get("configs", [config])[0]
+    part = part.get("config", part)  # in a union
+    size = next(name for name in ("r", "reduction_factor", "prefix_length") if name in part)
+    part[size] *= 2
+    (folder / CONFIG).write_text(json.dumps(document))
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -92,7 +96,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a tensor under another name": _rename_a_tensor,
     "a tensor of another shape": _reshape_a_tensor,
     "the config cut off": _break_the_config,
-    "the config of another model type": _name_another_model,
+    "another size in the config": _double_a_size,
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "no config": lambda folder: (folder / CONFIG).unlink(),
 }

@@ -65,7 +65,7 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
         path,
         tuple(_attention(path, entry, in_encoder) for entry in present),
         hosts,
-        tuple(join(path, entry) for entry in (*roles.mlp.first, *roles.mlp.gate)),
+        tuple(join(path, entry) for entry in roles.mlp.first),
         tuple(join(path, entry) for entry in roles.mlp.last),
     )
 
