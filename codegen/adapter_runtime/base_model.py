@@ -100,11 +100,9 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
         return {"forward": _in_context(upstream.forward)}  # type: ignore[attr-defined]
 
-    def _set_gradient_checkpointing(
-        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] | None = None
-    ) -> None:
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         """Let the recomputation of a layer see the context of its forward."""
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func)  # type: ignore[misc]
+        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
         wrap_checkpoints(self)
 
 

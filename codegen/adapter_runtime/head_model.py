@@ -32,8 +32,8 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
         with ContextScope(ForwardContext(self.adapters_base)):
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
-    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Any = None) -> None:
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func)  # type: ignore[misc]
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
         wrap_checkpoints(self)
 
 
