@@ -259,6 +259,8 @@ class Constructor:
 
     def _is_module_class(self, name: str) -> bool:
         """Upstream's convention that classes, and only they, begin with a capital, with torch's exceptions."""
+        if name in self.scope.classes:  # CLIPMLP is all capitals, and a class
+            return True
         last = name.rpartition(".")[2].lstrip("_")
         if not last or not last[0].isupper() or (last.isupper() and len(last) > 4) or last in _NOT_MODULES:
             return False

@@ -12,7 +12,7 @@ from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.dataflow import REGISTRY, local_class
 from adapter_codegen.plan.kinds import Kind, Kinds
 
-_CORE_CALLS = frozenset({"scaled_dot_product_attention", "softmax"})
+_CORE_CALLS = frozenset({"scaled_dot_product_attention", "softmax", "Softmax"})
 
 
 class Candidates:
@@ -64,9 +64,13 @@ class Candidates:
             return self._kinds.of_class(name) is Kind.TORCH_ATTENTION
         if any(self.has_attention(local_class(inner)) for s in known.submodules.values() for inner in s.classes):
             return True
-        if any(self._kinds.of(s.classes) is Kind.TORCH_ATTENTION for s in known.submodules.values()):
+        if any(self._is_attention(s) for s in known.submodules.values()):
             return True
         return any(self._calls_core(function.node) for key, function in known.functions.items() if key != "__init__")
+
+    def _is_attention(self, submodule: Submodule) -> bool:
+        softmax = {local_class(name) for name in submodule.classes} == {"Softmax"}
+        return softmax or self._kinds.of(submodule.classes) is Kind.TORCH_ATTENTION
 
     def _calls_core(self, node: cst.CSTNode, depth: int = 2) -> bool:
         names = _Names()

@@ -7,17 +7,20 @@ products of activations. Whether prefix keys can be put in front of it is asked 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
 from adapter_codegen.model import Core
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.values import Consumers, Flow, Op, Value, alternatives, same_tensor
-from adapter_codegen.plan.walks import CASTS, DROPOUTS, VIEWS, called, is_scalar, last_name, operand
+from adapter_codegen.plan.walks import CASTS, DROPOUTS, VIEWS, called, is_number, is_scalar, last_name, operand
 
 _INTERFACE_PARAMETERS = ("module", "query", "key", "value", "attention_mask")
 _SDPA_PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
+_FLASH = frozenset(
+    {"_flash_attention_forward", "flash_attn_func", "flash_attn_varlen_func", "memory_efficient_attention"}
+)
 _PRODUCTS = frozenset({"matmul", "bmm", "einsum", "baddbmm"})
 _TRANSPOSES = frozenset({"transpose", "permute", "swapaxes", "mT"})
 _TUNING = frozenset(
@@ -70,7 +73,9 @@ def find_meetings(flow: Flow, kinds: Kinds) -> list[Meeting]:
             found += _interface_call(value)
         elif value.op is Op.FUNCTION and last_name(value) == "scaled_dot_product_attention" and value.through is None:
             found += _sdpa_call(value)
-        elif called(value, "softmax"):
+        elif value.op is Op.FUNCTION and last_name(value) in _FLASH and value.through is None:
+            found += _flash_call(value)
+        elif _is_softmax(value):
             found += _softmax(value, kinds, consumers)
     return list({id(one.call): one for one in found}.values())
 
@@ -100,6 +105,12 @@ def _sdpa_call(call: Value) -> list[Meeting]:
         nodes["mask"] = nodes["attn_mask"]
     three = (arguments["query"], arguments["key"], arguments["value"])
     return [Meeting(Core.SDPA, call, call, *three, nodes, arguments.get("attn_mask"))]
+
+
+def _flash_call(call: Value) -> list[Meeting]:
+    """A kernel called past the attention registry: it knows no mask with a prefix."""
+    trouble = ("the flash attention kernel is called directly", call.node)
+    return [replace(one, troubles=(trouble,)) for one in _sdpa_call(call)]
 
 
 def _bound(
@@ -151,8 +162,17 @@ def as_product(value: Value) -> _Product | None:
     return _Product(value, inputs[-2], inputs[-1], nodes[-2], nodes[-1])
 
 
+def _is_softmax(value: Value) -> bool:
+    """``softmax(x)``, ``nn.Softmax(dim=-1)(x)``, or a submodule of that class."""
+    if value.op is Op.CALL:
+        return last_name(value.inputs[0]) == "Softmax"
+    if value.op is Op.SUBMODULE and value.module is not None:
+        return {name.rpartition(".")[2] for name in value.module.classes} == {"Softmax"}
+    return called(value, "softmax")
+
+
 def _softmax(softmax: Value, kinds: Kinds, consumers: Consumers) -> list[Meeting]:
-    scores = operand(softmax)
+    scores = operand(softmax, 1 if softmax.op is Op.CALL else 0)
     if scores is None:
         return []
     walk = _Scores(kinds)
@@ -185,8 +205,7 @@ def _softmax(softmax: Value, kinds: Kinds, consumers: Consumers) -> list[Meeting
 def _ambiguous(meeting: Meeting) -> Meeting:
     """Scores that are the sum of several products (disentangled attention): no one key is the key."""
     trouble = ("the scores are made of several products", meeting.call.node)
-    fields = {name: getattr(meeting, name) for name in meeting.__dataclass_fields__}
-    return Meeting(**{**fields, "troubles": (*meeting.troubles, trouble)})
+    return replace(meeting, troubles=(*meeting.troubles, trouble))
 
 
 class _Scores:
@@ -245,7 +264,8 @@ class _Scores:
         if not any(found):
             return False
         for one, side, has in zip(value.inputs, sides, found, strict=True):
-            if not has and not is_scalar(one):
+            harmless = is_number(one) if value.name == "+" else is_scalar(one)
+            if not has and not harmless:
                 if value.name == "+":
                     self.terms.append((one, side))
                 else:

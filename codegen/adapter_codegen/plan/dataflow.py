@@ -268,8 +268,9 @@ class _Tracer:
         """``x.add_(y)`` as a statement binds `x` again."""
         if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
             name = node.func.attr.value
-            if name.endswith("_") and not name.endswith("__") and isinstance(node.func.value, cst.Name):
-                self.assign(node.func.value, value)
+            if name.endswith("_") and not name.endswith("__"):
+                if isinstance(node.func.value, (cst.Name, cst.Subscript)):  # x.add_(y); x[..., :n].copy_(y)
+                    self.assign(node.func.value, value)
 
     def assign(self, target: cst.BaseExpression, value: Value) -> None:
         if self.environment is None:

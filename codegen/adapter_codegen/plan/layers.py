@@ -289,7 +289,12 @@ class LayerPlanner:
         classes: tuple[str, ...] = (self._class_name,)
         parts = path.split(".") if path else []
         for index, part in enumerate(parts):
-            if part.lstrip("-").isdigit():
+            if part.lstrip("-").isdigit() or part == "*":
+                if len(classes) > 1 and part != "*" and -len(classes) <= int(part) < len(classes):
+                    if 0 < int(part) < len(classes) - 1:  # of a written list, the ends are always there
+                        yield ".".join(parts[: index + 1])
+                        return
+                    classes = (classes[int(part)],)
                 continue
             submodule = find_submodule(self._facts, classes, part)
             if submodule is None:

@@ -8,6 +8,7 @@ import libcst as cst
 
 from adapter_codegen.plan.cores import Meeting
 from adapter_codegen.plan.values import Flow, Op, Value, same_tensor
+from adapter_codegen.plan.walks import CASTS, VIEWS
 
 
 def lifted(meeting: Meeting, flow: Flow) -> Meeting | None:
@@ -70,7 +71,7 @@ def _as_parameter(value: Value, meeting: Meeting) -> Value | None:
     for _ in range(8):
         if value.op is Op.PARAMETER and value.frame is meeting.call.frame:
             return value
-        if value.op is Op.METHOD and value.name in ("to", "float", "contiguous", "type_as"):
+        if value.op is Op.METHOD and value.name in VIEWS | CASTS:
             value = value.inputs[0]
         elif value.op is Op.ITEM and value.name == "" and value.inputs[0].op in (Op.PARAMETER,):
             value = value.inputs[0]  # a slice of the mask

@@ -142,6 +142,9 @@ class PrefixPlanner:
                 if self._term_name(meeting, value, node) is None:
                     text = f"`{self._facts.code(node)}` is added to the scores, but not known before the keys grow."
                     yield Finding("P203", text, node, PREFIX)
+        elif meeting.core is Core.SDPA:
+            for text, node in meeting.troubles:
+                yield Finding("P203", f"Here {text}.", node, PREFIX)
         elif meeting.core is Core.INTERFACE:
             eager = _eager_function(meeting)
             troubles = added_to_scores(self._facts, eager, self._kinds).troubles if eager else ()
@@ -258,7 +261,7 @@ class PrefixPlanner:
             gate_input=Expression(gate, self._facts.location(call.node)),
             biases=tuple(biases),
             keywords=tuple(keywords),
-            kept=tuple(name for name in grown if self._read_later(name, call)),
+            kept=tuple(name for name in grown if self._read_later(name, meeting)),
         )
 
     def _mask_and_biases(self, meeting: Meeting) -> tuple[Expression | None, list[Expression]]:
@@ -280,10 +283,11 @@ class PrefixPlanner:
     def _expression(self, node: cst.CSTNode) -> Expression:
         return Expression(self._facts.code(node), self._facts.location(node))
 
-    def _read_later(self, name: str, call: Value) -> bool:
-        """Whether the text reads a name again after the core's statement, in the same function."""
-        owner = self._facts.classes[call.frame.class_name].functions[call.frame.function].node
-        last = self._facts.location(call.statement).end_line if call.statement else 0
+    def _read_later(self, name: str, meeting: Meeting) -> bool:
+        """Whether the text reads a name again after the core's last statement, in the same function."""
+        frame, end = meeting.call.frame, meeting.result.statement
+        owner = self._facts.classes[frame.class_name].functions[frame.function].node
+        last = self._facts.location(end).end_line if end else 0
         reads = _reads(owner, name)
         return any(self._facts.location(node).line > last for node in reads)
 

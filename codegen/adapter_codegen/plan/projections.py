@@ -158,10 +158,12 @@ class Projections:
             value = same_tensor(value)
             kind = self._kinds.of(value.module.classes) if value.module is not None else Kind.WORK
             step = value.op is Op.SUBMODULE and kind in (Kind.DROPOUT, Kind.NORM, Kind.IDENTITY)
-            if value.inputs and (step or called(value, *VIEWS, *CASTS, *DROPOUTS)):
-                value = value.inputs[0]
-            else:
+            if value.op is Op.JOIN:  # cast or not
+                ends = {id(one): one for one in map(self._plain, value.inputs)}
+                return next(iter(ends.values())) if len(ends) == 1 else value
+            if not value.inputs or not (step or called(value, *VIEWS, *CASTS, *DROPOUTS)):
                 break
+            value = value.inputs[0]
         return value
 
     def _linears(self, value: Value, behind: dict[int, Value]) -> list[Value]:

@@ -79,7 +79,9 @@ class Value:
         return self.op is Op.CONSTANT and self.name == "None"
 
     def origins(self) -> tuple[Value, ...]:
-        """All that this value was computed from, one step back."""
+        """All that the contents of this value were computed from, one step back: nothing behind ``x.dtype``."""
+        if self.op is Op.ATTRIBUTE and self.name in ("dtype", "device", "shape", "ndim"):
+            return ()
         ahead = () if self.through is None else (self.through,)
         return (*ahead, *self.inputs, *(value for _, value in self.keywords))
 

@@ -47,6 +47,7 @@ _KEEPING = (
     | VIEWS
     | CASTS
 )
+_NUMBERS = frozenset({"scaling", "dropout", "softcap"})  # by the convention of attention functions
 _GATHERING = frozenset({"cat", "concat", "concatenate", "stack"})
 
 
@@ -78,9 +79,9 @@ def is_scalar(value: Value) -> bool:
         return True
     if value.op is Op.ATTRIBUTE:
         base = value.inputs[0]
-        return (
-            base.op in (Op.SELF, Op.MODULE, Op.GLOBAL) or is_scalar(base) or value.name in ("dtype", "device", "shape")
-        )
+        if base.op in (Op.SELF, Op.MODULE, Op.GLOBAL) or value.name in ("dtype", "device", "shape"):
+            return True
+        return is_scalar(base) or (base.op is Op.PARAMETER and base.name == "module" and not base.frame.class_name)
     if value.op in (Op.PARAMETER, Op.HELPER, Op.SUBMODULE) and value.through is not None:
         return is_scalar(value.through)
     if value.op is Op.PARAMETER:
@@ -92,11 +93,22 @@ def is_scalar(value: Value) -> bool:
     return False
 
 
+def is_number(value: Value) -> bool:
+    """A number for certain: an attribute of the module may be a tensor."""
+    return is_scalar(value) and not _has_attribute(value)
+
+
+def _has_attribute(value: Value) -> bool:
+    if value.op is Op.ATTRIBUTE:
+        return value.name not in ("dtype", "device", "shape")
+    return any(_has_attribute(one) for one in value.origins())
+
+
 def _is_annotated_number(value: Value) -> bool:
     """``scaling: float | None``."""
     annotation = value.node.annotation if isinstance(value.node, cst.Param) else None
     if annotation is None:
-        return False
+        return value.name in _NUMBERS and not value.frame.class_name
     names = _Names()
     annotation.visit(names)
     return bool(names.found) and names.found <= {"float", "int", "bool", "None", "Optional", "Union"}
@@ -122,6 +134,8 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
         return tuple(one for one in value.inputs if not one.is_none)
     if value.op is Op.SUBMODULE:
         return _first(value) if _is_step(value, kinds) else ()
+    if value.op is Op.METHOD and value.name == "copy_":
+        return value.inputs[1:2]
     if value.op is Op.METHOD:
         return value.inputs[:1] if last_name(value) in _KEEPING or value.name.endswith("_") else ()
     if value.op is Op.FUNCTION:
@@ -151,7 +165,8 @@ def _item(value: Value) -> tuple[Value, ...]:
     while seen.op is Op.PARAMETER and seen.through is not None:
         seen = seen.through
     index = int(value.name) if value.name.isdigit() else None
-    if seen.op in (Op.FUNCTION, Op.METHOD) and index is not None and not is_cut(seen):
+    hands_back = seen.op is Op.FUNCTION or (seen.op is Op.METHOD and seen.name == "update")
+    if hands_back and index is not None and not is_cut(seen):
         arguments = seen.inputs[1:] if seen.op is Op.METHOD else seen.inputs
         named = tuple(one for name, one in seen.keywords if name != "**")
         if index < len((*arguments, *named)):
