@@ -1,0 +1,309 @@
+"""The base model: where its layers are, what feeds them, what takes over from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from adapter_codegen.model import BasePlan, Diagnostic, Method
+from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
+from adapter_codegen.plan.base import plan_base
+from adapter_codegen.plan.candidates import Candidates
+from adapter_codegen.plan.kinds import Kinds
+
+HEAD = """
+import torch
+from torch import nn
+from ...modeling_utils import PreTrainedModel
+from ...modeling_outputs import BaseModelOutput
+from ..auto import AutoModel
+from .configuration_tiny import TinyConfig, TinyVisionConfig
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.q = nn.Linear(2, 2)
+        self.o = nn.Linear(2, 2)
+    def forward(self, x):
+        return self.o(nn.functional.scaled_dot_product_attention(self.q(x), x, x))
+
+class Layer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attention = Attention(config)
+        self.up = nn.Linear(2, 2)
+    def forward(self, x):
+        x = x + self.attention(x)
+        return x + self.up(x)
+
+class TinyPreTrainedModel(PreTrainedModel):
+    config: TinyConfig
+    base_model_prefix = "tiny"
+"""
+
+BUILD = """
+        self.embed = nn.Embedding(config.vocab_size, config.size)
+        self.drop = nn.Dropout(0.1)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+        self.norm = nn.LayerNorm(2)
+"""
+RUN = """
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(input_ids)
+        x = inputs_embeds
+        for layer in self.layers:
+            x = layer(x)
+        return BaseModelOutput(last_hidden_state=self.norm(x))
+"""
+
+
+def entry(base: str = "TinyModel") -> ModelEntry:
+    return ModelEntry("tiny", "models/tiny/modeling_tiny.py", "TinyConfig", "", base, {})
+
+
+def plan_text(text: str) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
+    facts = parse_module(HEAD + dedent(text), entry().path)
+    return plan_base(facts, entry(), Candidates(facts, Kinds(facts)).has_attention)
+
+
+def plan_forward(build: str, run: str) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
+    return plan_text(
+        "class TinyModel(TinyPreTrainedModel):\n"
+        "    def __init__(self, config: TinyConfig):\n"
+        f"        super().__init__(config)\n{build}\n"
+        f"    def forward(self, input_ids=None, inputs_embeds=None, pixels=None, **kwargs):\n{run}\n"
+    )
+
+
+def planned(build: str, run: str) -> BasePlan:
+    plan, _ = plan_forward(build, run)
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        pytest.param("class TinyOther(TinyPreTrainedModel): ...", "P101", id="the class is not there"),
+        pytest.param("class TinyModel(TinyPreTrainedModel): ...", "P101", id="it has no forward"),
+        pytest.param(
+            "class TinyModel(TinyPreTrainedModel):\n"
+            "    def __init__(self, config):\n"
+            "        super().__init__(config)\n"
+            "        self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])\n"
+            "    def forward(self, x): return self.layers[0](x)\n",
+            "P102",
+            id="its layers hold no attention",
+        ),
+    ],
+)
+def test_a_model_without_layers_to_adapt_is_refused_with_the_reason(text: str, code: str) -> None:
+    plan, (diagnostic,) = plan_text(text)
+    assert plan is None
+    assert diagnostic.code == code
+    assert diagnostic.remedy
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            "x = inputs_embeds", "x = inputs_embeds + self.drop.bias", id="an addition enters the first layer"
+        ),
+        pytest.param(
+            "x = inputs_embeds", "x = inputs_embeds if kwargs else self.drop(pixels)", id="one of two modules"
+        ),
+        pytest.param("x = inputs_embeds", "x = pixels", id="an argument enters it as it is"),
+    ],
+)
+def test_methods_after_the_embeddings_are_refused_where_no_single_module_gives_the_input(
+    before: str, after: str
+) -> None:
+    plan, (doubt,) = plan_forward(BUILD, RUN.replace(before, after))
+    assert plan is not None
+    assert plan.embedding_output == ""
+    assert doubt.code == "P103"
+    assert doubt.methods == (Method.PROMPT_TUNING, Method.INVERTIBLE)
+
+
+def test_the_usual_decoder() -> None:
+    plan = planned(BUILD, RUN)
+    assert [(stack.path, stack.layer_classes, stack.shared) for stack in plan.stacks] == [
+        ("layers", ("Layer",), False)
+    ]
+    assert (plan.token_embeddings, plan.embedding_output, plan.final_norm) == ("embed", "embed", "norm")
+    assert (plan.pretrained_class, plan.prefix) == ("TinyPreTrainedModel", "tiny")
+    assert [(p.name, p.default, p.kind) for p in plan.parameters] == [
+        ("input_ids", "None", "positional"),
+        ("inputs_embeds", "None", "positional"),
+        ("pixels", "None", "positional"),
+        ("kwargs", "", "kwargs"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        pytest.param("x = inputs_embeds", "x = self.drop(inputs_embeds)", "drop", id="a module after the embedding"),
+        pytest.param("x = inputs_embeds", "x = self.drop(inputs_embeds + pixels)", "drop", id="a module after a sum"),
+        pytest.param("x = inputs_embeds", "x = (inputs_embeds * 3).to(pixels.dtype)", "embed", id="scaled and cast"),
+        pytest.param("x = inputs_embeds", "x = self.up(inputs_embeds)", "embed", id="projected to another width"),
+        pytest.param(
+            "return BaseModelOutput(last_hidden_state=self.norm(x))",
+            "return BaseModelOutput(last_hidden_state=self.drop(self.norm(x)))",
+            "embed",
+            id="a module that runs in another place as well does not count",
+        ),
+    ],
+)
+def test_the_module_whose_output_enters_the_first_layer(before: str, after: str, expected: str) -> None:
+    run = RUN.replace(before, after)
+    if "self.drop(self.norm" in after:
+        run = run.replace("x = inputs_embeds", "x = self.drop(inputs_embeds)")
+    assert planned(f"{BUILD}        self.up = nn.Linear(2, 3)\n", run).embedding_output == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        pytest.param("last_hidden_state=x", "", id="there is none"),
+        pytest.param("last_hidden_state=self.drop(x), other=self.norm(pixels)", "", id="a norm of something else"),
+        pytest.param("last_hidden_state=self.norm(self.drop(x))", "norm", id="after dropout"),
+        pytest.param("last_hidden_state=self.norm(x[:, 0])", "norm", id="of a part"),
+    ],
+)
+def test_the_norm_after_the_last_layer(after: str, expected: str) -> None:
+    run = RUN.replace("last_hidden_state=self.norm(x)", after)
+    assert planned(BUILD, run).final_norm == expected
+
+
+@pytest.mark.parametrize(
+    ("loop", "shared"),
+    [
+        pytest.param("for layer in self.layers:\n            x = layer(x)", False, id="over the list"),
+        pytest.param("for i, layer in enumerate(self.layers):\n            x = layer(x)", False, id="enumerated"),
+        pytest.param("for layer in self.layers[: kwargs.n]:\n            x = layer(x)", False, id="over a slice"),
+        pytest.param("for i in range(3):\n            x = self.layers[i](x)", False, id="by the counter"),
+        pytest.param("for i in range(9):\n            x = self.layers[i % 3](x)", True, id="modulo its length"),
+        pytest.param(
+            "for i in range(9):\n            j = int(i / 3)\n            x = self.layers[j](x)", True, id="by group"
+        ),
+    ],
+)
+def test_layers_that_run_more_than_once_are_shared(loop: str, shared: bool) -> None:
+    run = RUN.replace("for layer in self.layers:\n            x = layer(x)", loop)
+    plan = planned(BUILD, run)
+    assert [stack.shared for stack in plan.stacks] == [shared]
+    assert plan.embedding_output == "embed"
+
+
+GROUPS = """
+class Group(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.inner = nn.ModuleList([Layer(config) for _ in range(2)])
+    def forward(self, x):
+        for layer in self.inner:
+            x = layer(x)
+        return x
+
+class Parts(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.inner = nn.ModuleList([Attention(config), nn.Linear(2, 2)])
+    def forward(self, x):
+        return self.inner[1](self.inner[0](x))
+
+class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.layers = nn.ModuleList([{element}(config) for _ in range(3)])
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("element", "path", "classes"),
+    [
+        pytest.param("Parts", "layers", ("Parts",), id="a list inside a layer holds its parts"),
+        pytest.param("Group", "layers.*.inner", ("Layer",), id="a list inside a group holds layers"),
+    ],
+)
+def test_a_list_in_a_list(element: str, path: str, classes: tuple[str, ...]) -> None:
+    plan, _ = plan_text(GROUPS.replace("{element}", element))
+    assert plan is not None
+    assert [(stack.path, stack.layer_classes) for stack in plan.stacks] == [(path, classes)]
+
+
+COMPOSITE = """
+class Tower(TinyPreTrainedModel):
+    def __init__(self, config: {config}):
+        super().__init__(config)
+        self.proj = nn.Linear(2, 2)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, x):
+        x = self.proj(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.vision = Tower(config)
+        self.text = {text}
+    def forward(self, x):
+        return self.text(self.vision(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "expected"),
+    [
+        pytest.param("TinyConfig", "Tower(config)", (), id="parts that share the config are no models of their own"),
+        pytest.param("TinyVisionConfig", "Tower(config)", (("vision", "Tower"), ("text", "Tower")), id="towers"),
+        pytest.param(
+            "TinyConfig", "AutoModel.from_config(c)", (("text", "AutoModel.from_config"),), id="an auto class"
+        ),
+    ],
+)
+def test_whole_models_inside(config: str, text: str, expected: tuple[tuple[str, str], ...]) -> None:
+    plan, _ = plan_text(COMPOSITE.replace("{config}", config).replace("{text}", text))
+    assert plan is not None
+    assert plan.submodels == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stacks", "embeddings", "output", "norm"),
+    [
+        ("llama", ["layers"], "embed_tokens", "embed_tokens", "norm"),
+        ("bert", ["encoder.layer"], "embeddings.word_embeddings", "embeddings", ""),
+        ("gpt2", ["h"], "wte", "drop", "ln_f"),
+        ("t5", ["encoder.block", "decoder.block"], "shared", "encoder.embed_tokens", "decoder.final_layer_norm"),
+        ("albert", ["encoder.albert_layer_groups.*.albert_layers"], "embeddings.word_embeddings", "embeddings", ""),
+        ("bart", ["encoder.layers", "decoder.layers"], "shared", "encoder.layernorm_embedding", ""),
+        ("vit", ["layers"], "", "embeddings", "layernorm"),
+        ("whisper", ["encoder.layers", "decoder.layers"], "decoder.embed_tokens", "", "decoder.layer_norm"),
+    ],
+)
+def test_upstream_base_models(
+    mappings: AutoMappings,
+    upstream_facts: Callable[[str], ModuleFacts],
+    model_type: str,
+    stacks: list[str],
+    embeddings: str,
+    output: str,
+    norm: str,
+) -> None:
+    facts = upstream_facts(model_type)
+    plan, _ = plan_base(facts, mappings.entry(model_type), Candidates(facts, Kinds(facts)).has_attention)
+    assert plan is not None
+    assert [stack.path for stack in plan.stacks] == stacks
+    assert (plan.token_embeddings, plan.embedding_output, plan.final_norm) == (embeddings, output, norm)
+    assert plan.is_encoder_decoder == (model_type in {"t5", "bart", "whisper"})
+    assert [stack.shared for stack in plan.stacks] == [model_type == "albert"] * len(stacks)
