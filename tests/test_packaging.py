@@ -64,7 +64,7 @@ def files_of(package: str) -> set[str]:
     return {
         f"{package}/{file.relative_to(folder).as_posix()}"
         for file in folder.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in file.parts)
     }
 
 

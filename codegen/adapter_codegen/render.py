@@ -36,6 +36,7 @@ SHARED_FILES: Mapping[str, str] = {
     "public/context.py.jinja": "{code}/context.py",
     "public/heads.py.jinja": "{code}/heads.py",
     "public/wrappers.py.jinja": "{code}/wrappers.py",
+    "py.typed.jinja": "{code}/py.typed",
     "docs/index.rst.jinja": "docs/classes/models/index.rst",
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
 }
