@@ -7,6 +7,7 @@ read `contextvars`. The attributes must be set per instance: on class attributes
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +95,21 @@ class ForwardContext:
             states = self.prefix_states[tuning.key] = tuning()
         return states
 
+    def state_tensors(self) -> list[torch.Tensor]:
+        """The keys and values of all prefix states, in a fixed order."""
+        return [tensor for layers in self.prefix_states.values() for layer in layers for tensor in layer]
+
+    def with_states(self, tensors: Sequence[torch.Tensor]) -> ForwardContext:
+        """This context with other tensors in place of `state_tensors`; itself where they are the same."""
+        if all(new is old for new, old in zip(tensors, self.state_tensors(), strict=True)):
+            return self
+        given = iter(tensors)
+        states = {
+            key: [type(layer)(next(given), next(given)) for layer in layers]
+            for key, layers in self.prefix_states.items()
+        }
+        return ForwardContext(self.owner, states)
+
     @classmethod
     def get_context(cls) -> ForwardContext | None:
         """The innermost context of this thread."""
@@ -123,16 +139,23 @@ class CheckpointFunction(Protocol):
 
 
 class Reentry:
-    """A function that runs in the setup and context in which it was wrapped, in whatever thread."""
+    """A function that runs in the setup and context in which it was wrapped, in whatever thread.
+
+    Its first arguments are the tensors of the context's prefix states: a reentrant checkpoint runs a backward pass of its
+    own for each layer, and may not go from there into the graph that the states came out of, which all layers share.
+    """
 
     def __init__(self, function: Any) -> None:
         self.function, self.setup, self.context = function, thread.setup, thread.context
+        self.states = self.context.state_tensors() if self.context is not None else []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        count = len(self.states)
         setup, context = thread.setup, thread.context
-        thread.setup, thread.context = self.setup, self.context
+        thread.setup = self.setup
+        thread.context = self.context.with_states(args[:count]) if self.context is not None else None
         try:
-            return self.function(*args, **kwargs)
+            return self.function(*args[count:], **kwargs)
         finally:
             thread.setup, thread.context = setup, context
 
@@ -144,7 +167,8 @@ class ContextualCheckpoint:
         self.checkpoint = checkpoint
 
     def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.checkpoint(Reentry(function), *args, **kwargs)
+        reentry = Reentry(function)
+        return self.checkpoint(reentry, *reentry.states, *args, **kwargs)
 
     @classmethod
     def wrap(cls, checkpoint: CheckpointFunction) -> ContextualCheckpoint:
