@@ -1,0 +1,311 @@
+"""Upstream's heads as flexible heads, and which flexible heads a model can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapter_codegen.model import BasePlan, Location, Parameter, StackPlan, StaticHead
+from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
+from adapter_codegen.plan.flexible_heads import plan_flexible_heads
+from adapter_codegen.plan.heads import plan_static_heads
+from adapter_codegen.upstream import Release, open_release
+
+HEAD = """
+import torch
+from torch import nn
+from ...activations import ACT2FN
+from ...modeling_utils import PreTrainedModel
+from ...modeling_outputs import SequenceClassifierOutput
+
+class TinyPreTrainedModel(PreTrainedModel):
+    base_model_prefix = "tiny"
+
+class TinyModel(TinyPreTrainedModel):
+    def forward(self, input_ids): ...
+
+class Prediction(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.dense = nn.Linear(config.size, config.size)
+        self.act = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.size)
+        self.decoder = nn.Linear(config.size, config.vocab_size)
+    def forward(self, x):
+        return self.decoder(self.norm(self.act(self.dense(x))))
+
+class Head(TinyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.tiny = TinyModel(config)
+        self.drop = nn.Dropout(0.1)
+        self.dense = nn.Linear(config.size, config.size)
+        self.out = nn.Linear(config.size, config.num_labels)
+        self.plain = nn.Linear(config.size, config.num_labels, bias=False)
+        self.norm = nn.LayerNorm(config.size)
+        self.conv = nn.Conv1d(2, 2, 1)
+        self.pred = Prediction(config)
+        self.scale = 2.0
+        self.shift = nn.Buffer(torch.zeros(2))
+        self.learned = nn.Parameter(torch.zeros(2))
+    def forward(self, input_ids, labels=None):
+        outputs = self.tiny(input_ids)
+        x = outputs[0]
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(x, labels)
+        return SequenceClassifierOutput(loss=loss, logits={logits})
+"""
+CONFIG = 'class TinyConfig(PreTrainedConfig):\n    hidden_act: str = "silu"\n    size: int = 2\n'
+
+
+def base_plan(*parameters: str, encoder_decoder: bool = False, submodels: bool = False) -> BasePlan:
+    return BasePlan(
+        class_name="TinyModel",
+        location=Location("", 1, 0, 1, 0),
+        pretrained_class="TinyPreTrainedModel",
+        prefix="tiny",
+        stacks=(StackPlan("layers", ("Layer",)),),
+        parameters=tuple(Parameter(name, "", "None", "positional") for name in parameters),
+        submodels=(("tower", "AutoModel.from_config"),) if submodels else (),
+        is_encoder_decoder=encoder_decoder,
+    )
+
+
+def entry(*tasks: str) -> ModelEntry:
+    heads = dict.fromkeys(tasks, ("Head",))
+    config = "models/tiny/configuration_tiny.py"
+    return ModelEntry("tiny", "models/tiny/modeling_tiny.py", "TinyConfig", config, "TinyModel", heads)
+
+
+@pytest.fixture
+def tiny_release(tmp_path: Path) -> Release:
+    for path, text in {"__init__.py": '__version__ = "1"', "models/auto/x": "", entry().config_path: CONFIG}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return open_release(tmp_path)
+
+
+def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHead:
+    facts = parse_module(HEAD.replace("{logits}", logits), entry().path)
+    (head,) = plan_static_heads(release, entry(task), facts, base_plan("input_ids", **base))
+    return head
+
+
+@pytest.mark.parametrize(
+    ("logits", "task"),
+    [
+        pytest.param("self.conv(x)", "sequence_classification", id="a convolution"),
+        pytest.param("self.out(x) * self.scale", "sequence_classification", id="logits that are scaled"),
+        pytest.param(
+            "torch.tanh(self.out(x))", "sequence_classification", id="an activation after the last projection"
+        ),
+        pytest.param("self.out(self.norm(x))", "sequence_classification", id="a norm before the projection"),
+        pytest.param("self.out(self.dense(x))", "sequence_classification", id="two projections and nothing between"),
+        pytest.param(
+            "self.out(torch.tanh(self.plain(x)))", "sequence_classification", id="no bias in the first of two"
+        ),
+        pytest.param("self.out(x) + self.learned", "sequence_classification", id="something learned is added"),
+        pytest.param("self.out(x + outputs[1])", "sequence_classification", id="two outputs are added"),
+        pytest.param("self.out(outputs[2])", "sequence_classification", id="an output that is no last hidden state"),
+        pytest.param("self.out(input_ids)", "sequence_classification", id="not the base model's output"),
+        pytest.param("self.out(torch.fft.fft(x))", "sequence_classification", id="an unknown function"),
+        pytest.param("x", "sequence_classification", id="no projection at all"),
+        pytest.param(
+            "self.plain(x)", "token_classification", id="no bias, where the flexible head has no option for it"
+        ),
+        pytest.param("self.out(outputs[1])", "token_classification", id="a pooled vector for a head on tokens"),
+        pytest.param("self.out(x)", "masked_lm_of_another_kind", id="a task that no flexible head is for"),
+    ],
+)
+def test_a_head_that_no_flexible_head_computes_is_not_converted(tiny_release: Release, logits: str, task: str) -> None:
+    facts = parse_module(HEAD.replace("{logits}", logits), entry().path)
+    heads = plan_static_heads(tiny_release, entry(task), facts, base_plan("input_ids"))
+    assert [head.head_type for head in heads] in ([""], [])
+
+
+ONE = {"layers": 1, "activation_function": None}
+
+
+@pytest.mark.parametrize(
+    ("logits", "task", "head_type", "layers", "config"),
+    [
+        pytest.param(
+            "self.out(self.drop(x))", "sequence_classification", "classification", (None, "out"), ONE, id="one layer"
+        ),
+        pytest.param(
+            "self.out(x[:, 0])",
+            "sequence_classification",
+            "classification",
+            (None, "out"),
+            {**ONE, "dropout_prob": 0.0},
+            id="without dropout",
+        ),
+        pytest.param(
+            "self.plain(self.drop(x)).view(-1, 2)",
+            "sequence_classification",
+            "classification",
+            (None, "plain"),
+            {**ONE, "bias": False},
+            id="without bias",
+        ),
+        pytest.param(
+            "self.out(self.drop(outputs.pooler_output))",
+            "sequence_classification",
+            "classification",
+            (None, "out"),
+            {**ONE, "use_pooler": True},
+            id="on the pooler",
+        ),
+        pytest.param(
+            "self.out(self.drop(torch.tanh(self.dense(x))))",
+            "sequence_classification",
+            "classification",
+            (None, "dense", None, None, "out"),
+            {"layers": 2, "activation_function": "tanh"},
+            id="two layers",
+        ),
+        pytest.param(
+            "self.out(self.drop(nn.ReLU()(self.dense(x))))",
+            "sequence_classification",
+            "classification",
+            (None, "dense", None, None, "out"),
+            {"layers": 2, "activation_function": "relu"},
+            id="an activation that is built in place",
+        ),
+        pytest.param(
+            "self.out(self.drop(x)) + self.shift.to(x.device)",
+            "sequence_classification",
+            "classification",
+            (None, "out"),
+            ONE,
+            id="a buffer of zeros is added",
+        ),
+        pytest.param("self.out(self.drop(x))", "token_classification", "tagging", (None, "out"), ONE, id="of tokens"),
+        pytest.param(
+            "self.pred(x)",
+            "masked_lm",
+            "masked_lm",
+            ("pred.dense", None, "pred.norm", "pred.decoder"),
+            {
+                "layers": 2,
+                "activation_function": "silu",
+                "activation_key": "hidden_act",
+                "layer_norm": True,
+                "bias": True,
+            },
+            id="to words, with the activation that the config names",
+        ),
+        pytest.param(
+            "self.plain(x)",
+            "causal_lm",
+            "causal_lm",
+            ("plain",),
+            {**ONE, "layer_norm": False, "bias": False, "shift_labels": True},
+            id="to the next word",
+        ),
+    ],
+)
+def test_a_head_converts_where_its_modules_stand_in_the_same_order(
+    tiny_release: Release,
+    logits: str,
+    task: str,
+    head_type: str,
+    layers: tuple[str | None, ...],
+    config: dict[str, object],
+) -> None:
+    head = planned(tiny_release, logits, task)
+    assert (head.class_name, head.base_attribute) == ("Head", "tiny")
+    assert (head.head_type, head.layers, dict(head.config)) == (head_type, layers, config)
+
+
+def test_a_head_that_cannot_stand_on_the_base_model_is_not_converted(tiny_release: Release) -> None:
+    assert planned(tiny_release, "self.out(x)", "token_classification", encoder_decoder=True).head_type == ""
+
+
+CLASSIFICATION = ("classification", "multilabel_classification")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "base", "expected"),
+    [
+        pytest.param((), base_plan("input_ids"), (), id="no task is known"),
+        pytest.param(("pretraining", "text_encoding"), base_plan("input_ids"), (), id="tasks without a flexible head"),
+        pytest.param(("causal_lm",), base_plan("input_ids", submodels=True), (), id="a composite"),
+        pytest.param(("causal_lm",), base_plan("input_values"), ("causal_lm",), id="a decoder that reads no text"),
+        pytest.param(("image_classification",), base_plan("pixel_values"), ("image_classification",), id="images"),
+        pytest.param(
+            ("speech_seq_2_seq",), base_plan("input_features", encoder_decoder=True), ("seq2seq_lm",), id="speech"
+        ),
+        pytest.param(
+            ("sequence_classification",), base_plan("input_ids"), CLASSIFICATION, id="classes bring labels with them"
+        ),
+        pytest.param(
+            ("masked_lm",),
+            base_plan("input_ids"),
+            (*CLASSIFICATION, "tagging", "question_answering", "multiple_choice", "masked_lm"),
+            id="a text encoder",
+        ),
+        pytest.param(
+            ("causal_lm",),
+            base_plan("input_ids"),
+            (*CLASSIFICATION, "tagging", "question_answering", "causal_lm"),
+            id="a text decoder",
+        ),
+        pytest.param(
+            ("seq_to_seq_causal_lm", "token_classification", "causal_lm"),
+            base_plan("input_ids", encoder_decoder=True),
+            (*CLASSIFICATION, "question_answering", "seq2seq_lm"),
+            id="text to text",
+        ),
+    ],
+)
+def test_which_flexible_heads_make_sense(tasks: tuple[str, ...], base: BasePlan, expected: tuple[str, ...]) -> None:
+    assert plan_flexible_heads(entry(*tasks), base) == expected
+
+
+TRANSFORM = "cls.predictions.transform"
+BERT_LM = (f"{TRANSFORM}.dense", None, f"{TRANSFORM}.LayerNorm", "cls.predictions.decoder")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "head_type", "layers"),
+    [
+        ("llama", "LlamaForSequenceClassification", "classification", (None, "score")),  # upstream's generic head
+        ("llama", "LlamaForCausalLM", "causal_lm", ("lm_head",)),
+        ("bert", "BertForSequenceClassification", "classification", (None, "classifier")),
+        ("bert", "BertForQuestionAnswering", "question_answering", (None, "qa_outputs")),
+        ("bert", "BertForMultipleChoice", "multiple_choice", (None, "classifier")),
+        ("bert", "BertForMaskedLM", "masked_lm", BERT_LM),
+        ("bert", "BertLMHeadModel", "causal_lm", BERT_LM),
+        ("gpt2", "GPT2ForTokenClassification", "tagging", (None, "classifier")),
+        (
+            "bart",
+            "BartForSequenceClassification",
+            "classification",
+            (None, "classification_head.dense", None, None, "classification_head.out_proj"),
+        ),
+        ("bart", "BartForConditionalGeneration", "seq2seq_lm", ("lm_head",)),
+        ("whisper", "WhisperForConditionalGeneration", "seq2seq_lm", ("proj_out",)),
+        ("vit", "ViTForImageClassification", "image_classification", (None, "classifier")),
+        ("t5", "T5ForConditionalGeneration", "", ()),  # the hidden states are scaled under a condition
+    ],
+)
+def test_upstream_heads(
+    release: Release,
+    mappings: AutoMappings,
+    upstream_facts: Callable[[str], ModuleFacts],
+    model_type: str,
+    class_name: str,
+    head_type: str,
+    layers: tuple[str | None, ...],
+) -> None:
+    text_to_text = model_type in {"bart", "whisper", "t5"}
+    name = mappings.entry(model_type).base_class
+    base = base_plan("input_ids", encoder_decoder=text_to_text)
+    base = BasePlan(**{**base.__dict__, "class_name": name})
+    heads = plan_static_heads(release, mappings.entry(model_type), upstream_facts(model_type), base)
+    (head,) = (head for head in heads if head.class_name == class_name)
+    assert (head.head_type, head.layers) == (head_type, layers)
