@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from conformance.adapted import FIRST, initialised
+from conformance.adapted import FIRST, initialised, randomise_adapter
 from conformance.methods import Method
-from conformance.outputs import FLAGS, assert_bitwise, flatten, loss_of, run, seeded
+from conformance.outputs import FLAGS, assert_bitwise, assert_differs, flatten, loss_of, run, seeded
 from conformance.subjects import Attention, Subject, shaped_for, with_labels
 
 
@@ -32,9 +32,10 @@ def inactive_is_upstream(subject: Subject, method: Method) -> None:
     inputs = subject.padded_inputs("left" if subject.text else "none")
     expected = run(upstream, inputs)
     ours.add_adapter(FIRST, config=method.config)
+    randomise_adapter(ours, FIRST)
     assert_bitwise(run(ours, inputs), expected, "added, never active")
     ours.set_active_adapters(FIRST)
-    run(ours, inputs)
+    assert_differs(run(ours, inputs), expected, "the adapter")
     ours.set_active_adapters(None)
     assert_bitwise(run(ours, inputs), expected, "active before")
     assert_same_training_step(ours, upstream, subject, "training with an inactive adapter")

@@ -1,0 +1,96 @@
+"""Ways to break generated code and the runtime in memory, for tests that a check can fail."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_SITE_CALLS = ("prepend_prefix", "bottleneck_layer_forward")
+
+
+def modeling_module(model_type: str) -> str:
+    return f"adapter_models.{model_type}.modeling_{model_type}"
+
+
+def source_of(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None, f"{module} was not generated"
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def edit_generated(patch: pytest.MonkeyPatch, module: str, edit: Callable[[str], str]) -> None:
+    """Until the end of the test, `init` takes its classes from the edited text of a generated module."""
+    importlib.import_module(module)
+    source = source_of(module)
+    changed = edit(source)
+    assert changed != source, "the edit changes nothing"
+    broken = types.ModuleType(module)
+    broken.__package__ = module.rpartition(".")[0]
+    exec(compile(changed, f"<edited {module}>", "exec"), broken.__dict__)
+    patch.setitem(sys.modules, module, broken)
+
+
+def sites(module: str) -> list[str]:
+    """Every call of adapters in a generated module, as "Class.function: call", in its order."""
+    finder = _Sites()
+    finder.visit(ast.parse(source_of(module)))
+    return [label for label, _ in finder.found]
+
+
+def without_site(source: str, index: int) -> str:
+    """`source` in which the site `index` computes what upstream does there."""
+    tree = ast.parse(source)
+    finder = _Sites()
+    finder.visit(tree)
+    _, call = finder.found[index]
+    return ast.unparse(ast.fix_missing_locations(_Replace(call).visit(tree)))
+
+
+def _is_site(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return name in _SITE_CALLS or name.rstrip("0123456789_").endswith("_adapters")
+
+
+class _Sites(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.found: list[tuple[str, ast.Call]] = []
+        self._scope: list[str] = []
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._scope.append(node.name)
+        self.generic_visit(node)
+        self._scope.pop()
+
+    visit_FunctionDef = visit_ClassDef  # type: ignore[assignment]
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if _is_site(node):
+            assert isinstance(node.func, ast.Attribute)
+            self.found.append((f"{'.'.join(self._scope)}: {node.func.attr}", node))
+        self.generic_visit(node)
+
+
+class _Replace(ast.NodeTransformer):
+    """prepend_prefix(q, k, v, m, ...) -> (k, v, m);  host(x, r, norm) -> norm(x + r) or x + r."""
+
+    def __init__(self, call: ast.Call) -> None:
+        self.call = call
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if node is not self.call:
+            return self.generic_visit(node)
+        assert isinstance(node.func, ast.Attribute)
+        if node.func.attr == "prepend_prefix":
+            return ast.Tuple(node.args[1:4], ast.Load())
+        x, residual, norm = node.args
+        total = ast.BinOp(x, ast.Add(), residual)
+        if isinstance(norm, ast.Constant):
+            return total
+        return ast.Call(norm, [total], [])
