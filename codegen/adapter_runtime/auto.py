@@ -34,7 +34,7 @@ class AdapterModelMapping(Mapping[type[PreTrainedConfig], type]):
 ADAPTER_MODEL_MAPPING = AdapterModelMapping()
 
 
-class AutoAdapterModel(_BaseAutoModelClass):
+class AutoAdapterModel(_BaseAutoModelClass):  # type: ignore[misc]
     """Makes a model with flexible heads: ``AutoAdapterModel.from_pretrained("google-bert/bert-base-uncased")``.
 
     `from_pretrained` takes checkpoints of base models, of upstream's classes with a head (the head becomes the flexible

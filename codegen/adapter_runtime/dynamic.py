@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Upstream  # what a mixin may count on
+else:
+    _Upstream = object
 
 
-class DynamicMixin:
+class DynamicMixin(_Upstream):  # type: ignore[misc]
     """Base of mixins that `subclass` combines with upstream classes."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
@@ -38,4 +43,4 @@ def subclass(mixin: type, upstream: type) -> type:
 
 def _new(mixin: type, upstream: type) -> Any:
     made = subclass(mixin, upstream)
-    return made.__new__(made)
+    return object.__new__(made)

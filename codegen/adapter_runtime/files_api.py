@@ -90,7 +90,7 @@ class AdapterFilesMixin:
 
     def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
         """See transformers. The adapters are written with the model, and their configs into its ``config.json``."""
-        attributes, stored = vars(self.config), self.adapters_config.to_dict()  # type: ignore[attr-defined]
+        attributes, stored = self.config.__dict__, self.adapters_config.to_dict()  # type: ignore[attr-defined]
         attributes.pop("adapters", None)
         if stored["adapters"]:
             attributes["adapters"] = stored

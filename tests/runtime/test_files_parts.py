@@ -9,6 +9,8 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
+
 from adapter_runtime.files.documents import read_document, write_atomically, write_document
 from adapter_runtime.files.errors import AdapterFileError
 from adapter_runtime.files.fit import compare, copy_tensors
@@ -16,7 +18,6 @@ from adapter_runtime.files.names import ADAPTER_FILES, InvalidNameError, check_n
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import read_tensors, write_tensors
 from adapter_runtime.files.transaction import Transaction
-from huggingface_hub.errors import RepositoryNotFoundError
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1, 2])}
 
@@ -150,7 +151,7 @@ def test_a_folder_without_an_adapter_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").touch()
-    with pytest.raises(AdapterFileError, match="is a file. Give the folder"):
+    with pytest.raises(AdapterFileError, match=r"is a file\. Give the folder"):
         local_folder(tmp_path / "adapter_config.json", ADAPTER_FILES)
 
 
@@ -204,11 +205,16 @@ def test_copying_keeps_the_type_of_the_model() -> None:
 def test_a_failed_transaction_undoes_in_reverse_and_copies_nothing() -> None:
     done: list[str] = []
     target = {"a": torch.zeros(1)}
-    with pytest.raises(RuntimeError), Transaction() as transaction:
-        transaction.on_failure(done.append, "first")
-        transaction.on_failure(done.append, "second")
-        transaction.copy({"a": torch.ones(1)}, target)
-        raise RuntimeError
+
+    def fail() -> None:
+        with Transaction() as transaction:
+            transaction.on_failure(done.append, "first")
+            transaction.on_failure(done.append, "second")
+            transaction.copy({"a": torch.ones(1)}, target)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert done == ["second", "first"]
     assert target["a"].item() == 0.0
 

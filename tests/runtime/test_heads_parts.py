@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPast,
+    SequenceClassifierOutput,
+    SequenceClassifierOutputWithPast,
+)
+
 from adapter_runtime.heads.losses import (
     classification_loss,
     language_modeling_loss,
@@ -13,13 +21,6 @@ from adapter_runtime.heads.losses import (
 )
 from adapter_runtime.heads.outputs import with_logits
 from adapter_runtime.heads.pooling import pool
-from torch.testing import assert_close
-from transformers.modeling_outputs import (
-    BaseModelOutput,
-    BaseModelOutputWithPast,
-    SequenceClassifierOutput,
-    SequenceClassifierOutputWithPast,
-)
 
 HIDDEN = torch.arange(2 * 4 * 3, dtype=torch.float32).view(2, 4, 3)
 RIGHT_PADDED = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])

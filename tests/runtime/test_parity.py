@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import adapter_models
 import pytest
 import torch
-from adapter_runtime.registry import registered
 from torch.testing import assert_close
+
+import adapter_models
+from adapter_runtime.registry import registered
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -144,7 +145,7 @@ def test_the_comparison_notices_one_wrong_tensor(model: Path) -> None:
     loaded = load_base(case, "eager")
     load_adapters(loaded, case)
     inputs, expected = expected_of(case)
-    name, tensor = next(item for item in loaded.named_parameters() if ".adapters.A.adapter_up.weight" in item[0])
+    tensor = next(tensor for name, tensor in loaded.named_parameters() if ".adapters.A.adapter_up.weight" in name)
     with torch.no_grad():
         tensor.mul_(1.01)
         outputs = loaded(**inputs)

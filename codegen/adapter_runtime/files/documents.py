@@ -12,7 +12,7 @@ from typing import Any
 from adapter_runtime.files.errors import AdapterFileError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file, then put it in the place of `path`: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -35,7 +35,7 @@ def _umask() -> int:
 def write_document(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted, indented JSON."""
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n") and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Names are compared segment by segment, so "lora" is not found in "my_loras.N" an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import torch
 
@@ -30,8 +31,7 @@ _ALIAS = ("prefix_tuning", "pool", "prefix_tunings")
 
 def owner(key: str) -> str | None:
     """The adapter that a tensor belongs to; None for one that belongs to no adapter."""
-    segments = key.split(".")
-    for container, name in zip(segments, segments[1:-1], strict=False):
+    for container, name in pairwise(key.split(".")[:-1]):
         if container in CONTAINERS:
             return name
     return None

@@ -78,9 +78,19 @@ class AddHeadsMixin:
             bias: of the last projection.
         """
         cls = MultiLabelClassificationHead if multilabel else ClassificationHead
-        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function, bias=bias)
-        options.update(id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
-        self._add(cls, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            cls,
+            head_name,
+            overwrite_ok,
+            set_active,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            bias=bias,
+            id2label=id2label,
+            use_pooler=use_pooler,
+            dropout_prob=dropout_prob,
+        )
 
     def add_image_classification_head(
         self,
@@ -96,9 +106,19 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that classifies images; arguments as in `add_classification_head`."""
-        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
-        options.update(multilabel=multilabel, id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
-        self._add(ImageClassificationHead, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            ImageClassificationHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            multilabel=multilabel,
+            id2label=id2label,
+            use_pooler=use_pooler,
+            dropout_prob=dropout_prob,
+        )
 
     def add_multiple_choice_head(
         self,
@@ -113,9 +133,18 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that picks one of `num_choices` answers. Inputs are (batch, choices, length)."""
-        options = dict(num_choices=num_choices, layers=layers, activation_function=activation_function)
-        options.update(id2label=id2label, use_pooler=use_pooler, dropout_prob=dropout_prob)
-        self._add(MultipleChoiceHead, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            MultipleChoiceHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            num_choices=num_choices,
+            layers=layers,
+            activation_function=activation_function,
+            id2label=id2label,
+            use_pooler=use_pooler,
+            dropout_prob=dropout_prob,
+        )
 
     def add_tagging_head(
         self,
@@ -129,9 +158,17 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that labels tokens."""
-        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
-        options.update(id2label=id2label, dropout_prob=dropout_prob)
-        self._add(TaggingHead, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            TaggingHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            id2label=id2label,
+            dropout_prob=dropout_prob,
+        )
 
     def add_qa_head(
         self,
@@ -145,9 +182,17 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that marks the answer to a question in the text. Targets: start_positions and end_positions."""
-        options = dict(num_labels=num_labels, layers=layers, activation_function=activation_function)
-        options.update(id2label=id2label, dropout_prob=dropout_prob)
-        self._add(QuestionAnsweringHead, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            QuestionAnsweringHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            id2label=id2label,
+            dropout_prob=dropout_prob,
+        )
 
     def add_masked_lm_head(
         self,
@@ -160,8 +205,16 @@ class AddHeadsMixin:
         set_active: bool = True,
     ) -> None:
         """Add a head that predicts masked tokens, tied to the input embeddings if the config says so."""
-        options = dict(layers=layers, activation_function=activation_function, layer_norm=layer_norm, bias=bias)
-        self._add(BertStyleMaskedLMHead, head_name, overwrite_ok, set_active, **options)
+        self._add(
+            BertStyleMaskedLMHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            layers=layers,
+            activation_function=activation_function,
+            layer_norm=layer_norm,
+            bias=bias,
+        )
 
     def add_causal_lm_head(
         self,
@@ -175,8 +228,17 @@ class AddHeadsMixin:
         shift_labels: bool = True,
     ) -> None:
         """Add a head that predicts the next token, tied to the input embeddings if the config says so."""
-        options = dict(layers=layers, activation_function=activation_function, layer_norm=layer_norm, bias=bias)
-        self._add(CausalLMHead, head_name, overwrite_ok, set_active, shift_labels=shift_labels, **options)
+        self._add(
+            CausalLMHead,
+            head_name,
+            overwrite_ok,
+            set_active,
+            shift_labels=shift_labels,
+            layers=layers,
+            activation_function=activation_function,
+            layer_norm=layer_norm,
+            bias=bias,
+        )
 
     def add_seq2seq_lm_head(
         self: Self,

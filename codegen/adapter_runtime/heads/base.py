@@ -81,7 +81,9 @@ class PredictionHead(nn.Sequential):
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Run the layers."""
-        return nn.Sequential.forward(self, hidden_states)
+        for layer in self:
+            hidden_states = layer(hidden_states)
+        return hidden_states
 
     def forward(  # type: ignore[override]
         self,

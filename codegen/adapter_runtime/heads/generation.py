@@ -9,7 +9,7 @@ from transformers import GenerationMixin
 from adapter_runtime.heads.errors import UnsupportedHeadError
 
 
-class HeadsGenerationMixin(GenerationMixin):
+class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
     """The base of a generated class with flexible heads where one of its head types can generate."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -18,8 +18,8 @@ class HeadsGenerationMixin(GenerationMixin):
         Raises:
             UnsupportedHeadError: no head, or one that predicts no tokens, is active.
         """
-        active = kwargs.get("head") or self.active_head  # type: ignore[attr-defined]
-        head = self.heads[active] if active in self.heads else None  # type: ignore[attr-defined]
+        active = kwargs.get("head") or self.active_head
+        head = self.heads[active] if active in self.heads else None
         if head is None or not head.is_generative:
             state = "no head is active" if head is None else f"the active head {active!r} is a {head.head_type} head"
             raise UnsupportedHeadError(

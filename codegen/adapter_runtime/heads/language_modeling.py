@@ -42,7 +42,7 @@ class LanguageModelingHead(PredictionHead):
         shift_labels: bool = False,
         dropout_prob: float | None = None,
     ) -> None:
-        config = {
+        config: dict[str, Any] = {
             "vocab_size": vocab_size or config_value(model.config, "vocab_size"),
             "embedding_size": embedding_size or _embedding_size(model),
             "layers": layers,
@@ -82,7 +82,7 @@ class LanguageModelingHead(PredictionHead):
         Args:
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
         """
-        hidden_states = outputs.last_hidden_state  # type: ignore[attr-defined]
+        hidden_states = outputs.last_hidden_state
         logits = self.logits(slice_logits_to_keep(hidden_states, logits_to_keep))
         loss = None if labels is None else language_modeling_loss(logits, labels, self.config["shift_labels"])
         return with_logits(self.output_classes, outputs, loss, logits=logits)

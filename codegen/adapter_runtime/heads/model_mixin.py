@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
+from adapter_runtime.context import AdapterSetup
 from adapter_runtime.errors import nearest
 from adapter_runtime.files.names import check_name
 from adapter_runtime.heads.adding import AddHeadsMixin
@@ -20,7 +21,6 @@ from adapter_runtime.heads.factory import head_from_config
 from adapter_runtime.heads.pooling import Pooling, pool
 from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping
-from adapter_runtime.context import AdapterSetup
 from adapter_runtime.model_mixin import ModelWithHeadsAdaptersMixin
 from adapter_runtime.wrapping import init
 
@@ -78,7 +78,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
         Raises:
             UnknownHeadError: there is no such head.
         """
-        name = self._known_head(head_name or self.active_head)
+        name = self._head(head_name or self.active_head).name
         del self.heads[name]
         del self.config.prediction_heads[name]
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
@@ -87,7 +87,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
 
     def get_prediction_heads_config(self) -> dict[str, dict[str, Any]]:
         """Name -> config of all heads."""
-        return {name: dict(head.config) for name, head in self.heads.items()}
+        return {name: dict(self._head(name).config) for name in self.heads}
 
     @property
     def active_head(self) -> str | None:
@@ -96,24 +96,26 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
 
     @active_head.setter
     def active_head(self, name: str | None) -> None:
-        self._active_head = None if name is None else self._known_head(name)
+        self._active_head = None if name is None else self._head(name).name
 
     def set_active_adapters(self, adapter_setup: Any, skip_layers: Any = None) -> None:
         """Activate adapters, and the head that has the name of the last of them, if there is one."""
         super().set_active_adapters(adapter_setup, skip_layers)
         active = self.active_adapters
         last = active.last() if active is not None else None
-        if last in self.heads:
+        if last is not None and last in self.heads:
             self.active_head = last
 
-    def _known_head(self, name: str | None) -> str:
+    def _head(self, name: str | None) -> PredictionHead:
         if not isinstance(name, str) or name not in self.heads:
             raise UnknownHeadError(f"The model has no head {name!r}. {nearest(str(name), self.heads)}")
-        return name
+        head = self.heads[name]
+        assert isinstance(head, PredictionHead)
+        return head
 
     def get_labels_dict(self, head_name: str | None = None) -> dict[int, str] | None:
         """Index -> name of the labels of a head, by default the active one; None where they have no names."""
-        label2id = self.heads[self._known_head(head_name or self.active_head)].config.get("label2id")
+        label2id = self._head(head_name or self.active_head).config.get("label2id")
         return None if label2id is None else {index: label for label, index in label2id.items()}
 
     def get_labels(self, head_name: str | None = None) -> list[str] | None:
@@ -152,7 +154,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
             if labels:
                 raise ValueError(f"Got {', '.join(labels)}, but no head is active. Add one: add_..._head(name).")
             return outputs
-        module: PredictionHead = self.heads[self._known_head(name)]  # type: ignore[assignment]
+        module = self._head(name)
         _check_labels(module, labels)
         options: dict[str, Any] = dict(labels)
         if module.is_pooled:
@@ -200,14 +202,13 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection to the vocabulary of the active head."""
-        head = self.heads[self.active_head] if self.active_head is not None else None
-        return None if head is None else head.get_output_embeddings()  # type: ignore[operator]
+        return None if self.active_head is None else self._head(self.active_head).get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the projection to the vocabulary of the active head."""
         if self.get_output_embeddings() is not None:
-            head = self.heads[self._known_head(self.active_head)]
-            head[len(head) - 1] = new_embeddings  # type: ignore[arg-type,index]
+            head = self._head(self.active_head)
+            head[len(head) - 1] = new_embeddings
 
     @property
     def _tied_weights_keys(self) -> dict[str, str]:
@@ -215,9 +216,10 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
 
         Upstream keeps this on the class; heads come and go, so here it belongs to the object.
         """
+        heads: dict[str, PredictionHead] = {name: self._head(name) for name in getattr(self, "heads", ())}
         projections = {
-            f"heads.{name}.{len(head) - 1}.weight"  # type: ignore[arg-type]
-            for name, head in getattr(self, "heads", {}).items()
+            f"heads.{name}.{len(head) - 1}.weight"
+            for name, head in heads.items()
             if head.get_output_embeddings() is not None
         }
         if not projections:

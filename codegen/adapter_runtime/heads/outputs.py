@@ -28,8 +28,8 @@ def with_logits(
     cls = next((cls for cls in classes if handed_on.keys() <= _names(cls)), classes[-1])
     known = _names(cls)
     values: dict[str, Any] = {name: value for name, value in handed_on.items() if name in known}
-    return cls(loss=loss, **logits, **values)  # type: ignore[call-arg]
+    return cls(loss=loss, **logits, **values)
 
 
 def _names(cls: type[ModelOutput]) -> set[str]:
-    return {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return {field.name for field in fields(cls)}

@@ -32,10 +32,8 @@ def pool(
     Raises:
         ValueError: "eos" without token ids, or a sequence without an end-of-sequence token.
     """
-    if rule == "eos":
-        marked = _end_tokens(input_ids, eos_token_id)
-    else:
-        marked = _real_tokens(input_ids, attention_mask, pad_token_id)
+    is_eos = rule == "eos"
+    marked = _end_tokens(input_ids, eos_token_id) if is_eos else _real_tokens(input_ids, attention_mask, pad_token_id)
     if marked is None:
         return hidden_states[:, 0] if rule == "first" else hidden_states[:, -1]
     marked = marked[:, -hidden_states.shape[1] :]  # with a cache, the mask also covers what came before

@@ -51,7 +51,7 @@ class QuestionAnsweringHead(PredictionHead):
         start_positions: torch.Tensor | None = None,
         end_positions: torch.Tensor | None = None,
     ) -> ModelOutput:
-        logits = self.logits(outputs.last_hidden_state)  # type: ignore[attr-defined]
+        logits = self.logits(outputs.last_hidden_state)
         start_logits, end_logits = logits.unbind(dim=-1)  # (batch, length, 2) -> 2 x (batch, length)
         loss = None
         if start_positions is not None and end_positions is not None:

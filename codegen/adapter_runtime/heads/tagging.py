@@ -47,6 +47,6 @@ class TaggingHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
-        logits = self.logits(outputs.last_hidden_state)  # type: ignore[attr-defined]
+        logits = self.logits(outputs.last_hidden_state)
         loss = None if labels is None else token_loss(logits, labels, attention_mask)
         return with_logits((TokenClassifierOutput,), outputs, loss, logits=logits)
