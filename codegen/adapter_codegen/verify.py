@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import builtins
+import symtable
 from collections.abc import Iterator, Mapping
 
 import libcst as cst
@@ -19,7 +21,7 @@ from adapter_codegen.formatting import formatted
 from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, ModelPlan
 from adapter_codegen.naming import with_adapters
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.rewrite.imports import is_bound, unresolved_names
+from adapter_codegen.rewrite.imports import is_bound
 from adapter_codegen.rewrite.markers import CLOSE, OPEN
 from adapter_codegen.rewrite.shape import shape
 from adapter_codegen.rewrite.unedit import NotAnEdit, unedited
@@ -61,16 +63,35 @@ def _general(files: Mapping[str, str]) -> Iterator[Diagnostic]:
     """V101, V102, V104."""
     for path, text in _python(files):
         try:
-            module = cst.parse_module(text)
-        except cst.ParserSyntaxError as error:
-            yield _failure("V101", f"{path} is not Python: {error.message}")
+            unresolved = undefined_names(text)
+        except SyntaxError as error:
+            yield _failure("V101", f"{path} is not Python: {error.msg}, line {error.lineno}.")
             continue
-        unresolved = set(unresolved_names(module)) - MODULE_NAMES
         if unresolved:
-            yield _failure("V104", f"{path} uses names that nothing defines: {', '.join(sorted(unresolved))}.")
+            yield _failure("V104", f"{path} uses names that nothing defines: {', '.join(unresolved)}.")
     for path, text in files.items():
         if formatted(path, text) != text:
             yield _failure("V102", f"{path} changes when it is formatted again.")
+
+
+def undefined_names(text: str) -> list[str]:
+    """Global names that a module reads and neither it nor Python defines, sorted.
+
+    By Python's own symbol table: a second opinion to the scopes that the imports were worked out with, and fast.
+    """
+    module = symtable.symtable(text, "<generated>", "exec")
+    defined = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    defined |= {table.get_name() for table in module.get_children()} | MODULE_NAMES | set(dir(builtins))
+    return sorted(set(_global_reads(module)) - defined)
+
+
+def _global_reads(table: symtable.SymbolTable) -> Iterator[str]:
+    top = table.get_type() == "module"
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (top or symbol.is_global()):
+            yield symbol.get_name()
+    for child in table.get_children():
+        yield from _global_reads(child)
 
 
 def _imports(path: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> Iterator[Diagnostic]:

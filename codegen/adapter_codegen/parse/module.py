@@ -15,7 +15,7 @@ from adapter_codegen.parse.imports import imported_names
 from adapter_codegen.parse.syntax import assignment, dotted_name, statements
 
 
-@lru_cache(maxsize=2)  # plan and rewrite ask for the same module, and for its positions, one after the other
+@lru_cache(maxsize=4)  # plan and rewrite ask for the same module, and for its positions, one after the other
 def parse_module(text: str, path: str) -> ModuleFacts:
     """The facts that the text of an upstream module states.
 
