@@ -120,8 +120,10 @@ class Layouts:
 def _from_cache(value: Value) -> bool:
     """An attribute or element of something that is no tensor of this forward: ``layers[i].keys``, ``past[0]``."""
     value = same_tensor(value)
-    while value.op in (Op.ATTRIBUTE, Op.ITEM) and value.inputs:
-        value = same_tensor(value.inputs[0])
+    if value.op is Op.JOIN:
+        return all(_from_cache(one) for one in value.inputs if not one.is_none)
+    if value.op in (Op.ATTRIBUTE, Op.ITEM) and value.inputs:
+        return _from_cache(value.inputs[0])
     return value.op is Op.PARAMETER
 
 
@@ -153,7 +155,9 @@ def flat_arguments(values: Sequence[Value]) -> list[Value]:
             flat += flat_arguments([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
         elif tensor.op is Op.TUPLE:
             flat += flat_arguments(tensor.inputs)
-        elif tensor.op is Op.BINARY and tensor.name == "+":  # x.size()[:-1] + (heads, width)
+        elif (
+            tensor.op is Op.BINARY and tensor.name == "+" and same_tensor(tensor.inputs[1]).op is Op.TUPLE
+        ):  # x.size()[:-1] + (heads, width)
             left = [tensor.inputs[0]] if same_tensor(tensor.inputs[0]).op is Op.TUPLE else [_star(tensor.inputs[0])]
             flat += flat_arguments(left) + flat_arguments([tensor.inputs[1]])
         else:

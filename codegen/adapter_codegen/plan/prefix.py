@@ -153,24 +153,22 @@ class PrefixPlanner:
 
     def _later_uses(self, meeting: Meeting) -> Iterator[Finding]:
         """Keys that are used after the core would be used with their prefix."""
-        if meeting.core is Core.SOFTMAX and meeting.call.op is not Op.HELPER:
-            allowed = {id(meeting.call), id(meeting.result)}
-        else:
-            allowed = {id(meeting.call)}
+        own = {id(meeting.call), id(meeting.result)}
         for name, value in (("key", meeting.key), ("value", meeting.value)):
             for use in self._consumers.of(value):
-                if self._order[id(use)] > self._order[id(meeting.call)] and not self._leads_to(use, allowed):
-                    if use.op in (Op.TUPLE, Op.JOIN, Op.SUBMODULE, Op.HELPER, Op.CALL):
-                        text = f"The {name} is used again after the core."
-                        yield Finding("P202", text, use.node, PREFIX)
+                later = self._order[id(use)] > self._order[id(meeting.call)]
+                reads = use.op in (Op.TUPLE, Op.JOIN, Op.SUBMODULE, Op.HELPER, Op.CALL, Op.FUNCTION)
+                if later and reads and id(use) not in own and not self._is_elsewhere(meeting.call, use):
+                    yield Finding("P202", f"The {name} is used again after the core.", use.node, PREFIX)
 
-    def _leads_to(self, use: Value, wanted: set[int]) -> bool:
-        """Whether `use` is the core, or only a view on the way into it."""
-        if id(use) in wanted or (
-            use.frame.depth > 0 and self._flow.calls.get(use.frame) is not None and use.op is Op.PARAMETER
-        ):
-            return True
-        return use.op is Op.METHOD and any(id(one) in wanted for one in self._consumers.of(use))
+    def _is_elsewhere(self, call: Value, use: Value) -> bool:
+        """Whether a use stands in another branch than the core, so that only one of them runs."""
+        frame = call.frame
+        if use.frame is not frame or not frame.class_name or call.statement is None or use.statement is None:
+            return False
+        function = self._facts.classes[frame.class_name].functions[frame.function].node
+        core, other = self._facts.location(call.statement), self._facts.location(use.statement)
+        return any(core.line <= split < other.line for split in _splits(self._facts, function, core.line, other.line))
 
     # -- arguments ---------------------------------------------------------------------------------------------------
 
@@ -290,6 +288,23 @@ class PrefixPlanner:
         last = self._facts.location(end).end_line if end else 0
         reads = _reads(owner, name)
         return any(self._facts.location(node).line > last for node in reads)
+
+
+def _splits(facts: ModuleFacts, function: cst.FunctionDef, core: int, other: int) -> Iterator[int]:
+    """Last lines of branches that hold line `core`, where another branch of the same ``if`` holds line `other`."""
+    found: list[cst.If] = []
+
+    class Visitor(cst.CSTVisitor):
+        def visit_If(self, node: cst.If) -> None:
+            found.append(node)
+
+    function.visit(Visitor())
+    for node in found:
+        body = facts.location(node.body)
+        if node.orelse is not None and body.line <= core <= body.end_line:
+            rest = facts.location(node.orelse)
+            if rest.line <= other <= rest.end_line:
+                yield body.end_line
 
 
 def _reads(function: cst.FunctionDef, name: str) -> Iterable[cst.Name]:

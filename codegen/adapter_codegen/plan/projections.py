@@ -9,9 +9,10 @@ from adapter_codegen.plan.cores import Meeting
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.layout import flat_arguments
 from adapter_codegen.plan.values import Consumers, Flow, Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.walks import CASTS, DROPOUTS, VIEWS, called, last_name, sources, track
+from adapter_codegen.plan.walks import CASTS, DROPOUTS, VIEWS, called, last_name, one_step_back, sources, track
 
 _LINEAR = frozenset({Kind.LINEAR})
+_CUTTING = ("view", "reshape", "unflatten")
 _ACTIVATIONS = frozenset(
     [
         "gelu",
@@ -89,7 +90,9 @@ class Projections:
                 todo.append(one.through)
             elif one.op in (Op.JOIN, Op.BINARY):
                 todo.extend(one.inputs if one.op is Op.JOIN else _main_operand(one))
-            elif one.inputs and one.op in (Op.SUBMODULE, Op.METHOD, Op.FUNCTION, Op.ITEM):
+            elif one.op is Op.ITEM:  # what came back from a cache is what went in
+                todo.extend(one_step_back(one, self._kinds))
+            elif one.inputs and one.op in (Op.SUBMODULE, Op.METHOD, Op.FUNCTION):
                 todo.append(one.inputs[0])
         return found
 
@@ -125,6 +128,8 @@ class Projections:
         if use.op in (Op.METHOD, Op.FUNCTION):
             plain = last_name(use) in VIEWS | CASTS | DROPOUTS | {"cat", "matmul", "nan_to_num"}
             return (plain and bool(use.inputs) and use.inputs[0] is value) or use.through is value
+        if use.op is Op.BINARY and use.name == "+":  # a residual addition: what follows is another sublayer
+            return False
         return use.op in (Op.ITEM, Op.PARAMETER, Op.JOIN, Op.TUPLE, Op.HELPER, Op.BINARY)
 
     # -- feed-forward ------------------------------------------------------------------------------------------------
@@ -203,11 +208,14 @@ def _paths(linears: Iterable[Value]) -> list[str]:
 
 
 def _width(value: Value, kinds: Kinds) -> str:
-    """The attribute that states the width of a head: the last size of the view that cuts the channels up."""
+    """The attribute that states the width of a head, where every view that cuts the channels up ends with it."""
+    found: set[str] = set()
     for one in track(value, kinds):
-        if called(one, "view", "reshape", "unflatten"):
+        cuts = called(one, *_CUTTING) and not any(called(before, *_CUTTING) for before in track(one.inputs[0], kinds))
+        if cuts:
             arguments = flat_arguments(one.inputs[1:])
             size = same_tensor(arguments[-1]) if len(arguments) > 1 else None
-            if size is not None and size.op is Op.ATTRIBUTE and size.inputs[0].op is Op.SELF:
-                return size.name
-    return ""
+            if size is not None:
+                own = size.op is Op.ATTRIBUTE and size.inputs[0].op is Op.SELF
+                found.add(size.name if own else "")
+    return found.pop() if len(found) == 1 else ""

@@ -18,13 +18,15 @@ def prefix_edits(function: Copied) -> Iterator[Edit]:
 
 def _edits(function: Copied, site: PrefixSite) -> Iterator[Edit]:
     owner = function.first_parameter
-    key, value = _bound(function, site.key, "prefixed_key"), _bound(function, site.value, "prefixed_value")
-    mask = _bound(function, site.mask, "prefixed_mask") if site.mask else "_"
+    key, value = (
+        _bound(function, site, one, f"prefixed_{n}") for n, one in (("key", site.key), ("value", site.value))
+    )
+    mask = _bound(function, site, site.mask, "prefixed_mask") if site.mask else "_"
     if len({key, value, mask}) < 3:
         raise refusal("R201", "Key, value and mask of an attention core are not three different names.", site.location)
     arguments = (site.query.code, site.key.code, site.value.code, site.mask.code if site.mask else "None")
     call = f"{owner}.prepend_prefix({', '.join((*arguments, site.gate_input.code, *site.keywords))})"
-    biases = [(_bound(function, bias, "prefixed_bias"), bias) for bias in site.biases]
+    biases = [(_bound(function, site, bias, "prefixed_bias"), bias) for bias in site.biases]
     grown = (f"{name} = {owner}.extend_bias({bias.code}, {key})" for name, bias in biases)
     yield Insert(function.statement(site.statement), (f"{key}, {value}, {mask} = {call}", *grown))
     named = [(key, site.key), (value, site.value), *biases]
@@ -33,9 +35,10 @@ def _edits(function: Copied, site: PrefixSite) -> Iterator[Edit]:
             yield Replace(function.replaced(expression.location), _name(name))
 
 
-def _bound(function: Copied, expression: Expression, fallback: str) -> str:
-    """The name under which the grown tensor is known: its own where it has one."""
-    return expression.code if expression.code.isidentifier() and expression.code != "None" else function.fresh(fallback)
+def _bound(function: Copied, site: PrefixSite, expression: Expression, fallback: str) -> str:
+    """The name under which the grown tensor is known: its own, where it has one that is not read again later."""
+    own = expression.code.isidentifier() and expression.code != "None" and expression.code not in site.kept
+    return expression.code if own else function.fresh(fallback)
 
 
 def _name(name: str):  # type: ignore[no-untyped-def]
