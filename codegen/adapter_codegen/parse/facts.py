@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, PositionProvider
 
 from adapter_codegen.model import Location
 
@@ -70,7 +70,7 @@ class ModuleFacts:
 
     @cached_property
     def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
-        return MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
+        return _Positions().of(self.tree)
 
     def location(self, node: cst.CSTNode) -> Location:
         """Where a node of `tree` stands. The first question costs a walk over the whole module."""
@@ -86,3 +86,11 @@ class ModuleFacts:
         first, _, rest = name.partition(".")
         found = self.imports.get(first, first)
         return f"{found}.{rest}" if rest else found
+
+
+class _Positions(PositionProvider):
+    """Positions alone: `MetadataWrapper.resolve` would visit every node once more, for providers that nobody asked for."""
+
+    def of(self, tree: cst.Module) -> Mapping[cst.CSTNode, CodeRange]:
+        self._gen_impl(tree)
+        return self._computed  # type: ignore[return-value]  # plain ranges here; lazy values come from batched providers
