@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import nn
 
@@ -54,7 +54,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def _encoder(self) -> nn.Module | None:
         """The encoder of an encoder-decoder model; None in all others."""
-        return self.get_encoder() if self.config.is_encoder_decoder else None  # type: ignore[attr-defined,no-any-return]
+        return self.get_encoder() if self.config.is_encoder_decoder else None
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
@@ -62,7 +62,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
-        layers = (layer for stack in self.layer_stacks for layer in self.get_submodule(stack.path).children())  # type: ignore[attr-defined]
+        layers = (layer for stack in self.layer_stacks for layer in self.get_submodule(stack.path).children())
         yield from enumerate(layers)
 
     def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
@@ -73,13 +73,9 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:
         """All modules that hold adapters."""
-        for module in self.modules():  # type: ignore[attr-defined]
+        for module in self.modules():
             if isinstance(module, AdapterLayerBase):
                 yield module
-
-    @staticmethod
-    def new_module_dict() -> nn.ModuleDict:
-        return nn.ModuleDict()
 
     # Running
 
@@ -93,7 +89,9 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         held = self.prefix_tuning.prefix_tunings
         for name in block.names() if block is not None else ():
             if name in held:
-                yield from held[name].values()  # type: ignore[operator,misc]
+                group = held[name]
+                assert isinstance(group, nn.ModuleDict)
+                yield from cast("Iterator[PrefixTuning]", group.values())
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
@@ -102,7 +100,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         """Let the recomputation of a layer see the context of its forward."""
-        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
+        super()._set_gradient_checkpointing(*args, **kwargs)
         wrap_checkpoints(self)
 
 

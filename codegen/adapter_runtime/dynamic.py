@@ -23,7 +23,7 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
 
 
 @functools.cache
-def subclass(mixin: type, upstream: type) -> type:
+def subclass(mixin: Any, upstream: Any) -> type:
     """The class of objects that are `upstream` with `mixin`. It has upstream's name and module.
 
     Upstream compares class names (``_no_split_modules``), writes them to files (``architectures``) and reads the source

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
 from adapter_runtime.context import ContextScope, ForwardContext
@@ -17,23 +17,30 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
-        base = self.base_model  # type: ignore[attr-defined]
+        base = self.base_model
         if not isinstance(base, ModelBaseAdaptersMixin):
             raise UnsupportedModelError(
                 f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
             )
         return base
 
-    @torch.no_grad()
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """See transformers. Prefixes are computed once, not at each step."""
-        if not hasattr(super(), "generate"):
-            raise AttributeError(f"{type(self).__name__} cannot generate.")
-        with ContextScope(ForwardContext(self.adapters_base)):
-            return super().generate(*args, **kwargs)  # type: ignore[misc]
+    @property
+    def generate(self) -> Callable[..., Any]:
+        """See transformers. Prefixes are computed once, not at each step.
+
+        This is a property, so that models of upstream's that cannot generate still have no such attribute.
+        """
+        upstream = super().generate
+
+        @functools.wraps(upstream)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            with ContextScope(ForwardContext(self.adapters_base)):
+                return upstream(*args, **kwargs)
+
+        return generate
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
-        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
+        super()._set_gradient_checkpointing(*args, **kwargs)
         wrap_checkpoints(self)
 
 

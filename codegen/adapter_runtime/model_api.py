@@ -20,10 +20,10 @@ from adapter_runtime.composition import (
 from adapter_runtime.configuration import AdapterConfig, resolve_adapter_config
 from adapter_runtime.dynamic import DynamicMixin
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
+from adapter_runtime.files.names import check_name
 from adapter_runtime.files_api import AdapterFilesMixin
 from adapter_runtime.layers.lora import LoRALayer, disable_lora
 from adapter_runtime.methods.placing import methods_of, place
-from adapter_runtime.files.names import check_name
 from adapter_runtime.registry import registered
 from adapter_runtime.snapshot import unchanged_on_error
 
@@ -101,7 +101,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         base, state = self.adapters_base, self.adapters_config
         if adapter_name in state and not overwrite_ok:
             raise ValueError(f"The model has an adapter {adapter_name!r}. Delete it first, or pass overwrite_ok=True.")
-        with unchanged_on_error(self, state):  # type: ignore[arg-type]
+        with unchanged_on_error(self, state):
             if adapter_name in state:
                 self._remove(adapter_name)
             known = {id(parameter) for parameter in base.parameters()}
@@ -131,7 +131,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
             UnknownAdapterError: there is no such adapter.
         """
         self.adapters_config.get(adapter_name)
-        with unchanged_on_error(self, self.adapters_config):  # type: ignore[arg-type]
+        with unchanged_on_error(self, self.adapters_config):
             self._remove(adapter_name)
             self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
 
@@ -170,7 +170,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         if block is not None:
             check_runnable(block)
             self.adapters_config.require(block.flatten())
-        with unchanged_on_error(self, self.adapters_config):  # type: ignore[arg-type]
+        with unchanged_on_error(self, self.adapters_config):
             self._activate(block, frozenset(skip_layers or ()))
         self.reset_adapter()
 
@@ -186,13 +186,13 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         """
         self.set_active_adapters(adapter_setup)
         block = self.active_adapters
-        self.train()  # type: ignore[attr-defined]
+        self.train()
         self.freeze_model(True)
         for name in sorted(block.flatten()) if block is not None else ():
             for _, parameter in self.adapter_parameters(name):
                 parameter.requires_grad_(True)
         if train_embeddings:
-            self.get_input_embeddings().requires_grad_(True)  # type: ignore[attr-defined]
+            self.get_input_embeddings().requires_grad_(True)
 
     def freeze_model(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
@@ -252,7 +252,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
     def _declared_modules(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         from adapter_runtime.layers.base import AdapterLayerBase
 
-        for path, layer in self.named_modules():  # type: ignore[attr-defined]
+        for path, layer in self.named_modules():
             if isinstance(layer, AdapterLayerBase):
                 for key, module in layer.modules_of(name):
                     yield f"{path}.{key}" if path else key, module

@@ -21,7 +21,7 @@ def rows(model: ModelAdaptersMixin) -> list[dict[str, Any]]:
     """One row per adapter, and a last one for the full model."""
     base = model.adapters_base
     active = model.active_adapters.flatten() if model.active_adapters is not None else set()
-    found = []
+    found: list[dict[str, Any]] = []
     own: set[int] = set()
     for name, config in model.adapters_config.adapters.items():
         parameters = [parameter for _, parameter in base.adapter_parameters(name)]

@@ -32,8 +32,8 @@ class _StaticHeadModelWithoutEmbeddingsMixin(ModelWithHeadsAdaptersMixin):
 def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = None, interface: Any = None) -> None:
     """Turn a model of a supported type into one with adapters.
 
-    The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config names
-    are added, with random weights. A model that was turned already is left alone.
+    The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config
+    names are added, with random weights. A model that was turned already is left alone.
 
     Args:
         model: a base model of upstream, or one with a head.
@@ -58,11 +58,11 @@ def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = N
         if not isinstance(model, ModelAdaptersMixin):
             _wrap(model, base)
         wrap_checkpoints(model)
-        base.init_base_adapters()  # type: ignore[operator]
+        base.init_base_adapters()
         _restore_adapters(model, adapters_config)
 
 
-def _check_supported(base: nn.Module, registry: Registry) -> None:
+def _check_supported(base: PreTrainedModel, registry: Registry) -> None:
     """Raise where no mixin was generated for the class of the base model."""
     name = qualified_name(type(base))
     if name in registry.model_mixins:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-
 from adapter_runtime.configuration.base import AdapterConfig, check_choice
 from adapter_runtime.errors import InvalidConfigError
 

@@ -21,6 +21,7 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
     """
 
     adapter_modules = ("adapters",)
+    adapters: nn.ModuleDict
 
     def add_adapter(self, name: str, config: BnConfig, hidden_size: int) -> None:
         """Create the adapter `name` here."""

@@ -12,4 +12,4 @@ def patch_forward(module: nn.Module) -> None:
     bound, in ``module._old_forward``. Changing ``module.__class__`` reaches neither.
     """
     if "_old_forward" in module.__dict__:
-        module._old_forward = type(module).forward.__get__(module)  # type: ignore[assignment]
+        module._old_forward = type(module).forward.__get__(module)

@@ -60,7 +60,7 @@ class LayerAdaptersMixin(DynamicMixin):
         found = self.module_at(path, required="." in path)
         if found is None and "." not in path:
             found = BottleneckLayer()
-            self.add_module(path, found)  # type: ignore[attr-defined]
+            self.add_module(path, found)
         if found is not None and not isinstance(found, BottleneckLayer):
             raise UnsupportedModelError(
                 f"{type(self).__name__}: {path} is a {type(found).__name__}, which no adapter class was generated for."
@@ -164,11 +164,11 @@ class LayerAdaptersMixin(DynamicMixin):
         return {"q": (0, queries), "k": (queries, queries + keys), "v": (queries + keys, total)}
 
 
-def out_width(module: nn.Module) -> int:
+def out_width(module: Any) -> int:
     """Output features of a linear layer or Conv1D."""
-    return int(module.nf if hasattr(module, "nf") else module.out_features)  # type: ignore[arg-type]
+    return int(module.nf if hasattr(module, "nf") else module.out_features)
 
 
-def in_width(module: nn.Module) -> int:
+def in_width(module: Any) -> int:
     """Input features of a linear layer or Conv1D."""
-    return int(module.nx if hasattr(module, "nx") else module.in_features)  # type: ignore[arg-type]
+    return int(module.nx if hasattr(module, "nx") else module.in_features)

@@ -20,20 +20,21 @@ from adapter_runtime.dynamic import DynamicMixin, subclass
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.hooks import patch_forward
-from adapter_runtime.methods.lora import LoRA, Parts, make_adapter
+from adapter_runtime.methods.lora import LoRA, Parts, ProjectionAdapter, make_adapter
 
 
 class LoRALayer(AdapterLayerBase, DynamicMixin):
     """Base of projections with LoRA adapters, in front of the upstream class."""
 
     adapter_modules = ("loras",)
+    loras: nn.ModuleDict
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
     merged_adapter: str | None
     unmerged: tuple[torch.Tensor, torch.Tensor | None] | None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = super().forward(x)  # type: ignore[misc]
+        output: torch.Tensor = super().forward(x)
         running = self.running if thread.setup is None else self.running_under(thread.setup)
         if running is None:
             return output
@@ -44,7 +45,7 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
 
     def add_adapter(self, name: str, config: LoRAConfig, parts: Parts) -> None:
         """Create the adapter `name` for the spans `parts` of the output features."""
-        weight: torch.Tensor = self.weight  # type: ignore[attr-defined]
+        weight: torch.Tensor = self.weight
         adapter = make_adapter(config, self.in_width(), parts)
         dtype = getattr(torch, config.dtype) if config.dtype else None
         if dtype is None and weight.dtype.is_floating_point:
@@ -52,7 +53,7 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
         self.loras[name] = adapter.to(weight.device, dtype)
 
     def in_width(self) -> int:
-        return int(self.weight.shape[0] if self.stored_transposed else self.in_features)  # type: ignore[attr-defined]
+        return int(self.weight.shape[0] if self.stored_transposed else self.in_features)
 
     def delete_adapter(self, name: str) -> None:
         if self.merged_adapter == name:
@@ -76,14 +77,16 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
         Raises:
             UnsupportedMethodError: the weight is quantised, or the adapter depends on the input.
         """
-        weight: nn.Parameter = self.weight  # type: ignore[attr-defined]
-        bias: nn.Parameter | None = self.bias  # type: ignore[attr-defined]
+        weight: nn.Parameter = self.weight
+        bias: nn.Parameter | None = self.bias
         if not weight.dtype.is_floating_point or weight.dim() != 2:
             raise UnsupportedMethodError(f"A weight of type {weight.dtype} cannot take a merged adapter.")
         self.unmerge()
         with torch.no_grad():
             own = weight.t() if self.stored_transposed else weight
-            new_weight, new_bias = self.loras[name].merged(own, bias)  # type: ignore[operator]
+            adapter = self.loras[name]
+            assert isinstance(adapter, ProjectionAdapter)
+            new_weight, new_bias = adapter.merged(own, bias)
             self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
             if bias is not None:
@@ -96,9 +99,9 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
             return
         weight, bias = self.unmerged
         with torch.no_grad():
-            self.weight.copy_(weight)  # type: ignore[attr-defined]
+            self.weight.copy_(weight)
             if bias is not None:
-                self.bias.copy_(bias)  # type: ignore[attr-defined]
+                self.bias.copy_(bias)
         self.merged_adapter = self.unmerged = None
 
 
@@ -106,7 +109,7 @@ class LoRALinear(LoRALayer, nn.Linear):
     """`torch.nn.Linear` with LoRA adapters."""
 
 
-class LoRAConv1D(LoRALayer, Conv1D):
+class LoRAConv1D(LoRALayer, Conv1D):  # type: ignore[misc]
     """The transposed linear layer of GPT-2 with LoRA adapters."""
 
     stored_transposed = True
@@ -164,8 +167,8 @@ def disable_lora(module: LoRALayer) -> None:
     del module.loras
     for name in ("running", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
         del module.__dict__[name]
-    module.__class__ = upstream
-    patch_forward(module)  # type: ignore[arg-type]
+    module.__class__ = upstream  # type: ignore[assignment]
+    patch_forward(module)
 
 
 def check_stackable(running: tuple[Any, ...]) -> None:

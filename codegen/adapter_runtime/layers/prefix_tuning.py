@@ -21,33 +21,34 @@ class PlacedPrefix(NamedTuple):
     """A prefix as one attention sees it."""
 
     tuning: PrefixTuning
-    index: int  # which of the attentions of `tuning` this is
+    position: int  # which of the attentions of `tuning` this is
     gate: nn.Module | None
 
     def states(self, context: ForwardContext | None) -> LayerPrefix:
         """The keys and values for this attention."""
-        return (self.tuning() if context is None else context.states_of(self.tuning))[self.index]
+        return (self.tuning() if context is None else context.states_of(self.tuning))[self.position]
 
 
 class PrefixTuningLayer(AdapterLayerBase, nn.Module):
     """The prefixes of one attention. Their parameters belong to the model's `PrefixTuningPool`; gates are held here."""
 
     adapter_modules = ("prefix_gates",)
+    prefix_gates: nn.ModuleDict
 
     def __init__(self, layer_index: int, location_key: str) -> None:
         super().__init__()
         self.init_adapter_layer(layer_index, location_key)
         self.placed: dict[str, PlacedPrefix] = {}
 
-    def place(self, name: str, tuning: PrefixTuning, index: int, hidden_size: int) -> None:
-        """Use the prefix `index` of `tuning` for the adapter `name`."""
+    def place(self, name: str, tuning: PrefixTuning, position: int, hidden_size: int) -> None:
+        """Use the prefix `position` of `tuning` for the adapter `name`."""
         gate = None
         if tuning.config.use_gating:
             gate = nn.Linear(hidden_size, 1 if tuning.config.shared_gating else 2)
             nn.init.normal_(gate.weight, std=0.02)
             nn.init.zeros_(gate.bias)
             self.prefix_gates[name] = gate
-        self.placed[name] = PlacedPrefix(tuning, index, gate)
+        self.placed[name] = PlacedPrefix(tuning, position, gate)
 
     def adapter_names(self) -> set[str]:
         return set(self.placed)

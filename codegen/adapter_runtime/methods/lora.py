@@ -64,7 +64,7 @@ class ProjectionAdapter(nn.Module):
     def gates(self, x: torch.Tensor) -> list[torch.Tensor]:
         """One [B, 1, 1] per part."""
         assert self.gate is not None
-        return list(mean_gate(self.gate(x)).split(1, dim=-1))
+        return list(torch.split(mean_gate(self.gate(x)), 1, dim=-1))
 
     def refuse_to_merge_gates(self) -> None:
         if self.gate is not None:
@@ -103,7 +103,9 @@ class LoRA(ProjectionAdapter):
         hidden = nn.functional.linear(x.to(self.lora_A.dtype), self.lora_A)
         updates = [
             nn.functional.linear(part, matrix)
-            for part, matrix in zip(hidden.split(self.config.r, dim=-1), self.lora_B.split(self.sizes), strict=True)
+            for part, matrix in zip(
+                torch.split(hidden, self.config.r, dim=-1), torch.split(self.lora_B, self.sizes), strict=True
+            )
         ]
         if self.gate is None:
             updates = [update * self.scaling for update in updates]
@@ -117,7 +119,7 @@ class LoRA(ProjectionAdapter):
         self.refuse_to_merge_gates()
         updates = [
             (b @ a) * self.scaling
-            for a, b in zip(self.lora_A.split(self.config.r), self.lora_B.split(self.sizes), strict=True)
+            for a, b in zip(torch.split(self.lora_A, self.config.r), torch.split(self.lora_B, self.sizes), strict=True)
         ]
         merged = weight.clone()
         for (start, stop), update in zip(self.parts, updates, strict=True):
@@ -144,7 +146,7 @@ class Scale(ProjectionAdapter):
         factor = self.factor()
         if len(self.sizes) == 1 and self.sizes[0] == output.shape[-1] and self.gate is None:
             return output * factor.to(output.dtype)
-        factors = list(factor.split(self.sizes))
+        factors = list(torch.split(factor, self.sizes))
         if self.gate is not None:
             factors = [part * gate for part, gate in zip(factors, self.gates(x), strict=True)]
         return scale_parts(output, factors, self.parts)
@@ -152,7 +154,7 @@ class Scale(ProjectionAdapter):
     def merged(self, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.refuse_to_merge_gates()
         full = weight.new_ones(weight.shape[0])
-        for (start, stop), part in zip(self.parts, self.factor().split(self.sizes), strict=True):
+        for (start, stop), part in zip(self.parts, torch.split(self.factor(), self.sizes), strict=True):
             full[start:stop] = part.to(weight.dtype)
         return weight * full[:, None], None if bias is None else bias * full
 
@@ -161,12 +163,14 @@ def add_parts(output: torch.Tensor, updates: Sequence[torch.Tensor], parts: Part
     """Add each update [..., O_i] to its span of output features."""
     if len(updates) == 1 and parts[0] == (0, output.shape[-1]):
         return output + updates[0].to(output.dtype)
-    return _in_spans(output, parts, [output[..., a:b] + u.to(output.dtype) for (a, b), u in zip(parts, updates)])
+    spans = [output[..., start:stop] for start, stop in parts]
+    return _in_spans(output, parts, [s + u.to(output.dtype) for s, u in zip(spans, updates, strict=True)])
 
 
 def scale_parts(output: torch.Tensor, factors: Sequence[torch.Tensor], parts: Parts) -> torch.Tensor:
     """Multiply each span of output features by its factor [..., O_i]."""
-    return _in_spans(output, parts, [output[..., a:b] * f.to(output.dtype) for (a, b), f in zip(parts, factors)])
+    spans = [output[..., start:stop] for start, stop in parts]
+    return _in_spans(output, parts, [s * f.to(output.dtype) for s, f in zip(spans, factors, strict=True)])
 
 
 def _in_spans(output: torch.Tensor, parts: Parts, values: Sequence[torch.Tensor]) -> torch.Tensor:

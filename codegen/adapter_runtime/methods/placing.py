@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from adapter_runtime.configuration import (
     AdapterConfig,
     BnConfig,
@@ -18,8 +20,8 @@ from adapter_runtime.configuration import (
     ReftConfig,
 )
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection
-from adapter_runtime.layers.lora import LoRALayer, check_projection, enable_lora
+from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
+from adapter_runtime.layers.lora import check_projection, enable_lora
 from adapter_runtime.methods.lora import Parts, check_supported
 from adapter_runtime.methods.prefix_tuning import PrefixTuning
 from adapter_runtime.roles import AttentionRoles
@@ -105,13 +107,9 @@ def _adapted_parts(layer: LayerAdaptersMixin, projection: Projection, config: Lo
     module = layer.module_at(projection.path)
     if projection.location != "selfattn_lora" or projection.fused is None:
         wanted = projection.location != "selfattn_lora" or projection.matrix in config.attn_matrices
-        return [(0, _width(module))] if wanted else []
+        return [(0, out_width(module))] if wanted else []
     spans = layer.fused_spans(projection.fused)
     return [span for matrix, span in spans.items() if matrix in config.attn_matrices]
-
-
-def _width(module: object) -> int:
-    return int(getattr(module, "nf", None) or getattr(module, "out_features", 0))
 
 
 def place_prefix(model: ModelBaseAdaptersMixin, name: str, config: PrefixTuningConfig) -> int:
@@ -123,14 +121,14 @@ def place_prefix(model: ModelBaseAdaptersMixin, name: str, config: PrefixTuningC
             if wanted[host.location_key]:
                 places.setdefault(host.location_key, []).append((layer, roles, host))
     if places:
-        model.prefix_tuning.prefix_tunings[name] = model.new_module_dict()
+        group = model.prefix_tuning.prefix_tunings[name] = nn.ModuleDict()
     for location, found in places.items():
         width = found[0][0].stream_width()
         shapes = [layer.prefix_shape(roles) for layer, roles, _ in found]
         tuning = PrefixTuning(config, width, shapes, key=f"{name}.{location}")
-        model.prefix_tuning.prefix_tunings[name][location] = tuning
-        for index, (_, _, host) in enumerate(found):
-            host.place(name, tuning, index, width)
+        group[location] = tuning
+        for position, (_, _, host) in enumerate(found):
+            host.place(name, tuning, position, width)
     return sum(map(len, places.values()))
 
 

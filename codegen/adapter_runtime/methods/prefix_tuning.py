@@ -51,6 +51,7 @@ class PrefixTuning(nn.Module):
         super().__init__()
         self.config = config
         self.key = key
+        self.control_trans: nn.Parameter | nn.Sequential
         self.shapes = list(shapes)
         self.sizes = [size for shape in shapes for size in shape.sizes]
         first = shapes[0]
@@ -65,7 +66,7 @@ class PrefixTuning(nn.Module):
                 self.control_trans = nn.Parameter(torch.randn(config.prefix_length * total))
             else:
                 self.wte = nn.Embedding(config.prefix_length, hidden_size)
-                self.control_trans = nn.Sequential(  # type: ignore[assignment]
+                self.control_trans = nn.Sequential(
                     nn.Linear(hidden_size, config.bottleneck_size),
                     ACT2FN[config.non_linearity],
                     nn.Linear(config.bottleneck_size, total),
@@ -74,7 +75,8 @@ class PrefixTuning(nn.Module):
     def forward(self) -> list[LayerPrefix]:
         """The prefixes of all attentions, in the order of `shapes`."""
         length = self.config.prefix_length
-        flat = self.control_trans if self.config.flat else self.control_trans(self.wte.weight)
+        control = self.control_trans
+        flat: torch.Tensor = control if isinstance(control, nn.Parameter) else control(self.wte.weight)
         if self.training and self.config.dropout > 0.0:
             flat = nn.functional.dropout(flat, self.config.dropout)
         if self.is_uniform:
@@ -82,7 +84,7 @@ class PrefixTuning(nn.Module):
             # (P, 2L, heads, width) -> 2L times (heads, P, width); keys and values alternate
             states = flat.view(length, -1, heads, width).permute(1, 2, 0, 3).unbind()
             return [LayerPrefix(states[i], states[i + 1]) for i in range(0, len(states), 2)]
-        pieces = iter(flat.view(length, -1).split(self.sizes, dim=1))
+        pieces = iter(torch.split(flat.view(length, -1), self.sizes, dim=1))
         return [
             LayerPrefix(*(next(pieces).view(length, shape.heads, -1).transpose(0, 1) for _ in range(2)))
             for shape in self.shapes
@@ -93,6 +95,7 @@ class PrefixTuningPool(AdapterLayerBase, nn.Module):
     """The prefixes of a model: adapter name -> kind of attention ("self_prefix", ...) -> `PrefixTuning`."""
 
     adapter_modules = ("prefix_tunings",)
+    prefix_tunings: nn.ModuleDict
 
     def __init__(self) -> None:
         super().__init__()
