@@ -1,0 +1,346 @@
+"""Flexible heads on models: adding, running, tying, generating, deleting.
+
+What every model must fulfil (shapes, losses, conversion of upstream's heads, saving) is in ``tests/conformance/heads.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTrainedModel
+
+from adapter_models import AdapterSetup, AutoAdapterModel, LlamaAdapterModel
+from adapter_models.heads import PredictionHead
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.files.names import InvalidNameError
+from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
+from conformance.tiny import randomise, tiny_config
+
+TOKENS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(2))
+
+
+def adapter_model(model_type: str, **changes: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoAdapterModel.from_config(tiny_config(model_type, **changes))
+    randomise(model)
+    return model.eval()
+
+
+def test_without_a_head_the_outputs_are_those_of_the_base_model() -> None:
+    model = adapter_model("bert")
+    with torch.no_grad():
+        ours, base = model(TOKENS), model.bert(TOKENS)
+    assert type(ours) is type(base)
+    assert torch.equal(ours.last_hidden_state, base.last_hidden_state)
+
+
+def test_labels_without_a_head_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"Got labels, but no head is active\. Add one"):
+        adapter_model("bert")(TOKENS, labels=torch.tensor([0, 1]))
+
+
+def test_labels_that_a_head_does_not_take_are_an_error() -> None:
+    model = adapter_model("bert")
+    model.add_qa_head("q")
+    with pytest.raises(ValueError, match="head 'q' takes start_positions and end_positions, not labels"):
+        model(TOKENS, labels=torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "method", "head_type"),
+    [
+        pytest.param("llama", "add_masked_lm_head", "masked_lm", id="a decoder fills in no words"),
+        pytest.param("llama", "add_multiple_choice_head", "multiple_choice", id="upstream's Llama chooses no answers"),
+        pytest.param(
+            "bert", "add_image_classification_head", "image_classification", id="a text model sees no images"
+        ),
+        pytest.param("bert", "add_seq2seq_lm_head", "seq2seq_lm", id="an encoder has no decoder"),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_refused(model_type: str, method: str, head_type: str) -> None:
+    model = adapter_model(model_type)
+    with pytest.raises(UnsupportedHeadError, match=f"takes no head of type '{head_type}'.*'"):
+        getattr(model, method)("h")
+    assert len(model.heads) == 0
+
+
+def test_the_head_of_a_call_beats_that_of_a_context_which_beats_the_active_one() -> None:
+    model = adapter_model("bert")
+    for name, count in {"two": 2, "three": 3, "four": 4}.items():
+        model.add_classification_head(name, num_labels=count)
+    assert model.active_head == "four"
+    assert model(TOKENS).logits.shape[-1] == 4
+    with AdapterSetup(None, head_setup="three"):
+        assert model(TOKENS).logits.shape[-1] == 3
+        assert model(TOKENS, head="two").logits.shape[-1] == 2
+    model.active_head = None
+    assert "logits" not in model(TOKENS)
+
+
+def test_activating_an_adapter_activates_the_head_of_its_name() -> None:
+    model = adapter_model("bert")
+    for name in "ab":
+        model.add_adapter(name)
+        model.add_tagging_head(name)
+    model.set_active_adapters("a")
+    assert model.active_head == "a"
+    model.train_adapter("b")
+    assert model.active_head == "b"
+    model.set_active_adapters(None)
+    assert model.active_head == "b", "without adapters the head stays"
+
+
+def test_an_unknown_head_names_those_there_are() -> None:
+    model = adapter_model("bert")
+    model.add_tagging_head("tagger")
+    for use in (
+        lambda: model(TOKENS, head="taggr"),
+        lambda: model.delete_head("taggr"),
+        lambda: model.save_head("x", "taggr"),
+    ):
+        with pytest.raises(UnknownHeadError, match=r"no head 'taggr'\. Did you mean 'tagger'"):
+            use()
+    with pytest.raises(UnknownHeadError):
+        model.active_head = "taggr"
+    assert model.active_head == "tagger"
+
+
+def test_a_name_is_taken_once() -> None:
+    model = adapter_model("bert")
+    model.add_tagging_head("h")
+    first = model.heads["h"]
+    with pytest.raises(ValueError, match="has a head 'h'"):
+        model.add_classification_head("h")
+    assert model.heads["h"] is first
+    model.add_classification_head("h", overwrite_ok=True)
+    assert model.get_prediction_heads_config()["h"]["head_type"] == "classification"
+
+
+@pytest.mark.parametrize("name", ["a.b", "../x", "keys", ""])
+def test_a_head_cannot_have_a_name_that_leads_elsewhere(name: str) -> None:
+    model = adapter_model("bert")
+    with pytest.raises(InvalidNameError):
+        model.add_tagging_head(name)
+    assert model.config.prediction_heads == {}
+
+
+def test_deleting_a_head_leaves_the_model_as_before() -> None:
+    model = adapter_model("bert")
+    keys, tied = set(model.state_dict()), dict(model.all_tied_weights_keys)
+    model.add_masked_lm_head("h")
+    model.delete_head("h")
+    assert set(model.state_dict()) == keys
+    assert model.all_tied_weights_keys == tied
+    assert model.config.prediction_heads == {}
+    assert model.active_head is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        pytest.param({"head_type": "magic"}, "no head of type 'magic'", id="an unknown type"),
+        pytest.param({}, "no head of type None", id="no type"),
+        pytest.param(
+            {"head_type": "tagging", "num_label": 2}, "no option 'num_label'. Did you mean 'num_labels'", id="a slip"
+        ),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        adapter_model("bert").add_prediction_head_from_config("h", config)
+
+
+def test_every_head_is_built_again_from_its_config() -> None:
+    model = adapter_model("bert")
+    names = {0: "no", 1: "yes"}
+    model.add_classification_head("a", id2label=names, use_pooler=True, dropout_prob=0.3)
+    model.add_classification_head("b", multilabel=True, layers=3, bias=False)
+    model.add_tagging_head("c", layers=2, activation_function="gelu")
+    model.add_qa_head("d")
+    model.add_multiple_choice_head("e", num_choices=4)
+    model.add_masked_lm_head("f")
+    model.add_causal_lm_head("g", layers=1, activation_function=None, layer_norm=False)
+    other = adapter_model("bert")
+    for name, config in model.get_prediction_heads_config().items():
+        other.add_prediction_head_from_config(name, config)
+    assert other.get_prediction_heads_config() == model.get_prediction_heads_config()
+    assert str(other.heads) == str(model.heads)
+    assert other.get_labels_dict("a") == names
+    assert other.get_labels("a") == ["no", "yes"]
+    assert other.get_labels("b") is None
+
+
+def test_labels_must_be_as_many_as_are_named() -> None:
+    with pytest.raises(ValueError, match="names 2 labels, but num_labels is 3"):
+        adapter_model("bert").add_classification_head("h", num_labels=3, id2label={0: "a", 1: "b"})
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_padding_does_not_change_what_a_classifier_says(model_type: str, side: str) -> None:
+    model = adapter_model(model_type)
+    model.add_classification_head("h", num_labels=3)
+    randomise(model.heads["h"])
+    padding = torch.full((2, 3), model.config.pad_token_id)
+    real, none = torch.ones_like(TOKENS), torch.zeros_like(padding)
+    parts = [(padding, none), (TOKENS, real)] if side == "left" else [(TOKENS, real), (padding, none)]
+    tokens, mask = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        bare = model(TOKENS).logits
+        padded = model(tokens, attention_mask=mask, position_ids=positions).logits
+    assert_close(padded, bare, atol=1e-5, rtol=1e-5)
+
+
+def test_choices_are_scored_as_if_each_stood_alone() -> None:
+    model = adapter_model("bert")
+    model.add_multiple_choice_head("h", num_choices=3)
+    randomise(model.heads["h"])
+    tokens = torch.randint(3, 90, (2, 3, 5))
+    with torch.no_grad():
+        together = model(tokens, attention_mask=torch.ones_like(tokens)).logits
+        alone = torch.stack(
+            [model.heads["h"].logits(model.bert(row).last_hidden_state[:, 0]).view(-1) for row in tokens]
+        )
+    assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="chooses among 3 answers, but got 2 sequences"):
+        model(tokens[0, :2])
+
+
+def test_the_pooled_output_of_the_base_model_is_used_on_request() -> None:
+    model = adapter_model("bert")
+    model.add_classification_head("h", layers=1, use_pooler=True)
+    with torch.no_grad():
+        assert_close(model(TOKENS).logits, model.heads["h"].logits(model.bert(TOKENS).pooler_output))
+    decoder = adapter_model("llama")
+    decoder.add_classification_head("h", use_pooler=True)
+    with pytest.raises(ValueError, match="gives no pooled output"):
+        decoder(TOKENS)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("method", ["add_masked_lm_head", "add_causal_lm_head"])
+def test_a_language_modelling_head_is_tied_where_the_config_says_so(method: str, tie: bool) -> None:
+    model = adapter_model("bert", tie_word_embeddings=tie)
+    getattr(model, method)("h")
+    projection, embeddings = model.heads["h"].get_output_embeddings(), model.get_input_embeddings()
+    assert (projection.weight is embeddings.weight) is tie
+    assert model.get_output_embeddings() is projection
+    assert ("heads.h.3.weight" in model.all_tied_weights_keys) is tie
+    model.tie_weights()
+    assert (projection.weight is embeddings.weight) is tie
+
+
+def test_tying_the_heads_of_one_model_changes_no_class() -> None:
+    classes = [cls for cls in type(adapter_model("bert")).__mro__ if cls is not object]
+    before = [dict(cls.__dict__) for cls in classes]
+    model = adapter_model("bert")
+    model.add_masked_lm_head("h")
+    assert [dict(cls.__dict__) for cls in classes] == before
+    assert adapter_model("bert").all_tied_weights_keys == {}
+
+
+def test_new_tokens_reach_a_tied_head() -> None:
+    model = adapter_model("bert")
+    model.add_masked_lm_head("h")
+    model.resize_token_embeddings(120)
+    assert model(TOKENS).logits.shape == (2, 7, 120)
+    assert model.heads["h"].get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def causal_model() -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Upstream's causal Llama and ours, with the same weights and an adapter that changes nothing."""
+    torch.manual_seed(0)
+    upstream = LlamaForCausalLM(tiny_config("llama", eos_token_id=None)).eval()
+    randomise(upstream)
+    ours = LlamaAdapterModel(tiny_config("llama", eos_token_id=None)).eval()
+    ours.model.load_state_dict(upstream.model.state_dict())
+    ours.add_causal_lm_head("h", layers=1, activation_function=None, layer_norm=False, bias=False)
+    ours.heads["h"].load_state_dict({"0.weight": upstream.lm_head.weight})
+    return upstream, ours
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generation_gives_upstreams_tokens(use_cache: bool, beams: int) -> None:
+    upstream, ours = causal_model()
+    options = dict(
+        max_new_tokens=8, do_sample=False, num_beams=beams, attention_mask=torch.ones_like(TOKENS), pad_token_id=0
+    )
+    assert torch.equal(
+        ours.generate(TOKENS, use_cache=use_cache, **options), upstream.generate(TOKENS, use_cache=True, **options)
+    )
+
+
+def test_generation_computes_logits_of_the_last_token_only_and_uses_the_cache() -> None:
+    _, ours = causal_model()
+    shapes: list[tuple[int, ...]] = []
+    ours.heads["h"][0].register_forward_hook(lambda module, args, output: shapes.append(tuple(args[0].shape)))
+    lengths: list[int] = []
+    ours.model.embed_tokens.register_forward_hook(lambda module, args, output: lengths.append(output.shape[1]))
+    ours.generate(TOKENS, max_new_tokens=3, do_sample=False, attention_mask=torch.ones_like(TOKENS), pad_token_id=0)
+    assert {shape[1] for shape in shapes} == {1}
+    assert lengths == [7, 1, 1]
+
+
+def test_generation_needs_a_head_that_generates() -> None:
+    model = adapter_model("llama")
+    with pytest.raises(UnsupportedHeadError, match=r"no head is active\. Add one: add_causal_lm_head"):
+        model.generate(TOKENS)
+    model.add_classification_head("c")
+    with pytest.raises(UnsupportedHeadError, match="the active head 'c' is a classification head"):
+        model.generate(TOKENS)
+
+
+def test_a_tuple_is_given_on_request() -> None:
+    model = adapter_model("bert")
+    model.add_classification_head("h")
+    logits = model(TOKENS).logits
+    assert torch.equal(model(TOKENS, return_dict=False)[0], logits)
+    assert len(model(TOKENS, labels=torch.tensor([0, 1]), return_dict=False)) == 2
+
+
+def test_hidden_states_and_attentions_pass_through_a_head() -> None:
+    model = AutoAdapterModel.from_config(tiny_config("bert"), attn_implementation="eager")
+    model.add_tagging_head("h")
+    outputs = model(TOKENS, output_hidden_states=True, output_attentions=True)
+    assert len(outputs.hidden_states) == model.config.num_hidden_layers + 1
+    assert len(outputs.attentions) == model.config.num_hidden_layers
+
+
+class ScaleHead(PredictionHead):
+    """A head of a user's own."""
+
+    head_type = "scale"
+
+    def __init__(self, model: PreTrainedModel, head_name: str) -> None:
+        super().__init__(head_name, {"layers": 1})
+        self.build(model, 1)
+
+    def forward(self, outputs: Any, cls_output: Any = None, attention_mask: Any = None, labels: Any = None) -> Any:
+        return {"logits": self.logits(outputs.last_hidden_state)}
+
+
+def test_a_head_of_ones_own_is_added_as_an_object() -> None:
+    model = adapter_model("bert")
+    model.add_prediction_head(ScaleHead(model, "s"))
+    assert model(TOKENS)["logits"].shape == (2, 7, 1)
+
+
+def test_a_new_head_is_where_the_model_is_and_of_its_type() -> None:
+    model = adapter_model("bert").to(torch.bfloat16)
+    model.add_classification_head("h")
+    assert {parameter.dtype for parameter in model.heads["h"].parameters()} == {torch.bfloat16}
+
+
+def test_a_checkpoint_for_several_labels_at_once_gives_a_multilabel_head(tmp_path: Any) -> None:
+    static = BertForSequenceClassification(
+        tiny_config("bert", num_labels=3, problem_type="multi_label_classification")
+    )
+    static.save_pretrained(tmp_path)
+    model = AutoAdapterModel.from_pretrained(tmp_path)
+    assert model.heads["default"].head_type == "multilabel_classification"
+    assert model.heads["default"].config["num_labels"] == 3
