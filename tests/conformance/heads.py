@@ -193,11 +193,11 @@ def converts(subject: Subject) -> bool:
 
 
 def conversion_keeps_outputs(static: Subject) -> None:
-    """Logits and loss of the flexible head are those of the static one; eager and sdpa, with right padding."""
+    """Logits and loss of the flexible head are those of the static one; eager and sdpa, padded and not."""
     for attention in ("eager", "sdpa"):
         upstream = static.upstream(attention)
         flexible = converted(static, attention)
-        for padding in ("none", "right") if static.text else ("none",):
+        for padding in ("none", "left", "right") if static.text else ("none",):
             inputs = shaped_for(static, static.padded_inputs(padding))
             inputs = with_labels(static, inputs) or inputs
             with torch.no_grad():

@@ -28,6 +28,7 @@ BATCH = 3
 LENGTH = 8
 PADS = (0, 2, 3)  # padded places of each row
 FIRST_TOKEN = 5  # lower ids may be special
+IGNORED = -100  # a label that no loss counts
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,17 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     generator = torch.Generator().manual_seed(7)
     name = subject.architecture
     classes = torch.randint(0, 2, (BATCH,), generator=generator)
+    mask = inputs.get("attention_mask")
+    padded = torch.zeros_like(tokens) if mask is None or mask.shape != tokens.shape else 1 - mask
+    token_labels = tokens.masked_fill(padded.bool(), IGNORED)
     if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")):
-        return {**inputs, "labels": tokens}
+        return {**inputs, "labels": token_labels}
     if name.endswith("ForPreTraining"):
-        return {**inputs, "labels": tokens, "next_sentence_label": classes}
+        return {**inputs, "labels": token_labels, "next_sentence_label": classes}
     if name.endswith(("ForSequenceClassification", "ForNextSentencePrediction")):
         return {**inputs, "labels": classes}
     if name.endswith("ForTokenClassification"):
-        return {**inputs, "labels": torch.randint(0, 2, tokens.shape, generator=generator)}
+        return {**inputs, "labels": torch.where(token_labels == IGNORED, IGNORED, token_labels % 2)}
     if name.endswith("ForQuestionAnswering"):
         return {**inputs, "start_positions": classes, "end_positions": classes + 2}
     if name.endswith("ForMultipleChoice"):
@@ -180,10 +184,10 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
 
 
 def shaped_for(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Multiple choice takes (B, choices, L): one choice per row."""
+    """Multiple choice takes (B, choices, L): here the row itself and another one."""
     if not subject.architecture.endswith("ForMultipleChoice"):
         return inputs
-    return {name: value[:, None] for name, value in inputs.items()}
+    return {name: torch.stack([value, value.flip(0)], dim=1) for name, value in inputs.items()}
 
 
 def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> dict[str, torch.Tensor]:
