@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -251,6 +252,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(AddHeadsMixin, ModelWithHeadsAdaptersM
         architecture = (config.architectures or [None])[0]
         if not is_static(architecture) or getattr(config, "prediction_heads", None):
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        config = copy.deepcopy(config)  # it may be the caller's
         config.prediction_heads = {DEFAULT_NAME: flexible_config(architecture, config)}
         renamed = {
             **key_mapping(architecture, DEFAULT_NAME, cls.base_model_prefix),
