@@ -1,19 +1,29 @@
 """Reads the tables of upstream's auto modules: assignments of displays of strings, and ``.update`` of them.
 
-The two files hold 4,000 lines of nothing but such tables. A syntax tree of them takes libcst a second, which every
-command would wait for; their tokens take a tenth of that. Only strings, None, tuples, lists, dicts, `OrderedDict` and
-names of earlier tables are understood. Anything else makes that one table unreadable, and asking for it an error.
+The files hold 4,000 lines of nothing but such tables. A syntax tree of them takes libcst most of a second, which every
+command would wait for; a scan for strings, names and brackets takes a fraction of that. Only strings, None, tuples, lists,
+dicts, `OrderedDict` and names of earlier tables are understood. Anything else makes that one table unreadable, and asking
+for it an error.
 """
 
 from __future__ import annotations
 
-import tokenize
+import re
 from collections.abc import Iterator, Mapping
-from io import StringIO
+from typing import NamedTuple
 
 Value = str | tuple["Value", ...] | dict[str, "Value"] | None
 
-_LAYOUT = frozenset({tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING})
+_TOKEN = re.compile(
+    r"""(?P<string>[a-zA-Z]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))"""
+    r"|(?P<name>\w+)|(?P<layout>[ \t\f]+|\#[^\n]*|\\\n)|(?P<line>\n)|(?P<operator>\*\*|.)",
+    re.DOTALL,
+)
+
+
+class _Token(NamedTuple):
+    string: str
+    position: int  # in the text
 
 
 class UnreadableTable(Exception):
@@ -33,48 +43,54 @@ def read_tables(
         name: table if isinstance(table, UnreadableTable) else dict(table) for name, table in known.items()
     }
     for statement in _statements(text):
-        _apply(statement, tables)
+        _apply(text, statement, tables)
     return tables
 
 
-def _statements(text: str) -> Iterator[list[tokenize.TokenInfo]]:
+def _statements(text: str) -> Iterator[list[_Token]]:
     """Logical lines that begin at column 0 with a name in capitals."""
-    line: list[tokenize.TokenInfo] = []
-    for token in tokenize.generate_tokens(StringIO(text).readline):
-        if token.type == tokenize.NEWLINE:
-            if line and line[0].start[1] == 0 and line[0].string.isupper():
-                yield line
-            line = []
-        elif token.type not in _LAYOUT:
-            line.append(token)
+    line: list[_Token] = []
+    depth = 0
+    for match in _TOKEN.finditer(text + "\n"):
+        if match.lastgroup == "layout":
+            continue
+        if match.lastgroup == "line":
+            if depth == 0:
+                if line and line[0].string.isupper() and text[line[0].position - 1 : line[0].position] in {"", "\n"}:
+                    yield line
+                line = []
+            continue
+        line.append(_Token(match[0], match.start()))
+        if match.lastgroup == "operator":
+            depth += (match[0] in "([{") - (match[0] in ")]}")
 
 
-def _apply(line: list[tokenize.TokenInfo], tables: dict[str, dict[str, Value] | UnreadableTable]) -> None:
+def _apply(text: str, line: list[_Token], tables: dict[str, dict[str, Value] | UnreadableTable]) -> None:
     name = line[0].string
-    words = [token.string for token in line[1:4]]
-    reader = _Reader(line, tables)
-    if words[:1] == ["="]:
+    words = [token.string for token in line]
+    reader = _Reader(text, line, tables)
+    if words[1:2] == ["="]:
         reader.position = 2
         tables[name] = reader.table()
-    elif words[:1] == [":"] and "=" in [token.string for token in line]:
-        reader.position = [token.string for token in line].index("=") + 1
+    elif words[1:2] == [":"] and "=" in words:
+        reader.position = words.index("=") + 1
         tables[name] = reader.table()
-    elif words == [".", "update", "("]:
+    elif words[1:4] == [".", "update", "("]:
         reader.position = 3
         update, table = reader.table(), tables.get(name)
-        tables[name] = (
-            {**table, **update}
-            if isinstance(table, dict) and isinstance(update, dict)
-            else UnreadableTable(line[0].start[0])
-        )
+        if isinstance(table, dict) and isinstance(update, dict):
+            tables[name] = {**table, **update}
+        else:
+            tables[name] = reader.unreadable()
 
 
 class _Reader:
     """A recursive descent over the tokens of one logical line."""
 
     def __init__(
-        self, tokens: list[tokenize.TokenInfo], tables: Mapping[str, dict[str, Value] | UnreadableTable]
+        self, text: str, tokens: list[_Token], tables: Mapping[str, dict[str, Value] | UnreadableTable]
     ) -> None:
+        self.text = text
         self.tokens = tokens
         self.tables = tables
         self.position = 0
@@ -83,13 +99,14 @@ class _Reader:
         try:
             value = self._value()
             if self.position != len(self.tokens):
-                raise self._unreadable()
+                raise self.unreadable()
             return self._pairs(value)
         except UnreadableTable as error:
             return error
 
-    def _unreadable(self) -> UnreadableTable:
-        return UnreadableTable(self.tokens[min(self.position, len(self.tokens) - 1)].start[0])
+    def unreadable(self) -> UnreadableTable:
+        place = self.tokens[min(self.position, len(self.tokens) - 1)].position
+        return UnreadableTable(self.text.count("\n", 0, place) + 1)
 
     def _peek(self) -> str:
         return self.tokens[self.position].string if self.position < len(self.tokens) else ""
@@ -97,7 +114,7 @@ class _Reader:
     def _take(self, expected: str = "") -> str:
         found = self._peek()
         if not found or (expected and found != expected):
-            raise self._unreadable()
+            raise self.unreadable()
         self.position += 1
         return found
 
@@ -116,10 +133,10 @@ class _Reader:
         pieces: list[str] = []
         while self._peek()[:1] in {'"', "'"} and self._peek():
             if "\\" in self._peek() or self._peek()[:3] in {'"""', "'''"}:
-                raise self._unreadable()
+                raise self.unreadable()
             pieces.append(self._take()[1:-1])
         if not pieces:
-            raise self._unreadable()
+            raise self.unreadable()
         return "".join(pieces)
 
     def _sequence(self, closing: str) -> Value:
@@ -163,7 +180,7 @@ class _Reader:
         table = self.tables.get(name)
         if not isinstance(table, dict):
             self.position -= 1
-            raise self._unreadable()
+            raise self.unreadable()
         return dict(table)
 
     def _items(self) -> Iterator[Value]:
@@ -197,10 +214,10 @@ class _Reader:
         if isinstance(value, dict):
             return value
         if not isinstance(value, tuple):
-            raise self._unreadable()
+            raise self.unreadable()
         found: dict[str, Value] = {}
         for pair in value:
             if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-                raise self._unreadable()
+                raise self.unreadable()
             found[pair[0]] = pair[1]
         return found
