@@ -158,7 +158,7 @@ class ClassPlan:
     residual_sites: tuple[ResidualSite, ...] = ()
 
     def __post_init__(self) -> None:
-        touched = {site.function for site in (*self.prefix_sites, *self.residual_sites)}
+        touched = {site.function for site in self.prefix_sites} | {site.function for site in self.residual_sites}
         if touched != set(self.functions):
             raise ValueError(f"{self.name}: copied {sorted(self.functions)} but edits are in {sorted(touched)}")
 
@@ -209,7 +209,7 @@ class LayerPlan:
 class StackPlan:
     """A list of layers that the hidden states run through."""
 
-    path: str  # from the base model: "layers", "encoder.layer", "decoder.layers"
+    path: str  # from the base model: "layers", "encoder.layer"; "*" is every element: "encoder.groups.*.layers"
     layer_classes: tuple[str, ...]
     shared: bool = False  # upstream runs through one physical layer more than once (ALBERT)
 
@@ -276,7 +276,9 @@ class ModelPlan:
     layers: tuple[LayerPlan, ...]
     static_heads: tuple[StaticHead, ...]
     flexible_heads: tuple[str, ...]  # head types whose add_..._head methods make sense
-    config_keys: tuple[tuple[str, str], ...]  # our name -> the config's own where it differs: ("hidden_size", "d_model")
+    config_keys: tuple[
+        tuple[str, str], ...
+    ]  # our name -> the config's own where it differs: ("hidden_size", "d_model")
     methods: tuple[MethodSupport, ...]
     diagnostics: tuple[Diagnostic, ...]
     text_digest: str  # sha256 of the file's bytes
