@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import nn
@@ -62,7 +62,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
-        layers = (layer for stack in self.layer_stacks for layer in self.get_submodule(stack.path).children())
+        layers = (layer for stack in self.layer_stacks for layer in _elements(self, stack.path.split(".*.")))
         yield from enumerate(layers)
 
     def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
@@ -138,3 +138,12 @@ def wrap_checkpoints(model: Any) -> None:
         function = module.__dict__.get("_gradient_checkpointing_func")
         if function is not None:
             module._gradient_checkpointing_func = ContextualCheckpoint.wrap(function)
+
+
+def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:
+    """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says."""
+    for element in module.get_submodule(lists[0]).children():
+        if len(lists) == 1:
+            yield element
+        else:
+            yield from _elements(element, lists[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 if TYPE_CHECKING:
@@ -22,13 +21,17 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
         return (_new, made_of, *reduced[2:])
 
 
-@functools.cache
-def subclass(mixin: Any, upstream: Any) -> type:
+_MADE: dict[tuple[type, type], type] = {}  # one class per pair: objects of equal make are of one class
+
+
+def subclass(mixin: type, upstream: type) -> type:
     """The class of objects that are `upstream` with `mixin`. It has upstream's name and module.
 
     Upstream compares class names (``_no_split_modules``), writes them to files (``architectures``) and reads the source
     of a class's module, so a class made here must look like the one that it extends.
     """
+    if (mixin, upstream) in _MADE:
+        return _MADE[mixin, upstream]
     namespace: dict[str, Any] = {
         "__module__": upstream.__module__,
         "__qualname__": upstream.__qualname__,
@@ -38,7 +41,8 @@ def subclass(mixin: Any, upstream: Any) -> type:
     prepare = getattr(mixin, "prepare_subclass", None)
     if prepare is not None:
         namespace.update(prepare(upstream))
-    return type(upstream.__name__, (mixin, upstream), namespace)
+    made = _MADE[mixin, upstream] = type(upstream.__name__, (mixin, upstream), namespace)
+    return made
 
 
 def _new(mixin: type, upstream: type) -> Any:

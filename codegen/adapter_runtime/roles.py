@@ -24,6 +24,9 @@ class AttentionRoles:
     key: str = ""
     value: str = ""
     fused: str = ""  # one projection that gives queries, keys and values together
+    fused_layout: Literal["", "concatenated"] = (
+        ""  # order of its outputs: all queries, all keys, all values; "" = unknown
+    )
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
     value_head_dim: str = ""  # the same for values, where it differs
@@ -60,5 +63,5 @@ class LayerRoles:
 class LayerStack:
     """A list of layers that the hidden states run through, as a path from the base model."""
 
-    path: str
+    path: str  # "encoder.layer"; "*" stands for every element of a list: "encoder.groups.*.layers"
     shared: bool = False  # the same physical layer runs more than once

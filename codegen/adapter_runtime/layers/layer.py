@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from torch import nn
-
 from adapter_runtime.dynamic import DynamicMixin
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.layers.bottleneck import BottleneckLayer

@@ -89,7 +89,7 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
             new_weight, new_bias = adapter.merged(own, bias)
             self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
-            if bias is not None:
+            if bias is not None and new_bias is not None:
                 bias.copy_(new_bias)
         self.merged_adapter = name
 

@@ -108,8 +108,13 @@ def _adapted_parts(layer: LayerAdaptersMixin, projection: Projection, config: Lo
     if projection.location != "selfattn_lora" or projection.fused is None:
         wanted = projection.location != "selfattn_lora" or projection.matrix in config.attn_matrices
         return [(0, out_width(module))] if wanted else []
-    spans = layer.fused_spans(projection.fused)
-    return [span for matrix, span in spans.items() if matrix in config.attn_matrices]
+    spans = [span for matrix, span in layer.fused_spans(projection.fused).items() if matrix in config.attn_matrices]
+    if spans and projection.fused.fused_layout != "concatenated":
+        raise UnsupportedMethodError(
+            f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"
+            " them. Choose other places: selfattn_lora=False, or attn_matrices=['o']."
+        )
+    return spans
 
 
 def place_prefix(model: ModelBaseAdaptersMixin, name: str, config: PrefixTuningConfig) -> int:
