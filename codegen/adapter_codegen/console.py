@@ -7,6 +7,7 @@ when the first word is written, so that ``--help`` does not pay for it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,11 +43,11 @@ class Console:
 
     @cached_property
     def out(self) -> RichConsole:
-        return _rich_console(click.get_text_stream("stdout"))
+        return _rich_console(sys.stdout)
 
     @cached_property
     def err(self) -> RichConsole:
-        return _rich_console(click.get_text_stream("stderr"))
+        return _rich_console(sys.stderr)
 
     def result(self, text: str) -> None:
         """Write a line of the result as it is: no markup, no wrapping, no colours. For machines and for text."""
@@ -56,15 +57,15 @@ class Console:
         """Write a table, a tree or styled text as (a part of) the result."""
         _print(self.out, renderable)
 
-    def say(self, markup: str) -> None:
+    def say(self, renderable: RenderableType) -> None:
         """Tell what goes on; silenced by --quiet."""
         if self.verbosity > Verbosity.QUIET:
-            self.complain(markup)
+            self.complain(renderable)
 
-    def detail(self, markup: str) -> None:
+    def detail(self, renderable: RenderableType) -> None:
         """Tell what only --verbose asks for."""
         if self.verbosity is Verbosity.VERBOSE:
-            self.complain(markup)
+            self.complain(renderable)
 
     def complain(self, renderable: RenderableType) -> None:
         """Tell what must be heard: diagnostics. Not silenced."""

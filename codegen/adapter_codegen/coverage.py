@@ -11,10 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
+import libcst as cst
+
 from adapter_codegen.errors import CodegenError
-from adapter_codegen.model import Diagnostic, Level, Method, MethodSupport, ModelPlan, Refusal
-from adapter_codegen.parse import AutoMappings, parse_module, read_auto_mappings
+from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, ModelPlan
+from adapter_codegen.parse import AutoMappings, ModuleFacts, parse_module, read_auto_mappings
+from adapter_codegen.parse.automappings import dotted_module
+from adapter_codegen.plan import ModulePlan, plan_model, plan_module
 from adapter_codegen.pool import in_processes
+from adapter_codegen.report import collect
+from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.upstream import Release
 
 REPORT_REMEDY = "This is a defect of adapter-codegen: please report the module."
@@ -115,8 +121,54 @@ def survey_module(release: Release, path: str) -> ModuleRow:
 def _surveyed(release: Release, path: str) -> ModuleRow:
     model_types = _mappings(release).model_types_of(path)
     facts = parse_module(release.read(path), path)
-    plans = [plan_model(release, model_type) for model_type in model_types]
-    raise NotImplementedError
+    found = plan_module(facts)
+    results = [plan_model(release, model_type, found=found) for model_type in model_types]
+    plans = [result for result in results if isinstance(result, ModelPlan)]
+    complaints = [entry for result in results for entry in result.diagnostics]
+    failures = _rewrite_failures(facts, found)
+    return ModuleRow(
+        path=path,
+        model_types=model_types,
+        cores=found.cores,
+        residuals=found.residuals,
+        rewritten=not failures,
+        methods=plans[0].methods if plans else (),
+        diagnostics=collect((*found.diagnostics, *complaints, *failures)),
+    )
+
+
+def _rewrite_failures(facts: ModuleFacts, found: ModulePlan) -> tuple[Diagnostic, ...]:
+    """Make the edits of all classes of a module, whatever models it serves; () where they succeed and the result parses."""
+    try:
+        cst.parse_module(rewrite_module(facts, _of_no_model(facts, found)))
+    except CodegenError as error:
+        return error.diagnostics
+    except cst.ParserSyntaxError as error:
+        return (_crash(error),)
+    return ()
+
+
+def _of_no_model(facts: ModuleFacts, found: ModulePlan) -> ModelPlan:
+    """A plan with the classes and layers of a module and nothing else: as much as `rewrite_module` reads."""
+    return ModelPlan(
+        model_type="coverage",
+        version="",
+        path=facts.path,
+        module=dotted_module(facts.path),
+        config_class="",
+        config_module="",
+        licence="",
+        base=BasePlan("", Location(facts.path, 1, 0, 1, 0), "", "", (), ()),
+        classes=found.classes,
+        layers=found.layers,
+        static_heads=(),
+        flexible_heads=(),
+        config_keys=(),
+        methods=(),
+        diagnostics=(),
+        text_digest="",
+        meaning_digest="",
+    )
 
 
 @lru_cache(maxsize=1)

@@ -66,5 +66,5 @@ def _blocks(lines: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _assigned(sites: list[list[Site]], blocks: list[tuple[str, ...]]) -> Iterator[tuple[Site, tuple[str, ...]]]:
     """Nothing where the counts differ: no line is better than the wrong one."""
     if len(sites) == len(blocks):
-        for members, block in zip(sites, blocks):
+        for members, block in zip(sites, blocks, strict=True):
             yield from ((site, block) for site in members)

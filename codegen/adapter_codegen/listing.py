@@ -73,7 +73,7 @@ def plan_entries(
 ) -> tuple[Entry, ...]:
     """The entries with every model type that is only known planned, in processes."""
     known = [entry.model_type for entry in entries if entry.status is Status.KNOWN]
-    planned = dict(zip(known, in_processes(partial(_planned, release), known, jobs, advance)))
+    planned = dict(zip(known, in_processes(partial(_planned, release), known, jobs, advance), strict=True))
     return tuple(planned.get(entry.model_type, entry) for entry in entries)
 
 

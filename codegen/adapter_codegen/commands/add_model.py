@@ -13,6 +13,7 @@ from adapter_codegen.console import Console
 
 if TYPE_CHECKING:
     from adapter_codegen.layout import Target
+    from adapter_codegen.model import Diagnostic
     from adapter_codegen.parse import AutoMappings
     from adapter_codegen.upstream import Release
 
@@ -82,7 +83,7 @@ def _refuse_unknown(mappings: AutoMappings, named: tuple[str, ...]) -> None:
     """All misspelt names at once, before any work is done."""
     from adapter_codegen.errors import CodegenError
 
-    found = []
+    found: list[Diagnostic] = []
     for name in named:
         try:
             mappings.entry(name)

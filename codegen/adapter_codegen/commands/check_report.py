@@ -36,7 +36,9 @@ def show_text(console: Console, found: CheckReport, release: Release, diff: bool
     for drift in found.drifts:
         console.show(Text.assemble(("upstream    ", "cyan"), f"{drift.path} {CHANGES[drift.change]}"))
     for refusal in found.refusals:
-        console.show(Text.assemble(("refused     ", "bold red"), f"{refusal.model_type} by transformers {release.version}"))
+        console.show(
+            Text.assemble(("refused     ", "bold red"), f"{refusal.model_type} by transformers {release.version}")
+        )
         for diagnostic in report.collect(refusal.diagnostics):
             console.show(report.text(diagnostic, release_sources(release)))
     console.say(_conclusion(found))
@@ -74,10 +76,14 @@ def show_json(console: Console, found: CheckReport, release: Release, diff: bool
             for entry in found.findings
         ],
         "drifts": [
-            {"model_type": entry.model_type, "path": entry.path, "change": entry.change.value} for entry in found.drifts
+            {"model_type": entry.model_type, "path": entry.path, "change": entry.change.value}
+            for entry in found.drifts
         ],
         "refusals": [
-            {"model_type": entry.model_type, "diagnostics": [report.record(one) for one in report.collect(entry.diagnostics)]}
+            {
+                "model_type": entry.model_type,
+                "diagnostics": [report.record(one) for one in report.collect(entry.diagnostics)],
+            }
             for entry in found.refusals
         ],
         "command": found.command,

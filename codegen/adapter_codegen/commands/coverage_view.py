@@ -79,7 +79,9 @@ def _record(row: ModuleRow) -> dict[str, object]:
         "cores": row.cores,
         "residuals": row.residuals,
         "planned": row.planned,
-        "methods": {entry.method.value: {"supported": entry.supported, "reason": entry.reason} for entry in row.methods},
+        "methods": {
+            entry.method.value: {"supported": entry.supported, "reason": entry.reason} for entry in row.methods
+        },
         "diagnostics": [diagnostics.record(entry) for entry in row.diagnostics],
     }
 

@@ -39,7 +39,7 @@ def talking(command: Command) -> Command:
         callback=_set_verbosity(Verbosity.VERBOSE),
         help="Print notes and tracebacks too.",
     )
-    return quiet(verbose(click.pass_obj(command)))
+    return quiet(verbose(click.pass_obj(command)))  # type: ignore[return-value]  # it takes one argument less
 
 
 from_release = click.option(
@@ -96,7 +96,12 @@ def previewing(command: Command) -> Command:
 def shown_as(*formats: str) -> Callable[[Command], Command]:
     """``--format`` of commands whose result is a document."""
     return click.option(
-        "--format", "shown_as", type=click.Choice(formats), default=formats[0], show_default=True, help="How to show it."
+        "--format",
+        "shown_as",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="How to show it.",
     )
 
 

@@ -32,7 +32,9 @@ def write(
 
 def _diff(generated: Generated, target: Target, path: str) -> str:
     before = read(target.root, path)
-    return unified_diff(path, before.decode("utf-8", "replace") if before is not None else None, generated.files.get(path))
+    return unified_diff(
+        path, before.decode("utf-8", "replace") if before is not None else None, generated.files.get(path)
+    )
 
 
 def show_changes(console: Console, changes: Changes, dry_run: bool) -> None:

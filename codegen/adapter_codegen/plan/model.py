@@ -20,11 +20,14 @@ from adapter_codegen.plan.overrides import Overrides, apply_override, read_overr
 from adapter_codegen.upstream import Release
 
 
-def plan_model(release: Release, model_type: str, overrides: Overrides | None = None) -> PlanResult:
+def plan_model(
+    release: Release, model_type: str, overrides: Overrides | None = None, found: ModulePlan | None = None
+) -> PlanResult:
     """Plan one model type of a release.
 
     Args:
         overrides: entries by model type; None: those of overrides.toml.
+        found: what `plan_module` gives for the model's file, where it is known already.
 
     Raises:
         CodegenError: upstream has no such model type, a file is missing, or an override is wrong.
@@ -36,7 +39,7 @@ def plan_model(release: Release, model_type: str, overrides: Overrides | None = 
     base, doubts = plan_base(facts, entry, has_attention)
     if base is None:
         return Refusal(model_type, doubts)
-    found = plan_module(facts)
+    found = found or plan_module(facts)
     entries, missing = _of_stacks(base, found)
     if missing or not entries:
         return Refusal(model_type, (*doubts, *missing, *found.diagnostics))
