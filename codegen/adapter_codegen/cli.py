@@ -66,9 +66,7 @@ def _ask_for_a_report(console: Console, error: Exception) -> None:
         console.complain(Traceback.from_exception(type(error), error, error.__traceback__))
         message.append("This is a bug in adapter-codegen. Please report it with the traceback above.")
     else:
-        message.append(
-            "This is a bug in adapter-codegen. Please report it, with the traceback that --verbose shows."
-        )
+        message.append("This is a bug in adapter-codegen. Please report it, with the traceback that --verbose shows.")
     console.complain(message)
 
 

@@ -13,7 +13,9 @@ STYLES = (("+++", "bold"), ("---", "bold"), ("+", "green"), ("-", "red"), ("@@",
 
 def unified_diff(path: str, before: str | None, after: str | None) -> str:
     """From `before` to `after`, either None where there is no such file; "" if they are the same. ``patch -p1`` reads it."""
-    old, new = (f"a/{path}" if before is not None else "/dev/null"), (f"b/{path}" if after is not None else "/dev/null")
+    old, new = (f"a/{path}" if before is not None else "/dev/null"), (
+        f"b/{path}" if after is not None else "/dev/null"
+    )
     lines = difflib.unified_diff(_lines(before), _lines(after), old, new, lineterm="")
     return "".join(f"{line}\n" for line in lines)
 

@@ -38,7 +38,9 @@ def changes(root: Path, files: Mapping[str, str], obsolete: Iterable[str] = ()) 
     on_disk = {path: read(root, path) for path in files}
     return Changes(
         created=tuple(sorted(path for path, content in on_disk.items() if content is None)),
-        updated=tuple(sorted(path for path, content in on_disk.items() if content not in (None, files[path].encode()))),
+        updated=tuple(
+            sorted(path for path, content in on_disk.items() if content not in (None, files[path].encode()))
+        ),
         deleted=tuple(sorted(path for path in set(obsolete) - set(files) if read(root, path) is not None)),
         unchanged=tuple(sorted(path for path, content in on_disk.items() if content == files[path].encode())),
     )

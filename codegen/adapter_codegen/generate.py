@@ -76,9 +76,7 @@ def generate(
     return _assemble(release.version, EMPTY, {}, _generate_all(release, model_types, layout, progress), layout)
 
 
-def add_models(
-    release: Release, model_types: Iterable[str], target: Target, progress: Progress = silent
-) -> Generated:
+def add_models(release: Release, model_types: Iterable[str], target: Target, progress: Progress = silent) -> Generated:
     """The tree below `target` with `model_types` added, or written again where they are there.
 
     A model that is there and is now refused keeps its files. Raises what `generate` raises, and CodegenError for a

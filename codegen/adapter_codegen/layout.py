@@ -54,7 +54,9 @@ def find_target(root: Path | None = None, output: Path | None = None, start: Pat
         CodegenError: `root` is no checkout (E104), both are given (E105), or there is neither (E106).
     """
     if root is not None and output is not None:
-        raise failure("E105", "--root and --output were both given.", "Give one of them: a checkout, or a package folder.")
+        raise failure(
+            "E105", "--root and --output were both given.", "Give one of them: a checkout, or a package folder."
+        )
     if output is not None:
         return Target(output, PACKAGE)
     if root is not None:

@@ -20,7 +20,9 @@ MANIFEST_PATH = "generated/adapter_models/manifest.json"
 SCHEMA = 1  # of the manifest; a number that we do not know is an error, never a guess
 
 # Modules of the tool that only show or compare: what they say never reaches a generated file.
-SHOWING = frozenset({"__main__.py", "check.py", "cli.py", "console.py", "coverage.py", "explain.py", "listing.py", "report.py"})
+SHOWING = frozenset(
+    {"__main__.py", "check.py", "cli.py", "console.py", "coverage.py", "explain.py", "listing.py", "report.py"}
+)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ class Names:
     modeling: str  # "modeling_llama"
     mixin: str  # "mixin_llama"
     base_mixin: str  # "LlamaModelAdaptersMixin"
-    layers: tuple[LayerPlan, ...]  # those that get a mixin; a layer with the same roles as another one shares its mixin
+    layers: tuple[
+        LayerPlan, ...
+    ]  # those that get a mixin; a layer with the same roles as another one shares its mixin
     mixins: Mapping[str, str]  # upstream class -> mixin
     with_adapters: Mapping[str, str]  # upstream class -> class with edited forwards
 
@@ -87,7 +89,8 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         inputs=inputs,
         mixins=_mixin_mapping(plan, names),
         with_adapters={
-            f"{plan.module}.{name}": f"{naming.modeling_module(plan)}.{ours}" for name, ours in names.with_adapters.items()
+            f"{plan.module}.{name}": f"{naming.modeling_module(plan)}.{ours}"
+            for name, ours in names.with_adapters.items()
         },
         config_keys=dict(plan.config_keys),
         static_heads={head.class_name: _static_head(head) for head in plan.static_heads if head.head_type},

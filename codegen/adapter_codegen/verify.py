@@ -1,11 +1,11 @@
 """What must hold of every file before it is written. A failure is a defect of this tool, never of upstream or the user.
 
-    V101  Python parses
-    V102  formatting it again changes nothing
-    V103  what is imported from upstream exists in upstream's text
-    V104  no name is unresolved
-    V105  the calls of adapters are exactly the planned ones, each between marker comments
-    V106  with the edits taken back, a copied function is upstream's, token for token
+V101  Python parses
+V102  formatting it again changes nothing
+V103  what is imported from upstream exists in upstream's text
+V104  no name is unresolved
+V105  the calls of adapters are exactly the planned ones, each between marker comments
+V106  with the edits taken back, a copied function is upstream's, token for token
 """
 
 from __future__ import annotations
@@ -61,16 +61,18 @@ def _python(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _general(files: Mapping[str, str]) -> Iterator[Diagnostic]:
     """V101, V102, V104."""
+    broken = set()
     for path, text in _python(files):
         try:
             unresolved = undefined_names(text)
         except SyntaxError as error:
+            broken.add(path)
             yield _failure("V101", f"{path} is not Python: {error.msg}, line {error.lineno}.")
             continue
         if unresolved:
             yield _failure("V104", f"{path} uses names that nothing defines: {', '.join(unresolved)}.")
     for path, text in files.items():
-        if formatted(path, text) != text:
+        if path not in broken and formatted(path, text) != text:
             yield _failure("V102", f"{path} changes when it is formatted again.")
 
 
@@ -107,9 +109,7 @@ def _imports(path: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan)
                     yield _failure("V103", f"{path} imports {alias.evaluated_name}, which {plan.path} does not bind.")
 
 
-def _classes(
-    path: str, text: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan
-) -> Iterator[Diagnostic]:
+def _classes(path: str, text: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> Iterator[Diagnostic]:
     """V105 and V106 for every planned class."""
     emitted = {node.name.value: node for node in module.body if isinstance(node, cst.ClassDef)}
     for entry in plan.classes:
@@ -120,7 +120,9 @@ def _classes(
             if isinstance(member, cst.FunctionDef)
         }
         if set(functions) != set(entry.functions):
-            yield _failure("V105", f"{path} does not hold exactly the planned functions of {entry.name}.", entry.location)
+            yield _failure(
+                "V105", f"{path} does not hold exactly the planned functions of {entry.name}.", entry.location
+            )
             continue
         for name, function in functions.items():
             yield from _function(path, function, entry, facts.classes[entry.name].functions[name].node)
@@ -128,7 +130,9 @@ def _classes(
         yield _failure("V105", f"The marker comments of {path} are not in pairs.")
 
 
-def _function(path: str, emitted: cst.FunctionDef, entry: ClassPlan, upstream: cst.FunctionDef) -> Iterator[Diagnostic]:
+def _function(
+    path: str, emitted: cst.FunctionDef, entry: ClassPlan, upstream: cst.FunctionDef
+) -> Iterator[Diagnostic]:
     name = f"{entry.name}.{emitted.name.value}"
     try:
         unmarked = _without_marked(emitted)
@@ -139,7 +143,7 @@ def _function(path: str, emitted: cst.FunctionDef, entry: ClassPlan, upstream: c
     if stray := _adapter_calls(unmarked, entry):
         yield _failure("V105", f"{path}, {name}: {stray} stands outside of marker comments.", entry.location)
     if reverted != original:
-        place = next((i for i, pair in enumerate(zip(reverted, original)) if pair[0] != pair[1]), -1)
+        place = next((i for i, pair in enumerate(zip(reverted, original, strict=False)) if pair[0] != pair[1]), -1)
         found, wanted = " ".join(reverted[place : place + 6]), " ".join(original[place : place + 6])
         message = f"{path}, {name}: without its edits the copy reads {found!r} where upstream has {wanted!r}."
         yield _failure("V106", message, entry.location)

@@ -59,7 +59,16 @@ def code(text: str) -> Expression:
 
 
 PREFIX = PrefixSite(
-    "TinyAttention", "forward", Core.INTERFACE, at(3), at(3, end_line=5), code("q"), code("k"), code("v"), None, code("x")
+    "TinyAttention",
+    "forward",
+    Core.INTERFACE,
+    at(3),
+    at(3, end_line=5),
+    code("q"),
+    code("k"),
+    code("v"),
+    None,
+    code("x"),
 )
 RESIDUAL = ResidualSite(
     "TinyLayer",
@@ -74,7 +83,10 @@ RESIDUAL = ResidualSite(
     "attention_adapters",
     Role.ATTENTION,
 )
-EMITTED = {PREFIX: ("k, v, _ = self.prepend_prefix(q, k, v, None, x)",), RESIDUAL: ("h = self.attention_adapters(...)",)}
+EMITTED = {
+    PREFIX: ("k, v, _ = self.prepend_prefix(q, k, v, None, x)",),
+    RESIDUAL: ("h = self.attention_adapters(...)",),
+}
 WARNING = Diagnostic(
     "P203", Level.WARNING, "A <mask> that no rule claims.", "Add a rule.", at(3), (Method.PREFIX_TUNING,)
 )

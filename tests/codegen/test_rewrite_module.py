@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import libcst as cst
 import pytest
-from handmade import Handmade
 
 from adapter_codegen.errors import CodegenError
 from adapter_codegen.formatting import formatted
 from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.rewrite.imports import unresolved_names
 from adapter_codegen.verify import verify_model
+from handmade import Handmade
 
 MODULE = """
 import math
@@ -96,7 +96,13 @@ def test_an_inherited_function_keeps_the_super_of_its_owner(module: Handmade) ->
 
 
 def test_an_edit_that_is_only_super_is_marked_too(module: Handmade) -> None:
-    site = module.residual("Parent", "return super().forward(x) + helper(x)", "super().forward(x) + helper(x)", "helper(x)", "super().forward(x)")
+    site = module.residual(
+        "Parent",
+        "return super().forward(x) + helper(x)",
+        "super().forward(x) + helper(x)",
+        "helper(x)",
+        "super().forward(x)",
+    )
     assert emitted(module, site).count("# >>> adapters") == 1
 
 

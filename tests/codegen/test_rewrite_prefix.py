@@ -6,12 +6,12 @@ from dataclasses import replace
 from textwrap import dedent, indent
 
 import pytest
-from handmade import Handmade
 
 from adapter_codegen.errors import CodegenError
 from adapter_codegen.formatting import formatted
 from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.verify import verify_model
+from handmade import Handmade
 
 HEAD = """
 import torch.nn.functional as F

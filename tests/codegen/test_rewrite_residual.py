@@ -5,12 +5,12 @@ from __future__ import annotations
 from textwrap import dedent, indent
 
 import pytest
-from handmade import Handmade
 
 from adapter_codegen.errors import CodegenError
 from adapter_codegen.formatting import formatted
 from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.verify import verify_model
+from handmade import Handmade
 
 HEAD = """
 import torch
@@ -195,7 +195,9 @@ def test_two_sites_in_one_sum_nest() -> None:
 def test_a_sum_that_is_associated_otherwise_than_planned_is_caught_as_our_own_defect() -> None:
     module = handmade("return self.attn(x) + self.mlp(x) + r")
     whole = "self.attn(x) + self.mlp(x) + r"
-    site = module.residual("Block", f"return {whole}", whole, "self.mlp(x)", "self.attn(x) + r", host="output_adapters")
+    site = module.residual(
+        "Block", f"return {whole}", whole, "self.mlp(x)", "self.attn(x) + r", host="output_adapters"
+    )
     with pytest.raises(CodegenError, match="where upstream has"):
         emitted(module, site)
 

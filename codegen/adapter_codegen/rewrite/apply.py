@@ -66,16 +66,14 @@ class _Driver(cst.CSTTransformer):
         self, original_node: cst.SimpleStatementSuite, updated_node: cst.SimpleStatementSuite
     ) -> cst.BaseSuite:
         """``if x: h = h + r`` gets a block, so that the edit can stand on lines of its own."""
-        members = [self._small(*pair) for pair in zip(original_node.body, updated_node.body)]
+        members = [self._small(*pair) for pair in zip(original_node.body, updated_node.body, strict=True)]
         if not any(member.edited for member in members):
             return updated_node
         return marked_block(cst.IndentedBlock([], header=updated_node.trailing_whitespace), members)
 
-    def _members(
-        self, originals: Sequence[cst.BaseStatement], updated: Sequence[cst.BaseStatement]
-    ) -> list[Member]:
+    def _members(self, originals: Sequence[cst.BaseStatement], updated: Sequence[cst.BaseStatement]) -> list[Member]:
         members: list[Member] = []
-        for before, after in zip(originals, updated):
+        for before, after in zip(originals, updated, strict=True):
             if isinstance(before, cst.SimpleStatementLine) and isinstance(after, cst.SimpleStatementLine):
                 members += self._line(before, after)
             else:
@@ -84,7 +82,7 @@ class _Driver(cst.CSTTransformer):
 
     def _line(self, before: cst.SimpleStatementLine, after: cst.SimpleStatementLine) -> list[Member]:
         """One line; or, where one of its several statements is edited, a line for each of them."""
-        small = [self._small(*pair) for pair in zip(before.body, after.body)]
+        small = [self._small(*pair) for pair in zip(before.body, after.body, strict=True)]
         if len(small) < 2 or not any(member.edited for member in small):
             return [self._member(before, after)]
         first, last = small[0], small[-1]

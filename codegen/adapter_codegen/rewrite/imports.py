@@ -14,7 +14,10 @@ from adapter_codegen.model import Diagnostic, Level, ModelPlan
 from adapter_codegen.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 from adapter_codegen.parse.facts import ModuleFacts
 
-PLAIN = {*sys.stdlib_module_names, "torch"}  # imported from where upstream has them; all else through upstream's module
+PLAIN = {
+    *sys.stdlib_module_names,
+    "torch",
+}  # imported from where upstream has them; all else through upstream's module
 
 
 def unresolved_names(module: cst.Module) -> list[str]:
@@ -31,7 +34,7 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
         CodegenError: a name is bound nowhere in upstream's module (R401).
     """
     ours = {ATTENTION_MIXIN: RUNTIME, BOTTLENECK_MIXIN: RUNTIME}
-    ours |= {mixin: f".mixin_{plan.package}" for mixin in mixins(plan).values()}
+    ours |= dict.fromkeys(mixins(plan).values(), f".mixin_{plan.package}")
     groups: dict[int, list[str]] = defaultdict(list)  # standard library, torch, upstream, runtime, mixins
     members: dict[str, set[str]] = defaultdict(set)
     for name in unresolved_names(classes):
@@ -46,7 +49,9 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
         else:
             raise _unbound(name, plan)
     for module, names in members.items():
-        groups[2 if module == plan.module else 4 if module.startswith(".") else 3].append(f"from {module} import ({', '.join(sorted(names))})")
+        groups[2 if module == plan.module else 4 if module.startswith(".") else 3].append(
+            f"from {module} import ({', '.join(sorted(names))})"
+        )
     return "\n\n".join("\n".join(_sorted(groups[group])) for group in sorted(groups))
 
 

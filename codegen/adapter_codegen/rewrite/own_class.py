@@ -24,6 +24,8 @@ def refuse_own_class(function: Copied) -> Iterator[Edit]:
 
 
 def _depends_on_class(function: Copied, node: cst.Name) -> bool:
-    attribute = isinstance(function.parents.get(node), cst.Attribute)  # x.__class__ is the class of x, wherever it stands
+    attribute = isinstance(
+        function.parents.get(node), cst.Attribute
+    )  # x.__class__ is the class of x, wherever it stands
     mangled = node.value.startswith("__") and not node.value.endswith("__")
     return mangled or (node.value == "__class__" and not attribute)

@@ -20,7 +20,17 @@ _LAYOUT = (
     cst.RightParen,
     cst.MaybeSentinel,
 )
-_LAYOUT_FIELDS = {"indent", "start", "end", "leading_lines", "lines_after_decorators", "header", "footer", "lpar", "rpar"}
+_LAYOUT_FIELDS = {
+    "indent",
+    "start",
+    "end",
+    "leading_lines",
+    "lines_after_decorators",
+    "header",
+    "footer",
+    "lpar",
+    "rpar",
+}
 
 
 def shape(node: cst.CSTNode) -> list[str]:
@@ -71,5 +81,7 @@ def _as_assignment(node: cst.AugAssign) -> cst.Assign:
 def _meaningful_fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
     names = (field.name for field in fields(kind))
     return tuple(
-        name for name in names if name not in _LAYOUT_FIELDS and not name.startswith(("whitespace", "comma", "semicolon"))
+        name
+        for name in names
+        if name not in _LAYOUT_FIELDS and not name.startswith(("whitespace", "comma", "semicolon"))
     )

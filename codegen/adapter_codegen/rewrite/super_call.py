@@ -12,7 +12,12 @@ from adapter_codegen.rewrite.edit import Edit, Operand, Replace
 
 def super_edits(function: Copied) -> Iterator[Edit]:
     for node in function.descendants:
-        if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "super" and not node.args:
+        if (
+            isinstance(node, cst.Call)
+            and isinstance(node.func, cst.Name)
+            and node.func.value == "super"
+            and not node.args
+        ):
             yield Replace(node, _named(node, function.owner, function.first_parameter))
 
 

@@ -25,9 +25,9 @@ def unedited(emitted: cst.FunctionDef, entry: ClassPlan) -> cst.FunctionDef:
     """
     inverse = _Inverse(emitted.name.value, entry)
     reverted = emitted.visit(inverse)
-    left = [site for queue in inverse.residuals.values() for site in queue]
-    if left or inverse.prefixes:
-        raise NotAnEdit(f"{len(left) + inverse.prefixes} planned edits of {entry.name}.{emitted.name.value} are missing")
+    queues = [*inverse.residuals.values(), inverse.prefixes, inverse.biases]
+    if missing := sum(map(len, queues)):
+        raise NotAnEdit(f"{missing} planned edits of {entry.name}.{emitted.name.value} are missing")
     assert isinstance(reverted, cst.FunctionDef)
     return reverted
 
@@ -37,8 +37,9 @@ class _Inverse(cst.CSTTransformer):
 
     def __init__(self, function: str, entry: ClassPlan) -> None:
         super().__init__()
-        self.prefixes = sum(site.function == function for site in entry.prefix_sites)
-        self.biases = sum(len(site.biases) for site in entry.prefix_sites if site.function == function)
+        planned = sorted(entry.prefix_sites, key=lambda site: site.location)
+        self.prefixes = deque(site for site in planned if site.function == function)
+        self.biases = deque(bias for site in self.prefixes for bias in site.biases)
         self.residuals: dict[str, deque[ResidualSite]] = defaultdict(deque)
         for site in sorted(entry.residual_sites, key=lambda site: site.location):
             if site.function == function:
@@ -90,10 +91,10 @@ class _Inverse(cst.CSTTransformer):
         arguments = [argument.value for argument in call.args]
         if _method(call) == "prepend_prefix":
             assert isinstance(target, cst.Tuple)
-            bound = zip((element.value for element in target.elements), arguments[1:4])
+            bound = zip((element.value for element in target.elements), arguments[1:4], strict=True)
             self.prefixes -= 1
         else:
-            bound = zip([target], arguments[:1])
+            bound = zip([target], arguments[:1], strict=True)
             self.biases -= 1
         if self.prefixes < 0 or self.biases < 0:
             raise NotAnEdit(f"a call of {_method(call)} that was not planned")
