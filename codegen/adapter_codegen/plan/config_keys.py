@@ -73,6 +73,7 @@ class _Uses:
     def __init__(self, facts: ModuleFacts, has_attention: HasAttention) -> None:
         self.facts = facts
         self.kinds = Kinds(facts)
+        self._fields_read: dict[str, tuple[str, ...]] = {}
         self.cores = [known for known in facts.classes.values() if self._is_core(known, has_attention)]
         self.others = [known for known in facts.classes.values() if known not in self.cores]
 
@@ -112,10 +113,16 @@ class _Uses:
     def _named(self, classes: Iterable[ClassFacts], *parts: str, without: tuple[str, ...] = ()) -> Iterator[str]:
         """Fields read in an ``__init__`` of these classes whose names say what they hold."""
         for known in classes:
-            init = known.functions.get("__init__")
-            for name in _config_names([init.node]) if init else ():
+            for name in self._read(known):
                 if all(part in name for part in parts) and not any(part in name for part in without):
                     yield name
+
+    def _read(self, known: ClassFacts) -> tuple[str, ...]:
+        """The fields that the ``__init__`` of a class reads; looked up once, for it is asked for by every key."""
+        if known.name not in self._fields_read:
+            init = known.functions.get("__init__")
+            self._fields_read[known.name] = tuple(_config_names([init.node])) if init else ()
+        return self._fields_read[known.name]
 
 
 def _config_names(nodes: Iterable[cst.CSTNode]) -> Iterator[str]:

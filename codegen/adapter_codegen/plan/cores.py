@@ -63,6 +63,11 @@ class Meeting:
     def path(self) -> str:
         return self.call.frame.path
 
+    @property
+    def is_lifted(self) -> bool:
+        """SOFTMAX: whether `call` is the call of the function that holds the products."""
+        return self.core is Core.SOFTMAX and self.call is self.result
+
 
 def find_meetings(flow: Flow, kinds: Kinds) -> list[Meeting]:
     """The attention cores of a flow, in order."""

@@ -136,7 +136,7 @@ class PrefixPlanner:
         if meeting.core is Core.SOFTMAX:
             for text, node in meeting.troubles:
                 yield Finding("P203", f"Between the products {text}.", node, PREFIX)
-            if meeting.call.op is not Op.HELPER and not is_plain_transposition(meeting):
+            if not meeting.is_lifted and not is_plain_transposition(meeting):
                 yield Finding("P201", "The key is not transposed in the product itself.", meeting.call.node, PREFIX)
             for value, node in meeting.terms:
                 if self._term_name(meeting, value, node) is None:

@@ -82,6 +82,8 @@ class Value:
         """All that the contents of this value were computed from, one step back: nothing behind ``x.dtype``."""
         if self.op is Op.ATTRIBUTE and self.name in ("dtype", "device", "shape", "ndim"):
             return ()
+        if self.op is Op.ITEM and self.through is not None:  # the other elements are no part of it
+            return (self.through,)
         ahead = () if self.through is None else (self.through,)
         return (*ahead, *self.inputs, *(value for _, value in self.keywords))
 

@@ -1,0 +1,159 @@
+"""Where a prefix can be put in front of an attention core, and where it must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter_codegen.model import Core, Method, PrefixSite
+from adapter_codegen.plan.module import ModulePlan
+from plan_snippets import plan_of_attention
+
+PROJECT = """
+shape = (*states.shape[:-1], -1, self.head_dim)
+query = self.q(states).view(shape).transpose(1, 2)
+key = self.k(states).view(shape).transpose(1, 2)
+value = self.v(states).view(shape).transpose(1, 2)
+"""
+INTERFACE = 'attend = ALL_ATTENTION_FUNCTIONS.get_interface("eager", eager_attention_forward)'
+CALL = "out, weights = attend(self, query, key, value, mask, scaling=self.scaling, **kwargs)"
+RETURN = "return self.o(out), weights"
+
+
+def prefix_sites(plan: ModulePlan) -> list[PrefixSite]:
+    return [site for entry in plan.classes for site in entry.prefix_sites]
+
+
+def codes(plan: ModulePlan) -> set[str]:
+    return {one.code for one in plan.diagnostics if Method.PREFIX_TUNING in one.methods}
+
+
+def scores(*between: str) -> tuple[str, ...]:
+    first = "scores = torch.matmul(query, key.transpose(-1, -2)) * self.scaling"
+    last = "weights = torch.softmax(scores, dim=-1)\nout = torch.matmul(weights, value)\n" + RETURN
+    return (PROJECT, first, *between, last)
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        pytest.param(
+            (PROJECT, INTERFACE, CALL.replace("**kwargs", "indices=mask.topk(3)"), RETURN),
+            "P202",
+            id="an argument that no rule knows may have a key dimension",
+        ),
+        pytest.param(
+            (PROJECT, INTERFACE, CALL.replace("**kwargs", "cu_seq_lens_k=mask"), RETURN),
+            "P207",
+            id="sequences are packed into one row",
+        ),
+        pytest.param(
+            (PROJECT, INTERFACE, CALL, "return self.o(out), (key, value)"),
+            "P202",
+            id="the keys are used again after the core",
+        ),
+        pytest.param(
+            (
+                PROJECT,
+                INTERFACE,
+                "out = [attend(self, query, key, value, mask)[0] for _ in range(2)]",
+                "return self.o(out[0]), 0",
+            ),
+            "P206",
+            id="the core stands in a comprehension",
+        ),
+        pytest.param(scores("scores = scores.masked_fill(mask, -1e9)"), "P203", id="the mask is filled in, not added"),
+        pytest.param(scores("scores = scores * states.mean()"), "P203", id="the scores are multiplied with a tensor"),
+        pytest.param(scores("scores = scores + self.table"), "P203", id="a buffer of the length of the keys is added"),
+        pytest.param(
+            scores("late = self.q(states) @ key.transpose(-1, -2)", "scores = scores + late"),
+            "P203",
+            id="a second product is added to the scores",
+        ),
+        pytest.param(
+            (PROJECT.replace(".view(shape).transpose(1, 2)", ".view(shape)"), *scores()[1:]),
+            "P201",
+            id="the heads stand behind the length",
+        ),
+        pytest.param(
+            (PROJECT, "key = key.reshape(-1, 4, self.head_dim)", *scores()[1:]),
+            "P201",
+            id="heads and batch are folded together",
+        ),
+        pytest.param(
+            (
+                PROJECT,
+                "out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)",
+                "return self.o(out), 0",
+            ),
+            "P204",
+            id="torch is asked to make the causal mask",
+        ),
+    ],
+)
+def test_a_core_that_could_lose_the_prefix_takes_none(lines: tuple[str, ...], code: str) -> None:
+    plan = plan_of_attention(*lines)
+    assert not prefix_sites(plan)
+    assert code in codes(plan)
+    assert plan.layers[0].attentions, "it is attention all the same"
+
+
+def test_one_core_without_a_prefix_keeps_it_from_all_cores_of_the_class() -> None:
+    branch = f"if states.shape[0] > 1:\n    {CALL}\nelse:\n    out, weights = attend(self, query, key, value, mask, indices=states.topk(3))"
+    plan = plan_of_attention(PROJECT, INTERFACE, branch, RETURN)
+    assert not prefix_sites(plan)
+
+
+@pytest.mark.parametrize(
+    "softmax",
+    [
+        pytest.param("weights = gate.softmax(-1)", id="a router's softmax has no products around it"),
+        pytest.param(
+            "weights = torch.softmax(states @ self.table, -1)\nout = weights @ self.table",
+            id="the products are with parameters",
+        ),
+    ],
+)
+def test_a_softmax_that_is_not_between_products_of_activations_is_no_core(softmax: str) -> None:
+    plan = plan_of_attention("gate = self.q(states)\nout = self.v(states)", softmax, "return self.o(out), weights")
+    assert not [one for entry in plan.layers for one in entry.attentions]
+
+
+def test_a_call_of_the_interface_takes_a_prefix_with_its_mask_and_its_keywords() -> None:
+    plan = plan_of_attention(PROJECT, INTERFACE, CALL.replace("**kwargs", "is_causal=False, **kwargs"), RETURN)
+    (site,) = prefix_sites(plan)
+    assert (site.query.code, site.key.code, site.value.code) == ("query", "key", "value")
+    assert site.mask is not None and site.mask.code == "mask"
+    assert site.gate_input.code == "states"
+    assert site.keywords == ("is_causal=False", "**kwargs")
+    assert site.kept == ()
+
+
+def test_a_position_bias_is_grown_too_and_keeps_its_name_where_it_is_returned() -> None:
+    call = CALL.replace("**kwargs", "position_bias=bias")
+    (site,) = prefix_sites(plan_of_attention(PROJECT, INTERFACE, call, "return self.o(out), bias"))
+    assert [one.code for one in site.biases] == ["bias"]
+    assert site.kept == ("bias",)
+
+
+def test_a_softmax_between_products_takes_a_prefix_with_what_is_added_to_the_scores() -> None:
+    (site,) = prefix_sites(plan_of_attention(*scores("if mask is not None:\n    scores = scores + mask")))
+    assert site.core is Core.SOFTMAX
+    assert site.mask is not None and site.mask.code == "mask"
+
+
+def test_a_core_in_a_helper_is_edited_where_the_helper_is_called() -> None:
+    lines = (PROJECT, "out, weights = attend_by_hand(query, key, value, mask)", RETURN)
+    helper = """
+def attend_by_hand(q, k, v, added):
+    scores = torch.matmul(q, k.transpose(-1, -2))
+    scores = scores + added
+    return torch.matmul(torch.softmax(scores, dim=-1), v), scores
+"""
+    import plan_snippets
+
+    head, _, _ = plan_snippets.ATTENTION.partition("    def forward")
+    body = "\n".join(" " * 8 + line for part in lines for line in part.strip().splitlines())
+    attention = f"{helper}\n{head}    def forward(self, states, mask=None, **kwargs):\n{body}\n\n"
+    text = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+    (site,) = prefix_sites(plan_snippets.plan_of_layer(text, "", attention))
+    assert (site.function, site.key.code, site.mask.code if site.mask else "") == ("forward", "key", "mask")

@@ -1,0 +1,103 @@
+"""Definitions and uses: what the graph of a forward says about where a value came from."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter_codegen.plan.cores import find_meetings
+from adapter_codegen.plan.layout import Layouts
+from adapter_codegen.plan.values import Flow, Op, Value, alternatives, ancestors, same_tensor
+from plan_snippets import MLP, flow_of
+
+
+def returned(body: str, more: str = "") -> tuple[Flow, Value]:
+    lines = "\n".join(" " * 8 + line for line in body.strip().splitlines())
+    init = "        super().__init__()\n        self.a = nn.Linear(8, 8)\n        self.b = Mlp(config)\n"
+    source = f"{MLP}\nclass M(nn.Module):\n    def __init__(self, config):\n{init}{more}\n    def forward(self, x, y=None):\n{lines}\n"
+    flow, _, _ = flow_of(source, "M")
+    assert flow.returned is not None
+    return flow, flow.returned
+
+
+def submodules(value: Value) -> set[str]:
+    return {one.name for one in ancestors(value).values() if one.op is Op.SUBMODULE}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param("z = self.a(x)\nreturn x", set(), id="a value that is thrown away is no origin"),
+        pytest.param("z = self.a(x)\nz = x\nreturn z", set(), id="an overwritten name forgets what it was"),
+        pytest.param("return x.to(self.a(x).dtype)", set(), id="the dtype of a value says nothing about its contents"),
+        pytest.param("z = self.a(x)\nreturn z", {"a"}, id="a call is the origin of its result"),
+        pytest.param("z, w = self.a(x), y\nreturn z", {"a"}, id="a tuple is taken apart"),
+        pytest.param("w, *z = y, self.a(x)\nreturn w", set(), id="the other part of a tuple is no origin"),
+        pytest.param("z = (self.a(x),) + (y,)\nreturn z[0]", {"a"}, id="tuples are put together"),
+        pytest.param("return self.b(x)", {"b", "b.up", "b.down"}, id="the forward of a submodule is entered"),
+        pytest.param("if y is not None:\n    x = self.a(x)\nreturn x", {"a"}, id="a branch that may run is an origin"),
+        pytest.param("for _ in range(3):\n    x = self.a(x)\nreturn x", {"a"}, id="a loop's body is an origin"),
+        pytest.param("x.add_(self.a(x))\nreturn x", {"a"}, id="an operation in place binds the name again"),
+        pytest.param("x[..., :2].copy_(self.a(x))\nreturn x", {"a"}, id="a slice is written in place"),
+        pytest.param("x += self.a(x)\nreturn x", {"a"}, id="an augmented assignment reads and binds"),
+        pytest.param("return (z := self.a(x))", {"a"}, id="an assignment expression has a value"),
+    ],
+)
+def test_origins(body: str, expected: set[str]) -> None:
+    _, value = returned(body)
+    assert submodules(value) == expected
+
+
+def test_a_method_that_is_handed_on_is_called_with_the_last_arguments() -> None:
+    _, value = returned(
+        "return apply_chunking_to_forward(self.chunk, 4, 1, x)\n",
+        "\n    def chunk(self, part):\n        return self.a(part)\n",
+    )
+    assert submodules(value) == {"a"}
+
+
+def test_a_condition_that_the_text_decides_leaves_one_branch() -> None:
+    more = "\n    def pick(self, x, other=None):\n        return self.a(x) if other is None else self.b(other)\n"
+    _, value = returned("return self.pick(x)", more)
+    assert submodules(value) == {"a"}
+    _, value = returned("return self.pick(x, y)", more)
+    assert {"a", "b"} <= submodules(value)
+
+
+def test_a_helper_that_calls_itself_ends() -> None:
+    flow, _ = returned("return self.again(x)", "\n    def again(self, x):\n        return self.again(self.a(x))\n")
+    assert len(flow.values) < 100
+
+
+def test_both_returns_of_a_function_are_alternatives() -> None:
+    _, value = returned("if y is None:\n    return self.a(x)\nreturn x")
+    assert {one.op for one in alternatives(value)} == {Op.SUBMODULE, Op.PARAMETER}
+
+
+def test_a_parameter_is_the_argument_on_the_far_side_of_a_call() -> None:
+    flow, value = returned("return self.same(x)", "\n    def same(self, z):\n        return z\n")
+    assert same_tensor(value).name == "x"
+    assert same_tensor(value).frame is flow.root
+
+
+@pytest.mark.parametrize(
+    ("view", "layout"),
+    [
+        pytest.param("view(x.shape[0] * 4, -1, 2)", None, id="batch and heads in one dimension prove nothing"),
+        pytest.param("view(4, -1, 4, 2)", None, id="a number where the batch should be proves nothing"),
+        pytest.param("view(*x.shape[:-1], -1, self.width)", ("b", "l", "x", "x"), id="batch and length are kept"),
+        pytest.param("view(x.size(0), -1, 4, self.width).transpose(1, 2)", ("b", "x", "l", "x"), id="transposed"),
+        pytest.param(
+            "reshape(x.shape[0], x.shape[1], 3, 4, -1).permute(2, 0, 3, 1, 4)[0]",
+            ("b", "x", "l", "x"),
+            id="one of three in a permuted tensor",
+        ),
+    ],
+)
+def test_the_layout_of_a_view(view: str, layout: tuple[str, ...] | None) -> None:
+    body = f"h = self.a(x).{view}\nreturn F.scaled_dot_product_attention(h, h, h)"
+    lines = "\n".join(" " * 8 + line for line in body.splitlines())
+    init = "        super().__init__()\n        self.a = nn.Linear(8, 8)\n        self.width = 2\n"
+    source = f"class M(nn.Module):\n    def __init__(self):\n{init}\n    def forward(self, x):\n{lines}\n"
+    flow, kinds, _ = flow_of(source, "M")
+    (meeting,) = find_meetings(flow, kinds)
+    assert Layouts(kinds).of(meeting.key) == layout

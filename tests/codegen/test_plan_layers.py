@@ -1,0 +1,139 @@
+"""Layer classes: which they are, what they hold, and that real models come out as they should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from adapter_codegen.model import AttentionRoles, Role
+from adapter_codegen.parse import ModuleFacts
+from adapter_codegen.plan.module import ModulePlan, plan_module
+from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer
+
+TEXT = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+
+
+def names(plan: ModulePlan) -> list[str]:
+    return [entry.class_name for entry in plan.layers]
+
+
+def test_a_class_that_is_in_no_list_is_no_layer() -> None:
+    assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT)))) == []
+
+
+def test_a_list_of_modules_without_attention_holds_no_layers() -> None:
+    stack = STACK.replace("Layer(config)", "Mlp(config)")
+    assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT), stack))) == []
+
+
+def test_parts_of_a_layer_that_stand_in_a_list_are_no_layers() -> None:
+    init = "self.parts = nn.ModuleList()\nself.parts.append(Attention(config))\nself.parts.append(Mlp(config))"
+    text = "x = x + self.parts[0](x, mask)[0]\nreturn x + self.parts[1](x)"
+    plan = plan_module(facts_of(ATTENTION, MLP, layer(text, init), STACK))
+    assert names(plan) == ["Layer"]
+    assert [role.core for role in plan.layers[0].attentions] == ["parts.0"]
+    assert plan.layers[0].mlp.last == ("parts.1.down",)
+
+
+def test_a_group_of_layers_is_no_layer() -> None:
+    group = STACK.replace("Stack", "Group")
+    stack = STACK.replace("Layer(config)", "Group(config)")
+    assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT), group, stack))) == ["Layer"]
+
+
+def test_a_module_that_is_built_under_a_condition_is_optional() -> None:
+    init = "if config.cross:\n    self.second = Attention(config)"
+    text = "x = x + self.attention(x, mask)[0]\nif states is not None:\n    x = x + self.second(x, mask)[0]\nreturn x + self.mlp(x)"
+    (plan,) = plan_module(facts_of(ATTENTION, MLP, layer(text, init), STACK)).layers
+    assert plan.optional == ("second",)
+
+
+def test_an_own_output_module_is_the_host_of_its_adapters() -> None:
+    output = """
+class Output(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.dense = nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, states, before):
+        return self.norm(self.dense(states) + before)
+"""
+    text = "x = x + self.attention(x, mask)[0]\nreturn self.output(self.mlp(x), x)"
+    plan = plan_module(facts_of(ATTENTION, MLP, output, layer(text, "self.output = Output(config)"), STACK))
+    assert [(role.host, role.location) for role in plan.layers[0].bottlenecks] == [
+        ("attention_adapters", Role.ATTENTION),
+        ("output", Role.OUTPUT),
+    ]
+    (site,) = next(entry for entry in plan.classes if entry.name == "Output").residual_sites
+    assert (site.host, site.role) == ("", None)
+
+
+@pytest.fixture(scope="module")
+def plans(upstream_facts: Callable[[str], ModuleFacts]) -> Callable[[str], ModulePlan]:
+    return lambda model_type: plan_module(upstream_facts(model_type))
+
+
+def test_llama_is_planned_as_the_sample_has_it(plans: Callable[[str], ModulePlan]) -> None:
+    plan = plans("llama")
+    (entry,) = plan.layers
+    assert entry.attentions == (
+        AttentionRoles(
+            core="self_attn",
+            kind=entry.attentions[0].kind,
+            query="self_attn.q_proj",
+            key="self_attn.k_proj",
+            value="self_attn.v_proj",
+            output="self_attn.o_proj",
+            head_dim="head_dim",
+        ),
+    )
+    assert [(role.host, role.location) for role in entry.bottlenecks] == [
+        ("attention_adapters", Role.ATTENTION),
+        ("output_adapters", Role.OUTPUT),
+    ]
+    assert (entry.mlp.first, entry.mlp.gate, entry.mlp.last) == (
+        ("mlp.up_proj",),
+        ("mlp.gate_proj",),
+        ("mlp.down_proj",),
+    )
+    assert [entry.name for entry in plan.classes] == ["LlamaAttention", "LlamaDecoderLayer"]
+    assert not plan.diagnostics
+
+
+def test_bert_is_planned_as_the_sample_has_it(plans: Callable[[str], ModulePlan]) -> None:
+    plan = plans("bert")
+    (entry,) = plan.layers
+    assert [(one.core, one.kind.value) for one in entry.attentions] == [
+        ("attention.self", "self"),
+        ("crossattention.self", "cross"),
+    ]
+    assert [(role.host, role.location.value) for role in entry.bottlenecks] == [
+        ("attention.output", "attention"),
+        ("crossattention.output", "cross_attention"),
+        ("output", "output"),
+    ]
+    assert entry.optional == ("crossattention",)
+    assert (entry.mlp.first, entry.mlp.last) == (("intermediate.dense",), ("output.dense",))
+    copied = {one.name for one in plan.classes}
+    assert copied == {"BertSelfAttention", "BertCrossAttention", "BertSelfOutput", "BertOutput"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "cores", "residuals"),
+    [
+        pytest.param("mamba", 0, 0, id="a state space has no attention"),
+        pytest.param("resnet", 0, 0, id="a convolutional network has no attention"),
+        pytest.param("deberta-v2", 0, 2, id="disentangled scores take no prefix, its output modules take bottlenecks"),
+        pytest.param("gpt2", 2, 3, id="a fused projection, and a second core in a helper"),
+        pytest.param("gemma2", 1, 2, id="norms on both sides of the sublayers"),
+        pytest.param("t5", 1, 3, id="sublayers that are modules of their own"),
+        pytest.param("bart", 1, 5, id="the norm in the statement after the addition"),
+        pytest.param("gpt_neox", 1, 4, id="two ways to add, of which the config chooses one"),
+        pytest.param("vit", 1, 2, id="images"),
+    ],
+)
+def test_real_models(plans: Callable[[str], ModulePlan], model_type: str, cores: int, residuals: int) -> None:
+    plan = plans(model_type)
+    assert (plan.cores, plan.residuals) == (cores, residuals)

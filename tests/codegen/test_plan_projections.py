@@ -1,0 +1,87 @@
+"""Roles of the linear modules around cores and in feed-forward blocks."""
+
+from __future__ import annotations
+
+from adapter_codegen.model import AttentionKind
+from adapter_codegen.plan.module import plan_module
+from plan_snippets import ATTENTION, STACK, facts_of, layer, plan_of_attention, plan_of_layer
+
+TEXT = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+INTERFACE = 'attend = ALL_ATTENTION_FUNCTIONS.get_interface("eager", eager_attention_forward)'
+
+
+def test_queries_keys_and_values_are_told_apart_by_data_flow_and_not_by_name() -> None:
+    swapped = ATTENTION.replace("query = self.q(", "query = self.o(").replace("return self.o(", "return self.q(")
+    (roles,) = plan_of_layer(TEXT, "", swapped).layers[0].attentions
+    assert (roles.query, roles.output) == ("attention.o", "attention.q")
+    assert (roles.key, roles.value, roles.head_dim) == ("attention.k", "attention.v", "head_dim")
+
+
+def test_one_projection_that_gives_all_three_is_fused() -> None:
+    lines = (
+        "qkv = self.q(states).view(*states.shape[:-1], 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)",
+        "query, key, value = qkv.unbind(0)",
+        INTERFACE,
+        "out, weights = attend(self, query, key, value, mask, scaling=self.scaling)",
+        "return self.o(out), weights",
+    )
+    (roles,) = plan_of_attention(*lines).layers[0].attentions
+    assert (roles.fused, roles.query, roles.output) == ("attention.q", "", "attention.o")
+
+
+def test_keys_from_another_argument_of_the_layer_make_it_cross_attention() -> None:
+    cross = ATTENTION.replace("mask=None, **kwargs", "other, mask=None").replace("self.k(states)", "self.k(other)")
+    cross = cross.replace("self.v(states)", "self.v(other)").replace(", **kwargs", "")
+    text = "x = x + self.attention(self.norm1(x), states, mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+    plan = plan_of_layer(text, "", cross).layers[0]
+    assert plan.attentions[0].kind is AttentionKind.CROSS
+    assert [role.location.value for role in plan.bottlenecks] == ["cross_attention", "output"]
+
+
+def test_the_activated_factor_of_a_gated_block_is_the_gate() -> None:
+    mlp = """
+class Mlp(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.a = nn.Linear(8, 32)
+        self.b = nn.Linear(8, 32)
+        self.c = nn.Linear(32, 8)
+
+    def forward(self, x):
+        return self.c(self.b(x) * F.silu(self.a(x)))
+"""
+    roles = plan_module(facts_of(ATTENTION, mlp, layer(TEXT), STACK)).layers[0].mlp
+    assert (roles.first, roles.gate, roles.last) == (("mlp.b",), ("mlp.a",), ("mlp.c",))
+
+
+def test_a_fused_gate_and_up_projection_is_the_first() -> None:
+    mlp = """
+class Mlp(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.a = nn.Linear(8, 64)
+        self.c = nn.Linear(32, 8)
+
+    def forward(self, x):
+        up, gate = self.a(x).chunk(2, dim=-1)
+        return self.c(up * F.silu(gate))
+"""
+    roles = plan_module(facts_of(ATTENTION, mlp, layer(TEXT), STACK)).layers[0].mlp
+    assert (roles.first, roles.gate, roles.last) == (("mlp.a",), (), ("mlp.c",))
+
+
+def test_a_router_is_no_part_of_the_feed_forward_projections() -> None:
+    mlp = """
+class Mlp(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.router = nn.Linear(8, 4)
+        self.up = nn.Linear(8, 32)
+        self.down = nn.Linear(32, 8)
+
+    def forward(self, x):
+        weight = F.softmax(self.router(x), dim=-1)
+        return self.down(F.gelu(self.up(x))) * weight
+"""
+    roles = plan_module(facts_of(ATTENTION, mlp, layer(TEXT), STACK)).layers[0].mlp
+    assert (roles.first, roles.last) == (("mlp.up",), ("mlp.down",))

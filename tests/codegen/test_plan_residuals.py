@@ -1,0 +1,120 @@
+"""Which additions are residual sites, and which only look like it."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapter_codegen.model import Placement, ResidualSite, Role
+from adapter_codegen.plan.module import ModulePlan
+from plan_snippets import plan_of_layer
+
+
+def sites(plan: ModulePlan) -> list[ResidualSite]:
+    return [site for entry in plan.classes for site in entry.residual_sites]
+
+
+ATTEND = "x = x + self.attention(self.norm1(x), mask)[0]"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("x = x + self.positions(states)", id="a position embedding is no earlier value of the stream"),
+        pytest.param("x = x + self.bias", id="a bias is a parameter and came out of no submodule"),
+        pytest.param("x = x + 1.0", id="a number is added"),
+        pytest.param("x = x + states", id="two arguments of the layer are added"),
+        pytest.param(
+            "x = self.shortcut(x) + self.mlp(self.norm2(x))", id="a projected shortcut is not the stream itself"
+        ),
+        pytest.param("x = self.mlp(self.norm2(x)) - x", id="a difference is no addition"),
+        pytest.param("aux = x + self.mlp(self.norm2(x))", id="the sum does not go on along the stream"),
+        pytest.param("x = x + torch.tanh(x)", id="what is added came out of a function, not out of a submodule"),
+    ],
+)
+def test_an_addition_that_only_looks_like_a_residual_is_left_alone(statement: str) -> None:
+    init = "self.positions = nn.Embedding(4, 8)\nself.bias = nn.Parameter(torch.zeros(8))\nself.shortcut = nn.Linear(8, 8)"
+    plan = plan_of_layer(f"{ATTEND}\n{statement}\nreturn x", init)
+    assert [site.role for site in sites(plan)] in ([Role.ATTENTION], [])
+    assert all(site.role is not Role.OUTPUT for site in sites(plan))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("y = self.mlp(self.norm2(x))\nx = x + y", id="pre-norm"),
+        pytest.param("r = x\nx = self.mlp(self.norm2(x))\nx += r", id="added in place"),
+        pytest.param("r = x\nx = r + self.dropout(self.mlp(self.norm2(r)))", id="with dropout on the branch"),
+        pytest.param("x = x + self.mlp(self.norm2(x)) * self.scale", id="with a scaled branch"),
+        pytest.param("x = x * self.scale + self.mlp(x)", id="with a scaled residual"),
+        pytest.param("y = self.norm1(self.mlp(self.norm2(x)))\nx = x + y", id="with a norm after the sublayer too"),
+        pytest.param("r = x.float()\nx = (r + self.mlp(self.norm2(x))).to(x.dtype)", id="with a residual in float32"),
+        pytest.param(
+            "x = x + self.mlp(self.norm2(x))\nif x.dtype == torch.float16:\n    x = torch.clamp(x, -9, 9)",
+            id="with clamping after it",
+        ),
+    ],
+)
+def test_a_residual_addition_is_a_site_for_the_output(statement: str) -> None:
+    plan = plan_of_layer(f"{ATTEND}\n{statement}\nreturn x", "self.scale = 0.5")
+    assert [(site.role, site.host) for site in sites(plan)] == [
+        (Role.ATTENTION, "attention_adapters"),
+        (Role.OUTPUT, "output_adapters"),
+    ]
+    assert all(site.placement is Placement.ADDITION for site in sites(plan))
+
+
+def test_a_norm_around_the_sum_belongs_to_the_site() -> None:
+    plan = plan_of_layer("x = self.norm1(x + self.attention(x, mask)[0])\nreturn self.norm2(x + self.mlp(x))")
+    assert [site.placement for site in sites(plan)] == [Placement.NORM_OF_ADDITION] * 2
+    assert [site.norm.code for site in sites(plan) if site.norm] == ["self.norm1", "self.norm2"]
+
+
+def test_a_norm_in_the_next_statement_belongs_to_the_site() -> None:
+    plan = plan_of_layer(f"{ATTEND}\nx = self.norm1(x)\nx = x + self.mlp(x)\nx = self.norm2(x)\nreturn x")
+    assert [site.placement for site in sites(plan)] == [Placement.NORM_IN_NEXT_STATEMENT] * 2
+    assert all(site.dropped is not None for site in sites(plan))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param("y = self.norm2(x)\nx = x + self.mlp(y)", id="the sum itself is used later as well"),
+        pytest.param("if mask is None:\n    x = self.norm2(x)\nx = x + self.mlp(x)", id="the norm is conditional"),
+        pytest.param("z = 1\nx = self.norm2(x)\nx = x + self.mlp(x)", id="another statement stands between"),
+    ],
+)
+def test_a_norm_that_is_not_the_sole_next_step_stays_outside_the_site(after: str) -> None:
+    plan = plan_of_layer(f"{ATTEND}\n{after}\nreturn x")
+    assert sites(plan)[0].placement is Placement.ADDITION
+
+
+def test_attention_and_feed_forward_in_one_sum_give_nested_sites() -> None:
+    plan = plan_of_layer("n = self.norm1(x)\na = self.attention(n, mask)[0]\nf = self.mlp(n)\nreturn a + f + x")
+    inner, outer = sorted(sites(plan), key=lambda site: site.location.end_column)
+    assert (inner.role, inner.branch.code, inner.residual.code) == (Role.ATTENTION, "a", "f")
+    assert (outer.role, outer.branch.code, outer.residual.code) == (Role.OUTPUT, "a + f", "x")
+
+
+def test_a_sum_that_starts_with_the_stream_gives_one_site_within_the_other() -> None:
+    plan = plan_of_layer("n = self.norm1(x)\na = self.attention(n, mask)[0]\nf = self.mlp(n)\nreturn x + a + f")
+    found = {site.role: (site.branch.code, site.residual.code) for site in sites(plan)}
+    assert found == {Role.ATTENTION: ("a", "x"), Role.OUTPUT: ("f", "x + a")}
+
+
+def test_branches_of_which_only_one_runs_share_their_adapters() -> None:
+    text = """
+    a = self.attention(self.norm1(x), mask)[0]
+    if mask is None:
+        x = a + self.mlp(self.norm2(x)) + x
+    else:
+        a = a + x
+        x = self.mlp(self.norm2(a)) + a
+    return x
+    """
+    assert {site.host for site in sites(plan_of_layer(text))} == {"attention_adapters", "output_adapters"}
+
+
+def test_a_second_output_of_one_layer_gets_a_host_of_its_own() -> None:
+    text = f"x = x + self.mlp(self.norm1(x))\n{ATTEND}\nx = x + self.mlp(self.norm2(x))\nreturn x"
+    hosts = [site.host for site in sites(plan_of_layer(text))]
+    assert hosts == ["output_adapters", "attention_adapters", "output_adapters_1"]
