@@ -89,13 +89,19 @@ class AdapterFilesMixin:
         return load_adapter(self, adapter_name_or_path, config, set_active, with_head, options)  # type: ignore[arg-type]
 
     def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
-        """See transformers. The adapters are written with the model, and their configs into its ``config.json``."""
-        attributes, stored = self.config.__dict__, self.adapters_config.to_dict()  # type: ignore[attr-defined]
+        """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
+
+        A merged adapter is part of the weights then; it is not written again.
+        """
+        from adapter_runtime.saving import stored_adapters
+
+        attributes: dict[str, Any] = self.config.__dict__  # type: ignore[attr-defined]
         attributes.pop("adapters", None)
-        if stored["adapters"]:
+        stored, state = stored_adapters(self, kwargs.pop("state_dict", None))  # type: ignore[arg-type]
+        if stored:
             attributes["adapters"] = stored
         try:
-            super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+            super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)  # type: ignore[misc]
         finally:
             attributes.pop("adapters", None)  # it would give the adapters to every further model made with this config
 

@@ -23,7 +23,7 @@ from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.names import check_name
 from adapter_runtime.files_api import AdapterFilesMixin
 from adapter_runtime.layers.lora import LoRALayer, disable_lora
-from adapter_runtime.methods.placing import methods_of, place
+from adapter_runtime.methods.placing import check_built, methods_of, place
 from adapter_runtime.registry import registered
 from adapter_runtime.snapshot import unchanged_on_error
 
@@ -67,6 +67,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         return True
 
     def _check_supported(self, config: AdapterConfig) -> None:
+        check_built(config)
         model_type = self.adapters_base.config.model_type
         planned = registered().methods.get(model_type, {})
         for method in sorted(methods_of(config)):
@@ -234,6 +235,10 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
             layer.unmerge()
         if merged:
             self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def merged_adapters(self) -> set[str]:
+        """The adapters that are in the weights now."""
+        return {layer.merged_adapter for layer in self._lora_layers() if layer.merged_adapter is not None}
 
     def _lora_layers(self) -> Iterator[LoRALayer]:
         return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, LoRALayer))

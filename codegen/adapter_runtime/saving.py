@@ -8,11 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.fit import without_aliases
-from adapter_runtime.files.keys import of_adapter
+from adapter_runtime.files.keys import of_adapter, owner
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
 from adapter_runtime.files.tensors import write_tensors
 from adapter_runtime.heads.sizes import config_value
@@ -60,6 +61,26 @@ def save_all_adapters(
     folders = {name: child_folder(Path(save_directory), name) for name in model.adapters_config.adapters}
     for name, folder in folders.items():
         save_adapter(model, folder, name, meta_dict, with_head, use_safetensors)
+
+
+def stored_adapters(
+    model: ModelAdaptersMixin, state_dict: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """What a saved model says about its adapters in ``config.json``, and the state dict to write with it.
+
+    Args:
+        state_dict: what the caller wants to write; None = that of the model.
+
+    Returns:
+        An empty dict where there are no adapters. The state dict is None where it is simply that of the model.
+    """
+    merged = model.merged_adapters()
+    kept = ModelAdaptersConfig()
+    kept.adapters = {name: config for name, config in model.adapters_config.adapters.items() if name not in merged}
+    if merged:
+        state_dict = model.state_dict() if state_dict is None else state_dict
+        state_dict = {key: tensor for key, tensor in state_dict.items() if owner(key) not in merged}
+    return kept.to_dict() if kept.adapters else {}, state_dict
 
 
 def save_head(

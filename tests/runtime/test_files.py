@@ -496,3 +496,16 @@ def test_saving_a_model_leaves_its_config_without_adapters(tmp_path: Path) -> No
     model = with_adapter("bert")
     model.save_pretrained(tmp_path)
     assert not AutoAdapterModel.from_config(model.config).has_adapters()
+
+
+def test_a_merged_adapter_is_saved_as_part_of_the_weights(tmp_path: Path) -> None:
+    model = with_adapter("llama", "lora")
+    model.add_adapter("b", "seq_bn")
+    model.merge_adapter("a")
+    assert model.merged_adapters() == {"a"}
+    model.save_pretrained(tmp_path)
+    again, info = AutoAdapterModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert list(again.adapters_config) == ["b"]
+    assert torch.equal(run(again), run(model))
