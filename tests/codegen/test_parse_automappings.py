@@ -118,6 +118,13 @@ def test_a_base_model_that_no_file_defines_is_an_error(tiny: AutoMappings) -> No
     assert error.value.diagnostics[0].code == "U112"
 
 
+def test_a_base_model_that_no_file_defines_does_not_hide_its_neighbours(tmp_path: Path) -> None:
+    tables = TABLES.replace('"lost": "Lost"', '"tiny_lost": "Lost"')
+    mappings = make_release(tmp_path, tables, {**FILES, "models/tiny_lost/modeling_tiny_lost.py": ""})
+    assert mappings.model_types_of("models/tiny_lost/modeling_tiny_lost.py") == ()
+    assert mappings.model_types_of("models/tiny/modeling_odd.py") == ("odd-one",)
+
+
 @pytest.mark.parametrize("table", ["MODEL_MAPPING_NAMES = build()\n", ""])
 def test_a_missing_or_computed_table_is_an_error_that_names_it(tmp_path: Path, table: str) -> None:
     with pytest.raises(CodegenError, match="MODEL_MAPPING_NAMES") as error:

@@ -53,6 +53,7 @@ class AutoMappings:
     tasks: Mapping[str, Mapping[str, tuple[str, ...]]]  # task -> model type -> head classes
     folders: Mapping[str, str]  # model types whose folder is not spelled as they are
     _entries: dict[str, ModelEntry] = field(default_factory=dict, repr=False, compare=False)
+    _paths: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def model_types(self) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class AutoMappings:
     def model_types_of(self, path: str) -> tuple[str, ...]:
         """The model types whose base class stands in the modeling file at `path`, sorted."""
         candidates = self._by_folder.get(path.split("/")[-2], ())
-        return tuple(name for name in candidates if self.entry(name).path == path)
+        return tuple(name for name in candidates if self._path(name) == path)
 
     @cached_property
     def _by_folder(self) -> Mapping[str, tuple[str, ...]]:
@@ -111,7 +112,7 @@ class AutoMappings:
         if model_type not in self.bases:
             raise self._unknown(model_type)
         base = self.bases[model_type][0]
-        path = self._defining_file(base, self._home(model_type))
+        path = self._path(model_type)
         if not path:
             raise failure(
                 "U112",
@@ -121,6 +122,12 @@ class AutoMappings:
         config = self.configs.get(model_type, "")
         heads = {task: by_type[model_type] for task, by_type in self.tasks.items() if model_type in by_type}
         return ModelEntry(model_type, path, config, self._config_path(config, path), base, heads)
+
+    def _path(self, model_type: str) -> str:
+        """The file of the base class; "" where upstream names a class that it does not have."""
+        if model_type not in self._paths:
+            self._paths[model_type] = self._defining_file(self.bases[model_type][0], self._home(model_type))
+        return self._paths[model_type]
 
     def _defining_file(self, class_name: str, folder: str) -> str:
         """The modeling file that defines a class, looked for in `folder` first; "" if none does."""
