@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNWRAPPED = 100_000  # columns: wide enough that rich never wraps a line of a pipe
 PLAIN_STEPS = 10  # lines that a whole progress leaves behind in a pipe
+PLAIN_FROM = 2 * PLAIN_STEPS  # items; less than that needs no progress in a pipe
 
 Advance = Callable[[str], None]  # called once per finished item with its name
 
@@ -79,6 +80,8 @@ class Console:
         elif self.err.is_terminal:
             with _bar(self.err, description, total) as advance:
                 yield advance
+        elif total < PLAIN_FROM:
+            yield lambda name: None
         else:
             yield _counter(self.err, description, total)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 
-from adapter_codegen import report
+from adapter_codegen import naming, report
 from adapter_codegen.model import (
     AttentionRoles,
     BasePlan,
@@ -72,7 +72,7 @@ def outline(
     sections = (
         Node("methods", children=tuple(map(_method, result.methods))),
         _base(result.base),
-        *map(_layer, result.layers),
+        *(_layer(layer, naming.mixins(result)[layer.class_name]) for layer in result.layers),
         *(_class(plan, emitted, sources) for plan in result.classes),
         Node("heads", children=tuple(_heads(result))),
         Node("config keys", children=tuple(Node(ours, theirs) for ours, theirs in result.config_keys)),
@@ -104,7 +104,7 @@ def _base(base: BasePlan) -> Node:
     return Node("base model", value, base.location, children=(*stacks, *_filled(paths)))
 
 
-def _layer(layer: LayerPlan) -> Node:
+def _layer(layer: LayerPlan, mixin: str) -> Node:
     mlp = (
         Node("first projection", ", ".join(layer.mlp.first)),
         Node("gate projection", ", ".join(layer.mlp.gate)),
@@ -116,7 +116,7 @@ def _layer(layer: LayerPlan) -> Node:
         Node("mlp", children=tuple(_filled(mlp))),
         Node("only under a condition", ", ".join(layer.optional)),
     )
-    value = f"{layer.class_name} → {layer.class_name}AdaptersMixin"
+    value = f"{layer.class_name} → {mixin}"
     return Node("layer", value, layer.location, children=tuple(_filled(children)))
 
 
@@ -129,7 +129,7 @@ def _attention(roles: AttentionRoles) -> Node:
 def _class(plan: ClassPlan, emitted: Emitted, sources: report.Sources) -> Node:
     sites: list[Site] = [*plan.prefix_sites, *plan.residual_sites]
     children = tuple(_site(site, emitted, sources) for site in sorted(sites, key=lambda site: site.statement))
-    return Node("class", f"{plan.name} → {plan.name}WithAdapters", plan.location, children=children)
+    return Node("class", f"{plan.name} → {naming.with_adapters(plan.name)}", plan.location, children=children)
 
 
 def _site(site: Site, emitted: Emitted, sources: report.Sources) -> Node:

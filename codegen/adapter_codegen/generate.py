@@ -83,8 +83,17 @@ def add_models(release: Release, model_types: Iterable[str], target: Target, pro
     manifest that cannot be read (M101).
     """
     previous = load(target.root, target.layout.manifest)
-    again = set(previous.models) if _is_outdated(previous, release) else set()
-    return _update(release, previous, {*model_types, *again}, target.layout, progress)
+    return _update(release, previous, {*model_types, *outdated(release, target)}, target.layout, progress)
+
+
+def outdated(release: Release, target: Target) -> frozenset[str]:
+    """The models that `add_models` writes again unasked: all that are there, where the release or the tool has changed.
+
+    Raises:
+        CodegenError: the manifest cannot be read (M101).
+    """
+    previous = load(target.root, target.layout.manifest)
+    return frozenset(previous.models) if _is_outdated(previous, release) else frozenset()
 
 
 def regenerate(release: Release, target: Target, progress: Progress = silent) -> Generated:

@@ -19,9 +19,21 @@ from adapter_codegen.model import Diagnostic, Level
 MANIFEST_PATH = "generated/adapter_models/manifest.json"
 SCHEMA = 1  # of the manifest; a number that we do not know is an error, never a guess
 
-# Modules of the tool that only show or compare: what they say never reaches a generated file.
-SHOWING = frozenset(
-    {"__main__.py", "check.py", "cli.py", "console.py", "coverage.py", "explain.py", "listing.py", "report.py"}
+# How the paths of modules begin that only show or compare (of explain's template too): what they say never reaches a generated file.
+SHOWING = (
+    "__main__.py",
+    "check.py",
+    "cli.py",
+    "commands/",
+    "console.py",
+    "coverage.py",
+    "diffs.py",
+    "explain.py",
+    "explain_",
+    "listing.py",
+    "pool.py",
+    "report.py",
+    "tables.py",
 )
 
 
@@ -137,10 +149,13 @@ def _generator_sources() -> Iterator[tuple[str, Path]]:
         if folder.is_dir()
     )
     for path in tool.rglob("*"):
-        if path.suffix in {".py", ".toml"} and path.relative_to(tool).as_posix() not in SHOWING:
-            yield f"adapter_codegen/{path.relative_to(tool).as_posix()}", path
+        name = path.relative_to(tool).as_posix()
+        if path.suffix in {".py", ".toml"} and not name.startswith(SHOWING):
+            yield f"adapter_codegen/{name}", path
     for path in templates.rglob("*.jinja"):
-        yield f"adapter_templates/{path.relative_to(templates).as_posix()}", path
+        name = path.relative_to(templates).as_posix()
+        if not name.startswith(SHOWING):
+            yield f"adapter_templates/{name}", path
 
 
 def generator_digest() -> str:

@@ -44,17 +44,20 @@ def add_model(
     A model that is not understood is refused with its reasons, and keeps what the tree has of it.
     """
     from adapter_codegen.commands.writing import refused, result_name, show_plans, write
-    from adapter_codegen.generate import add_models
+    from adapter_codegen.generate import add_models, outdated
     from adapter_codegen.layout import find_target
     from adapter_codegen.upstream import open_release
 
     target = find_target(root, output)
     release = open_release(release_spec)
     names = _names(release, target, model_types, existing, everything)
-    with console.progress("Generating", len(names)) as advance:
+    again = sorted(outdated(release, target) - set(names))
+    if again:
+        console.say(f"transformers or adapter-codegen has changed since; written again: {', '.join(again)}.")
+    with console.progress("Generating", len(names) + len(again)) as advance:
         generated = add_models(release, names, target, progress=lambda result: advance(result_name(result)))
     refusals = refused(console, generated, release, briefly=everything)
-    show_plans(console, generated.plans, release)
+    show_plans(console, [plan for plan in generated.plans if plan.model_type in names], release)
     write(console, generated, target, dry_run=dry_run, diff=diff, overwrite=overwrite)
     if refusals and not everything:
         raise click.exceptions.Exit(ExitCode.DRIFT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.text import Text
 
 from adapter_codegen import report
@@ -47,7 +49,7 @@ def show_changes(console: Console, changes: Changes, dry_run: bool) -> None:
     console.say(f"{would}{', '.join(counts)}.")
 
 
-def show_plans(console: Console, plans: tuple[ModelPlan, ...], release: Release) -> None:
+def show_plans(console: Console, plans: Iterable[ModelPlan], release: Release) -> None:
     """A line per model: its methods, and those that it lacks. The reasons follow under --verbose."""
     for plan in plans:
         held = [entry.method.value for entry in plan.methods if entry.supported]
