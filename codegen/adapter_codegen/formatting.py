@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from adapter_codegen.errors import failure
+
 if TYPE_CHECKING:
     from black import Mode
 
@@ -15,22 +17,23 @@ def formatted(path: str, text: str) -> str:
     """The text of the file at `path` in its final form.
 
     Raises:
-        ValueError: Python that black cannot read.
+        CodegenError: Python that black cannot read (V101).
     """
     if path.endswith(".py"):
-        return black_formatted(text)
+        return _black_formatted(path, text)
     lines = [line.rstrip() for line in text.strip("\n").split("\n")]
     return "\n".join(lines) + "\n"
 
 
-def black_formatted(text: str) -> str:
+def _black_formatted(path: str, text: str) -> str:
     import black  # here: it costs a tenth of a second, and a check by digests formats nothing
     from black.parsing import InvalidInput
 
     try:
         return black.format_str(text, mode=_mode())
     except InvalidInput as error:
-        raise ValueError(str(error)) from error
+        remedy = "This is a defect of adapter-codegen; nothing was written. Please report this message."
+        raise failure("V101", f"{path} is not Python: {error}", remedy) from error
 
 
 @lru_cache(maxsize=1)

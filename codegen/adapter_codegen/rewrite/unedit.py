@@ -7,10 +7,12 @@ defect of a rule, of the driver or of black cannot get into a file unseen.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence, Sized
 
 import libcst as cst
 
 from adapter_codegen.model import ClassPlan, Placement, ResidualSite
+from adapter_codegen.rewrite.shape import shape
 
 
 class NotAnEdit(Exception):
@@ -25,7 +27,7 @@ def unedited(emitted: cst.FunctionDef, entry: ClassPlan) -> cst.FunctionDef:
     """
     inverse = _Inverse(emitted.name.value, entry)
     reverted = emitted.visit(inverse)
-    queues = [*inverse.residuals.values(), inverse.prefixes, inverse.biases]
+    queues: list[Sized] = [*inverse.residuals.values(), inverse.prefixes, inverse.biases]
     if missing := sum(map(len, queues)):
         raise NotAnEdit(f"{missing} planned edits of {entry.name}.{emitted.name.value} are missing")
     assert isinstance(reverted, cst.FunctionDef)
@@ -88,19 +90,26 @@ class _Inverse(cst.CSTTransformer):
     def _take_out(self, original: cst.Assign, call: cst.Call) -> None:
         """Forget the inserted statement, but remember what the names that it binds stand for."""
         target = original.targets[0].target
-        arguments = [argument.value for argument in call.args]
-        if _method(call) == "prepend_prefix":
-            assert isinstance(target, cst.Tuple)
+        arguments = [argument.value for argument in call.args if argument.keyword is None and argument.star == ""]
+        if _method(call) == "prepend_prefix" and self.prefixes and isinstance(target, cst.Tuple):
+            site = self.prefixes.popleft()
+            mask = site.mask.code if site.mask else "None"
+            _compare(arguments, (site.query.code, site.key.code, site.value.code, mask, site.gate_input.code))
             bound = zip((element.value for element in target.elements), arguments[1:4], strict=True)
-            self.prefixes -= 1
-        else:
+        elif _method(call) == "extend_bias" and self.biases:
+            _compare(arguments[:1], (self.biases.popleft().code,))
             bound = zip([target], arguments[:1], strict=True)
-            self.biases -= 1
-        if self.prefixes < 0 or self.biases < 0:
+        else:
             raise NotAnEdit(f"a call of {_method(call)} that was not planned")
         for name, value in bound:
             if isinstance(name, cst.Name) and name.value != "_":
                 self.renamed[name.value] = value
+
+
+def _compare(arguments: Sequence[cst.BaseExpression], planned: Sequence[str]) -> None:
+    found = [shape(argument) for argument in arguments]
+    if found != [shape(cst.parse_expression(f"({code})")) for code in planned]:
+        raise NotAnEdit(f"arguments of a prefix are not the planned ones: {', '.join(planned)}")
 
 
 def _method(call: cst.Call) -> str:
