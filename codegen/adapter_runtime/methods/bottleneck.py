@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from adapter_runtime.configuration import BnConfig
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, nearest
+from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.initialisation import seeded
 
 Norm = Any  # a callable norm of the upstream layer, or None
@@ -27,16 +27,11 @@ class Bottleneck(nn.Module):
         layer_index: decides the reduction factor where the config gives it by layer.
 
     Raises:
-        UnsupportedMethodError: the config asks for a hypercomplex layer.
         InvalidConfigError: the non-linearity is unknown.
     """
 
     def __init__(self, config: BnConfig, hidden_size: int, layer_index: int) -> None:
         super().__init__()
-        if config.phm_layer:
-            raise UnsupportedMethodError(
-                "Hypercomplex layers (compacter, phm_layer=True) are not supported yet. Use seq_bn or double_seq_bn."
-            )
         if config.non_linearity not in ACT2FN:
             raise InvalidConfigError(
                 f"No activation is called {config.non_linearity!r}. {nearest(config.non_linearity, ACT2FN)}"

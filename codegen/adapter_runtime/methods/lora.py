@@ -16,7 +16,7 @@ from adapter_runtime.methods.initialisation import seeded
 Parts = Sequence[tuple[int, int]]  # spans of output features that are adapted; a plain projection has one
 
 
-def check_supported(config: LoRAConfig) -> None:
+def check_lora(config: LoRAConfig) -> None:
     """Raise for relatives of LoRA that cannot be run.
 
     Raises:
@@ -92,7 +92,8 @@ class LoRA(ProjectionAdapter):
     def forward(self, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if self.training and self.config.dropout > 0.0:
             x = nn.functional.dropout(x, self.config.dropout)
-        if len(self.sizes) > 1 or self.gate is not None or x.dtype is not self.lora_A.dtype:
+        is_whole = self.sizes[0] == output.shape[-1]
+        if not is_whole or self.gate is not None or x.dtype is not self.lora_A.dtype:
             return self._forward_in_parts(x, output)
         # One product adds, scales and multiplies: addmm works on matrices, so the leading dimensions are folded.
         hidden = torch.mm(x.reshape(-1, x.shape[-1]), self.lora_A.t())
@@ -184,6 +185,5 @@ def _in_spans(output: torch.Tensor, parts: Parts, values: Sequence[torch.Tensor]
 
 def make_adapter(config: LoRAConfig, in_features: int, parts: Parts) -> ProjectionAdapter:
     """The module that `config` asks for."""
-    check_supported(config)
     kind = Scale if config.composition_mode == "scale" else LoRA
     return kind(config, in_features, parts)

@@ -22,7 +22,7 @@ from adapter_runtime.configuration import (
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
 from adapter_runtime.layers.lora import check_projection, enable_lora
-from adapter_runtime.methods.lora import Parts, check_supported
+from adapter_runtime.methods.lora import Parts, check_lora
 from adapter_runtime.methods.prefix_tuning import PrefixTuning
 from adapter_runtime.roles import AttentionRoles
 
@@ -46,19 +46,44 @@ def methods_of(config: AdapterConfig) -> set[str]:
     return found
 
 
-def place(model: ModelBaseAdaptersMixin, name: str, config: AdapterConfig) -> None:
-    """Create the adapter `name` in all layers where `config` wants it.
+def check_built(config: AdapterConfig) -> None:
+    """Raise where this library cannot run `config` on any model.
 
     Raises:
-        UnsupportedMethodError: the method or an option of it cannot be run.
-        InvalidConfigError: no layer would get anything.
+        UnsupportedMethodError: the method or an option of it is not built.
     """
     for member in members(config):
-        placer = next((placer for kind, placer in _PLACERS.items() if isinstance(member, kind)), None)
-        if placer is None:
+        if not any(isinstance(member, kind) for kind in _PLACERS):
             raise UnsupportedMethodError(
                 f"{type(member).__name__} is not supported yet. Supported: bottleneck adapters, prefix tuning, lora, ia3."
             )
+        if isinstance(member, BnConfig):
+            check_bottleneck(member)
+        if isinstance(member, LoRAConfig):
+            check_lora(member)
+
+
+def check_bottleneck(config: BnConfig) -> None:
+    """Raise for options of bottlenecks that are not built."""
+    if config.phm_layer:
+        raise UnsupportedMethodError(
+            "Hypercomplex layers (compacter, phm_layer=True) are not supported yet. Use seq_bn or double_seq_bn."
+        )
+    if config.inv_adapter is not None:
+        raise UnsupportedMethodError(
+            f"Invertible adapters (inv_adapter={config.inv_adapter!r}) are not supported yet. Use inv_adapter=None."
+        )
+
+
+def place(model: ModelBaseAdaptersMixin, name: str, config: AdapterConfig) -> None:
+    """Create the adapter `name` in all layers where `config`, which was checked, wants it.
+
+    Raises:
+        UnsupportedMethodError: the model has no place that the method needs.
+        InvalidConfigError: no layer would get anything.
+    """
+    for member in members(config):
+        placer = next(placer for kind, placer in _PLACERS.items() if isinstance(member, kind))
         if placer(model, name, member) == 0:
             raise InvalidConfigError(f"No layer of {type(model).__name__} has a place for {member}.")
 
@@ -69,10 +94,6 @@ def _layers(model: ModelBaseAdaptersMixin, config: AdapterConfig) -> Iterator[tu
 
 def place_bottleneck(model: ModelBaseAdaptersMixin, name: str, config: BnConfig) -> int:
     """Returns how many adapters were made."""
-    if config.inv_adapter is not None:
-        raise UnsupportedMethodError(
-            f"Invertible adapters (inv_adapter={config.inv_adapter!r}) are not supported yet. Use inv_adapter=None."
-        )
     count = 0
     for _, layer in _layers(model, config):
         for host in layer.bottleneck_layers():
@@ -84,7 +105,6 @@ def place_bottleneck(model: ModelBaseAdaptersMixin, name: str, config: BnConfig)
 
 def place_lora(model: ModelBaseAdaptersMixin, name: str, config: LoRAConfig) -> int:
     """Returns how many projections were adapted."""
-    check_supported(config)
     count = 0
     for index, layer in _layers(model, config):
         for projection in layer.projections():
@@ -95,7 +115,6 @@ def place_lora(model: ModelBaseAdaptersMixin, name: str, config: LoRAConfig) -> 
                 continue
             parts = _adapted_parts(layer, projection, config)
             if parts:
-                check_projection(module, projection.path)
                 key = f"{projection.location}_{projection.matrix}".rstrip("_")
                 enable_lora(module, index, key, fused=projection.fused is not None).add_adapter(name, config, parts)
                 count += 1
@@ -107,8 +126,12 @@ def _adapted_parts(layer: LayerAdaptersMixin, projection: Projection, config: Lo
     module = layer.module_at(projection.path)
     if projection.location != "selfattn_lora" or projection.fused is None:
         wanted = projection.location != "selfattn_lora" or projection.matrix in config.attn_matrices
+        if wanted:
+            check_projection(module, projection.path)
         return [(0, out_width(module))] if wanted else []
     spans = [span for matrix, span in layer.fused_spans(projection.fused).items() if matrix in config.attn_matrices]
+    if spans:
+        check_projection(module, projection.path)
     if spans and projection.fused.fused_layout != "concatenated":
         raise UnsupportedMethodError(
             f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"

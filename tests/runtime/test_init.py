@@ -1,0 +1,134 @@
+"""`init` changes classes of objects, and nothing else: no upstream class, no output, no parameter."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, PreTrainedModel
+from transformers.models.bert.modeling_bert import BertSelfAttention
+from transformers.models.llama import modeling_llama
+
+from adapter_runtime import init
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
+from runtime_models import CLASSES, adapted, randomise, upstream
+
+
+def test_an_unknown_model_is_refused_and_left_alone() -> None:
+    model = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+    before = [(type(module), dict(module.__dict__)) for module in model.modules()]
+    with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model gpt2"):
+        init(model)
+    assert [(type(module), dict(module.__dict__)) for module in model.modules()] == before
+
+
+def test_a_layer_that_lacks_a_module_is_refused_and_left_alone() -> None:
+    model = upstream("llama")
+    del model.layers[1].self_attn
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(UnsupportedModelError, match="has no module 'self_attn'"):
+        init(model)
+    assert [type(module) for module in model.modules()] == classes
+    assert not hasattr(model.layers[0], "attention_adapters")
+
+
+def test_interfaces_are_refused() -> None:
+    with pytest.raises(UnsupportedMethodError, match="Interfaces"):
+        init(upstream("llama"), interface=object())
+
+
+def test_a_second_time_changes_nothing() -> None:
+    model = adapted("llama_lm")
+    classes = [type(module) for module in model.modules()]
+    init(model)
+    assert [type(module) for module in model.modules()] == classes
+
+
+def test_upstream_classes_stay_as_they_were() -> None:
+    before = {name: dict(vars(cls)) for name, cls in vars(modeling_llama).items() if isinstance(cls, type)}
+    model = adapted("llama_lm")
+    model.add_adapter("a", "mam", set_active=True)
+    after = {name: dict(vars(cls)) for name, cls in vars(modeling_llama).items() if isinstance(cls, type)}
+    assert after == before
+
+
+def test_objects_and_parameters_stay() -> None:
+    model = upstream("bert")
+    modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    init(model)
+    assert all(model.get_submodule(path) is module for path, module in modules.items())
+    assert dict(model.named_parameters()).keys() == parameters.keys()
+    assert all(model.get_parameter(path) is parameter for path, parameter in parameters.items())
+
+
+def test_classes_look_like_upstreams() -> None:
+    model = adapted("llama_lm")
+    assert isinstance(model, LlamaForCausalLM)
+    assert (type(model).__name__, type(model).__module__) == ("LlamaForCausalLM", LlamaForCausalLM.__module__)
+    assert inspect.signature(model.forward) == inspect.signature(upstream("llama_lm").forward)
+    assert inspect.signature(model.model.forward) == inspect.signature(upstream("llama").forward)
+
+
+def test_only_models_that_can_generate_say_so() -> None:
+    assert hasattr(adapted("llama_lm"), "generate")
+    assert not hasattr(adapted("bert_lm"), "generate")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_models_can_be_copied_and_pickled(kind: str, duplicate: Any, inputs: dict[str, torch.Tensor]) -> None:
+    model = adapted(kind)
+    model.add_adapter("a", "prefix_tuning_flat|lora|seq_bn", set_active=True)
+    randomise(model, "a")
+    again = duplicate(model)
+    with torch.no_grad():
+        expected = model(**inputs)[0]
+        assert torch.equal(again(**inputs)[0], expected)
+        randomise(model, "a", seed=5)  # the copy has parameters of its own, also where attentions refer to prefixes
+        assert torch.equal(again(**inputs)[0], expected)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_outputs_are_bitwise_upstreams(kind: str, attention: str, inputs: dict[str, torch.Tensor]) -> None:
+    wanted = {"output_hidden_states": True, "output_attentions": attention == "eager"}
+    if kind == "bert_decoder":
+        wanted["encoder_hidden_states"] = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        expected = upstream(kind, attention)(**inputs, **wanted)
+        given = adapted(kind, attention)(**inputs, **wanted)
+    assert given.keys() == expected.keys()
+    for ours, theirs in zip(_tensors(given), _tensors(expected), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def test_a_forward_put_there_by_accelerate_calls_ours() -> None:
+    model: PreTrainedModel = upstream("bert")
+    layer = model.encoder.layer[0].attention.self
+    calls: list[str] = []
+    layer._old_forward = layer.forward
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        calls.append("hook")
+        return layer._old_forward(*args, **kwargs)
+
+    layer.forward = hooked
+    init(model)
+    assert layer._old_forward.__func__ is not BertSelfAttention.forward
+    model.add_adapter("a", "prefix_tuning_flat", set_active=True)
+    ids = torch.randint(3, 99, (1, 4))
+    active = model(ids)[0]
+    model.set_active_adapters(None)
+    assert not torch.allclose(active, model(ids)[0])
+    assert calls == ["hook", "hook"]
