@@ -32,7 +32,9 @@ LEFT_PADDED = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
     [
         pytest.param("first", None, (0, 0), id="the first token stands for a sequence without a mask"),
         pytest.param("first", RIGHT_PADDED, (0, 0), id="the first token is not moved by padding on the right"),
-        pytest.param("first", LEFT_PADDED, (0, 2), id="the first real token follows the padding on the left"),
+        pytest.param(
+            "first", LEFT_PADDED, (0, 0), id="the first position is taken as upstream does, whatever the padding"
+        ),
         pytest.param("last", None, (3, 3), id="the last token stands for a sequence without a mask"),
         pytest.param("last", RIGHT_PADDED, (3, 1), id="the last real token precedes the padding on the right"),
         pytest.param("last", LEFT_PADDED, (3, 3), id="the last token is not moved by padding on the left"),

@@ -17,12 +17,13 @@ def pool(
     pad_token_id: int | None = None,
     eos_token_id: int | None = None,
 ) -> torch.Tensor:
-    """The hidden state that stands for each sequence, padded on either side.
+    """The hidden state that stands for each sequence.
 
     Args:
         hidden_states: (batch, length, hidden).
-        rule: "first" takes the first real token (encoders), "last" the last real token (decoders, where only that one
-            has seen the sequence), "eos" the last end-of-sequence token (encoder-decoders).
+        rule: "first" takes the first position, as upstream's encoders do: pad them on the right. "last" takes the last
+            real token, padded on either side (decoders, where only that one has seen the sequence). "eos" takes the last
+            end-of-sequence token (encoder-decoders).
         input_ids: (batch, length); needed for "eos", and for padding where there is no mask.
         attention_mask: (batch, length), 1 at real tokens. Without it padding is told by `pad_token_id`.
 
@@ -32,15 +33,14 @@ def pool(
     Raises:
         ValueError: "eos" without token ids, or a sequence without an end-of-sequence token.
     """
+    if rule == "first":
+        return hidden_states[:, 0]
     is_eos = rule == "eos"
     marked = _end_tokens(input_ids, eos_token_id) if is_eos else _real_tokens(input_ids, attention_mask, pad_token_id)
     if marked is None:
-        return hidden_states[:, 0] if rule == "first" else hidden_states[:, -1]
+        return hidden_states[:, -1]
     marked = marked[:, -hidden_states.shape[1] :]  # with a cache, the mask also covers what came before
-    if rule == "first":
-        positions = marked.int().argmax(dim=-1)
-    else:
-        positions = marked.shape[1] - 1 - marked.flip(-1).int().argmax(dim=-1)
+    positions = marked.shape[1] - 1 - marked.flip(-1).int().argmax(dim=-1)
     rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
     return hidden_states[rows, positions.to(hidden_states.device)]
 
