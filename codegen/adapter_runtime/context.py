@@ -117,7 +117,7 @@ class ForwardContext:
 
 
 class ContextScope:
-    """Make `context` (and optionally a setup) the current one of the thread, for a ``with`` block."""
+    """Make `context` the current one of the thread, for a ``with`` block."""
 
     def __init__(self, context: ForwardContext | None) -> None:
         self.context = context
