@@ -6,7 +6,7 @@ import pytest
 
 from adapter_codegen.model import Core, Method, PrefixSite
 from adapter_codegen.plan.module import ModulePlan
-from plan_snippets import plan_of_attention
+from plan_snippets import ATTENTION, plan_of_attention, plan_of_layer
 
 PROJECT = """
 shape = (*states.shape[:-1], -1, self.head_dim)
@@ -149,11 +149,20 @@ def attend_by_hand(q, k, v, added):
     scores = scores + added
     return torch.matmul(torch.softmax(scores, dim=-1), v), scores
 """
-    import plan_snippets
-
-    head, _, _ = plan_snippets.ATTENTION.partition("    def forward")
+    head, _, _ = ATTENTION.partition("    def forward")
     body = "\n".join(" " * 8 + line for part in lines for line in part.strip().splitlines())
     attention = f"{helper}\n{head}    def forward(self, states, mask=None, **kwargs):\n{body}\n\n"
     text = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
-    (site,) = prefix_sites(plan_snippets.plan_of_layer(text, "", attention))
+    (site,) = prefix_sites(plan_of_layer(text, "", attention))
     assert (site.function, site.key.code, site.mask.code if site.mask else "") == ("forward", "key", "mask")
+
+
+def test_windows_that_attend_among_themselves_take_no_prefix() -> None:
+    text = """
+    windows = self.norm1(x).view(-1, 7, 8)
+    x = x + self.attention(windows, mask)[0].view(x.shape)
+    return x + self.mlp(self.norm2(x))
+    """
+    plan = plan_of_layer(text)
+    assert not prefix_sites(plan)
+    assert codes(plan) == {"P208"}

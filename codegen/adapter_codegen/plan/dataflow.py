@@ -251,9 +251,10 @@ class _Tracer:
         elif isinstance(node, cst.AnnAssign) and node.value is not None:
             self.assign(node.target, self.expression(node.value))
         elif isinstance(node, cst.AugAssign):
-            inputs = (self.expression(node.target), self.expression(node.value))
             name = _OPERATORS.get(type(node.operator), "?")
-            self.assign(node.target, self.make(Op.BINARY, node, inputs, name))
+            self.assign(
+                node.target, self.operation(node, self.expression(node.target), self.expression(node.value), name)
+            )
         elif isinstance(node, cst.Return):
             self.results.append(
                 self.expression(node.value) if node.value is not None else self.make(Op.CONSTANT, node, name="None")
@@ -450,12 +451,14 @@ class _Tracer:
         return value
 
     def binary(self, node: cst.BinaryOperation) -> Value:
-        left, right = self.expression(node.left), self.expression(node.right)
         name = _OPERATORS.get(type(node.operator), "?")
-        if name == "+" and left.op is Op.TUPLE and right.op is Op.TUPLE:
-            return self.make(Op.TUPLE, node, (*left.inputs, *right.inputs))
+        return self.operation(node, self.expression(node.left), self.expression(node.right), name)
+
+    def operation(self, node: cst.CSTNode, left: Value, right: Value, name: str) -> Value:
+        """``left + right``: of tuples, a longer tuple."""
         if name == "+" and left.op is Op.TUPLE:
-            return self.make(Op.TUPLE, node, (*left.inputs, self.make(Op.STARRED, node.right, (right,))))
+            rest = right.inputs if right.op is Op.TUPLE else (self.make(Op.STARRED, node, (right,)),)
+            return self.make(Op.TUPLE, node, (*left.inputs, *rest))
         return self.make(Op.BINARY, node, (left, right), name)
 
     def boolean(self, node: cst.BooleanOperation) -> Value:

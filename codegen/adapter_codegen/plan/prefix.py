@@ -20,7 +20,7 @@ from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.layout import Layouts, is_key_layout
 from adapter_codegen.plan.lift import lifted
 from adapter_codegen.plan.values import Consumers, Flow, Op, Value, alternatives, same_tensor
-from adapter_codegen.plan.walks import is_scalar, one_step_back, sources
+from adapter_codegen.plan.walks import called, is_scalar, one_step_back, sources
 
 PREFIX = (Method.PREFIX_TUNING,)
 
@@ -42,6 +42,7 @@ _SAFE = frozenset(
 )
 _PER_HEAD = frozenset({"s_aux", "sinks"})  # one logit per head, behind all keys
 _HANDED_ON = ("is_causal", "sliding_window")
+_RESHAPING = ("view", "reshape", "permute", "transpose", "unfold", "flatten", "unflatten")
 _PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "cu_seqlens"})
 
 
@@ -86,6 +87,7 @@ class PrefixPlanner:
         if not isinstance(call.statement, cst.SimpleStatementLine) or _in_comprehension(call):
             yield Finding("P206", "The attention core is no statement of its own.", call.node, PREFIX)
         yield from self._layout_findings(meeting)
+        yield from self._window_findings(meeting)
         yield from self._argument_findings(meeting)
         yield from self._score_findings(meeting)
         yield from self._later_uses(meeting)
@@ -106,6 +108,20 @@ class PrefixPlanner:
                 found = "not shown by the text" if layout is None else f"({', '.join(layout)})"
                 text = f"The layout of the {name} is {found}; prefix tuning needs (batch, heads, length, width)."
                 yield Finding("P201", text, meeting.nodes[name], PREFIX)
+
+    def _window_findings(self, meeting: Meeting) -> Iterator[Finding]:
+        """Hidden states that are cut up before the attention module sees them: its batch is one of windows."""
+        for linear in sources(meeting.query, self._kinds, frozenset({Kind.LINEAR})):
+            value = linear.inputs[0] if linear.inputs else None
+            while value is not None:
+                outside = value.frame.path != meeting.path
+                if outside and (called(value, *_RESHAPING) or (value.op is Op.FUNCTION and value.through is not None)):
+                    text = "The hidden states are cut into windows, or reshaped, on their way into the attention."
+                    yield Finding("P208", text, value.node, PREFIX)
+                    return
+                is_sum = value.op is Op.BINARY and value.name == "+"
+                back = () if is_sum else one_step_back(value, self._kinds)
+                value = back[0] if len(back) == 1 else None
 
     def _argument_findings(self, meeting: Meeting) -> Iterator[Finding]:
         if meeting.core is Core.SOFTMAX:

@@ -7,7 +7,7 @@ What looks alike and is not on the stream (position embeddings, masks, biases, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -204,8 +204,7 @@ class _Stream:
             elif value.through is not None:
                 value = value.through
             elif value.op is Op.JOIN:
-                works = [self._work(one) for one in value.inputs if not one.is_none]
-                return next((one for one in works if one is not None), None) if all(works) else None
+                return self._work_of_any([one for one in value.inputs if not one.is_none])
             elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS and value.inputs:
                 value = value.inputs[1 if last_name(value) == "where" and value.op is Op.FUNCTION else 0]
             elif value.op is Op.BINARY and value.name in "*/":
@@ -214,6 +213,15 @@ class _Stream:
             else:
                 return None
         return None
+
+    def _work_of_any(self, values: Sequence[Value]) -> Value | None:
+        """The submodule behind one of several alternatives; one that did no work must be what the others started from."""
+        works = [self._work(one) for one in values]
+        behind = {key for one, work in zip(values, works, strict=True) if work is not None for key in ancestors(one)}
+        idle = [one for one, work in zip(values, works, strict=True) if work is None]
+        if any(id(same_tensor(one)) not in behind for one in idle):
+            return None
+        return next((work for work in works if work is not None), None)
 
     def _joint_work(self, branch: Value) -> Value | None:
         """``a + f`` where both came out of submodules."""
