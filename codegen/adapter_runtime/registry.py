@@ -18,7 +18,9 @@ class Registry:
     model_mixins: Mapping[str, str]  # upstream class -> mixin; classes that need a mixin only (MODEL_MIXIN_MAPPING)
     with_adapters: Mapping[str, str]  # upstream class -> generated class with edited forwards
     adapter_models: Mapping[str, str]  # model type -> "adapter_models.llama.LlamaAdapterModel"
-    config_keys: Mapping[str, Mapping[str, str]]  # config class name -> our name -> its own (CONFIG_CLASS_KEYS_MAPPING)
+    config_keys: Mapping[
+        str, Mapping[str, str]
+    ]  # config class name -> our name -> its own (CONFIG_CLASS_KEYS_MAPPING)
     static_heads: Mapping[str, Mapping[str, Any]]  # upstream head class name -> flexible head config and layers
     methods: Mapping[str, Mapping[str, str]]  # model type -> method -> "" if supported, else the reason why not
     model_types: Sequence[str] = field(default=())

@@ -68,7 +68,14 @@ def test_dicts_come_back_equal(name: str) -> None:
 
 
 def test_identities_do_not_collide() -> None:
-    different = [LoRAConfig(), VeraConfig(), NoReftConfig(), DiReftConfig(), SeqBnConfig(), SeqBnConfig(phm_layer=True)]
+    different = [
+        LoRAConfig(),
+        VeraConfig(),
+        NoReftConfig(),
+        DiReftConfig(),
+        SeqBnConfig(),
+        SeqBnConfig(phm_layer=True),
+    ]
     assert len({config.identity() for config in different}) == len(different)
 
 
