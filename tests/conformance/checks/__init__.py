@@ -79,6 +79,8 @@ def _no_cache_to_fill(subject: Subject, method: Method) -> str:
         return "only a prefix stands for tokens in a cache"
     if subject.kind != "decoder":
         return "there is no cache to fill; compared with the reference attention instead"
+    if getattr(subject.config(), "sliding_window", None):
+        return "a sliding window would hide cached tokens, but never a prefix; compared with the reference attention"
     return (
         "cross-attention caches no tokens of the decoder; compared with the reference attention"
         if subject.cross
