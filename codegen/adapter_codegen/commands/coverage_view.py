@@ -52,7 +52,7 @@ def show_markdown(console: Console, report: CoverageReport) -> None:
 
 def _cells(row: ModuleRow) -> list[str]:
     ticks = ["✓" if row.supports(method) else "" for method in Method]
-    return [row.name, str(row.cores), str(row.residuals), *ticks, row.reason.replace("|", "\\|")]
+    return [row.name.replace("|", "\\|"), str(row.cores), str(row.residuals), *ticks, row.reason.replace("|", "\\|")]
 
 
 def show_json(console: Console, report: CoverageReport) -> None:
