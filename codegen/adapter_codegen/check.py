@@ -79,7 +79,7 @@ class CheckReport:
         if not self.findings:
             return ""
         overwrite = any(finding.kind is Kind.HAND_EDITED for finding in self.findings)
-        return "adapter-codegen add-model --all" + (" --overwrite" if overwrite else "")
+        return "adapter-codegen add-model --existing" + (" --overwrite" if overwrite else "")
 
 
 def check(target: Target, release: Release, progress: Progress = silent) -> CheckReport:
