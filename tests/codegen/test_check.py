@@ -65,14 +65,14 @@ def test_a_hand_edit_is_told_from_a_stale_file(target: Target, release: Release)
     report = check(target, release)
     assert found(report) == [(Kind.HAND_EDITED, MODELING)]
     assert "+        hidden_states = self.attention_adapters(hidden_states, residual, None)" in report.findings[0].diff
-    assert report.command == "adapter-codegen add-model --all --overwrite"
+    assert report.command == "adapter-codegen add-model --existing --overwrite"
 
 
 def test_a_lost_file_is_missing(target: Target, release: Release) -> None:
     (target.root / MODELING).unlink()
     report = check(target, release)
     assert found(report) == [(Kind.MISSING, MODELING)]
-    assert report.command == "adapter-codegen add-model --all"
+    assert report.command == "adapter-codegen add-model --existing"
 
 
 def test_a_file_that_no_model_accounts_for_is_an_orphan(target: Target, release: Release) -> None:

@@ -55,5 +55,5 @@ def test_the_checked_in_tree_holds_the_same_files(generated: Generated) -> None:
     root = Path(__file__).parents[2]
     own = [path for name in MODELS for path in generated.manifest.models[name].files]
     different = [path for path in own if (root / path).read_text("utf-8") != generated.files[path]]
-    assert different == [], "run: adapter-codegen add-model --all"
+    assert different == [], "run: adapter-codegen add-model --existing"
     assert (root / MANIFEST_PATH).is_file()
