@@ -632,7 +632,7 @@ class _Tracer:
             count = 0 if entry is None else len(entry.parameters)
             if 0 < count < len(arguments.positional):
                 called = self.bound_call(node, base, first.name, Arguments(arguments.positional[-count:]))
-                return self.make(Op.FUNCTION, node, arguments.positional, name, arguments.named, called)
+                return self.make(Op.HELPER, node, arguments.positional, name, arguments.named, called)
         return self.make(Op.FUNCTION, node, arguments.positional, name, arguments.named)
 
     def super_call(self, node: cst.Call, name: str, arguments: Arguments) -> Value:

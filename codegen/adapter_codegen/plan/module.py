@@ -74,7 +74,8 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
             continue
         if result is not None and (result.plan.attentions or result.residual):
             results.append(result)
-            findings += result.findings
+    results = _with_attention_beside(facts, results)
+    findings += [finding for result in results for finding in result.findings]
     refused = _refused(results)
     findings += [finding for found in refused.values() for finding in found]
     classes, clashes = _classes(facts, results, set(refused))
@@ -83,6 +84,14 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
     entries = tuple(_entry(result, refused, facts) for result in results)
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in (*findings, *clashes))
     return ModulePlan(facts.path, classes, entries, tuple(diagnostics))
+
+
+def _with_attention_beside(facts: ModuleFacts, results: list[LayerFindings]) -> list[LayerFindings]:
+    """Without those that have no attention and share no list with one that has (the other layers of a hybrid model)."""
+    attending = {one.plan.class_name for one in results if one.plan.attentions}
+    lists = [set(s.classes) for known in facts.classes.values() for s in known.submodules.values() if s.in_list]
+    beside = {name for names in lists if names & attending for name in names}
+    return [one for one in results if one.plan.class_name in attending | beside]
 
 
 def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: ModuleFacts) -> LayerEntry:
