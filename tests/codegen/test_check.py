@@ -106,7 +106,11 @@ def test_cosmetic_drift_is_told_from_semantic_drift(
 
 def changed_release(release: Release, folder: Path, there: str, instead: str) -> Release:
     """The part of a release that llama needs, with its modeling file changed."""
-    for path in ("__init__.py", *(f"models/auto/{name}" for name in AUTO), *(f"models/llama/{name}" for name in LLAMA)):
+    for path in (
+        "__init__.py",
+        *(f"models/auto/{name}" for name in AUTO),
+        *(f"models/llama/{name}" for name in LLAMA),
+    ):
         text = release.read(path)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text.replace(there, instead) if path.endswith("modeling_llama.py") else text)
@@ -145,7 +149,9 @@ def test_without_a_checkout_only_the_package_is_written(release: Release, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 99}', '{"schema": 1, "models": []}', "[]"])
-def test_a_manifest_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, release: Release, content: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_an_error_that_names_it(
+    tmp_path: Path, release: Release, content: str
+) -> None:
     (tmp_path / MANIFEST_PATH).parent.mkdir(parents=True)
     (tmp_path / MANIFEST_PATH).write_text(content)
     with pytest.raises(CodegenError) as caught:

@@ -1,0 +1,71 @@
+"""Rendering: the literals, the paths, and mixins that are shared where they would be the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from handmade import Handmade
+
+from adapter_codegen.layout import CHECKOUT, PACKAGE
+from adapter_codegen.manifest import EMPTY, Manifest, dump, parse
+from adapter_codegen.model import AttentionKind, AttentionRoles, LayerPlan, Location, MLPRoles, ModelPlan
+from adapter_codegen.render import MODEL_FILES, literal, names_of, record_of, render_shared, roles
+
+PLACE = Location("models/mine/modeling_mine.py", 1, 0, 1, 0)
+
+
+@pytest.fixture
+def plan() -> ModelPlan:
+    return Handmade("class Block: pass").plan()
+
+
+def layer(name: str, first: str = "mlp.fc1") -> LayerPlan:
+    return LayerPlan(name, PLACE, (), (), MLPRoles(first=(first,)))
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 0.5, "a'b", (), (1,), [1, "x"], {"a": (1, 2), "b": {}}])
+def test_a_literal_reads_back_as_the_value(value: object) -> None:
+    assert eval(literal(value)) == value
+
+
+def test_what_has_no_certain_order_has_no_literal() -> None:
+    with pytest.raises(TypeError):
+        literal({"a", "b"})
+
+
+def test_roles_state_only_what_is_there_but_always_the_first_field() -> None:
+    assert roles(AttentionRoles(core="", kind=AttentionKind.SELF), "core") == "AttentionRoles(core='', kind='self')"
+
+
+def test_layers_with_other_roles_get_mixins_of_their_own(plan: ModelPlan) -> None:
+    names = names_of(replace(plan, layers=(layer("A"), layer("B", "mlp.up"))))
+    assert names.mixins["B"] == "BAdaptersMixin"
+
+
+def test_layers_with_the_same_roles_share_one_mixin(plan: ModelPlan) -> None:
+    names = names_of(replace(plan, layers=(layer("A"), layer("B"))))
+    assert [entry.class_name for entry in names.layers] == ["A"]
+    assert names.mixins["A"] == names.mixins["B"] == "AAdaptersMixin"
+
+
+def test_a_package_of_the_user_s_own_has_no_tests_and_no_docs() -> None:
+    paths = PACKAGE.paths(MODEL_FILES, package="a_b", model_type="a-b")
+    assert paths["mixin.py.jinja"] == "a_b/mixin_a_b.py"
+    assert not any(path.startswith(("tests", "docs")) for path in paths.values())
+
+
+def test_a_model_type_with_a_dash_has_a_package_with_an_underscore() -> None:
+    paths = CHECKOUT.paths(MODEL_FILES, package="a_b", model_type="a-b")
+    assert paths["docs/model.rst.jinja"] == "docs/classes/models/a-b.rst"
+    assert paths["tests/test_model.py.jinja"] == "tests/generated/test_a_b.py"
+
+
+def test_shared_files_rendered_now_and_from_the_manifest_read_back_agree(plan: ModelPlan) -> None:
+    record = record_of(plan, {"models/mine/modeling_mine.py": "0" * 64})
+    manifest = parse(dump(Manifest("5.23.0", "0" * 64, {"mine": record}, {})))
+    assert render_shared([record], "5.23.0") == render_shared(list(manifest.models.values()), "5.23.0")
+
+
+def test_an_empty_manifest_reads_back_as_itself() -> None:
+    assert parse(dump(EMPTY)) == EMPTY
