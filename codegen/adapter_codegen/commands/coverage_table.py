@@ -24,6 +24,7 @@ def coverage(console: Console, pattern: str, shown_as: str, jobs: int | None, re
 
     release = open_release(release_spec)
     paths = [path for path in release.modeling_paths() if fnmatchcase(module_name(path), pattern)]
+    options.require_match(paths, pattern)
     with console.progress("Planning", len(paths)) as advance:
         report = survey(release, paths, jobs, advance=lambda path: advance(module_name(path)))
     SHOW[shown_as](console, report)

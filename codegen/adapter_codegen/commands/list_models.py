@@ -44,6 +44,7 @@ def list_models(
 
     release = open_release(release_spec)
     entries = matching(listing(read_auto_mappings(release), _manifest(root, output)), pattern)
+    options.require_match(entries, pattern)
     if planned:
         with console.progress("Planning", unplanned(entries)) as advance:
             entries = plan_entries(release, entries, jobs, advance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,3 +108,9 @@ def shown_as(*formats: str) -> Callable[[Command], Command]:
 filtered = click.option(
     "--filter", "pattern", metavar="PATTERN", default="*", help="Only names like this: 'xlm*', '*moe*'."
 )
+
+
+def require_match(found: Sequence[object], pattern: str) -> None:
+    """Raises `click.BadParameter` where ``--filter`` let nothing through: that is a misspelt pattern."""
+    if not found:
+        raise click.BadParameter(f"nothing is named like {pattern!r}.", param_hint="--filter")
