@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from handmade import Handmade
 
 from adapter_codegen.layout import CHECKOUT, PACKAGE
 from adapter_codegen.manifest import EMPTY, Manifest, dump, parse
-from adapter_codegen.model import AttentionKind, AttentionRoles, LayerPlan, Location, MLPRoles, ModelPlan
+from adapter_codegen.model import (
+    AttentionKind,
+    AttentionRoles,
+    LayerPlan,
+    Location,
+    Method,
+    MethodSupport,
+    MLPRoles,
+    ModelPlan,
+)
 from adapter_codegen.render import MODEL_FILES, literal, names_of, record_of, render_shared, roles
+from handmade import Handmade
 
 PLACE = Location("models/mine/modeling_mine.py", 1, 0, 1, 0)
 
@@ -62,7 +71,8 @@ def test_a_model_type_with_a_dash_has_a_package_with_an_underscore() -> None:
 
 
 def test_shared_files_rendered_now_and_from_the_manifest_read_back_agree(plan: ModelPlan) -> None:
-    record = record_of(plan, {"models/mine/modeling_mine.py": "0" * 64})
+    methods = tuple(MethodSupport(method, method is Method.LORA, "it is only a test") for method in Method)
+    record = record_of(replace(plan, methods=methods), {"models/mine/modeling_mine.py": "0" * 64})
     manifest = parse(dump(Manifest("5.23.0", "0" * 64, {"mine": record}, {})))
     assert render_shared([record], "5.23.0") == render_shared(list(manifest.models.values()), "5.23.0")
 
