@@ -22,11 +22,11 @@ HEADINGS = {
 def method_table(first: str, *more: str, last: str = "") -> Table:
     """An empty table: names, columns of numbers or words, a column per method, and a column of sentences."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, no_wrap=True, overflow="ellipsis")
+    table.add_column(first, no_wrap=True, overflow="ellipsis", min_width=20)
     for heading in more:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for heading in HEADINGS.values():
-        table.add_column(heading, justify="center", no_wrap=True)
+        table.add_column(heading, justify="center", no_wrap=True, min_width=len(heading))
     if last:
         table.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1)
     return table

@@ -104,9 +104,9 @@ def surveyed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("surveyed")
 def test_the_table_and_its_totals() -> None:
     assert CliRunner().invoke(cli, ["coverage"]).stdout == """\
-module   cores  sites  bottl.  prefix  lora  reft  prompt  invert.  why not
-good         1      2    ·       ·      ✓     ·      ·        ·     No layers.
-bad|one      0      2    ·       ·      ✓     ·      ·        ·     A mask that no rule claims.
+module                cores  sites  bottl.  prefix  lora  reft  prompt  invert.  why not
+good                      1      2    ·       ·      ✓     ·      ·        ·     No layers.
+bad|one                   0      2    ·       ·      ✓     ·      ·        ·     A mask that no rule claims.
 
 transformers 5.23.0
      2  modules

@@ -13,6 +13,8 @@ from adapter_codegen.coverage import CoverageReport, ModuleRow
 from adapter_codegen.model import Method
 from adapter_codegen.tables import marks, method_table
 
+WIDE = 110  # columns of a terminal: with less there is no room for the reasons
+
 
 def totals(report: CoverageReport) -> list[tuple[str, int]]:
     """What is counted, in how many modules."""
@@ -26,12 +28,16 @@ def totals(report: CoverageReport) -> list[tuple[str, int]]:
 
 
 def show_text(console: Console, report: CoverageReport) -> None:
-    table = method_table("module", "cores", "sites", last="why not")
+    with_reasons = console.out.width >= WIDE
+    table = method_table("module", "cores", "sites", last="why not" if with_reasons else "")
     for row in report.rows:
         supported = [method for method in Method if row.supports(method)]
         style = "" if row.planned else "yellow"
-        table.add_row(Text(row.name, style), str(row.cores), str(row.residuals), *marks(supported), row.reason)
+        reason = (row.reason,) if with_reasons else ()
+        table.add_row(Text(row.name, style), str(row.cores), str(row.residuals), *marks(supported), *reason)
     console.show(table)
+    if not with_reasons:
+        console.say(f"Why not: `adapter-codegen explain MODEL_TYPE`, a terminal of {WIDE} columns, or --format json.")
     console.show(Text(f"\ntransformers {report.version}", "bold"))
     for label, count in totals(report):
         console.show(Text(f"{count:6,}  {label}"))
