@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
+from torch import nn
+
 from adapter_runtime.dynamic import DynamicMixin
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.layers.bottleneck import BottleneckLayer
@@ -22,6 +24,14 @@ class Projection(NamedTuple):
     location: str  # "selfattn_lora", "intermediate_lora", "output_lora": the option of the config that asks for it
     matrix: str  # "q", "k", "v", "o" in attention, else ""
     fused: AttentionRoles | None  # where the projection gives several matrices
+
+
+def child_of(module: Any, name: str) -> Any:
+    """The child `name` of a module, or None. A number counts elements of a list, from its end if negative (T5's
+    feed-forward block is the last of two or of three sublayers)."""
+    if isinstance(module, (nn.ModuleList, nn.Sequential)):
+        return module[int(name)] if -len(module) <= int(name) < len(module) else None
+    return getattr(module, name, None)
 
 
 class LayerAdaptersMixin(DynamicMixin):
@@ -77,7 +87,7 @@ class LayerAdaptersMixin(DynamicMixin):
         """
         module: Any = self
         for name in path.split(".") if path else ():
-            module = getattr(module, name, None)
+            module = child_of(module, name)
             if module is None:
                 break
         if module is None and required and not any(f"{path}.".startswith(f"{p}.") for p in self.roles.optional):
