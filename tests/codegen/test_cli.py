@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_codegen.check import CheckReport, Drift
 from adapter_codegen.check import Change as UpstreamChange
+from adapter_codegen.check import CheckReport, Drift
 from adapter_codegen.cli import cli
 from adapter_codegen.model import Diagnostic, Level, Refusal
 from adapter_codegen.upstream import open_release
