@@ -15,7 +15,9 @@ from adapter_runtime.dynamic import subclass
 from adapter_runtime.embeddings import EmbeddingAdaptersMixin, EmbeddingAdaptersWrapperMixin
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError, nearest
 from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.layers.bottleneck import BottleneckLayer
 from adapter_runtime.layers.hooks import patch_forward
+from adapter_runtime.layers.prefix_tuning import AttentionAdaptersMixin
 from adapter_runtime.model_api import ModelAdaptersMixin
 from adapter_runtime.registry import Registry, load_class, registered
 from adapter_runtime.snapshot import unchanged_on_error
@@ -53,12 +55,15 @@ def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = N
     registry = registered()
     _check_supported(base, registry)
     with unchanged_on_error(model, ModelAdaptersConfig()):
-        for module in list(model.modules()):
+        upstream_classes = {module: type(module) for module in model.modules()}
+        for module in upstream_classes:
             _swap(module, registry)
         if not isinstance(model, ModelAdaptersMixin):
             _wrap(model, base)
         wrap_checkpoints(model)
         base.init_base_adapters()
+        for module, upstream in upstream_classes.items():
+            _give_back_unplaced(module, upstream)
         _restore_adapters(model, adapters_config)
 
 
@@ -102,6 +107,21 @@ def _swap(module: nn.Module, registry: Registry) -> None:
         return
     patch_forward(module)
     _keep_output_capturing(module)
+
+
+def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
+    """Give a module that no layer claims its upstream class back: one of the same class as those in the layers, but used
+    elsewhere (an attention that pools, say)."""
+    placed = []
+    if isinstance(module, AttentionAdaptersMixin):
+        placed.append(hasattr(module, "prefix_tuning"))
+    if isinstance(module, BottleneckLayer):
+        placed.append(hasattr(module, "running"))
+    if placed and not any(placed):
+        module.__class__ = upstream
+        patch_forward(module)
+    elif not all(placed):
+        raise UnsupportedModelError(f"A layer claims only a part of the adapter places of {type(module).__name__}.")
 
 
 def _wrap(model: PreTrainedModel, base: nn.Module) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model, LlamaForCausalLM, PreTrainedModel
-from transformers.models.bert.modeling_bert import BertSelfAttention
+from transformers import LlamaForCausalLM, MambaConfig, MambaModel, PreTrainedModel
+from transformers.models.bert.modeling_bert import BertOutput, BertSelfAttention
 from transformers.models.llama import modeling_llama
 
 from adapter_runtime import init
@@ -19,9 +19,9 @@ from runtime_models import CLASSES, adapted, randomise, upstream
 
 
 def test_an_unknown_model_is_refused_and_left_alone() -> None:
-    model = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+    model = MambaModel(MambaConfig(num_hidden_layers=1, hidden_size=8, vocab_size=10))
     before = [(type(module), dict(module.__dict__)) for module in model.modules()]
-    with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model gpt2"):
+    with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model mamba"):
         init(model)
     assert [(type(module), dict(module.__dict__)) for module in model.modules()] == before
 
@@ -34,6 +34,15 @@ def test_a_layer_that_lacks_a_module_is_refused_and_left_alone() -> None:
         init(model)
     assert [type(module) for module in model.modules()] == classes
     assert not hasattr(model.layers[0], "attention_adapters")
+
+
+@pytest.mark.parametrize("used_elsewhere", [BertSelfAttention, BertOutput])
+def test_a_module_outside_the_layers_stays_upstreams(used_elsewhere: type[torch.nn.Module]) -> None:
+    model = upstream("bert")
+    model.pooler.extra = used_elsewhere(model.config)
+    init(model)
+    assert type(model.pooler.extra) is used_elsewhere
+    assert type(model.encoder.layer[0].output) is not BertOutput
 
 
 def test_interfaces_are_refused() -> None:
