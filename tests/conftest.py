@@ -12,7 +12,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden again from what is generated now")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden again from what is generated now"
+    )
     parser.addoption(
         "--full",
         action="store_true",
