@@ -121,7 +121,7 @@ def _layer(layer: LayerPlan, mixin: str) -> Node:
 
 
 def _attention(roles: AttentionRoles) -> Node:
-    named = ("query", "key", "value", "fused", "output", "head_dim", "value_head_dim")
+    named = ("query", "key", "value", "fused", "fused_layout", "output", "head_dim", "value_head_dim")
     children = (Node(name.replace("_", " "), getattr(roles, name)) for name in named)
     return Node(f"{roles.kind.value}-attention", roles.core or "the layer", children=tuple(_filled(children)))
 

@@ -91,7 +91,7 @@ class Layouts:
         before = self.of(cut.inputs[0])
         if before is None or last_name(cut) != "unbind":
             return before
-        position = _dimension(cut, 1, len(before), 0)
+        position = dimension(cut, 1, len(before), 0)
         return None if position is None else (*before[:position], *before[position + 1 :])
 
     def _call(self, value: Value) -> Layout | None:
@@ -112,7 +112,7 @@ class Layouts:
             return _swapped(before, value.inputs[1], value.inputs[2])
         if name == "permute":
             return _permuted(before, flat_arguments(value.inputs[1:]))
-        if name == "unflatten" and _integer(value.inputs[1]) in (-1, len(before) - 1):
+        if name == "unflatten" and integer(value.inputs[1]) in (-1, len(before) - 1):
             return (*before[:-1], *("x" for _ in flat_arguments(value.inputs[2:])))
         return None
 
@@ -127,20 +127,20 @@ def _from_cache(value: Value) -> bool:
     return value.op is Op.PARAMETER
 
 
-def _integer(value: Value) -> int | None:
+def integer(value: Value) -> int | None:
     value = same_tensor(value)
     if value.op is Op.CONSTANT and value.name.isdigit():
         return int(value.name)
     if value.op is Op.UNARY and value.name == "Minus":
-        inner = _integer(value.inputs[0])
+        inner = integer(value.inputs[0])
         return None if inner is None else -inner
     return None
 
 
-def _dimension(value: Value, index: int, rank: int, default: int) -> int | None:
+def dimension(value: Value, index: int, rank: int, default: int) -> int | None:
     """The dimension that a call names, counted from the front."""
     given = value.keyword("dim") or (value.inputs[index] if index < len(value.inputs) else None)
-    found = default if given is None else _integer(given)
+    found = default if given is None else integer(given)
     if found is None or not -rank <= found < rank:
         return None
     return found % rank
@@ -174,7 +174,7 @@ def _is_shape(value: Value) -> bool:
     return (value.op is Op.ATTRIBUTE and value.name == "shape") or (value.op is Op.METHOD and value.name == "size")
 
 
-def _leading_shape(value: Value) -> bool:
+def is_leading_shape(value: Value) -> bool:
     """``x.shape[:-1]``: batch and length of hidden states."""
     value = same_tensor(value)
     if value.op is not Op.ITEM or not _is_shape(value.inputs[0]) or not isinstance(value.node, cst.Subscript):
@@ -187,17 +187,17 @@ def _leading_shape(value: Value) -> bool:
     )
 
 
-def _size(value: Value) -> str:
+def size_of(value: Value) -> str:
     """What an argument of a view stands for: "b", "l", "x", "?" (-1), or "" if unknown."""
     value = same_tensor(value)
-    if _integer(value) == -1:
+    if integer(value) == -1:
         return "?"
     if value.op is Op.ITEM and _is_shape(value.inputs[0]):
         return {"0": "b", "1": "l"}.get(value.name, "")
     if value.op is Op.METHOD and value.name == "size" and len(value.inputs) == 2:
-        return {0: "b", 1: "l"}.get(_integer(value.inputs[1]) or 0 if _integer(value.inputs[1]) is not None else 9, "")
+        return {0: "b", 1: "l"}.get(integer(value.inputs[1]) or 0 if integer(value.inputs[1]) is not None else 9, "")
     if value.op is Op.JOIN:
-        found = {_size(one) for one in value.inputs if not one.is_none}
+        found = {size_of(one) for one in value.inputs if not one.is_none}
         return found.pop() if len(found) == 1 else ""
     return "x" if is_scalar(value) and not _is_shape_arithmetic(value) else ""
 
@@ -214,11 +214,11 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
     if before is None or before[:2] != ("b", "l") or not arguments:
         return None
     if arguments[0].op is Op.STARRED:
-        if not _leading_shape(arguments[0].inputs[0]):
+        if not is_leading_shape(arguments[0].inputs[0]):
             return None
-        lead, rest = ["b", "l"], [_size(one) for one in arguments[1:]]
+        lead, rest = ["b", "l"], [size_of(one) for one in arguments[1:]]
     else:
-        sizes = [_size(one) for one in arguments]
+        sizes = [size_of(one) for one in arguments]
         lead, rest = sizes[:2], sizes[2:]
     if sorted(lead) not in (["b", "l"], ["?", "b"], ["?", "l"]) and lead != ["b", ""]:
         return None
@@ -230,7 +230,7 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
 
 
 def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:
-    one, two = _integer(first), _integer(second)
+    one, two = integer(first), integer(second)
     if one is None or two is None or max(one, two) >= len(before) or min(one, two) < -len(before):
         return None
     order = list(before)
@@ -239,7 +239,7 @@ def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:
 
 
 def _permuted(before: Layout, arguments: Sequence[Value]) -> Layout | None:
-    order = [_integer(one) for one in arguments]
+    order = [integer(one) for one in arguments]
     if len(order) != len(before) and None not in order:
         return IMPOSSIBLE
     if len(order) != len(before) or any(one is None or not -len(before) <= one < len(before) for one in order):

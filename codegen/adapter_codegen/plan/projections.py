@@ -6,10 +6,21 @@ from collections.abc import Iterable
 
 from adapter_codegen.model import AttentionKind, AttentionRoles
 from adapter_codegen.plan.cores import Meeting
+from adapter_codegen.plan.fused import fused_layout
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.layout import flat_arguments
 from adapter_codegen.plan.values import Consumers, Flow, Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.walks import CASTS, DROPOUTS, VIEWS, called, last_name, one_step_back, sources, track
+from adapter_codegen.plan.walks import (
+    CASTS,
+    DROPOUTS,
+    VIEWS,
+    called,
+    is_of_nothing,
+    last_name,
+    one_step_back,
+    sources,
+    track,
+)
 
 _LINEAR = frozenset({Kind.LINEAR})
 _CUTTING = ("view", "reshape", "unflatten")
@@ -53,7 +64,11 @@ class Projections:
         if value_head_dim and value_head_dim != head_dim:
             fields["value_head_dim"] = value_head_dim
         if fused and kind is AttentionKind.SELF:
-            return AttentionRoles(**fields, fused=fused[0])  # type: ignore[arg-type]
+            three = (meeting.query, meeting.key, meeting.value)
+            order = fused_layout(
+                fused[0], three, self._kinds, bool(head_dim) and value_head_dim == head_dim, bool(output)
+            )
+            return AttentionRoles(**fields, fused=fused[0], fused_layout=order)  # type: ignore[arg-type]
         own = [path for path in query if path not in shared] or query
         return AttentionRoles(
             **fields,  # type: ignore[arg-type]
@@ -99,7 +114,7 @@ class Projections:
     def _nearest(self, value: Value) -> list[str]:
         """Paths of the linear modules that a tensor comes out of; one that feeds another of them is left out."""
         found = list(sources(value, self._kinds, _LINEAR))
-        usable = [one for one in found if not _of_nothing(one)]
+        usable = [one for one in found if not is_of_nothing(one)]
         inner: set[int] = set()
         for one in usable:
             inner |= {key for source in one.inputs[:1] for key in ancestors(source)}
@@ -196,11 +211,6 @@ class Projections:
 def _main_operand(value: Value) -> list[Value]:
     """Of ``hidden_states + position_embeddings`` the first: what is normed and projected."""
     return list(value.inputs[:1])
-
-
-def _of_nothing(linear: Value) -> bool:
-    """A projection of an argument that nobody gave: the branch for cross-attention in a self-attention."""
-    return bool(linear.inputs) and same_tensor(linear.inputs[0]).is_none
 
 
 def _paths(linears: Iterable[Value]) -> list[str]:

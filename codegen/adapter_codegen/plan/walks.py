@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from adapter_codegen.plan.kinds import Kind, Kinds
-from adapter_codegen.plan.values import Op, Value
+from adapter_codegen.plan.values import Op, Value, same_tensor
 
 VIEWS = frozenset(
     [
@@ -71,6 +71,11 @@ def operand(value: Value, index: int = 0, keyword: str = "input") -> Value | Non
 def is_cut(value: Value) -> bool:
     """A call that gives several parts of one tensor."""
     return called(value, *_CUTS)
+
+
+def is_of_nothing(linear: Value) -> bool:
+    """A projection of an argument that nobody gave: the branch for cross-attention in a self-attention."""
+    return bool(linear.inputs) and same_tensor(linear.inputs[0]).is_none
 
 
 def is_scalar(value: Value) -> bool:
