@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from adapter_codegen.upstream import Release, open_release
 
 WARNING = Diagnostic("P203", Level.WARNING, "A mask that no rule claims.", "Add a rule.")
 NOTE = Diagnostic("P204", Level.NOTE, "Only a remark.", "Nothing to do.")
-SUPPORT = (MethodSupport(Method.LORA, True, ""), MethodSupport(Method.REFT, False, "No layers."))
+SUPPORT = (MethodSupport(Method.LORA, True, ""), MethodSupport(Method.PREFIX_TUNING, False, "No layers."))
 
 
 def row(
@@ -49,6 +50,11 @@ def test_the_reason_is_the_first_diagnostic_that_costs_something() -> None:
     assert row(diagnostics=(NOTE,)).reason == "No layers."
 
 
+def test_a_method_that_the_runtime_lacks_is_no_reason() -> None:
+    lacking = replace(row(), methods=(MethodSupport(Method.REFT, False, "Not in the runtime."),))
+    assert lacking.reason == ""
+
+
 def test_obstacles_are_counted_once_per_module_and_notes_are_none() -> None:
     rows = (row(diagnostics=(WARNING, WARNING, NOTE)), row(diagnostics=(WARNING,)))
     assert CoverageReport("1", rows).obstacles() == [("P203", 2)]
@@ -56,7 +62,7 @@ def test_obstacles_are_counted_once_per_module_and_notes_are_none() -> None:
 
 def test_totals_count_modules_by_method() -> None:
     report = CoverageReport("1", (row(), row("other", cores=0)))
-    assert (report.supporting(Method.LORA), report.supporting(Method.REFT)) == (2, 0)
+    assert (report.supporting(Method.LORA), report.supporting(Method.PREFIX_TUNING)) == (2, 0)
     assert (report.with_cores, report.with_residuals) == (1, 2)
 
 
@@ -143,7 +149,7 @@ def test_the_schema_of_the_json_form_is_stable() -> None:
         "planned": True,
         "methods": {
             "lora": {"supported": True, "reason": ""},
-            "reft": {"supported": False, "reason": "No layers."},
+            "prefix_tuning": {"supported": False, "reason": "No layers."},
         },
         "diagnostics": [],
     }
