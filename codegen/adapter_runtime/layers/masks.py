@@ -43,7 +43,9 @@ def grow(
         return None
     context = thread.context
     if context is not None and context.mask is mask and context.mask_shape == shape:
-        return context.grown_mask
+        known = context.grown_mask
+        if known is not None and known.device == key.device:  # layers may lie on several devices
+            return known
     grown = _causal(shape, key.device) if mask is None else _grow(mask, length, shape[2])
     if context is not None:
         context.mask, context.mask_shape, context.grown_mask = mask, shape, grown
