@@ -42,13 +42,15 @@ def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -
 
 def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
     """Noise on the projection changes what arrives as `role`, and nothing else."""
-    path = getattr(attention, role)
+    path = getattr(attention, role) or (attention.fused if attention.spans else "")
     if not path:
         return
-    weight = upstream.get_submodule(path).weight
+    projection = upstream.get_submodule(path)
+    weight = projection.weight
     before, kept = observed(upstream, inputs)[attention.core], weight.detach().clone()
+    outputs = (weight if isinstance(projection, nn.Linear) else weight.T)[slice(*attention.spans.get(role, (None,)))]
     with torch.no_grad():
-        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)))
+        outputs.add_(torch.randn(outputs.shape, generator=torch.Generator().manual_seed(9)))
         after = observed(upstream, inputs)[attention.core]
         weight.copy_(kept)
     changed = {name for name in ROLES if not torch.equal(before[name], after[name])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -22,6 +22,9 @@ class Attention:
     fused: str
     output: str
     in_encoder: bool  # of an encoder-decoder
+    spans: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # outputs of `fused` that are "query", "key", "value"
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,34 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
     return Layer(
         path,
-        tuple(_attention(path, entry, in_encoder) for entry in present),
+        tuple(_attention(module, path, entry, in_encoder) for entry in present),
         hosts,
         tuple(join(path, entry) for entry in roles.mlp.first),
         tuple(join(path, entry) for entry in roles.mlp.last),
     )
 
 
-def _attention(layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
+def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
     paths = {
         name: join(layer, getattr(roles, name)) if getattr(roles, name) else ""
         for name in ("query", "key", "value", "fused", "output")
     }
-    return Attention(layer, join(layer, roles.core), roles.kind, **paths, in_encoder=in_encoder)
+    spans = _spans(module, roles) if roles.fused_layout == "concatenated" else {}
+    return Attention(layer, join(layer, roles.core), roles.kind, **paths, in_encoder=in_encoder, spans=spans)
+
+
+def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
+    """All queries, as many as the heads' outputs that the next projection reads; then keys and values, equally many."""
+    total, _ = _features(layer.get_submodule(roles.fused))
+    _, queries = _features(layer.get_submodule(roles.output))
+    middle = (queries + total) // 2
+    return {"query": (0, queries), "key": (queries, middle), "value": (middle, total)}
+
+
+def _features(projection: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs; upstream's Conv1D stores its weight the other way round."""
+    rows, columns = projection.weight.shape
+    return (rows, columns) if isinstance(projection, nn.Linear) else (columns, rows)
 
 
 def join(*parts: str) -> str:

@@ -19,8 +19,7 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
     paths = []
     for layer in layout.layers:
         for attention in layer.attentions:
-            if attention.fused:
-                raise NotImplementedError("the reference has no LoRA on a fused projection yet")
+            paths += [attention.fused] if attention.fused and part.attention else []
             paths += [getattr(attention, role) for role in part.attention]
         if part.mlp_first:
             paths += layer.mlp_first
@@ -37,10 +36,13 @@ def lora_applied(
 
     As in `adapters` 1.3.0, an adapter in a stack reads the delta of the one before it, not the input.
     """
+    spans = {one.fused: one.spans for one in layout.attentions if one.fused}
     deltas: dict[str, list[Delta]] = {}
     for name, part in adapters:
         for path in lora_targets(layout, part):
             down, up = (weights[f"{path}.loras.{name}.{letter}"] for letter in ("lora_A", "lora_B"))
+            if path in spans:
+                down, up = _unfused(down, up, [spans[path][role] for role in part.attention], part.r)
             deltas.setdefault(path, []).append((down, up, part.alpha / part.r))
     handles = [upstream.get_submodule(path).register_forward_hook(_adding(entry)) for path, entry in deltas.items()]
     try:
@@ -48,6 +50,16 @@ def lora_applied(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _unfused(down: Tensor, up: Tensor, spans: Sequence[tuple[int, int]], rank: int) -> tuple[Tensor, Tensor]:
+    """One A and B over all outputs of a fused projection, of one pair per adapted span, stored one after the other."""
+    sizes = [stop - start for start, stop in spans]
+    outputs = max(stop for _, stop in spans)
+    whole = up.new_zeros(outputs, rank * len(spans))
+    for index, ((start, stop), block) in enumerate(zip(spans, up.split(sizes), strict=True)):
+        whole[start:stop, index * rank : (index + 1) * rank] = block
+    return down, whole
 
 
 Delta = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), alpha / r
@@ -58,6 +70,6 @@ def _adding(deltas: Sequence[Delta]) -> Callable[..., Tensor]:
         delta = inputs[0]
         for down, up, scale in deltas:
             delta = scale * (delta @ down.T) @ up.T
-        return output + delta
+        return output + nn.functional.pad(delta, (0, output.shape[-1] - delta.shape[-1]))
 
     return hook

@@ -93,8 +93,12 @@ def filled_cache(
 
 
 def key_shape(upstream: nn.Module, attention: Attention) -> tuple[int, int]:
-    """(K, D) of a core: the rows of the key projection, and the width that its queries have per head."""
-    rows = upstream.get_submodule(attention.key).weight.shape[0]
+    """(K, D) of a core: the outputs of the key projection, and the width that its queries have per head."""
+    if attention.fused:
+        start, stop = attention.spans["key"]
+        rows = stop - start
+    else:
+        rows = upstream.get_submodule(attention.key).weight.shape[0]
     config = upstream.config
     width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
     width = width or config.hidden_size // config.num_attention_heads
