@@ -137,3 +137,27 @@ def test_bert_is_planned_as_the_sample_has_it(plans: Callable[[str], ModulePlan]
 def test_real_models(plans: Callable[[str], ModulePlan], model_type: str, cores: int, residuals: int) -> None:
     plan = plans(model_type)
     assert (plan.cores, plan.residuals) == (cores, residuals)
+
+
+SUPER = """
+class SubLayer(Layer):
+    def forward(self, x, mask=None, states=None):
+        x = super().forward(x, mask, states)
+        return x + self.mlp(self.norm1(x))
+"""
+
+
+def test_what_runs_behind_super_is_no_place_for_an_edit() -> None:
+    stack = STACK.replace("Layer(config)", "SubLayer(config)")
+    plan = plan_module(facts_of(ATTENTION, MLP, layer(TEXT), SUPER, stack))
+    (sub,) = [one for one in plan.classes if one.name == "SubLayer"]
+    assert [site.branch.code for site in sub.residual_sites] == ["self.mlp(self.norm1(x))"]
+    assert [one.code for one in plan.diagnostics] == ["P241", "P241"]
+    assert "super().forward" in plan.diagnostics[0].message
+
+
+def test_an_inherited_forward_is_a_place_of_its_heir() -> None:
+    heir = "class SubLayer(Layer):\n    pass\n"
+    plan = plan_module(facts_of(ATTENTION, MLP, layer(TEXT), heir, STACK.replace("Layer(config)", "SubLayer(config)")))
+    assert [(one.name, len(one.residual_sites)) for one in plan.classes][-1] == ("SubLayer", 2)
+    assert not plan.diagnostics

@@ -26,6 +26,7 @@ REMEDIES = {
     "P231": "Nothing to do, if no adapter belongs here.",
     "P232": "Both terms get one adapter together; nothing to do.",
     "P240": "Rename or split the class in overrides.toml; two roles cannot share adapters that are held by name.",
+    "P241": "Teach `rewrite/super_call.py` to reach the copy of the base class, if adapters belong here.",
     "P251": "Teach `plan/dataflow.py` the loop that it does not leave, or leave the model out.",
     "P250": "Nothing to do for a model without attention layers.",
 }

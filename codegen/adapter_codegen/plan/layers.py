@@ -30,7 +30,7 @@ from adapter_codegen.plan.layout import Layouts
 from adapter_codegen.plan.prefix import PrefixPlanner
 from adapter_codegen.plan.projections import Projections
 from adapter_codegen.plan.residuals import Addition, find_residuals, operand_nodes
-from adapter_codegen.plan.values import Op, Value, ancestors
+from adapter_codegen.plan.values import Frame, Op, Value, ancestors
 from adapter_codegen.plan.walks import last_name
 
 _HOSTS = {
@@ -145,11 +145,24 @@ class LayerPlanner:
     def _prefixes(self, result: LayerFindings, planner: PrefixPlanner) -> None:
         result.core_classes = tuple(dict.fromkeys(one.call.frame.class_name for one in self._meetings))
         for meeting in self._meetings:
-            site = planner.plan(meeting)
+            behind_super = self._is_behind_super(meeting.call.frame)
+            site = [self._behind_super(meeting.call, Method.PREFIX_TUNING)] if behind_super else planner.plan(meeting)
             if isinstance(site, PrefixSite):
                 result.prefix.append(site)
             else:
                 result.refused_cores.setdefault(meeting.call.frame.class_name, []).extend(site)
+
+    # -- functions that are not copied -------------------------------------------------------------------------------
+
+    def _is_behind_super(self, frame: Frame) -> bool:
+        """Whether a function runs that its class overrides: the copy that is edited is of the overriding one."""
+        known = self._facts.classes.get(frame.class_name)
+        return known is not None and known.functions[frame.function].owner != frame.owner
+
+    def _behind_super(self, value: Value, method: Method) -> Finding:
+        frame = value.frame
+        text = f"This runs by `super().{frame.function}` of `{frame.class_name}`, where no edit of it would be met."
+        return Finding("P241", text, value.node, (method,))
 
     # -- residual additions ------------------------------------------------------------------------------------------
 
@@ -163,6 +176,8 @@ class LayerPlanner:
             elif not addition.value.frame.class_name:
                 text = "The addition stands in a function that no class owns."
                 self._findings.append(Finding("P230", text, addition.value.node, (Method.BOTTLENECK,)))
+            elif self._is_behind_super(addition.value.frame):
+                self._findings.append(self._behind_super(addition.value, Method.BOTTLENECK))
             else:
                 inner = self._attending_term(addition)
                 found += [(inner, Role.ATTENTION), (addition, Role.OUTPUT)] if inner else [(addition, role)]
