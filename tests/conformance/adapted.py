@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import adapter_models  # registers what was generated
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.registry import registered
-from conformance.methods import Method
-from conformance.subjects import Attention, Subject
+from conformance.methods import LoRA, Method
+from conformance.reference.layout import layout_of
+from conformance.subjects import Attention, Subject, architecture, auto, method_subjects
 
 FIRST = "adapter_a"
 SECOND = "adapter_b"
@@ -19,8 +23,6 @@ SECOND = "adapter_b"
 
 def initialised(subject: Subject, attention: Attention = "eager") -> PreTrainedModel:
     """A copy of the upstream model after ``init``."""
-    import adapter_models
-
     model = subject.upstream(attention)
     adapter_models.init(model)
     return model
@@ -82,10 +84,53 @@ def structure(model: nn.Module) -> dict[str, Any]:
 
 
 @functools.cache
+def refused(subject: Subject, method: Method) -> str:
+    """Why there is no `method` on `subject`, in the words of the plan or of the runtime; "" if there is.
+
+    The runtime's word counts only where the roles say so too: a fused projection of which the order is not known.
+    """
+    return init_refuses(subject) or unsupported(subject.model_type, method) or _order_is_unknown(subject, method)
+
+
+def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
+    """The subjects on which methods are checked; the bare base model in place of a class that ``init`` does not take."""
+    return tuple(
+        replace(subject, architecture=architecture(model_type, auto.MODEL_MAPPING_NAMES))
+        if init_refuses(subject)
+        else subject
+        for subject in method_subjects(model_type)
+    )
+
+
+@functools.cache
+def init_refuses(subject: Subject) -> str:
+    """Why ``init`` does not take the class, because no code was generated for its base model; "" if it does."""
+    upstream = subject.upstream()
+    base = type(upstream.base_model)
+    if f"{base.__module__}.{base.__qualname__}" in registered().model_mixins:
+        return ""
+    try:
+        adapter_models.init(upstream)
+    except UnsupportedModelError as error:
+        return str(error)
+    raise AssertionError(f"init takes {subject.architecture}, whose base model {base.__name__} has no adapter classes")
+
+
+def _order_is_unknown(subject: Subject, method: Method) -> str:
+    attentions = layout_of(initialised(subject)).attentions
+    parts = [part for part in method.parts if isinstance(part, LoRA)]
+    if not parts or all(attention.spans for attention in attentions if attention.fused):
+        return ""
+    try:
+        initialised(subject).add_adapter(FIRST, config=method.config)
+    except UnsupportedMethodError as error:
+        return str(error)
+    raise AssertionError("LoRA was put onto a fused projection of which the order is not known")
+
+
+@functools.cache
 def unsupported(model_type: str, method: Method) -> str:
     """The plan's reason why `model_type` has no `method`; "" if it has."""
-    import adapter_models  # noqa: F401  registers
-
     planned = registered().methods[model_type]
     reasons = {part.planned_as: planned.get(part.planned_as, "not planned") for part in method.parts}
     return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)

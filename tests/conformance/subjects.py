@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,14 +66,25 @@ class Subject:
         """A fresh copy of the untouched upstream model, in evaluation mode; equal weights in each call."""
         return copy.deepcopy(_upstream(self, attention))
 
-    def padded_inputs(self, padding: Padding = "none") -> dict[str, Any]:
-        """Keyword arguments of a forward."""
+    @property
+    def pools(self) -> bool:
+        """It gives one prediction per sequence."""
+        return self.architecture.endswith("ForSequenceClassification")
+
+    def padded_inputs(self, padding: Padding = "none", one_per_token: bool = False) -> dict[str, Any]:
+        """Keyword arguments of a forward.
+
+        Args:
+            one_per_token: a decoder gets as many tokens as its encoder, which a head that pools at a token needs; else
+                one less, so that a mix-up of the two lengths shows.
+        """
         config = self.config()
         if not self.text:
             return _dense_inputs(self, config)
         inputs = text_inputs(config, padding)
         if self.kind == "encoder-decoder":
-            inputs["decoder_input_ids"] = random_tokens(config, LENGTH - 1, seed=2)
+            length = LENGTH if one_per_token or self.pools else LENGTH - 1
+            inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
         if self.cross:
             generator = torch.Generator().manual_seed(3)
             inputs["encoder_hidden_states"] = torch.randn(BATCH, LENGTH + 1, config.hidden_size, generator=generator)
@@ -86,6 +98,26 @@ def _upstream(subject: Subject, attention: Attention) -> PreTrainedModel:
     model = model_class(subject.architecture)._from_config(subject.config(), attn_implementation=attention)
     randomise(model)
     return model.eval()
+
+
+@functools.cache
+def attentions(subject: Subject) -> tuple[Attention, ...]:
+    """The attention implementations that upstream has for the class."""
+    return ("eager",) if without_sdpa(subject) else ("eager", "sdpa")
+
+
+@functools.cache
+def without_sdpa(subject: Subject) -> str:
+    """Why upstream refuses sdpa for the class; "" if it has it."""
+    try:
+        with torch.device("meta"):
+            model_class(subject.architecture)._from_config(subject.config(), attn_implementation="sdpa")
+    except ValueError as refused:
+        message, _, _ = str(refused).partition(" yet")
+        if "scaled_dot_product_attention" not in message:
+            raise
+        return f"upstream: {message}"
+    return ""
 
 
 def model_class(architecture: str) -> type[PreTrainedModel]:
@@ -129,9 +161,17 @@ def head_subjects(model_type: str) -> tuple[Subject, ...]:
     causal = architecture(model_type, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     return tuple(
         next((s for s in method_subjects(model_type) if name == causal and s.architecture == name), None)
-        or Subject(model_type, name, first.kind, name)
+        or Subject(model_type, name, _kind_of_class(name, first.kind, is_causal=name == causal), name)
         for name in names
     )
+
+
+def _kind_of_class(architecture: str, kind: Kind, is_causal: bool) -> Kind:
+    """`kind`, the family's; but a class of encoder-decoders that takes no tokens for a decoder is one half alone."""
+    takes = inspect.signature(model_class(architecture).forward).parameters
+    if kind != "encoder-decoder" or "decoder_input_ids" in takes:
+        return kind
+    return "decoder" if is_causal else "encoder"
 
 
 _HEAD_MAPPINGS = (
@@ -193,16 +233,22 @@ def shaped_for(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
 def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> dict[str, torch.Tensor]:
     """``input_ids`` (B, L) and, where something is padded, ``attention_mask`` (B, L)."""
     tokens = random_tokens(config, LENGTH, seed)
+    mask = padding_mask(LENGTH, padding)
+    end = config.get_text_config().eos_token_id
+    if config.is_encoder_decoder and isinstance(end, int):  # pooled there, once per row: at the last real token
+        tokens[torch.arange(BATCH), LENGTH - 1 - mask.flip(-1).argmax(-1)] = end
     if padding == "none":
         return {"input_ids": tokens}
-    mask = padding_mask(LENGTH, padding)
     pad = config.get_text_config().pad_token_id
     return {"input_ids": tokens.masked_fill(mask == 0, pad if pad is not None else 0), "attention_mask": mask}
 
 
 def random_tokens(config: PreTrainedConfig, length: int, seed: int) -> torch.Tensor:
+    """(B, length), none of them the end of a sequence."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(FIRST_TOKEN, config.get_text_config().vocab_size, (BATCH, length), generator=generator)
+    config = config.get_text_config()
+    tokens = torch.randint(FIRST_TOKEN, config.vocab_size, (BATCH, length), generator=generator)
+    return tokens.masked_fill(tokens == config.eos_token_id, FIRST_TOKEN) if config.is_encoder_decoder else tokens
 
 
 def padding_mask(length: int, padding: Padding) -> torch.Tensor:

@@ -41,7 +41,12 @@ class AdapterTests(AdapterTestBase):
             applicable = [cell for cell in cells(self.model_type) if not cell.why_not]
             metafunc.parametrize("cell", [_marked(cell, cell.label, cell.check, self) for cell in applicable])
         if "model_check" in metafunc.fixturenames:
-            pairs = [(check, subject) for check in MODEL_CHECKS for subject in check.subjects(self.model_type)]
+            pairs = [
+                (check, subject)
+                for check in MODEL_CHECKS
+                for subject in check.subjects(self.model_type)
+                if not check.why_not(subject)
+            ]
             labelled = [_marked((check, subject), f"{check.name}-{subject}", check, self) for check, subject in pairs]
             metafunc.parametrize("model_check", labelled)
 

@@ -33,6 +33,7 @@ LATER = {
     "comp_fuse": "the block Fuse comes later",
     "comp_lora_average": "the block Average comes later",
     "comp_lora_batchsplit": "the block BatchSplit comes later",
+    "comp_lora_parallel": "the block Parallel comes later",
     "comp_mtl": "the block MultiTask comes later",
     "comp_parallel": "the block Parallel comes later",
     "comp_prefix_batchsplit": "the block BatchSplit comes later",

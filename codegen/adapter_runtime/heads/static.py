@@ -34,9 +34,6 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     """
     head = dict(registered().static_heads[class_name]["config"])
     get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
-    activation_key = head.pop("activation_key", None)
-    if activation_key is not None:  # upstream takes the activation from this value of the config
-        head["activation_function"] = get(activation_key) or head["activation_function"]
     key = head.pop("activation_key", None)  # the field of upstream's config that chooses the activation
     head["activation_function"] = (get(key) if key else None) or head.get("activation_function")
     if get("problem_type") == "multi_label_classification" and head["head_type"] == "classification":
@@ -44,7 +41,8 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     if head["head_type"] == "multiple_choice":
         head.setdefault("num_choices", get("num_labels") or 2)
     elif not head["head_type"].endswith("_lm"):
-        head.setdefault("num_labels", get("num_labels") or 2)
+        is_span = head["head_type"] == "question_answering"  # start and end, whatever labels the config names
+        head.setdefault("num_labels", 2 if is_span else get("num_labels") or 2)
         label2id = get("label2id")
         head["label2id"] = label2id if label2id and len(label2id) == head["num_labels"] else None
     return head

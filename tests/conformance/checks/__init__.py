@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from conformance.adapted import unsupported
+from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
 from conformance.checks.causality import earlier_outputs_are_unchanged
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
 from conformance.checks.composition import stack_is_one_after_the_other
@@ -27,7 +27,8 @@ from conformance.checks.roles import roles_are_true
 from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, LoRA, Method, Prefix
-from conformance.subjects import Subject, head_subjects, method_subjects
+from conformance.reference.layout import layout_of
+from conformance.subjects import Subject, head_subjects
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class ModelCheck:
     run: Callable[[Subject], None]
     subjects: Callable[[str], tuple[Subject, ...]]
     smoke: bool = True
+
+    def why_not(self, subject: Subject) -> str:
+        """The reason why the check does not apply; "" if it does."""
+        return init_refuses(subject)
 
 
 def _no_cross_attention(subject: Subject, method: Method) -> str:
@@ -74,6 +79,12 @@ def _not_lora_alone(subject: Subject, method: Method) -> str:
     return "" if isinstance(method.only, LoRA) else "only LoRA has weights to merge"
 
 
+def _not_in_peft(subject: Subject, method: Method) -> str:
+    if any(attention.fused for attention in layout_of(initialised(subject)).attentions):
+        return "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
+    return _not_lora_alone(subject, method)
+
+
 def _no_cache_to_fill(subject: Subject, method: Method) -> str:
     if not isinstance(method.only, Prefix):
         return "only a prefix stands for tokens in a cache"
@@ -94,7 +105,7 @@ def _no_stack(subject: Subject, method: Method) -> str:
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects),
-    ModelCheck("roles", roles_are_true, method_subjects),
+    ModelCheck("roles", roles_are_true, adapted_subjects),
 )
 
 CHECKS: tuple[Check, ...] = (
@@ -102,7 +113,7 @@ CHECKS: tuple[Check, ...] = (
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
     Check("liveness", every_site_is_live, smoke=True),
     Check("reference", equals_the_reference, smoke=True),
-    Check("lora = peft", lora_is_peft, _not_lora_alone),
+    Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
     Check("causal", earlier_outputs_are_unchanged, _no_causality),
@@ -128,7 +139,7 @@ class Cell:
     def why_not(self) -> str:
         """The reason why the check does not apply; "" if it does."""
         return (
-            unsupported(self.subject.model_type, self.method)
+            refused(self.subject, self.method)
             or _no_cross_attention(self.subject, self.method)
             or self.check.why_not(self.subject, self.method)
         )
@@ -142,5 +153,5 @@ def cells(model_type: str) -> Iterator[Cell]:
     """Every cell of the table of one model."""
     for check in CHECKS:
         for method in METHODS:
-            for subject in method_subjects(model_type):
+            for subject in adapted_subjects(model_type):
                 yield Cell(check, method, subject)

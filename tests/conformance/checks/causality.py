@@ -5,13 +5,13 @@ from __future__ import annotations
 from conformance.adapted import adapted
 from conformance.methods import Method
 from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
-from conformance.subjects import Subject
+from conformance.subjects import Subject, attentions
 
 CHANGED = 4  # the place of the token that is exchanged
 
 
 def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         model = adapted(subject, method, attention)
         for padding in ("none", "right"):
             inputs = subject.padded_inputs(padding)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from adapter_runtime.errors import UnsupportedMethodError
-from conformance.adapted import FIRST, SECOND, adapted, initialised
+from conformance.adapted import FIRST, SECOND, adapted, adapter_parameters
 from conformance.checks.reference import compare
 from conformance.methods import LoRA, Method
 from conformance.outputs import assert_differs, run
-from conformance.reference.layout import layout_of
-from conformance.reference.lora import lora_targets
 from conformance.subjects import Subject
 
 
@@ -30,10 +28,12 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
 
 
 def _square(subject: Subject, method: Method) -> bool:
-    layout, upstream = layout_of(initialised(subject)), subject.upstream()
-    targets = [path for part in method.parts if isinstance(part, LoRA) for path in lora_targets(layout, part)]
-    shapes = [tuple(upstream.get_submodule(path).weight.shape) for path in targets]
-    return all(rows == columns for rows, columns in shapes)
+    """The adapted outputs of each projection, which in a fused one are parts, are as many as its inputs."""
+    parameters = adapter_parameters(adapted(subject, method), FIRST)
+    downs = {name: parameter for name, parameter in parameters.items() if name.endswith(".lora_A")}
+    return all(
+        down.shape[1] == parameters[f"{name.removesuffix('lora_A')}lora_B"].shape[0] for name, down in downs.items()
+    )
 
 
 def _assert_refused(subject: Subject, method: Method) -> None:

@@ -12,7 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from conformance.adapted import adapted
 from conformance.methods import Method
 from conformance.outputs import assert_differs, assert_equal_within
-from conformance.subjects import Attention, Subject
+from conformance.subjects import Attention, Subject, attentions
 
 STEPS = 4
 SETTINGS: dict[str, Any] = {
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def decoding_agrees(subject: Subject, method: Method) -> None:
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         model = adapted(subject, method, attention)
         inputs = generation_inputs(subject)
         stepwise = step_by_step(model, inputs)

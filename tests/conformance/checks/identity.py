@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from conformance.adapted import FIRST, initialised, randomise_adapter
 from conformance.methods import Method
 from conformance.outputs import FLAGS, assert_bitwise, assert_differs, flatten, loss_of, run, seeded
-from conformance.subjects import Attention, Subject, shaped_for, with_labels
+from conformance.subjects import Attention, Subject, attentions, shaped_for, with_labels
 
 
 def initialised_is_upstream(subject: Subject) -> None:
     """Outputs, hidden states, attentions, cache and gradients after ``init``, in every attention implementation."""
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         upstream = subject.upstream(attention)
         before = {what: run(upstream, inputs, **flags) for what, inputs, flags in calls(subject, attention)}
         ours = initialised(subject, attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -9,14 +10,14 @@ import torch
 from conformance.adapted import adapted
 from conformance.methods import Method
 from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
-from conformance.subjects import FIRST_TOKEN, Subject
+from conformance.subjects import BATCH, FIRST_TOKEN, LENGTH, Subject, attentions, model_class
 
 
 def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         model = adapted(subject, method, attention)
         for padding in ("left", "right"):
-            inputs = subject.padded_inputs(padding)
+            inputs = with_positions(subject, subject.padded_inputs(padding))
             refilled = with_other_padding(inputs)
             mask = None if subject.kind == "encoder-decoder" else inputs["attention_mask"]
             what = f"{attention}, padding {padding}"
@@ -24,6 +25,13 @@ def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
             assert_equal_within(after, before, what, atol=1e-6, rtol=1e-5)
             if padding == "left" or not subject.causal:
                 _assert_mask_matters(model, inputs, refilled, mask, what)
+
+
+def with_positions(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
+    """`inputs` with stated positions where they can be: some models count them from the padded tokens."""
+    if "position_ids" not in inspect.signature(model_class(subject.architecture).forward).parameters:
+        return inputs
+    return {**inputs, "position_ids": torch.arange(LENGTH).expand(BATCH, -1)}
 
 
 def with_other_padding(inputs: dict[str, Any]) -> dict[str, Any]:

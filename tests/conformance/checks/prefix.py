@@ -11,14 +11,14 @@ from conformance.methods import Method, Prefix
 from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference.layout import layout_of
 from conformance.reference.prefix import filled_cache
-from conformance.subjects import BATCH, LENGTH, Subject
+from conformance.subjects import BATCH, LENGTH, Subject, attentions
 
 
 def prefix_is_cache(subject: Subject, method: Method) -> None:
     """Positions count from 0, and the mask extends over the prefix; eager and sdpa, with and without left padding."""
     part = method.parts[0]
     assert isinstance(part, Prefix)
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         ours, upstream = adapted(subject, method, attention), subject.upstream(attention)
         for padding in ("none", "left"):
             inputs = positioned(subject.padded_inputs(padding))

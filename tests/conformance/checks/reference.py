@@ -16,11 +16,11 @@ from conformance.methods import Method, Part
 from conformance.outputs import FLAGS, assert_differs, assert_equal_within, at_tokens, flatten, main_outputs, run
 from conformance.reference import applied
 from conformance.reference.layout import layout_of
-from conformance.subjects import Subject
+from conformance.subjects import Subject, attentions
 
 
 def equals_the_reference(subject: Subject, method: Method) -> None:
-    for attention in ("eager", "sdpa"):
+    for attention in attentions(subject):
         ours = adapted(subject, method, attention)
         for padding in ("none", "left", "right") if subject.text else ("none",):
             compare(
