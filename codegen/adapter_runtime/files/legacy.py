@@ -26,6 +26,7 @@ _OLD_CONTAINERS = (
     (re.compile(r"\.invertible_lang_adapters\."), ".invertible_adapters."),
 )
 _NORM_BEFORE = ".adapter_norm_before."
+_SELF_PREFIX = re.compile(r"(\.prefix_tunings\.[^.]+)\.self\.")
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
 
@@ -120,6 +121,13 @@ def _restore_lora_places(document: Document, tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _rename_prefix_location(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` calls the only attention of DistilBERT "self", that of every other model "self_prefix"."""
+    if version_of_adapters(document) is None:
+        return tensors
+    return {_SELF_PREFIX.sub(r"\1.self_prefix.", key): tensor for key, tensor in tensors.items()}
+
+
 def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:
     """`adapters` keeps "flat": false in the config of a prefix whose MLP it has removed; the tensors show it."""
     if any(_EJECTED_PREFIX.search(key) for key in tensors):
@@ -141,6 +149,7 @@ _RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
     _drop_absent_invertible,
     _undo_lora_scaling,
     _restore_lora_places,
+    _rename_prefix_location,
     _recognise_ejected_prefix,
     _drop_norm_aliases,
 )

@@ -21,12 +21,12 @@ def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> An
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
-    """Width of the last hidden state.
+    """Width of the last hidden state, which some models project to the width of their embeddings in the end.
 
     Raises:
         ValueError: the config does not say.
     """
-    width = config_value(config, "hidden_size")
+    width = config_value(config, "word_embed_proj_dim") or config_value(config, "hidden_size")
     if width is None:
         raise ValueError(f"{type(config).__name__} has no hidden size; heads cannot be added to its models.")
     return int(width)

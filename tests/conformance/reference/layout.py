@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -61,25 +62,27 @@ def layout_of(model: nn.Module) -> Layout:
 
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     roles: LayerRoles = type(module).roles
-    present = [entry for entry in roles.attentions if _has(module, entry.core)]
-    hosts = {entry.location: join(path, entry.host) for entry in roles.bottlenecks if _has(module, entry.host)}
+    present = [entry for entry in roles.attentions if resolved(module, entry.core) is not None]
+    found = {entry.location: resolved(module, entry.host) for entry in roles.bottlenecks}
+    hosts = {location: join(path, host) for location, host in found.items() if host is not None}
     in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
     return Layer(
         path,
         tuple(_attention(module, path, entry, in_encoder) for entry in present),
         hosts,
-        tuple(join(path, entry) for entry in roles.mlp.first),
-        tuple(join(path, entry) for entry in roles.mlp.last),
+        _present(module, path, roles.mlp.first),
+        _present(module, path, roles.mlp.last),
     )
 
 
 def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
     paths = {
-        name: join(layer, getattr(roles, name)) if getattr(roles, name) else ""
+        name: join(layer, resolved(module, getattr(roles, name)) or "") if getattr(roles, name) else ""
         for name in ("query", "key", "value", "fused", "output")
     }
     spans = _spans(module, roles) if roles.fused_layout == "concatenated" else {}
-    return Attention(layer, join(layer, roles.core), roles.kind, **paths, in_encoder=in_encoder, spans=spans)
+    core = join(layer, resolved(module, roles.core) or "")
+    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans)
 
 
 def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
@@ -100,9 +103,20 @@ def join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _has(module: nn.Module, path: str) -> bool:
-    try:
-        module.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
+def _present(layer: nn.Module, path: str, entries: Iterable[str]) -> tuple[str, ...]:
+    found = (resolved(layer, entry) for entry in entries)
+    return tuple(join(path, entry) for entry in found if entry is not None)
+
+
+def resolved(module: nn.Module, path: str) -> str | None:
+    """`path` with the names that its modules have ("layer.-1" is "layer.2"); None where a module is missing."""
+    names: list[str] = []
+    for name in path.split(".") if path else ():
+        children = dict(module.named_children())
+        if name.startswith("-"):
+            name = list(children)[int(name)]
+        if name not in children:
+            return None
+        names.append(name)
+        module = children[name]
+    return ".".join(names)

@@ -120,19 +120,24 @@ def reference_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention written out, with the prefixes that `prefix_applied` left on `module` in front of keys, values and mask."""
-    if unknown := {name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None}:
-        raise NotImplementedError(f"the reference attention does not know {unknown}")
+    if kwargs.get("s_aux") is not None:
+        raise NotImplementedError("the reference attention does not know attention sinks")
+    position_bias = kwargs.get("position_bias")  # (1 or B, heads, L, S), which a prefix has none of
     for prefix_key, prefix_value in getattr(module, "conformance_prefixes", []):
         key = torch.cat([prefix_key.expand(key.shape[0], -1, -1, -1), key], dim=2)
         value = torch.cat([prefix_value.expand(value.shape[0], -1, -1, -1), value], dim=2)
         if attention_mask is not None:
             seen = attention_mask.new_zeros(*attention_mask.shape[:-1], prefix_key.shape[2])
             attention_mask = torch.cat([seen, attention_mask], dim=-1)
+        if position_bias is not None:
+            position_bias = nn.functional.pad(position_bias, (prefix_key.shape[2], 0))
     groups = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if (softcap := kwargs.get("softcap")) is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    if position_bias is not None:
+        scores = scores + position_bias
     if attention_mask is not None:
         scores = scores + attention_mask
     probabilities = torch.nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
