@@ -121,9 +121,13 @@ def _layer(layer: LayerPlan, mixin: str) -> Node:
 
 
 def _attention(roles: AttentionRoles) -> Node:
-    named = ("query", "key", "value", "fused", "fused_layout", "output", "head_dim", "value_head_dim")
-    children = (Node(name.replace("_", " "), getattr(roles, name)) for name in named)
+    named = [name for name in vars(roles) if name not in ("core", "kind")]
+    children = (Node(name.replace("_", " "), _written(getattr(roles, name))) for name in named)
     return Node(f"{roles.kind.value}-attention", roles.core or "the layer", children=tuple(_filled(children)))
+
+
+def _written(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _class(plan: ClassPlan, emitted: Emitted, sources: report.Sources) -> Node:

@@ -170,8 +170,9 @@ class AttentionRoles:
     core: str  # path of the module whose class holds the PrefixSite; where no site was found, of the attention module
     kind: AttentionKind
     query: str = ""  # path of the Linear/Conv1D; "" where there is none of its own (fused)
+    query_alternatives: tuple[str, ...] = ()  # of which some instances have one in the place of `query`
     key: str = ""
-    value: str = ""
+    value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # path of one projection that gives q, k and v together
     fused_layout: str = ""  # "concatenated": its outputs are all of q, then all of k, then all of v; "" = not proven
     output: str = ""  # path of the projection after the core; "" where there is none

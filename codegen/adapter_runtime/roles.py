@@ -21,8 +21,9 @@ class AttentionRoles:
     core: str  # the module in which keys and values meet queries
     kind: AttentionKind
     query: str = ""  # "" where there is no projection of its own
+    query_alternatives: tuple[str, ...] = ()  # of which some layers have one in the place of `query`
     key: str = ""
-    value: str = ""
+    value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # one projection that gives queries, keys and values together
     fused_layout: Literal["", "concatenated"] = (
         ""  # order of its outputs: all queries, all keys, all values; "" = unknown

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapter_codegen.model import AttentionKind
-from adapter_codegen.plan.module import plan_module
+from adapter_codegen.model import AttentionKind, Level
+from adapter_codegen.plan.module import ModulePlan, plan_module
 from plan_snippets import ATTENTION, STACK, facts_of, layer, plan_of_attention, plan_of_layer
 
 TEXT = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
@@ -85,3 +85,56 @@ class Mlp(nn.Module):
 """
     roles = plan_module(facts_of(ATTENTION, mlp, layer(TEXT), STACK)).layers[0].mlp
     assert (roles.first, roles.last) == (("mlp.up",), ("mlp.down",))
+
+
+LATENT = (
+    "query = (self.q(states) if self.rank is None else self.b(self.a(states))).view(*states.shape[:-1], -1, self.width)",
+    "both = self.kv(states).view(*states.shape[:-1], -1, 2 * self.width).transpose(1, 2)",
+    "key, value = both.chunk(2, dim=-1)",
+    INTERFACE,
+    "out, weights = attend(self, query.transpose(1, 2), key, value, mask, scaling=self.scaling)",
+    "return self.o(out), weights",
+)
+PARTS = "        self.a = nn.Linear(8, 2)\n        self.b = nn.Linear(2, 8)\n        self.kv = nn.Linear(8, 16)\n"
+
+
+def latent(*lines: str) -> ModulePlan:
+    """The plan of a layer with projections `a`, `b` and `kv` in its attention, whose forward has the given lines."""
+    head, _, _ = ATTENTION.partition("    def forward")
+    body = "\n".join(f"        {line}" for line in lines)
+    attention = f"{head.rstrip()}\n{PARTS}\n    def forward(self, states, mask=None, **kwargs):\n{body}\n\n"
+    return plan_of_layer(TEXT, "", attention)
+
+
+def test_projections_that_are_added_up_are_no_alternatives() -> None:
+    added = LATENT[0].replace(
+        "(self.q(states) if self.rank is None else self.b(self.a(states)))", "(self.q(states) + self.b(mask))"
+    )
+    (roles,) = latent(added, *LATENT[1:]).layers[0].attentions
+    assert (roles.query, roles.query_alternatives) == ("attention.q", ())
+
+
+def test_queries_that_come_out_of_one_of_two_projections_name_both() -> None:
+    (roles,) = latent(*LATENT).layers[0].attentions
+    assert (roles.query, roles.query_alternatives) == ("attention.q", ("attention.b",))
+
+
+def test_a_projection_that_gives_keys_and_values_is_told_and_holds_no_prefix() -> None:
+    plan = latent(*LATENT)
+    (roles,) = plan.layers[0].attentions
+    assert roles.key == roles.value == "attention.kv"
+    assert {one.code: one.level for one in plan.diagnostics} == {"P222": Level.NOTE, "P211": Level.WARNING}
+    assert not plan.entries[0].takes_prefix
+
+
+def test_the_width_of_a_head_may_stand_in_the_config() -> None:
+    text = ATTENTION.replace("-1, self.head_dim)", "-1, self.config.head_dim)")
+    (roles,) = plan_of_layer(TEXT, "", text).layers[0].attentions
+    assert roles.head_dim == "config.head_dim"
+
+
+def test_a_width_that_is_computed_in_the_view_is_no_attribute() -> None:
+    text = ATTENTION.replace("-1, self.head_dim)", "-1, self.hidden // self.heads)")
+    plan = plan_of_layer(TEXT, "", text)
+    assert plan.layers[0].attentions[0].head_dim == ""
+    assert [one.code for one in plan.diagnostics] == ["P211"]

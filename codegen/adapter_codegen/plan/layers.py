@@ -30,6 +30,7 @@ from adapter_codegen.plan.layout import Layouts
 from adapter_codegen.plan.prefix import PrefixPlanner
 from adapter_codegen.plan.projections import Projections
 from adapter_codegen.plan.residuals import Addition, find_residuals, operand_nodes
+from adapter_codegen.plan.unusable import unusable
 from adapter_codegen.plan.values import Frame, Op, Value, ancestors
 from adapter_codegen.plan.walks import last_name
 
@@ -95,7 +96,9 @@ class LayerPlanner:
             bottlenecks=tuple(dict.fromkeys(BottleneckRole(_join(p.path, p.site.host), p.role) for p in placed)),
             mlp=self._feed_forward(residuals.additions, attentions),
         )
-        result = LayerFindings(plan=self._with_optional(plan), residual=placed, findings=self._findings)
+        plan = self._with_optional(plan)
+        self._findings += unusable(plan, self._meetings)
+        result = LayerFindings(plan=plan, residual=placed, findings=self._findings)
         self._prefixes(result, PrefixPlanner(self._facts, flow, self._kinds, Layouts(self._kinds)))
         return result
 
@@ -279,6 +282,7 @@ class LayerPlanner:
 
     def _feed_forward(self, additions: Iterable[Addition], attentions: tuple[AttentionRoles, ...]) -> MLPRoles:
         attending = {p for one in attentions for p in (one.query, one.key, one.value, one.fused, one.output)}
+        attending |= {path for one in attentions for path in one.query_alternatives}
         parts: tuple[list[str], list[str], list[str]] = ([], [], [])
         for addition in additions:
             if self._role(addition) is Role.OUTPUT:
@@ -293,6 +297,7 @@ class LayerPlanner:
     def _with_optional(self, plan: LayerPlan) -> LayerPlan:
         """The same plan with the beginnings of paths that some instances of the layer lack."""
         paths = [path for one in plan.attentions for path in (one.core, one.query, one.key, one.value, one.fused)]
+        paths += [path for one in plan.attentions for path in one.query_alternatives]
         paths += [one.output for one in plan.attentions] + [one.host for one in plan.bottlenecks]
         paths += [*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last]
         found = dict.fromkeys(start for path in paths for start in self._optional_start(path))

@@ -97,7 +97,8 @@ def _with_attention_beside(facts: ModuleFacts, results: list[LayerFindings]) -> 
 def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: ModuleFacts) -> LayerEntry:
     touched = [site.class_name for site in result.prefix] + [placed.site.class_name for placed in result.residual]
     problems = [finding for name in result.core_classes for finding in refused.get(name, ())]
-    problems += [finding for finding in result.findings if Method.PREFIX_TUNING in finding.methods]
+    warnings = [finding for finding in result.findings if finding.level is not Level.NOTE]
+    problems += [finding for finding in warnings if Method.PREFIX_TUNING in finding.methods]
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
     return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics))
 

@@ -73,9 +73,20 @@ class Projections:
         return AttentionRoles(
             **fields,  # type: ignore[arg-type]
             query=own[0] if own else "",
+            query_alternatives=self._alternatives(meeting.query, own),
             key=key[0] if key else "",
             value=value[0] if value else "",
         )
+
+    def _alternatives(self, query: Value, paths: list[str]) -> tuple[str, ...]:
+        """Of `paths`, those that stand in other branches than the first: a query comes out of one of them."""
+        for one in track(query, self._kinds):
+            if one.op is Op.JOIN:
+                branches = [set(self._nearest(branch)) & set(paths) for branch in one.inputs if not branch.is_none]
+                apart = sum(map(len, branches)) == len(set().union(*branches)) == len(paths)
+                if len(paths) > 1 and apart and all(len(branch) == 1 for branch in branches):
+                    return tuple(paths[1:])
+        return ()
 
     def kind(self, meeting: Meeting) -> AttentionKind:
         """CROSS where the keys may come from another argument of the layer than the queries."""
@@ -217,6 +228,17 @@ def _paths(linears: Iterable[Value]) -> list[str]:
     return list(dict.fromkeys(one.name for one in linears if "*" not in one.name))
 
 
+def _stated(size: Value) -> str:
+    """``self.head_dim`` or ``self.config.head_dim``, as a path from the module; "" for anything else."""
+    if size.op is not Op.ATTRIBUTE:
+        return ""
+    base = same_tensor(size.inputs[0])
+    if base.op is Op.SELF:
+        return size.name
+    inner = _stated(base)
+    return f"{inner}.{size.name}" if inner else ""
+
+
 def _width(value: Value, kinds: Kinds) -> str:
     """The attribute that states the width of a head, where every view that cuts the channels up ends with it."""
     found: set[str] = set()
@@ -226,6 +248,5 @@ def _width(value: Value, kinds: Kinds) -> str:
             arguments = flat_arguments(one.inputs[1:])
             size = same_tensor(arguments[-1]) if len(arguments) > 1 else None
             if size is not None:
-                own = size.op is Op.ATTRIBUTE and size.inputs[0].op is Op.SELF
-                found.add(size.name if own else "")
+                found.add(_stated(size))
     return found.pop() if len(found) == 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
@@ -22,7 +23,7 @@ class Projection(NamedTuple):
 
     path: str  # from the layer
     location: str  # "selfattn_lora", "intermediate_lora", "output_lora": the option of the config that asks for it
-    matrix: str  # "q", "k", "v", "o" in attention, else ""
+    matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, else ""
     fused: AttentionRoles | None  # where the projection gives several matrices
 
 
@@ -121,7 +122,7 @@ class LayerAdaptersMixin(DynamicMixin):
         for roles, _ in self.attentions():
             if roles.fused:
                 yield Projection(roles.fused, "selfattn_lora", "", roles)
-            for matrix, path in zip("qkvo", (roles.query, roles.key, roles.value, roles.output), strict=True):
+            for matrix, path in _matrices(roles):
                 if path:
                     yield Projection(path, "selfattn_lora", matrix, None)
         for path in self.roles.mlp.first:
@@ -147,7 +148,7 @@ class LayerAdaptersMixin(DynamicMixin):
         """
         keys, values = self._key_value_sizes(roles)
         core = self.module_at(roles.core)
-        width = getattr(core, roles.head_dim, None) if roles.head_dim else None
+        width = reduce(lambda module, name: getattr(module, name, None), roles.head_dim.split("."), core)
         if not isinstance(width, int) or keys % width:
             raise UnsupportedMethodError(
                 f"Prefix tuning: {type(core).__name__} does not tell the width of a key head (attribute "
@@ -157,7 +158,7 @@ class LayerAdaptersMixin(DynamicMixin):
         return PrefixShape(heads, width, values // heads)
 
     def _key_value_sizes(self, roles: AttentionRoles) -> tuple[int, int]:
-        if roles.key and roles.value:
+        if roles.key and roles.value and roles.key != roles.value:
             return out_width(self.module_at(roles.key)), out_width(self.module_at(roles.value))
         if roles.fused:
             _, key, value = self.fused_spans(roles).values()
@@ -170,6 +171,17 @@ class LayerAdaptersMixin(DynamicMixin):
         queries = in_width(self.module_at(roles.output)) if roles.output else total // 3
         keys = (total - queries) // 2
         return {"q": (0, queries), "k": (queries, queries + keys), "v": (queries + keys, total)}
+
+
+def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
+    """Which matrix comes out of which projection; of alternatives, a layer has one."""
+    for path in (roles.query, *roles.query_alternatives):
+        yield "q", path
+    if roles.key == roles.value:
+        yield "kv", roles.key
+    else:
+        yield from (("k", roles.key), ("v", roles.value))
+    yield "o", roles.output
 
 
 def out_width(module: Any) -> int:

@@ -125,10 +125,15 @@ def _adapted_parts(layer: LayerAdaptersMixin, projection: Projection, config: Lo
     """The spans of output features of a projection that `config` adapts."""
     module = layer.module_at(projection.path)
     if projection.location != "selfattn_lora" or projection.fused is None:
-        wanted = projection.location != "selfattn_lora" or projection.matrix in config.attn_matrices
-        if wanted:
+        wanted = [matrix in config.attn_matrices for matrix in projection.matrix]
+        if any(wanted) and not all(wanted):
+            raise UnsupportedMethodError(
+                f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
+                " attn_matrices=['q', 'k', 'v'] or ['q']."
+            )
+        if all(wanted):
             check_projection(module, projection.path)
-        return [(0, out_width(module))] if wanted else []
+        return [(0, out_width(module))] if all(wanted) else []
     spans = [span for matrix, span in layer.fused_spans(projection.fused).items() if matrix in config.attn_matrices]
     if spans:
         check_projection(module, projection.path)
