@@ -95,9 +95,11 @@ def refused(subject: Subject, method: Method) -> str:
 def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
     """The subjects on which methods are checked; the bare base model in place of a class that ``init`` does not take."""
     return tuple(
-        replace(subject, architecture=architecture(model_type, auto.MODEL_MAPPING_NAMES))
-        if init_refuses(subject)
-        else subject
+        (
+            replace(subject, architecture=architecture(model_type, auto.MODEL_MAPPING_NAMES))
+            if init_refuses(subject)
+            else subject
+        )
         for subject in method_subjects(model_type)
     )
 
@@ -119,13 +121,16 @@ def init_refuses(subject: Subject) -> str:
 def _order_is_unknown(subject: Subject, method: Method) -> str:
     attentions = layout_of(initialised(subject)).attentions
     parts = [part for part in method.parts if isinstance(part, LoRA)]
-    if not parts or all(attention.spans for attention in attentions if attention.fused):
+    unknown = any(attention.fused and not attention.spans for attention in attentions)
+    paired = any(attention.key and attention.key == attention.value for attention in attentions)
+    halved = any(("key" in part.attention) != ("value" in part.attention) for part in parts)
+    if not parts or not (unknown or (paired and halved)):
         return ""
     try:
         initialised(subject).add_adapter(FIRST, config=method.config)
     except UnsupportedMethodError as error:
         return str(error)
-    raise AssertionError("LoRA was put onto a fused projection of which the order is not known")
+    raise AssertionError("LoRA was put onto a part of a projection of which the order is not known")
 
 
 @functools.cache

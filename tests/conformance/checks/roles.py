@@ -54,7 +54,8 @@ def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: 
         after = observed(upstream, inputs)[attention.core]
         weight.copy_(kept)
     changed = {name for name in ROLES if not torch.equal(before[name], after[name])}
-    if changed != {role}:
+    meant = {role} if attention.key != attention.value or role == "query" else {"key", "value"}
+    if changed != meant:
         raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
 
 

@@ -64,6 +64,8 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     roles: LayerRoles = type(module).roles
     present = [entry for entry in roles.attentions if resolved(module, entry.core) is not None]
     found = {entry.location: resolved(module, entry.host) for entry in roles.bottlenecks}
+    if not any(entry.kind == "cross" for entry in present):
+        found.pop("cross_attention", None)  # its place in a list may hold another sublayer here
     hosts = {location: join(path, host) for location, host in found.items() if host is not None}
     in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
     return Layer(
@@ -76,10 +78,9 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
 
 
 def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
-    paths = {
-        name: join(layer, resolved(module, getattr(roles, name)) or "") if getattr(roles, name) else ""
-        for name in ("query", "key", "value", "fused", "output")
-    }
+    entries = {name: [getattr(roles, name)] for name in ("query", "key", "value", "fused", "output")}
+    entries["query"] += roles.query_alternatives
+    paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
     spans = _spans(module, roles) if roles.fused_layout == "concatenated" else {}
     core = join(layer, resolved(module, roles.core) or "")
     return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans)

@@ -25,7 +25,7 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
             paths += layer.mlp_first
         if part.mlp_last:
             paths += layer.mlp_last
-    return tuple(path for path in paths if path)
+    return tuple(dict.fromkeys(path for path in paths if path))
 
 
 @contextlib.contextmanager
