@@ -7,6 +7,7 @@ changed. Where something has, everything is generated again in memory and compar
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -56,6 +57,8 @@ class Drift:
     model_type: str
     path: str  # relative to the transformers package
     change: Change
+    lost: tuple[str, ...] = ()  # methods that held for the model and no longer do
+    gained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,16 @@ class CheckReport:
     drifts: tuple[Drift, ...] = ()
     refusals: tuple[Refusal, ...] = ()  # models in the tree that upstream no longer matches
     by_digests: bool = False  # nothing had changed, so nothing was generated
+    release_spec: str = ""  # what names the release on the command line; "" = the installed one
 
     @property
     def in_step(self) -> bool:
         return not self.findings and not self.refusals
+
+    @property
+    def other_release(self) -> bool:
+        """Whether the tree was generated from another release than it is compared with."""
+        return self.generated_from not in ("", self.compared_with)
 
     @property
     def command(self) -> str:
@@ -79,7 +88,8 @@ class CheckReport:
         if not self.findings:
             return ""
         overwrite = any(finding.kind is Kind.HAND_EDITED for finding in self.findings)
-        return "adapter-codegen add-model --existing" + (" --overwrite" if overwrite else "")
+        source = f" --from {shlex.quote(self.release_spec)}" if self.release_spec else ""
+        return f"adapter-codegen add-model --existing{source}" + (" --overwrite" if overwrite else "")
 
 
 def check(target: Target, release: Release, progress: Progress = silent) -> CheckReport:
@@ -96,7 +106,7 @@ def check(target: Target, release: Release, progress: Progress = silent) -> Chec
         generated_from=manifest.transformers,
         compared_with=release.version,
         findings=tuple(sorted(_findings(generated, target), key=lambda finding: (finding.path, finding.kind))),
-        drifts=tuple(_drifts(manifest, release)),
+        drifts=tuple(_drifts(manifest, generated.manifest, release)),
         refusals=generated.refusals,
     )
 
@@ -172,10 +182,21 @@ def _is_signed(file: Path) -> bool:
         return SIGN in opened.read(300)
 
 
-def _drifts(manifest: Manifest, release: Release) -> Iterator[Drift]:
-    for model_type, record in sorted(manifest.models.items()):
+def _drifts(before: Manifest, after: Manifest, release: Release) -> Iterator[Drift]:
+    for model_type, record in sorted(before.models.items()):
         if not _is_input(release, record.path, record.text_digest):
-            yield Drift(model_type, record.path, _change(record, release))
+            held, holds = _methods(record), _methods(after.models[model_type])
+            yield Drift(
+                model_type,
+                record.path,
+                _change(record, release),
+                lost=tuple(method for method in held if method not in holds),
+                gained=tuple(method for method in holds if method not in held),
+            )
+
+
+def _methods(record: ModelRecord) -> list[str]:
+    return [method for method, reason in record.methods.items() if not reason]
 
 
 def _change(record: ModelRecord, release: Release) -> Change:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache, partial
 
 import libcst as cst
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.errors import CodegenError, crash
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, ModelPlan
 from adapter_codegen.parse import AutoMappings, ModuleFacts, parse_module, read_auto_mappings
 from adapter_codegen.parse.automappings import dotted_module
@@ -23,8 +23,6 @@ from adapter_codegen.pool import in_processes
 from adapter_codegen.report import collect
 from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.upstream import Release
-
-REPORT_REMEDY = "This is a defect of adapter-codegen: please report the module."
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def survey_module(release: Release, path: str) -> ModuleRow:
     except CodegenError as error:
         diagnostics = error.diagnostics
     except Exception as error:
-        diagnostics = (_crash(error),)
+        diagnostics = (crash(error),)
     return ModuleRow(path, (), 0, 0, False, (), diagnostics)
 
 
@@ -146,7 +144,7 @@ def _rewrite_failures(facts: ModuleFacts, found: ModulePlan) -> tuple[Diagnostic
     except CodegenError as error:
         return error.diagnostics
     except cst.ParserSyntaxError as error:
-        return (_crash(error),)
+        return (crash(error),)
     return ()
 
 
@@ -177,7 +175,3 @@ def _of_no_model(facts: ModuleFacts, found: ModulePlan) -> ModelPlan:
 def _mappings(release: Release) -> AutoMappings:
     """Upstream's tables, read once per process."""
     return read_auto_mappings(release)
-
-
-def _crash(error: Exception) -> Diagnostic:
-    return Diagnostic("X001", Level.ERROR, f"Internal error: {type(error).__name__}: {error}", REPORT_REMEDY)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 from adapter_codegen.model import Diagnostic, Level
 
 
@@ -14,6 +17,22 @@ class CodegenError(Exception):
 
     def __str__(self) -> str:
         return "; ".join(diagnostic.message for diagnostic in self.diagnostics)
+
+
+REPORT = "This is a bug of adapter-codegen: please report it, with the model type and this message."
+_OF_BUGS = ("R", "V", "X")  # stages at which nothing in upstream's text or in the user's files is at fault
+
+
+def is_bug(diagnostic: Diagnostic) -> bool:
+    """Whether the tool itself failed: an edit that could not be made, a check of what was written, a crash."""
+    return diagnostic.code.startswith(_OF_BUGS)
+
+
+def crash(error: Exception) -> Diagnostic:
+    """What nobody foresaw, as a diagnostic of the one model that it happened in."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return Diagnostic("X001", Level.ERROR, f"Internal error: {type(error).__name__}: {error}{place}", REPORT)
 
 
 def failure(code: str, message: str, remedy: str) -> CodegenError:

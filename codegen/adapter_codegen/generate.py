@@ -8,17 +8,19 @@ again; unless the release or the tool itself has changed, in which case nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from adapter_codegen.emit import Changes, changes, write
-from adapter_codegen.errors import failure
+from adapter_codegen.errors import CodegenError, crash, failure
 from adapter_codegen.formatting import formatted
 from adapter_codegen.layout import CHECKOUT, Layout, Target
 from adapter_codegen.manifest import EMPTY, Manifest, ModelRecord, digest, dump, generator_digest, load
 from adapter_codegen.model import ModelPlan, Refusal
+from adapter_codegen.pool import in_processes
 from adapter_codegen.upstream import Release
 
+OVERRIDES = "P30"  # how the codes about overrides.toml begin: a mistake of ours for us to mend, not a model's
 POOL_FROM = 6  # models; for fewer, starting processes costs more than they save
 
 
@@ -32,10 +34,10 @@ class GeneratedModel:
 
 
 ModelResult = GeneratedModel | Refusal
-Progress = Callable[[ModelResult], None]
+Progress = Callable[[str], None]  # called with a model type when that model is done
 
 
-def silent(result: ModelResult) -> None:
+def silent(model_type: str) -> None:
     """The progress that nobody watches."""
 
 
@@ -68,10 +70,10 @@ class Generated:
 def generate(
     release: Release, model_types: Iterable[str], layout: Layout = CHECKOUT, progress: Progress = silent
 ) -> Generated:
-    """Everything for `model_types`, as into an empty folder.
+    """Everything for `model_types`, as into an empty folder. Where one of them fails, that one is refused.
 
     Raises:
-        CodegenError: an unknown model type (U110), or text of ours that fails a check (V-codes).
+        CodegenError: overrides.toml is wrong (P300 to P304), or a shared file fails a check of ours (V-codes).
     """
     return _assemble(release.version, EMPTY, {}, _generate_all(release, model_types, layout, progress), layout)
 
@@ -119,7 +121,22 @@ def remove_models(model_types: Iterable[str], target: Target) -> Generated:
 
 
 def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT) -> ModelResult:
-    """The files of one model, or why there are none. Raises what `generate` raises."""
+    """The files of one model, or why there are none: whatever goes wrong with it concerns this model alone.
+
+    Raises:
+        CodegenError: its entry in overrides.toml is wrong (P300 to P304).
+    """
+    try:
+        return _generated(release, model_type, layout)
+    except CodegenError as error:
+        if any(diagnostic.code.startswith(OVERRIDES) for diagnostic in error.diagnostics):
+            raise
+        return Refusal(model_type, error.diagnostics)
+    except Exception as error:
+        return Refusal(model_type, (crash(error),))
+
+
+def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult:
     from adapter_codegen.parse import parse_module
     from adapter_codegen.plan import plan_model
     from adapter_codegen.render import record_of, render_model
@@ -155,20 +172,8 @@ def _generate_all(
 ) -> list[ModelResult]:
     """One result per model type, in their order; in processes where there are many."""
     ordered = sorted(set(model_types))
-    results = []
-    for result in _results(release, ordered, layout):
-        progress(result)
-        results.append(result)
-    return results
-
-
-def _results(release: Release, model_types: Sequence[str], layout: Layout) -> Iterable[ModelResult]:
-    if len(model_types) < POOL_FROM:
-        yield from (generate_model(release, model_type, layout) for model_type in model_types)
-        return
-    with ProcessPoolExecutor() as pool:
-        count = len(model_types)
-        yield from pool.map(generate_model, [release] * count, model_types, [layout] * count)
+    jobs = 1 if len(ordered) < POOL_FROM else None
+    return in_processes(partial(generate_model, release, layout=layout), ordered, jobs, progress)
 
 
 def _assemble(

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import libcst as cst
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.errors import REPORT, CodegenError
 from adapter_codegen.formatting import formatted
 from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, ModelPlan
 from adapter_codegen.naming import with_adapters
@@ -185,5 +185,4 @@ def _markers_pair(text: str) -> bool:
 
 
 def _failure(code: str, message: str, location: Location | None = None) -> Diagnostic:
-    remedy = "This is a defect of adapter-codegen; nothing was written. Please report the model type and this message."
-    return Diagnostic(code, Level.ERROR, message, remedy, location)
+    return Diagnostic(code, Level.ERROR, message, REPORT, location)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from adapter_codegen.check import Change as UpstreamChange
-from adapter_codegen.check import CheckReport, Drift
+from adapter_codegen.check import CheckReport, Drift, Finding, Kind
 from adapter_codegen.cli import cli
 from adapter_codegen.model import Diagnostic, Level, Refusal
 from adapter_codegen.upstream import open_release
@@ -251,6 +251,40 @@ def test_a_release_that_no_longer_matches_ends_with_3(
     result = run("check", "--output-format", shown_as, "--root", str(generated))
     assert result.exit_code == 3
     assert "No layer list." in result.stdout and "models/llama/modeling_llama.py" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("generated_from", "code", "expected"),
+    [
+        pytest.param(VERSION, "P101", 1, id="of the tree's own release: the tool refuses it"),
+        pytest.param("9.0.0", "P101", 3, id="of another release: upstream no longer matches"),
+        pytest.param(VERSION, "V106", 2, id="by a bug of the tool"),
+        pytest.param("9.0.0", "X001", 2, id="by a bug of the tool, at another release"),
+    ],
+)
+def test_how_a_check_ends_that_meets_a_refused_model(
+    generated: Path, monkeypatch: pytest.MonkeyPatch, generated_from: str, code: str, expected: int
+) -> None:
+    error = Diagnostic(code, Level.ERROR, "No.", "Write a rule.")
+    report = CheckReport(generated_from, VERSION, (), (), (Refusal("llama", (error,)),))
+    monkeypatch.setattr("adapter_codegen.check.check", lambda *_, **__: report)
+    result = run("check", "--root", str(generated))
+    assert result.exit_code == expected
+    assert ("please report" in result.stderr) == (expected == 2)
+    assert ("remove-model" in result.stderr) == (expected != 2)
+
+
+def test_drift_is_told_per_model_with_the_methods_it_costs_and_the_command_for_that_release(
+    generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drift = Drift("llama", "models/llama/modeling_llama.py", UpstreamChange.SEMANTIC, lost=("prefix_tuning",))
+    report = CheckReport("9.0.0", VERSION, (Finding(Kind.STALE, MODELING, ""),), (drift,))
+    monkeypatch.setattr("adapter_codegen.check.check", lambda *_, **__: report)
+    result = run("check", "--from", f"transformers=={VERSION}", "--root", str(generated))
+    assert result.exit_code == 1
+    assert "llama: models/llama/modeling_llama.py changed in what it does; loses prefix_tuning\n" in result.stdout
+    assert "Generated from transformers 9.0.0, and since: 1 model changed in what it does." in result.stderr
+    assert f"To mend it: adapter-codegen add-model --existing --from transformers=={VERSION}" in result.stderr
 
 
 # --- list, explain, coverage ----------------------------------------------------------------------------------------

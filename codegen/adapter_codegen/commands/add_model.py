@@ -43,7 +43,7 @@ def add_model(
 
     A model that is not understood is refused with its reasons, and keeps what the tree has of it.
     """
-    from adapter_codegen.commands.writing import refused, result_name, show_plans, write
+    from adapter_codegen.commands.writing import by_a_bug, refused, show_plans, write
     from adapter_codegen.generate import add_models, outdated
     from adapter_codegen.layout import find_target
     from adapter_codegen.upstream import open_release
@@ -55,11 +55,11 @@ def add_model(
     if again:
         console.say(f"transformers or adapter-codegen has changed since; written again: {', '.join(again)}.")
     with console.progress("Generating", len(names) + len(again)) as advance:
-        generated = add_models(release, names, target, progress=lambda result: advance(result_name(result)))
-    refusals = refused(console, generated, release, briefly=everything)
+        generated = add_models(release, names, target, progress=advance)
+    refused(console, generated, release, briefly=everything)
     show_plans(console, [plan for plan in generated.plans if plan.model_type in names], release)
     write(console, generated, target, dry_run=dry_run, diff=diff, overwrite=overwrite)
-    if refusals and not everything:
+    if any(not everything or by_a_bug(refusal) for refusal in generated.refusals):
         raise click.exceptions.Exit(ExitCode.DRIFT)
 
 

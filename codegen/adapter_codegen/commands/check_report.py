@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from rich.text import Text
 
 from adapter_codegen import report
-from adapter_codegen.check import Change, CheckReport, Kind
-from adapter_codegen.commands.writing import release_sources
+from adapter_codegen.check import Change, CheckReport, Drift, Kind
+from adapter_codegen.commands.writing import by_a_bug, release_sources
 from adapter_codegen.console import Console
 from adapter_codegen.diffs import show_diff
 from adapter_codegen.upstream import Release
@@ -34,7 +34,7 @@ def show_text(console: Console, found: CheckReport, release: Release, diff: bool
         if diff and finding.diff:
             show_diff(console, finding.diff)
     for drift in found.drifts:
-        console.show(Text.assemble(("upstream    ", "cyan"), f"{drift.path} {CHANGES[drift.change]}"))
+        console.show(Text.assemble(("upstream    ", "cyan"), _drifted(drift)))
     for refusal in found.refusals:
         console.show(
             Text.assemble(("refused     ", "bold red"), f"{refusal.model_type} by transformers {release.version}")
@@ -44,17 +44,52 @@ def show_text(console: Console, found: CheckReport, release: Release, diff: bool
     console.say(_conclusion(found))
 
 
+def _about_refusals(found: CheckReport) -> str:
+    names = ", ".join(refusal.model_type for refusal in found.refusals)
+    if by_bugs(found):
+        return f"refused: {names}. adapter-codegen failed; please report what stands above."
+    return (
+        f"refused: {names}. Follow the help above, keep transformers {found.generated_from}, or give a model up:"
+        " adapter-codegen remove-model."
+    )
+
+
+def by_bugs(found: CheckReport) -> bool:
+    """Whether the tool failed at a model, and not upstream's text."""
+    return any(map(by_a_bug, found.refusals))
+
+
+def _drifted(drift: Drift) -> str:
+    """What became of one model's file, and what that means for its methods."""
+    methods = "".join(
+        f"; {verb} {', '.join(names)}" for verb, names in (("loses", drift.lost), ("gains", drift.gained)) if names
+    )
+    return f"{drift.model_type}: {drift.path} {CHANGES[drift.change]}{methods}"
+
+
 def _conclusion(found: CheckReport) -> Text:
     """One line with the counts, what the kinds mean, and the command that mends it."""
     if found.in_step:
         return Text(f"In step with transformers {found.compared_with}.", "green")
     result = Text(f"\nNot in step with transformers {found.compared_with}: {_counts(found)}.", "bold")
+    if found.other_release:
+        result.append(Text(f"\n{_release(found)}", "not bold"))
     for kind in Kind:
         if any(finding.kind is kind for finding in found.findings):
             result.append(Text(f"\n{kind.value}: {MEANING[kind]}.", "not bold"))
+    if found.refusals:
+        result.append(Text(f"\n{_about_refusals(found)}", "not bold"))
     if found.command:
         result.append(Text.assemble(("\nTo mend it: ", "not bold"), (found.command, "bold green")))
     return result
+
+
+def _release(found: CheckReport) -> str:
+    """What changed between the two releases, over all models."""
+    changes = Counter(drift.change for drift in found.drifts)
+    drifted = ", ".join(f"{report.plural(changes[one], 'model')} {CHANGES[one]}" for one in Change if changes[one])
+    drifted = drifted or "no model's file changed"
+    return f"Generated from transformers {found.generated_from}, and since: {drifted}."
 
 
 def _counts(found: CheckReport) -> str:
@@ -76,7 +111,13 @@ def show_json(console: Console, found: CheckReport, release: Release, diff: bool
             for entry in found.findings
         ],
         "drifts": [
-            {"model_type": entry.model_type, "path": entry.path, "change": entry.change.value}
+            {
+                "model_type": entry.model_type,
+                "path": entry.path,
+                "change": entry.change.value,
+                "lost": list(entry.lost),
+                "gained": list(entry.gained),
+            }
             for entry in found.drifts
         ],
         "refusals": [
@@ -104,7 +145,7 @@ def show_github(console: Console, found: CheckReport, release: Release, diff: bo
         console.result(report.github_command("error", "\n".join(lines), **place, title=title))
     for drift in found.drifts:
         title = f"adapter-codegen: upstream of {drift.model_type}"
-        console.result(report.github_command("notice", f"{drift.path} {CHANGES[drift.change]}.", title=title))
+        console.result(report.github_command("notice", f"{_drifted(drift)}.", title=title))
     for refusal in found.refusals:
         for diagnostic in report.collect(refusal.diagnostics):
             console.result(report.github(diagnostic))

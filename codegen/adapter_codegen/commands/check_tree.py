@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from adapter_codegen.commands import options
 from adapter_codegen.commands.exit_codes import ExitCode
 from adapter_codegen.console import Console
+from adapter_codegen.errors import is_bug
 
 if TYPE_CHECKING:
     from adapter_codegen.check import CheckReport
@@ -34,13 +36,12 @@ def check(
     \b
     Exit codes:
       0  in step
-      1  drift
+      1  drift, or a model that this version of adapter-codegen refuses
       2  wrong usage, or an internal error
-      3  a newer transformers no longer matches: a generated model would be refused
+      3  a newer transformers no longer matches: it would have a generated model refused
     """
     from adapter_codegen.check import check as check_tree
     from adapter_codegen.commands.check_report import SHOW
-    from adapter_codegen.commands.writing import result_name
     from adapter_codegen.layout import find_target
     from adapter_codegen.manifest import load
     from adapter_codegen.upstream import open_release
@@ -49,13 +50,15 @@ def check(
     release = open_release(release_spec)
     total = len(load(target.root, target.layout.manifest).models)
     with console.progress("Checking", total) as advance:
-        report = check_tree(target, release, progress=lambda result: advance(result_name(result)))
+        report = replace(check_tree(target, release, progress=advance), release_spec=release_spec or "")
     SHOW[output_format](console, report, release, diff)
     raise click.exceptions.Exit(exit_code(report))
 
 
 def exit_code(report: CheckReport) -> ExitCode:
-    """What the shell is told. A model that would be refused is worse than files to be written again."""
-    if report.refusals:
+    """What the shell is told: the worst of it. A tool that failed can tell nothing about upstream."""
+    if any(is_bug(diagnostic) for refusal in report.refusals for diagnostic in refusal.diagnostics):
+        return ExitCode.ERROR
+    if report.refusals and report.other_release:
         return ExitCode.UPSTREAM
     return ExitCode.OK if report.in_step else ExitCode.DRIFT

@@ -10,7 +10,8 @@ from adapter_codegen import report
 from adapter_codegen.console import Console
 from adapter_codegen.diffs import show_diff, unified_diff
 from adapter_codegen.emit import Changes, read
-from adapter_codegen.generate import Generated, ModelResult
+from adapter_codegen.errors import is_bug
+from adapter_codegen.generate import Generated
 from adapter_codegen.layout import Target
 from adapter_codegen.model import Diagnostic, Level, ModelPlan, Refusal
 from adapter_codegen.upstream import Release
@@ -64,28 +65,26 @@ def show_plans(console: Console, plans: Iterable[ModelPlan], release: Release) -
             console.detail(report.text(diagnostic, release_sources(release)))
 
 
-def refused(console: Console, generated: Generated, release: Release, briefly: bool) -> bool:
-    """Tell which models were refused and why; `briefly`: only how many. True if there are any."""
-    if generated.refusals and briefly:
-        count = report.plural(len(generated.refusals), "model type")
-        console.say(f"{count} cannot be planned; `adapter-codegen list --plan` says why.")
-        return True
-    for refusal in generated.refusals:
+def refused(console: Console, generated: Generated, release: Release, briefly: bool) -> None:
+    """Tell which models were refused and why; `briefly`: only how many, and those that a bug of ours stopped."""
+    told = tuple(refusal for refusal in generated.refusals if not briefly or by_a_bug(refusal))
+    if count := len(generated.refusals) - len(told):
+        console.say(f"{report.plural(count, 'model type')} cannot be planned; `adapter-codegen list --plan` says why.")
+    for refusal in told:
         console.complain(Text.assemble((refusal.model_type, "bold"), " was refused:"))
         for diagnostic in _worst(refusal.diagnostics):
             console.complain(report.text(diagnostic, release_sources(release)))
-    return bool(generated.refusals)
+
+
+def by_a_bug(refusal: Refusal) -> bool:
+    """Whether the tool failed, and not upstream's text."""
+    return any(map(is_bug, refusal.diagnostics))
 
 
 def _worst(diagnostics: tuple[Diagnostic, ...]) -> list[Diagnostic]:
     """The errors; all of them where no error explains the refusal."""
     collected = report.collect(diagnostics)
     return [entry for entry in collected if entry.level is Level.ERROR] or list(collected)
-
-
-def result_name(result: ModelResult) -> str:
-    """The model type of a result, as progress shows it."""
-    return result.model_type if isinstance(result, Refusal) else result.plan.model_type
 
 
 def release_sources(release: Release) -> report.Sources:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import libcst as cst
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.errors import REPORT, CodegenError
 from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
 
@@ -111,8 +111,7 @@ class Copied:
 
 
 def refusal(code: str, message: str, location: Location) -> CodegenError:
-    remedy = "This is a defect of adapter-codegen: please report the model and the place."
-    return CodegenError(Diagnostic(code, Level.ERROR, message, remedy, location))
+    return CodegenError(Diagnostic(code, Level.ERROR, message, REPORT, location))
 
 
 def _walk(node: cst.CSTNode, parents: dict[cst.CSTNode, cst.CSTNode]) -> Iterator[cst.CSTNode]:
