@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -139,14 +139,18 @@ def method_subjects(model_type: str) -> tuple[Subject, ...]:
         encoder = Subject(model_type, masked or base, "encoder", "encoder")
         if not causal:
             return (encoder,)
-        decoder = (("is_decoder", True),)
+        decodes = (("is_decoder", True),)
         return (
             encoder,
-            Subject(model_type, causal, "decoder", "decoder", decoder),
-            Subject(model_type, causal, "decoder", "cross", (*decoder, ("add_cross_attention", True)), cross=True),
+            Subject(model_type, causal, "decoder", "decoder", decodes),
+            Subject(model_type, causal, "decoder", "cross", (*decodes, ("add_cross_attention", True)), cross=True),
         )
     if causal:
-        return (Subject(model_type, causal, "decoder", "decoder"),)
+        decoder = Subject(model_type, causal, "decoder", "decoder")
+        if not hasattr(config, "add_cross_attention"):
+            return (decoder,)
+        crossing = replace(decoder, label="cross", changes=(("add_cross_attention", True),), cross=True)
+        return (decoder, crossing)
     return (Subject(model_type, base, _kind_of_input(base), "encoder"),)
 
 
