@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -64,6 +65,7 @@ def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = N
         base.init_base_adapters()
         for module, upstream in upstream_classes.items():
             _give_back_unplaced(module, upstream)
+        _keep_whole(upstream_classes)
         _restore_adapters(model, adapters_config)
 
 
@@ -122,6 +124,19 @@ def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
         patch_forward(module)
     elif not all(placed):
         raise UnsupportedModelError(f"A layer claims only a part of the adapter places of {type(module).__name__}.")
+
+
+def _keep_whole(upstream_classes: Mapping[nn.Module, type]) -> None:
+    """Let what upstream never splits stay whole under its new class too.
+
+    accelerate's device maps and the wrap policies of FSDP go by the names in ``_no_split_modules``. The attribute is set
+    on each model, never on a class: other models of that class have no adapters.
+    """
+    for module in upstream_classes:
+        if isinstance(module, PreTrainedModel) and module._no_split_modules:
+            names = set(module._no_split_modules)
+            renamed = {type(part).__name__ for part, upstream in upstream_classes.items() if upstream.__name__ in names}
+            module._no_split_modules = names | renamed
 
 
 def _wrap(model: PreTrainedModel, base: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -63,6 +64,32 @@ def test_upstream_classes_stay_as_they_were() -> None:
     model.add_adapter("a", "mam", set_active=True)
     after = {name: dict(vars(cls)) for name, cls in vars(modeling_llama).items() if isinstance(cls, type)}
     assert after == before
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "llama_lm"])
+def test_what_upstream_never_splits_stays_whole(name: str) -> None:
+    before = {
+        type(part): set(type(part)._no_split_modules or ())
+        for part in upstream(name).modules()
+        if isinstance(part, PreTrainedModel)
+    }
+    model = adapted(name)
+    layers = {path for path, module in model.named_modules() if re.search(r"layers?\.\d+$", path)}
+    whole = {path for path, module in model.named_modules() if type(module).__name__ in model._no_split_modules}
+    assert layers and layers <= whole
+    assert {cls: set(cls._no_split_modules or ()) for cls in before} == before
+
+
+def test_a_device_map_splits_no_layer() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model = adapted("llama")
+    sizes = accelerate.utils.compute_module_sizes(model)
+    room = int(1.5 * sizes["layers.0"])
+    placed = accelerate.infer_auto_device_map(
+        model, {0: room + sizes["embed_tokens"], "cpu": 10**9}, no_split_module_classes=list(model._no_split_modules)
+    )
+    assert not [path for path in placed if path.startswith("layers.") and path.count(".") > 1]
+    assert len(set(placed.values())) == 2
 
 
 def test_objects_and_parameters_stay() -> None:
