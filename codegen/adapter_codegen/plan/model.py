@@ -86,8 +86,13 @@ def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], lis
     """The layer classes that the base model's stacks hold, and complaints about those that were not planned."""
     wanted = list(dict.fromkeys(name for stack in base.stacks for name in stack.layer_classes))
     entries = [entry for entry in found.entries if entry.plan.class_name in wanted]
-    if entries or not wanted:
+    if entries:
         return entries, []
+    if not wanted:
+        parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
+        message = f"{base.class_name} has no layers of its own; the models inside of it: {parts}."
+        remedy = "Add the models inside of it under their own model types; models made of models are not supported yet."
+        return [], [Diagnostic("P253", Level.ERROR, message, remedy, base.location)]
     message = f"Nothing was recognised in the layers of {base.class_name}: {', '.join(wanted)}."
     remedy = "See the other diagnostics; a layer must hold attention and residual additions in this file."
     return [], [Diagnostic("P252", Level.ERROR, message, remedy, base.location)]
