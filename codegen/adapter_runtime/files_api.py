@@ -72,7 +72,7 @@ class AdapterFilesMixin:
             load_as: its name in this model; None = the name in the file.
             set_active: run it from now on.
             with_head: read the head too, if there is one and this model can hold it.
-            strict: refuse files with missing or unknown tensors.
+            strict: refuse files of another model type, and files with missing or unknown tensors.
             use_safetensors: None = whichever format is there.
             version: revision of a repository.
 

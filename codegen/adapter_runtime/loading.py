@@ -37,7 +37,7 @@ class LoadOptions:
     """How files are read."""
 
     load_as: str | None = None  # name in the model; None = the name in the file
-    strict: bool = True  # refuse files with missing or unknown tensors; else only report them
+    strict: bool = True  # refuse files of other model types, with missing or unknown tensors; else only report it
     use_safetensors: bool | None = None  # None = whichever format is there, safetensors first
     revision: str | None = None  # of a repository of the hub
 
@@ -73,6 +73,7 @@ def load_adapter(
     document, tensors = modernise(saved.document, saved.tensors)
     saved = Saved(saved.folder, document, tensors)
     name = _name(saved, options)
+    _require_same_type(model, saved, options.strict, f"Adapter {name!r}")
     with Transaction() as transaction:
         _add(model, name, _config(saved, config), transaction)
         expected = of_adapter(model.state_dict(keep_vars=True), name)
@@ -145,6 +146,26 @@ def _add(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transactio
             f"The model has an adapter {name!r} with another config. Load under a new name (load_as=...) or delete it"
             f" first (delete_adapter({name!r}))."
         )
+
+
+def _require_same_type(model: ModelAdaptersMixin, saved: Saved, strict: bool, what: str) -> None:
+    """Raise, or without `strict` warn, where a file was written from another architecture: its tensors may fit by chance.
+
+    A file that does not say its type passes.
+    """
+    written_from, own = saved.document.get("model_type"), model.config.model_type
+    if written_from in (None, own):
+        return
+    message = (
+        f"{what} from {saved.folder} was written from a {saved.document.get('model_class')} of type {written_from!r};"
+        f" this is a {head_files.upstream_class_name(model)} of type {own!r}."
+    )
+    if strict:
+        raise AdapterMismatchError(
+            f"{message} If it shall be loaded all the same, as far as tensors fit: strict=False."
+            " The model is unchanged."
+        )
+    logger.warning(message)
 
 
 def _require_fit(

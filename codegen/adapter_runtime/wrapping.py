@@ -135,7 +135,9 @@ def _keep_whole(upstream_classes: Mapping[nn.Module, type]) -> None:
     for module in upstream_classes:
         if isinstance(module, PreTrainedModel) and module._no_split_modules:
             names = set(module._no_split_modules)
-            renamed = {type(part).__name__ for part, upstream in upstream_classes.items() if upstream.__name__ in names}
+            renamed = {
+                type(part).__name__ for part, upstream in upstream_classes.items() if upstream.__name__ in names
+            }
             module._no_split_modules = names | renamed
 
 

@@ -250,6 +250,9 @@ DEFECTS = {
     "damaged files: tensors that do not fit are passed over": Defect(
         around(loading, "_require_fit", lambda require, *args: None), "damaged files", "lora"
     ),
+    "damaged files: the type of the model is not asked": Defect(
+        around(loading, "_require_same_type", lambda require, *args: None), "damaged files", "lora"
+    ),
     "checkpointing: the recomputation draws other random numbers": Defect(
         around(
             context.ContextualCheckpoint,

@@ -399,10 +399,30 @@ def test_an_adapter_of_another_architecture_is_refused(tmp_path: Path, source: s
     unchanged = Unchanged(model)
     with pytest.raises(AdapterMismatchError) as error:
         model.load_adapter(tmp_path)
-    assert f"(type {source}, hidden size" in str(error.value)
-    assert f"(type {target})" in str(error.value)
+    assert f"of type {source!r}; this is a" in str(error.value)
+    assert f"of type {target!r}." in str(error.value) and "strict=False" in str(error.value)
     assert "The model is unchanged." in str(error.value)
     unchanged.check()
+
+
+def test_another_architecture_of_equal_shapes_is_refused_unless_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_adapter("bert").save_adapter(tmp_path, "a")
+    edit_json(tmp_path, model_type="roberta", model_class="RobertaAdapterModel")
+    model = adapter_model("bert")
+    unchanged = Unchanged(model)
+    with pytest.raises(AdapterMismatchError, match="from a RobertaAdapterModel of type 'roberta'"):
+        model.load_adapter(tmp_path)
+    unchanged.check()
+    assert model.load_adapter(tmp_path, strict=False) == "a"
+    assert "of type 'roberta'" in caplog.text
+
+
+def test_a_file_that_names_no_architecture_is_loaded(tmp_path: Path) -> None:
+    with_adapter("bert").save_adapter(tmp_path, "a")
+    edit_json(tmp_path, model_type=None)
+    assert adapter_model("bert").load_adapter(tmp_path) == "a"
 
 
 def test_without_strict_what_fits_is_loaded_and_the_rest_reported(

@@ -91,12 +91,19 @@ def _double_a_size(folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(document))
 
 
+def _claim_another_architecture(folder: Path) -> None:
+    document = json.loads((folder / CONFIG).read_text())
+    document["model_type"] += "_other"
+    (folder / CONFIG).write_text(json.dumps(document))
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "weights cut in half": _truncate,
     "a tensor under another name": _rename_a_tensor,
     "a tensor of another shape": _reshape_a_tensor,
     "the config cut off": _break_the_config,
     "another size in the config": _double_a_size,
+    "the type of another architecture, with equal shapes": _claim_another_architecture,
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "no config": lambda folder: (folder / CONFIG).unlink(),
 }
