@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 import adapter_models  # registers what was generated
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.registry import registered
-from conformance.methods import LoRA, Method
+from conformance.methods import LoRA, Method, Prefix
 from conformance.reference.layout import layout_of
 from conformance.subjects import Attention, Subject, architecture, auto, method_subjects
 
@@ -87,9 +87,9 @@ def structure(model: nn.Module) -> dict[str, Any]:
 def refused(subject: Subject, method: Method) -> str:
     """Why there is no `method` on `subject`, in the words of the plan or of the runtime; "" if there is.
 
-    The runtime's word counts only where the roles say so too: a fused projection of which the order is not known.
+    The runtime's word counts only where the roles show a projection of which the parts cannot be told apart.
     """
-    return init_refuses(subject) or unsupported(subject.model_type, method) or _order_is_unknown(subject, method)
+    return init_refuses(subject) or unsupported(subject.model_type, method) or _parts_are_unknown(subject, method)
 
 
 def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
@@ -118,19 +118,16 @@ def init_refuses(subject: Subject) -> str:
     raise AssertionError(f"init takes {subject.architecture}, whose base model {base.__name__} has no adapter classes")
 
 
-def _order_is_unknown(subject: Subject, method: Method) -> str:
+def _parts_are_unknown(subject: Subject, method: Method) -> str:
     attentions = layout_of(initialised(subject)).attentions
-    parts = [part for part in method.parts if isinstance(part, LoRA)]
-    unknown = any(attention.fused and not attention.spans for attention in attentions)
-    paired = any(attention.key and attention.key == attention.value for attention in attentions)
-    halved = any(("key" in part.attention) != ("value" in part.attention) for part in parts)
-    if not parts or not (unknown or (paired and halved)):
+    vague = any(entry.shares_projection or (entry.fused and not entry.spans) for entry in attentions)
+    if not vague or not (method.has(LoRA) or method.has(Prefix)):
         return ""
     try:
         initialised(subject).add_adapter(FIRST, config=method.config)
     except UnsupportedMethodError as error:
         return str(error)
-    raise AssertionError("LoRA was put onto a part of a projection of which the order is not known")
+    return ""
 
 
 @functools.cache

@@ -54,7 +54,7 @@ def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: 
         after = observed(upstream, inputs)[attention.core]
         weight.copy_(kept)
     changed = {name for name in ROLES if not torch.equal(before[name], after[name])}
-    meant = {role} if attention.key != attention.value or role == "query" else {"key", "value"}
+    meant = {"key", "value"} if attention.shares_projection and role != "query" else {role}
     if changed != meant:
         raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
 

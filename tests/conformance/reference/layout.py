@@ -27,6 +27,11 @@ class Attention:
         default_factory=dict
     )  # outputs of `fused` that are "query", "key", "value"
 
+    @property
+    def shares_projection(self) -> bool:
+        """One projection gives keys and values."""
+        return bool(self.key) and self.key == self.value
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -88,13 +93,13 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
 
 def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
     """All queries, as many as the heads' outputs that the next projection reads; then keys and values, equally many."""
-    total, _ = _features(layer.get_submodule(roles.fused))
-    _, queries = _features(layer.get_submodule(roles.output))
+    total, _ = features(layer.get_submodule(roles.fused))
+    _, queries = features(layer.get_submodule(roles.output))
     middle = (queries + total) // 2
     return {"query": (0, queries), "key": (queries, middle), "value": (middle, total)}
 
 
-def _features(projection: nn.Module) -> tuple[int, int]:
+def features(projection: nn.Module) -> tuple[int, int]:
     """Outputs and inputs; upstream's Conv1D stores its weight the other way round."""
     rows, columns = projection.weight.shape
     return (rows, columns) if isinstance(projection, nn.Linear) else (columns, rows)

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from conformance.methods import Prefix
-from conformance.reference.layout import Attention, Layout, join
+from conformance.reference.layout import Attention, Layout, features, join
 
 IMPLEMENTATION = "conformance_reference"
 
@@ -95,8 +95,9 @@ def filled_cache(
 def key_shape(upstream: nn.Module, attention: Attention) -> tuple[int, int]:
     """(K, D) of a core: the outputs of the key projection, and the width that its queries have per head."""
     if attention.fused:
-        start, stop = attention.spans["key"]
-        rows = stop - start
+        total, _ = features(upstream.get_submodule(attention.fused))
+        _, queries = features(upstream.get_submodule(attention.output))
+        rows = (total - queries) // 2
     else:
         rows = upstream.get_submodule(attention.key).weight.shape[0]
     config = upstream.config
