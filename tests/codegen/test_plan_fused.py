@@ -92,6 +92,15 @@ def test_values_of_another_width_leave_the_place_of_the_keys_open() -> None:
     assert layout(cut, heads=wide) == ""
 
 
+def test_an_output_that_may_be_another_tensor_proves_no_order() -> None:
+    cuts = (
+        "fused = self.q(states)",
+        "if self.other:\n    fused = states",
+        "query, key, value = fused.chunk(3, dim=2)",
+    )
+    assert layout(*cuts) == ""
+
+
 def test_branches_that_cut_differently_prove_no_order() -> None:
     cuts = (
         "fused = self.q(states)",
@@ -110,6 +119,7 @@ def test_branches_that_cut_differently_prove_no_order() -> None:
         "query, key, value = self.q(states).split([self.size, self.less, self.less], dim=-1)",
         "size = 4 * self.head_dim\nfused = self.q(states)\nquery = fused[..., :size]\n"
         "key, value = fused[..., size : size + self.less], fused[..., size + self.less :]",
+        "fused = self.q(states)\nif self.clip:\n    fused = fused.clamp(min=-1)\nquery, key, value = fused.chunk(3, dim=2)",
         "parts = self.q(states).chunk(3, dim=-1)\nquery, key, value = parts[0], parts[1], parts[2]",
     ],
     ids=lambda cut: cut.partition("\n")[0],

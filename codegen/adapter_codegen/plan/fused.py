@@ -122,6 +122,9 @@ class _Cuts:
             return None
         if value.op in (Op.METHOD, Op.FUNCTION):
             return self._moved(value)
+        if value.op is Op.JOIN:  # clipped or not
+            found = {self._axes(one) for one in value.inputs}
+            return found.pop() if len(found) == 1 else None
         return self._axes(value.through) if value.through is not None and value.op is not Op.ITEM else None
 
     def _moved(self, value: Value) -> Axes | None:
