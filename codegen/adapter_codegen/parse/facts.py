@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import libcst as cst
-from libcst.metadata import CodeRange, PositionProvider
 
 from adapter_codegen.model import Location
+from adapter_codegen.parse.positions import Positions
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class ModuleFacts:
     ]  # local name -> dotted origin: "nn" -> "torch.nn", "Cache" -> "transformers.cache_utils.Cache"
 
     @cached_property
-    def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
-        return _Positions().of(self.tree)
+    def _positions(self) -> Positions:
+        return Positions(self.tree, self.text)
 
     def location(self, node: cst.CSTNode) -> Location:
-        """Where a node of `tree` stands. The first question costs a walk over the whole module."""
-        span = self._positions[node]
+        """Where a node of `tree` stands. The first question about a top-level statement costs a walk over it."""
+        span = self._positions.range(node)
         return Location(self.path, span.start.line, span.start.column, span.end.line, span.end.column)
 
     def code(self, node: cst.CSTNode) -> str:
@@ -86,11 +86,3 @@ class ModuleFacts:
         first, _, rest = name.partition(".")
         found = self.imports.get(first, first)
         return f"{found}.{rest}" if rest else found
-
-
-class _Positions(PositionProvider):
-    """Positions alone: `MetadataWrapper.resolve` would visit every node once more, for providers that nobody asked for."""
-
-    def of(self, tree: cst.Module) -> Mapping[cst.CSTNode, CodeRange]:
-        self._gen_impl(tree)
-        return self._computed  # type: ignore[return-value]  # plain ranges here; lazy values come from batched providers

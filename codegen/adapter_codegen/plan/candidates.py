@@ -8,7 +8,7 @@ from functools import cached_property
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
-from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.parse.syntax import descendants, dotted_name
 from adapter_codegen.plan.dataflow import REGISTRY, local_class
 from adapter_codegen.plan.kinds import Kind, Kinds
 
@@ -73,25 +73,25 @@ class Candidates:
         return softmax or self._kinds.of(submodule.classes) is Kind.TORCH_ATTENTION
 
     def _calls_core(self, node: cst.CSTNode, depth: int = 2) -> bool:
-        names = _Names()
-        node.visit(names)
+        names = _Names(node)
         if REGISTRY in names.found or names.calls & _CORE_CALLS:
             return True
         known = [self._facts.functions[name] for name in names.calls if name in self._facts.functions]
         return depth > 0 and any(self._calls_core(function, depth - 1) for function in known)
 
 
-class _Names(cst.CSTVisitor):
-    def __init__(self) -> None:
+class _Names:
+    """Every identifier below a node, and the last names of what is called there."""
+
+    def __init__(self, node: cst.CSTNode) -> None:
         self.found: set[str] = set()
         self.calls: set[str] = set()
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self.found.add(node.value)
-
-    def visit_Call(self, node: cst.Call) -> None:
-        name = node.func.attr.value if isinstance(node.func, cst.Attribute) else dotted_name(node.func)
-        self.calls.add(name)
+        for inner in descendants(node):
+            if isinstance(inner, cst.Name):
+                self.found.add(inner.value)
+            elif isinstance(inner, cst.Call):
+                func = inner.func
+                self.calls.add(func.attr.value if isinstance(func, cst.Attribute) else dotted_name(func))
 
 
 def _is_iterated(known: ClassFacts, submodule: Submodule) -> bool:

@@ -14,7 +14,14 @@ import libcst as cst
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.module import parse_module
-from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.parse.syntax import (
+    assignment,
+    descendants,
+    dotted_name,
+    literal_string,
+    self_attribute,
+    statements,
+)
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.stacks import HasAttention
 from adapter_codegen.upstream import Release
@@ -128,15 +135,7 @@ class _Uses:
 def _config_names(nodes: Iterable[cst.CSTNode]) -> Iterator[str]:
     """``hidden_size`` of every ``config.hidden_size`` or ``self.config.hidden_size``, in order."""
     for node in nodes:
-        visitor = _ConfigNames()
-        node.visit(visitor)
-        yield from visitor.names
-
-
-class _ConfigNames(cst.CSTVisitor):
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def visit_Attribute(self, node: cst.Attribute) -> None:
-        if dotted_name(node.value).rpartition(".")[2] == "config":
-            self.names[node.attr.value] = None
+        reads = (inner for inner in descendants(node) if isinstance(inner, cst.Attribute))
+        yield from dict.fromkeys(
+            read.attr.value for read in reads if dotted_name(read.value).rpartition(".")[2] == "config"
+        )
