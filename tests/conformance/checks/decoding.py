@@ -56,7 +56,7 @@ def cached(subject: Subject) -> dict[str, Any]:
 @functools.cache
 def has_static_cache(subject: Subject) -> bool:
     """Upstream decodes with a static cache, and as it does step by step."""
-    upstream, inputs = subject.upstream("sdpa"), generation_inputs(subject)
+    upstream, inputs = subject.upstream(attentions(subject)[-1]), generation_inputs(subject)
     try:
         logits = logits_of(upstream, inputs, cache_implementation="static")
     except Exception:
