@@ -91,7 +91,9 @@ def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], lis
     if not wanted:
         parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
         message = f"{base.class_name} has no layers of its own; the models inside of it: {parts}."
-        remedy = "Add the models inside of it under their own model types; models made of models are not supported yet."
+        remedy = (
+            "Add the models inside of it under their own model types; models made of models are not supported yet."
+        )
         return [], [Diagnostic("P253", Level.ERROR, message, remedy, base.location)]
     message = f"Nothing was recognised in the layers of {base.class_name}: {', '.join(wanted)}."
     remedy = "See the other diagnostics; a layer must hold attention and residual additions in this file."
