@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 
 import libcst as cst
 
 from adapter_codegen.errors import CodegenError, crash
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, ModelPlan
-from adapter_codegen.parse import AutoMappings, ModuleFacts, parse_module, read_auto_mappings
+from adapter_codegen.parse import ModuleFacts, parse_module, read_auto_mappings
 from adapter_codegen.parse.automappings import dotted_module
 from adapter_codegen.plan import ModulePlan, plan_model, plan_module
 from adapter_codegen.plan.methods import IN_RUNTIME
@@ -119,7 +119,7 @@ def survey_module(release: Release, path: str) -> ModuleRow:
 
 
 def _surveyed(release: Release, path: str) -> ModuleRow:
-    model_types = _mappings(release).model_types_of(path)
+    model_types = read_auto_mappings(release).model_types_of(path)
     facts = parse_module(release.read(path), path)
     found = plan_module(facts)
     results = [plan_model(release, model_type, found=found) for model_type in model_types]
@@ -169,9 +169,3 @@ def _of_no_model(facts: ModuleFacts, found: ModulePlan) -> ModelPlan:
         text_digest="",
         meaning_digest="",
     )
-
-
-@lru_cache(maxsize=1)
-def _mappings(release: Release) -> AutoMappings:
-    """Upstream's tables, read once per process."""
-    return read_auto_mappings(release)

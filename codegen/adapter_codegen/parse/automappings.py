@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from adapter_codegen.errors import CodegenError, failure
 from adapter_codegen.parse.literals import UnreadableTable, Value, read_tables
@@ -156,8 +156,9 @@ class AutoMappings:
         return failure("U110", f"transformers {self.release.version} has {known} {model_type!r}.", remedy)
 
 
+@lru_cache(maxsize=2)
 def read_auto_mappings(release: Release) -> AutoMappings:
-    """Read upstream's auto tables.
+    """Read upstream's auto tables, once per release and process.
 
     Raises:
         CodegenError: a table is missing or not a display of strings (U111).

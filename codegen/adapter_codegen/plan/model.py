@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from adapter_codegen.digests import meaning_digest, text_digest
 from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Level, ModelPlan, PlanResult, Refusal
-from adapter_codegen.parse import AutoMappings, parse_module, read_auto_mappings
+from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.plan.base import plan_base
 from adapter_codegen.plan.candidates import Candidates
 from adapter_codegen.plan.config_keys import plan_config_keys
@@ -32,7 +31,7 @@ def plan_model(
     Raises:
         CodegenError: upstream has no such model type, a file is missing, or an override is wrong.
     """
-    entry = _mappings(release).entry(model_type)
+    entry = read_auto_mappings(release).entry(model_type)
     text = release.read(entry.path)
     facts = parse_module(text, entry.path)
     has_attention = Candidates(facts, Kinds(facts)).has_attention
@@ -65,11 +64,6 @@ def plan_model(
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return plan if override is None else apply_override(plan, override)
-
-
-@lru_cache(maxsize=2)
-def _mappings(release: Release) -> AutoMappings:
-    return read_auto_mappings(release)
 
 
 def licence(text: str) -> str:
