@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from adapter_runtime.composition import AdapterCompositionBlock
-from adapter_runtime.configuration import AdapterConfig
+from adapter_runtime.configuration import AdapterConfig, AdapterFusionConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
+
+
+@dataclass(frozen=True)
+class FusionEntry:
+    """A fusion of a model."""
+
+    adapter_names: tuple[str, ...]  # in the order of `Fuse`
+    config: AdapterFusionConfig
 
 
 class ModelAdaptersConfig:
@@ -15,6 +24,7 @@ class ModelAdaptersConfig:
 
     def __init__(self) -> None:
         self.adapters: dict[str, AdapterConfig] = {}
+        self.fusions: dict[str, FusionEntry] = {}  # by `Fuse.name`
         self.active_setup: AdapterCompositionBlock | None = None
         self.skip_layers: frozenset[int] = frozenset()
 
@@ -36,6 +46,16 @@ class ModelAdaptersConfig:
         if name not in self.adapters:
             raise UnknownAdapterError(f"The model has no adapter {name!r}. {nearest(name, self.adapters)}")
         return self.adapters[name]
+
+    def get_fusion(self, name: str) -> FusionEntry:
+        """A fusion by its name.
+
+        Raises:
+            UnknownAdapterError: there is none of this name.
+        """
+        if name not in self.fusions:
+            raise UnknownAdapterError(f"The model has no fusion {name!r}. {nearest(name, self.fusions)}")
+        return self.fusions[name]
 
     def require(self, names: set[str]) -> None:
         """Raise where an adapter is missing."""

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import nn
 
 from adapter_runtime.adapters_config import ModelAdaptersConfig
+from adapter_runtime.calls import IDLE, CallPlan, in_call, plan_call
 from adapter_runtime.composition import AdapterCompositionBlock
-from adapter_runtime.context import ContextualCheckpoint, ForwardContext, thread
-from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.configuration import AdapterConfig
+from adapter_runtime.context import AdapterSetup, ContextualCheckpoint
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.layer import LayerAdaptersMixin
 from adapter_runtime.methods.prefix_tuning import PrefixTuning, PrefixTuningPool
+from adapter_runtime.methods.placing import methods_of
 from adapter_runtime.model_api import ModelAdaptersMixin
+from adapter_runtime.registry import registered
 from adapter_runtime.roles import LayerStack
+from adapter_runtime.shared_parameters import SharedParameters
 
 
 class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     """Base of generated mixins of base models, which state where the layers are.
 
-    Nothing here costs anything in a forward unless a prefix is active: what layers run is decided beforehand.
+    Nothing here costs anything in a forward unless an active adapter needs it: what layers run is decided beforehand.
     """
 
-    layer_stacks: ClassVar[tuple[LayerStack, ...]] = ()
-    token_embeddings: ClassVar[str] = ""
-    embedding_output: ClassVar[str] = ""
+    layer_stacks: tuple[LayerStack, ...] = ()  # stated by generated classes; worked out where there is an interface
+    token_embeddings: str = ""
+    embedding_output: str = ""
     final_norm: ClassVar[str] = ""
 
     prefix_tuning: PrefixTuningPool
-    running_prefixes: tuple[PrefixTuning, ...]
+    shared_parameters: SharedParameters
+    call_plan: CallPlan
 
     def init_base_adapters(self) -> None:
         """Give all layers room for adapters.
@@ -40,8 +45,10 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             UnsupportedModelError: a layer is of a class that no mixin was generated for.
         """
         self.adapters_config = ModelAdaptersConfig()
-        self.running_prefixes = ()
+        self.call_plan = IDLE
+        self.call_plans: dict[str, CallPlan] = {}  # by the key of an `AdapterSetup`
         self.prefix_tuning = PrefixTuningPool()
+        self.shared_parameters = SharedParameters()
         encoder = self._encoder()
         for index, layer in self.iter_layers():
             if not isinstance(layer, LayerAdaptersMixin):
@@ -77,17 +84,47 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             if isinstance(module, AdapterLayerBase):
                 yield module
 
+    def check_placeable(self, config: AdapterConfig) -> None:
+        """Raise for methods that this model has no place for, by its plan.
+
+        Raises:
+            UnsupportedMethodError: it has none.
+        """
+        planned = registered().methods.get(self.config.model_type, {})
+        for method in sorted(methods_of(config)):
+            reason = planned.get(method, "")
+            if reason:
+                raise UnsupportedMethodError(
+                    f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
+                )
+
     # Running
 
     def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
         """Decide, in every layer, what runs from now on."""
-        for layer in list(self.adapter_layers()):
+        layers = list(self.adapter_layers())
+        for layer in layers:
             layer.activate(block, skip_layers)
-        self.running_prefixes = tuple(self._prefixes_of(block))
+        self.call_plans = {}
+        self.call_plan = plan_call(block, [(layer, layer.running) for layer in layers], self._prefixes_of(block))
+
+    def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
+        """What a call within the context of `setup` must prepare.
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that the model does not have.
+        """
+        if setup.key not in self.call_plans:
+            block = setup.adapter_setup
+            if block is not None:
+                self.adapters_config.require(block.flatten())
+            layers = [(layer, layer.running_under(setup)) for layer in self.adapter_layers()]
+            self.call_plans[setup.key] = plan_call(block, layers, self._prefixes_of(block))
+        return self.call_plans[setup.key]
 
     def _prefixes_of(self, block: AdapterCompositionBlock | None) -> Iterator[PrefixTuning]:
         held = self.prefix_tuning.prefix_tunings
-        for name in block.names() if block is not None else ():
+        for name in dict.fromkeys(block.names()) if block is not None else ():
             if name in held:
                 group = held[name]
                 assert isinstance(group, nn.ModuleDict)
@@ -96,40 +133,12 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
-        return {"forward": _in_context(upstream.forward)}  # type: ignore[attr-defined]
+        return {"forward": in_call(upstream.forward, is_base=True)}  # type: ignore[attr-defined]
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         """Let the recomputation of a layer see the context of its forward."""
         super()._set_gradient_checkpointing(*args, **kwargs)
         wrap_checkpoints(self)
-
-
-def _in_context(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def forward_in_context(self: ModelBaseAdaptersMixin, *args: Any, **kwargs: Any) -> Any:
-        setup = thread.setup
-        if setup is None:
-            running = self.running_prefixes
-        else:
-            running = tuple(self._prefixes_of(setup.adapter_setup))
-        if not running:
-            return forward(self, *args, **kwargs)
-        outer = thread.context
-        thread.context = context = ForwardContext(self, _shared_states(self, outer))
-        try:
-            # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
-            for tuning in running:
-                context.states_of(tuning)
-            return forward(self, *args, **kwargs)
-        finally:
-            thread.context = outer
-
-    return forward_in_context
-
-
-def _shared_states(model: ModelBaseAdaptersMixin, outer: ForwardContext | None) -> dict[str, Any] | None:
-    """The prefix states of an enclosing `generate` of the same model."""
-    return outer.prefix_states if outer is not None and outer.owner is model else None
 
 
 def wrap_checkpoints(model: Any) -> None:

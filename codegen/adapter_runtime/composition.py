@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias, Union, overload
 
-from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.errors import InvalidCompositionError
 
 Setup: TypeAlias = Union[str, "AdapterCompositionBlock", Sequence[Any], None]
 
@@ -217,16 +217,21 @@ def validate_composition(block: AdapterCompositionBlock) -> None:
             )
         if isinstance(child, AdapterCompositionBlock):
             validate_composition(child)
+    _validate_copies(block)
 
 
-def check_runnable(block: AdapterCompositionBlock) -> None:
-    """Raise where the layers cannot run `block`.
-
-    Raises:
-        UnsupportedMethodError: it holds a block other than `Stack`.
-    """
-    if not isinstance(block, Stack):
-        raise UnsupportedMethodError(f"{type(block).__name__} cannot be run yet. Supported: Stack.")
+def _validate_copies(block: AdapterCompositionBlock) -> None:
+    """`Parallel` divides the whole batch, so that only `Stack` may hold it, and several of them need equal numbers."""
     for child in block:
-        if isinstance(child, AdapterCompositionBlock):
-            check_runnable(child)
+        if not isinstance(child, AdapterCompositionBlock):
+            continue
+        if not isinstance(block, Stack) and child.parallel_channels > 1:
+            raise InvalidCompositionError(
+                f"Parallel runs copies of the whole batch and cannot stand inside {type(block).__name__}: {block!r}."
+            )
+        if child.parallel_channels not in (1, block.parallel_channels):
+            raise InvalidCompositionError(
+                f"All Parallel blocks of a Stack need the same number of children: {block!r}."
+            )
+
+

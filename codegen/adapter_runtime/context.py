@@ -6,17 +6,20 @@ read `contextvars`. The attributes must be set per instance: on class attributes
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from adapter_runtime.composition import Setup, check_runnable, parse_composition
+from adapter_runtime.composition import Setup, parse_composition
+from adapter_runtime.recording import Scores
 
 if TYPE_CHECKING:
     from adapter_runtime.methods.prefix_tuning import LayerPrefix, PrefixTuning
+    from adapter_runtime.rows import TaskRows, TokenSpans
 
 
 class ThreadState(threading.local):
@@ -30,6 +33,28 @@ class ThreadState(threading.local):
 thread = ThreadState()
 
 
+class Place(NamedTuple):
+    """Where a module of an adapter stands: under this what it computes is recorded."""
+
+    adapter: str
+    layer: int
+    location: str  # "output_adapter", "selfattn_lora", ...
+
+
+def record_gate(place: Place, gate: torch.Tensor) -> None:
+    """Keep a gate [B, ..., G] if the call asks for gating scores."""
+    context = thread.context
+    if context is not None and context.gating_scores is not None:
+        context.gating_scores.add(*place, gate)
+
+
+def record_fusion(name: str, layer: int, location: str, attention: torch.Tensor) -> None:
+    """Keep the attention [B, L, N] of the fusion `name` if the call asks for such attentions."""
+    context = thread.context
+    if context is not None and context.fusion_attentions is not None:
+        context.fusion_attentions.add(name, layer, location, attention, columns=False)
+
+
 class AdapterSetup:
     """Within the context, models of this thread run `adapter_setup` in place of their active adapters.
 
@@ -41,8 +66,6 @@ class AdapterSetup:
 
     def __init__(self, adapter_setup: Setup, head_setup: Any = None, ignore_empty: bool = False) -> None:
         self.adapter_setup = parse_composition(adapter_setup)
-        if self.adapter_setup is not None:
-            check_runnable(self.adapter_setup)
         self.head_setup = head_setup
         self.key = repr(self.adapter_setup)  # under which layers remember what it means for them
         self._outer: list[AdapterSetup | None] = []
@@ -74,19 +97,30 @@ class AdapterSetup:
 class ForwardContext:
     """Values computed once in a call of a model and used by many layers.
 
-    A context spans one forward of a base model, or one `generate`: then its prefix states outlive the single forward.
+    A context spans one call of a model, or one `generate`: then its prefix states outlive the single call.
 
     Args:
         owner: the base model.
-        prefix_states: states by the key of their `PrefixTuning`, shared with an enclosing `generate`.
+        generation: the context of an enclosing `generate` of the same model.
+        is_generation: whether this is such a context.
     """
 
-    def __init__(self, owner: Any = None, prefix_states: dict[str, list[LayerPrefix]] | None = None) -> None:
+    def __init__(
+        self, owner: Any = None, generation: ForwardContext | None = None, is_generation: bool = False
+    ) -> None:
         self.owner = owner
-        self.prefix_states: dict[str, list[LayerPrefix]] = {} if prefix_states is None else prefix_states
+        self.generation = generation
+        self.is_generation = is_generation
+        self.is_repeated = generation is not None and generation.is_repeated  # the input has a copy per parallel adapter
+        self.prefix_states: dict[str, list[LayerPrefix]] = {} if generation is None else generation.prefix_states
         self.mask: torch.Tensor | None = None  # the last mask that grew, ...
-        self.mask_shape: tuple[int, int, int] | None = None  # ... the prefix, query and key length it grew for, ...
+        self.mask_shape: tuple[int, ...] | None = None  # ... the prefix, query and key length it grew for, ...
         self.grown_mask: torch.Tensor | None = None  # ... and what it grew to
+        self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
+        self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
+        self.prompt_length = 0  # positions of a learned prompt in front of the tokens
+        self.gating_scores: Scores | None = None  # None: the call does not ask for them
+        self.fusion_attentions: Scores | None = None
 
     def states_of(self, tuning: PrefixTuning) -> list[LayerPrefix]:
         """Prefix keys and values of all layers, computed when first asked for."""
@@ -104,11 +138,21 @@ class ForwardContext:
         if all(new is old for new, old in zip(tensors, self.state_tensors(), strict=True)):
             return self
         given = iter(tensors)
-        states = {
+        other = copy.copy(self)
+        other.prefix_states = {
             key: [type(layer)(next(given), next(given)) for layer in layers]
             for key, layers in self.prefix_states.items()
         }
-        return ForwardContext(self.owner, states)
+        other.mask = other.grown_mask = None
+        return other
+
+    def without_recording(self) -> ForwardContext:
+        """This context for a computation that is done a second time."""
+        if self.gating_scores is None and self.fusion_attentions is None:
+            return self
+        other = copy.copy(self)
+        other.gating_scores = other.fusion_attentions = None
+        return other
 
     @classmethod
     def get_context(cls) -> ForwardContext | None:
@@ -148,12 +192,16 @@ class Reentry:
     def __init__(self, function: Any) -> None:
         self.function, self.setup, self.context = function, thread.setup, thread.context
         self.states = self.context.state_tensors() if self.context is not None else []
+        self.is_done = False  # a second call computes the same again, in the backward pass
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         count = len(self.states)
         setup, context = thread.setup, thread.context
         thread.setup = self.setup
         thread.context = self.context.with_states(args[:count]) if self.context is not None else None
+        if self.is_done and thread.context is not None:
+            thread.context = thread.context.without_recording()
+        self.is_done = True
         try:
             return self.function(*args[count:], **kwargs)
         finally:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
-from adapter_runtime.context import ContextScope, ForwardContext
+from adapter_runtime.calls import find_spans, in_call
+from adapter_runtime.context import ContextScope, ForwardContext, thread
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model_api import ModelAdaptersMixin
+from adapter_runtime.repeating import repeated
 
 
 class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
@@ -24,9 +26,14 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
             )
         return base
 
+    @classmethod
+    def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
+        """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
+        return {"forward": in_call(upstream.forward, is_base=False)}  # type: ignore[attr-defined]
+
     @property
     def generate(self) -> Callable[..., Any]:
-        """See transformers. Prefixes are computed once, not at each step.
+        """See transformers. Prefixes are computed once, not at each step; `Parallel` gives its copies one after the other.
 
         This is a property, so that models of upstream's that cannot generate still have no such attribute.
         """
@@ -34,10 +41,26 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
 
         @functools.wraps(upstream)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            with ContextScope(ForwardContext(self.adapters_base)):
+            base = self.adapters_base
+            context = ForwardContext(base, is_generation=True)
+            plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
+            if plan.copies > 1:
+                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies)
+                context.is_repeated = True
+            with ContextScope(context):
                 return upstream(*args, **kwargs)
 
         return generate
+
+    def _prepare_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See transformers: runs the encoder by itself, before the first call of the model."""
+        base = self.adapters_base
+        plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
+        if plan.reads_spans:
+            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor})
+        return super()._prepare_encoder_decoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args, **kwargs)
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(*args, **kwargs)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
 from adapter_runtime import summary
 from adapter_runtime.adapters_config import ModelAdaptersConfig
-from adapter_runtime.composition import (
-    AdapterCompositionBlock,
-    Setup,
-    Stack,
-    check_runnable,
-    parse_composition,
-)
+from adapter_runtime.composition import AdapterCompositionBlock, Setup, Stack, parse_composition
 from adapter_runtime.configuration import AdapterConfig, resolve_adapter_config
 from adapter_runtime.dynamic import DynamicMixin
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
@@ -35,6 +29,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
     """The methods of models with adapters. Any error leaves the model as it was."""
 
     _adapters_config: ModelAdaptersConfig  # of base models
+    unrepeated_arguments: ClassVar[frozenset[str]] = frozenset()  # that `Parallel` does not copy for each child
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
@@ -68,12 +63,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
 
     def _check_supported(self, config: AdapterConfig) -> None:
         check_built(config)
-        model_type = self.adapters_base.config.model_type
-        planned = registered().methods.get(model_type, {})
-        for method in sorted(methods_of(config)):
-            reason = planned.get(method, "")
-            if reason:
-                raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
+        self.adapters_base.check_placeable(config)
 
     # Adding and deleting
 
@@ -169,7 +159,6 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         """
         block = parse_composition(adapter_setup)
         if block is not None:
-            check_runnable(block)
             self.adapters_config.require(block.flatten())
         with unchanged_on_error(self, self.adapters_config):
             self._activate(block, frozenset(skip_layers or ()))
@@ -190,10 +179,15 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         self.train()
         self.freeze_model(True)
         for name in sorted(block.flatten()) if block is not None else ():
-            for _, parameter in self.adapter_parameters(name):
+            for parameter in self.trained_parameters(name):
                 parameter.requires_grad_(True)
         if train_embeddings:
             self.get_input_embeddings().requires_grad_(True)
+
+    def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]:
+        """The parameters of an adapter that training changes, as its layers declare them."""
+        for layer in self.adapters_base.adapter_layers():
+            yield from layer.trained_parameters(adapter_name)
 
     def freeze_model(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.context import ForwardContext, thread
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.masks import check_backend, grow, grow_bias
@@ -59,6 +60,13 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
 
     def runnable(self, name: str) -> Any:
         return self.placed.get(name)
+
+    def resolve(self, block: AdapterCompositionBlock | None) -> tuple[PlacedPrefix, ...] | None:
+        """The prefixes that run here, in order."""
+        if block is None or self.is_skipped:
+            return None
+        found = [self.runnable(name) for name in block.names()]
+        return tuple(entry for entry in found if entry is not None) or None
 
     def prefixes(
         self, running: tuple[PlacedPrefix, ...], key: torch.Tensor, gate_input: torch.Tensor | None

@@ -1,0 +1,43 @@
+"""What adapters compute beside their outputs, kept for callers who ask for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class Scores:
+    """Tensors by name of an adapter (or fusion), layer and location."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[int, dict[str, list[torch.Tensor]]]] = {}
+
+    def add(self, name: str, layer: int, location: str, values: torch.Tensor, columns: bool = True) -> None:
+        """Keep `values`.
+
+        Args:
+            values: gates [B, ..., G] with ones in between, kept as [B, G]; or, without `columns`, any tensor.
+        """
+        kept = values.detach().reshape(values.shape[0], -1) if columns else values.detach()
+        self._found.setdefault(name, {}).setdefault(layer, {}).setdefault(location, []).append(kept)
+
+    def as_arrays(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Name -> layer -> location -> numpy array. Several gates at one location stand side by side: [B, sum of G]."""
+        return {
+            name: {
+                layer: {location: _joined(values).float().cpu().numpy() for location, values in places.items()}
+                for layer, places in layers.items()
+            }
+            for name, layers in self._found.items()
+        }
+
+
+def _joined(values: list[torch.Tensor]) -> torch.Tensor:
+    if len(values) == 1:
+        joined = values[0]
+    elif values[0].dim() == 2:
+        joined = torch.cat(values, dim=1)
+    else:
+        joined = values[-1]  # a layer that runs several times: the last
+    return joined.squeeze(1) if joined.dim() == 2 and joined.shape[1] == 1 else joined

@@ -1,0 +1,99 @@
+"""Giving each adapter of `Parallel` its copy of the batch.
+
+The arguments of the outermost call of a model are repeated once, before upstream computes anything from them: every mask,
+bias, position and cache then has the right number of rows by itself, in any architecture. Row i of copy c is c * B + i.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers.utils import ModelOutput
+
+from adapter_runtime.errors import UnsupportedMethodError
+
+# Where the size of the batch is read, first come first served.
+_MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "pixel_values", "input_features",
+         "input_values", "attention_mask")  # fmt: skip
+# Arguments without a batch: positions in a cache; which positions get logits.
+_WITHOUT_BATCH = frozenset({"cache_position", "logits_to_keep"})
+
+
+def repeated(
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    copies: int,
+    kept: frozenset[str] = frozenset(),
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with `copies` of each row.
+
+    Args:
+        names: of the positional parameters.
+        kept: names of arguments that stay as they are.
+
+    Raises:
+        UnsupportedMethodError: a tensor does not show which of its dimensions is the batch.
+    """
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    rows = _batch_size(given)
+    if rows is None:
+        return args, dict(kwargs)
+
+    def repeat(name: str, value: Any) -> Any:
+        return value if name in kept | _WITHOUT_BATCH else _repeat(name, value, rows, copies)
+
+    positional = tuple(repeat(name, value) for name, value in zip(names, args, strict=False))
+    return (*positional, *args[len(positional) :]), {name: repeat(name, value) for name, value in kwargs.items()}
+
+
+def _batch_size(given: Mapping[str, Any]) -> int | None:
+    values = (*(given.get(name) for name in _MAIN), *given.values())
+    return next((value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim() > 0), None)
+
+
+def _repeat(name: str, value: Any, rows: int, copies: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        dimension = _batch_dimension(name, value, rows)
+        if dimension is None:
+            return value
+        return value.repeat(*(copies if at == dimension else 1 for at in range(value.dim())))
+    if isinstance(value, ModelOutput):
+        return type(value)(**{key: _repeat(name, entry, rows, copies) for key, entry in value.items()})
+    if isinstance(value, (tuple, list)) and any(isinstance(entry, torch.Tensor) for entry in _flat(value)):
+        return type(value)(_repeat(name, entry, rows, copies) for entry in value)
+    return value
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for entry in value:
+        if isinstance(entry, (tuple, list)):
+            yield from _flat(entry)
+        else:
+            yield entry
+
+
+def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
+    """Which dimension of an argument is the batch; None where it is the same for all rows."""
+    if value.dim() == 0:
+        return None
+    if name == "position_ids" and value.dim() == 3:  # one set of positions per axis: time, height, width
+        return 1 if value.shape[1] == rows else None
+    if value.shape[0] == rows:
+        return 0
+    if value.shape[0] == 1:
+        return None
+    raise UnsupportedMethodError(
+        f"Parallel repeats the rows of all arguments, but {name} has the shape {list(value.shape)} and the batch has "
+        f"{rows} rows. Run the adapters one after the other."
+    )
+
+
+def positional_names(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the parameters of a method that can be given by position, without `self`."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)

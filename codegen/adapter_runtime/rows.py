@@ -1,0 +1,107 @@
+"""Rows of a batch: which belong to which task, and where their real tokens are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from adapter_runtime.composition import MultiTask
+from adapter_runtime.errors import InvalidCompositionError
+
+
+class TaskRows:
+    """The rows of a batch, sorted by task.
+
+    Args:
+        tasks: [B], for each row the number of the child of `MultiTask` that it belongs to.
+    """
+
+    def __init__(self, tasks: torch.Tensor) -> None:
+        self.tasks = tasks
+        self.order = torch.argsort(tasks, stable=True)  # [B]: rows of the first task, of the second, ...
+        self.inverse = torch.argsort(self.order)  # [B]: from there back to the order of the batch
+        self.counts: list[int] = torch.bincount(tasks).tolist()
+        self._others: dict[tuple[int, torch.device], TaskRows] = {}
+
+    @classmethod
+    def read(cls, task_ids: torch.Tensor | Sequence[int] | Sequence[str], block: MultiTask) -> TaskRows:
+        """From the argument ``task_ids`` of a call: numbers, or names of adapters, one per row.
+
+        Raises:
+            InvalidCompositionError: a name or number is none of a child of `block`.
+        """
+        if not isinstance(task_ids, torch.Tensor):
+            names = {name: index for index, child in enumerate(block) for name in _names(child)}
+            wrong = [task for task in task_ids if isinstance(task, str) and task not in names]
+            if wrong:
+                raise InvalidCompositionError(f"task_ids names {wrong[0]!r}, but the tasks are {', '.join(names)}.")
+            task_ids = torch.tensor([names[task] if isinstance(task, str) else task for task in task_ids])
+        if task_ids.dim() != 1 or task_ids.is_floating_point():
+            raise InvalidCompositionError(f"task_ids has one number per row, not the shape {list(task_ids.shape)}.")
+        if task_ids.numel() and not (0 <= int(task_ids.min()) and int(task_ids.max()) < len(block)):
+            raise InvalidCompositionError(
+                f"task_ids holds {int(task_ids.min())} to {int(task_ids.max())}, but MultiTask has {len(block)} children."
+            )
+        return cls(task_ids.long())
+
+    def of(self, rows: int, device: torch.device) -> TaskRows:
+        """The same for a tensor with `rows` rows: tokens may come as one dimension with the batch.
+
+        Raises:
+            InvalidCompositionError: `rows` is no multiple of the batch.
+        """
+        if rows == len(self.tasks) and device == self.tasks.device:
+            return self
+        if rows == 0 or rows % len(self.tasks):
+            raise InvalidCompositionError(f"There are {len(self.tasks)} task_ids, but {rows} rows.")
+        if (rows, device) not in self._others:
+            repeats = rows // len(self.tasks)
+            self._others[rows, device] = TaskRows(self.tasks.to(device).repeat_interleave(repeats))
+        return self._others[rows, device]
+
+    def sizes(self, tasks: int) -> list[int]:
+        """Rows per task, also for tasks without any."""
+        return self.counts + [0] * (tasks - len(self.counts))
+
+
+def _names(child: object) -> set[str]:
+    return {child} if isinstance(child, str) else child.flatten()  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """Where the real tokens of each row are. Positions are counted from the first token that was ever given, padding too.
+
+    Attributes:
+        first: [B], the position of the first real token.
+        end: [B], the position after the last real token of the prompt. Tokens that are generated come later.
+        past: positions that a cache holds already: the tokens of this call begin there.
+    """
+
+    first: torch.Tensor
+    end: torch.Tensor
+    past: int
+
+    @classmethod
+    def read(
+        cls, mask: torch.Tensor | None, rows: int, length: int, past: int, shift: int, device: torch.device
+    ) -> TokenSpans:
+        """From a mask [B, past + L], 1 at real tokens, or None where all are.
+
+        Args:
+            rows: B.
+            length: L, tokens of this call.
+            shift: positions in front of all tokens that stand for none (prompts).
+        """
+        if mask is None or mask.dim() != 2:
+            first = torch.full((rows,), shift, device=device)
+            return cls(first, first + past + length, past)
+        real = mask.to(torch.bool).int()
+        first = real.argmax(dim=-1) + shift
+        return cls(first, first + real.sum(dim=-1), past)
+
+    def later(self, end: torch.Tensor) -> TokenSpans:
+        """The same rows in a later step of a generation whose prompts ended at `end`."""
+        return TokenSpans(self.first, end, self.past) if end.shape == self.end.shape else self

@@ -1,0 +1,42 @@
+"""Parameters that all layers of a model share, per adapter: PHM rules, VeRA's random matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from adapter_runtime.layers.base import AdapterLayerBase
+
+
+class SharedParameters(AdapterLayerBase, nn.ModuleDict):
+    """Adapter name -> parameters. Keys in files: ``<base>.shared_parameters.<adapter>.<key>``.
+
+    Modules of adapters that use them keep a reference that is not registered, so that a state dict names each once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.init_adapter_layer(-1, "shared")
+
+    def of(self, name: str) -> nn.ParameterDict:
+        """The parameters of the adapter `name`, an empty dict at first."""
+        if name not in self:
+            self._modules[name] = nn.ParameterDict()  # not by `self[name] = ...`, which refuses names of our own methods
+        held = self[name]
+        assert isinstance(held, nn.ParameterDict)
+        return held
+
+    def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        if name in self:
+            yield name, self[name]
+
+    def adapter_names(self) -> set[str]:
+        return set(self)
+
+    def delete_adapter(self, name: str) -> None:
+        if name in self:
+            del self[name]
+
+    def runnable(self, name: str) -> None:
+        return None
