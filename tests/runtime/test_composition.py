@@ -14,10 +14,9 @@ from adapter_runtime.composition import (
     Parallel,
     Split,
     Stack,
-    check_runnable,
     parse_composition,
 )
-from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.errors import InvalidCompositionError
 
 
 @pytest.mark.parametrize(
@@ -30,6 +29,17 @@ from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodErr
         pytest.param(lambda: Average("a", "b", weights=[1.0, -1.0]), id="weights that cannot be normalised"),
         pytest.param(lambda: parse_composition(Fuse(Parallel("a", "b"))), id="a block where it cannot stand"),
         pytest.param(lambda: parse_composition([[["a"]]]), id="lists nested too deep"),
+        pytest.param(
+            lambda: parse_composition(Parallel(Stack(Parallel("a", "b")), "c")), id="copies of the batch inside of copies"
+        ),
+        pytest.param(
+            lambda: parse_composition(BatchSplit(Stack(Parallel("a", "b")), "c", batch_sizes=1)),
+            id="copies of the batch for a part of it",
+        ),
+        pytest.param(
+            lambda: parse_composition(Stack(Parallel("a", "b"), Parallel("a", "b", "c"))),
+            id="different numbers of copies",
+        ),
     ],
 )
 def test_refused(make: Any) -> None:
@@ -67,9 +77,3 @@ def test_names_come_in_order() -> None:
 
 def test_weights_of_an_average_sum_to_one() -> None:
     assert Average("a", "b", weights=[1, 3]).weights == [0.25, 0.75]
-
-
-def test_what_cannot_run_is_refused() -> None:
-    check_runnable(Stack("a", Stack("b")))
-    with pytest.raises(UnsupportedMethodError, match="Parallel cannot be run yet"):
-        check_runnable(Stack("a", Parallel("b", "c")))

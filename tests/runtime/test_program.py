@@ -1,0 +1,155 @@
+"""What blocks compile to, on plain tensors: every node against its formula, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack, parse_composition
+from adapter_runtime.context import AdapterSetup, ForwardContext, thread
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.program import Mean, second_kept
+from adapter_runtime.rows import TaskRows
+
+
+class Adds(nn.Module):
+    """x -> x + amount."""
+
+    def __init__(self, amount: float) -> None:
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.amount
+
+
+class Doubles(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+class Layer(AdapterLayerBase, nn.Module):
+    """A layer with adapters "one" (adds 1), "ten" (adds 10) and "twice"."""
+
+    adapter_modules = ("held",)
+    method = "the method of this test"
+    blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.init_adapter_layer(2, "place")
+        self.held.update({"one": Adds(1.0), "ten": Adds(10.0), "twice": Doubles()})
+
+
+def run(setup: object, x: torch.Tensor) -> torch.Tensor:
+    layer = Layer()
+    layer.activate(parse_composition(setup), frozenset())  # type: ignore[arg-type]
+    return x if layer.running is None else layer.running(x)
+
+
+@pytest.fixture
+def tasks() -> Iterator[ForwardContext]:
+    thread.context = ForwardContext()
+    yield thread.context
+    thread.context = None
+
+
+X = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]]])  # (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("setup", "expected"),
+    [
+        ("one", X + 1),
+        (Stack("one", "twice"), 2 * (X + 1)),
+        (Stack("twice", "one"), 2 * X + 1),
+        (Stack("absent", "one"), X + 1),
+        (BatchSplit("one", "ten", batch_sizes=[1, 2]), torch.cat([X[:1] + 1, X[1:] + 10])),
+        (BatchSplit("one", "absent", batch_sizes=[1, 2]), torch.cat([X[:1] + 1, X[1:]])),
+        (Stack("twice", BatchSplit("one", "ten", batch_sizes=[2, 1])), torch.cat([2 * X[:2] + 1, 2 * X[2:] + 10])),
+        (Parallel("one", "ten", "twice"), torch.cat([X[:1] + 1, X[1:2] + 10, 2 * X[2:]])),
+        (Average("one", "ten"), X + 5.5),
+        (Average("one", "ten", weights=[1, 3]), X + 7.75),
+        (Average("one", "absent"), X + 0.5),
+        (Average("one", "ten", weights=[1, 1], normalize_weights=False), 2 * X + 11),
+        (Split("one", "ten", splits=1), torch.cat([X[:, :1] + 1, X[:, 1:] + 10], dim=1)),
+        (Split("absent", "ten", splits=1), torch.cat([X[:, :1], X[:, 1:] + 10], dim=1)),
+        ("absent", X),
+        (Parallel("absent", "absent"), X),
+    ],
+    ids=str,
+)
+def test_a_block_is_its_formula(setup: object, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(run(setup, X), expected)
+
+
+def test_rows_of_tokens_without_a_dimension_for_the_batch_are_divided_in_proportion() -> None:
+    flat = X.reshape(6, 1)
+    given = run(BatchSplit("one", "ten", batch_sizes=[1, 2]), flat)
+    torch.testing.assert_close(given, torch.cat([flat[:2] + 1, flat[2:] + 10]))
+
+
+def test_each_row_goes_to_its_task(tasks: ForwardContext) -> None:
+    block = MultiTask("one", "ten", "twice")
+    tasks.task_rows = TaskRows.read(["ten", "one", "ten"], block)
+    torch.testing.assert_close(run(block, X), torch.cat([X[:1] + 10, X[1:2] + 1, X[2:] + 10]))
+    flat = X.reshape(6, 1)
+    torch.testing.assert_close(run(block, flat), torch.cat([flat[:2] + 10, flat[2:4] + 1, flat[4:] + 10]))
+
+
+@pytest.mark.parametrize("task_ids", [torch.tensor([1, 0, 1]), [1, 0, 1], ["ten", "one", "ten"]], ids=str)
+def test_tasks_are_numbers_or_names(task_ids: object) -> None:
+    rows = TaskRows.read(task_ids, MultiTask("one", Stack("twice", "ten")))  # type: ignore[arg-type]
+    assert rows.tasks.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("task_ids", "message"),
+    [
+        pytest.param(["one", "two"], "'two', but the tasks are one, ten", id="an unknown name"),
+        pytest.param([0, 2], "0 to 2, but MultiTask has 2", id="a number without a child"),
+        pytest.param([-1, 0], "-1 to 0", id="a negative number"),
+        pytest.param(torch.zeros(2, 1, dtype=torch.long), r"\[2, 1\]", id="a matrix"),
+    ],
+)
+def test_wrong_tasks_are_refused(task_ids: object, message: str) -> None:
+    with pytest.raises(InvalidCompositionError, match=message):
+        TaskRows.read(task_ids, MultiTask("one", "ten"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        pytest.param(BatchSplit("one", "ten", batch_sizes=[1, 1]), r"2 rows \(1 \+ 1\), but the batch has 3", id="rows"),
+        pytest.param(BatchSplit("one", "ten", batch_sizes=[1, 0]), r"1 rows", id="a multiple is no batch"),
+        pytest.param(Parallel("one", "ten"), "3 rows are no multiple", id="an input that nobody repeated"),
+        pytest.param(Split("one", "ten", splits=[1, 2]), r"3 tokens \(1 \+ 2\)", id="a sequence of another length"),
+        pytest.param(MultiTask("one", "ten"), r"task_ids=", id="no tasks given"),
+    ],
+)
+def test_what_does_not_fit_the_input_is_refused(setup: object, message: str) -> None:
+    with pytest.raises(InvalidCompositionError, match=message):
+        run(setup, X)
+
+
+def test_a_block_that_the_method_cannot_run_is_refused_where_its_adapters_live() -> None:
+    with pytest.raises(UnsupportedMethodError, match=r"Fuse cannot be run with the method of this test: Fuse\('one'"):
+        run(Fuse("one", "absent"), X)
+    torch.testing.assert_close(run(Fuse("absent", "elsewhere"), X), X)
+
+
+def test_a_skipped_layer_runs_nothing_under_any_setup() -> None:
+    layer = Layer()
+    layer.activate(parse_composition("one"), frozenset({2}))
+    assert layer.running is None and layer.running_under(AdapterSetup("ten")) is None
+    layer.activate(parse_composition("one"), frozenset({1}))
+    assert layer.running is layer.held["one"] and layer.running_under(AdapterSetup("ten")) is layer.held["ten"]
+
+
+def test_a_mean_leaves_the_rest_to_what_came_in() -> None:
+    mean = Mean([lambda x, y: y + x], [0.5], rest=0.5, identity=second_kept)
+    torch.testing.assert_close(mean(torch.ones(2), torch.full((2,), 4.0)), torch.full((2,), 4.5))
