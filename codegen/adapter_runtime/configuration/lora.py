@@ -27,24 +27,62 @@ class LoRAConfig(AdapterConfig):
     dropout: float = 0.0
     attn_matrices: Sequence[str] = field(default_factory=lambda: ["q", "v"])  # of "q", "k", "v", "o"
     composition_mode: str = "add"  # "add" a low-rank update, or "scale" the output by a vector (r = 1)
-    init_weights: str = "lora"
+    init_weights: str = "lora"  # "lora": random and 0; "bert": normal; "ia3": ones; "vera": both random
     init_weights_seed: int | None = None
-    use_gating: bool = False
-    use_dora: bool = False
-    vera_d: float | None = None
-    vera_b: float | None = None
-    dtype: str | None = None
+    use_gating: bool = False  # a gate that reads the input takes the place of alpha / r
+    use_dora: bool = False  # learned magnitudes of the rows of weights
+    vera_d: float | None = None  # first value of VeRA's vector between its matrices; with vera_b, or neither
+    vera_b: float | None = None  # first value of the one behind them
+    dtype: str | None = None  # of the parameters, as torch calls it; None = that of the model
+    # What `adapters` 1.3.0 computes in a way of its own. Its files are read with the second form of each.
+    dora_form: str = (
+        "paper"  # "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too
+    )
+    vera_dense: bool = False  # True: full matrices in the place of VeRA's two vectors
 
     def __post_init__(self) -> None:
         check_choice(self, "composition_mode", ("add", "scale"))
         check_choice(self, "init_weights", ("lora", "bert", "ia3", "vera"))
+        check_choice(self, "dora_form", ("paper", "adapters"))
         unknown = set(self.attn_matrices) - {"q", "k", "v", "o"}
         if unknown:
             raise InvalidConfigError(f"attn_matrices names {sorted(unknown)}, but must be some of 'q', 'k', 'v', 'o'.")
         if self.r < 1:
             raise InvalidConfigError(f"The rank r is {self.r}, but must be at least 1.")
-        if self.composition_mode == "scale" and self.r != 1:
+        if not 0.0 <= self.dropout < 1.0:
+            raise InvalidConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+        self._check_scale()
+        self._check_vera()
+
+    def _check_scale(self) -> None:
+        """Raise for options that a factor per output does not have."""
+        if self.composition_mode != "scale":
+            return
+        if self.r != 1:
             raise InvalidConfigError(f'composition_mode="scale" needs r=1, not r={self.r}.')
+        unused = {
+            "use_dora": self.use_dora,
+            "vera_d": self.vera_d is not None,
+            "dropout": self.dropout > 0.0,
+            'init_weights="vera"': self.init_weights == "vera",
+            f"architecture={self.architecture!r}": self.architecture != "lora",
+        }
+        for option, is_given in unused.items():
+            if is_given:
+                raise InvalidConfigError(f'composition_mode="scale" cannot be combined with {option}.')
+
+    def _check_vera(self) -> None:
+        """Raise where options of VeRA contradict each other."""
+        if (self.vera_d is None) != (self.vera_b is None):
+            raise InvalidConfigError(
+                f"VeRA needs vera_d and vera_b, but they are {self.vera_d!r} and {self.vera_b!r}. Give both or neither."
+            )
+        if self.vera_d is not None and self.init_weights == "lora":
+            raise InvalidConfigError(
+                'init_weights="lora" starts with a zero matrix, and VeRA never trains its matrices. Use init_weights="vera".'
+            )
+        if self.vera_d is None and self.vera_dense:
+            raise InvalidConfigError("vera_dense=True is an option of VeRA, which vera_d and vera_b ask for.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +125,30 @@ class DvoRAConfig(LoRAConfig):
     vera_b: float | None = 0.0
 
 
+class MultiTaskConfig(AdapterConfig):
+    """Base of configs of adapters that can share parameters with those of other tasks."""
+
+
 @dataclass(frozen=True, eq=False)
-class MTLLoRAConfig(LoRAConfig):
+class MTLLoRAConfig(LoRAConfig, MultiTaskConfig):
     """LoRA for several tasks that share parts (https://arxiv.org/abs/2410.09437)."""
 
     architecture: str | None = "mtl_lora"
-    n_up_projection: int = 1
-    task_specific_matrix_type: str = "singular_values"  # or "linear"
-    weights_sharpness: float = 0.05
+    n_up_projection: int = 1  # up-projections that are mixed
+    task_specific_matrix_type: str = "singular_values"  # a diagonal matrix, or "linear": a full one
+    weights_sharpness: float = 0.05  # temperature of the mixture: the smaller, the nearer to one of them
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "task_specific_matrix_type", ("singular_values", "linear"))
+        if self.n_up_projection < 1:
+            raise InvalidConfigError(f"n_up_projection is {self.n_up_projection}, but must be at least 1.")
+        if not self.weights_sharpness > 0.0:
+            raise InvalidConfigError(f"weights_sharpness is {self.weights_sharpness}, but must be above 0.")
+        if self.vera_d is not None:
+            raise InvalidConfigError(
+                "MTL-LoRA has matrices of its own and cannot be combined with VeRA (vera_d, vera_b)."
+            )
 
 
 LoRAConfig.register("lora")

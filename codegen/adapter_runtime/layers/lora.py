@@ -6,27 +6,32 @@ upstream class does (quantised or sharded weights, for example).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
 from adapter_runtime.configuration import LoRAConfig
-from adapter_runtime.context import thread
+from adapter_runtime.context import AdapterSetup, Place, thread
 from adapter_runtime.dynamic import DynamicMixin, subclass
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.hooks import patch_forward
-from adapter_runtime.methods.lora import LoRA, Parts, ProjectionAdapter, make_adapter
+from adapter_runtime.layers.lora_program import chain, leaves, untouched
+from adapter_runtime.layers.program import Mean, second_kept
+from adapter_runtime.methods.lora import Parts, ProjectionAdapter, Site, make_adapter
 
 
 class LoRALayer(AdapterLayerBase, DynamicMixin):
     """Base of projections with LoRA adapters, in front of the upstream class."""
 
     adapter_modules = ("loras",)
+    method = "LoRA"
+    blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
+    identity = staticmethod(untouched)
     loras: nn.ModuleDict
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
@@ -38,22 +43,42 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
         running = self.running if thread.setup is None else self.running_under(thread.setup)
         if running is None:
             return output
-        if len(running) == 1:
-            adapted: torch.Tensor = running[0](x, output)
-            return adapted
-        return run_stack(running, x, output)
+        adapted: torch.Tensor = running(x, output)
+        return adapted
 
-    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts) -> None:
-        """Create the adapter `name` for the spans `parts` of the output features."""
+    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: nn.ParameterDict | None = None) -> None:
+        """Create the adapter `name` for the spans `parts` of the output features.
+
+        Args:
+            shared: parameters that all projections share (VeRA).
+
+        Raises:
+            UnsupportedMethodError: the method needs a weight that it can read, and this one is quantised.
+        """
         weight: torch.Tensor = self.weight
-        adapter = make_adapter(config, self.in_width(), parts)
+        adapter = make_adapter(config, self.site(parts), shared)
+        adapter.place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
         dtype = getattr(torch, config.dtype) if config.dtype else None
         if dtype is None and weight.dtype.is_floating_point:
             dtype = weight.dtype
         self.loras[name] = adapter.to(weight.device, dtype)
 
+    def site(self, parts: Parts) -> Site:
+        """What an adapter must know about this projection to adapt the spans `parts` of its output features."""
+        outputs = self.nf if self.stored_transposed else self.out_features
+        return Site(self, self.in_width(), int(outputs), parts)
+
     def in_width(self) -> int:
         return int(self.weight.shape[0] if self.stored_transposed else self.in_features)
+
+    def own_weight(self, without_merged: bool = False) -> torch.Tensor:
+        """The weight [P, I], whichever way it is stored.
+
+        Args:
+            without_merged: as it was before an adapter was merged into it.
+        """
+        weight: torch.Tensor = self.unmerged[0] if without_merged and self.unmerged is not None else self.weight
+        return weight.t() if self.stored_transposed else weight
 
     def delete_adapter(self, name: str) -> None:
         if self.merged_adapter == name:
@@ -63,11 +88,21 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
     def runnable(self, name: str) -> Any:
         return None if name == self.merged_adapter else super().runnable(name)
 
-    def resolve(self, block: AdapterCompositionBlock | None) -> tuple[Any, ...] | None:
-        running = super().resolve(block)
-        if running is not None and len(running) > 1:
-            check_stackable(running)
-        return running
+    def chain(self, programs: Sequence[Any]) -> Any:
+        return chain(programs)
+
+    def mean(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+        rest = 1.0 - sum(weights)
+        return Mean(programs, weights, rest if abs(rest) > 1e-6 else 0.0, second_kept)
+
+    def running_under(self, setup: AdapterSetup) -> Any:
+        if self.merged_adapter is not None and setup.key not in self.overrides:
+            merged, self.merged_adapter = self.merged_adapter, None
+            try:
+                check_apart(merged, self.resolve(setup.adapter_setup))
+            finally:
+                self.merged_adapter = merged
+        return super().running_under(setup)
 
     # Merging
 
@@ -75,18 +110,18 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
         """Put the adapter `name` into the weight. The original is kept, so that `unmerge` is exact.
 
         Raises:
-            UnsupportedMethodError: the weight is quantised, or the adapter depends on the input.
+            UnsupportedMethodError: the weight is quantised, or the adapter depends on the input, or it runs in a block.
         """
         weight: nn.Parameter = self.weight
         bias: nn.Parameter | None = self.bias
         if not weight.dtype.is_floating_point or weight.dim() != 2:
             raise UnsupportedMethodError(f"A weight of type {weight.dtype} cannot take a merged adapter.")
+        check_apart(name, self.running)
         self.unmerge()
         with torch.no_grad():
-            own = weight.t() if self.stored_transposed else weight
             adapter = self.loras[name]
             assert isinstance(adapter, ProjectionAdapter)
-            new_weight, new_bias = adapter.merged(own, bias)
+            new_weight, new_bias = adapter.merged(self.own_weight(), bias)
             self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
             if bias is not None and new_bias is not None:
@@ -135,6 +170,20 @@ _SWAPPED: Mapping[tuple[type, bool], type] = {
 }
 
 
+def check_apart(name: str, program: Any) -> None:
+    """Raise where the adapter `name` runs in `program` beside others: in the weight, it acts on all of them.
+
+    Raises:
+        UnsupportedMethodError: it does.
+    """
+    if not isinstance(program, ProjectionAdapter) and name in {leaf.place.adapter for leaf in leaves(program)}:
+        raise UnsupportedMethodError(
+            f"Adapter {name!r} stands in a block with others, so it cannot be in the weights of a projection, where it acts"
+            " on all rows. Activate it alone, or no adapter, before merging; take it out of the weights with"
+            " reset_adapter()."
+        )
+
+
 def check_projection(module: nn.Module, path: str) -> None:
     """Raise where `module` cannot take LoRA adapters.
 
@@ -165,31 +214,7 @@ def disable_lora(module: LoRALayer) -> None:
     modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
     upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
     del module.loras
-    for name in ("running", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
+    for name in ("running", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
         del module.__dict__[name]
     module.__class__ = upstream  # type: ignore[assignment]
     patch_forward(module)
-
-
-def check_stackable(running: tuple[Any, ...]) -> None:
-    """Raise where adapters of one projection cannot run one after the other."""
-    for adapter in running[1:]:
-        if isinstance(adapter, LoRA) and adapter.lora_A.shape[1] != sum(adapter.sizes):
-            raise UnsupportedMethodError(
-                "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
-                f"inputs as outputs, not {adapter.lora_A.shape[1]} and {sum(adapter.sizes)}."
-            )
-        if isinstance(adapter, LoRA) != isinstance(running[0], LoRA):
-            raise UnsupportedMethodError("LoRA adapters that add and that scale cannot stand in one Stack.")
-
-
-def run_stack(running: tuple[Any, ...], x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Several adapters in one projection: factors multiply, a low-rank update goes through the next one."""
-    if not isinstance(running[0], LoRA):
-        for adapter in running:
-            output = adapter(x, output)
-        return output
-    update, nothing = x, torch.zeros_like(output)
-    for adapter in running:
-        update = adapter(update, nothing)
-    return output + update

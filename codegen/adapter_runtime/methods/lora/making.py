@@ -1,0 +1,49 @@
+"""From config to module."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from adapter_runtime.configuration import LoRAConfig, MTLLoRAConfig
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.lora.base import ProjectionAdapter, Site
+from adapter_runtime.methods.lora.low_rank import LoRA
+from adapter_runtime.methods.lora.mtl import MTLLoRA
+from adapter_runtime.methods.lora.scale import Scale
+from adapter_runtime.methods.lora.vera import VeRA
+
+
+def is_vera(config: LoRAConfig) -> bool:
+    """Whether `config` asks for matrices that all projections share."""
+    return config.vera_d is not None
+
+
+def check_lora(config: LoRAConfig) -> None:
+    """Raise for what the config, which knows no torch, cannot tell.
+
+    Raises:
+        InvalidConfigError: its dtype is none of torch's floating-point types.
+    """
+    dtype = getattr(torch, config.dtype, None) if config.dtype is not None else torch.float32
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise InvalidConfigError(
+            f'{type(config).__name__}: dtype is {config.dtype!r}, but must be a floating-point type of torch ("float32",'
+            ' "bfloat16", ...), or None for that of the model.'
+        )
+
+
+def make_adapter(config: LoRAConfig, site: Site, shared: nn.ParameterDict | None = None) -> ProjectionAdapter:
+    """The module that `config` asks for.
+
+    Args:
+        shared: of the adapter, where it `is_vera`.
+    """
+    if config.composition_mode == "scale":
+        return Scale(config, site)
+    if isinstance(config, MTLLoRAConfig):
+        return MTLLoRA(config, site)
+    if is_vera(config):
+        assert shared is not None
+        return VeRA(config, site, shared)
+    return LoRA(config, site)
