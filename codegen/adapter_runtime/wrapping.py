@@ -14,8 +14,11 @@ from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
 from adapter_runtime.dynamic import subclass
 from adapter_runtime.embeddings import EmbeddingAdaptersMixin, EmbeddingAdaptersWrapperMixin
-from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError, nearest
+from adapter_runtime.errors import UnsupportedModelError, nearest
 from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.interface.checking import Part, check_parts
+from adapter_runtime.interface.declaration import Interface, by_part
+from adapter_runtime.interface.models import describe, described_base
 from adapter_runtime.layers.bottleneck import BottleneckLayer
 from adapter_runtime.layers.hooks import patch_forward
 from adapter_runtime.layers.prefix_tuning import AttentionAdaptersMixin
@@ -32,8 +35,10 @@ class _StaticHeadModelWithoutEmbeddingsMixin(ModelWithHeadsAdaptersMixin):
     """The same where the base model has no token embeddings."""
 
 
-def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = None, interface: Any = None) -> None:
-    """Turn a model of a supported type into one with adapters.
+def init(
+    model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = None, interface: Interface | None = None
+) -> None:
+    """Turn a model of a supported type, or one described by an interface, into one with adapters.
 
     The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config
     names are added, with random weights. A model that was turned already is left alone.
@@ -41,24 +46,31 @@ def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = N
     Args:
         model: a base model of upstream, or one with a head.
         adapters_config: adapters to add, by name.
-        interface: not supported yet.
+        interface: where the modules of a model are that no classes were generated for; for a model made of several, a
+            mapping from paths of these to interfaces. It has precedence over generated classes.
 
     Raises:
-        UnsupportedModelError: no adapter classes were generated for the model; it is unchanged.
+        UnsupportedModelError: no adapter classes were generated for the model and there is no interface, or the model was
+            turned already with another interface.
+        InvalidConfigError: the model has no such modules as the interface names. In each case the model is unchanged.
     """
-    if interface is not None:
-        raise UnsupportedMethodError(
-            "Interfaces are not supported yet. Generate the model: adapter-codegen add-model."
-        )
-    base = model.base_model
+    base = model.base_model if interface is None else described_base(model, interface)
     if isinstance(base, ModelBaseAdaptersMixin):
+        _check_turned(base, interface)
         return
     registry = registered()
-    _check_supported(base, registry)
+    parts = check_parts(base, by_part(interface)) if interface is not None else _check_supported(base, registry)
     with unchanged_on_error(model, ModelAdaptersConfig()):
         upstream_classes = {module: type(module) for module in model.modules()}
-        for module in upstream_classes:
-            _swap(module, registry)
+        if interface is not None:
+            describe(model, base, interface, parts)
+        else:
+            for module in upstream_classes:
+                _swap(module, registry)
+        for module, upstream in upstream_classes.items():
+            if type(module) is not upstream:
+                patch_forward(module)
+                _keep_output_capturing(module)
         if not isinstance(model, ModelAdaptersMixin):
             _wrap(model, base)
         wrap_checkpoints(model)
@@ -69,17 +81,28 @@ def init(model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = N
         _restore_adapters(model, adapters_config)
 
 
-def _check_supported(base: PreTrainedModel, registry: Registry) -> None:
-    """Raise where no mixin was generated for the class of the base model."""
+def _check_turned(base: ModelBaseAdaptersMixin, interface: Interface | None) -> None:
+    """Raise where the model has adapters already, but not by this interface."""
+    if interface is not None and getattr(base, "adapter_interface", None) != interface:
+        raise UnsupportedModelError(
+            f"{type(base).__name__} has adapters already, by "
+            f"{'another interface' if hasattr(base, 'adapter_interface') else 'generated classes'}. Give the interface to the"
+            " first call of init, on a fresh model."
+        )
+
+
+def _check_supported(base: PreTrainedModel, registry: Registry) -> list[Part]:
+    """Raise where no mixin was generated for the class of the base model. No part of it has an interface."""
     name = qualified_name(type(base))
     if name in registry.model_mixins:
-        return
+        return []
     model_type = base.config.model_type
     message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
     if model_type in registry.model_types:
         message += f" Those of type {model_type!r} were generated for another base model."
     else:
         message += f" {nearest(model_type, registry.model_types)} Generate it: adapter-codegen add-model {model_type}."
+    message += " Or name its modules: init(model, interface=AdapterModelInterface(...))."
     raise UnsupportedModelError(message + _version_hint(registry))
 
 
@@ -105,10 +128,6 @@ def _swap(module: nn.Module, registry: Registry) -> None:
         module.__class__ = load_class(registry.with_adapters[name])
     elif name in registry.model_mixins:
         module.__class__ = subclass(load_class(registry.model_mixins[name]), type(module))
-    else:
-        return
-    patch_forward(module)
-    _keep_output_capturing(module)
 
 
 def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
