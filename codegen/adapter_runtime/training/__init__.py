@@ -1,0 +1,37 @@
+"""Training adapters with transformers' `Trainer`.
+
+Names are imported when they are first touched: `Trainer` brings accelerate and much of transformers along.
+
+Where do I find ...
+  the trainers?                           trainer.py, seq2seq.py
+  what must hold before training?         readiness.py
+  which parameters weight decay pulls on? decay.py
+  what a checkpoint holds?                checkpoints.py
+  options on a command line?              arguments.py, and what they do to a model: preparation.py
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "AdapterArguments": "arguments",
+    "AdapterTrainer": "trainer",
+    "Seq2SeqAdapterTrainer": "seq2seq",
+    "TrainingSetupError": "readiness",
+    "setup_adapter_training": "preparation",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
