@@ -19,11 +19,12 @@ class Bottleneck:
 
     planned_as: ClassVar[str] = "bottleneck"  # its name in the plan and in the registry
     locations: tuple[Location, ...]
-    activation: Literal["relu", "swish"]
+    activation: Literal["relu", "swish", "gelu"]
     norm_first: bool = False  # the adapter sees norm(x + r), not x
     parallel: bool = False  # the adapter sees r, and its output is added to x
     scaling: float = 1.0
     reduction_factor: int = 4
+    hypercomplex: bool = False  # the projections are sums of Kronecker products, with one rule for all layers
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,12 @@ class Prefix:
     bottleneck_size: int = 0
 
 
+Form = Literal["lora", "ia3", "dora", "vera", "dvora", "mtl"]
+
+
 @dataclass(frozen=True)
 class LoRA:
-    """y = W x + b  ->  y + alpha / r * B A x."""
+    """y = W x + b  ->  y + alpha / r * B A x, or what a relative does at the same projections."""
 
     planned_as: ClassVar[str] = "lora"
     r: int
@@ -46,9 +50,41 @@ class LoRA:
     attention: tuple[Literal["query", "key", "value"], ...] = ("query", "value")
     mlp_first: bool = False
     mlp_last: bool = False
+    form: Form = "lora"
+
+    @property
+    def adds(self) -> bool:
+        """A low-rank update is added, and nothing else is done to the output."""
+        return self.form in ("lora", "vera", "mtl")
 
 
-Part = Bottleneck | Prefix | LoRA
+@dataclass(frozen=True)
+class ReFT:
+    """h + R^T (W h + b - R h) at the first and the last tokens of a row, after each layer."""
+
+    planned_as: ClassVar[str] = "reft"
+    prefix: int
+    suffix: int
+    subtracts: bool = True  # - R h
+    orthonormal: bool = False  # R has orthonormal rows, made from the tensors of a checkpoint
+
+
+@dataclass(frozen=True)
+class Invertible:
+    """NICE (https://arxiv.org/abs/1410.8516) after the embeddings, and its inverse before a tied projection to them."""
+
+    planned_as: ClassVar[str] = "invertible"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Learned embeddings in front of those of the tokens; outputs are those of the tokens."""
+
+    planned_as: ClassVar[str] = "prompt_tuning"
+    length: int
+
+
+Part = Bottleneck | Prefix | LoRA | ReFT | Invertible | Prompt
 
 
 @dataclass(frozen=True)
@@ -75,7 +111,9 @@ CROSS_BN = Bottleneck(("attention", "cross_attention", "output"), "swish")
 PAR_BN = Bottleneck(("output",), "relu", parallel=True, scaling=4.0, reduction_factor=2)
 PREFIX_FLAT = Prefix(length=5, flat=True)
 PREFIX_MLP = Prefix(length=5, flat=False, bottleneck_size=12)
+COMPACTER = Bottleneck(("attention", "output"), "gelu", hypercomplex=True)
 LORA = LoRA(r=4, alpha=8)
+IA3 = LoRA(r=1, alpha=1, attention=("key", "value"), mlp_first=True, form="ia3")
 LORA_ALL = LoRA(r=4, alpha=6, attention=("query", "key", "value"), mlp_first=True, mlp_last=True)
 
 METHODS: tuple[Method, ...] = (
@@ -91,6 +129,17 @@ METHODS: tuple[Method, ...] = (
         "lora[r=4,alpha=6,attn_matrices=['q','k','v'],intermediate_lora=True,output_lora=True]",
         (LORA_ALL,),
     ),
+    Method("compacter", "compacter[reduction_factor=4]", (COMPACTER,)),
+    Method("seq_bn_inv", "seq_bn_inv[reduction_factor=4]", (SEQ_BN, Invertible())),
+    Method("ia3", "ia3", (IA3,)),
+    Method("dora", "dora[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="dora"),)),
+    Method("vera", "vera[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="vera"),)),
+    Method("dvora", "dvora[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="dvora"),)),
+    Method("mtl_lora", "mtl_lora[r=4,alpha=8,n_up_projection=2]", (LoRA(r=4, alpha=8, form="mtl"),)),
+    Method("loreft", "loreft[r=2]", (ReFT(3, 0, orthonormal=True),)),
+    Method("noreft", "noreft[r=2,prefix_positions=2,suffix_positions=1]", (ReFT(2, 1),)),
+    Method("direft", "direft[r=2]", (ReFT(3, 0, subtracts=False),)),
+    Method("prompt_tuning", "prompt_tuning[prompt_length=5]", (Prompt(length=5),)),
     Method("prefix+par_bn", "prefix_tuning[prefix_length=5,bottleneck_size=12]|par_bn", (PREFIX_MLP, PAR_BN)),
     Method("seq_bn+lora", "seq_bn[reduction_factor=4]|lora[r=4,alpha=8]", (SEQ_BN, LORA)),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from adapter_runtime.errors import UnsupportedMethodError
-from conformance.adapted import FIRST, SECOND, adapted, adapter_parameters
+from conformance.adapted import FIRST, SECOND, adapted, initialised
 from conformance.checks.reference import compare
 from conformance.methods import LoRA, Method
 from conformance.outputs import assert_differs, run
+from conformance.reference.layout import features, layout_of
+from conformance.reference.lora import lora_targets
 from conformance.subjects import Subject
 
 
@@ -14,8 +16,10 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
     """Two adapters equal the reference that runs them in this order; each alone gives something else.
 
     LoRA in a stack reads the delta of the one before it, so a projection that is not square cannot run a stack: an error.
+    Nor can DoRA, which rescales all of the output.
     """
-    if method.has(LoRA) and not _square(subject, method):
+    part = method.only
+    if isinstance(part, LoRA) and part.form != "ia3" and (not part.adds or not _square(subject, part)):
         _assert_refused(subject, method)
         return
     model = adapted(subject, method, names=(FIRST, SECOND))
@@ -27,13 +31,17 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
         assert_differs(run(model, inputs), both, "one adapter of the stack")
 
 
-def _square(subject: Subject, method: Method) -> bool:
+def _square(subject: Subject, part: LoRA) -> bool:
     """The adapted outputs of each projection, which in a fused one are parts, are as many as its inputs."""
-    parameters = adapter_parameters(adapted(subject, method), FIRST)
-    downs = {name: parameter for name, parameter in parameters.items() if name.endswith(".lora_A")}
-    return all(
-        down.shape[1] == parameters[f"{name.removesuffix('lora_A')}lora_B"].shape[0] for name, down in downs.items()
-    )
+    layout = layout_of(initialised(subject))
+    spans = {one.fused: one.spans for one in layout.attentions if one.fused}
+    for path in lora_targets(layout, part):
+        outputs, inputs = features(initialised(subject).get_submodule(path))
+        if path in spans:
+            outputs = sum(stop - start for start, stop in (spans[path][role] for role in part.attention))
+        if outputs != inputs:
+            return False
+    return True
 
 
 def _assert_refused(subject: Subject, method: Method) -> None:

@@ -7,11 +7,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from conformance.adapted import FIRST, adapter_parameters, base_parameters, initialised, randomise_adapter
-from conformance.methods import Bottleneck, LoRA, Method, Part, Prefix
+from conformance.methods import Bottleneck, Invertible, LoRA, Method, Part, Prefix, Prompt, ReFT
 from conformance.outputs import FLAGS, loss_of
+from conformance.reference.bottleneck import rule_of
+from conformance.reference.embeddings import invertible_names, prompt_name
 from conformance.reference.layout import Layout, join, layout_of
-from conformance.reference.lora import lora_targets
+from conformance.reference.lora import lora_names, shared_name
 from conformance.reference.prefix import location_of
+from conformance.reference.reft import reft_names
 from conformance.subjects import Subject
 
 
@@ -23,7 +26,7 @@ def every_site_is_live(subject: Subject, method: Method) -> None:
     model.eval()  # dropout could silence a parameter by chance
     loss_of(model(**subject.padded_inputs(), **FLAGS)).backward()
     assert_all_sites(model, method)
-    assert_gradients(model)
+    assert_gradients(model, method)
 
 
 def assert_all_sites(model: nn.Module, method: Method) -> None:
@@ -35,35 +38,59 @@ def assert_all_sites(model: nn.Module, method: Method) -> None:
         raise AssertionError(f"missing: {sorted(expected - actual)}; not expected: {sorted(actual - expected)}")
 
 
-def assert_gradients(model: PreTrainedModel) -> None:
-    """Each element of the adapter is trained, in at least part of its tensor; nothing of the base model is."""
+def assert_gradients(model: PreTrainedModel, method: Method) -> None:
+    """Each tensor of the adapter is trained, in at least a part of it, but those that are meant to stay; the base is not."""
+    fixed = fixed_names(model, method)
     dead = [
         name
         for name, parameter in adapter_parameters(model, FIRST).items()
-        if parameter.grad is None or not bool(torch.any(parameter.grad != 0))
+        if name not in fixed and (parameter.grad is None or not bool(torch.any(parameter.grad != 0)))
     ]
     if dead:
         raise AssertionError(f"no gradient reaches {dead}")
     trained = [name for name, p in base_parameters(model).items() if p.grad is not None or p.requires_grad]
+    trained += [name for name in fixed if model.get_parameter(name).requires_grad]
     if trained:
-        raise AssertionError(f"parameters of the base model are trained: {trained}")
+        raise AssertionError(f"parameters that should stay are trained: {trained}")
+
+
+def fixed_names(model: nn.Module, method: Method) -> set[str]:
+    """Parameters of the adapter that are never trained: the random matrices of VeRA; a unit of ReFT without positions."""
+    layout = layout_of(model)
+    fixed: set[str] = set()
+    for part in method.parts:
+        if isinstance(part, LoRA) and part.form in ("vera", "dvora"):
+            fixed |= {shared_name(layout, FIRST, key) for key in ("lora_A", "lora_B")}
+        if isinstance(part, ReFT) and part.suffix == 0:
+            fixed |= {name for name in reft_names(layout, part, FIRST) if ".units.1." in name}
+    return fixed
 
 
 def parameter_names(layout: Layout, part: Part, name: str) -> list[str]:
     """The names under which a checkpoint stores `part` of the adapter `name`."""
     if isinstance(part, Bottleneck):
-        hosts = [host for layer in layout.layers for key, host in layer.hosts.items() if key in part.locations]
-        return [
-            f"{host}.adapters.{name}.{linear}.{tensor}"
-            for host in hosts
-            for linear in ("adapter_down.0", "adapter_up")
-            for tensor in ("weight", "bias")
-        ]
+        return _bottleneck_names(layout, part, name)
     if isinstance(part, LoRA):
-        return [
-            f"{path}.loras.{name}.{letter}" for path in lora_targets(layout, part) for letter in ("lora_A", "lora_B")
-        ]
+        return lora_names(layout, part, name)
+    if isinstance(part, ReFT):
+        return reft_names(layout, part, name)
+    if isinstance(part, Invertible):
+        return invertible_names(layout, name)
+    if isinstance(part, Prompt):
+        return [prompt_name(layout, name)]
     return _prefix_names(layout, part, name)
+
+
+def _bottleneck_names(layout: Layout, part: Bottleneck, name: str) -> list[str]:
+    hosts = [host for layer in layout.layers for key, host in layer.hosts.items() if key in part.locations]
+    tensors = ("W_left", "W_right", "b") if part.hypercomplex else ("weight", "bias")
+    shared = rule_of(layout, part, name)
+    return [shared] * bool(shared) + [
+        f"{host}.adapters.{name}.{linear}.{tensor}"
+        for host in hosts
+        for linear in ("adapter_down.0", "adapter_up")
+        for tensor in tensors
+    ]
 
 
 def _prefix_names(layout: Layout, part: Prefix, name: str) -> list[str]:

@@ -4,6 +4,8 @@
     bottleneck.py  finds the residual additions by watching upstream's forward, and computes the adapter in their place
     prefix.py      an attention function for upstream that puts keys and values in front; a cache filled in advance
     lora.py        forward hooks on the projections
+    reft.py        forward hooks on the layers
+    embeddings.py  hooks around the embeddings: invertible adapters, prompts
 
 `applied` puts an adapter onto upstream for the length of a ``with`` block. Weights are given by the names under which a
 checkpoint stores them, so a comparison with ours also holds those names.
@@ -16,11 +18,23 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from conformance.methods import Bottleneck, LoRA, Part, Prefix
+from conformance.methods import Bottleneck, Invertible, LoRA, Part, Prefix, Prompt, ReFT
 from conformance.reference.bottleneck import bottlenecks_applied
+from conformance.reference.embeddings import invertible_applied, prompts_applied
 from conformance.reference.layout import Layout
 from conformance.reference.lora import lora_applied
 from conformance.reference.prefix import prefix_applied
+from conformance.reference.reft import reft_applied
+
+# In the order in which they are put on: bottlenecks watch a whole forward, with everything else in place.
+_APPLIED = (
+    (LoRA, lora_applied),
+    (Prefix, prefix_applied),
+    (ReFT, reft_applied),
+    (Invertible, invertible_applied),
+    (Prompt, prompts_applied),
+    (Bottleneck, bottlenecks_applied),
+)
 
 
 @contextlib.contextmanager
@@ -34,7 +48,7 @@ def applied(
         weights: at least the tensors of the adapters, by their names in the state dict of our model.
     """
     with contextlib.ExitStack() as stack:
-        for kind, put in ((LoRA, lora_applied), (Prefix, prefix_applied), (Bottleneck, bottlenecks_applied)):
+        for kind, put in _APPLIED:
             named = [(name, part) for name, parts in adapters for part in parts if isinstance(part, kind)]
             if named:
                 stack.enter_context(put(upstream, layout, named, weights))

@@ -37,7 +37,7 @@ _PASSES = {
     torch.Tensor.reshape,
     torch.Tensor.contiguous,
 }
-_ACTIVATIONS = {"relu": torch.relu, "swish": torch.nn.functional.silu}
+_ACTIVATIONS = {"relu": torch.relu, "swish": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu}
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def bottlenecks_applied(
             site.x,
             site.residual,
             norm,
-            [(part, _Weights(weights, join(host, "adapters", name))) for name, part in here],
+            [(part, _Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here],
         )
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -243,15 +243,29 @@ def _replaced(
             handle.remove()
 
 
+def rule_of(layout: Layout, part: Bottleneck, name: str) -> str:
+    """The name under which a checkpoint stores the rule of hypercomplex layers; "" where there are none."""
+    return join(layout.base, f"shared_parameters.{name}.phm_rule") if part.hypercomplex else ""
+
+
 @dataclass(frozen=True)
 class _Weights:
     """Tensors of one bottleneck by their names in a checkpoint."""
 
     all: Mapping[str, Tensor]
     prefix: str
+    rule: str = ""  # name of the tensor (n, n, n) that hypercomplex layers share
 
     def linear(self, name: str, x: Tensor) -> Tensor:
+        if self.rule:
+            return self._hypercomplex(f"{self.prefix}.{name}", x)
         return x @ self.all[f"{self.prefix}.{name}.weight"].T + self.all[f"{self.prefix}.{name}.bias"]
+
+    def _hypercomplex(self, name: str, x: Tensor) -> Tensor:
+        """x times the sum over i of rule_i (x) (left_i right_i), a sum of Kronecker products."""
+        blocks = self.all[f"{name}.W_left"] @ self.all[f"{name}.W_right"]
+        matrix = sum(torch.kron(rule, block) for rule, block in zip(self.all[self.rule], blocks, strict=True))
+        return x @ matrix + self.all[f"{name}.b"]
 
 
 def through_stack(

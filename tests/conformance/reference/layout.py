@@ -46,6 +46,8 @@ class Layer:
 class Layout:
     layers: tuple[Layer, ...]
     base: str  # path of the base model; "" = the model itself
+    embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
+    token_embeddings: str = ""
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -62,7 +64,13 @@ def layout_of(model: nn.Module) -> Layout:
     if not layers:
         raise AssertionError(f"no layer of {type(model).__name__} declares roles: was it given to init?")
     base = model.base_model_prefix if hasattr(model, model.base_model_prefix) else ""
-    return Layout(tuple(layers), base)
+    stated = type(model.base_model)
+    return Layout(
+        tuple(layers),
+        base,
+        embeddings=join(base, stated.embedding_output) if stated.embedding_output else "",
+        token_embeddings=join(base, stated.token_embeddings) if stated.token_embeddings else "",
+    )
 
 
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:

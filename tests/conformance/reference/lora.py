@@ -1,14 +1,36 @@
-"""LoRA by forward hooks on upstream's projections: y + alpha / r * B A x (https://arxiv.org/abs/2106.09685)."""
+"""LoRA and its relatives by forward hooks on upstream's projections.
+
+    lora    y + s B A x                                         https://arxiv.org/abs/2106.09685
+    ia3     y * l                                               https://arxiv.org/abs/2205.05638
+    vera    y + s diag(b) B diag(d) A x, A and B shared         https://arxiv.org/abs/2310.11454
+    dora    m / ||W + s B A|| * (W x + s B A x) + bias          https://arxiv.org/abs/2402.09353
+    mtl     y + s (sum_u softmax(w / 0.05)_u B_u) diag(t) A x   https://arxiv.org/abs/2410.09437
+
+with s = alpha / r. In a fused projection each adapted span of outputs has an A and a B of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from conformance.methods import LoRA
-from conformance.reference.layout import Layout
+from conformance.reference.layout import Layout, join
+
+SHARPNESS = 0.05
+_TENSORS = {
+    "lora": ("lora_A", "lora_B"),
+    "ia3": ("lora_B",),
+    "dora": ("lora_A", "lora_B", "m.weight"),
+    "vera": ("vera_D", "vera_B"),
+    "dvora": ("vera_D", "vera_B", "m.weight"),
+    "mtl": ("lora_A", "lora_B", "weights", "task_specific.values"),
+}
+Span = tuple[int, int]
 
 
 def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
@@ -28,23 +50,31 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in paths if path))
 
 
+def lora_names(layout: Layout, part: LoRA, name: str) -> list[str]:
+    """The names under which a checkpoint stores the adapter `name`."""
+    own = [f"{path}.loras.{name}.{key}" for path in lora_targets(layout, part) for key in _TENSORS[part.form]]
+    return own + [shared_name(layout, name, key) for key in ("lora_A", "lora_B") if part.form in ("vera", "dvora")]
+
+
+def shared_name(layout: Layout, name: str, key: str) -> str:
+    return join(layout.base, f"shared_parameters.{name}.{key}")
+
+
 @contextlib.contextmanager
 def lora_applied(
     upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, LoRA]], weights: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """The projections of `upstream` give their output plus the delta of `adapters`.
+    """The projections of `upstream` give what they give with `adapters`.
 
-    As in `adapters` 1.3.0, an adapter in a stack reads the delta of the one before it, not the input.
+    As in `adapters` 1.3.0, an adapter that adds reads, in a stack, the delta of the one before it, not the input.
     """
     spans = {one.fused: one.spans for one in layout.attentions if one.fused}
-    deltas: dict[str, list[Delta]] = {}
+    here: dict[str, list[_Adapter]] = {}
     for name, part in adapters:
         for path in lora_targets(layout, part):
-            down, up = (weights[f"{path}.loras.{name}.{letter}"] for letter in ("lora_A", "lora_B"))
-            if path in spans:
-                down, up = _unfused(down, up, [spans[path][role] for role in part.attention], part.r)
-            deltas.setdefault(path, []).append((down, up, part.alpha / part.r))
-    handles = [upstream.get_submodule(path).register_forward_hook(_adding(entry)) for path, entry in deltas.items()]
+            adapted = [spans[path][role] for role in part.attention] if path in spans else []
+            here.setdefault(path, []).append(_Adapter(part, f"{path}.loras.{name}", weights, adapted, layout, name))
+    handles = [upstream.get_submodule(path).register_forward_hook(_adapting(entry)) for path, entry in here.items()]
     try:
         yield
     finally:
@@ -52,24 +82,85 @@ def lora_applied(
             handle.remove()
 
 
-def _unfused(down: Tensor, up: Tensor, spans: Sequence[tuple[int, int]], rank: int) -> tuple[Tensor, Tensor]:
-    """One A and B over all outputs of a fused projection, of one pair per adapted span, stored one after the other."""
-    sizes = [stop - start for start, stop in spans]
-    outputs = max(stop for _, stop in spans)
-    whole = up.new_zeros(outputs, rank * len(spans))
-    for index, ((start, stop), block) in enumerate(zip(spans, up.split(sizes), strict=True)):
-        whole[start:stop, index * rank : (index + 1) * rank] = block
-    return down, whole
+@dataclass(frozen=True)
+class _Adapter:
+    """One adapter at one projection."""
+
+    part: LoRA
+    prefix: str
+    weights: Mapping[str, Tensor]
+    spans: Sequence[Span]  # adapted outputs of a fused projection; empty = all
+    layout: Layout
+    name: str
+
+    def tensor(self, key: str) -> Tensor:
+        return self.weights[f"{self.prefix}.{key}"]
+
+    def spans_of(self, outputs: int) -> Sequence[Span]:
+        return self.spans or [(0, outputs)]
+
+    def matrices(self, inputs: int, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """A (r, in) and B (size, r) of each span, the factors of vera and mtl multiplied in."""
+        rank, form = self.part.r, self.part.form
+        if form in ("vera", "dvora"):
+            down, up = (self.weights[shared_name(self.layout, self.name, key)] for key in ("lora_A", "lora_B"))
+            inner, outer = self.tensor("vera_D").split(rank), self.tensor("vera_B").split(list(sizes))
+            return [
+                (d[:, None] * down[:, :inputs], b[:, None] * up[:size])
+                for d, b, size in zip(inner, outer, sizes, strict=True)
+            ]
+        downs = self.tensor("lora_A").split(rank)
+        if form != "mtl":
+            return list(zip(downs, self.tensor("lora_B").split(list(sizes)), strict=True))
+        ups = self.tensor("lora_B").split(list(sizes), dim=1)
+        shares = torch.softmax(self.tensor("weights").view(len(sizes), -1) / SHARPNESS, dim=1)
+        inner = self.tensor("task_specific.values").split(rank)
+        mixed = [(share[:, None, None] * up).sum(0) for share, up in zip(shares, ups, strict=True)]
+        return [(t[:, None] * down, up) for t, down, up in zip(inner, downs, mixed, strict=True)]
+
+    def update(self, inputs: int, outputs: int) -> Tensor:
+        """(out, in): s B A, zero outside of the adapted spans."""
+        spans = self.spans_of(outputs)
+        sizes = [stop - start for start, stop in spans]
+        whole = self.tensor(_TENSORS[self.part.form][0]).new_zeros(outputs, inputs)
+        for (start, stop), (down, up) in zip(spans, self.matrices(inputs, sizes), strict=True):
+            whole[start:stop] = self.part.alpha / self.part.r * up @ down
+        return whole
+
+    def of_all(self, values: Tensor, outputs: int) -> Tensor:
+        """(out,): `values` in the adapted spans, 1 elsewhere."""
+        whole = values.new_ones(outputs)
+        spans = self.spans_of(outputs)
+        for (start, stop), piece in zip(spans, values.split([b - a for a, b in spans]), strict=True):
+            whole[start:stop] = piece
+        return whole
 
 
-Delta = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), alpha / r
-
-
-def _adding(deltas: Sequence[Delta]) -> Callable[..., Tensor]:
+def _adapting(adapters: Sequence[_Adapter]) -> Callable[..., Tensor]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        delta = inputs[0]
-        for down, up, scale in deltas:
-            delta = scale * (delta @ down.T) @ up.T
-        return output + nn.functional.pad(delta, (0, output.shape[-1] - delta.shape[-1]))
+        x = inputs[0]
+        weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
+        if not adapters[0].part.adds:
+            for adapter in adapters:
+                output = _rescaled(adapter, weight, module.bias, x, output)
+            return output
+        delta = x
+        for adapter in adapters:
+            delta = delta @ adapter.update(delta.shape[-1], output.shape[-1]).T
+        return output + delta
 
     return hook
+
+
+def _rescaled(adapter: _Adapter, weight: Tensor, bias: Tensor | None, x: Tensor, output: Tensor) -> Tensor:
+    """The output under ia3 or dora."""
+    outputs, inputs = weight.shape
+    if adapter.part.form == "ia3":
+        return output * adapter.of_all(adapter.tensor("lora_B").flatten(), outputs)
+    directed = weight.detach() + adapter.update(inputs, outputs)
+    norms = directed.detach().square().sum(1).sqrt()
+    spans = adapter.spans_of(outputs)
+    adapted = torch.cat([norms[start:stop] for start, stop in spans])
+    scale = adapter.of_all(adapter.tensor("m.weight").flatten() / adapted, outputs)
+    plain = x @ directed.T * scale
+    return plain if bias is None else plain + bias

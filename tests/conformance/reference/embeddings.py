@@ -1,0 +1,118 @@
+"""What adapters do between the embeddings and the layers: invertible adapters and prompts, by hooks on upstream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.methods import Invertible, Prompt
+from conformance.reference.layout import Layout, join
+
+
+@contextlib.contextmanager
+def invertible_applied(
+    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Invertible]], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """The embeddings of `upstream` go through `adapters`; before a tied projection to them stands the inverse."""
+
+    def forward(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        for name, _ in adapters:
+            output = _nice(output, name, layout, weights)
+        return output
+
+    def backward(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        for name, _ in reversed(adapters):
+            hidden = _inverse(hidden, name, layout, weights)
+        return (hidden, *args[1:])
+
+    handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
+    projection = upstream.get_output_embeddings()
+    if projection is not None and projection.weight is upstream.get_input_embeddings().weight:
+        handles.append(projection.register_forward_pre_hook(backward))
+    with _removed(handles):
+        yield
+
+
+def invertible_names(layout: Layout, name: str) -> list[str]:
+    """The names under which a checkpoint stores the invertible adapter `name`."""
+    return [
+        join(layout.base, f"invertible_adapters.{name}.{half}.{index}.{tensor}")
+        for half in ("F", "G")
+        for index in (0, 2)
+        for tensor in ("weight", "bias")
+    ]
+
+
+def _half(x: Tensor, half: str, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+    tensors = [weights[key] for key in invertible_names(layout, name) if f".{half}." in key]
+    hidden = torch.relu(x @ tensors[0].T + tensors[1])
+    return hidden @ tensors[2].T + tensors[3]
+
+
+def _nice(x: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    first = first + _half(second, "F", name, layout, weights)
+    return torch.cat([first, second + _half(first, "G", name, layout, weights)], dim=-1)
+
+
+def _inverse(y: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+    first, second = y.chunk(2, dim=-1)
+    second = second - _half(first, "G", name, layout, weights)
+    return torch.cat([first - _half(second, "F", name, layout, weights), second], dim=-1)
+
+
+@contextlib.contextmanager
+def prompts_applied(
+    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Prompt]], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """`upstream` sees the prompts in front of the tokens, the last of a stack first, and gives outputs at the tokens."""
+    prompt = torch.cat([weights[prompt_name(layout, name)] for name, _ in reversed(adapters)])
+    length = len(prompt)
+    base = upstream.get_submodule(layout.base)
+
+    def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = kwargs.get("attention_mask")
+        if mask is not None:
+            kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
+        positions = kwargs.get("position_ids")
+        if positions is not None and layout.embeddings == layout.token_embeddings:
+            front = torch.arange(length).expand(len(positions), -1)
+            kwargs["position_ids"] = torch.cat([front, positions + length], dim=1)
+        return args, kwargs
+
+    def insert(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)
+
+    def strip(module: nn.Module, args: Any, output: Any) -> Any:
+        if base is not upstream:
+            output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+        return output
+
+    embeddings = upstream.get_submodule(layout.embeddings)
+    with _removed(
+        [
+            base.register_forward_pre_hook(longer_mask, with_kwargs=True),
+            embeddings.register_forward_hook(insert),
+            base.register_forward_hook(strip),
+        ]
+    ):
+        yield
+
+
+def prompt_name(layout: Layout, name: str) -> str:
+    """The name under which a checkpoint stores the prompt `name`."""
+    return join(layout.base, f"prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight")
+
+
+@contextlib.contextmanager
+def _removed(handles: Sequence[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,93 @@
+"""ReFT (https://arxiv.org/abs/2404.03592) by forward hooks on upstream's layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.methods import ReFT
+from conformance.reference.layout import Layout
+
+Unit = tuple[Tensor, Tensor, Tensor, bool]  # W (r, H), b (r,), R (r, H), whether R h is subtracted
+
+
+def reft_names(layout: Layout, part: ReFT, name: str) -> list[str]:
+    """The names under which a checkpoint stores the adapter `name`."""
+    projection = "projection.parametrizations.weight.original" if part.orthonormal else "projection.weight"
+    leaves = ("learned_source.weight", "learned_source.bias", projection)
+    return [
+        f"{layer.path}.reft_layer.refts.{name}.units.{unit}.{leaf}"
+        for layer in layout.layers
+        for unit in range(2)
+        for leaf in leaves
+    ]
+
+
+@contextlib.contextmanager
+def reft_applied(
+    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, ReFT]], weights: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """The layers of `upstream` give their outputs with the edits of `adapters`, one after the other."""
+    real: list[Tensor | None] = [None]
+    decoder_real: list[Tensor | None] = [None]
+    in_encoder = {layer.path for layer in layout.layers if any(one.in_encoder for one in layer.attentions)}
+
+    def remember(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        real[0] = kwargs.get("attention_mask")
+        decoder_real[0] = kwargs.get("decoder_attention_mask")
+
+    handles = [upstream.register_forward_pre_hook(remember, with_kwargs=True)]
+    is_pair = bool(upstream.config.is_encoder_decoder)
+    for layer in layout.layers:
+        edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
+        mask = decoder_real if is_pair and layer.path not in in_encoder else real
+        module = upstream.get_submodule(layer.path)
+        handles.append(module.register_forward_hook(_editing(edits, mask), prepend=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _units(part: ReFT, path: str, name: str, weights: Mapping[str, Tensor]) -> list[Unit]:
+    units = []
+    for index in range(2):
+        prefix = f"{path}.reft_layer.refts.{name}.units.{index}"
+        source, bias, rows = (
+            weights[f"{prefix}.{leaf}"] for leaf in ("learned_source.weight", "learned_source.bias", "projection.weight")
+        )
+        units.append((source, bias, rows, part.subtracts))
+    return units
+
+
+def _editing(edits: Sequence[tuple[ReFT, list[Unit]]], mask: list[Tensor | None]) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        for part, units in edits:
+            hidden = torch.stack([_edited(row, _real(mask[0], i, len(row)), part, units) for i, row in enumerate(hidden)])
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    return hook
+
+
+def _real(mask: Tensor | None, row: int, length: int) -> list[int]:
+    """The positions of the real tokens of a row."""
+    return list(range(length)) if mask is None else mask[row].nonzero().flatten().tolist()
+
+
+def _edited(hidden: Tensor, real: list[int], part: ReFT, units: list[Unit]) -> Tensor:
+    """(L, H): a row, edited token by token."""
+    rows = list(hidden.unbind())
+    last = real[len(real) - part.suffix :] if part.suffix else []
+    first = [position for position in real[: part.prefix] if position not in last]
+    for positions, (source, bias, projection, subtracts) in ((first, units[0]), (last, units[1])):
+        for position in positions:
+            token = rows[position]
+            latent = source @ token + bias - (projection @ token if subtracts else 0.0)
+            rows[position] = token + projection.T @ latent
+    return torch.stack(rows)
