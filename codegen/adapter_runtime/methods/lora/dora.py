@@ -26,6 +26,8 @@ class Magnitude(nn.Module):
 
     projection: Any  # the `LoRALayer`
 
+    undecayed = ("weight",)  # neutral at the norms of the projection: see ``training/decay.py``
+
     def __init__(self, config: LoRAConfig, site: Site) -> None:
         super().__init__()
         self.parts, self.sizes = list(site.parts), site.sizes

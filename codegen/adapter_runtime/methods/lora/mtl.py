@@ -17,6 +17,8 @@ class TaskMatrix(nn.Module):
     Parameters: values [n * r], or [n * r, r] for ``task_specific_matrix_type="linear"``.
     """
 
+    undecayed = ("values",)  # neutral at the identity: see ``training/decay.py``
+
     def __init__(self, config: MTLLoRAConfig, parts: int) -> None:
         super().__init__()
         self.rank, self.parts = config.r, parts
@@ -38,8 +40,10 @@ class MTLLoRA(LowRank):
     """``sum over u of softmax(w / sharpness)_u B_u T A`` with T of the task (https://arxiv.org/abs/2410.09437).
 
     Parameters: lora_A [n * r, I], lora_B [U, O, r] for U up-projections, weights [n * U], task_specific.values.
-    `SharedAdaptersMixin.share_parameters` lets adapters have lora_A and lora_B in common.
+    `SharingMixin.share_parameters` lets adapters have lora_A and lora_B in common.
     """
+
+    sharable_parameters = ("lora_A", "lora_B")
 
     def __init__(self, config: MTLLoRAConfig, site: Site) -> None:
         super().__init__(config, site)

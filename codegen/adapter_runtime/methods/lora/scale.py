@@ -19,6 +19,8 @@ class Scale(ProjectionAdapter):
     Parameters: lora_B [O, 1].
     """
 
+    undecayed = ("lora_B",)  # neutral at one: see ``training/decay.py``
+
     def __init__(self, config: LoRAConfig, site: Site) -> None:
         super().__init__(config, site)
         self.lora_B = nn.Parameter(torch.ones(sum(self.sizes), 1))
