@@ -91,9 +91,7 @@ def _given(interface: AdapterModelInterface, names: Sequence[str]) -> Iterator[t
 
 def _require(name: str, path: str, modules: Sequence[nn.Module], complaint: str) -> None:
     if all(found(module, path) is None for module in modules):
-        raise InvalidConfigError(
-            f"AdapterModelInterface: {name} is {path!r}, but {complaint}. {_near(path, modules)}"
-        )
+        raise InvalidConfigError(f"AdapterModelInterface: {name} is {path!r}, but {complaint}. {_near(path, modules)}")
 
 
 def _near(path: str, modules: Sequence[nn.Module]) -> str:

@@ -23,7 +23,7 @@ from adapter_runtime.interface.declaration import AdapterModelInterface, Interfa
 from adapter_runtime.methods.placing import members
 
 if TYPE_CHECKING:
-    from adapter_runtime.model_mixin import ModelAdaptersMixin
+    from adapter_runtime.model_api import ModelAdaptersMixin
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def read_interface(source: str | os.PathLike[str], **options: Any) -> Interface:
     """
     interface = find_interface(source, **options)
     if interface is None:
-        raise AdapterFileError(f"{source} has no {INTERFACE_FILE}. It is written beside adapters of models with an interface.")
+        raise AdapterFileError(
+            f"{source} has no {INTERFACE_FILE}. It is written beside adapters of models with an interface."
+        )
     return interface
 
 
@@ -123,9 +125,7 @@ def check_interface(model: ModelAdaptersMixin, folder: Path, config: AdapterConf
     logger.warning(message)
 
 
-def _difference(
-    theirs: Mapping[str, AdapterModelInterface], mine: Mapping[str, AdapterModelInterface]
-) -> str | None:
+def _difference(theirs: Mapping[str, AdapterModelInterface], mine: Mapping[str, AdapterModelInterface]) -> str | None:
     if set(theirs) != set(mine):
         return f"It describes the parts {sorted(theirs)}; this model was described by {sorted(mine)}."
     for path, part in theirs.items():

@@ -43,7 +43,9 @@ class HookedBottleneckLayer(BottleneckLayer):
         """What runs now; None = nothing."""
         return self.running if thread.setup is None else self.running_under(thread.setup)
 
-    def bottleneck_layer_forward(self, x: torch.Tensor, residual: torch.Tensor | None, norm: Any = None) -> torch.Tensor:
+    def bottleneck_layer_forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Any = None
+    ) -> torch.Tensor:
         """What takes the place of the sublayer's output.
 
         Args:

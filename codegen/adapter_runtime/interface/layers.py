@@ -10,7 +10,14 @@ from adapter_runtime.interface.checking import found
 from adapter_runtime.interface.declaration import AdapterModelInterface
 from adapter_runtime.interface.hooks import BottleneckHook, HookedBottleneckLayer, ResidualHook
 from adapter_runtime.layers.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionKind, AttentionRoles, BottleneckLocation, BottleneckRole, LayerRoles, MLPRoles
+from adapter_runtime.roles import (
+    AttentionKind,
+    AttentionRoles,
+    BottleneckLocation,
+    BottleneckRole,
+    LayerRoles,
+    MLPRoles,
+)
 
 HOSTS: dict[BottleneckLocation, str] = {
     "attention": "attention_adapters",
@@ -40,7 +47,9 @@ class InterfaceLayerAdaptersMixin(LayerAdaptersMixin):
                 for location, path in adapted_outputs(interface).items()
                 if found(self, path) is not None
             ),
-            mlp=MLPRoles(first=_there(self, interface.layer_intermediate_proj), last=_there(self, interface.layer_output_proj)),
+            mlp=MLPRoles(
+                first=_there(self, interface.layer_intermediate_proj), last=_there(self, interface.layer_output_proj)
+            ),
         )
         for role in self.roles.bottlenecks:
             self._hook(interface, role.location)

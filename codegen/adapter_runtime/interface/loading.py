@@ -58,13 +58,14 @@ def _concrete(model_class: Any, source: str | os.PathLike[str], kwargs: dict[str
     if mapping is None:
         found: type[PreTrainedModel] = model_class
         return found
-    config = kwargs.get("config")
+    config: Any = kwargs.get("config")
     if not hasattr(config, "model_type"):
         config = AutoConfig.from_pretrained(config or source, **{k: kwargs[k] for k in _DOWNLOAD if k in kwargs})
     if type(config) not in mapping:
         raise UnsupportedModelError(f"{model_class.__name__} has no class for models of type {config.model_type!r}.")
     classes = mapping[type(config)]
-    return classes[0] if isinstance(classes, (tuple, list)) else classes
+    first: type[PreTrainedModel] = classes[0] if isinstance(classes, (tuple, list)) else classes
+    return first
 
 
 def _turned_when_made(upstream: type[PreTrainedModel], interface: Interface | None) -> Any:

@@ -8,15 +8,16 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter_runtime.configuration import AdapterConfig, BnConfig
 from adapter_runtime.base_model import ModelBaseAdaptersMixin
+from adapter_runtime.configuration import AdapterConfig, BnConfig
 from adapter_runtime.dynamic import subclass
-from adapter_runtime.embeddings import EmbeddingAdaptersMixin, InvertibleAdaptersMixin
+from adapter_runtime.embeddings import EmbeddingAdaptersMixin
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.interface.checking import Part
 from adapter_runtime.interface.declaration import NO_PREFIX, Interface, by_part
 from adapter_runtime.interface.layers import InterfaceLayerAdaptersMixin, check_bottleneck
+from adapter_runtime.invertible_api import InvertibleAdaptersMixin
 from adapter_runtime.methods.placing import members, methods_of
 from adapter_runtime.roles import LayerStack
 
@@ -47,7 +48,9 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
         """
         for part in by_part(self.adapter_interface).values():
             for method in sorted(methods_of(config) - set(part.adapter_methods)):
-                reason = NO_PREFIX if method == "prefix_tuning" else "its interface does not list it in adapter_methods."
+                reason = (
+                    NO_PREFIX if method == "prefix_tuning" else "its interface does not list it in adapter_methods."
+                )
                 raise UnsupportedMethodError(f"{type(self).__name__} does not support {method}: {reason}")
             for member in members(config):
                 if isinstance(member, BnConfig):
