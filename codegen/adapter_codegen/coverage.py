@@ -18,7 +18,6 @@ from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method,
 from adapter_codegen.parse import ModuleFacts, parse_module, read_auto_mappings
 from adapter_codegen.parse.automappings import dotted_module
 from adapter_codegen.plan import ModulePlan, plan_model, plan_module
-from adapter_codegen.plan.methods import IN_RUNTIME
 from adapter_codegen.pool import in_processes
 from adapter_codegen.report import collect
 from adapter_codegen.rewrite import rewrite_module
@@ -55,8 +54,7 @@ class ModuleRow:
         for diagnostic in self.diagnostics:
             if diagnostic.level is not Level.NOTE:
                 return diagnostic.message
-        lacking = (entry.reason for entry in self.methods if not entry.supported and entry.method in IN_RUNTIME)
-        return next(lacking, "")
+        return next((entry.reason for entry in self.methods if not entry.supported), "")
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,10 @@ def show_changes(console: Console, changes: Changes, dry_run: bool) -> None:
 
 
 def show_plans(console: Console, plans: Iterable[ModelPlan], release: Release) -> None:
-    """A line per model: its methods, and those of the runtime that it lacks. The reasons follow under --verbose."""
-    from adapter_codegen.plan.methods import IN_RUNTIME  # here: `check` by digests gets by without the planner
-
+    """A line per model: its methods, and those that it lacks. The reasons follow under --verbose."""
     for plan in plans:
         held = [entry.method.value for entry in plan.methods if entry.supported]
-        lacking = [entry.method.value for entry in plan.methods if not entry.supported and entry.method in IN_RUNTIME]
+        lacking = [entry.method.value for entry in plan.methods if not entry.supported]
         line = Text.assemble((plan.model_type, "bold"), f": {', '.join(held) or 'no method'}")
         if lacking:
             line.append(f" (not {', '.join(lacking)}: see `adapter-codegen explain {plan.model_type}`)", "yellow")

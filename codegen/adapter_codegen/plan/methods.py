@@ -7,11 +7,6 @@ from collections.abc import Callable, Sequence
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport
 from adapter_codegen.plan.module import LayerEntry
 
-# The methods that adapter_runtime can run. A rule below says only where a method's places are; a method that is added to
-# the runtime is added here, and the models are generated again.
-IN_RUNTIME = frozenset({Method.BOTTLENECK, Method.PREFIX_TUNING, Method.LORA})
-NOT_IN_RUNTIME = "The runtime does not have this method yet; its places in this model are known."
-
 Rule = Callable[[BasePlan, Sequence[LayerEntry]], tuple[str, Location | None]]
 
 
@@ -34,8 +29,6 @@ def _support(
         if method in diagnostic.methods and diagnostic.level is not Level.NOTE:
             return MethodSupport(method, False, diagnostic.message, diagnostic.location)
     reason, location = RULES[method](base, entries)
-    if not reason and method not in IN_RUNTIME:
-        return MethodSupport(method, False, NOT_IN_RUNTIME)
     return MethodSupport(method, not reason, reason, location)
 
 
