@@ -68,16 +68,20 @@ def chain(programs: Sequence[Program]) -> Program:
     if any(isinstance(adapter, Scale) for adapter in adapters):
         raise UnsupportedMethodError("LoRA adapters that add and that scale cannot stand in one Stack.")
     for adapter in adapters:
-        assert isinstance(adapter, LowRank)
-        if adapter.m is not None:
-            raise UnsupportedMethodError(
-                "DoRA rescales all of an output, so it cannot stand in a Stack with another adapter of the same projection."
-                " Use BatchSplit, Parallel or Average, or LoRA without use_dora."
-            )
-        if adapter.in_features != adapter.out_features:
-            raise UnsupportedMethodError(
-                "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
-                f"inputs as outputs, not {adapter.in_features} and {adapter.out_features} ({adapter.place.location} of layer"
-                f" {adapter.place.layer})."
-            )
+        check_update(adapter)
     return UpdateChain(programs)
+
+
+def check_update(adapter: ProjectionAdapter) -> None:
+    """Raise where an adapter does not map updates to updates."""
+    if isinstance(adapter, LowRank) and adapter.m is not None:
+        raise UnsupportedMethodError(
+            "DoRA rescales all of an output, so it cannot stand in a Stack with another adapter of the same projection."
+            " Use BatchSplit, Parallel or Average, or LoRA without use_dora."
+        )
+    if adapter.in_features != adapter.out_features:
+        raise UnsupportedMethodError(
+            "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
+            f"inputs as outputs, not {adapter.in_features} and {adapter.out_features} ({adapter.place.location} of layer"
+            f" {adapter.place.layer})."
+        )
