@@ -39,7 +39,7 @@ from transformers import (
 )
 
 import adapter_models
-from adapter_runtime import init
+from adapter_runtime import init, registry
 from adapter_runtime.composition import Average, BatchSplit, Parallel, Stack
 from adapter_runtime.configuration import BnConfig, LoRAConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
@@ -307,6 +307,8 @@ def test_pre_norm_layers_compute_what_generated_classes_do() -> None:
         for model in (generated, described):
             add(model, "a", config)
             model.set_active_adapters("a")
+        assert list(described.state_dict()) == list(generated.state_dict())
+        described.load_state_dict(generated.state_dict())
         assert_close(logits(described), logits(generated))
         for model in (generated, described):
             model.delete_adapter("a")
@@ -656,6 +658,14 @@ def test_an_interface_has_precedence_over_generated_classes() -> None:
         init(generated, interface=QWEN2)
 
 
+@pytest.fixture
+def nothing_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no models had been generated."""
+    emptied = dataclasses.replace(registry.registered(), model_mixins={}, with_adapters={}, model_types=())
+    monkeypatch.setattr(registry, "_registry", emptied)
+
+
+@pytest.mark.usefixtures("nothing_generated")
 def test_without_an_interface_both_ways_out_are_named() -> None:
     with pytest.raises(UnsupportedModelError, match=r"adapter-codegen add-model.*interface=AdapterModelInterface"):
         init(GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2)))
@@ -691,6 +701,7 @@ def test_an_adapter_comes_back_with_the_same_outputs(tmp_path: Path) -> None:
     assert torch.equal(logits(fresh), logits(model))
 
 
+@pytest.mark.usefixtures("nothing_generated")
 @pytest.mark.parametrize("model_class", [Qwen2ForCausalLM, AutoModelForCausalLM])
 def test_load_model_finds_the_interface_and_the_weights(tmp_path: Path, model_class: Any) -> None:
     model = qwen2()
