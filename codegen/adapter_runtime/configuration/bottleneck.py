@@ -30,7 +30,8 @@ class BnConfig(AdapterConfig):
     ln_after: bool = False  # and one at its end
     init_weights: str = "bert"  # "bert", "mam_adapter" (starts as zero) or "houlsby"
     init_weights_seed: int | None = None
-    is_parallel: bool = False  # the adapter reads the input of the sublayer, not its output
+    is_parallel: bool = False  # the adapter reads the input of the sublayer, and is added to its output; what is said
+    # about norms and residuals in front of the adapter (original_ln_before, the two below) has no meaning then
     scaling: float | str = 1.0  # a factor, "learned" or "channel" (one learned factor per channel)
     use_gating: bool = False  # a learned gate, averaged over the sequence
     residual_before_ln: bool | str = True  # the adapter's residual: True = sublayer output, "post_add" = after the
@@ -42,15 +43,16 @@ class BnConfig(AdapterConfig):
     leave_out: Sequence[int] = field(default_factory=list)  # indices of layers without adapters
     dropout: float = 0.0
     phm_layer: bool = False  # hypercomplex multiplications instead of linear layers (compacter)
-    phm_dim: int = 4
-    factorized_phm_W: bool = True
-    shared_W_phm: bool = False
-    shared_phm_rule: bool = True
-    factorized_phm_rule: bool = False
-    phm_c_init: str = "normal"
+    phm_dim: int = 4  # number of Kronecker products in a sum; divides the widths of the layers
+    factorized_phm_W: bool = True  # second factors of these products are themselves products, of rank `phm_rank`
+    shared_W_phm: bool = False  # one set of second factors for all layers
+    shared_phm_rule: bool = True  # one set of first factors (rules) for all layers
+    factorized_phm_rule: bool = False  # rules are products of rank 1
+    phm_c_init: str = "normal"  # how rules are drawn: "normal", with std `phm_init_range`, or "uniform" in [-1, 1]
     phm_init_range: float = 0.0001
-    learn_phm: bool = True
-    hypercomplex_nonlinearity: str = "glorot-uniform"
+    learn_phm: bool = True  # False: rules stay as they were drawn
+    hypercomplex_nonlinearity: str = "glorot-uniform"  # how second factors are drawn; also "glorot-normal", "phm" (the
+    # same), "normal" (std `phm_init_range`)
     phm_rank: int = 1
     phm_bias: bool = True
     stochastic_depth: float = 0.0  # probability to skip the adapter, per sample, in training
@@ -59,23 +61,48 @@ class BnConfig(AdapterConfig):
         check_choice(self, "residual_before_ln", (True, False, "post_add"))
         check_choice(self, "init_weights", ("bert", "mam_adapter", "houlsby"))
         check_choice(self, "inv_adapter", (None, "nice", "glow"))
+        check_choice(self, "phm_c_init", ("normal", "uniform"))
+        check_choice(self, "hypercomplex_nonlinearity", ("phm", "glorot-normal", "glorot-uniform", "normal"))
         if isinstance(self.scaling, str):
             check_choice(self, "scaling", ("learned", "channel"))
+        else:
+            object.__setattr__(self, "scaling", float(self.scaling))  # `adapters` reads no integers
         if self.residual_before_ln == "post_add" and not self.original_ln_before:
             raise InvalidConfigError(
                 'residual_before_ln="post_add" takes the sum before the norm of the layer, and so needs '
                 "original_ln_before=True."
             )
-        if isinstance(self.reduction_factor, Mapping) and "default" not in self.reduction_factor:
-            raise InvalidConfigError('A reduction_factor by layer needs a "default" for the layers it does not name.')
-        if not 0.0 <= self.stochastic_depth < 1.0:
-            raise InvalidConfigError(f"stochastic_depth is {self.stochastic_depth}, but must lie in [0, 1).")
+        if isinstance(self.reduction_factor, Mapping):
+            by_layer = {str(layer): factor for layer, factor in self.reduction_factor.items()}  # as JSON has them
+            object.__setattr__(self, "reduction_factor", by_layer)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        factors = self.reduction_factor
+        for factor in factors.values() if isinstance(factors, Mapping) else [factors]:
+            if not factor > 0:
+                raise InvalidConfigError(f"A reduction_factor is a positive number, not {factor!r}.")
+        for option in ("stochastic_depth", "dropout"):
+            if not 0.0 <= self[option] < 1.0:
+                raise InvalidConfigError(f"{option} is {self[option]}, but must lie in [0, 1).")
+        for option in ("phm_dim", "phm_rank"):
+            if not (isinstance(self[option], int) and self[option] > 0):
+                raise InvalidConfigError(f"{option} is {self[option]!r}, but must be a positive integer.")
 
     def reduction_factor_of(self, layer: int) -> float:
-        """The reduction factor in one layer, counted from 0."""
-        if isinstance(self.reduction_factor, Mapping):
-            return self.reduction_factor.get(str(layer), self.reduction_factor["default"])
-        return self.reduction_factor
+        """The reduction factor in one layer, counted from 0.
+
+        Raises:
+            InvalidConfigError: the config has factors by layer, but none for this one.
+        """
+        factors = self.reduction_factor
+        if not isinstance(factors, Mapping):
+            return factors
+        if str(layer) not in factors and "default" not in factors:
+            raise InvalidConfigError(
+                f'reduction_factor={dict(factors)} says nothing about layer {layer}. Add it, or a "default".'
+            )
+        return factors.get(str(layer), factors.get("default", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
