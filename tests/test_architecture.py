@@ -41,6 +41,7 @@ ALLOWED = {
     "adapter_runtime": {
         "adapter_runtime",
         "huggingface_hub",
+        "jinja2",
         "packaging",
         "safetensors",
         "torch",

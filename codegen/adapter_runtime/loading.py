@@ -15,13 +15,19 @@ from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import read_document
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files.fit import compare
-from adapter_runtime.files.keys import fit_prefix, is_alias, of_adapter, owner, renamed
+from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
+from adapter_runtime.files.layers import not_in_layers, without_layers
 from adapter_runtime.files.legacy import Document, modernise
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, FileSet, check_name
+from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
+from adapter_runtime.files.renames import fit_names
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import Tensors, read_tensors
 from adapter_runtime.files.transaction import Transaction
-from adapter_runtime.heads.static import as_flexible
+from adapter_runtime.heads.factory import same_layers
+from adapter_runtime.heads.static import as_flexible, as_static, fits_static
+from adapter_runtime.interface.files import check_interface
+from adapter_runtime.methods.prompt_tuning import weights_follow
 from adapter_runtime.saving import Folder
 
 if TYPE_CHECKING:
@@ -29,22 +35,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ConfigChange = Mapping[str, Any] | AdapterConfig | None
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How files are read."""
-
-    load_as: str | None = None  # name in the model; None = the name in the file
-    strict: bool = True  # refuse files of other model types, with missing or unknown tensors; else only report it
-    use_safetensors: bool | None = None  # None = whichever format is there, safetensors first
-    revision: str | None = None  # of a repository of the hub
+ConfigChange = Mapping[str, Any] | AdapterConfig | str | None
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What the files of an adapter or a head hold."""
+    """What the files of an adapter, a head or a fusion hold."""
 
     folder: Path
     document: Document
@@ -62,32 +58,54 @@ def load_adapter(
     config: ConfigChange = None,
     set_active: bool = False,
     with_head: bool = True,
-    options: LoadOptions = LoadOptions(),
+    options: LoadOptions = AS_THEY_ARE,
 ) -> str:
     """Read an adapter, and the head beside it; see `AdapterFilesMixin.load_adapter`.
 
     Returns:
         The name of the adapter in the model.
     """
-    saved = Saved.read(local_folder(source, ADAPTER_FILES, options.revision), ADAPTER_FILES, options)
-    document, tensors = modernise(saved.document, saved.tensors)
-    saved = Saved(saved.folder, document, tensors)
-    name = _name(saved, options)
-    _require_same_type(model, saved, options.strict, f"Adapter {name!r}")
+    folder = local_folder(source, ADAPTER_FILES, options.revision, options.download)
+    state = model.adapters_config
     with Transaction() as transaction:
-        _add(model, name, _config(saved, config), transaction)
-        expected = of_adapter(model.state_dict(keep_vars=True), name)
-        given = fit_prefix(_tensors_of(saved, name), expected, model.base_model_prefix)
-        _require_fit(model, given, expected, saved, options.strict, f"Adapter {name!r}")
-        transaction.copy(given, expected)
-        if with_head:
-            _load_head_beside(model, saved.folder, name, options, transaction)
-    if set_active:
-        model.set_active_adapters(name)
+        if set_active:
+            transaction.on_failure(model.set_active_adapters, state.active_setup, state.skip_layers)
+        name = read_adapter(model, folder, config, with_head, options, transaction)
+        options.run_loaders(folder)
+        if set_active:
+            model.set_active_adapters(name)
     return name
 
 
-def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = LoadOptions()) -> str | None:
+def read_adapter(
+    model: ModelAdaptersMixin,
+    folder: Path,
+    change: ConfigChange,
+    with_head: bool,
+    options: LoadOptions,
+    transaction: Transaction,
+) -> str:
+    """Read the adapter in `folder`, of this format or of PEFT's, and the head beside it. Returns its name."""
+    from adapter_runtime.peft_format.reading import is_peft, read_peft
+
+    if is_peft(folder):
+        return read_peft(model, folder, change, with_head, options, transaction)
+    saved = Saved.read(folder, ADAPTER_FILES, options)
+    document, tensors = modernise(saved.document, saved.tensors)
+    saved = Saved(saved.folder, document, tensors)
+    name = _name(saved, options)
+    require_same_type(model, saved, options.strict, f"Adapter {name!r}")
+    config = without_layers(model, _config(saved, change), options.leave_out)
+    check_interface(model, folder, config, options.strict)
+    add_for_load(model, name, config, transaction)
+    expected = of_adapter(model.state_dict(keep_vars=True), name)
+    fit(model, _tensors_of(saved, name), expected, saved, options, f"Adapter {name!r}", transaction)
+    if with_head:
+        read_head_beside(model, folder, name, options, transaction)
+    return name
+
+
+def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = AS_THEY_ARE) -> str | None:
     """Read a head into a model with flexible heads, or into the static head of the same kind.
 
     Returns:
@@ -97,11 +115,11 @@ def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = 
         AdapterFileError: a file is missing or damaged.
         AdapterMismatchError: the head does not fit; the model is unchanged.
     """
-    folder = local_folder(source, HEAD_FILES, options.revision)
+    folder = local_folder(source, HEAD_FILES, options.revision, options.download)
     if head_files.is_bare(model):
         raise AdapterMismatchError(f"A {head_files.upstream_class_name(model)} has no head to load {folder} into.")
     with Transaction() as transaction:
-        return _load_head(model, folder, options, transaction)
+        return read_head(model, folder, options, transaction)
 
 
 def _name(saved: Saved, options: LoadOptions) -> str:
@@ -114,8 +132,8 @@ def _name(saved: Saved, options: LoadOptions) -> str:
 
 def _config(saved: Saved, change: ConfigChange) -> AdapterConfig:
     """The config of the file, with what the caller knows better."""
-    if isinstance(change, AdapterConfig):
-        return change
+    if isinstance(change, (AdapterConfig, str)):
+        return AdapterConfig.load(change)
     if saved.document.get("config") is None:
         raise AdapterFileError(f'{saved.folder / ADAPTER_FILES.config} has no "config". Give one: config=...')
     config = AdapterConfig.load(saved.document["config"])
@@ -136,10 +154,11 @@ def _tensors_of(saved: Saved, name: str) -> Tensors:
     return renamed(of_adapter(tensors, written_as), written_as, name)
 
 
-def _add(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transaction: Transaction) -> None:
+def add_for_load(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transaction: Transaction) -> None:
     """Make room for the adapter, unless it is there with the same config: then its tensors are replaced."""
     if name not in model.adapters_config.adapters:
-        model.add_adapter(name, config)
+        with weights_follow():
+            model.add_adapter(name, config)
         transaction.on_failure(model.delete_adapter, name)
     elif model.adapters_config.get(name) != config:
         raise AdapterMismatchError(
@@ -148,7 +167,7 @@ def _add(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transactio
         )
 
 
-def _require_same_type(model: ModelAdaptersMixin, saved: Saved, strict: bool, what: str) -> None:
+def require_same_type(model: ModelAdaptersMixin, saved: Saved, strict: bool, what: str) -> None:
     """Raise, or without `strict` warn, where a file was written from another architecture: its tensors may fit by chance.
 
     A file that does not say its type passes.
@@ -166,6 +185,22 @@ def _require_same_type(model: ModelAdaptersMixin, saved: Saved, strict: bool, wh
             " The model is unchanged."
         )
     logger.warning(message)
+
+
+def fit(
+    model: ModelAdaptersMixin,
+    tensors: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    saved: Saved,
+    options: LoadOptions,
+    what: str,
+    transaction: Transaction,
+) -> None:
+    """Name the tensors of a file as the model does, hold them to what it expects, and copy them in the end."""
+    given = fit_names(tensors, expected, model, model.base_model_prefix)
+    given = not_in_layers(model, given, options.leave_out)
+    _require_fit(model, given, expected, saved, options.strict, what)
+    transaction.copy(given, expected)
 
 
 def _require_fit(
@@ -194,32 +229,42 @@ def _require_fit(
     logger.warning(message)
 
 
-def _load_head_beside(
-    model: ModelAdaptersMixin, folder: Path, name: str, options: LoadOptions, transaction: Transaction
+def read_head_beside(
+    model: ModelAdaptersMixin, folder: Path, name: str | None, options: LoadOptions, transaction: Transaction
 ) -> None:
     """Load the head that was written into the folder of an adapter, where there is one and the model can hold it."""
     if head_files.is_bare(model) or not (folder / HEAD_FILES.config).is_file():
+        if options.id2label is not None:
+            logger.warning("Names of labels were given, but no head was loaded from %s.", folder)
         return
-    class_name = read_document(folder / HEAD_FILES.config).get("model_class")
+    document = read_document(folder / HEAD_FILES.config)
+    class_name = document.get("model_class")
     own = head_files.upstream_class_name(model)
-    if head_files.is_flexible(model) or class_name == own:
-        _load_head(model, folder, replace(options, load_as=name), transaction)
+    if head_files.is_flexible(model) or class_name == own or fits_static(document, own, model.config):
+        read_head(model, folder, replace(options, load_as=name), transaction)
     else:
         logger.warning(
             "The head beside the adapter in %s, of a %s, was not loaded into a %s.", folder, class_name, own
         )
 
 
-def _load_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, transaction: Transaction) -> str | None:
+def read_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, transaction: Transaction) -> str | None:
+    """Read the head in `folder`. Returns its name; None for a static one."""
     saved = Saved.read(folder, HEAD_FILES, options)
+    require_same_type(model, saved, options.strict, "The head")
     name = None
     if head_files.is_flexible(model):
         name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
         saved = replace(saved, tensors=tensors)
-        _add_head(model, check_name(name, "head"), config, transaction)
+        add_head(model, check_name(name, "head"), head_files.with_labels(config, options.id2label), transaction)
         expected = head_files.flexible_tensors(model, name)
     else:
         expected = head_files.static_tensors(model)
+        if saved.document.get("config") is not None:
+            own = head_files.upstream_class_name(model)
+            tensors = as_static(saved.document, saved.tensors, own, model.config, expected)
+            saved = replace(saved, tensors=tensors, document={**saved.document, **saved.document["config"]})
+        head_files.set_labels(model, saved.document, options.id2label, transaction)
     tied = model.get_expanded_tied_weights_keys()
     given = {key: tensor for key, tensor in saved.tensors.items() if key not in tied}
     _require_fit(model, given, expected, saved, options.strict, f"Head {name!r}" if name else "The head")
@@ -227,13 +272,19 @@ def _load_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, tr
     return name
 
 
-def _add_head(model: Any, name: str, config: dict[str, Any], transaction: Transaction) -> None:
+def add_head(model: Any, name: str, config: dict[str, Any], transaction: Transaction) -> None:
     """Add the head, unless it is there with the same config: then its tensors are replaced."""
     if name not in model.heads:
+        labels = {key: model.config.__dict__[key] for key in ("id2label", "label2id") if key in model.config.__dict__}
+        transaction.on_failure(model.config.__dict__.update, labels)
         transaction.on_failure(setattr, model, "active_head", model.active_head)
         model.add_prediction_head_from_config(name, config, set_active=model.active_head is None)
         transaction.on_failure(model.delete_head, name)
-    elif model.heads[name].config != config:
+    elif not same_layers(model.heads[name].config, config):
         raise AdapterMismatchError(
             f"The model has a head {name!r} with another config. Load under a new name (load_as=...) or delete it first."
         )
+    elif config.get("label2id") is not None:
+        known = model.heads[name].config
+        transaction.on_failure(known.__setitem__, "label2id", known.get("label2id"))
+        known["label2id"] = dict(config["label2id"])

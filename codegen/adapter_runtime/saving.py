@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,11 @@ from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.fit import without_aliases
 from adapter_runtime.files.keys import of_adapter, owner
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
+from adapter_runtime.files.options import run_savers
 from adapter_runtime.files.tensors import write_tensors
 from adapter_runtime.heads.sizes import config_value
+from adapter_runtime.interface.files import write_interface
+from adapter_runtime.sharing import forget, with_copies
 
 if TYPE_CHECKING:
     from adapter_runtime.model_mixin import ModelAdaptersMixin
@@ -31,6 +34,7 @@ def save_adapter(
     meta_dict: Mapping[str, Any] | None = None,
     with_head: bool = True,
     use_safetensors: bool = True,
+    custom_weights_loaders: Sequence[Any] | None = None,
 ) -> None:
     """See `ModelAdaptersMixin.save_adapter`."""
     names = model.adapters_config.adapters
@@ -46,8 +50,10 @@ def save_adapter(
     }
     write_tensors(folder, ADAPTER_FILES, tensors, use_safetensors)
     write_document(folder / ADAPTER_FILES.config, document)
+    write_interface(model, folder, written_by())
     if with_head and head_files.has_head(model, adapter_name):
         save_head(model, folder, adapter_name, use_safetensors)
+    run_savers(custom_weights_loaders, folder, adapter_name)
 
 
 def save_all_adapters(
@@ -56,11 +62,12 @@ def save_all_adapters(
     meta_dict: Mapping[str, Any] | None = None,
     with_head: bool = True,
     use_safetensors: bool = True,
+    custom_weights_loaders: Sequence[Any] | None = None,
 ) -> None:
     """See `ModelAdaptersMixin.save_all_adapters`."""
     folders = {name: child_folder(Path(save_directory), name) for name in model.adapters_config.adapters}
     for name, folder in folders.items():
-        save_adapter(model, folder, name, meta_dict, with_head, use_safetensors)
+        save_adapter(model, folder, name, meta_dict, with_head, use_safetensors, custom_weights_loaders)
 
 
 def stored_adapters(
@@ -77,6 +84,12 @@ def stored_adapters(
     merged = model.merged_adapters()
     kept = ModelAdaptersConfig()
     kept.adapters = {name: config for name, config in model.adapters_config.adapters.items() if name not in merged}
+    kept.fusions = dict(model.adapters_config.fusions)
+    kept.shared = dict(model.adapters_config.shared)
+    for name in merged:
+        forget(kept, name)
+    if kept.shared:
+        state_dict = with_copies(kept, model.state_dict() if state_dict is None else state_dict)
     if merged:
         state_dict = model.state_dict() if state_dict is None else state_dict
         state_dict = {key: tensor for key, tensor in state_dict.items() if owner(key) not in merged}
@@ -97,6 +110,20 @@ def save_head(
     write_document(folder / HEAD_FILES.config, {**envelope(model), **document})
 
 
+def save_all_heads(model: ModelAdaptersMixin, save_directory: Folder, use_safetensors: bool = True) -> None:
+    """Write each flexible head to a folder of its name; the one head of a class with a static head to the folder itself.
+
+    Raises:
+        UnknownHeadError: the model is a bare base model.
+    """
+    if not head_files.is_flexible(model):
+        save_head(model, save_directory, None, use_safetensors)
+        return
+    folders = {name: child_folder(Path(save_directory), name, "head") for name in model.heads}
+    for name, folder in folders.items():
+        save_head(model, folder, name, use_safetensors)
+
+
 def envelope(model: ModelAdaptersMixin) -> dict[str, Any]:
     """What every JSON file says about the model that it was written from."""
     return {
@@ -104,12 +131,13 @@ def envelope(model: ModelAdaptersMixin) -> dict[str, Any]:
         "model_class": head_files.upstream_class_name(model),
         "model_name": model.config.name_or_path or "",
         "hidden_size": config_value(model.config, "hidden_size"),
-        "version": f"adapter-codegen.{_version()}",
+        "version": written_by(),
     }
 
 
-def _version() -> str:
+def written_by() -> str:
+    """The "version" that every file states: name and version of this library."""
     try:
-        return version("adapter-codegen")
+        return f"adapter-codegen.{version('adapter-codegen')}"
     except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0"
+        return "adapter-codegen.0"

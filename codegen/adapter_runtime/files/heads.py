@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from adapter_runtime.errors import nearest
 from adapter_runtime.heads.errors import UnknownHeadError
 
 if TYPE_CHECKING:
+    from adapter_runtime.files.transaction import Transaction
     from adapter_runtime.model_mixin import ModelAdaptersMixin
 
 
@@ -66,3 +68,37 @@ def static_tensors(model: ModelAdaptersMixin) -> dict[str, torch.Tensor]:
     tied = model.get_expanded_tied_weights_keys()
     state = model.state_dict(keep_vars=True)
     return {key: tensor for key, tensor in state.items() if not key.startswith(prefix) and key not in tied}
+
+
+def with_labels(config: dict[str, Any], id2label: Mapping[int, str] | None) -> dict[str, Any]:
+    """The config of a flexible head with other names of its labels; of one without labels, as it is."""
+    if id2label is None or "num_labels" not in config:
+        return config
+    label2id = {label: int(index) for index, label in id2label.items()}
+    return {**config, "num_labels": len(label2id), "label2id": label2id}
+
+
+def set_labels(
+    model: Any, document: Mapping[str, Any], id2label: Mapping[int, str] | None, transaction: Transaction
+) -> None:
+    """Name the labels in the config of a model with a static head: as given, or else as in the document of the head.
+
+    Names that are not as many as the head has outputs are left alone; the tensors then do not fit either.
+    """
+    stored = document.get("label2id")
+    names = dict(id2label) if id2label is not None else {index: label for label, index in (stored or {}).items()}
+    if len(names) != model.config.num_labels:
+        return
+    transaction.on_failure(setattr, model.config, "label2id", model.config.label2id)
+    transaction.on_failure(setattr, model.config, "id2label", model.config.id2label)
+    model.config.id2label = {int(index): label for index, label in names.items()}
+    model.config.label2id = {label: int(index) for index, label in names.items()}
+
+
+def head_type_of(model: Any, name: str) -> str:
+    """The type of the head that is saved along with adapter `name`, in words; "" where there is none."""
+    if not has_head(model, name):
+        return ""
+    if is_flexible(model):
+        return str(model.heads[name].config["head_type"]).replace("_", " ")
+    return upstream_class_name(model)

@@ -6,10 +6,13 @@ Names are compared segment by segment, so "lora" is not found in "my_loras.N" an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
+
+Value = TypeVar("Value")
 
 # The names of the module dicts that hold adapters, one per method.
 CONTAINERS = frozenset(
@@ -25,6 +28,9 @@ CONTAINERS = frozenset(
     }
 )
 
+# The module dict that holds mixtures of adapters, by the name of the mixture.
+FUSION_CONTAINER = "adapter_fusion_layer"
+
 # `adapters` writes the prefixes of a model once at the model and again below each attention layer.
 _ALIAS = ("prefix_tuning", "pool", "prefix_tunings")
 
@@ -33,6 +39,14 @@ def owner(key: str) -> str | None:
     """The adapter that a tensor belongs to; None for one that belongs to no adapter."""
     for container, name in pairwise(key.split(".")[:-1]):
         if container in CONTAINERS:
+            return name
+    return None
+
+
+def fusion_owner(key: str) -> str | None:
+    """The mixture that a tensor belongs to; None for one that belongs to no mixture."""
+    for container, name in pairwise(key.split(".")[:-1]):
+        if container == FUSION_CONTAINER:
             return name
     return None
 
@@ -48,22 +62,29 @@ def of_adapter(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torc
     return {key: tensor for key, tensor in tensors.items() if owner(key) == name and not is_alias(key)}
 
 
-def renamed(tensors: Mapping[str, torch.Tensor], old: str, new: str) -> dict[str, torch.Tensor]:
-    """The same tensors under the names that adapter `new` gives them."""
+def of_fusion(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The tensors of the mixture `name`. `adapters` also writes those of mixtures whose names begin alike."""
+    return {key: tensor for key, tensor in tensors.items() if fusion_owner(key) == name}
+
+
+def renamed(
+    tensors: Mapping[str, torch.Tensor], old: str, new: str, containers: Container[str] = CONTAINERS
+) -> dict[str, torch.Tensor]:
+    """The same tensors under the names that the adapter `new` gives them; with other `containers`, a mixture."""
     if old == new:
         return dict(tensors)
     result = {}
     for key, tensor in tensors.items():
         segments = key.split(".")
         for position in range(1, len(segments)):
-            if segments[position] == old and segments[position - 1] in CONTAINERS:
+            if segments[position] == old and segments[position - 1] in containers:
                 segments[position] = new
                 break
         result[".".join(segments)] = tensor
     return result
 
 
-def fit_prefix(tensors: Mapping[str, torch.Tensor], expected: Iterable[str], prefix: str) -> dict[str, torch.Tensor]:
+def fit_prefix(tensors: Mapping[str, Value], expected: Iterable[str], prefix: str) -> dict[str, Value]:
     """Name tensors as the model does, whether the file was written from a bare base model or from one with a head.
 
     Args:

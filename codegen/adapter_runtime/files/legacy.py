@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from packaging.version import Version
 
 from adapter_runtime.files.tensors import Tensors
@@ -26,6 +27,7 @@ _OLD_CONTAINERS = (
     (re.compile(r"\.invertible_lang_adapters\."), ".invertible_adapters."),
 )
 _NORM_BEFORE = ".adapter_norm_before."
+_VERA_MATRIX = re.compile(r"\.loras\.[^.]+\.vera_[BD]$")
 _SELF_PREFIX = re.compile(r"(\.prefix_tunings\.[^.]+)\.self\.")
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
@@ -121,6 +123,25 @@ def _restore_lora_places(document: Document, tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _recognise_forms_of_lora(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` computes DoRA in a way of its own, and has a full matrix in the place of each vector of VeRA.
+
+    Where all of these matrices are diagonal, as before any training, they are read as the vectors that they stand for.
+    """
+    if version_of_adapters(document) is None:
+        return tensors
+    for config in _members(document):
+        config.update({"dora_form": "adapters"} if config.get("use_dora") else {})
+    matrices = {key: value for key, value in tensors.items() if _VERA_MATRIX.search(key) and value.dim() == 2}
+    if not matrices:
+        return tensors
+    if all(torch.equal(value, value.diagonal().diag_embed()) for value in matrices.values()):
+        return {**tensors, **{key: value.diagonal().clone() for key, value in matrices.items()}}
+    for config in _members(document):
+        config.update({"vera_dense": True} if config.get("vera_d") is not None else {})
+    return tensors
+
+
 def _rename_prefix_location(document: Document, tensors: Tensors) -> Tensors:
     """`adapters` calls the only attention of DistilBERT "self", that of every other model "self_prefix"."""
     if version_of_adapters(document) is None:
@@ -149,6 +170,7 @@ _RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
     _drop_absent_invertible,
     _undo_lora_scaling,
     _restore_lora_places,
+    _recognise_forms_of_lora,
     _rename_prefix_location,
     _recognise_ejected_prefix,
     _drop_norm_aliases,

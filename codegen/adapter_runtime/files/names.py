@@ -12,9 +12,9 @@ from adapter_runtime.errors import AdapterError
 
 @dataclass(frozen=True)
 class FileSet:
-    """The three files that an adapter or a head can consist of."""
+    """The three files that an adapter, a head or a fusion can consist of."""
 
-    kind: str  # for messages: "adapter", "head"
+    kind: str  # for messages: "adapter", "head", "fusion"
     config: str
     safetensors: str
     pickle: str
@@ -22,6 +22,16 @@ class FileSet:
 
 ADAPTER_FILES = FileSet("adapter", "adapter_config.json", "adapter.safetensors", "pytorch_adapter.bin")
 HEAD_FILES = FileSet("head", "head_config.json", "model_head.safetensors", "pytorch_model_head.bin")
+FUSION_FILES = FileSet(
+    "fusion",
+    "adapter_fusion_config.json",
+    "model_adapter_fusion.safetensors",
+    "pytorch_model_adapter_fusion.bin",
+)
+PEFT_FILES = FileSet("PEFT adapter", "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+INTERFACE_FILE = "adapter_interface.json"  # beside adapters of models that an interface describes
+SETUP_FILE = "adapter_setup.json"  # beside one folder for each adapter, fusion and head
+CARD_FILE = "README.md"
 
 _FORBIDDEN = frozenset('./\\:*?"<>|\0')
 _RESERVED = nn.ModuleDict()

@@ -3,45 +3,115 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whichever client it uses
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from adapter_runtime.files.errors import AdapterFileError
-from adapter_runtime.files.names import FileSet
+from adapter_runtime.files.names import ADAPTER_FILES, INTERFACE_FILE, PEFT_FILES, SETUP_FILE, FileSet
+
+Source = str | os.PathLike[str]
+_OFFLINE_HINT = (
+    " The hub was not asked (HF_HUB_OFFLINE=1, or local_files_only=True), and the cache has no copy of it. Load it once"
+    " while online, or give a folder."
+)
 
 
-def local_folder(source: str | os.PathLike[str], files: FileSet, revision: str | None = None) -> Path:
-    """The folder that holds the files of an adapter or a head.
+def local_folder(
+    source: Source, files: FileSet, revision: str | None = None, download: Mapping[str, Any] | None = None
+) -> Path:
+    """The folder that holds the files of an adapter, a head or a fusion.
 
     Args:
         source: a folder, or else the id of a repository of the hub, from which only the files needed are fetched.
         revision: branch, tag or commit of the repository.
+        download: further options of `huggingface_hub.snapshot_download`, and "subfolder", in a folder too.
 
     Raises:
         AdapterFileError: neither is there; the message says what was looked for.
     """
-    path = Path(source)
+    weights = [files.safetensors, files.pickle]
+    if files is ADAPTER_FILES:  # PEFT gives its config the same name
+        weights += [PEFT_FILES.safetensors, PEFT_FILES.pickle]
+    beside = ["head_config.json", "model_head.safetensors", "pytorch_model_head.bin", INTERFACE_FILE]
+    return _find(source, files.kind, files.config, [files.config, *weights, *beside], revision, dict(download or {}))
+
+
+def local_setup(source: Source, revision: str | None = None, download: Mapping[str, Any] | None = None) -> Path:
+    """The folder that holds a setup: its document, and below it one folder for each part. See `local_folder`."""
+    patterns = [SETUP_FILE, *(f"*.{ending}" for ending in ("json", "safetensors", "bin"))]
+    return _find(source, "adapter setup", SETUP_FILE, patterns, revision, dict(download or {}))
+
+
+def _find(
+    source: Source, kind: str, config: str, patterns: Sequence[str], revision: str | None, download: dict[str, Any]
+) -> Path:
+    path, subfolder = Path(source), download.pop("subfolder", None) or ""
     if path.is_dir():
-        if not (path / files.config).is_file():
-            found = ", ".join(sorted(child.name for child in path.iterdir())[:10]) or "nothing"
-            raise AdapterFileError(f"{path} is no saved {files.kind}: it has no {files.config}, only: {found}.")
+        path = path / subfolder
+        if not (path / config).is_file():
+            found = ", ".join(sorted(child.name for child in path.iterdir())[:10]) if path.is_dir() else ""
+            raise AdapterFileError(f"{path} is no saved {kind}: it has no {config}, only: {found or 'nothing'}.")
         return path
     if path.exists():
-        raise AdapterFileError(f"{path} is a file. Give the folder that holds {files.config}.")
-    return _download(str(source), files, revision)
+        raise AdapterFileError(f"{path} is a file. Give the folder that holds {config}.")
+    if "://" in str(source):
+        raise AdapterFileError(
+            f"{source!r} is an address. Archives are not fetched from addresses; unpack it and give the folder."
+        )
+    if subfolder:
+        patterns = [f"{subfolder}/{pattern}" for pattern in patterns]
+    folder = _download(str(source), patterns, revision, download) / subfolder
+    if not (folder / config).is_file():
+        raise AdapterFileError(
+            f"There is no folder {str(source)!r}, and the repository of that name on the hub has no"
+            f" {'/'.join(filter(None, (subfolder, config)))}: it holds no {kind}."
+        )
+    return folder
 
 
-def _download(source: str, files: FileSet, revision: str | None) -> Path:
-    patterns = [files.config, files.safetensors, files.pickle]
-    problem = f"There is no folder {source!r}"
+def _download(source: str, patterns: Sequence[str], revision: str | None, options: Mapping[str, Any]) -> Path:
     try:
-        folder = huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=patterns)
+        return Path(
+            huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=list(patterns), **options)
+        )
     except HFValidationError as error:
-        raise AdapterFileError(f"{problem}, and it cannot be the id of a repository of the hub: {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise AdapterFileError(f"{problem}, and the hub gave none of that name: {error}") from error
-    if not (Path(folder) / files.config).is_file():
-        raise AdapterFileError(f"The repository {source!r} has no {files.config}: it holds no {files.kind}.")
-    return Path(folder)
+        reason = f"it cannot be the id of a repository of the hub: {error}"
+        raise AdapterFileError(f"{_looked_for(source)}, and {reason}") from error
+    except (HTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise AdapterFileError(f"{_looked_for(source)}, and {_reason(source, revision, error, options)}") from error
+
+
+def _looked_for(source: str) -> str:
+    return f"There is no folder {source!r} (looked for {Path(source).absolute()})"
+
+
+def _reason(source: str, revision: str | None, error: Exception, options: Mapping[str, Any]) -> str:
+    """What the hub answered, in words."""
+    where = f"{huggingface_hub.constants.ENDPOINT}/{source}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the repository {where} has no revision {revision!r}."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub has no repository {where}, or it is private and the token gives no access to it. Check the"
+            " spelling, or pass token=..."
+        )
+    if isinstance(error, LocalEntryNotFoundError) and _is_offline(options):
+        return f"the repository {where} could not be looked at.{_OFFLINE_HINT}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"the hub does not give access to {where} (status {status}). Log in, or pass token=..."
+    return f"the hub gave no repository {where}: {error}"
+
+
+def _is_offline(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("local_files_only") or huggingface_hub.constants.is_offline_mode())

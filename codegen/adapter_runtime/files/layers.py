@@ -1,0 +1,55 @@
+"""Loading an adapter without its parts in some layers (`leave_out`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapter_runtime.configuration import AdapterConfig, ConfigUnion, PrefixTuningConfig, ReftConfig
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+
+if TYPE_CHECKING:
+    from adapter_runtime.model_mixin import ModelAdaptersMixin
+
+
+def without_layers(model: ModelAdaptersMixin, config: AdapterConfig, layers: frozenset[int]) -> AdapterConfig:
+    """The config of the same adapter without the layers with these indices.
+
+    Raises:
+        InvalidConfigError: the model has no such layer.
+        UnsupportedMethodError: the parameters of the method are not those of single layers.
+    """
+    if not layers:
+        return config
+    indices = [index for index, _ in model.iter_layers()]
+    unknown = sorted(layers - set(indices))
+    if unknown:
+        raise InvalidConfigError(f"leave_out names the layers {unknown}, but the model has 0 to {indices[-1]}.")
+    if isinstance(config, ConfigUnion):
+        return ConfigUnion(*(_without(member, layers, indices) for member in config.configs))
+    return _without(config, layers, indices)
+
+
+def _without(config: AdapterConfig, layers: frozenset[int], indices: list[int]) -> AdapterConfig:
+    if isinstance(config, ReftConfig):
+        kept = indices if config.layers == "all" else config.layers
+        return config.replace(layers=[index for index in kept if index not in layers])
+    if isinstance(config, PrefixTuningConfig) or "leave_out" not in config:
+        raise UnsupportedMethodError(
+            f"leave_out cannot be honoured for a {type(config).__name__}: its parameters are those of the whole model,"
+            " not of single layers."
+        )
+    return config.replace(leave_out=sorted({*config["leave_out"], *layers}))
+
+
+def not_in_layers(
+    model: ModelAdaptersMixin, tensors: Mapping[str, torch.Tensor], layers: frozenset[int]
+) -> dict[str, torch.Tensor]:
+    """The tensors that are not in the layers with these indices. The names are those of the model."""
+    if not layers:
+        return dict(tensors)
+    left_out = {id(layer) for index, layer in model.iter_layers() if index in layers}
+    paths = tuple(f"{path}." for path, module in model.named_modules() if id(module) in left_out)
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith(paths)}

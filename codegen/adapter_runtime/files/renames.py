@@ -1,0 +1,76 @@
+"""Tensors of files that were written before upstream renamed a module: adapters outlive renames.
+
+Upstream keeps, for each model whose modules it renamed, the rules by which it loads old checkpoints. The path of an adapter's
+tensor begins with the path of the module that it sits in, so the same rules bring it up to date. They know modules with
+weights only; where upstream dropped a module that had none (``layer.0.output``), a path is found by leaving that name out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
+
+from adapter_runtime.files.keys import CONTAINERS, FUSION_CONTAINER, Value, fit_prefix
+
+_CONTAINERS = CONTAINERS | {FUSION_CONTAINER}
+
+
+def fit_names(tensors: Mapping[str, Value], expected: Iterable[str], model: Any, prefix: str) -> dict[str, Value]:
+    """Name the tensors of a file as `model` does, as far as that can be told.
+
+    Args:
+        expected: the names that the model has for the adapter, head or mixture in the file.
+        model: the model, whose class and submodels choose upstream's rules.
+        prefix: its ``base_model_prefix``: a file may be from a bare base model, or from one with a head.
+    """
+    known = set(expected)
+    fitted = fit_prefix(tensors, known, prefix)
+    if fitted.keys() <= known:
+        return fitted
+    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    renamed = {apply_renamings(key, rules) if key not in known else key: tensor for key, tensor in fitted.items()}
+    if len(renamed) == len(fitted):
+        renamed = fit_prefix(renamed, known, prefix)
+        fitted = max(fitted, renamed, key=lambda names: len(known & names.keys()))
+    return _without_dropped_modules(fitted, known, prefix)
+
+
+def _without_dropped_modules(tensors: dict[str, Value], known: set[str], prefix: str) -> dict[str, Value]:
+    """Rename what differs from one free name of the model by modules in its path that the model has not.
+
+    A key without one such name, or whose name two keys claim, stays as it is, and will be reported as unknown.
+    """
+    free: dict[tuple[str, ...], list[str]] = {}
+    for name in known - tensors.keys():
+        free.setdefault(_tail(name), []).append(name)
+    found = {}
+    for key in tensors.keys() - known:
+        names = [name for name in free.get(_tail(key), ()) if _is_shortened(name, key, prefix)]
+        if len(names) == 1:
+            found[key] = names[0]
+    claims = Counter(found.values())
+    return {found[key] if claims[found.get(key, "")] == 1 else key: tensor for key, tensor in tensors.items()}
+
+
+def _tail(key: str) -> tuple[str, ...]:
+    """What a path says about the adapter: its container, its name and the leaf, and the numbers on the way there."""
+    place, tail = _split(key)
+    return (*(name for name in place if name.isdigit()), "", *tail)
+
+
+def _split(key: str) -> tuple[list[str], list[str]]:
+    segments = key.split(".")
+    start = next((index for index, name in enumerate(segments) if name in _CONTAINERS), len(segments))
+    return segments[:start], segments[start:]
+
+
+def _is_shortened(name: str, key: str, prefix: str) -> bool:
+    """Whether the place in `name` is the place in `key` with some modules left out, but for the model's own prefix."""
+    short, _ = _split(name.removeprefix(f"{prefix}."))
+    place, _ = _split(key.removeprefix(f"{prefix}."))
+    remaining = iter(place)
+    return all(segment in remaining for segment in short)

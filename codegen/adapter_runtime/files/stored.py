@@ -1,0 +1,55 @@
+"""Mixtures in the ``config.json`` of a whole model, in the form of `adapters`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adapter_runtime.composition import Fuse
+from adapter_runtime.configuration import ADAPTERFUSION_CONFIG_MAP, AdapterFusionConfig
+from adapter_runtime.errors import InvalidConfigError
+
+
+def fusions_to_dict(fusions: Mapping[str, Any]) -> dict[str, Any]:
+    """Names, each config once, and which adapters each mixture mixes.
+
+    Args:
+        fusions: name -> `FusionEntry`.
+    """
+    configs = {name: entry.config.to_dict() for name, entry in fusions.items()}
+    identities = {name: json.dumps(config, sort_keys=True) for name, config in configs.items()}
+    keys = {identity: f"fusion_config_{index}" for index, identity in enumerate(dict.fromkeys(identities.values()))}
+    return {
+        "fusions": {name: keys[identity] for name, identity in identities.items()},
+        "fusion_config_map": {keys[identities[name]]: config for name, config in configs.items()},
+        "fusion_name_map": {name: list(entry.adapter_names) for name, entry in fusions.items()},
+    }
+
+
+def read_fusions(stored: Mapping[str, Any]) -> list[tuple[Fuse, AdapterFusionConfig]]:
+    """The mixtures that `stored`, as made by `fusions_to_dict` or by `adapters`, holds.
+
+    Raises:
+        InvalidConfigError: one of them has no config that makes sense.
+    """
+    configs, members = stored.get("fusion_config_map") or {}, stored.get("fusion_name_map") or {}
+    found = []
+    for name, key in (stored.get("fusions") or {}).items():
+        names = members.get(name, name)  # files of old name the adapters by the name of the mixture only
+        names = names.split(",") if isinstance(names, str) else names
+        found.append((Fuse(*names, name=name), read_fusion_config(configs.get(key, key), f"Fusion {name!r}")))
+    return found
+
+
+def read_fusion_config(stored: Any, where: str) -> AdapterFusionConfig:
+    """The config of a mixture in a document: its options, or the name of one of the known configs.
+
+    Raises:
+        InvalidConfigError: it is neither.
+    """
+    if isinstance(stored, str) and stored in ADAPTERFUSION_CONFIG_MAP:
+        return ADAPTERFUSION_CONFIG_MAP[stored]
+    if not isinstance(stored, Mapping):
+        raise InvalidConfigError(f"{where} has no config of a fusion, but {stored!r}.")
+    return AdapterFusionConfig.from_dict(stored)
