@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from transformers import (
 )
 
 from adapter_models import BertAdapterModel, LlamaAdapterModel, init
-from adapter_runtime.composition import Stack
+from adapter_runtime.composition import Fuse, MultiTask, Parallel, Stack
+from adapter_runtime.configuration import DynamicAdapterFusionConfig
 from adapter_runtime.errors import AdapterError
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.methods.orthonormal import OrthonormalRows
 from adapter_runtime.training import AdapterTrainer, Seq2SeqAdapterTrainer, TrainingSetupError
 from runtime_models import BERT, LLAMA, adapted, randomise
 
@@ -254,6 +257,118 @@ def test_label_smoothing_shifts_the_labels_of_a_flexible_causal_head(tmp_path: P
     torch.testing.assert_close(losses[0], losses[1])
 
 
+# Fusions and several heads
+
+
+@pytest.mark.parametrize(
+    ("factory", "data", "steps"),
+    [
+        pytest.param(flexible_bert, rows, 1, id="one batch"),
+        pytest.param(flexible_bert, rows, 2, id="two batches, losses averaged"),
+        pytest.param(static_llama, token_rows, 2, id="two batches, losses summed"),
+    ],
+)
+def test_the_regularisation_of_a_fusion_acts_in_its_own_step(
+    factory: Factory, data: Callable[[], Rows], steps: int, tmp_path: Path
+) -> None:
+    """In `adapters` its gradients land in the step after. Here a single step shows it, once, whatever was accumulated."""
+    moved = []
+    for weight in (0.0, 0.01):
+        model = fused(factory=factory)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        fusions = {key: p for key, p in model.named_parameters() if key.endswith("mix.value.weight")}
+        before = {}
+        with torch.no_grad():
+            for key, parameter in fusions.items():
+                parameter.mul_(3.0)
+                before[key] = parameter.clone()
+        if weight == 0.0:
+            model.get_fusion_regularization_loss = lambda: None
+        args = arguments(
+            tmp_path,
+            max_steps=1,
+            gradient_accumulation_steps=steps,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+        )
+        AdapterTrainer(model, args, train_dataset=data()).train()
+        moved.append({key: parameter.detach() - before[key] for key, parameter in fusions.items()})
+    assert moved[0]
+    for key, plain in moved[0].items():
+        value = before[key]
+        expected = plain - 0.01 * 2 * (value - torch.eye(value.shape[0]))
+        torch.testing.assert_close(moved[1][key], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_losses_are_without_regularisation(tmp_path: Path) -> None:
+    model = fused()
+    for key, parameter in model.named_parameters():
+        if key.endswith("value.weight") and "mix" in key:
+            parameter.data.mul_(3.0)
+    loss = AdapterTrainer(model, arguments(tmp_path)).evaluate(rows(8))["eval_loss"]
+    batch = {key: torch.tensor([row[key] for row in rows(8)]) for key in ("input_ids", "attention_mask", "labels")}
+    with torch.no_grad():
+        assert loss == pytest.approx(model.eval()(**batch).loss.item(), rel=1e-4)
+
+
+def parallel() -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = BertAdapterModel(BertConfig(**BERT))
+    for name, labels in (("a", 2), ("b", 3)):
+        model.add_adapter(name, "seq_bn[reduction_factor=4]")
+        model.add_classification_head(name, layers=1, num_labels=labels)
+    model.train_adapter(Parallel("a", "b"))
+    return model
+
+
+def test_parallel_adapters_learn_with_a_head_each(tmp_path: Path) -> None:
+    model = parallel()
+    before = values(model, trained_only=True)
+    trainer = AdapterTrainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows())
+    assert trainer.label_names == ["labels"]
+    trainer.train()
+    after = values(model)
+    assert all(not torch.equal(after[key], tensor) for key, tensor in before.items())
+    prediction = trainer.predict(rows(6))
+    assert [logits.shape for logits in prediction.predictions] == [(6, 2), (6, 3)]
+    batch = {key: torch.tensor([row[key] for row in rows(6)]) for key in ("input_ids", "attention_mask", "labels")}
+    with torch.no_grad():
+        outputs = model.eval()(**batch)
+    assert prediction.metrics["test_loss"] == pytest.approx(outputs.loss.item(), rel=1e-4)
+    for ours, theirs in zip(prediction.predictions, outputs.head_outputs, strict=True):
+        torch.testing.assert_close(torch.tensor(ours), theirs.logits)
+
+
+def test_columns_that_only_a_head_takes_are_kept(tmp_path: Path) -> None:
+    model = prepared(flexible_bert)
+    model.add_dependency_parsing_head("d", num_labels=3)
+    trainer = AdapterTrainer(model, arguments(tmp_path, max_steps=1), train_dataset=rows())
+    columns = ("labels_arcs", "labels_rels", "word_starts")
+    data = [{"input_ids": [2, 5, 6, 3], "text": "", **{key: [0, 1] for key in columns}} for _ in range(4)]
+    batch = next(iter(trainer.get_eval_dataloader(data)))
+    assert set(batch) == {"input_ids", *columns}
+
+
+def test_tasks_learn_from_their_rows(tmp_path: Path) -> None:
+    model = flexible_bert()
+    for name in ("x", "y"):
+        model.add_adapter(name, "mtl_lora[r=2]")
+    model.train_adapter(MultiTask("x", "y"))
+    model.active_head = "a"
+    before = values(model, trained_only=True)
+    data = [{**row, "task_ids": 1} for row in rows()]
+    AdapterTrainer(model, arguments(tmp_path, max_steps=2), train_dataset=data).train()
+    after = values(model)
+    touched = {
+        key.split(".loras.")[1][0] for key in before if ".loras." in key and not torch.equal(after[key], before[key])
+    }
+    assert touched == {"y"}
+
+
 # What is refused
 
 
@@ -434,6 +549,45 @@ def test_going_on_from_a_checkpoint_is_bitwise_the_uninterrupted_run(
     assert_same(run(str(tmp_path / "checkpoint-3")), whole)
 
 
+def fused(config: Any = "dynamic", factory: Factory = flexible_bert, **options: Any) -> PreTrainedModel:
+    """A model whose fusion "mix" of the adapters "b" and "c" is trained."""
+    model = factory()
+    for name in ("b", "c"):
+        model.add_adapter(name, "seq_bn[reduction_factor=4]")
+        randomise(model, name)
+    model.add_adapter_fusion(Fuse("b", "c", name="mix"), config)
+    model.train_adapter_fusion(Fuse("b", "c", name="mix"), **options)
+    return model
+
+
+def test_going_on_with_a_named_fusion_whose_temperature_falls_is_bitwise_the_same(tmp_path: Path) -> None:
+    """`adapters` finds fusions of a checkpoint by a comma in the name, and begins anew with the temperature."""
+    config = DynamicAdapterFusionConfig(temperature=True)
+
+    def run(checkpoint: str | None = None) -> dict[str, torch.Tensor]:
+        model = fused(config, unfreeze_adapters=True)
+        args = arguments(tmp_path, max_steps=4, save_strategy="steps", save_steps=2, weight_decay=0.1)
+        AdapterTrainer(model, args, train_dataset=rows()).train(resume_from_checkpoint=checkpoint)
+        return values(model)
+
+    whole = run()
+    folder = tmp_path / "checkpoint-2"
+    fusion = {"mix/adapter_fusion_config.json", "mix/model_adapter_fusion.safetensors", "training_state.safetensors"}
+    assert fusion <= files(folder)
+    assert_same(run(str(folder)), whole)
+    shutil.rmtree(folder / "mix")
+    with pytest.raises(AdapterFileError, match="lacks the fusion 'mix'"):
+        run(str(folder))
+
+
+def test_a_model_that_was_never_frozen_can_be_saved(tmp_path: Path) -> None:
+    """In `adapters` its trainer lacks an attribute that saving reads."""
+    model = flexible_bert()
+    model.add_adapter("a", set_active=True)
+    AdapterTrainer(model, arguments(tmp_path), train_dataset=rows()).save_model()
+    assert files(tmp_path) == ADAPTER | HEAD | {"training_args.bin"}
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     args = arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=2)
@@ -597,6 +751,40 @@ def test_weight_decay_spares_the_factors_of_ia3_but_not_lora(tmp_path: Path) -> 
     decayed, spared = groups(prepared(static_bert, "lora"), tmp_path)
     assert len(decayed) == 1 + 3 * 2 * 2
     assert spared == {"classifier.bias"}
+
+
+def test_weight_decay_spares_the_value_matrices_of_fusions(tmp_path: Path) -> None:
+    """`adapters` means to, but asks an attribute that is never there."""
+    decayed, spared = groups(fused(), tmp_path)
+    place = "bert.encoder.layer.{}.output.adapter_fusion_layer.mix."
+    assert decayed == {"heads.a.1.weight", *of_layers(place + "query.weight"), *of_layers(place + "key.weight")}
+    assert spared == {
+        "heads.a.1.bias",
+        *of_layers(place + "value.weight"),
+        *of_layers(place + "query.bias"),
+        *of_layers(place + "key.bias"),
+    }
+
+
+def test_weight_decay_spares_magnitudes_and_other_factors(tmp_path: Path) -> None:
+    spared = groups(prepared(static_bert, "dora"), tmp_path)[1]
+    assert {name.rsplit(".", 2)[-2] for name in spared if ".loras." in name} == {"m"}
+    spared = groups(prepared(static_bert, "mtl_lora"), tmp_path)[1]
+    assert {name.rsplit(".", 1)[-1] for name in spared if ".loras." in name} == {"values"}
+    spared = groups(prepared(static_bert, "compacter[reduction_factor=2]"), tmp_path)[1]
+    assert {name.rsplit(".", 1)[-1] for name in spared if ".adapters." in name} == {"b"}
+
+
+def test_weight_decay_leaves_the_rotation_of_loreft_orthonormal(tmp_path: Path) -> None:
+    """In `adapters` a parameter that is cut to an integer moves below one, and the projection is gone in three steps."""
+    model = prepared(static_bert, "loreft[r=2]")
+    args = arguments(tmp_path, max_steps=8, weight_decay=0.5, learning_rate=0.1)
+    AdapterTrainer(model, args, train_dataset=rows()).train()
+    found = [module for module in model.modules() if isinstance(module, OrthonormalRows)]
+    assert found
+    for module in found:
+        kept = module.rows()
+        torch.testing.assert_close(kept @ kept.T, torch.eye(2), rtol=0, atol=1e-5)
 
 
 def test_names_of_adapters_and_heads_do_not_decide_about_decay(tmp_path: Path) -> None:

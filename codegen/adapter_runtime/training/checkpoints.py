@@ -26,7 +26,7 @@ from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.files.names import ADAPTER_FILES, FUSION_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.tensors import Tensors, read_tensors, write_tensors
 from adapter_runtime.model_api import ModelAdaptersMixin
-from adapter_runtime.training.readiness import TrainingSetupError, trained_besides
+from adapter_runtime.training.readiness import TrainingSetupError, is_frozen, trained_besides
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,16 @@ def save_trained(model: ModelAdaptersMixin, folder: Path) -> None:
         model.save_adapter_fusion(folder / name, name, with_head=False)
     for name in heads:
         model.save_head(folder / name, name)
-    others = {**dict(trained_besides(model)), **_progress(model)}
+    others = {**_trained_besides(model), **_progress(model)}
     if others:
         write_tensors(folder, OTHER_FILES, others, use_safetensors=True)
     else:
         (folder / OTHER_FILES.safetensors).unlink(missing_ok=True)
+
+
+def _trained_besides(model: ModelAdaptersMixin) -> Tensors:
+    """What is trained beside adapters, fusions and heads. A base model that was never frozen is not trained either."""
+    return dict(trained_besides(model)) if is_frozen(model) else {}
 
 
 def _progress(model: ModelAdaptersMixin) -> Tensors:
@@ -147,7 +152,7 @@ def _read_others(model: ModelAdaptersMixin, folder: Path) -> Tensors:
     path = folder / OTHER_FILES.safetensors
     given = read_tensors(folder, OTHER_FILES, use_safetensors=True) if path.is_file() else {}
     state = _state(model)
-    expected = {**{key: state[key] for key in given.keys() & state.keys()}, **dict(trained_besides(model))}
+    expected = {**{key: state[key] for key in given.keys() & state.keys()}, **_trained_besides(model)}
     mismatch = compare(given, expected)
     if mismatch:
         raise AdapterMismatchError(f"{path} does not fit.\n{mismatch}")

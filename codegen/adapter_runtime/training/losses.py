@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,21 @@ def uses_item_count(model: Any, inputs: Mapping[str, Any]) -> bool:
     finally:
         model.train(was_training)
     return losses[0] != losses[1]
+
+
+def per_head(predictions: Any, ignored: Collection[str]) -> Any:
+    """Predictions with the outputs of heads, which `Trainer` cannot put into arrays, replaced by what is in them.
+
+    Args:
+        predictions: tensors, and outputs of heads, in lists and tuples.
+        ignored: names of fields that are no predictions.
+    """
+    if isinstance(predictions, Mapping):
+        values = tuple(value for key, value in predictions.items() if key != "loss" and key not in ignored)
+        return values[0] if len(values) == 1 else values
+    if isinstance(predictions, (list, tuple)):
+        return tuple(per_head(entry, ignored) for entry in predictions)
+    return predictions
 
 
 class HeadLabelSmoother(LabelSmoother):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from adapter_runtime.errors import AdapterError
 from adapter_runtime.files.errors import listing
 from adapter_runtime.files.heads import is_bare, is_flexible
 from adapter_runtime.files.keys import fusion_owner, owner
+from adapter_runtime.heads.setups import head_names
 from adapter_runtime.model_api import ModelAdaptersMixin
 
 if TYPE_CHECKING:
@@ -86,16 +87,4 @@ def active_heads(model: ModelAdaptersMixin) -> list[PredictionHead]:
     """The flexible heads that a forward runs; none for models without such heads."""
     if not is_flexible(model):
         return []
-    active = model.active_head
-    names = [active] if isinstance(active, str) else _names(active)
-    return [model.heads[name] for name in names]
-
-
-def _names(heads: Any) -> list[str]:
-    """The names in a list, or block, of heads."""
-    if heads is None:
-        return []
-    found: list[str] = []
-    for entry in heads:
-        found += [entry] if isinstance(entry, str) else _names(entry)
-    return list(dict.fromkeys(found))
+    return [model.heads[name] for name in head_names(model.active_head)]

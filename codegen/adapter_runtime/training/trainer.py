@@ -16,7 +16,7 @@ from transformers.utils import logging
 from adapter_runtime.composition import Setup
 from adapter_runtime.training.checkpoints import load_trained, save_trained
 from adapter_runtime.training.decay import own_parameters
-from adapter_runtime.training.losses import HeadLabelSmoother, uses_item_count
+from adapter_runtime.training.losses import HeadLabelSmoother, per_head, uses_item_count
 from adapter_runtime.training.readiness import (
     TrainingSetupError,
     active_heads,
@@ -178,6 +178,21 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
         if self.model_accepts_loss_kwargs and is_summed and "labels" in inputs:
             with self.compute_loss_context_manager():
                 self.model_accepts_loss_kwargs = uses_item_count(self.model, self._prepare_inputs(dict(inputs)))
+
+    # Heads
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """See transformers: which columns of a data set are given to the model. Heads take some that no forward names."""
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            heads = active_heads(self.model)
+            taken = [name for head in heads for name in (*head.label_arguments, *head.input_arguments)]
+            self._signature_columns += [name for name in taken if name not in self._signature_columns]
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """See transformers. The predictions of several heads are a tuple, one entry per head."""
+        loss, predictions, labels = super().prediction_step(*args, **kwargs)
+        return loss, per_head(predictions, getattr(self.model.config, "keys_to_ignore_at_inference", ())), labels
 
     # Files
 
