@@ -1,14 +1,17 @@
-"""Attention masks that grow with the keys. A prefix is visible to every query, padded or not."""
+"""Attention masks that grow with the keys. A prefix is visible to every query of its rows, padded or not."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import pad
 
 from adapter_runtime.context import thread
 from adapter_runtime.errors import UnsupportedMethodError
+
+if TYPE_CHECKING:
+    from adapter_runtime.layers.prefix_program import PrefixProgram
 
 # Implementations whose masks we know how to grow. None: a module that was built outside of a model.
 BACKENDS = ("eager", "sdpa", None)
@@ -28,28 +31,66 @@ def check_backend(core: Any) -> None:
         )
 
 
+class GrownMask(NamedTuple):
+    """A mask, and what it grew to."""
+
+    mask: torch.Tensor | None
+    layout: tuple[Any, ...]  # of the prefixes, with the numbers of queries and keys
+    grown: torch.Tensor
+
+    def answers(self, mask: torch.Tensor | None, layout: tuple[Any, ...], device: torch.device) -> bool:
+        """Whether this is it. Layers may lie on several devices."""
+        return self.mask is mask and self.layout == layout and self.grown.device == device
+
+
+# How many are kept: models have few kinds of masks (self, cross, sliding windows), but some make one anew in each layer.
+KEPT = 4
+
+
 def grow(
-    core: Any, mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, length: int, is_causal: bool
+    core: Any,
+    mask: torch.Tensor | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    program: PrefixProgram,
+    is_causal: bool,
 ) -> torch.Tensor | None:
-    """The mask for keys with a prefix of `length` in front; computed once for all layers that share a mask.
+    """The mask for keys with prefixes in front; computed once for all layers that share a mask.
 
     Args:
         mask: [..., Q, K], boolean (True = visible), additive float, or integer (1 = visible).
-        key: [B, heads, K, width], without the prefix.
+        key: [B, heads, K, width], without the prefixes.
+        program: the prefixes.
         is_causal: whether the kernel hides later keys by itself where there is no mask.
     """
-    shape = (length, query.shape[-2], key.shape[-2])
-    if mask is None and not _needs_mask(core, shape[1], is_causal):
-        return None
-    context = thread.context
-    if context is not None and context.mask is mask and context.mask_shape == shape:
-        known = context.grown_mask
-        if known is not None and known.device == key.device:  # layers may lie on several devices
-            return known
-    grown = _causal(shape, key.device) if mask is None else _grow(mask, length, shape[2])
-    if context is not None:
-        context.mask, context.mask_shape, context.grown_mask = mask, shape, grown
+    queries, keys = query.shape[-2], key.shape[-2]
+    layout = (program.layout, queries, keys)
+    known = thread.context.grown_masks if thread.context is not None else []
+    for entry in known:
+        if entry.answers(mask, layout, key.device):
+            return entry.grown
+    visible = program.visible(key)
+    if mask is None and _needs_mask(core, queries, is_causal):
+        grown = _causal(program.length, queries, keys, key.device)
+    elif mask is None:
+        if visible is None:
+            return None
+        grown = query.new_zeros(1, 1, 1, program.length + keys)
+    else:
+        grown = _grow(mask, program.length, keys)
+    if visible is not None:
+        grown = _hide(grown, visible, keys)
+    if thread.context is not None:
+        thread.context.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
     return grown
+
+
+def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor:
+    """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P]."""
+    seen = pad(visible, (0, keys), value=True)[:, None, None]
+    if grown.dtype.is_floating_point:
+        return grown.masked_fill(~seen, torch.finfo(grown.dtype).min)
+    return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
 
 
 def _needs_mask(core: Any, queries: int, is_causal: bool) -> bool:
@@ -58,21 +99,20 @@ def _needs_mask(core: Any, queries: int, is_causal: bool) -> bool:
     return is_causal and queries > 1 and backend != "eager"
 
 
-def _causal(shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+def _causal(prefix: int, queries: int, keys: int, device: torch.device) -> torch.Tensor:
     """[1, 1, Q, P + K]: the prefix and no later key."""
-    length, queries, keys = shape
     visible = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
-    return pad(visible, (length, 0), value=True)[None, None]
+    return pad(visible, (prefix, 0), value=True)[None, None]
 
 
-def _grow(mask: torch.Tensor, length: int, keys: int) -> torch.Tensor:
+def _grow(mask: torch.Tensor, prefix: int, keys: int) -> torch.Tensor:
+    if mask.shape[-1] == 1 and keys > 1:  # the same for all keys
+        mask = mask.expand(*mask.shape[:-1], keys)
     if mask.shape[-1] != keys:
-        if mask.shape[-1] == 1:  # the same for all keys: nothing to grow, and nothing that could hide the prefix alone
-            return mask
         raise UnsupportedMethodError(
             f"Prefix tuning needs a mask with one column per key, but there are {mask.shape[-1]} columns and {keys} keys."
         )
-    return pad(mask, (length, 0), value=0.0 if mask.dtype.is_floating_point else 1)
+    return pad(mask, (prefix, 0), value=0.0 if mask.dtype.is_floating_point else 1)
 
 
 def grow_bias(bias: torch.Tensor, length: int) -> torch.Tensor:

@@ -5,35 +5,33 @@ The prefix goes in after the update of the cache, so that a cache never holds it
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from adapter_runtime.composition import AdapterCompositionBlock
-from adapter_runtime.context import ForwardContext, thread
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.context import Place, thread
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.masks import check_backend, grow, grow_bias
-from adapter_runtime.methods.bottleneck import mean_gate
-from adapter_runtime.methods.prefix_tuning import LayerPrefix, PrefixTuning
-
-
-class PlacedPrefix(NamedTuple):
-    """A prefix as one attention sees it."""
-
-    tuning: PrefixTuning
-    position: int  # which of the attentions of `tuning` this is
-    gate: nn.Module | None
-
-    def states(self, context: ForwardContext | None) -> LayerPrefix:
-        """The keys and values for this attention."""
-        return (self.tuning() if context is None else context.states_of(self.tuning))[self.position]
+from adapter_runtime.layers.prefix_program import (
+    Attended,
+    PlacedPrefix,
+    PrefixesOfRows,
+    PrefixProgram,
+    StackedPrefixes,
+)
+from adapter_runtime.layers.program import Rows, Tasks, first_kept
+from adapter_runtime.methods.prefix_tuning import PrefixTuning
 
 
 class PrefixTuningLayer(AdapterLayerBase, nn.Module):
     """The prefixes of one attention. Their parameters belong to the model's `PrefixTuningPool`; gates are held here."""
 
     adapter_modules = ("prefix_gates",)
+    method = "prefix tuning"
+    blocks = (Stack, BatchSplit, Parallel, MultiTask)
     prefix_gates: nn.ModuleDict
 
     def __init__(self, layer_index: int, location_key: str) -> None:
@@ -49,7 +47,7 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
             nn.init.normal_(gate.weight, std=0.02)
             nn.init.zeros_(gate.bias)
             self.prefix_gates[name] = gate
-        self.placed[name] = PlacedPrefix(tuning, position, gate)
+        self.placed[name] = PlacedPrefix(tuning, position, gate, Place(name, self.layer_index, self.location_key))
 
     def adapter_names(self) -> set[str]:
         return set(self.placed)
@@ -58,37 +56,18 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
         super().delete_adapter(name)
         self.placed.pop(name, None)
 
-    def runnable(self, name: str) -> Any:
+    def runnable(self, name: str) -> PlacedPrefix | None:
         return self.placed.get(name)
 
-    def resolve(self, block: AdapterCompositionBlock | None) -> tuple[PlacedPrefix, ...] | None:
-        """The prefixes that run here, in order."""
-        if block is None or self.is_skipped:
-            return None
-        found = [self.runnable(name) for name in block.names()]
-        return tuple(entry for entry in found if entry is not None) or None
-
-    def prefixes(
-        self, running: tuple[PlacedPrefix, ...], key: torch.Tensor, gate_input: torch.Tensor | None
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values [B, heads, P_i, width] of all running prefixes; the last of a stack comes first."""
-        keys, values = [], []
-        for placed in reversed(running):
-            state = placed.states(thread.context)
-            prefix_key, prefix_value = (_like(part, key) for part in state)
-            if placed.gate is not None:
-                gate = mean_gate(placed.gate(gate_input)).unsqueeze(1)  # (B, 1, 1, 1 or 2)
-                prefix_key, prefix_value = prefix_key * gate[..., :1], prefix_value * gate[..., -1:]
-            keys.append(prefix_key)
-            values.append(prefix_value)
-        return keys, values
-
-
-def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """[heads, P, width] -> [B, heads, P, width], with the batch size, type and device of `key`."""
-    if prefix.dtype is not key.dtype or prefix.device != key.device:
-        prefix = prefix.to(key.device, key.dtype)
-    return prefix.expand(key.shape[0], -1, -1, -1)
+    def build(self, block: AdapterCompositionBlock, programs: Sequence[PrefixProgram | None]) -> PrefixProgram:
+        """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
+        found = [program for program in programs if program is not None]
+        if isinstance(block, Stack):
+            return found[0] if len(found) == 1 else StackedPrefixes(found)
+        if isinstance(block, MultiTask):
+            return PrefixesOfRows(programs, Tasks([]))
+        counts = block.batch_sizes if isinstance(block, BatchSplit) else None
+        return PrefixesOfRows(programs, Rows([first_kept] * len(programs), counts))
 
 
 class AttentionAdaptersMixin:
@@ -100,9 +79,10 @@ class AttentionAdaptersMixin:
         """Give the attention room for prefixes."""
         self.prefix_tuning = PrefixTuningLayer(layer_index, location_key)
 
-    def _running_prefixes(self) -> tuple[PlacedPrefix, ...] | None:
+    def _running_prefixes(self) -> PrefixProgram | None:
         layer = self.prefix_tuning
-        return layer.running if thread.setup is None else layer.running_under(thread.setup)
+        running: PrefixProgram | None = layer.running if thread.setup is None else layer.running_under(thread.setup)
+        return running
 
     def prepend_prefix(
         self,
@@ -130,17 +110,17 @@ class AttentionAdaptersMixin:
         if running is None:
             return key, value, mask
         check_backend(self)
-        keys, values = self.prefix_tuning.prefixes(running, key, gate_input)
+        pieces = running.pieces(Attended(key, value, gate_input))
         is_causal = keywords.get("is_causal")
         if is_causal is None:
             is_causal = getattr(self, "is_causal", True)
-        length = sum(prefix.shape[-2] for prefix in keys)
-        mask = grow(self, mask, query, key, length, is_causal)
-        return torch.cat([*keys, key], dim=-2), torch.cat([*values, value], dim=-2), mask
+        mask = grow(self, mask, query, key, running, is_causal)
+        key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
+        return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
 
     def extend_bias(self, bias: torch.Tensor | None, key: torch.Tensor) -> torch.Tensor | None:
         """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front."""
         running = self._running_prefixes()
         if running is None or bias is None:
             return bias
-        return grow_bias(bias, sum(placed.tuning.config.prefix_length for placed in running))
+        return grow_bias(bias, running.length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -72,11 +72,27 @@ class PrefixTuning(nn.Module):
                     nn.Linear(config.bottleneck_size, total),
                 )
 
+    def _flat_states(self) -> torch.Tensor:
+        """[P * sum of sizes] or [P, sum of sizes]"""
+        control = self.control_trans
+        return control if isinstance(control, nn.Parameter) else cast("torch.Tensor", control(self.wte.weight))
+
+    def eject(self) -> None:
+        """Keep what the MLP computes as the parameters, and drop the MLP."""
+        control = self.control_trans
+        if isinstance(control, nn.Parameter):
+            return
+        with torch.no_grad():
+            flat = self._flat_states().reshape(-1)
+        is_trained = any(parameter.requires_grad for parameter in self.parameters())
+        del self.wte, self.control_trans
+        self.control_trans = nn.Parameter(flat, requires_grad=is_trained)
+        self.config = self.config.replace(flat=True)
+
     def forward(self) -> list[LayerPrefix]:
         """The prefixes of all attentions, in the order of `shapes`."""
         length = self.config.prefix_length
-        control = self.control_trans
-        flat: torch.Tensor = control if isinstance(control, nn.Parameter) else control(self.wte.weight)
+        flat = self._flat_states()
         if self.training and self.config.dropout > 0.0:
             flat = nn.functional.dropout(flat, self.config.dropout)
         if self.is_uniform:
