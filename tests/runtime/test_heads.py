@@ -163,6 +163,7 @@ def test_every_head_is_built_again_from_its_config() -> None:
     model.add_multiple_choice_head("e", num_choices=4)
     model.add_masked_lm_head("f")
     model.add_causal_lm_head("g", layers=1, activation_function=None, layer_norm=False)
+    model.add_dependency_parsing_head("h", num_labels=5)
     other = adapter_model("bert")
     for name, config in model.get_prediction_heads_config().items():
         other.add_prediction_head_from_config(name, config)
@@ -170,7 +171,8 @@ def test_every_head_is_built_again_from_its_config() -> None:
     assert str(other.heads) == str(model.heads)
     assert other.get_labels_dict("a") == names
     assert other.get_labels("a") == ["no", "yes"]
-    assert other.get_labels("b") is None
+    assert other.get_labels("b") == ["LABEL_0", "LABEL_1"], "as `adapters` names labels that nobody named"
+    assert other.get_labels("f") is None
 
 
 def test_labels_must_be_as_many_as_are_named() -> None:

@@ -26,11 +26,14 @@ _ORDER = (
     "tagging",
     "question_answering",
     "multiple_choice",
+    "dependency_parsing",
     "masked_lm",
     "causal_lm",
     "seq2seq_lm",
 )
-_TEXT_ENCODER = frozenset({"classification", "tagging", "question_answering", "multiple_choice"})
+_TEXT_ENCODER = frozenset(
+    {"classification", "tagging", "question_answering", "multiple_choice", "dependency_parsing"}
+)
 _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
 

@@ -1,15 +1,18 @@
 """Flexible prediction heads: any number on one model, added, saved, loaded and chosen by name.
 
-Where do I add a head? A class in a file of its own here, its entry in `HEAD_CLASSES`, its ``add_..._head`` in
+Where do I add a head? A class in a file of its own here, its entry in `HEAD_CLASSES` (``classes.py``), its ``add_..._head`` in
 ``adding.py``; the generator decides which models get it (``adapter_codegen/plan/heads.py``).
 """
 
 from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.classification import (
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
 )
+from adapter_runtime.heads.custom import register_custom_head
+from adapter_runtime.heads.dependency_parsing import BiaffineParsingHead
 from adapter_runtime.heads.language_modeling import (
     BertStyleMaskedLMHead,
     CausalLMHead,
@@ -17,35 +20,25 @@ from adapter_runtime.heads.language_modeling import (
     Seq2SeqLMHead,
 )
 from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.outputs import DependencyParsingOutput, MultiHeadOutput
 from adapter_runtime.heads.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.tagging import TaggingHead
-
-HEAD_CLASSES: dict[str, type[PredictionHead]] = {
-    cls.head_type: cls
-    for cls in (
-        ClassificationHead,
-        MultiLabelClassificationHead,
-        ImageClassificationHead,
-        MultipleChoiceHead,
-        TaggingHead,
-        QuestionAnsweringHead,
-        BertStyleMaskedLMHead,
-        CausalLMHead,
-        Seq2SeqLMHead,
-    )
-}
 
 __all__ = [
     "HEAD_CLASSES",
     "BertStyleMaskedLMHead",
+    "BiaffineParsingHead",
     "CausalLMHead",
     "ClassificationHead",
+    "DependencyParsingOutput",
     "ImageClassificationHead",
     "LanguageModelingHead",
+    "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultipleChoiceHead",
     "PredictionHead",
     "QuestionAnsweringHead",
     "Seq2SeqLMHead",
     "TaggingHead",
+    "register_custom_head",
 ]

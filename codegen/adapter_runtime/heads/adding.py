@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapter_runtime.errors import nearest
-from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classification import (
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
 )
+from adapter_runtime.heads.dependency_parsing import BiaffineParsingHead
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.language_modeling import BertStyleMaskedLMHead, CausalLMHead, Seq2SeqLMHead
 from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
@@ -35,12 +35,11 @@ class AddHeadsMixin:
     """
 
     head_types: ClassVar[tuple[str, ...]] = ()  # rendered: which types make sense for the model
-
-    def add_prediction_head(self, head: PredictionHead, overwrite_ok: bool = False, set_active: bool = True) -> None:
-        raise NotImplementedError  # of the model
+    use_pooler: bool = False  # what ``use_pooler=None`` means
 
     def _add(self: Any, cls: Any, head_name: str, overwrite_ok: bool, set_active: bool, **options: Any) -> None:
         self.check_head_type(cls.head_type)
+        self._check_new_head(head_name, overwrite_ok)
         head = cls(self, head_name, **options)
         self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
 
@@ -60,7 +59,7 @@ class AddHeadsMixin:
         overwrite_ok: bool = False,
         multilabel: bool = False,
         id2label: dict[int, str] | None = None,
-        use_pooler: bool = False,
+        use_pooler: bool | None = None,
         set_active: bool = True,
         dropout_prob: float | None = None,
         bias: bool = True,
@@ -73,7 +72,8 @@ class AddHeadsMixin:
             activation_function: between the projections.
             multilabel: each label is true or false by itself.
             id2label: names of the labels.
-            use_pooler: read the pooled output of the base model, not the hidden state of a token.
+            use_pooler: read the pooled output of the base model, not the hidden state of a token. None = as the attribute
+                `use_pooler` of the model says.
             dropout_prob: None = that of the model.
             bias: of the last projection.
         """
@@ -88,7 +88,7 @@ class AddHeadsMixin:
             activation_function=activation_function,
             bias=bias,
             id2label=id2label,
-            use_pooler=use_pooler,
+            use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
 
@@ -101,7 +101,7 @@ class AddHeadsMixin:
         overwrite_ok: bool = False,
         multilabel: bool = False,
         id2label: dict[int, str] | None = None,
-        use_pooler: bool = False,
+        use_pooler: bool | None = None,
         set_active: bool = True,
         dropout_prob: float | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class AddHeadsMixin:
             activation_function=activation_function,
             multilabel=multilabel,
             id2label=id2label,
-            use_pooler=use_pooler,
+            use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
 
@@ -128,7 +128,7 @@ class AddHeadsMixin:
         activation_function: str | None = "tanh",
         overwrite_ok: bool = False,
         id2label: dict[int, str] | None = None,
-        use_pooler: bool = False,
+        use_pooler: bool | None = None,
         set_active: bool = True,
         dropout_prob: float | None = None,
     ) -> None:
@@ -142,7 +142,7 @@ class AddHeadsMixin:
             layers=layers,
             activation_function=activation_function,
             id2label=id2label,
-            use_pooler=use_pooler,
+            use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
 
@@ -193,6 +193,20 @@ class AddHeadsMixin:
             id2label=id2label,
             dropout_prob=dropout_prob,
         )
+
+    def add_dependency_parsing_head(
+        self,
+        head_name: str,
+        num_labels: int = 2,
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        set_active: bool = True,
+    ) -> None:
+        """Add a head that finds the syntactic head of each word and the relation to it (https://arxiv.org/abs/2008.06788).
+
+        A call takes word_starts, (B, up to L + 1), and the targets labels_arcs and labels_rels; see `BiaffineParsingHead`.
+        """
+        self._add(BiaffineParsingHead, head_name, overwrite_ok, set_active, num_labels=num_labels, id2label=id2label)
 
     def add_masked_lm_head(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.utils import ModelOutput
 
 from adapter_runtime.heads.sizes import head_dropout, hidden_size
 
@@ -20,7 +21,17 @@ class PredictionHead(nn.Sequential):
     """A flexible head: takes the outputs of a base model, gives logits and, with labels, a loss.
 
     The layers are the children of the Sequential, so that a head "x" is saved as ``heads.x.1.weight``. A subclass sets
-    `config` and calls `build`; a custom head may instead add children of its own.
+    `config` and calls `build`; a custom head may instead add children of its own. Its forward takes the outputs of the
+    base model and, by name, those it wants of
+
+        cls_output: (B, H), the vector that stands for the sequence; given where `is_pooled`.
+        attention_mask: (B, L), 1 at real tokens.
+        return_dict: always True.
+        logits_to_keep: positions to compute logits for; given to heads that predict tokens.
+        what `label_arguments` and `input_arguments` name, as far as the caller gave it.
+
+    It returns a ModelOutput, or a dict or tuple; a "loss" in it is added to those of other heads in the same call. Without a
+    forward of its own, a head is what torch's Sequential is: its layers, one after the other, on one tensor.
 
     Attributes:
         name: the name under which the model holds the head.
@@ -29,21 +40,32 @@ class PredictionHead(nn.Sequential):
 
     head_type: ClassVar[str] = ""
     label_arguments: ClassVar[tuple[str, ...]] = ("labels",)  # keyword arguments of a model's forward that are targets
-    is_pooled: ClassVar[bool] = False  # the head reads one vector per sequence, not one per token
+    input_arguments: ClassVar[tuple[str, ...]] = ()  # further keyword arguments, which the base model does not take
+    is_pooled: ClassVar[bool] = True  # the head reads one vector per sequence, not one per token
     is_generative: ClassVar[bool] = False  # `generate` can sample from its logits
+
+    _forward_arguments: ClassVar[frozenset[str] | None] = frozenset()  # names that forward takes; None = any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        parameters = inspect.signature(cls.forward).parameters.values()
+        takes_rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        cls._forward_arguments = None if takes_rest else frozenset(parameter.name for parameter in parameters)
 
     def __init__(self, name: str, config: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.name = name
         self.config: dict[str, Any] = {"head_type": self.head_type, **(config or {})}
 
-    def build(self, model: PreTrainedModel, out_features: int) -> None:
+    def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         """Append ``layers`` times dropout and projection, with an activation after each projection but the last.
 
         Args:
             model: the model that the head belongs to; gives width, dropout and initialisation.
-            out_features: width of the logits.
+            out_features: width of the logits; None = the ``num_labels`` of the config.
         """
+        if out_features is None:
+            out_features = self.config["num_labels"]
         width, dropout = hidden_size(model.config), self.config.get("dropout_prob")
         if dropout is None:
             dropout = head_dropout(model.config)
@@ -85,26 +107,18 @@ class PredictionHead(nn.Sequential):
             hidden_states = layer(hidden_states)
         return hidden_states
 
-    def forward(  # type: ignore[override]
-        self,
-        outputs: ModelOutput,
-        cls_output: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **labels: torch.Tensor | None,
-    ) -> ModelOutput:
-        """Logits and loss.
-
-        Args:
-            outputs: of the base model; ``outputs.last_hidden_state`` has shape (batch, length, hidden).
-            cls_output: (batch, hidden), the vector that stands for the sequence; given where `is_pooled`.
-            attention_mask: (batch, length), 1 at real tokens.
-            labels: the arguments named by `label_arguments`, as far as the caller gave them.
-        """
-        raise NotImplementedError
+    def taken(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `arguments` that forward takes."""
+        known = self._forward_arguments
+        return {name: value for name, value in arguments.items() if known is None or name in known}
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection to the vocabulary, in a language modelling head."""
         return None
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the projection to the vocabulary."""
+        raise TypeError(f"The {self.head_type} head {self.name!r} has no projection to the vocabulary.")
 
     def get_label_names(self) -> list[str]:
         """The arguments of forward that are targets. `Trainer` takes this list as ``label_names``."""
@@ -112,12 +126,13 @@ class PredictionHead(nn.Sequential):
 
 
 def label_config(num_labels: int, id2label: dict[int, str] | None) -> dict[str, Any]:
-    """The config entries of a head with named labels.
+    """The config entries of a head with named labels; without names they are called "LABEL_0" and so on.
 
     Raises:
         ValueError: `id2label` does not name `num_labels` labels.
     """
-    if id2label is not None and len(id2label) != num_labels:
+    if id2label is None:
+        id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+    if len(id2label) != num_labels:
         raise ValueError(f"id2label names {len(id2label)} labels, but num_labels is {num_labels}.")
-    label2id = None if id2label is None else {label: int(index) for index, label in id2label.items()}
-    return {"num_labels": num_labels, "label2id": label2id}
+    return {"num_labels": num_labels, "label2id": {label: int(index) for index, label in id2label.items()}}

@@ -27,7 +27,6 @@ class ClassificationHead(PredictionHead):
     """One of several classes per sequence, or with ``num_labels=1`` a regression."""
 
     head_type = "classification"
-    is_pooled = True
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class ClassificationHead(PredictionHead):
         """Scalar, from logits (batch, labels)."""
         return classification_loss(logits, labels)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,
@@ -82,7 +81,6 @@ class ImageClassificationHead(PredictionHead):
     """One class, or with ``multilabel=True`` any number of labels, per image."""
 
     head_type = "image_classification"
-    is_pooled = True
 
     def __init__(
         self,
@@ -109,7 +107,7 @@ class ImageClassificationHead(PredictionHead):
         super().__init__(head_name, config)
         self.build(model, num_labels)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 class LanguageModelingHead(PredictionHead):
     """``layers - 1`` times projection, activation and norm, then the projection to the vocabulary."""
 
+    is_pooled = False
     output_classes: ClassVar[tuple[type[ModelOutput], ...]]
 
     def __init__(
@@ -40,7 +42,6 @@ class LanguageModelingHead(PredictionHead):
         layer_norm: bool = False,
         bias: bool = False,
         shift_labels: bool = False,
-        dropout_prob: float | None = None,
     ) -> None:
         config: dict[str, Any] = {
             "vocab_size": vocab_size or config_value(model.config, "vocab_size"),
@@ -53,9 +54,9 @@ class LanguageModelingHead(PredictionHead):
             "label2id": None,
         }
         super().__init__(head_name, config)
-        self.build(model, config["vocab_size"])
+        self.build(model)
 
-    def build(self, model: PreTrainedModel, out_features: int) -> None:
+    def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         width, embedding = hidden_size(model.config), self.config["embedding_size"]
         for _ in range(self.config["layers"] - 1):
             self._append(nn.Linear(width, embedding))
@@ -63,29 +64,41 @@ class LanguageModelingHead(PredictionHead):
             if self.config["layer_norm"]:
                 self._append(nn.LayerNorm(embedding, eps=config_value(model.config, "layer_norm_eps", 1e-12)))
             width = embedding
-        self._append(nn.Linear(width, out_features, bias=self.config["bias"]))
+        self._append(nn.Linear(width, out_features or self.config["vocab_size"], bias=self.config["bias"]))
         self.initialise(model)
 
     def get_output_embeddings(self) -> nn.Linear:
         return self[-1]  # type: ignore[return-value]
 
-    def forward(  # type: ignore[override]
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self[len(self) - 1] = new_embeddings
+        self.config["vocab_size"] = self.get_output_embeddings().weight.shape[0]
+
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        inverse: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> ModelOutput:
-        """Logits over the vocabulary, (batch, length, vocabulary), and the loss.
+        """Logits over the vocabulary, (B, L, V), and the loss.
 
         Args:
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
+            inverse: what undoes invertible adapters, (B, L, E) -> (B, L, E); runs before the last projection.
         """
-        hidden_states = outputs.last_hidden_state
-        logits = self.logits(slice_logits_to_keep(hidden_states, logits_to_keep))
+        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.logits(hidden_states) if inverse is None else self._inverted(hidden_states, inverse)
         loss = None if labels is None else language_modeling_loss(logits, labels, self.config["shift_labels"])
         return with_logits(self.output_classes, outputs, loss, logits=logits)
+
+    def _inverted(self, hidden_states: torch.Tensor, inverse: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        *transform, projection = self
+        for layer in transform:
+            hidden_states = layer(hidden_states)
+        return projection(inverse(hidden_states))  # type: ignore[no-any-return]
 
 
 def _embedding_size(model: PreTrainedModel) -> int:
@@ -128,8 +141,17 @@ class CausalLMHead(LanguageModelingHead):
     is_generative = True
     output_classes = (CausalLMOutputWithPast, CausalLMOutputWithCrossAttentions)
 
-    def __init__(self, model: PreTrainedModel, head_name: str, shift_labels: bool = True, **config: Any) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head_name: str,
+        shift_labels: bool = True,
+        dropout_prob: float | None = None,
+        **config: Any,
+    ) -> None:
+        """`dropout_prob` is in the config of files, and without effect: language modelling heads have no dropout."""
         super().__init__(model, head_name, shift_labels=shift_labels, **config)
+        self.config["dropout_prob"] = dropout_prob
 
 
 class Seq2SeqLMHead(LanguageModelingHead):

@@ -20,7 +20,6 @@ class MultipleChoiceHead(PredictionHead):
     """One score per choice. Inputs of the model are (batch, choices, length) and are flattened before the base model."""
 
     head_type = "multiple_choice"
-    is_pooled = True
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class MultipleChoiceHead(PredictionHead):
         super().__init__(head_name, config)
         self.build(model, 1)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,

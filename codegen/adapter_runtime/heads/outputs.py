@@ -1,9 +1,9 @@
-"""From the outputs of a base model and the logits of a head to one of transformers' output classes."""
+"""From the outputs of a base model and the logits of a head to one of transformers' output classes, or one of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,80 @@ from transformers.utils import ModelOutput
 
 # What a head consumes; everything else that a base model gives is handed on.
 _CONSUMED = frozenset({"last_hidden_state", "pooler_output"})
+
+
+@dataclass
+class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]
+    """What `BiaffineParsingHead` gives.
+
+    Attributes:
+        loss: scalar, with labels.
+        rel_preds: (B, L, L + 1, N), scores of relations.
+        arc_preds: (B, L, L + 1), scores of arcs.
+    """
+
+    loss: torch.Tensor | None = None
+    rel_preds: torch.Tensor | None = None
+    arc_preds: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MultiHeadOutput(ModelOutput):  # type: ignore[misc]
+    """What several heads give in one call. A number as index, iteration and length are those of `head_outputs`.
+
+    What the base model gives besides hidden states (cache, attentions, ...) is an entry of this output.
+
+    Attributes:
+        head_outputs: the output of each head, in the order in which the heads are active.
+        loss: the sum of the losses of the heads that were given targets; None where no head was.
+    """
+
+    head_outputs: list[Any] | None = None
+    loss: torch.Tensor | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The logits of all heads, one below the other: rows are those of the first head, then of the second, ..."""
+        return torch.cat([output["logits"] for output in self.head_outputs or ()], dim=0)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, (int, slice)):
+            return (self.head_outputs or [])[key]
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, int):
+            assert self.head_outputs is not None
+            self.head_outputs[key] = value
+        else:
+            super().__setitem__(key, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.head_outputs or ())
+
+    def __len__(self) -> int:
+        return len(self.head_outputs or ())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The loss, if there is one, then the outputs of the heads as tuples."""
+        outputs = tuple(one.to_tuple() if isinstance(one, ModelOutput) else one for one in self)
+        return outputs if self.loss is None else (self.loss, *outputs)
+
+
+def multi_head_output(outputs: ModelOutput, head_outputs: list[Any]) -> MultiHeadOutput:
+    """The outputs of several heads, with the sum of their losses and all that heads do not consume of `outputs`."""
+    given = [one["loss"] if "loss" in one else None for one in head_outputs]
+    losses = [loss for loss in given if loss is not None]
+    result = MultiHeadOutput(head_outputs=head_outputs, loss=sum(losses[1:], losses[0]) if losses else None)
+    for name, value in outputs.items():
+        if name not in _CONSUMED:
+            result[name] = value
+    return result
 
 
 def with_logits(
@@ -25,11 +99,8 @@ def with_logits(
         logits: the fields that the head computed, mostly ``logits``.
     """
     handed_on = {name: value for name, value in outputs.items() if name not in _CONSUMED}
-    cls = next((cls for cls in classes if handed_on.keys() <= _names(cls)), classes[-1])
-    known = _names(cls)
-    values: dict[str, Any] = {name: value for name, value in handed_on.items() if name in known}
+    # Not by dataclasses.fields, which torch.compile cannot look through.
+    fitting = [cls for cls in classes if all(name in cls.__dataclass_fields__ for name in handed_on)]
+    cls = fitting[0] if fitting else classes[-1]
+    values: dict[str, Any] = {name: value for name, value in handed_on.items() if name in cls.__dataclass_fields__}
     return cls(loss=loss, **logits, **values)
-
-
-def _names(cls: type[ModelOutput]) -> set[str]:
-    return {field.name for field in fields(cls)}

@@ -20,6 +20,7 @@ class QuestionAnsweringHead(PredictionHead):
     """Scores every token as the start and as the end of the answer."""
 
     head_type = "question_answering"
+    is_pooled = False
     label_arguments = ("start_positions", "end_positions")
 
     def __init__(
@@ -43,7 +44,7 @@ class QuestionAnsweringHead(PredictionHead):
         super().__init__(head_name, config)
         self.build(model, num_labels)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,

@@ -1,4 +1,4 @@
-"""Heads of upstream's own classes (``BertForSequenceClassification``) as flexible heads.
+"""Heads of upstream's own classes (``BertForSequenceClassification``) as flexible heads, and back.
 
 The table is rendered from upstream's head classes: for each the type and options of the flexible head, and for each
 layer of it the path of the module that upstream keeps it in.
@@ -14,10 +14,11 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.registry import registered
 
 DEFAULT_NAME = "default"
+MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`
 
 
 def is_static(class_name: str | None) -> bool:
@@ -36,7 +37,7 @@ def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any
     get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
     key = head.pop("activation_key", None)  # the field of upstream's config that chooses the activation
     head["activation_function"] = (get(key) if key else None) or head.get("activation_function")
-    if get("problem_type") == "multi_label_classification" and head["head_type"] == "classification":
+    if get("problem_type") == MULTI_LABEL and head["head_type"] == "classification":
         head["head_type"] = "multilabel_classification"
     if head["head_type"] == "multiple_choice":
         head.setdefault("num_choices", get("num_labels") or 2)
@@ -94,12 +95,106 @@ def as_flexible(
     }
     result = {}
     for key, tensor in tensors.items():
-        for pattern, target in patterns.items():
-            if pattern.match(key):
-                key = pattern.sub(target, key)
-                break
-        result[key] = tensor
+        pattern = next((pattern for pattern in patterns if pattern.match(key)), None)
+        if pattern is not None:
+            result[pattern.sub(patterns[pattern], key)] = tensor
+        elif tensor.any():  # BART's final_logits_bias is added to the logits, but never trained
+            result[key] = tensor
     return name, flexible_config(class_name, document), result
+
+
+def as_static(
+    document: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    class_name: str,
+    config: PreTrainedConfig,
+    expected: Mapping[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The tensors of a saved flexible head under the names that upstream's class gives them.
+
+    Args:
+        class_name: of the model that shall have them.
+        config: of that model.
+        expected: the tensors of its head. Those that are no parameters (BART's final_logits_bias) stay as they are.
+
+    Raises:
+        AdapterMismatchError: the class has another head.
+        AdapterFileError: the document is incomplete.
+    """
+    name, head, own = _renamed(document, tensors, None)
+    reasons = _obstacles(class_name, head, config)
+    if reasons:
+        raise AdapterMismatchError(
+            f"The {head.get('head_type')} head {name!r} is not like that of a {class_name}: {'; '.join(reasons)}."
+        )
+    kept = {key: tensor for key, tensor in expected.items() if not isinstance(tensor, torch.nn.Parameter)}
+    return {**kept, **static_keys(class_name, name, own, "", "")}
+
+
+def fits_static(document: Mapping[str, Any], class_name: str, config: PreTrainedConfig) -> bool:
+    """Whether the saved head that `document` describes is a flexible one that `as_static` can convert."""
+    head = document.get("config")
+    return isinstance(head, dict) and not _obstacles(class_name, head, config)
+
+
+def _obstacles(class_name: str, head: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+    """`differences`, and another number of labels."""
+    reasons = differences(class_name, head, config)
+    labels, own = head.get("num_labels"), config.num_labels
+    if labels not in (None, own) and head.get("head_type") != "question_answering":
+        reasons.append(f"num_labels: {labels!r} and {own!r}")
+    return reasons
+
+
+def differences(class_name: str, head: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+    """In what a flexible head differs from that of a static class; empty where the same weights fit, to the same effect.
+
+    Args:
+        class_name: upstream's class.
+        head: config of the flexible head.
+        config: of the static model.
+    """
+    if not is_static(class_name):
+        return [f"{class_name} has no head of a kind that is known"]
+    static = flexible_config(class_name, config)
+    if _kind(head) != _kind(static):
+        return [f"head_type: {head.get('head_type')} and {static['head_type']}"]
+    options: dict[str, Any] = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
+    if head.get("layers", 1) != 1:
+        options |= {"activation_function": None, "layer_norm": False}
+    pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}
+    return [f"{name}: {own!r} and {theirs!r}" for name, (own, theirs) in pairs.items() if own != theirs]
+
+
+def _kind(head: Mapping[str, Any]) -> Any:
+    """The type of a head; in upstream's classes, `problem_type` makes the difference between one label and several."""
+    kind = head.get("head_type")
+    return "classification" if kind == "multilabel_classification" else kind
+
+
+def static_keys(
+    class_name: str, head_name: str, tensors: Mapping[str, torch.Tensor], prefix: str, own_prefix: str
+) -> dict[str, torch.Tensor]:
+    """Tensors of a flexible head, and of its base model, under the names that upstream's class gives them.
+
+    Args:
+        prefix: under which the base model is in `tensors`.
+        own_prefix: under which the class has it.
+    """
+    layers = registered().static_heads[class_name]["layers"]
+    modules = {f"heads.{head_name}.{index}": path for index, path in enumerate(layers) if path}
+    tied = _tied_keys(class_name)
+    result = {}
+    for key, tensor in tensors.items():
+        module, _, leaf = key.rpartition(".")
+        if module in modules:
+            name = f"{modules[module]}.{leaf}"
+            result[name] = tensor
+            if name in tied:
+                result[tied[name]] = tensor
+        else:
+            result[f"{own_prefix}.{key.removeprefix(f'{prefix}.')}" if prefix else key] = tensor
+    return result
 
 
 def _renamed(

@@ -20,6 +20,7 @@ class TaggingHead(PredictionHead):
     """One class per token. Padding and tokens labelled -100 do not count in the loss."""
 
     head_type = "tagging"
+    is_pooled = False
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class TaggingHead(PredictionHead):
         super().__init__(head_name, config)
         self.build(model, num_labels)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         outputs: ModelOutput,
         cls_output: torch.Tensor | None = None,

@@ -1,0 +1,35 @@
+"""All types of heads, by the name that files give them."""
+
+from __future__ import annotations
+
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.classification import (
+    ClassificationHead,
+    ImageClassificationHead,
+    MultiLabelClassificationHead,
+)
+from adapter_runtime.heads.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.language_modeling import (
+    BertStyleMaskedLMHead,
+    CausalLMHead,
+    Seq2SeqLMHead,
+)
+from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.question_answering import QuestionAnsweringHead
+from adapter_runtime.heads.tagging import TaggingHead
+
+HEAD_CLASSES: dict[str, type[PredictionHead]] = {
+    cls.head_type: cls
+    for cls in (
+        ClassificationHead,
+        MultiLabelClassificationHead,
+        ImageClassificationHead,
+        MultipleChoiceHead,
+        TaggingHead,
+        QuestionAnsweringHead,
+        BiaffineParsingHead,
+        BertStyleMaskedLMHead,
+        CausalLMHead,
+        Seq2SeqLMHead,
+    )
+}

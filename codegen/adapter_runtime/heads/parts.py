@@ -1,0 +1,165 @@
+"""Which rows and which targets each of several heads gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.utils import ModelOutput
+
+from adapter_runtime.composition import BatchSplit, MultiTask
+from adapter_runtime.context import thread
+from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.setups import HeadSetup
+
+Rows = slice | torch.Tensor | None  # of a batch; None = all
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one head of a call works on."""
+
+    rows: Rows  # its rows of the outputs
+    total: int  # rows of the outputs
+    is_copy: bool  # its rows are a copy of the whole batch
+
+    def of(self, value: Any) -> Any:
+        """The rows of a tensor, or of those in a tuple, that belong to this part. Anything else is the same for all."""
+        if self.rows is None:
+            return value
+        if isinstance(value, torch.Tensor):
+            return value[self.rows] if value.dim() > 0 and value.shape[0] == self.total else value
+        if isinstance(value, (tuple, list)):
+            return type(value)(self.of(entry) for entry in value)
+        return value
+
+    def of_outputs(self, outputs: ModelOutput) -> ModelOutput:
+        """The outputs of the base model for this part, without its cache, which cannot be divided."""
+        if self.rows is None:
+            return outputs
+        kept = {name: self.of(value) for name, value in outputs.items() if _is_divisible(value)}
+        return type(outputs)(**kept)
+
+    def is_empty(self) -> bool:
+        """Whether no row of the batch is for this head."""
+        return isinstance(self.rows, torch.Tensor) and self.rows.shape[0] == 0
+
+
+def _is_divisible(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (
+        isinstance(value, (tuple, list)) and all(entry is None or _is_divisible(entry) for entry in value)
+    )
+
+
+def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> list[Part]:
+    """The part of each head.
+
+    Args:
+        heads: their number.
+        copies: that the active adapters make of the batch, one after the other.
+
+    Raises:
+        InvalidCompositionError: the numbers do not fit.
+    """
+    hidden_states = outputs["last_hidden_state"]
+    total = hidden_states.shape[0]
+    if isinstance(setup, BatchSplit):
+        return [Part(rows, total, False) for rows in _split(setup, total)]
+    if isinstance(setup, MultiTask):
+        return [Part(rows, total, False) for rows in _by_task(setup, total, hidden_states.device)]
+    if copies == 1:
+        return [Part(None, total, False)] * heads
+    if heads not in (1, copies) or total % copies:
+        raise InvalidCompositionError(
+            f"There are {copies} parallel adapters but {heads} active heads. Give one head per adapter, in the same order,"
+            " or one for all."
+        )
+    size = total // copies
+    return [Part(slice(i * size, (i + 1) * size), total, True) for i in range(copies)]
+
+
+def _split(setup: BatchSplit, total: int) -> Iterator[slice]:
+    sizes = setup.batch_sizes
+    if sum(sizes) != total:
+        raise InvalidCompositionError(
+            f"BatchSplit divides {sum(sizes)} rows ({' + '.join(map(str, sizes))}) among heads, but the batch has {total}."
+        )
+    start = 0
+    for size in sizes:
+        yield slice(start, start + size)
+        start += size
+
+
+def _by_task(setup: MultiTask, total: int, device: torch.device) -> Iterator[torch.Tensor]:
+    context = thread.context
+    if context is None or context.task_rows is None:
+        raise InvalidCompositionError(
+            "MultiTask heads need to know the task of each row: activate MultiTask adapters too, and call the model with"
+            " task_ids=[...], one per row."
+        )
+    rows = context.task_rows.of(total, device)
+    yield from torch.split(rows.order, rows.sizes(len(setup)))
+
+
+def targets_of(
+    given: Mapping[str, Any], heads: Sequence[PredictionHead], parts: Sequence[Part]
+) -> list[dict[str, Any]]:
+    """The targets, and other arguments of their own, of each head.
+
+    A tensor is for all heads that take such an argument: the same for all that see the whole batch, or a copy of it, and
+    else divided as the batch is. A dict holds an own one for each head by name, a list one for each in their order.
+
+    Raises:
+        ValueError: something is given that no head takes, or for a head that does not run.
+    """
+    found: list[dict[str, Any]] = [{} for _ in parts]
+    for name, value in given.items():
+        _check_takers(name, value, heads)
+        for index, (head, part) in enumerate(zip(heads, parts, strict=True)):
+            own = _own(value, head, index, len(parts))
+            if own is value:
+                own = _shared(name, value, part) if _takes(head, name) else None
+            if own is not None and not part.is_empty():
+                found[index][name] = own
+    return found
+
+
+def _shared(name: str, value: Any, part: Part) -> Any:
+    """What is given for the whole batch, for this part."""
+    if part.rows is not None and not part.is_copy and len(value) != part.total:
+        raise ValueError(f"{name} has {len(value)} rows, but the batch that is divided among heads has {part.total}.")
+    return part.of(value)
+
+
+def _own(value: Any, head: PredictionHead, index: int, count: int) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(head.name)
+    if isinstance(value, (list, tuple)):
+        if len(value) != count:
+            raise ValueError(f"A list of targets has one entry per head: {count}, not {len(value)}.")
+        return value[index]
+    return value
+
+
+def _takes(head: PredictionHead, argument: str) -> bool:
+    return argument in head.label_arguments or argument in head.input_arguments
+
+
+def _check_takers(argument: str, value: Any, heads: Sequence[PredictionHead]) -> None:
+    if isinstance(value, Mapping):
+        unknown = sorted(value.keys() - {head.name for head in heads})
+        if unknown:
+            active = ", ".join(repr(head.name) for head in heads)
+            raise ValueError(f"{argument} names the heads {', '.join(map(repr, unknown))}, but {active} are active.")
+        wanted = [head for head in heads if value.get(head.name) is not None]
+    elif isinstance(value, (list, tuple)):
+        wanted = [head for head, entry in zip(heads, value, strict=False) if entry is not None]
+    else:
+        wanted = [] if any(_takes(head, argument) for head in heads) else list(heads)
+    for head in wanted:
+        if not _takes(head, argument):
+            takes = " and ".join(head.label_arguments)
+            raise ValueError(f"The {head.head_type} head {head.name!r} takes {takes}, not {argument}.")

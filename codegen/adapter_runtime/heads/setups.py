@@ -1,0 +1,66 @@
+"""Which heads run in a call, as `active_head`, ``head=...`` and `AdapterSetup` name them.
+
+"a"                          one head
+["a", "b"]                   all of them on all rows
+Parallel("a", "b")           the same; where the adapters are parallel too, each on the copy of its adapter
+BatchSplit("a", "b", ...)    each on its rows of the batch
+MultiTask("a", "b")          each on the rows of its task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.errors import InvalidCompositionError
+
+HeadSetup: TypeAlias = str | list[str] | AdapterCompositionBlock
+_BLOCKS = (Parallel, BatchSplit, MultiTask)
+
+
+def parse_heads(setup: Any) -> HeadSetup | None:
+    """`setup` in its simplest form: None, a name, a list of at least two names, or a block of names.
+
+    Raises:
+        InvalidCompositionError: it is something else.
+    """
+    if setup is None or isinstance(setup, str):
+        return setup or None
+    if isinstance(setup, AdapterCompositionBlock) and not isinstance(setup, _BLOCKS):
+        raise InvalidCompositionError(
+            f"Heads cannot be set up as {setup!r}: give a name, a list of names, Parallel, BatchSplit or MultiTask."
+        )
+    if not isinstance(setup, Sequence) or not all(isinstance(name, str) for name in setup):
+        raise InvalidCompositionError(f"Heads are named by strings, not as in {setup!r}.")
+    if isinstance(setup, AdapterCompositionBlock):
+        return setup
+    if len(setup) < 2:
+        return next(iter(setup), None)
+    return list(setup)
+
+
+def head_names(setup: HeadSetup | None) -> list[str]:
+    """The names in `setup`, in their order."""
+    if setup is None:
+        return []
+    return [setup] if isinstance(setup, str) else [str(name) for name in setup]
+
+
+def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
+    """The heads that go by the names of the adapters in `block`, as far as it shows which: its last block decides.
+
+    A name is the head of that name. Of a child of `Parallel` or `BatchSplit` it is the last adapter. Of blocks that join
+    their children into one there is none.
+    """
+    last: str | AdapterCompositionBlock | None = block
+    while isinstance(last, Stack):
+        last = last[-1]
+    if last is None or isinstance(last, str):
+        return last
+    names = [child if isinstance(child, str) else child.last() for child in last]
+    if isinstance(last, BatchSplit):
+        return BatchSplit(*names, batch_sizes=last.batch_sizes)
+    if isinstance(last, Parallel):
+        return names if len(names) > 1 else names[0]
+    return None
