@@ -18,6 +18,10 @@ CONFIGS = [
     "lora",
     "lora[use_gating=True]",
     "ia3",
+    "dora",
+    "vera",
+    "dvora",
+    "mtl_lora[n_up_projection=2]",
     "prefix_tuning",
     "unipelt",
 ]
@@ -48,7 +52,7 @@ def test_one_graph(kind: str, attention: str, config: str | None, inputs: dict[s
         for output in (expected, given):
             model.zero_grad()
             output.square().sum().backward()
-            gradients.append([parameter.grad.clone() for _, parameter in model.adapter_parameters("a")])
+            gradients.append([parameter.grad.clone() for parameter in model.trained_parameters("a")])
         torch.testing.assert_close(*gradients)
 
 

@@ -89,7 +89,7 @@ class ProjectionAdapter(nn.Module):
             )
         gate = mean_gate(self.gate(source.to(self.gate.weight.dtype)))
         record_gate(self.place, gate)
-        return list(torch.split(gate, 1, dim=-1))
+        return [gate] if len(self.parts) == 1 else list(torch.split(gate, 1, dim=-1))
 
     def refuse_to_merge_gates(self) -> None:
         if self.gate is not None:

@@ -34,14 +34,17 @@ class LowRank(ProjectionAdapter):
         dropped = x
         if self.training and self.config.dropout > 0.0:
             dropped = nn.functional.dropout(x, self.config.dropout)
-        if self.is_whole and self.gate is None and x.dtype is down.dtype:
+        source = x if source is None else source
+        if self.is_whole and x.dtype is down.dtype:
             # One product adds, scales and multiplies: addmm works on matrices, so the leading dimensions are folded.
             hidden = torch.mm(dropped.reshape(-1, dropped.shape[-1]), down.t())
+            if self.gate is not None:
+                (gate,) = self.gates(source)
+                hidden = (hidden.view(*x.shape[:-1], -1) * gate).view(hidden.shape)
             flat = output.reshape(-1, output.shape[-1])
             adapted = torch.addmm(flat, hidden, up.t(), alpha=self.scaling).view(output.shape)
         else:
-            updates = self._updates(dropped, x if source is None else source, down, up)
-            adapted = self._added(output, updates)
+            adapted = self._added(output, self._updates(dropped, source, down, up))
         return adapted if self.m is None else self.m(adapted, self.split(down, up), self.scaling)
 
     def _updates(
