@@ -16,10 +16,7 @@ from importlib.util import find_spec
 
 import torch
 from measure import count_ops, interleaved, median_ratio
-from report import parser, publish, table
 from transformers import LlamaConfig, LlamaModel
-
-import adapter_models
 
 Model = torch.nn.Module
 
@@ -56,13 +53,15 @@ SIZES = {
 
 
 def initialised(model: LlamaModel) -> Model:
+    import adapter_models  # here: methods.py uses this module in environments without it
+
     adapter_models.init(model)
     return model
 
 
 def with_adapter(config: str, active: bool = True) -> Callable[[LlamaModel], Model]:
     def build(model: LlamaModel) -> Model:
-        adapter_models.init(model)
+        initialised(model)
         model.add_adapter("a", config=config)  # type: ignore[operator]
         if active:
             model.train_adapter("a")  # type: ignore[operator]
@@ -155,6 +154,8 @@ HEAD = ["", "Forward, seconds", "Forward, ops", "Step, seconds", "Step, ops", "F
 
 
 def main() -> None:
+    from report import parser, publish, table
+
     arguments = parser(__doc__ or "")
     arguments.add_argument("--size", choices=SIZES, action="append", help="default: both")
     arguments.add_argument("--rounds", type=int, default=60)
