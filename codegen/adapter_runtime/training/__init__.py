@@ -13,7 +13,14 @@ Where do I find ...
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapter_runtime.training.arguments import AdapterArguments
+    from adapter_runtime.training.preparation import setup_adapter_training
+    from adapter_runtime.training.readiness import TrainingSetupError
+    from adapter_runtime.training.seq2seq import Seq2SeqAdapterTrainer
+    from adapter_runtime.training.trainer import AdapterTrainer
 
 _HOMES = {
     "AdapterArguments": "arguments",
@@ -23,7 +30,13 @@ _HOMES = {
     "setup_adapter_training": "preparation",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "AdapterArguments",
+    "AdapterTrainer",
+    "Seq2SeqAdapterTrainer",
+    "TrainingSetupError",
+    "setup_adapter_training",
+]
 
 
 def __getattr__(name: str) -> Any:

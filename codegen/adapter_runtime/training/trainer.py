@@ -49,6 +49,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
 
     label_smoother: Any
     model_accepts_loss_kwargs: bool
+    _signature_columns: list[str] | None
 
     def __init__(
         self,
@@ -187,7 +188,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]
             super()._set_signature_columns_if_needed()
             heads = active_heads(self.model)
             taken = [name for head in heads for name in (*head.label_arguments, *head.input_arguments)]
-            self._signature_columns += [name for name in taken if name not in self._signature_columns]
+            self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *taken]))
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """See transformers. The predictions of several heads are a tuple, one entry per head."""
