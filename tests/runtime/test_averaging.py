@@ -28,6 +28,8 @@ LINEAR = [
     "vera[r=2]",
     "mtl_lora[r=2,n_up_projection=2]",
     "noreft",
+    "seq_bn_inv",
+    "prompt_tuning[prompt_length=3]",
     "unipelt",
 ]
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
 
+import adapter_models
 from adapter_runtime.composition import Average, BatchSplit, Fuse, Parallel, Split, Stack
 from adapter_runtime.configuration import (
     DoRAConfig,
@@ -598,6 +599,30 @@ def test_training_reaches_every_parameter_but_shared_matrices(config: str, input
             assert not parameter.requires_grad and parameter.grad is None
         else:
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+
+
+def test_matrices_of_vera_stay_frozen_when_the_model_is_thawed() -> None:
+    model = with_adapters("llama", "vera[r=2]", "a")
+    model.freeze_model(False)
+    still = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert still == ["shared_parameters.a.lora_A", "shared_parameters.a.lora_B"]
+
+
+@pytest.mark.parametrize("config", STRINGS.values(), ids=list(STRINGS))
+def test_a_whole_model_comes_back_from_files_and_pickles(
+    config: str, tmp_path: Path, inputs: dict[str, torch.Tensor]
+) -> None:
+    model = adapter_models.LlamaAdapterModel(adapted("llama").config).eval()
+    model.add_adapter("a", config, set_active=True)
+    randomise(model, "a")
+    expected = run(model, inputs)
+    model.save_pretrained(tmp_path)
+    loaded = adapter_models.LlamaAdapterModel.from_pretrained(tmp_path, attn_implementation="eager")
+    loaded.set_active_adapters("a")
+    assert torch.equal(run(loaded, inputs), expected)
+    torch.save(model, tmp_path / "pickled")
+    pickled = torch.load(tmp_path / "pickled", weights_only=False)
+    assert torch.equal(run(pickled, inputs), expected)
 
 
 def test_gating_scores_have_a_column_per_projection(inputs: dict[str, torch.Tensor]) -> None:
