@@ -30,6 +30,7 @@ PAGES = [
     "README.md",
     "docs/quickstart.md",
     "docs/methods.md",
+    "docs/training.md",
     "docs/command-line.md",
     "docs/adding-a-model.md",
     "docs/drift.md",
