@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from adapter_runtime import AdapterSetup
 from adapter_runtime.configuration import (
     AdapterConfig,
     BnConfig,
@@ -18,6 +19,7 @@ from adapter_runtime.configuration import (
     ParBnConfig,
 )
 from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods import phm
 from adapter_runtime.methods.bottleneck import Bottleneck
 from adapter_runtime.methods.phm import PHMLinear, share
 from runtime_models import adapted, randomise
@@ -252,7 +254,7 @@ def test_defect_21_shared_factors_need_no_factorisation(inputs: dict[str, torch.
     assert not torch.allclose(model(**inputs)[0], before)
 
 
-@pytest.mark.parametrize("switches", SHARING, ids=str)
+@pytest.mark.parametrize("switches", SHARING[::5], ids=str)  # each switch on and off
 def test_one_graph(switches: tuple[bool, ...], inputs: dict[str, torch.Tensor]) -> None:
     torch._dynamo.reset()
     model = adapted("llama", "sdpa")
@@ -268,6 +270,54 @@ def test_one_graph(switches: tuple[bool, ...], inputs: dict[str, torch.Tensor]) 
         results.append([output, *(parameter.grad.clone() for _, parameter in model.adapter_parameters("a"))])
     torch.testing.assert_close(*results)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("switches", SHARING, ids=str)
+def test_what_all_layers_share_is_computed_once_per_call(
+    switches: tuple[bool, ...], inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted("llama_lm")
+    model.add_adapter("a", config_of(switches, phm_dim=4, reduction_factor=4), set_active=True)
+    randomise(model, "a")
+    calls = []
+    compute = phm.kronecker_sum
+    monkeypatch.setattr(phm, "kronecker_sum", lambda *given: calls.append(given) or compute(*given))
+    model(**inputs)
+    per_layer = 6  # 3 layers, down and up
+    is_shared = switches[1] and switches[2]
+    assert len(calls) == (2 if is_shared else per_layer)
+    calls.clear()
+    cached = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert len(calls) == (2 if is_shared else 4 * per_layer)
+    for _ in range(4):
+        mask = torch.cat([inputs["attention_mask"], inputs["attention_mask"].new_ones(2, 1)], 1)
+        following = model(**inputs).logits[:, -1].argmax(-1, keepdim=True)
+        inputs = {"input_ids": torch.cat([inputs["input_ids"], following], 1), "attention_mask": mask}
+    assert torch.equal(cached, inputs["input_ids"])
+    with AdapterSetup("a"):
+        calls.clear()
+        model(**inputs)
+        assert len(calls) == (2 if is_shared else per_layer)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_gradient_checkpointing(kind: str, reentrant: bool, inputs: dict[str, torch.Tensor]) -> None:
+    results = []
+    for checkpointing in (False, True):
+        model = adapted(kind)
+        model.add_adapter("a", config_of((True, True, True, True), phm_dim=4, reduction_factor=4))
+        randomise(model, "a")
+        model.train_adapter("a")
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        model(**inputs)[0].square().sum().backward()
+        results.append([parameter.grad for _, parameter in model.adapter_parameters("a")])
+    torch.testing.assert_close(*results)
 
 
 def test_configs_by_name() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from adapter_runtime.configuration import BnConfig
+from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.initialisation import seeded
 
@@ -46,6 +48,7 @@ class PHMLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.parts = in_features, out_features, config.phm_dim
+        self.position = position
         rules, factors = rule_shapes(config), factor_shapes(config, in_features, out_features)
         own = ({} if config.shared_phm_rule else rules) | ({} if config.shared_W_phm else factors)
         for key, shape in own.items():
@@ -59,6 +62,7 @@ class PHMLinear(nn.Module):
         self.factor_keys = (
             tuple(shared_key(key, position) for key in factors) if config.shared_W_phm else tuple(factors)
         )
+        self.product_key = self._product_key(shared)
         draw(config, {key: self.get_parameter(key) for key in own})
         for key in self.frozen_parameters:
             self.get_parameter(key).requires_grad_(False)
@@ -68,19 +72,66 @@ class PHMLinear(nn.Module):
         return nn.functional.linear(x, self.weight(), self.b)
 
     def weight(self) -> torch.Tensor:
-        """[O, I], as `torch.nn.Linear` has it."""
-        parts = self.parts
+        """[O, I], as `torch.nn.Linear` has it. Where all layers have the same, calls of models compute it once."""
+        if self.product_key is not None and thread.context is not None:
+            found = thread.context.prefix_states.get(self.product_key)
+            if found is not None:
+                return getattr(found[0], self.position)  # type: ignore[no-any-return]
         rule = _product(self if self.rule_owner is None else self.rule_owner, self.rule_keys)
         factor = _product(self if self.factor_owner is None else self.factor_owner, self.factor_keys)
-        # One matrix product sums over i: [N * N, N] @ [N, I/N * O/N]
-        entries = rule.flatten(1).t() @ factor.flatten(1)
-        entries = entries.view(parts, parts, self.in_features // parts, self.out_features // parts)
-        return entries.permute(1, 3, 0, 2).reshape(self.out_features, self.in_features)
+        return kronecker_sum(rule, factor)
+
+    def _product_key(self, shared: nn.ParameterDict | None) -> str | None:
+        """Where a call keeps the weight, if nothing of it is the layer's own."""
+        if self.rule_owner is None or self.factor_owner is None:
+            return None
+        wanted = (self.rule_keys, self.factor_keys)
+        products: dict[str, SharedProducts] = getattr(shared, "products", {})
+        return next((key for key, product in products.items() if product.keys[self.position] == wanted), None)
 
     def zero_(self) -> None:
         """Let the layer give its bias only: the second factor becomes zero."""
         owner = self if self.factor_owner is None else self.factor_owner
         nn.init.zeros_(getattr(owner, self.factor_keys[-1]))
+
+
+def kronecker_sum(rule: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """[O, I], the transposed Σ_i A_i ⊗ W_i, of A [N, N, N] and W [N, I/N, O/N]."""
+    parts, rows, columns = factor.shape
+    # One matrix product sums over i: [N * N, N] @ [N, I/N * O/N]
+    entries = (rule.flatten(1).t() @ factor.flatten(1)).view(parts, parts, rows, columns)
+    return entries.permute(1, 3, 0, 2).reshape(parts * columns, parts * rows)
+
+
+class SharedWeights(NamedTuple):
+    """The weights of all hypercomplex layers of an adapter that shares rules and factors."""
+
+    down: torch.Tensor  # [D, H]
+    up: torch.Tensor  # [H, D]
+
+
+class SharedProducts:
+    """Computes these weights. Calls of models do it once and keep the result in their context, as they do with prefixes.
+
+    Args:
+        key: under which they keep it.
+        pool: the shared parameters.
+        keys: "down" and "up" -> names of the rules and of the factors there.
+    """
+
+    def __init__(
+        self, key: str, pool: nn.ParameterDict, keys: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    ) -> None:
+        self.key = key
+        self.pool = pool
+        self.keys = keys
+
+    def __call__(self) -> list[SharedWeights]:
+        made = {
+            position: kronecker_sum(_product(self.pool, rules), _product(self.pool, factors))
+            for position, (rules, factors) in self.keys.items()
+        }
+        return [SharedWeights(**made)]
 
 
 def _product(owner: nn.Module, keys: tuple[str, ...]) -> torch.Tensor:
@@ -120,13 +171,14 @@ def shared_key(key: str, position: str) -> str:
     return key.replace("W", f"W_{position}", 1)
 
 
-def share(config: BnConfig, pool: nn.ParameterDict, hidden_size: int, size: int) -> None:
+def share(config: BnConfig, pool: nn.ParameterDict, hidden_size: int, size: int, name: str = "") -> None:
     """Create what all layers of an adapter share, unless the pool has it from another member of a union.
 
     Args:
         pool: the shared parameters of the adapter.
         hidden_size: H of the layer.
         size: D, width of the bottleneck.
+        name: of the adapter.
 
     Raises:
         InvalidConfigError: the pool has such parameters with other shapes.
@@ -142,11 +194,25 @@ def share(config: BnConfig, pool: nn.ParameterDict, hidden_size: int, size: int)
     with seeded(config.init_weights_seed):
         draw(config, new)
     pool.update(new)
+    if config.shared_W_phm and config.shared_phm_rule:
+        _compute_once(config, pool, name)
     if not config.learn_phm and config.shared_phm_rule:
         frozen = {*getattr(pool, "frozen_parameters", ()), *rule_shapes(config)}
         pool.__dict__["frozen_parameters"] = tuple(sorted(frozen))
         for key in rule_shapes(config):
             pool[key].requires_grad_(False)
+
+
+def _compute_once(config: BnConfig, pool: nn.ParameterDict, name: str) -> None:
+    """Let calls compute the weights that have no part of a layer's own."""
+    factors = ("W_left", "W_right") if config.factorized_phm_W else ("W",)
+    keys = {
+        position: (tuple(rule_shapes(config)), tuple(shared_key(key, position) for key in factors))
+        for position in SharedWeights._fields
+    }
+    key = ".".join((name, *keys["down"][0], *keys["down"][1]))
+    products = pool.__dict__.setdefault("products", {})
+    products[key] = SharedProducts(key, pool, keys)
 
 
 def _shared_shapes(config: BnConfig, hidden_size: int, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
