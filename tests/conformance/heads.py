@@ -49,6 +49,7 @@ class HeadCase:
     shape: Callable[[int], tuple[int, ...]]  # of its logits, from the number of tokens
     choices: int = 0  # inputs have a second dimension of this size
     pools: bool = False  # it reads one token of each sequence
+    inputs: Callable[[int], dict[str, Tensor]] = lambda _: {}  # beside those of the base model
 
 
 def _ids(*shape: int, high: int = LABELS) -> Tensor:
@@ -94,6 +95,13 @@ HEADS: Mapping[str, HeadCase] = {
         lambda _: {"labels": _ids(BATCH, high=2)},
         lambda _: (BATCH, 2),
         choices=2,
+    ),
+    "dependency_parsing": HeadCase(
+        "add_dependency_parsing_head",
+        {"num_labels": LABELS},
+        lambda length: {"labels_arcs": _ids(BATCH, length - 2), "labels_rels": _ids(BATCH, length - 2)},
+        lambda length: (BATCH, length, length + 1),
+        inputs=lambda length: {"word_starts": torch.arange(1, length).repeat(BATCH, 1)},
     ),
     **{
         head_type: HeadCase(
@@ -143,6 +151,32 @@ def head_works(model_type: str, head_type: str) -> None:
     dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]
     if dead or not _head_parameters(model):
         raise AssertionError(f"the loss does not reach {dead or 'any head'}")
+
+
+def heads_run_together(model_type: str) -> None:
+    """All heads of a model in one call give what they give one by one, and the sum of the losses."""
+    model = adapter_model(model_type)
+    add_random_adapter(model)
+    subject = base_subject(model_type)
+    inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
+    length = tokens_of(inputs)
+    cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices}
+    targets: dict[str, dict[str, Tensor]] = {}
+    for name, case in cases.items():
+        getattr(model, case.add)(name, **case.options)
+        randomise(model.heads[name], seed=2)
+        inputs.update(case.inputs(length))
+        for argument, labels in case.labels(length).items():
+            targets.setdefault(argument, {})[name] = labels
+    model.tie_weights()
+    separate = [run(model, {**inputs, **case.labels(length), "head": name}) for name, case in cases.items()]
+    together = run(model, {**inputs, **targets, "head": list(cases)})
+    for index, (name, alone) in enumerate(zip(cases, separate, strict=True)):
+        prefix = f"head_outputs.{index}." if len(cases) > 1 else ""
+        expected = main_outputs(alone)
+        assert_bitwise({key: together[prefix + key] for key in expected}, expected, name)
+    total = torch.stack([alone["loss"] for alone in separate]).sum()
+    assert_equal_within({"loss": together["loss"]}, {"loss": total}, "the sum", atol=1e-5, rtol=1e-5)
 
 
 def model_is_saved(model_type: str, head_type: str) -> None:
@@ -216,7 +250,7 @@ def conversion_keeps_outputs(static: Subject) -> None:
                 theirs, ours = (model(**inputs, return_dict=True) for model in (upstream, flexible))
             expected = main_outputs(theirs) | {"loss": theirs["loss"]} if "loss" in theirs else main_outputs(theirs)
             actual = {name: flatten(ours)[name] for name in expected}
-            assert_equal_within(actual, expected, f"{attention}, padding {padding}", atol=1e-6, rtol=1e-5)
+            assert_equal_within(actual, expected, f"{attention}, padding {padding}", atol=5e-6, rtol=1e-5)
 
 
 def converted_model_is_saved(static: Subject) -> None:
@@ -229,6 +263,21 @@ def converted_model_is_saved(static: Subject) -> None:
         again = realigned(AutoAdapterModel.from_pretrained(folder, attn_implementation="eager")).eval()
     inputs = shaped_for(static, static.padded_inputs())
     assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+
+
+def conversion_goes_back(static: Subject) -> None:
+    """Out of flexible heads again it is the same class with the same weights, which upstream saves and loads."""
+    model = converted(static)
+    again = model.to_static()
+    upstream = static.upstream()
+    if type(again) is not type(upstream):
+        raise AssertionError(f"{type(upstream).__name__} came back as {type(again).__name__}")
+    assert_bitwise(dict(again.state_dict()), dict(upstream.state_dict()), "weights")
+    with tempfile.TemporaryDirectory() as folder:
+        again.save_pretrained(folder)
+        loaded = realigned(type(upstream).from_pretrained(folder, attn_implementation="eager")).eval()
+    inputs = shaped_for(static, static.padded_inputs())
+    assert_bitwise(run(loaded, inputs), run(upstream, inputs), "outputs")
 
 
 def converted(static: Subject, attention: str = "eager") -> PreTrainedModel:
@@ -264,7 +313,7 @@ def with_head(model_type: str, head_type: str, name: str = HEAD) -> tuple[PreTra
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=case.pools)
     if case.choices:
         inputs = {key: value[:, None].expand(-1, case.choices, -1).clone() for key, value in inputs.items()}
-    return model.eval(), inputs, case
+    return model.eval(), {**inputs, **case.inputs(tokens_of(inputs))}, case
 
 
 def add_random_adapter(model: PreTrainedModel) -> None:
@@ -301,7 +350,7 @@ def tokens_of(inputs: Mapping[str, Tensor]) -> int:
 
 
 def _logits(outputs: Mapping[str, Tensor]) -> Tensor:
-    return outputs["logits"] if "logits" in outputs else outputs["start_logits"]
+    return next(outputs[name] for name in ("logits", "start_logits", "arc_preds") if name in outputs)
 
 
 def _head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:

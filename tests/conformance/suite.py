@@ -74,6 +74,9 @@ class ClassConversionTests(AdapterTestBase):
     def test_conversion_survives_saving(self, static: Subject) -> None:
         heads.converted_model_is_saved(static)
 
+    def test_conversion_goes_back(self, static: Subject) -> None:
+        heads.conversion_goes_back(static)
+
 
 class AdapterModelTests(AdapterTestBase):
     """The class with flexible heads."""
@@ -87,6 +90,9 @@ class AdapterModelTests(AdapterTestBase):
 
     def test_head_computes_logits_loss_and_gradients(self, head_type: str) -> None:
         heads.head_works(self.model_type, head_type)
+
+    def test_heads_run_together(self) -> None:
+        heads.heads_run_together(self.model_type)
 
     def test_head_and_adapter_survive_saving_the_model(self, head_type: str) -> None:
         heads.model_is_saved(self.model_type, head_type)

@@ -57,7 +57,10 @@ class ExportHeadsMixin(DynamicMixin):
         """
         head = self._head(head_name if head_name is not None else self.active_head)
         name = _fitting_class(self, head, class_name)
-        return StaticExport(name, _static_config(self.config, head), _static_state(self, head, name))
+        config = _static_config(self.config, head)
+        with torch.device("meta"):
+            skeleton = getattr(transformers, name)(config)
+        return StaticExport(name, config, _static_state(self, head, skeleton))
 
     def to_static(self, head_name: str | None = None, class_name: str | None = None) -> PreTrainedModel:
         """A new model of upstream's class with copies of the weights of the base model and of one head.
@@ -68,10 +71,7 @@ class ExportHeadsMixin(DynamicMixin):
         exported = self.export_static_head(head_name, class_name)
         model: PreTrainedModel = getattr(transformers, exported.class_name)(exported.config)
         model.to(device=self.device, dtype=self.dtype)
-        missing, unexpected = model.load_state_dict(exported.state_dict, strict=False)
-        missing = sorted(set(missing) - model.all_tied_weights_keys.keys() - dict(model.named_buffers()).keys())
-        if missing or unexpected:
-            raise AssertionError(f"{exported.class_name} lacks {missing} and does not know {unexpected}.")
+        model.load_state_dict({**dict(model.named_buffers()), **exported.state_dict}, strict=False)
         model.tie_weights()
         return model.train(self.training)
 
@@ -111,10 +111,25 @@ def _static_config(config: PreTrainedConfig, head: PredictionHead) -> PreTrained
     return result
 
 
-def _static_state(model: Any, head: PredictionHead, class_name: str) -> dict[str, torch.Tensor]:
-    tensors = {key: tensor.clone() for key, tensor in _kept(model.state_dict(), head.name)}
-    own_prefix = getattr(transformers, class_name).base_model_prefix
-    return static_keys(class_name, head.name, tensors, model.base_model_prefix, own_prefix)
+def _static_state(model: Any, head: PredictionHead, static: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The tensors that `static`, which may lie on the meta device, has room for.
+
+    Raises:
+        UnsupportedHeadError: it has parameters that do not come from here, or of other shapes.
+    """
+    name, own_prefix = type(static).__name__, static.base_model_prefix
+    kept = dict(_kept(model.state_dict(), head.name))
+    given = static_keys(name, head.name, kept, model.base_model_prefix, own_prefix)
+    expected = dict(static.named_parameters(remove_duplicate=False))
+    missing = sorted(key for key in expected if key not in given and key not in static.all_tied_weights_keys)
+    others = sorted(key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape)
+    if missing or others:
+        raise UnsupportedHeadError(
+            f"Head {head.name!r} does not fit into a {name}: {', '.join(missing) or 'nothing'} is missing,"
+            f" {', '.join(others) or 'nothing'} has another shape."
+        )
+    room = static.state_dict().keys()  # the base model may have a pooler here that the class leaves out
+    return {key: tensor.clone() for key, tensor in given.items() if key in room}
 
 
 def _kept(state: Mapping[str, torch.Tensor], head_name: str) -> Iterator[tuple[str, torch.Tensor]]:

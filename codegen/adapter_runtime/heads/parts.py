@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,19 +105,23 @@ def _by_task(setup: MultiTask, total: int, device: torch.device) -> Iterator[tor
 
 
 def targets_of(
-    given: Mapping[str, Any], heads: Sequence[PredictionHead], parts: Sequence[Part]
+    given: Mapping[str, Any], heads: Sequence[PredictionHead], parts: Sequence[Part], optional: Container[str] = ()
 ) -> list[dict[str, Any]]:
     """The targets, and other arguments of their own, of each head.
 
     A tensor is for all heads that take such an argument: the same for all that see the whole batch, or a copy of it, and
     else divided as the batch is. A dict holds an own one for each head by name, a list one for each in their order.
 
+    Args:
+        optional: names of arguments that no head must take.
+
     Raises:
         ValueError: something is given that no head takes, or for a head that does not run.
     """
     found: list[dict[str, Any]] = [{} for _ in parts]
     for name, value in given.items():
-        _check_takers(name, value, heads)
+        if name not in optional:
+            _check_takers(name, value, heads)
         for index, (head, part) in enumerate(zip(heads, parts, strict=True)):
             own = _own(value, head, index, len(parts))
             if own is value:

@@ -51,6 +51,11 @@ class RunHeadsMixin(DynamicMixin):
         """Whether a forward, called with this argument ``head``, ends in a head; else it gives the base model's outputs."""
         return self.used_heads(head) is not None
 
+    def _descriptions(self) -> set[str]:
+        """Names of arguments that say more about the inputs: heads that do not take them may run all the same."""
+        heads = [*HEAD_CLASSES.values(), *self.heads.values()]
+        return {name for head in heads for name in head.input_arguments}
+
     def used_heads(self, head: Any = None) -> HeadSetup | None:
         """The heads that a call runs: `head`, else those of an enclosing `AdapterSetup`, else the active ones.
 
@@ -89,8 +94,8 @@ class RunHeadsMixin(DynamicMixin):
             input_ids: (B, L), to find the token that stands for the sequence.
             attention_mask: (B, L), 1 at real tokens.
             logits_to_keep: for language modelling heads, the positions to compute logits for; 0 = all.
-            arguments: targets; each head takes those that it declares in `label_arguments` and `input_arguments`. With
-                several heads, a dict by names of heads or a list gives each its own.
+            arguments: targets and further inputs; each head takes those that it declares in `label_arguments` and
+                `input_arguments`. With several heads, a dict by names of heads or a list gives each its own.
 
         Returns:
             The output of the head. Of several, and of one on parallel adapters, a `MultiHeadOutput`.
@@ -101,15 +106,16 @@ class RunHeadsMixin(DynamicMixin):
             InvalidCompositionError: the heads do not fit to the rows or to the parallel adapters.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
+        descriptions = self._descriptions() & given.keys()
         setup = self.used_heads(head)
         if setup is None:
-            if given:
+            if given.keys() > descriptions:
                 raise ValueError(f"Got {', '.join(given)}, but no head is active. Add one: add_..._head(name).")
             return outputs
         heads = [self._head(name) for name in head_names(setup)]
         parts = divide(setup, len(heads), outputs, self._copies())
         heads = heads * len(parts) if len(heads) == 1 else heads
-        targets = targets_of(given, heads, parts)
+        targets = targets_of(given, heads, parts, descriptions)
         results = []
         for module, part, own in zip(heads, parts, targets, strict=True):
             inputs = {"input_ids": part.of(input_ids), "attention_mask": part.of(attention_mask)}
