@@ -33,10 +33,11 @@ def fit_names(tensors: Mapping[str, Value], expected: Iterable[str], model: Any,
         return fitted
     rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     renamed = {apply_renamings(key, rules) if key not in known else key: tensor for key, tensor in fitted.items()}
+    candidates = [fitted, _without_dropped_modules(fitted, known, prefix)]
     if len(renamed) == len(fitted):
         renamed = fit_prefix(renamed, known, prefix)
-        fitted = max(fitted, renamed, key=lambda names: len(known & names.keys()))
-    return _without_dropped_modules(fitted, known, prefix)
+        candidates += [renamed, _without_dropped_modules(renamed, known, prefix)]
+    return max(candidates, key=lambda candidate: len(known & candidate.keys()))
 
 
 def _without_dropped_modules(tensors: dict[str, Value], known: set[str], prefix: str) -> dict[str, Value]:

@@ -17,14 +17,17 @@ def fusions_to_dict(fusions: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         fusions: name -> `FusionEntry`.
     """
-    configs = {name: entry.config.to_dict() for name, entry in fusions.items()}
-    identities = {name: json.dumps(config, sort_keys=True) for name, config in configs.items()}
-    keys = {identity: f"fusion_config_{index}" for index, identity in enumerate(dict.fromkeys(identities.values()))}
-    return {
-        "fusions": {name: keys[identity] for name, identity in identities.items()},
-        "fusion_config_map": {keys[identities[name]]: config for name, config in configs.items()},
-        "fusion_name_map": {name: list(entry.adapter_names) for name, entry in fusions.items()},
-    }
+    keys: dict[str, str] = {json.dumps(config.to_dict()): name for name, config in ADAPTERFUSION_CONFIG_MAP.items()}
+    stored: dict[str, str] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for name, entry in fusions.items():
+        # Known configs are stored by their names: `adapters` cannot reload a model that has another one.
+        key = keys.setdefault(json.dumps(entry.config.to_dict()), f"fusion_config_{len(configs)}")
+        stored[name] = key
+        if key not in ADAPTERFUSION_CONFIG_MAP:
+            configs[key] = entry.config.to_dict()
+    members = {name: list(entry.adapter_names) for name, entry in fusions.items()}
+    return {"fusions": stored, "fusion_config_map": configs, "fusion_name_map": members}
 
 
 def read_fusions(stored: Mapping[str, Any]) -> list[tuple[Fuse, AdapterFusionConfig]]:
