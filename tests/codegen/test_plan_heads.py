@@ -114,6 +114,16 @@ def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHea
         pytest.param("self.out(torch.fft.fft(x))", "sequence_classification", id="an unknown function"),
         pytest.param("x", "sequence_classification", id="no projection at all"),
         pytest.param(
+            "self.out(self.drop(x)) if labels is None else self.plain(x)",
+            "sequence_classification",
+            id="another projection under a condition",
+        ),
+        pytest.param(
+            "self.out(self.drop(x)) if labels is None else torch.tanh(self.out(self.drop(x)))",
+            "sequence_classification",
+            id="an activation under a condition",
+        ),
+        pytest.param(
             "self.plain(x)", "token_classification", id="no bias, where the flexible head has no option for it"
         ),
         pytest.param("self.out(outputs[1])", "token_classification", id="a pooled vector for a head on tokens"),
@@ -124,6 +134,17 @@ def test_a_head_that_no_flexible_head_computes_is_not_converted(tiny_release: Re
     facts = parse_module(HEAD.replace("{logits}", logits), entry().path)
     heads = plan_static_heads(tiny_release, entry(task), facts, base_plan("input_ids"))
     assert [head.head_type for head in heads] in ([""], [])
+
+
+def test_logits_that_a_loss_reshapes_in_one_branch_are_followed(tiny_release: Release) -> None:
+    text = HEAD.replace("logits={logits}", "logits=scores").replace(
+        "        loss = None\n",
+        "        loss = None\n        scores = self.out(self.drop(x))\n        if labels is not None:\n"
+        "            scores = scores.view(-1).to(labels.dtype)\n",
+    )
+    facts = parse_module(text, entry().path)
+    (head,) = plan_static_heads(tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"))
+    assert (head.head_type, head.layers) == ("classification", (None, "out"))
 
 
 ONE = {"layers": 1, "activation_function": None}
@@ -245,7 +266,14 @@ CLASSIFICATION = ("classification", "multilabel_classification")
         pytest.param(
             ("masked_lm",),
             base_plan("input_ids"),
-            (*CLASSIFICATION, "tagging", "question_answering", "multiple_choice", "masked_lm"),
+            (
+                *CLASSIFICATION,
+                "tagging",
+                "question_answering",
+                "multiple_choice",
+                "dependency_parsing",
+                "masked_lm",
+            ),
             id="a text encoder",
         ),
         pytest.param(

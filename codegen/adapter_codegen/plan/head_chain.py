@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -18,6 +19,7 @@ from adapter_codegen.plan.values import Op, Value, alternatives, same_tensor
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
+_RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
 _ACTIVATIONS = {"tanh": "tanh", "Tanh": "tanh", "relu": "relu", "ReLU": "relu", "gelu": "gelu", "GELU": "gelu"}
 
 
@@ -122,7 +124,7 @@ class _Walk:
             before = tuple(one for one in value.inputs if not self._is_zero_buffer(one)) if value.name == "+" else ()
         else:
             before = tuple(earlier(value))
-        distinct = {id(one): one for one in map(same_tensor, before)}
+        distinct = {id(one): one for value in before for one in _reshaped(value)}
         if len(distinct) != 1:
             raise _Unclear
         return next(iter(distinct.values()))
@@ -178,6 +180,18 @@ class _Walk:
             return False
         init = self.head.functions.get("__init__")
         return init is not None and any(_makes_zeros(node, value.name) for node in statements(init.node.body))
+
+
+def _reshaped(value: Value) -> Iterator[Value]:
+    """What `value` is another shape or type of: a loss may go on with ``logits.view(-1)``, in one of its branches."""
+    value = same_tensor(value)
+    if value.op is Op.JOIN:
+        for one in value.inputs:
+            yield from _reshaped(one)
+    elif value.op is Op.METHOD and value.name in _RESHAPES:
+        yield from _reshaped(value.inputs[0])
+    else:
+        yield value
 
 
 def _makes_zeros(node: cst.CSTNode, name: str) -> bool:
