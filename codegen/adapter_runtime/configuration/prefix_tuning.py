@@ -31,9 +31,9 @@ class PrefixTuningConfig(AdapterConfig):
 class PromptTuningConfig(AdapterConfig):
     """Learned embeddings in front of those of the tokens (https://arxiv.org/abs/2104.08691).
 
-    With ``insert_at="embedding_output"`` the prompt enters the first layer as it is, as in `adapters`. With
-    ``"token_embeddings"`` it stands in the place of embeddings of tokens, and gets positions, types and norms like them, as
-    in PEFT. In models that add nothing to the embeddings of tokens (Llama) both are the same.
+    With ``insert_at="embedding_output"`` the prompt comes behind the module that embeds tokens and adds positions, types and
+    norms to them, where a model has such a module (BERT), as in `adapters`. With ``"token_embeddings"`` it stands in the place
+    of embeddings of tokens, and gets all that like them, as in PEFT. In other models (Llama, GPT-2) both are the latter.
     """
 
     architecture: str | None = "prompt_tuning"

@@ -35,7 +35,7 @@ class GrownMask(NamedTuple):
     """A mask, and what it grew to."""
 
     mask: torch.Tensor | None
-    layout: tuple[Any, ...]  # of the prefixes, with the numbers of queries and keys
+    layout: tuple[Any, ...]  # of the prefixes; with the numbers of queries and keys, and whether it had to be made
     grown: torch.Tensor
 
     def answers(self, mask: torch.Tensor | None, layout: tuple[Any, ...], device: torch.device) -> bool:
@@ -64,13 +64,14 @@ def grow(
         is_causal: whether the kernel hides later keys by itself where there is no mask.
     """
     queries, keys = query.shape[-2], key.shape[-2]
-    layout = (program.layout, queries, keys)
+    is_made = mask is None and _needs_mask(core, queries, is_causal)
+    layout = (program.layout, queries, keys, is_made)
     known = thread.context.grown_masks if thread.context is not None else []
     for entry in known:
         if entry.answers(mask, layout, key.device):
             return entry.grown
     visible = program.visible(key)
-    if mask is None and _needs_mask(core, queries, is_causal):
+    if is_made:
         grown = _causal(program.length, queries, keys, key.device)
     elif mask is None:
         if visible is None:

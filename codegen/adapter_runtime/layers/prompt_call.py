@@ -2,9 +2,10 @@
 
 A prompt goes in once, while the cache is empty; later the cache holds it like tokens. Two places are possible:
 
-  * the output of the embeddings, as `adapters` does it: a hook on that module puts the prompt in;
+  * the output of the module that embeds tokens and adds positions and the like (BERT, ViT), as `adapters` does it: a hook on
+    that module puts the prompt in;
   * the embeddings of tokens: these are computed at the entry of the model, which then gets ``inputs_embeds``. This is also
-    the way where the output of the embeddings is that of the table of token embeddings.
+    the way in models without such a module (Llama, GPT-2, T5).
 
 The mask grows by ones where the prompt stands. Positions that the caller gives are moved, so that real tokens follow the
 prompt - unless the model has added them to the tokens before the prompt comes in. With padding on the left the prompt stands
@@ -30,6 +31,7 @@ from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 from adapter_runtime.context import ForwardContext, thread
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.layers.prompt_insertion import Insertion
+from adapter_runtime.methods.prompt_tuning import goes_to_tokens
 
 if TYPE_CHECKING:
     from adapter_runtime.layers.prompt_tuning import Prompts, PromptTuningLayer
@@ -40,10 +42,9 @@ class PromptSites:
     """What must be known of a base model to run prompts in it."""
 
     embeddings: str  # path of the module whose output enters the first layer
-    is_token_table: bool  # that module is the table of token embeddings
+    holds_tokens: bool  # that module has the table of tokens inside, or the model reads no tokens
     takes_positions: bool  # forward has the argument position_ids
-    positions_come_first: bool  # and they are added to the tokens before the output of the embeddings
-    takes_past_length: bool  # the embeddings count positions from the length of the cache
+    positions_come_first: bool  # and that module adds them
     masks_embeddings: bool  # the embeddings read the attention mask
     is_encoder_decoder: bool
 
@@ -61,16 +62,11 @@ class PromptSites:
             )
         module = model.get_submodule(model.embedding_output)
         own = inspect.signature(type(module).forward).parameters
-        is_token_table = isinstance(module, nn.Embedding)
-        tokens = model.get_submodule(model.token_embeddings) if model.token_embeddings else None
-        # A table beside that of the tokens: GPT-2 adds positions itself.
-        tables = [child for child in model.children() if isinstance(child, nn.Embedding) and child is not tokens]
         return PromptSites(
             embeddings=model.embedding_output,
-            is_token_table=is_token_table,
+            holds_tokens=not goes_to_tokens(model, "embedding_output"),
             takes_positions="position_ids" in inspect.signature(type(model).forward).parameters,
-            positions_come_first=not is_token_table and ("position_ids" in own or bool(tables)),
-            takes_past_length="past_key_values_length" in own,
+            positions_come_first="position_ids" in own,
             masks_embeddings="mask" in own,
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
@@ -78,7 +74,7 @@ class PromptSites:
     def attach(self, model: Any, layer: PromptTuningLayer) -> None:
         """Register the hooks that put a prompt in and take it out."""
         module = model.get_submodule(self.embeddings)
-        if not self.is_token_table:
+        if self.holds_tokens:
             module.register_forward_pre_hook(before_embeddings, with_kwargs=True)
             module.register_forward_hook(after_embeddings)
         if self.is_encoder_decoder:
@@ -88,6 +84,10 @@ class PromptSites:
         pooler = getattr(model, "pooler", None)
         if isinstance(pooler, nn.Module):
             pooler.register_forward_pre_hook(before_pooler, with_kwargs=True)
+        if isinstance(pooler, nn.Linear):  # it gets the first position alone, so the stream is read before
+            norm = getattr(type(model), "final_norm", "")
+            layers = [layer for _, layer in model.adapted_layers()]
+            (model.get_submodule(norm) if norm else layers[-1]).register_forward_hook(after_last_layer)
 
 
 class PromptCall:
@@ -106,6 +106,7 @@ class PromptCall:
         self.past_length = past_length
         self.at_embeddings = False  # the hook on the embeddings puts it in
         self.is_in = False
+        self.stream: torch.Tensor | None = None  # [B, L + P, H], what the last layer gave, where a pooler needs it
         self.mask: torch.Tensor | None = None  # of tokens
         self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
 
@@ -119,6 +120,12 @@ class PromptCall:
             )
         self.is_in = True
         return self.insertion.into(embeddings, prompt)
+
+    def pooled_from(self, states: torch.Tensor) -> torch.Tensor:
+        """What a pooler reads, without the prompt: [B, L + P, H] -> [B, L, H], or [B, H] -> that of the first real token."""
+        if states.dim() > 2:
+            return self.insertion.out_of(states)
+        return states if self.stream is None else self.insertion.out_of(self.stream)[:, 0]
 
     def grow_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """[B, L] -> [B, L + P]"""
@@ -147,7 +154,7 @@ def before_call(sites: PromptSites, model: Any, prompts: Prompts, given: dict[st
         tokens = _tokens(given)
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
     changed = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
-    at_tokens = sites.is_token_table or prompts.insert_at == "token_embeddings"
+    at_tokens = not sites.holds_tokens or prompts.insert_at == "token_embeddings"
     call.at_embeddings = not at_tokens
     if sites.takes_positions:
         positions = _positions(sites, call, given.get("position_ids"), length, _tokens(given))
@@ -203,9 +210,7 @@ def _positions(sites: PromptSites, call: PromptCall, given: Any, length: int | N
     """What to hand on as position_ids."""
     prompt = call.insertion.length
     if sites.positions_come_first and call.at_embeddings:
-        if given is not None or call.is_first or sites.takes_past_length or length is None:
-            return given
-        return torch.arange(length, device=tokens.device)[None] + (call.past_length - prompt)
+        return given
     if given is not None:
         if given.dim() != 2:
             raise UnsupportedMethodError(
@@ -280,9 +285,16 @@ def before_pooler(
     if call is None or not call.is_in or not context.has_head:  # type: ignore[union-attr]
         return None
     if args:
-        return (call.insertion.out_of(args[0]), *args[1:]), kwargs
+        return (call.pooled_from(args[0]), *args[1:]), kwargs
     name = next(iter(kwargs))
-    return args, {**kwargs, name: call.insertion.out_of(kwargs[name])}
+    return args, {**kwargs, name: call.pooled_from(kwargs[name])}
+
+
+def after_last_layer(module: nn.Module, args: Any, output: Any) -> None:
+    """Keep the stream for a pooler that gets one position of it. (ALBERT runs its layer many times; the last one counts.)"""
+    call = thread.context.prompt if thread.context is not None else None
+    if call is not None and call.is_in:
+        call.stream = output if isinstance(output, torch.Tensor) else output[0]
 
 
 # Encoder-decoders: the prompt is the encoder's, which `generate` also calls by itself
@@ -331,7 +343,7 @@ class EncoderEntry:
         call = context.prompt = PromptCall(prompts, insertion, 0)
         if mask is not None and not is_grown:
             given["attention_mask"] = call.grow_mask(mask)
-        call.at_embeddings = not (self.sites.is_token_table or prompts.insert_at == "token_embeddings")
+        call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
         if not call.at_embeddings:
             given |= _at_tokens(module, call, given)
         return (), given

@@ -141,25 +141,34 @@ def initialise_prompt(tuning: PromptTuning, model: Any) -> None:
     tuning.start_from(embeddings)
 
 
+def goes_to_tokens(model: Any, insert_at: str) -> bool:
+    """Whether a prompt of a base model stands among the embeddings of tokens, and not behind a module that adds to them.
+
+    Where the table of tokens is no part of such a module, upstream goes on to use what comes out of the table: for masks, say.
+
+    Raises:
+        UnsupportedMethodError: the model has no table of token embeddings, and the prompt shall go in there.
+    """
+    if insert_at == "token_embeddings" and not model.token_embeddings:
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} has no table of token embeddings. Use insert_at='embedding_output'."
+        )
+    holds_table = model.token_embeddings.startswith(f"{model.embedding_output}.")
+    return bool(model.token_embeddings) and (insert_at == "token_embeddings" or not holds_table)
+
+
 def prompt_width(model: Any, config: PromptTuningConfig) -> int:
     """Width of the embeddings where a prompt of `config` goes in.
 
     Raises:
         UnsupportedMethodError: the model has no table of token embeddings, and the prompt shall go in there.
     """
-    tokens = model.get_submodule(model.token_embeddings) if model.token_embeddings else None
-    if config.insert_at == "token_embeddings" or (
-        tokens is not None and model.embedding_output == model.token_embeddings
-    ):
-        if tokens is None:
-            raise UnsupportedMethodError(
-                f"{type(model).__name__} has no table of token embeddings. Use insert_at='embedding_output'."
-            )
-        return int(tokens.embedding_dim)
-    output = model.get_submodule(model.embedding_output) if model.embedding_output else None
-    norms = [module for module in output.modules() if isinstance(module, nn.LayerNorm)] if output is not None else []
+    if goes_to_tokens(model, config.insert_at):
+        return int(model.get_submodule(model.token_embeddings).embedding_dim)
+    output = model.get_submodule(model.embedding_output)
+    norms = [module for module in output.modules() if isinstance(module, nn.LayerNorm)]
     if norms:  # embeddings may be projected, but are normalised at the end
         return int(norms[-1].normalized_shape[-1])
-    if tokens is not None:
-        return int(tokens.embedding_dim)
+    if model.token_embeddings:
+        return int(model.get_submodule(model.token_embeddings).embedding_dim)
     return int(next(layer for _, layer in model.adapted_layers()).stream_width())
