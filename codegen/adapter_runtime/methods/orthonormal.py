@@ -68,16 +68,15 @@ class _Reflections(nn.Module):
     @torch.no_grad()
     def begin_at(self, rows: torch.Tensor) -> None:
         # The first R columns of a complete QR decomposition are those of the input, each up to its sign.
-        columns = rows.mT.to(_precision(rows))
-        complete, triangle = torch.linalg.qr(columns, mode="complete")
+        complete, triangle = torch.linalg.qr(rows.mT.to(_precision(rows)), mode="complete")
         complete[:, : rows.shape[0]] *= triangle.diagonal().sign()
-        self.base.copy_(complete)
+        self.base.copy_(complete.mT if self.is_square else complete)
         self.original.zero_()
-        self.original.fill_diagonal_(0.0 if self.is_square else -1.0)
+        self.original.fill_diagonal_(-1.0)
 
     @property
     def is_square(self) -> bool:
-        """Torch uses another map for square matrices: the exponential of a skew-symmetric one."""
+        """Torch uses another map for square matrices, ``base @ exp(A)`` with a skew-symmetric A, and does not transpose."""
         return self.original.shape[0] == self.original.shape[1]
 
     def rows(self) -> torch.Tensor:
@@ -85,12 +84,12 @@ class _Reflections(nn.Module):
         original, base = self.original.to(precision), self.base.to(precision)
         if self.is_square:
             lower = original.tril()
-            columns = torch.matrix_exp(lower - lower.mT)
+            rows: torch.Tensor = base @ torch.matrix_exp(lower - lower.mT)
         else:
             reflectors = original.mT.tril(-1)  # (H, R)
             factors = 2.0 / (1.0 + reflectors.square().sum(dim=0))
             columns = torch.linalg.householder_product(reflectors, factors) * self.signs().to(precision)
-        rows: torch.Tensor = (base @ columns).mT
+            rows = (base @ columns).mT
         if self.base.dtype != precision:
             # Rounding took the base off the rotations by e; one step of Newton's method for the nearest leaves e^2.
             rows = 1.5 * rows - 0.5 * (rows @ rows.mT) @ rows
@@ -119,7 +118,7 @@ def nearest_orthonormal(matrices: Sequence[torch.Tensor], weights: Sequence[floa
         InvalidConfigError: the sum has no such factor, because directions cancel out.
     """
     total = sum((matrix * weight for matrix, weight in zip(matrices, weights, strict=True)), torch.zeros(()))
-    left, sizes, right = torch.linalg.svd(total, full_matrices=False)
+    left, sizes, right = torch.linalg.svd(total.detach(), full_matrices=False)
     if float(sizes[-1]) <= 1e-6:
         raise InvalidConfigError(
             "The orthonormal projections of these ReFT adapters cancel out in the average, so that no projection is nearest "
