@@ -80,6 +80,8 @@ def push_setup(
 
 def _push(upload: Upload, save: Callable[[Path], object], card: CardOptions, message: str) -> str:
     """Save first: what cannot be saved makes no repository."""
+    if upload.create_pr and upload.revision is not None:
+        raise ValueError("A pull request gets a branch of its own: give either create_pr=True or a revision.")
     text = render_card(card)
     with _folder(upload.local_path) as folder:
         save(folder)
