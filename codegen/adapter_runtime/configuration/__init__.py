@@ -25,6 +25,7 @@ from adapter_runtime.configuration.lora import (
     IA3Config,
     LoRAConfig,
     MTLLoRAConfig,
+    MultiTaskConfig,
     VeraConfig,
 )
 from adapter_runtime.configuration.prefix_tuning import PrefixTuningConfig, PromptTuningConfig
@@ -60,6 +61,7 @@ __all__ = [
     "LoReftConfig",
     "MAMConfig",
     "MTLLoRAConfig",
+    "MultiTaskConfig",
     "NoReftConfig",
     "ParBnConfig",
     "PrefixTuningConfig",
