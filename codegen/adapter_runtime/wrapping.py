@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import transformers
@@ -12,26 +12,36 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.composition import Fuse
+from adapter_runtime.configuration import AdapterFusionConfig
 from adapter_runtime.dynamic import subclass
 from adapter_runtime.embeddings import EmbeddingAdaptersMixin, EmbeddingAdaptersWrapperMixin
 from adapter_runtime.errors import UnsupportedModelError, nearest
+from adapter_runtime.files.stored import read_fusions
 from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.heads.labels import StaticLabelsMixin
 from adapter_runtime.interface.checking import Part, check_parts
 from adapter_runtime.interface.declaration import Interface, by_part
 from adapter_runtime.interface.models import describe, described_base
+from adapter_runtime.invertible_api import WatchedProjectionMixin
 from adapter_runtime.layers.bottleneck import BottleneckLayer
 from adapter_runtime.layers.hooks import patch_forward
+from adapter_runtime.layers.invertible import watch_projection
 from adapter_runtime.layers.prefix_tuning import AttentionAdaptersMixin
+from adapter_runtime.methods.prompt_tuning import weights_follow
 from adapter_runtime.model_api import ModelAdaptersMixin
 from adapter_runtime.registry import Registry, load_class, registered
+from adapter_runtime.sharing import restore as restore_sharing
 from adapter_runtime.snapshot import unchanged_on_error
 
 
-class _StaticHeadModelMixin(EmbeddingAdaptersWrapperMixin, ModelWithHeadsAdaptersMixin):
+class _StaticHeadModelMixin(
+    StaticLabelsMixin, WatchedProjectionMixin, EmbeddingAdaptersWrapperMixin, ModelWithHeadsAdaptersMixin
+):
     """What `init` adds to upstream's classes with a head."""
 
 
-class _StaticHeadModelWithoutEmbeddingsMixin(ModelWithHeadsAdaptersMixin):
+class _StaticHeadModelWithoutEmbeddingsMixin(StaticLabelsMixin, ModelWithHeadsAdaptersMixin):
     """The same where the base model has no token embeddings."""
 
 
@@ -167,6 +177,8 @@ def _wrap(model: PreTrainedModel, base: nn.Module) -> None:
     model.__class__ = subclass(mixin, type(model))
     patch_forward(model)
     _keep_output_capturing(model)
+    if has_embeddings:
+        watch_projection(model)
 
 
 def _keep_output_capturing(module: nn.Module) -> None:
@@ -181,5 +193,17 @@ def _restore_adapters(model: Any, given: ModelAdaptersConfig | None) -> None:
     configs = ModelAdaptersConfig.read(stored) if stored else {}
     if given is not None:
         configs.update(given.adapters)
-    for name, config in configs.items():
-        model.add_adapter(name, config)
+    with weights_follow():
+        for name, config in configs.items():
+            model.add_adapter(name, config)
+    for fuse, fusion_config in _fusions(stored, given):
+        model.add_adapter_fusion(fuse, fusion_config)
+    restore_sharing(model, {**(stored or {}).get("shared_parameters", {}), **(given.shared if given else {})})
+
+
+def _fusions(
+    stored: Mapping[str, Any] | None, given: ModelAdaptersConfig | None
+) -> Iterator[tuple[Fuse, AdapterFusionConfig]]:
+    yield from read_fusions(stored or {})
+    for name, entry in given.fusions.items() if given is not None else ():
+        yield Fuse(*entry.adapter_names, name=name), entry.config

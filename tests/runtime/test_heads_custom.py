@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import BertForSequenceClassification, PreTrainedModel, Trainer, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from adapter_models import AutoAdapterModel, BertAdapterModel
+from adapter_models import AutoAdapterModel, BertAdapterModel, init
 from adapter_models.heads import PredictionHead, register_custom_head
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.heads import custom
@@ -285,3 +285,41 @@ def test_steps_that_accumulate_gradients_sum_up_to_the_mean_over_the_batches(tmp
         Trainer(model, arguments, train_dataset=rows).train()  # type: ignore[arg-type]
         weights.append(model.heads["c"].state_dict()["4.weight"])
     assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
+def test_training_an_adapter_leaves_heads_trainable_but_what_is_tied_to_the_base_model() -> None:
+    """As in `adapters`. A head that does not run gets no gradient, so no optimizer changes it."""
+    model = adapter_model()
+    model.add_adapter("a", "lora")
+    model.add_classification_head("a")
+    model.add_masked_lm_head("m", set_active=False)
+    model.train_adapter("a")
+    assert model.active_head == "a"
+    assert all(parameter.requires_grad for parameter in model.heads["a"].parameters())
+    frozen = [name for name, parameter in model.heads["m"].named_parameters() if not parameter.requires_grad]
+    assert frozen == ["3.weight"]
+    model(TOKENS, labels=LABELS).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.heads["a"].parameters())
+    assert all(parameter.grad is None for parameter in model.heads["m"].parameters())
+
+
+def test_the_head_of_an_adapter_moves_with_it_and_the_embeddings_stay() -> None:
+    model = adapter_model()
+    model.add_adapter("a")
+    model.add_masked_lm_head("a")
+    model.add_classification_head("b")
+    model.adapter_to("a", dtype=torch.float64)
+    dtypes = {name: parameter.dtype for name, parameter in model.heads["a"].named_parameters()}
+    assert dtypes.pop("3.weight") is torch.float32
+    assert set(dtypes.values()) == {torch.float64}
+    assert {parameter.dtype for parameter in model.heads["b"].parameters()} == {torch.float32}
+    assert model.get_input_embeddings().weight.dtype is torch.float32
+
+
+def test_a_static_model_tells_its_labels_too() -> None:
+    static = BertForSequenceClassification(
+        tiny_config("bert", id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    )
+    init(static)
+    assert static.get_labels_dict() == {0: "no", 1: "yes"}
+    assert static.get_labels() == ["no", "yes"]

@@ -118,6 +118,8 @@ def _static_state(model: Any, head: PredictionHead, static: PreTrainedModel) -> 
         UnsupportedHeadError: it has parameters that do not come from here, or of other shapes.
     """
     name, own_prefix = type(static).__name__, static.base_model_prefix
+    if not hasattr(static, own_prefix):
+        own_prefix = ""  # T5's classes hold encoder and decoder themselves
     kept = dict(_kept(model.state_dict(), head.name))
     given = static_keys(name, head.name, kept, model.base_model_prefix, own_prefix)
     expected = dict(static.named_parameters(remove_duplicate=False))

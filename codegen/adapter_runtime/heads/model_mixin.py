@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from adapter_runtime.calls import in_call
@@ -65,6 +66,21 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         """Targets are the same for the copies of a batch that parallel adapters get."""
         heads: list[Any] = [*HEAD_CLASSES.values(), *self.heads.values()]
         return frozenset(name for head in heads for name in head.label_arguments)
+
+    def adapter_to(
+        self, name: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Move the modules of an adapter, and the head of its name but for weights that are those of the base model.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        super().adapter_to(name, device, dtype)
+        if name in self.heads:
+            shared = {id(parameter) for parameter in self.adapters_base.parameters()}
+            for tensor in self.heads[name].parameters():
+                if id(tensor) not in shared:
+                    tensor.data = tensor.data.to(device=device, dtype=dtype)
 
     def set_active_adapters(self, adapter_setup: Any, skip_layers: Any = None) -> None:
         """Activate adapters, and the heads that go by their names.

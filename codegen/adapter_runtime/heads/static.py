@@ -179,7 +179,7 @@ def static_keys(
 
     Args:
         prefix: under which the base model is in `tensors`.
-        own_prefix: under which the class has it.
+        own_prefix: under which the class has it; "" where it holds the parts of a base model itself.
     """
     layers = registered().static_heads[class_name]["layers"]
     modules = {f"heads.{head_name}.{index}": path for index, path in enumerate(layers) if path}
@@ -193,7 +193,8 @@ def static_keys(
             if name in tied:
                 result[tied[name]] = tensor
         else:
-            result[f"{own_prefix}.{key.removeprefix(f'{prefix}.')}" if prefix else key] = tensor
+            inner = key.removeprefix(f"{prefix}.")
+            result[f"{own_prefix}.{inner}" if own_prefix else inner] = tensor
     return result
 
 
