@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 TOPICS = ["business", "entertainment", "politics", "sports", "tech"]
-TRAINED, UNSEEN = 24, 20  # texts per topic
+TRAINED, UNSEEN = 20, 16  # texts per topic
 CHANCE = 1 / len(TOPICS)
 
 
@@ -38,7 +38,7 @@ def texts() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     for label, topic in enumerate(TOPICS):
         paths = sorted(folder(NEWS, "bbcnews", "data", topic).glob("*.txt"))
         for index, path in enumerate(random.Random(0).sample(paths, TRAINED + UNSEEN)):
-            encoded = tokenizer(path.read_text(errors="ignore"), truncation=True, max_length=64)
+            encoded = tokenizer(path.read_text(errors="ignore"), truncation=True, max_length=40)
             split[index >= TRAINED].append({**encoded, "labels": label})
     return split
 
@@ -56,9 +56,9 @@ def test_topics_of_news_are_learned(config: str, tmp_path: Path) -> None:
     model.train_adapter("topic")
     args = TrainingArguments(
         output_dir=str(tmp_path),
-        num_train_epochs=4,
+        num_train_epochs=3,
         per_device_train_batch_size=8,
-        per_device_eval_batch_size=20,
+        per_device_eval_batch_size=16,
         learning_rate=2e-3,
         weight_decay=0.01,
         eval_strategy="epoch",
@@ -78,7 +78,7 @@ def test_topics_of_news_are_learned(config: str, tmp_path: Path) -> None:
     assert trainer.evaluate()["eval_accuracy"] < CHANCE + 0.2
     trainer.train()
     reached = trainer.evaluate()["eval_accuracy"]
-    assert reached > 0.8
+    assert reached > 3 * CHANCE
 
     upstream = AutoModel.from_pretrained(folder(WEIGHTS, "model")).state_dict()
     ours = model.bert.state_dict()
