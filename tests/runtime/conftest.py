@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+
+from adapter_runtime import registry
 
 
 @pytest.fixture
@@ -13,3 +17,12 @@ def inputs() -> dict[str, torch.Tensor]:
     mask = torch.ones(2, 7, dtype=torch.long)
     mask[1, :3] = 0
     return {"input_ids": torch.randint(3, 99, (2, 7), generator=generator), "attention_mask": mask}
+
+
+@pytest.fixture
+def nothing_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no models had been generated."""
+    import adapter_models  # noqa: F401  registers
+
+    emptied = dataclasses.replace(registry.registered(), model_mixins={}, with_adapters={}, model_types=())
+    monkeypatch.setattr(registry, "_registry", emptied)

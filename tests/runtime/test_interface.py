@@ -1,187 +1,40 @@
-"""Adapters in models nobody generated: interfaces, their checks, what runs by hooks, and their files."""
+"""Adapters in models nobody generated: where they act, and that all methods run by hooks."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import pickle
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
-    AutoModelForCausalLM,
-    BartConfig,
-    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     EncoderDecoderConfig,
     EncoderDecoderModel,
-    Gemma2Config,
-    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    ModernBertForMaskedLM,
-    PhiForCausalLM,
     PreTrainedModel,
     Qwen2Config,
-    Qwen2ForCausalLM,
     Qwen2Model,
 )
 
-import adapter_models
-from adapter_runtime import init, registry
+from adapter_runtime import init
 from adapter_runtime.composition import Average, BatchSplit, Parallel, Stack
 from adapter_runtime.configuration import BnConfig, LoRAConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.interface import AdapterMethod, AdapterModelInterface
-from adapter_runtime.interface.loading import load_model
-from runtime_models import adapted, randomise
-
-FIXTURES = Path(__file__).parent / "fixtures" / "interface"
-CASES = sorted(path.parent for path in FIXTURES.glob("*/*/expected.safetensors"))
-CLASSES = {
-    "qwen2": Qwen2ForCausalLM,
-    "gemma2": Gemma2ForCausalLM,
-    "phi": PhiForCausalLM,
-    "modernbert": ModernBertForMaskedLM,
-}
-TINY = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
-SEPARATE = {"attn_q_proj": "q_proj", "attn_k_proj": "k_proj", "attn_v_proj": "v_proj"}
-QWEN2 = AdapterModelInterface(
-    adapter_methods=["bottleneck", "lora", "reft", "invertible", "prompt_tuning"],
-    model_embeddings="embed_tokens",
-    model_layers="layers",
-    layer_self_attn="self_attn",
-    layer_cross_attn=None,
-    attn_o_proj="o_proj",
-    layer_intermediate_proj="mlp.up_proj",
-    layer_output_proj="mlp.down_proj",
-    layer_pre_self_attn="input_layernorm",
-    layer_pre_ffn="post_attention_layernorm",
-    **SEPARATE,
-)
-GEMMA2 = dataclasses.replace(
-    QWEN2,
-    layer_pre_ffn="pre_feedforward_layernorm",
-    layer_ln_1="post_attention_layernorm",
-    layer_ln_2="post_feedforward_layernorm",
-)
-BART = AdapterModelInterface(
-    adapter_methods=["bottleneck", "lora"],
-    model_embeddings="layernorm_embedding",
-    model_layers="layers",
-    layer_self_attn="self_attn",
-    layer_cross_attn=None,
-    attn_o_proj="out_proj",
-    layer_intermediate_proj="fc1",
-    layer_output_proj="fc2",
-    layer_pre_self_attn="self_attn",
-    layer_pre_ffn="fc1",
-    layer_ln_1="self_attn_layer_norm",
-    layer_ln_2="final_layer_norm",
-    **SEPARATE,
-)
-BART_PARTS = {
-    "encoder": BART,
-    "decoder": dataclasses.replace(BART, layer_cross_attn="encoder_attn", layer_pre_cross_attn="encoder_attn"),
-}
-BERT = AdapterModelInterface(
-    adapter_methods=["bottleneck", "lora"],
-    model_embeddings="embeddings",
-    model_layers="encoder.layer",
-    layer_self_attn="attention",
-    layer_cross_attn=None,
-    attn_q_proj="self.query",
-    attn_k_proj="self.key",
-    attn_v_proj="self.value",
-    attn_o_proj="output.dense",
-    layer_intermediate_proj="intermediate.dense",
-    layer_output_proj="output.dense",
-    layer_pre_self_attn="attention.self",
-    layer_pre_ffn="intermediate",
-    layer_ln_1="attention.output.LayerNorm",
-    layer_ln_2="output.LayerNorm",
-)
-TOKENS = torch.randint(3, 40, (2, 6), generator=torch.Generator().manual_seed(3))
-
-
-def qwen2(interface: AdapterModelInterface | None = QWEN2, **options: Any) -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**TINY, **options)).eval()
-    if interface is not None:
-        init(model, interface=interface)
-    return model
-
-
-def gemma2(layers: int = 3) -> Gemma2ForCausalLM:
-    torch.manual_seed(0)
-    config = Gemma2Config(**{**TINY, "num_hidden_layers": layers}, head_dim=8, pad_token_id=0)
-    model = Gemma2ForCausalLM(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model
-
-
-def bart() -> BartForConditionalGeneration:
-    torch.manual_seed(0)
-    sizes = {f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in (
-        ("layers", 2), ("attention_heads", 2), ("ffn_dim", 24))}  # fmt: skip
-    return BartForConditionalGeneration(BartConfig(vocab_size=40, d_model=16, **sizes)).eval()
-
-
-def add(model: PreTrainedModel, name: str, config: Any, seed: int = 1) -> None:
-    model.add_adapter(name, config)
-    randomise(model, name, seed)
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, tokens: torch.Tensor = TOKENS, **kwargs: Any) -> torch.Tensor:
-    return model(tokens, **kwargs).logits
-
-
-# Files of `adapters`
-
-
-@pytest.mark.parametrize("folder", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_files_of_interface_models_load_and_compute_the_same(folder: Path) -> None:
-    model = CLASSES[folder.parent.name].from_pretrained(folder.parent / "base", attn_implementation="eager").eval()
-    expected = load_file(folder / "expected.safetensors")
-    given = {"input_ids": expected["input_ids"], "attention_mask": expected["attention_mask"]}
-    real = given["attention_mask"].bool()
-    init(model, interface=AdapterModelInterface.load(folder))
-    assert_close(
-        logits(model, given["input_ids"], attention_mask=given["attention_mask"])[real], expected["base"][real]
-    )
-    assert model.load_adapter(folder, set_active=True) == "a"
-    changed = logits(model, given["input_ids"], attention_mask=given["attention_mask"])
-    assert_close(changed[real], expected["logits"][real], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(changed[real], expected["base"][real], atol=1e-3)
-
-
-def test_there_are_files_of_all_kinds() -> None:
-    assert {path.parent.name for path in CASES} == set(CLASSES)
-    assert len(CASES) >= 11
-
+from adapter_runtime.interface import AdapterModelInterface
+from interface_models import BART_PARTS, BERT, GEMMA2, QWEN2, TINY, TOKENS, add, bart, gemma2, logits, qwen2
+from runtime_models import adapted
 
 # Nothing active
 
@@ -197,6 +50,40 @@ def test_an_interface_alone_changes_nothing(attention: str) -> None:
     assert torch.equal(before.loss, after.loss)
     assert len(before.hidden_states) == len(after.hidden_states)
     assert all(map(torch.equal, before.hidden_states, after.hidden_states))
+
+
+class _Count(TorchDispatchMode):
+    """How many aten operations run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_hooks_without_active_adapters_run_no_operation() -> None:
+    totals = []
+    for model in (qwen2(None), qwen2()):
+        if hasattr(model, "add_adapter_fusion"):
+            model.add_adapter("a", "double_seq_bn")
+        with _Count() as count:
+            logits(model)
+        totals.append(count.total)
+    assert totals[0] == totals[1]
+
+
+def test_a_layer_that_stands_twice_in_the_list_is_one_layer() -> None:
+    model = qwen2(None)
+    model.model.layers[2] = model.model.layers[0]
+    init(model, interface=QWEN2)
+    add(model, "a", "seq_bn")
+    assert sorted(model.get_adapter("a")) == [0, 1]
+    assert len(model.model.layers[0].mlp.down_proj._forward_hooks) == 1
+    model.set_active_adapters("a")
+    logits(model)
 
 
 # Where bottlenecks act
@@ -543,273 +430,6 @@ def test_a_residual_that_never_comes_is_an_error() -> None:
     model.set_active_adapters("a")
     with pytest.raises(UnsupportedModelError, match=r"Layer 0.*layer_pre_ffn \('mlp.act_fn'\) did not run before"):
         logits(model)
-
-
-# Checks of an interface
-
-
-def test_the_methods_are_an_enumeration_and_strings() -> None:
-    assert AdapterMethod.lora == "lora"
-    assert dataclasses.replace(QWEN2, adapter_methods=[AdapterMethod.lora]).to_dict()["adapter_methods"] == ["lora"]
-    assert AdapterMethod.get_from_config(adapter_models.ADAPTER_CONFIG_MAP["seq_bn_inv"]) == [
-        "bottleneck",
-        "invertible",
-    ]
-    assert AdapterMethod.get_from_config(adapter_models.ADAPTER_CONFIG_MAP["mam"]) == ["bottleneck", "prefix_tuning"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"adapter_methods": []}, "adapter_methods is empty"),
-        ({"adapter_methods": "lora"}, "Give a list"),
-        ({"adapter_methods": ["lorra"]}, "Did you mean 'lora'"),
-        ({"attn_qkv_proj": "qkv"}, "attn_qkv_proj and attn_q_proj, attn_k_proj, attn_v_proj are given"),
-        ({"attn_q_proj": None, "attn_k_proj": None, "attn_v_proj": None}, "attn_k_proj, attn_q_proj, attn_v_proj not"),
-        ({"attn_q_proj": None}, "attn_q_proj not given"),
-        ({"model_layers": None}, "model_layers is None"),
-        ({"layer_self_attn": ""}, "layer_self_attn is ''"),
-    ],
-)
-def test_an_interface_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidConfigError, match=message):
-        dataclasses.replace(QWEN2, **change)
-
-
-WRONG = [
-    ("model_embeddings", "embed_token", "'embed_tokens'"),
-    ("model_layers", "layer", "'layers'"),
-    ("model_layers", "norm", "must be a list of layers"),
-    ("layer_self_attn", "self_attention", "'self_attn'"),
-    ("layer_cross_attn", "cross_attn", "'self_attn'"),
-    ("layer_intermediate_proj", "mlp.up", "'mlp.up_proj'"),
-    ("layer_output_proj", "mlp.down", "'mlp.down_proj'"),
-    ("layer_pre_self_attn", "input_norm", "'input_layernorm'"),
-    ("layer_pre_cross_attn", "input_norm", "'input_layernorm'"),
-    ("layer_pre_ffn", "post_attn_layernorm", "'post_attention_layernorm'"),
-    ("layer_ln_1", "ln_1", "Known"),
-    ("layer_ln_2", "ln_2", "Known"),
-    ("attn_q_proj", "q_prj", "'q_proj'"),
-    ("attn_k_proj", "k", "Known"),
-    ("attn_v_proj", "v_prj", "'v_proj'"),
-    ("attn_o_proj", "out_proj", "'o_proj'"),
-]
-
-
-@pytest.mark.parametrize(("field", "path", "hint"), WRONG, ids=[f"{field}-{path}" for field, path, _ in WRONG])
-def test_a_wrong_path_is_named_with_near_ones_and_changes_nothing(field: str, path: str, hint: str) -> None:
-    model = qwen2(None)
-    classes = {module: type(module) for module in model.modules()}
-    with pytest.raises(InvalidConfigError) as caught:
-        init(model, interface=dataclasses.replace(QWEN2, **{field: path}))
-    assert field in str(caught.value) and repr(path) in str(caught.value) and hint in str(caught.value)
-    assert {module: type(module) for module in model.modules()} == classes
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_a_wrong_qkv_path_and_a_wrong_part_are_named() -> None:
-    fused = dataclasses.replace(QWEN2, attn_qkv_proj="qkv", attn_q_proj=None, attn_k_proj=None, attn_v_proj=None)
-    with pytest.raises(InvalidConfigError, match="attn_qkv_proj is 'qkv'"):
-        init(qwen2(None), interface=fused)
-    with pytest.raises(InvalidConfigError, match=r"no module 'encodr'. Did you mean 'encoder'"):
-        init(bart(), interface={"encodr": BART})
-    with pytest.raises(InvalidConfigError, match="no AdapterModelInterface"):
-        init(bart(), interface={})
-    with pytest.raises(InvalidConfigError, match=r"interface\['encoder'\]"):
-        init(bart(), interface={"encoder": "bart"})  # type: ignore[dict-item]
-
-
-def test_a_path_that_only_some_layers_have_is_allowed() -> None:
-    model = qwen2(None)
-    del model.model.layers[1].mlp.gate_proj
-    model.model.layers[1].mlp = nn.Identity()
-    init(model, interface=QWEN2)
-    add(model, "a", "seq_bn")
-    assert sorted(model.get_adapter("a")) == [0, 2]
-    model.set_active_adapters("a")
-    logits(model)
-
-
-def test_another_base_model_can_be_named() -> None:
-    model = qwen2(None)
-    model.base_model_prefix = "missing"
-    with pytest.raises(InvalidConfigError, match="'embed_tokens', but Qwen2ForCausalLM has no such module"):
-        init(model, interface=QWEN2)
-    init(model, interface=dataclasses.replace(QWEN2, base_model="model"))
-    assert model.adapters_base is model.model
-    add(model, "a", "seq_bn")
-    assert "model.layers.0.output_adapters.adapters.a.adapter_up.weight" in model.state_dict()
-    with pytest.raises(InvalidConfigError, match="base_model is 'config'"):
-        init(qwen2(None), interface=dataclasses.replace(QWEN2, base_model="config"))
-
-
-def test_an_interface_has_precedence_over_generated_classes() -> None:
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**TINY)).eval()
-    init(model, interface=QWEN2)
-    assert type(model.model.layers[0]).__mro__[1].__name__ == "InterfaceLayerAdaptersMixin"
-    init(model, interface=QWEN2)  # the same again
-    init(model)
-    with pytest.raises(UnsupportedModelError, match="by another interface"):
-        init(model, interface=dataclasses.replace(QWEN2, layer_pre_ffn=None))
-    generated = LlamaForCausalLM(LlamaConfig(**TINY))
-    init(generated)
-    with pytest.raises(UnsupportedModelError, match="by generated classes"):
-        init(generated, interface=QWEN2)
-
-
-@pytest.fixture
-def nothing_generated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if no models had been generated."""
-    emptied = dataclasses.replace(registry.registered(), model_mixins={}, with_adapters={}, model_types=())
-    monkeypatch.setattr(registry, "_registry", emptied)
-
-
-@pytest.mark.usefixtures("nothing_generated")
-def test_without_an_interface_both_ways_out_are_named() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"adapter-codegen add-model.*interface=AdapterModelInterface"):
-        init(GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2)))
-
-
-# Files
-
-
-def test_the_interface_is_written_beside_the_adapter(tmp_path: Path) -> None:
-    model = qwen2()
-    add(model, "a", "double_seq_bn")
-    model.save_adapter(tmp_path, "a")
-    document = json.loads((tmp_path / "adapter_interface.json").read_text())
-    assert document["model_type"] == "qwen2"
-    assert document["interface"] == QWEN2.to_dict()
-    assert len(document["interface"]) == 18
-    assert document["version"].startswith("adapter-codegen.")
-    assert AdapterModelInterface.load(tmp_path) == QWEN2
-    generated = adapted("llama")
-    generated.add_adapter("a", "seq_bn")
-    generated.save_adapter(tmp_path / "generated", "a")
-    assert not (tmp_path / "generated" / "adapter_interface.json").exists()
-
-
-def test_an_adapter_comes_back_with_the_same_outputs(tmp_path: Path) -> None:
-    model = qwen2()
-    add(model, "a", "double_seq_bn|lora")
-    model.set_active_adapters("a")
-    model.save_adapter(tmp_path, "a")
-    fresh = qwen2(None)
-    init(fresh, interface=AdapterModelInterface.load(tmp_path))
-    fresh.load_adapter(tmp_path, set_active=True)
-    assert torch.equal(logits(fresh), logits(model))
-
-
-@pytest.mark.usefixtures("nothing_generated")
-@pytest.mark.parametrize("model_class", [Qwen2ForCausalLM, AutoModelForCausalLM])
-def test_load_model_finds_the_interface_and_the_weights(tmp_path: Path, model_class: Any) -> None:
-    model = qwen2()
-    add(model, "a", "double_seq_bn")
-    model.set_active_adapters("a")
-    model.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path, model_class)
-    assert loaded.adapters_base.adapter_interface == QWEN2
-    assert type(loaded).__name__ == "Qwen2ForCausalLM"
-    loaded.set_active_adapters("a")
-    assert torch.equal(logits(loaded), logits(model))
-    assert torch.equal(logits(pickle.loads(pickle.dumps(loaded))), logits(model))
-    (tmp_path / "adapter_interface.json").unlink()
-    with pytest.raises(UnsupportedModelError, match="AdapterModelInterface"):
-        load_model(tmp_path, model_class)
-    assert load_model(tmp_path, model_class, QWEN2).adapters_base.adapter_interface == QWEN2
-
-
-def test_load_model_of_generated_classes_needs_no_interface(tmp_path: Path) -> None:
-    model = adapted("llama_lm")
-    add(model, "a", "double_seq_bn")
-    model.set_active_adapters("a")
-    model.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path, LlamaForCausalLM, attn_implementation="eager")
-    loaded.set_active_adapters("a")
-    assert torch.equal(logits(loaded), logits(model))
-    flexible = load_model(tmp_path, adapter_models.LlamaAdapterModel)
-    assert "a" in flexible.adapters_config
-    with pytest.raises(UnsupportedModelError, match="needs no interface"):
-        load_model(tmp_path, adapter_models.LlamaAdapterModel, QWEN2)
-
-
-def test_interfaces_of_parts_are_written_and_read(tmp_path: Path) -> None:
-    model = bart()
-    init(model, interface=BART_PARTS)
-    add(model, "a", "double_seq_bn")
-    model.set_active_adapters("a")
-    model.save_adapter(tmp_path, "a")
-    fresh = bart()
-    init(fresh, interface=AdapterModelInterface.load(tmp_path))
-    assert fresh.adapters_base.adapter_interface == BART_PARTS
-    fresh.load_adapter(tmp_path, set_active=True)
-    assert torch.equal(logits(fresh), logits(model))
-    other = bart()
-    init(other, interface={"encoder": BART})
-    with pytest.raises(AdapterMismatchError, match="describes the parts"):
-        other.load_adapter(tmp_path)
-
-
-def test_an_adapter_of_another_interface_is_refused(tmp_path: Path) -> None:
-    model = qwen2()
-    add(model, "a", "seq_bn")
-    model.save_adapter(tmp_path, "a")
-    other = qwen2(dataclasses.replace(QWEN2, layer_pre_ffn="mlp"))
-    with pytest.raises(
-        AdapterMismatchError, match="layer_pre_ffn is 'post_attention_layernorm'; in this model it is 'mlp'"
-    ):
-        other.load_adapter(tmp_path)
-    assert not other.has_adapters()
-    assert other.load_adapter(tmp_path, strict=False) == "a"
-    fewer = qwen2(dataclasses.replace(QWEN2, adapter_methods=["bottleneck"]))
-    assert fewer.load_adapter(tmp_path) == "a"
-
-
-@pytest.mark.parametrize(
-    ("interface", "config", "message"),
-    [
-        (QWEN2, "seq_bn", None),
-        (dataclasses.replace(QWEN2, layer_ln_1="input_layernorm"), "lora", None),
-        (dataclasses.replace(QWEN2, layer_ln_1="input_layernorm"), "seq_bn", "layer_ln_1"),
-        (dataclasses.replace(QWEN2, layer_pre_ffn=None), "seq_bn", "gives no layer_pre_ffn"),
-    ],
-)
-def test_generated_classes_take_files_that_mean_the_same(
-    tmp_path: Path, interface: AdapterModelInterface, config: str, message: str | None
-) -> None:
-    torch.manual_seed(0)
-    generated = LlamaForCausalLM(LlamaConfig(**TINY)).eval()
-    described = copy.deepcopy(generated)
-    init(described, interface=interface)
-    init(generated)
-    add(described, "a", config)
-    described.set_active_adapters("a")
-    described.save_adapter(tmp_path, "a")
-    if message is not None:
-        with pytest.raises(AdapterMismatchError, match=message):
-            generated.load_adapter(tmp_path)
-        return
-    generated.load_adapter(tmp_path, set_active=True)
-    assert_close(logits(generated), logits(described))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "not JSON"),
-        ("{}", "fields of an interface"),
-        ('{"interface": {"model_layer": "x"}}', "no field 'model_layer'. Did you mean 'model_layers'"),
-        ('{"interface": {"model_layers": "x"}}', "adapter_methods, model_embeddings"),
-        ('{"interfaces": {"encoder": 3}}', "fields of an interface"),
-    ],
-)
-def test_a_damaged_interface_file_is_named(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "adapter_interface.json").write_text(content)
-    with pytest.raises(AdapterFileError, match=message):
-        AdapterModelInterface.load(tmp_path)
-    with pytest.raises(AdapterFileError, match=r"has no adapter_interface\.json"):
-        AdapterModelInterface.load(tmp_path / "..")
 
 
 def test_a_base_model_alone_can_be_described() -> None:

@@ -48,9 +48,18 @@ def check_parts(base: nn.Module, interfaces: Mapping[str, AdapterModelInterface]
     """Find the layers of all parts and hold them against their interfaces.
 
     Raises:
-        InvalidConfigError: a path leads nowhere, or to the wrong kind of module.
+        InvalidConfigError: a path leads nowhere, or to the wrong kind of module, or two parts have a layer in common.
     """
-    return [_check_part(base, path, interface) for path, interface in interfaces.items()]
+    parts = [_check_part(base, path, interface) for path, interface in interfaces.items()]
+    owners: dict[nn.Module, str] = {}
+    for part in parts:
+        for layer in part.layers:
+            if layer in owners:
+                raise InvalidConfigError(
+                    f"interface[{owners[layer]!r}] and interface[{part.path!r}] name the same layers. Give each part its own."
+                )
+            owners[layer] = part.path
+    return parts
 
 
 def _check_part(base: nn.Module, path: str, interface: AdapterModelInterface) -> Part:
@@ -67,8 +76,9 @@ def _check_part(base: nn.Module, path: str, interface: AdapterModelInterface) ->
             f"{type(layers).__name__}{' without elements' if isinstance(layers, nn.ModuleList) else ''}. It must be a list "
             "of layers (ModuleList)."
         )
-    _check_layers(list(layers), interface)
-    return Part(path, interface, module, list(layers))
+    unique = list(dict.fromkeys(layers))  # one that runs several times may stand there several times
+    _check_layers(unique, interface)
+    return Part(path, interface, module, unique)
 
 
 def _check_layers(layers: Sequence[nn.Module], interface: AdapterModelInterface) -> None:

@@ -15,7 +15,7 @@ from adapter_runtime.embeddings import EmbeddingAdaptersMixin
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.interface.checking import Part
-from adapter_runtime.interface.declaration import NO_PREFIX, Interface, by_part
+from adapter_runtime.interface.declaration import NO_PREFIX, AdapterModelInterface, Interface, by_part
 from adapter_runtime.interface.layers import InterfaceLayerAdaptersMixin, check_bottleneck
 from adapter_runtime.invertible_api import InvertibleAdaptersMixin
 from adapter_runtime.methods.placing import members, methods_of
@@ -29,7 +29,7 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
 
     def use_interface(self, interface: Interface, parts: Sequence[Part]) -> None:
         """Take over what `interface`, which was checked, says: where the layers are, and the roles in them."""
-        self.adapter_interface = interface
+        self.adapter_interface = interface if isinstance(interface, AdapterModelInterface) else dict(interface)
         self.layer_stacks = tuple(LayerStack(_join(part.path, part.interface.model_layers)) for part in parts)
         self.token_embeddings = _path_of(self, _token_embeddings(self))
         self.embedding_output = _join(parts[0].path, parts[0].interface.model_embeddings)
