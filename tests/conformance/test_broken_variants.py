@@ -28,7 +28,7 @@ from adapter_runtime.methods.prefix_tuning import LayerPrefix
 from conformance.adapted import initialised
 from conformance.breaking import edit_generated, modeling_module, sites, without_site
 from conformance.checks import CHECKS, MODEL_CHECKS, Check
-from conformance.heads import conversion_keeps_outputs
+from conformance.heads import conversion_goes_back, conversion_keeps_outputs
 from conformance.methods import method
 from conformance.subjects import Subject, head_subjects, method_subjects
 
@@ -328,3 +328,38 @@ def test_conversion_finds_that_an_activation_is_left_out(monkeypatch: Patch) -> 
     static = next(subject for subject in head_subjects("bert") if subject.architecture == "BertForMaskedLM")
     with pytest.raises(AssertionError):
         conversion_keeps_outputs(static)
+
+
+@pytest.mark.parametrize("mistake", ["a loss is left out", "two heads change places"])
+def test_the_check_of_several_heads_finds_that(mistake: str, monkeypatch: Patch) -> None:
+    from adapter_runtime.heads import running
+    from conformance.heads import heads_run_together
+
+    whole = running.multi_head_output
+
+    def broken(outputs: Any, results: list[Any]) -> Any:
+        if mistake == "two heads change places":
+            return whole(outputs, [results[1], results[0], *results[2:]])
+        joined = whole(outputs, results)
+        joined.loss = whole(outputs, results[1:]).loss
+        return joined
+
+    monkeypatch.setattr(running, "multi_head_output", broken)
+    with pytest.raises(AssertionError):
+        heads_run_together("llama")
+
+
+def test_conversion_back_finds_that_two_layers_change_places(monkeypatch: Patch) -> None:
+    from adapter_runtime.heads import exporting
+    from adapter_runtime.heads.static import static_keys
+
+    def swapped(*arguments: Any) -> dict[str, torch.Tensor]:
+        keys = static_keys(*arguments)
+        first, second = "cls.predictions.transform.dense.bias", "cls.predictions.transform.LayerNorm.bias"
+        keys[first], keys[second] = keys[second], keys[first]
+        return keys
+
+    monkeypatch.setattr(exporting, "static_keys", swapped)
+    static = next(subject for subject in head_subjects("bert") if subject.architecture == "BertForMaskedLM")
+    with pytest.raises(AssertionError, match="weights"):
+        conversion_goes_back(static)

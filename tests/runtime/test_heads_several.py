@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from adapter_models import AdapterSetup, AutoAdapterModel, BatchSplit, Fuse, MultiTask, Parallel, Stack
 from adapter_models.heads import MultiHeadOutput
@@ -347,3 +348,63 @@ def test_generation_refuses_several_heads_on_the_same_rows_and_any_that_generate
     model.add_classification_head("c")
     with pytest.raises(UnsupportedHeadError, match="head 'c' is a classification head"):
         model.generate(TOKENS, head="c")
+
+
+def invertible_model() -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoAdapterModel.from_config(tiny_config("bert"))
+    randomise(model)
+    for name in ("a", "b"):
+        model.add_adapter(name, "seq_bn_inv")
+        randomise_adapter(model, name, seed=ord(name))
+        model.add_masked_lm_head(name)
+    randomise(model.heads)
+    model.tie_weights()
+    return model.eval()
+
+
+def test_defect_15_invertible_adapters_are_undone_before_a_tied_head_under_a_setup_too() -> None:
+    model = invertible_model()
+    model.set_active_adapters("a")
+    active = together(model, head="a").logits
+    with torch.no_grad():
+        *transform, projection = model.heads["a"]
+        hidden = model.bert(TOKENS, attention_mask=MASK).last_hidden_state
+        for layer in transform:
+            hidden = layer(hidden)
+        plain = projection(hidden)
+        assert_close(active, projection(model.bert.invertible_adapters_forward(hidden, rev=True)))
+    assert not torch.allclose(active, plain, atol=1e-3)
+    model.set_active_adapters(None)
+    with AdapterSetup("a"):
+        assert_close(together(model).logits, active)
+
+
+def test_parallel_heads_undo_the_invertible_adapter_of_their_copy() -> None:
+    model = invertible_model()
+    separate = [alone(model, name, name, labels=WORDS) for name in "ab"]
+    model.set_active_adapters(Parallel("a", "b"))
+    assert_same(together(model, labels=WORDS), separate)
+    model.add_classification_head("c", num_labels=3)
+    model.active_head = ["c", "b"]
+    assert_close(together(model)[1].logits, separate[1].logits, rtol=1e-5, atol=1e-5)
+    model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 3]))
+    halves = [
+        alone(model, name, name, rows, labels=WORDS[rows]) for name, rows in (("a", slice(0, 1)), ("b", slice(1, 4)))
+    ]
+    assert_same(together(model, labels=WORDS), halves)
+
+
+def test_a_trainer_evaluates_several_heads(tmp_path: Path) -> None:
+    model = model_with_heads()
+    model.active_head = ["a", "b"]
+    rows = [{"input_ids": row, "labels": label} for row, label in zip(TOKENS, LABELS, strict=True)]
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True, per_device_eval_batch_size=2)
+    result = Trainer(model, arguments, eval_dataset=rows).predict(rows)  # type: ignore[arg-type]
+    with torch.no_grad():
+        outputs = model(TOKENS, labels=LABELS)
+    heads = result.predictions
+    assert len(heads) == 2
+    for given, expected in zip(heads, outputs, strict=True):
+        assert_close(torch.as_tensor(given["logits"]), expected.logits, rtol=1e-5, atol=1e-6)
+    assert result.metrics["test_loss"] == pytest.approx(float(outputs.loss), rel=1e-4)
