@@ -104,23 +104,30 @@ class EmbeddingSlots:
 
     def _swap_biases(self, active: str, name: str, size: int) -> None:
         """Keep the biases of tied projections under `active`, and take those of `name`, at first zero."""
-        tied = [module for module, _ in self._holders(self.weight) if isinstance(module, nn.Linear)]
         kept: dict[str, dict[str, torch.Tensor]] = self.root.__dict__.setdefault("_output_biases", {})
-        paths: dict[nn.Module, str] = {module: path for path, module in self.root.named_modules()}
         known, leaving = kept.pop(name, {}), dict[str, torch.Tensor]()
-        for module in tied:
-            old = module._parameters["bias"]
-            if old is None or old.shape[0] != self.table.num_embeddings:
-                continue
-            leaving[paths[module]] = old
-            new = known.get(paths[module])
-            if new is None or new.device != old.device or new.dtype != old.dtype:
-                values = torch.zeros(size) if new is None else new.detach()
-                new = nn.Parameter(values.to(old.device, old.dtype), requires_grad=old.requires_grad)
-            assert isinstance(new, nn.Parameter)
-            for holder, key in list(self._holders(old)):
-                holder._parameters[key] = new
+        for path, old in self._biases():
+            leaving[path] = old
+            shape = (*old.shape[:-1], size)
+            new = known.get(path, torch.zeros(shape)).to(old.device, old.dtype)
+            if isinstance(old, nn.Parameter) and not isinstance(new, nn.Parameter):
+                new = nn.Parameter(new.detach(), requires_grad=old.requires_grad)
+            self._replace(old, new)
         kept[active] = leaving
+
+    def _biases(self) -> list[tuple[str, torch.Tensor]]:
+        """What is added to the logits of tied projections, by its name: a parameter, or a buffer of BART's kind."""
+        tied = {module for module, _ in self._holders(self.weight) if isinstance(module, nn.Linear)}
+        found = [(f"{path}.bias", module.bias) for path, module in self.root.named_modules() if module in tied]
+        found += [(key, buffer) for key, buffer in self.root.named_buffers() if key == "final_logits_bias"]
+        size = self.table.num_embeddings
+        return [(key, bias) for key, bias in found if bias is not None and bias.shape[-1] == size]
+
+    def _replace(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        for module in self.root.modules():
+            for held in (module._parameters, module._buffers):
+                for key in [key for key, tensor in held.items() if tensor is old]:
+                    held[key] = new
 
     def _set_size(self, size: int) -> None:
         for model in {self.root, self.root.base_model}:
