@@ -162,9 +162,9 @@ def heads_run_together(model_type: str) -> None:
     length = tokens_of(inputs)
     cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices}
     targets: dict[str, dict[str, Tensor]] = {}
-    for name, case in cases.items():
+    for seed, (name, case) in enumerate(cases.items(), start=2):
         getattr(model, case.add)(name, **case.options)
-        randomise(model.heads[name], seed=2)
+        randomise(model.heads[name], seed=seed)
         inputs.update(case.inputs(length))
         for argument, labels in case.labels(length).items():
             targets.setdefault(argument, {})[name] = labels
