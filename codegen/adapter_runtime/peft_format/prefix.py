@@ -106,13 +106,12 @@ def write(model: ModelAdaptersMixin, name: str, config: PrefixTuningConfig) -> t
         raise UnsupportedMethodError("PEFT's prefix has the same heads in all layers, and values as wide as keys.")
     if rotary_module(base) is None:
         raise UnsupportedMethodError(_POSITIONS.format(model=type(base).__name__))
-    with torch.no_grad():
-        states = _in_eval_mode(tuning)
-    keys = torch.stack([layer.key for layer in states])  # (L, heads, P, width)
-    values = torch.stack([layer.value for layer in states])
-    layers, heads, length, width = keys.shape
-    keys = turned(base, keys, length)
-    embeddings = torch.stack([keys, values], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
+    heads, width, _ = tuning.shapes[0]
+    length, layers = config.prefix_length, len(tuning.shapes)
+    # As in `read`; dropout has no part in it
+    pairs = tuning.flat_states().detach().view(length, layers, 2, heads, width).permute(1, 2, 3, 0, 4)
+    keys = turned(base, pairs[:, 0], length)
+    embeddings = torch.stack([keys, pairs[:, 1]], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
     document = {
         "peft_type": "PREFIX_TUNING",
         "num_virtual_tokens": length,
@@ -124,13 +123,3 @@ def write(model: ModelAdaptersMixin, name: str, config: PrefixTuningConfig) -> t
         "prefix_projection": False,
     }
     return document, {EMBEDDINGS: embeddings}
-
-
-def _in_eval_mode(tuning: Any) -> Any:
-    """The states without dropout, whatever mode the model is in."""
-    training = tuning.training
-    tuning.eval()
-    try:
-        return tuning()
-    finally:
-        tuning.train(training)
