@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import registry
 
 if TYPE_CHECKING:
+    from adapter_runtime.adapters_config import ModelAdaptersConfig
     from adapter_runtime.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
     from adapter_runtime.composition import (
         AdapterCompositionBlock,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         LoReftConfig,
         MAMConfig,
         MTLLoRAConfig,
+        MultiTaskConfig,
         NoReftConfig,
         ParBnConfig,
         PrefixTuningConfig,
@@ -56,26 +58,62 @@ if TYPE_CHECKING:
         VeraConfig,
     )
     from adapter_runtime.context import AdapterSetup, ForwardContext
+    from adapter_runtime.embeddings import EmbeddingAdaptersMixin
+    from adapter_runtime.errors import (
+        AdapterError,
+        InvalidCompositionError,
+        InvalidConfigError,
+        UnknownAdapterError,
+        UnsupportedMethodError,
+        UnsupportedModelError,
+    )
+    from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
     from adapter_runtime.heads import (
         BertStyleMaskedLMHead,
+        BiaffineParsingHead,
         CausalLMHead,
         ClassificationHead,
+        DependencyParsingOutput,
         ImageClassificationHead,
+        MultiHeadOutput,
         MultiLabelClassificationHead,
         MultipleChoiceHead,
         PredictionHead,
         QuestionAnsweringHead,
         Seq2SeqLMHead,
         TaggingHead,
+        register_custom_head,
     )
+    from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
     from adapter_runtime.heads.model_mixin import ModelWithFlexibleHeadsAdaptersMixin
+    from adapter_runtime.hub.pushing import HubError
+    from adapter_runtime.interface import AdapterMethod, AdapterModelInterface
+    from adapter_runtime.interface.loading import load_model
+    from adapter_runtime.invertible_api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
+    from adapter_runtime.layers.base import AdapterLayerBase
     from adapter_runtime.model_mixin import ModelAdaptersMixin, ModelWithHeadsAdaptersMixin
+    from adapter_runtime.training import (
+        AdapterArguments,
+        AdapterTrainer,
+        Seq2SeqAdapterTrainer,
+        TrainingSetupError,
+        setup_adapter_training,
+    )
+    from adapter_runtime.utils import (
+        ADAPTER_CACHE,
+        AdapterInfo,
+        AdapterType,
+        get_adapter_config_hash,
+        get_adapter_info,
+        list_adapters,
+    )
     from adapter_runtime.wrapping import init
 
     from .bert.adapter_model import BertAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
 
 _PUBLIC = {
+    "adapter_runtime.adapters_config": ["ModelAdaptersConfig"],
     "adapter_runtime.auto": ["ADAPTER_MODEL_MAPPING", "AutoAdapterModel"],
     "adapter_runtime.composition": [
         "AdapterCompositionBlock",
@@ -112,6 +150,7 @@ _PUBLIC = {
         "LoReftConfig",
         "MAMConfig",
         "MTLLoRAConfig",
+        "MultiTaskConfig",
         "NoReftConfig",
         "ParBnConfig",
         "PrefixTuningConfig",
@@ -124,38 +163,85 @@ _PUBLIC = {
         "VeraConfig",
     ],
     "adapter_runtime.context": ["AdapterSetup", "ForwardContext"],
+    "adapter_runtime.embeddings": ["EmbeddingAdaptersMixin"],
+    "adapter_runtime.errors": [
+        "AdapterError",
+        "InvalidCompositionError",
+        "InvalidConfigError",
+        "UnknownAdapterError",
+        "UnsupportedMethodError",
+        "UnsupportedModelError",
+    ],
+    "adapter_runtime.files.errors": ["AdapterFileError", "AdapterMismatchError"],
     "adapter_runtime.heads": [
         "BertStyleMaskedLMHead",
+        "BiaffineParsingHead",
         "CausalLMHead",
         "ClassificationHead",
+        "DependencyParsingOutput",
         "ImageClassificationHead",
+        "MultiHeadOutput",
         "MultiLabelClassificationHead",
         "MultipleChoiceHead",
         "PredictionHead",
         "QuestionAnsweringHead",
         "Seq2SeqLMHead",
         "TaggingHead",
+        "register_custom_head",
     ],
+    "adapter_runtime.heads.errors": ["UnknownHeadError", "UnsupportedHeadError"],
     "adapter_runtime.heads.model_mixin": ["ModelWithFlexibleHeadsAdaptersMixin"],
+    "adapter_runtime.hub.pushing": ["HubError"],
+    "adapter_runtime.interface": ["AdapterMethod", "AdapterModelInterface"],
+    "adapter_runtime.interface.loading": ["load_model"],
+    "adapter_runtime.invertible_api": ["InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"],
+    "adapter_runtime.layers.base": ["AdapterLayerBase"],
     "adapter_runtime.model_mixin": ["ModelAdaptersMixin", "ModelWithHeadsAdaptersMixin"],
+    "adapter_runtime.training": [
+        "AdapterArguments",
+        "AdapterTrainer",
+        "Seq2SeqAdapterTrainer",
+        "TrainingSetupError",
+        "setup_adapter_training",
+    ],
+    "adapter_runtime.utils": [
+        "ADAPTER_CACHE",
+        "AdapterInfo",
+        "AdapterType",
+        "get_adapter_config_hash",
+        "get_adapter_info",
+        "list_adapters",
+    ],
     "adapter_runtime.wrapping": ["init"],
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names} | registry.ADAPTER_MODEL_MODULES
 
 __all__ = [
     "ADAPTERFUSION_CONFIG_MAP",
+    "ADAPTER_CACHE",
     "ADAPTER_CONFIG_MAP",
     "ADAPTER_MODEL_MAPPING",
+    "AdapterArguments",
     "AdapterCompositionBlock",
     "AdapterConfig",
+    "AdapterError",
+    "AdapterFileError",
     "AdapterFusionConfig",
+    "AdapterInfo",
+    "AdapterLayerBase",
+    "AdapterMethod",
+    "AdapterMismatchError",
+    "AdapterModelInterface",
     "AdapterPlusConfig",
     "AdapterSetup",
+    "AdapterTrainer",
+    "AdapterType",
     "AutoAdapterModel",
     "Average",
     "BatchSplit",
     "BertAdapterModel",
     "BertStyleMaskedLMHead",
+    "BiaffineParsingHead",
     "BnConfig",
     "CausalLMHead",
     "ClassificationHead",
@@ -164,26 +250,36 @@ __all__ = [
     "ConfigUnion",
     "DEFAULT_ADAPTERFUSION_CONFIG",
     "DEFAULT_ADAPTER_CONFIG",
+    "DependencyParsingOutput",
     "DiReftConfig",
     "DoRAConfig",
     "DoubleSeqBnConfig",
     "DoubleSeqBnInvConfig",
     "DvoRAConfig",
     "DynamicAdapterFusionConfig",
+    "EmbeddingAdaptersMixin",
     "ForwardContext",
     "Fuse",
+    "HubError",
     "IA3Config",
     "ImageClassificationHead",
+    "InvalidCompositionError",
+    "InvalidConfigError",
+    "InvertibleAdaptersMixin",
+    "InvertibleAdaptersWrapperMixin",
     "LlamaAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
     "MAMConfig",
     "MTLLoRAConfig",
+    "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
     "ModelWithHeadsAdaptersMixin",
+    "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultiTask",
+    "MultiTaskConfig",
     "MultipleChoiceHead",
     "NoReftConfig",
     "ParBnConfig",
@@ -193,6 +289,7 @@ __all__ = [
     "PromptTuningConfig",
     "QuestionAnsweringHead",
     "ReftConfig",
+    "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",
     "SeqBnConfig",
     "SeqBnInvConfig",
@@ -200,10 +297,22 @@ __all__ = [
     "Stack",
     "StaticAdapterFusionConfig",
     "TaggingHead",
+    "TrainingSetupError",
     "UniPELTConfig",
+    "UnknownAdapterError",
+    "UnknownHeadError",
+    "UnsupportedHeadError",
+    "UnsupportedMethodError",
+    "UnsupportedModelError",
     "VeraConfig",
+    "get_adapter_config_hash",
+    "get_adapter_info",
     "init",
+    "list_adapters",
+    "load_model",
     "parse_composition",
+    "register_custom_head",
+    "setup_adapter_training",
     "validate_composition",
 ]
 

@@ -127,22 +127,8 @@ STATIC_TO_FLEX_HEAD_MAP = {
 
 # Model type -> method -> "" where it is supported, else the reason why not.
 METHODS = {
-    "bert": {
-        "bottleneck": "",
-        "prefix_tuning": "",
-        "lora": "",
-        "reft": "The runtime does not have this method yet; its places in this model are known.",
-        "prompt_tuning": "The runtime does not have this method yet; its places in this model are known.",
-        "invertible": "The runtime does not have this method yet; its places in this model are known.",
-    },
-    "llama": {
-        "bottleneck": "",
-        "prefix_tuning": "",
-        "lora": "",
-        "reft": "The runtime does not have this method yet; its places in this model are known.",
-        "prompt_tuning": "The runtime does not have this method yet; its places in this model are known.",
-        "invertible": "The runtime does not have this method yet; its places in this model are known.",
-    },
+    "bert": {"bottleneck": "", "prefix_tuning": "", "lora": "", "reft": "", "prompt_tuning": "", "invertible": ""},
+    "llama": {"bottleneck": "", "prefix_tuning": "", "lora": "", "reft": "", "prompt_tuning": "", "invertible": ""},
 }
 
 

@@ -16,9 +16,9 @@ class BertAdapterModel(
     BertPreTrainedModel,
     HeadsGenerationMixin,
 ):
-    """Bert with any number of adapters and of heads, of which one is active.
+    """Bert with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging, question_answering, multiple_choice, masked_lm, causal_lm.
+    Heads: classification, multilabel_classification, tagging, question_answering, multiple_choice, dependency_parsing, masked_lm, causal_lm.
     """
 
     head_types = (
@@ -27,6 +27,7 @@ class BertAdapterModel(
         "tagging",
         "question_answering",
         "multiple_choice",
+        "dependency_parsing",
         "masked_lm",
         "causal_lm",
     )
@@ -53,18 +54,22 @@ class BertAdapterModel(
         labels=None,
         start_positions=None,
         end_positions=None,
+        word_starts=None,
         logits_to_keep=0,
         **kwargs,
     ):
-        """Run the base model and a head.
+        """Run the base model and the heads.
 
         Args:
-            head: the head to run; by default the active one.
-            labels: targets of the head; with them the output holds a loss.
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
             start_positions, end_positions: (batch,), targets of a question answering head.
+            word_starts: (batch, up to length + 1), where the words begin; for a dependency parsing head, whose targets are
+                labels_arcs and labels_rels.
             logits_to_keep: language modelling heads compute that many last positions; 0 = all.
         Other arguments are those of BertModel.
         """
+        arguments = self.head_arguments(kwargs)
         inputs = self.flatten_choices(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -88,5 +93,7 @@ class BertAdapterModel(
             labels=labels,
             start_positions=start_positions,
             end_positions=end_positions,
+            word_starts=word_starts,
             logits_to_keep=logits_to_keep,
+            **arguments,
         )

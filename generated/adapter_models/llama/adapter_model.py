@@ -16,7 +16,7 @@ class LlamaAdapterModel(
     LlamaPreTrainedModel,
     HeadsGenerationMixin,
 ):
-    """Llama with any number of adapters and of heads, of which one is active.
+    """Llama with any number of adapters and of heads, of which one or several are active.
 
     Heads: classification, multilabel_classification, tagging, question_answering, causal_lm.
     """
@@ -45,15 +45,16 @@ class LlamaAdapterModel(
         logits_to_keep=0,
         **kwargs,
     ):
-        """Run the base model and a head.
+        """Run the base model and the heads.
 
         Args:
-            head: the head to run; by default the active one.
-            labels: targets of the head; with them the output holds a loss.
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
             start_positions, end_positions: (batch,), targets of a question answering head.
             logits_to_keep: language modelling heads compute that many last positions; 0 = all.
         Other arguments are those of LlamaModel.
         """
+        arguments = self.head_arguments(kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -72,4 +73,5 @@ class LlamaAdapterModel(
             start_positions=start_positions,
             end_positions=end_positions,
             logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -4,28 +4,36 @@
 
 from adapter_runtime.heads import (
     BertStyleMaskedLMHead,
+    BiaffineParsingHead,
     CausalLMHead,
     ClassificationHead,
+    DependencyParsingOutput,
     ImageClassificationHead,
+    MultiHeadOutput,
     MultiLabelClassificationHead,
     MultipleChoiceHead,
     PredictionHead,
     QuestionAnsweringHead,
     Seq2SeqLMHead,
     TaggingHead,
+    register_custom_head,
 )
 from adapter_runtime.heads.model_mixin import ModelWithFlexibleHeadsAdaptersMixin
 
 __all__ = [
     "BertStyleMaskedLMHead",
+    "BiaffineParsingHead",
     "CausalLMHead",
     "ClassificationHead",
+    "DependencyParsingOutput",
     "ImageClassificationHead",
     "ModelWithFlexibleHeadsAdaptersMixin",
+    "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultipleChoiceHead",
     "PredictionHead",
     "QuestionAnsweringHead",
     "Seq2SeqLMHead",
     "TaggingHead",
+    "register_custom_head",
 ]
