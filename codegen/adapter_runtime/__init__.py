@@ -4,12 +4,13 @@ Names are imported when they are first touched, so that importing this package c
 
 Where do I find ...
   the methods of models?     model_api.py (add, train, merge ...), base_model.py, head_model.py, files_api.py
-  `init`?                    wrapping.py
+  `init`?                    wrapping.py; for models nobody generated: interface/
   what runs in a layer?      layers/ (places) and methods/ (modules of one adapter)
   options of methods?        configuration/
   blocks like Stack?         composition.py
   files and the hub?         saving.py, loading.py, files/
   prediction heads?          heads/
+  `AdapterTrainer`?          training/
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "LoReftConfig",
         "MAMConfig",
         "MTLLoRAConfig",
+        "MultiTaskConfig",
         "NoReftConfig",
         "ParBnConfig",
         "PrefixTuningConfig",
@@ -67,7 +69,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "VeraConfig",
     ),
     "context": ("AdapterSetup", "ForwardContext"),
-    "embeddings": ("EmbeddingAdaptersMixin", "EmbeddingAdaptersWrapperMixin", "InvertibleAdaptersMixin"),
+    "embeddings": ("EmbeddingAdaptersMixin", "EmbeddingAdaptersWrapperMixin", "UnknownEmbeddingsError"),
+    "invertible_api": ("InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"),
     "errors": (
         "AdapterError",
         "InvalidCompositionError",
@@ -78,17 +81,38 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "heads": (
         "BertStyleMaskedLMHead",
+        "BiaffineParsingHead",
         "CausalLMHead",
         "ClassificationHead",
+        "DependencyParsingOutput",
         "ImageClassificationHead",
+        "MultiHeadOutput",
         "MultiLabelClassificationHead",
         "MultipleChoiceHead",
         "PredictionHead",
         "QuestionAnsweringHead",
         "Seq2SeqLMHead",
         "TaggingHead",
+        "register_custom_head",
     ),
     "heads.model_mixin": ("ModelWithFlexibleHeadsAdaptersMixin",),
+    "interface": ("AdapterMethod", "AdapterModelInterface"),
+    "interface.loading": ("load_model",),
+    "training": (
+        "AdapterArguments",
+        "AdapterTrainer",
+        "Seq2SeqAdapterTrainer",
+        "TrainingSetupError",
+        "setup_adapter_training",
+    ),
+    "utils": (
+        "ADAPTER_CACHE",
+        "AdapterInfo",
+        "AdapterType",
+        "get_adapter_config_hash",
+        "get_adapter_info",
+        "list_adapters",
+    ),
     "wrapping": ("init",),
     "layers.base": ("AdapterLayerBase",),
     "layers.bottleneck": ("BottleneckLayer",),

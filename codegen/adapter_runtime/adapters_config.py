@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.composition import AdapterCompositionBlock, Fuse
 from adapter_runtime.configuration import AdapterConfig, AdapterFusionConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
+from adapter_runtime.files.stored import fusions_to_dict
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ModelAdaptersConfig:
     def __init__(self) -> None:
         self.adapters: dict[str, AdapterConfig] = {}
         self.fusions: dict[str, FusionEntry] = {}  # by `Fuse.name`
+        self.shared: dict[str, tuple[str, ...]] = {}  # adapters that share parameters, by the name of their group
         self.active_setup: AdapterCompositionBlock | None = None
         self.skip_layers: frozenset[int] = frozenset()
 
@@ -62,14 +64,28 @@ class ModelAdaptersConfig:
         for name in sorted(names):
             self.get(name)
 
+    def require_block(self, block: AdapterCompositionBlock) -> None:
+        """Raise where an adapter or a fusion of a composition is missing."""
+        self.require(block.flatten())
+        if isinstance(block, Fuse):
+            self.get_fusion(block.name)
+        for child in block:
+            if isinstance(child, AdapterCompositionBlock):
+                self.require_block(child)
+
     def to_dict(self) -> dict[str, Any]:
         """The form in ``config.json``: names, and each config once."""
         identities = {name: config.identity() for name, config in self.adapters.items()}
         keys = {identity: f"config_{index}" for index, identity in enumerate(dict.fromkeys(identities.values()))}
-        return {
+        stored: dict[str, Any] = {
             "adapters": {name: keys[identity] for name, identity in identities.items()},
             "config_map": {keys[identities[name]]: config.to_dict() for name, config in self.adapters.items()},
         }
+        if self.fusions:
+            stored.update(fusions_to_dict(self.fusions))
+        if self.shared:
+            stored["shared_parameters"] = {group: list(names) for group, names in self.shared.items()}
+        return stored
 
     @staticmethod
     def read(stored: Mapping[str, Any]) -> dict[str, AdapterConfig]:

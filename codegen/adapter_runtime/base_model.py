@@ -15,8 +15,9 @@ from adapter_runtime.context import AdapterSetup, ContextualCheckpoint
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.layer import LayerAdaptersMixin
-from adapter_runtime.methods.prefix_tuning import PrefixTuning, PrefixTuningPool
+from adapter_runtime.layers.prompt_tuning import PromptTuningLayer
 from adapter_runtime.methods.placing import methods_of
+from adapter_runtime.methods.prefix_tuning import PrefixTuning, PrefixTuningPool
 from adapter_runtime.model_api import ModelAdaptersMixin
 from adapter_runtime.registry import registered
 from adapter_runtime.roles import LayerStack
@@ -32,9 +33,10 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     layer_stacks: tuple[LayerStack, ...] = ()  # stated by generated classes; worked out where there is an interface
     token_embeddings: str = ""
     embedding_output: str = ""
-    final_norm: ClassVar[str] = ""
+    final_norm: ClassVar[str]  # without a default: it would hide a child of this name
 
     prefix_tuning: PrefixTuningPool
+    prompt_tuning: PromptTuningLayer
     shared_parameters: SharedParameters
     call_plan: CallPlan
 
@@ -48,6 +50,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         self.call_plan = IDLE
         self.call_plans: dict[str, CallPlan] = {}  # by the key of an `AdapterSetup`
         self.prefix_tuning = PrefixTuningPool()
+        self.prompt_tuning = PromptTuningLayer()
         self.shared_parameters = SharedParameters()
         encoder = self._encoder()
         for index, layer in self.iter_layers():
@@ -117,18 +120,20 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         if setup.key not in self.call_plans:
             block = setup.adapter_setup
             if block is not None:
-                self.adapters_config.require(block.flatten())
+                self.adapters_config.require_block(block)
             layers = [(layer, layer.running_under(setup)) for layer in self.adapter_layers()]
             self.call_plans[setup.key] = plan_call(block, layers, self._prefixes_of(block))
         return self.call_plans[setup.key]
 
     def _prefixes_of(self, block: AdapterCompositionBlock | None) -> Iterator[PrefixTuning]:
+        """What a call computes once for all layers: prefixes, and what is treated like them (weights that layers share)."""
         held = self.prefix_tuning.prefix_tunings
         for name in dict.fromkeys(block.names()) if block is not None else ():
             if name in held:
                 group = held[name]
                 assert isinstance(group, nn.ModuleDict)
                 yield from cast("Iterator[PrefixTuning]", group.values())
+            yield from cast("Iterator[PrefixTuning]", self.shared_parameters.products_of(name))
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from adapter_runtime.composition import AdapterCompositionBlock, MultiTask
 from adapter_runtime.context import ForwardContext, thread
-from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 from adapter_runtime.recording import Scores
 from adapter_runtime.repeating import positional_names, repeated
 from adapter_runtime.rows import TaskRows, TokenSpans
@@ -46,12 +46,14 @@ class CallPlan:
     copies: int = 1  # of the input, one per child of `Parallel`
     tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
     reads_spans: bool = False  # some layer needs to know where the real tokens are
-    at_entry: tuple[AdapterLayerBase, ...] = ()  # change the arguments of the base model
+    at_entry: tuple[AdapterLayerBase, ...] = ()  # change the arguments of the base model, and its outputs
+    prompt_length: int = 0  # positions that they put in front of the tokens
     is_idle: bool = field(init=False)  # nothing of all that
 
     def __post_init__(self) -> None:
-        needed = self.prefixes or self.copies > 1 or self.tasks or self.reads_spans or self.at_entry
-        object.__setattr__(self, "is_idle", not needed)
+        # (torch.compile cannot negate a tuple.)
+        has_own = len(self.prefixes) > 0 or len(self.at_entry) > 0 or self.tasks is not None
+        object.__setattr__(self, "is_idle", not (has_own or self.copies > 1 or self.reads_spans))
 
 
 IDLE = CallPlan()
@@ -59,7 +61,7 @@ IDLE = CallPlan()
 
 def plan_call(
     block: AdapterCompositionBlock | None,
-    layers: Iterable[tuple[AdapterLayerBase, Any]],
+    layers: Sequence[tuple[AdapterLayerBase, Any]],
     prefixes: Iterable[PrefixTuning],
 ) -> CallPlan:
     """The plan for `block`.
@@ -73,12 +75,21 @@ def plan_call(
     tasks = [found for found in _blocks(block) if isinstance(found, MultiTask)]
     if len(set(tasks)) > 1:
         raise InvalidCompositionError(f"One call can have one assignment of rows to tasks, but {block!r} has several.")
+    reads_spans = any(layer.reads_spans for layer in running)
+    if reads_spans and any(getattr(program, "combine", "") == "prefix_after_bos" for _, program in layers):
+        raise UnsupportedMethodError(
+            f"In {block!r}, a prompt stands between the tokens of a row, but another adapter counts these from the first on. "
+            'Use combine="prefix" for the prompt.'
+        )
     return CallPlan(
         prefixes=tuple(prefixes),
         copies=block.parallel_channels,
         tasks=tasks[0] if tasks else None,
-        reads_spans=any(layer.reads_spans for layer in running),
-        at_entry=tuple(layer for layer in running if layer.acts_at_entry),
+        reads_spans=reads_spans,
+        at_entry=tuple(
+            sorted((layer for layer in running if layer.acts_at_entry), key=lambda layer: layer.entry_order)
+        ),
+        prompt_length=sum(getattr(program, "length", 0) for layer, program in layers if layer.acts_at_entry),
     )
 
 
@@ -114,6 +125,7 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments)
             if isinstance(asked.get("task_ids"), torch.Tensor):
                 asked["task_ids"] = asked["task_ids"].repeat(plan.copies)
+        context.has_head = not is_base and self.runs_head(kwargs.get("head"))
         _prepare(context, plan, asked)
         thread.context = context
         try:
@@ -146,28 +158,35 @@ def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def forward_in_base(self: ModelBaseAdaptersMixin, *args: Any, **kwargs: Any) -> Any:
         plan = self.call_plan if thread.setup is None else self.call_plan_under(thread.setup)
-        for layer in plan.at_entry:
-            args, kwargs = layer.at_entry(self, args, kwargs)
+        if not plan.reads_spans and not plan.at_entry:
+            return forward(self, *args, **kwargs)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
         if plan.reads_spans:
-            find_spans(self, {**dict(zip(names, args, strict=False)), **kwargs})
-        return forward(self, *args, **kwargs)
+            find_spans(self, given, plan.prompt_length)
+        for layer in plan.at_entry:
+            given = layer.at_entry(self, given)
+        outputs = forward(self, **given)
+        for layer in plan.at_entry:
+            outputs = layer.at_exit(self, outputs)
+        return outputs
 
     return forward_in_base
 
 
-def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any]) -> None:
+def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any], prompt: int = 0) -> None:
     """Tell the context where the real tokens of each row are, in the encoder and in the decoder.
 
     Args:
-        given: the arguments of a call of the base model. Masks that have the columns of a prompt already show it.
+        given: the arguments of a call of the base model.
+        prompt: positions that come in front of the tokens, in the encoder where there is one.
     """
     context = thread.context
     assert context is not None
     if not model.config.is_encoder_decoder:
-        _add_span(context, "self", given, "", _past(given))
+        _add_span(context, "self", given, "", _past(given), prompt)
         return
     if given.get("encoder_outputs") is None:
-        _add_span(context, "encoder", given, "", 0)
+        _add_span(context, "encoder", given, "", 0, prompt)
     elif context.generation is not None:
         context.spans.update(context.generation.spans)
     _add_span(context, "self", given, "decoder_", _past(given))
@@ -175,10 +194,14 @@ def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any]) -> None:
 
 def _past(given: dict[str, Any]) -> int:
     cache = given.get("past_key_values")
-    return cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0  # type: ignore[union-attr]
+    past: Any = cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0  # type: ignore[union-attr]
+    # A static cache counts in a tensor, to which the layers of this very call add.
+    return past.clone() if isinstance(past, torch.Tensor) else past  # type: ignore[return-value]
 
 
-def _add_span(context: ForwardContext, kind: str, given: dict[str, Any], prefix: str, past: int) -> None:
+def _add_span(
+    context: ForwardContext, kind: str, given: dict[str, Any], prefix: str, past: int, prompt: int = 0
+) -> None:
     inputs = [given.get(f"{prefix}{name}") for name in ("input_ids", "inputs_embeds")]
     tokens = next((tensor for tensor in inputs if tensor is not None), None)
     if tokens is None:
@@ -186,13 +209,12 @@ def _add_span(context: ForwardContext, kind: str, given: dict[str, Any], prefix:
     if tokens is None:
         return
     spans = TokenSpans.read(
-        given.get(f"{prefix}attention_mask"), tokens.shape[0], tokens.shape[1], past, 0, tokens.device
+        given.get(f"{prefix}attention_mask"), tokens.shape[0], tokens.shape[1], past, prompt, tokens.device
     )
     generation = context.generation
     if generation is not None:
         # What is generated later belongs to no prompt, with or without a cache.
-        prompt = generation.spans.setdefault(kind, spans)
-        spans = spans.later(prompt.end)
+        spans = spans.later(generation.spans.setdefault(kind, spans).end)
     context.spans[kind] = spans
 
 

@@ -18,6 +18,8 @@ from adapter_runtime.composition import Setup, parse_composition
 from adapter_runtime.recording import Scores
 
 if TYPE_CHECKING:
+    from adapter_runtime.layers.masks import GrownMask
+    from adapter_runtime.layers.prompt_call import PromptCall
     from adapter_runtime.methods.prefix_tuning import LayerPrefix, PrefixTuning
     from adapter_runtime.rows import TaskRows, TokenSpans
 
@@ -112,21 +114,24 @@ class ForwardContext:
         self.generation = generation
         self.is_generation = is_generation
         self.is_repeated = generation is not None and generation.is_repeated  # the input has a copy per parallel adapter
-        self.prefix_states: dict[str, list[LayerPrefix]] = {} if generation is None else generation.prefix_states
-        self.mask: torch.Tensor | None = None  # the last mask that grew, ...
-        self.mask_shape: tuple[int, ...] | None = None  # ... the prefix, query and key length it grew for, ...
-        self.grown_mask: torch.Tensor | None = None  # ... and what it grew to
+        self.prefix_states: dict[str, list[Any]] = {} if generation is None else generation.prefix_states
+        self.batched_prefixes: dict[str, list[LayerPrefix]] = {}  # the same states for the rows of the current call
+        self.grown_masks: list[GrownMask] = []  # the last masks that grew for prefixes
         self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
+        self.edited_positions: dict[Any, Any] = {}  # of ReFT, once for all layers: see layers/positions.py
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
         self.prompt_length = 0  # positions of a learned prompt in front of the tokens
+        self.prompt: PromptCall | None = None  # what happens to it in the current call of the base model
+        self.has_head = False  # the call is one of a model with a head, which reads real tokens only
+        self.around_encoder: tuple[ForwardContext | None] | None = None  # in an encoder with a prompt: the outer context
         self.gating_scores: Scores | None = None  # None: the call does not ask for them
         self.fusion_attentions: Scores | None = None
 
-    def states_of(self, tuning: PrefixTuning) -> list[LayerPrefix]:
+    def states_of(self, tuning: PrefixTuning) -> list[Any]:
         """Prefix keys and values of all layers, computed when first asked for."""
         states = self.prefix_states.get(tuning.key)
         if states is None:
-            states = self.prefix_states[tuning.key] = tuning()
+            states = self.prefix_states[tuning.key] = list(tuning.states())
         return states
 
     def state_tensors(self) -> list[torch.Tensor]:
@@ -140,10 +145,10 @@ class ForwardContext:
         given = iter(tensors)
         other = copy.copy(self)
         other.prefix_states = {
-            key: [type(layer)(next(given), next(given)) for layer in layers]
+            key: [type(layer)(*(next(given) for _ in layer)) for layer in layers]
             for key, layers in self.prefix_states.items()
         }
-        other.mask = other.grown_mask = None
+        other.grown_masks, other.batched_prefixes = [], {}
         return other
 
     def without_recording(self) -> ForwardContext:

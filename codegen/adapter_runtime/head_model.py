@@ -11,10 +11,11 @@ from adapter_runtime.calls import find_spans, in_call
 from adapter_runtime.context import ContextScope, ForwardContext, thread
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model_api import ModelAdaptersMixin
+from adapter_runtime.prompt_api import PromptGenerationMixin
 from adapter_runtime.repeating import repeated
 
 
-class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
+class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
     """Base of models with heads. The adapters belong to the base model."""
 
     @property
@@ -25,6 +26,10 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
                 f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
             )
         return base
+
+    def runs_head(self, head: Any = None) -> bool:
+        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
+        return True
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
@@ -59,7 +64,7 @@ class ModelWithHeadsAdaptersMixin(ModelAdaptersMixin):
         base = self.adapters_base
         plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
         if plan.reads_spans:
-            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor})
+            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.prompt_length)
         return super()._prepare_encoder_decoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args, **kwargs)
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:

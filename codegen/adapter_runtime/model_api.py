@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -10,22 +11,35 @@ from torch import nn
 
 from adapter_runtime import summary
 from adapter_runtime.adapters_config import ModelAdaptersConfig
+from adapter_runtime.averaging import AveragingMixin
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, Stack, parse_composition
 from adapter_runtime.configuration import AdapterConfig, resolve_adapter_config
 from adapter_runtime.dynamic import DynamicMixin
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.names import check_name
 from adapter_runtime.files_api import AdapterFilesMixin
+from adapter_runtime.fusion_api import AdapterFusionMixin, refuse_if_fused
 from adapter_runtime.layers.lora import LoRALayer, disable_lora
-from adapter_runtime.methods.placing import check_built, methods_of, place
-from adapter_runtime.registry import registered
+from adapter_runtime.methods.placing import check_built, place, remove_empty_places
+from adapter_runtime.prefix_api import PrefixTuningMixin
+from adapter_runtime.prompt_api import PromptTuningMixin
+from adapter_runtime.shared_parameters import SharedParameters
+from adapter_runtime.sharing import SharingMixin, forget
 from adapter_runtime.snapshot import unchanged_on_error
 
 if TYPE_CHECKING:
     from adapter_runtime.base_model import ModelBaseAdaptersMixin
 
 
-class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
+class ModelAdaptersMixin(
+    AdapterFilesMixin,
+    AdapterFusionMixin,
+    PrefixTuningMixin,
+    PromptTuningMixin,
+    AveragingMixin,
+    SharingMixin,
+    DynamicMixin,
+):
     """The methods of models with adapters. Any error leaves the model as it was."""
 
     _adapters_config: ModelAdaptersConfig  # of base models
@@ -108,7 +122,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         for layer in base.adapter_layers():
             for _, module in layer.modules_of(name):
                 module.train(base.training)
-                if not isinstance(layer, LoRALayer):
+                if not isinstance(layer, LoRALayer) and not getattr(module, "has_own_type", False):
                     module.to(base.device, base.dtype)
         declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
         new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
@@ -120,8 +134,10 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
 
         Raises:
             UnknownAdapterError: there is no such adapter.
+            AdapterError: a fusion mixes it.
         """
         self.adapters_config.get(adapter_name)
+        refuse_if_fused(self.adapters_config, adapter_name)
         with unchanged_on_error(self, self.adapters_config):
             self._remove(adapter_name)
             self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
@@ -132,7 +148,9 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
             layer.delete_adapter(name)
             if isinstance(layer, LoRALayer) and not layer.adapter_names():
                 disable_lora(layer)
+        remove_empty_places(self.adapters_base)
         del state.adapters[name]
+        forget(state, name)
         state.active_setup = _without(state.active_setup, name)
 
     # Activating and training
@@ -159,8 +177,10 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         """
         block = parse_composition(adapter_setup)
         if block is not None:
-            self.adapters_config.require(block.flatten())
+            self.adapters_config.require_block(block)
         with unchanged_on_error(self, self.adapters_config):
+            for layer in self._lora_layers():
+                layer.merged_adapter = None  # checked as it will run; the weights follow, where nothing can fail
             self._activate(block, frozenset(skip_layers or ()))
         self.reset_adapter()
 
@@ -191,9 +211,14 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
 
     def freeze_model(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
-        for parameter in self.adapters_base.parameters():
+        base = self.adapters_base
+        further: dict[str, nn.Embedding] = getattr(base, "loaded_embeddings", {}) if base.token_embeddings else {}
+        for parameter in chain(base.parameters(), *(embeddings.parameters() for embeddings in further.values())):
             if parameter.dtype.is_floating_point:
                 parameter.requires_grad_(not freeze)
+        for module in base.modules():
+            for key in getattr(module, "frozen_parameters", ()):
+                module.get_parameter(key).requires_grad_(False)
         self.model_frozen = freeze
 
     # Merging
@@ -208,15 +233,20 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
         """
         self.adapters_config.get(adapter_name)
         layers = [layer for layer in self.adapters_base.adapter_layers() if adapter_name in layer.adapter_names()]
-        rest = {layer.location_key for layer in layers if not isinstance(layer, LoRALayer)}
+        rest = {layer.location_key for layer in layers if not isinstance(layer, (LoRALayer, SharedParameters))}
         if rest:
             raise UnsupportedMethodError(
                 f"Adapter {adapter_name!r} cannot be merged: only LoRA can, and it also has {', '.join(sorted(rest))}."
             )
+        others = self.merged_adapters() - {adapter_name}
+        if others:
+            raise UnsupportedMethodError(
+                f"Adapter {', '.join(map(repr, sorted(others)))} is in the weights already. Take it out first: reset_adapter()."
+            )
         try:
             for layer in layers:
-                assert isinstance(layer, LoRALayer)
-                layer.merge(adapter_name)
+                if isinstance(layer, LoRALayer):
+                    layer.merge(adapter_name)
         except BaseException:
             self.reset_adapter()
             raise
@@ -224,7 +254,7 @@ class ModelAdaptersMixin(AdapterFilesMixin, DynamicMixin):
 
     def reset_adapter(self) -> None:
         """Take merged adapters out of the weights."""
-        merged = [layer for layer in self._lora_layers() if layer.merged_adapter is not None]
+        merged = [layer for layer in self._lora_layers() if layer.unmerged is not None]
         for layer in merged:
             layer.unmerge()
         if merged:

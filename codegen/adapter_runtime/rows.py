@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from adapter_runtime.composition import MultiTask
-from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 
 
 class TaskRows:
@@ -67,7 +68,7 @@ class TaskRows:
 
 
 def _names(child: object) -> set[str]:
-    return {child} if isinstance(child, str) else child.flatten()  # type: ignore[attr-defined, no-any-return]
+    return {child} if isinstance(child, str) else child.flatten()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -78,30 +79,56 @@ class TokenSpans:
         first: [B], the position of the first real token.
         end: [B], the position after the last real token of the prompt. Tokens that are generated come later.
         past: positions that a cache holds already: the tokens of this call begin there.
+        length: the number of positions of this call, padding and prompts too.
     """
 
     first: torch.Tensor
     end: torch.Tensor
     past: int
+    length: int
 
     @classmethod
-    def read(
-        cls, mask: torch.Tensor | None, rows: int, length: int, past: int, shift: int, device: torch.device
-    ) -> TokenSpans:
+    def read(cls, mask: Any, rows: int, length: int, past: int, shift: int, device: torch.device) -> TokenSpans:
         """From a mask [B, past + L], 1 at real tokens, or None where all are.
+
+        `generate` with a static cache gives a mask [B, 1, L, K] of what each token attends to, or several of them by the
+        kind of layer: then the keys that the last token attends to are the real ones.
 
         Args:
             rows: B.
             length: L, tokens of this call.
-            shift: positions in front of all tokens that stand for none (prompts).
+            past: positions in the cache, those of a prompt too.
+            shift: positions in front of all tokens that stand for none (prompts); they come with the first call.
         """
-        if mask is None or mask.dim() != 2:
+        mask = _of_keys(mask)
+        if shift and not bool(past):
+            length += shift
+        if mask is None:
             first = torch.full((rows,), shift, device=device)
-            return cls(first, first + past + length, past)
+            return cls(first, torch.zeros_like(first) + past + length, past, length)
         real = mask.to(torch.bool).int()
         first = real.argmax(dim=-1) + shift
-        return cls(first, first + real.sum(dim=-1), past)
+        return cls(first, first + real.sum(dim=-1), past, length)
 
     def later(self, end: torch.Tensor) -> TokenSpans:
         """The same rows in a later step of a generation whose prompts ended at `end`."""
-        return TokenSpans(self.first, end, self.past) if end.shape == self.end.shape else self
+        return TokenSpans(self.first, end, self.past, self.length) if end.shape == self.end.shape else self
+
+
+def _of_keys(mask: Any) -> torch.Tensor | None:
+    """A mask of keys [B, K] out of any that a model can be given.
+
+    Raises:
+        UnsupportedMethodError: it does not show which tokens are real.
+    """
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2):
+        return mask
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
+        raise UnsupportedMethodError(
+            f"An active adapter needs to know which tokens are real, and a mask of type {type(mask).__name__} does not show "
+            "it. Give a mask of shape (batch, length)."
+        )
+    last = mask[:, 0, -1]
+    return last if last.dtype is torch.bool else last >= 0

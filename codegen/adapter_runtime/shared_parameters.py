@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -37,6 +37,10 @@ class SharedParameters(AdapterLayerBase, nn.ModuleDict):
     def delete_adapter(self, name: str) -> None:
         if name in self:
             del self[name]
+
+    def products_of(self, name: str) -> Iterator[Callable[[], object]]:
+        """What is computed from the parameters of an adapter once per call (see `methods.phm.SharedProducts`)."""
+        yield from getattr(self[name], "products", {}).values() if name in self else ()
 
     def runnable(self, name: str) -> None:
         return None

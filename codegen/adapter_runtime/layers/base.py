@@ -35,6 +35,7 @@ class AdapterLayerBase:
     identity: ClassVar[Any] = staticmethod(first_kept)  # the program of no adapter
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
+    entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
 
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
     location_key: str = ""  # "output_adapter", "selfattn_lora", ...
@@ -89,7 +90,7 @@ class AdapterLayerBase:
         """
         self.overrides = {}
         self.is_skipped = self.layer_index in skip_layers
-        self.running = self.resolve(block)
+        object.__setattr__(self, "running", self.resolve(block))  # it may be a module, and must not become a child
 
     def running_under(self, setup: AdapterSetup) -> Any:
         """What runs within the context of `setup`."""
@@ -138,11 +139,13 @@ class AdapterLayerBase:
             return Spans(filled, block.splits)
         raise AssertionError(f"{type(self).__name__} says that it runs {type(block).__name__}, but does not build it.")
 
-    def at_entry(
-        self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a forward of the base model, changed; called if `acts_at_entry` and something runs here."""
         raise NotImplementedError
+
+    def at_exit(self, model: Any, outputs: Any) -> Any:
+        """The outputs of that forward, changed."""
+        return outputs
 
     def chain(self, programs: Sequence[Any]) -> Any:
         """The program of a stack of at least two adapters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -38,7 +38,7 @@ def child_of(module: Any, name: str) -> Any:
 class LayerAdaptersMixin(DynamicMixin):
     """Base of generated layer mixins, which state `roles`."""
 
-    roles: ClassVar[LayerRoles]
+    roles: LayerRoles  # one for the class; where an interface names the modules, each layer has its own
 
     adapter_layer_index: int
 

@@ -22,6 +22,7 @@ import torch
 
 from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.rows import TaskRows
 
 Program: TypeAlias = Callable[..., torch.Tensor]
 
@@ -126,13 +127,22 @@ class Spans(Parts):
 class Tasks(Rows):
     """Each child gets the rows of its task, as the argument ``task_ids`` of the call says."""
 
-    def __call__(self, *state: Any) -> torch.Tensor:
+    @staticmethod
+    def task_rows(state: torch.Tensor) -> TaskRows:
+        """The tasks of the rows of a tensor.
+
+        Raises:
+            InvalidCompositionError: the call does not tell them.
+        """
         context = thread.context
         if context is None or context.task_rows is None:
             raise InvalidCompositionError(
                 "MultiTask needs to know the task of each row. Call the model with task_ids=[...], one per row."
             )
-        rows = context.task_rows.of(state[0].shape[0], state[0].device)
+        return context.task_rows.of(state.shape[0], state.device)
+
+    def __call__(self, *state: Any) -> torch.Tensor:
+        rows = self.task_rows(state[0])
         ordered = [entry[rows.order] if isinstance(entry, torch.Tensor) else entry for entry in state]
         sizes = rows.sizes(len(self.programs))
         return self.joined(self.divided(ordered, sizes))[rows.inverse]

@@ -21,9 +21,14 @@ from adapter_runtime.configuration import (
 )
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
+from adapter_runtime.layers.invertible import add_invertible, disable_invertible
 from adapter_runtime.layers.lora import check_projection, enable_lora
-from adapter_runtime.methods.lora import Parts, check_lora
+from adapter_runtime.layers.reft import add_reft, disable_reft
+from adapter_runtime.methods.bottleneck import bottleneck_size
+from adapter_runtime.methods.lora import Parts, add_shared_matrices, check_lora, is_vera
+from adapter_runtime.methods.phm import share
 from adapter_runtime.methods.prefix_tuning import PrefixTuning
+from adapter_runtime.methods.prompt_tuning import PromptTuning, initialise_prompt, prompt_width
 from adapter_runtime.roles import AttentionRoles
 
 if TYPE_CHECKING:
@@ -57,22 +62,8 @@ def check_built(config: AdapterConfig) -> None:
             raise UnsupportedMethodError(
                 f"{type(member).__name__} is not supported yet. Supported: bottleneck adapters, prefix tuning, lora, ia3."
             )
-        if isinstance(member, BnConfig):
-            check_bottleneck(member)
         if isinstance(member, LoRAConfig):
             check_lora(member)
-
-
-def check_bottleneck(config: BnConfig) -> None:
-    """Raise for options of bottlenecks that are not built."""
-    if config.phm_layer:
-        raise UnsupportedMethodError(
-            "Hypercomplex layers (compacter, phm_layer=True) are not supported yet. Use seq_bn or double_seq_bn."
-        )
-    if config.inv_adapter is not None:
-        raise UnsupportedMethodError(
-            f"Invertible adapters (inv_adapter={config.inv_adapter!r}) are not supported yet. Use inv_adapter=None."
-        )
 
 
 def place(model: ModelBaseAdaptersMixin, name: str, config: AdapterConfig) -> None:
@@ -94,31 +85,47 @@ def _layers(model: ModelBaseAdaptersMixin, config: AdapterConfig) -> Iterator[tu
 
 def place_bottleneck(model: ModelBaseAdaptersMixin, name: str, config: BnConfig) -> int:
     """Returns how many adapters were made."""
-    count = 0
-    for _, layer in _layers(model, config):
-        for host in layer.bottleneck_layers():
-            if config[host.location_key]:
-                host.add_adapter(name, config, layer.stream_width())
-                count += 1
-    return count
+    places = [
+        (host, layer.stream_width())
+        for _, layer in _layers(model, config)
+        for host in layer.bottleneck_layers()
+        if config[host.location_key]
+    ]
+    shared = None
+    if config.phm_layer and (config.shared_phm_rule or config.shared_W_phm):
+        shared = model.shared_parameters.of(name)
+        for host, width in places:
+            share(config, shared, width, bottleneck_size(config, width, host.layer_index), name)
+    for host, width in places:
+        host.add_adapter(name, config, width, shared)
+    if config.inv_adapter is not None:
+        add_invertible(model, name, config)
+    return len(places) + (config.inv_adapter is not None)
 
 
 def place_lora(model: ModelBaseAdaptersMixin, name: str, config: LoRAConfig) -> int:
     """Returns how many projections were adapted."""
-    count = 0
-    for index, layer in _layers(model, config):
-        for projection in layer.projections():
-            if not config[projection.location]:
-                continue
-            module = layer.module_at(projection.path)
-            if module is None:
-                continue
+    places = [
+        (enable_lora(layer.module_at(projection.path), index, key, fused=projection.fused is not None), parts)
+        for index, layer in _layers(model, config)
+        for projection, key, parts in _wanted_projections(layer, config)
+    ]
+    shared = None
+    if places and is_vera(config):
+        shared = model.shared_parameters.of(name)
+        add_shared_matrices(shared, config, [host.site(parts) for host, parts in places], like=places[0][0].weight)
+    for host, parts in places:
+        host.add_adapter(name, config, parts, shared)
+    return len(places)
+
+
+def _wanted_projections(layer: LayerAdaptersMixin, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
+    """The projections of a layer that `config` adapts, each with the name of its place and its adapted spans."""
+    for projection in layer.projections():
+        if config[projection.location] and layer.module_at(projection.path) is not None:
             parts = _adapted_parts(layer, projection, config)
             if parts:
-                key = f"{projection.location}_{projection.matrix}".rstrip("_")
-                enable_lora(module, index, key, fused=projection.fused is not None).add_adapter(name, config, parts)
-                count += 1
-    return count
+                yield projection, f"{projection.location}_{projection.matrix}".rstrip("_"), parts
 
 
 def _adapted_parts(layer: LayerAdaptersMixin, projection: Projection, config: LoRAConfig) -> Parts:
@@ -165,6 +172,36 @@ def place_prefix(model: ModelBaseAdaptersMixin, name: str, config: PrefixTuningC
     return sum(map(len, places.values()))
 
 
+def place_prompt(model: ModelBaseAdaptersMixin, name: str, config: PromptTuningConfig) -> int:
+    """Returns 1: a prompt enters a model at one place."""
+    tuning = PromptTuning(config, prompt_width(model, config))
+    initialise_prompt(tuning, model)
+    model.prompt_tuning.add_adapter(name, tuning, model)
+    return 1
+
+
+def place_reft(model: ModelBaseAdaptersMixin, name: str, config: ReftConfig) -> int:
+    """Returns how many layers are edited."""
+    layers = list(model.adapted_layers())
+    if not isinstance(config.layers, str):
+        unknown = sorted(set(config.layers) - {index for index, _ in layers})
+        if unknown:
+            raise InvalidConfigError(f"ReFT in layers {unknown}: the model has layers 0 to {layers[-1][0]}.")
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else None
+    inside = set() if encoder is None else set(encoder.modules())
+    wanted = [(index, layer) for index, layer in layers if config.is_in(index)]
+    for index, layer in wanted:
+        add_reft(layer, index, "encoder" if layer in inside else "self", name, config, layer.stream_width())
+    return len(wanted)
+
+
+def remove_empty_places(model: ModelBaseAdaptersMixin) -> None:
+    """Take away what was created for adapters and holds none any more."""
+    for _, layer in model.iter_layers():
+        disable_reft(layer)
+    disable_invertible(model)
+
+
 _METHODS: dict[type[AdapterConfig], str] = {
     BnConfig: "bottleneck",
     LoRAConfig: "lora",
@@ -176,4 +213,6 @@ _PLACERS: dict[type[AdapterConfig], Callable[..., int]] = {
     BnConfig: place_bottleneck,
     LoRAConfig: place_lora,
     PrefixTuningConfig: place_prefix,
+    PromptTuningConfig: place_prompt,
+    ReftConfig: place_reft,
 }
