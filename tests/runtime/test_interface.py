@@ -26,15 +26,17 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2Model,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 from adapter_runtime import init
-from adapter_runtime.composition import Average, BatchSplit, Parallel, Stack
+from adapter_runtime.composition import Average, BatchSplit, Fuse, Parallel, Stack
 from adapter_runtime.configuration import BnConfig, LoRAConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.interface import AdapterModelInterface
 from interface_models import BART_PARTS, BERT, GEMMA2, QWEN2, TINY, TOKENS, add, bart, gemma2, logits, qwen2
-from runtime_models import adapted
+from runtime_models import adapted, randomise
 
 # Nothing active
 
@@ -298,6 +300,50 @@ def test_stack_and_average_run_in_hooks() -> None:
     assert not torch.allclose(logits(model), first, atol=1e-4)
     model.set_active_adapters(Average("a", "b", weights=[1.0, 0.0]))
     assert_close(logits(model), first)
+
+
+def test_fusions_compute_what_generated_classes_do() -> None:
+    torch.manual_seed(0)
+    generated = LlamaForCausalLM(LlamaConfig(**TINY)).eval()
+    described = copy.deepcopy(generated)
+    init(generated)
+    init(described, interface=QWEN2)
+    for model in (generated, described):
+        model.add_adapter("a", "double_seq_bn")
+        model.add_adapter("b", "double_seq_bn")
+        model.add_adapter_fusion(["a", "b"])
+        for name, seed in (("a", 1), ("b", 2)):
+            randomise(model, name, seed)
+        model.set_active_adapters(Fuse("a", "b"))
+    described.load_state_dict(generated.state_dict())
+    assert_close(logits(described), logits(generated))
+
+
+@torch.no_grad()
+def test_models_of_images_can_be_described() -> None:
+    interface = dataclasses.replace(
+        QWEN2,
+        model_embeddings="embeddings",
+        layer_self_attn="attention",
+        layer_intermediate_proj="mlp.fc1",
+        layer_output_proj="mlp.fc2",
+        layer_pre_self_attn="layernorm_before",
+        layer_pre_ffn="layernorm_after",
+    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8)).eval()
+    pixels = torch.randn(2, 3, 16, 16)
+    before = model(pixels).logits
+    init(model, interface=interface)
+    assert torch.equal(model(pixels).logits, before)
+    for config in ("double_seq_bn", "lora", "loreft", "prompt_tuning[prompt_length=2]"):
+        add(model, "a", config)
+        model.set_active_adapters("a")
+        assert not torch.allclose(model(pixels).logits, before, atol=1e-4)
+        model.delete_adapter("a")
+    with pytest.raises(UnsupportedMethodError, match="invertible"):
+        model.add_adapter("a", "seq_bn_inv")
 
 
 def test_generation_with_a_cache_equals_generation_without() -> None:

@@ -91,11 +91,12 @@ def _join(path: str, rest: str) -> str:
 
 
 def _token_embeddings(model: PreTrainedModel) -> nn.Module | None:
+    """The table of token embeddings; None in models of images or of sounds, whatever upstream calls their input embeddings."""
     try:
         found: nn.Module | None = model.get_input_embeddings()
-    except NotImplementedError:  # a model of images or of sounds
+    except NotImplementedError:
         return None
-    return found
+    return found if hasattr(found, "embedding_dim") else None
 
 
 def _path_of(model: nn.Module, module: nn.Module | None) -> str:
