@@ -47,8 +47,9 @@ def export(model: ModelAdaptersMixin, name: str | None) -> tuple[dict[str, Any],
         return {"name": name, "config": dict(model.heads[name].config)}, flexible_tensors(model, name)
     if is_bare(model):
         raise UnknownHeadError(f"A {upstream_class_name(model)} has no head.")
+    id2label = getattr(model.config, "id2label", None)  # what `num_labels` is counted from; label2id need not agree
     labels = {
-        "label2id": getattr(model.config, "label2id", None),
+        "label2id": None if id2label is None else {label: int(index) for index, label in id2label.items()},
         "num_labels": getattr(model.config, "num_labels", None),
     }
     return {"name": None, "config": None, **labels}, static_tensors(model)
