@@ -193,9 +193,13 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         version: str | None = None,
         id2label: Mapping[int, str] | None = None,
         num_labels: int | None = None,
+        set_active: bool = True,
         **kwargs: Any,
     ) -> str | None:
-        """Read a head from a folder or a repository of the hub. See `load_adapter` for the arguments.
+        """Read a head from a folder or a repository of the hub. See `load_adapter` for the other arguments.
+
+        Args:
+            set_active: make a flexible head the active one.
 
         Returns:
             Its name; None for a static head.
@@ -216,4 +220,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             num_labels=num_labels,
             **kwargs,
         )
-        return load_head(self, save_directory, options)  # type: ignore[arg-type]
+        name = load_head(self, save_directory, options)  # type: ignore[arg-type]
+        if set_active and name is not None:
+            self.active_head = name
+        return name

@@ -64,6 +64,15 @@ def test_a_recorded_head_is_written_again_with_the_same_config_and_tensors(head:
     assert all(torch.equal(written[key], read[key]) for key in written)
 
 
+def test_a_loaded_head_is_active_unless_the_caller_says_otherwise() -> None:
+    model = base()
+    model.add_tagging_head("mine")
+    model.load_head(RECORDED / "single", set_active=False)
+    assert model.active_head == "mine"
+    model.load_head(RECORDED / "single")
+    assert model.active_head == "single"
+
+
 def test_names_of_classes_of_old_releases_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "head"
     shutil.copytree(RECORDED / "single", folder)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adapter_runtime.base_model import ModelBaseAdaptersMixin
 
 # Arguments of heads; a base model would let them pass unseen.
+_DESCRIPTIONS = frozenset(name for head in HEAD_CLASSES.values() for name in head.input_arguments)
 _HEAD_ARGUMENTS = frozenset(
     name for head in HEAD_CLASSES.values() for name in (*head.label_arguments, *head.input_arguments)
 )
@@ -53,8 +54,7 @@ class RunHeadsMixin(DynamicMixin):
 
     def _descriptions(self) -> set[str]:
         """Names of arguments that say more about the inputs: heads that do not take them may run all the same."""
-        heads = [*HEAD_CLASSES.values(), *self.heads.values()]
-        return {name for head in heads for name in head.input_arguments}
+        return {*_DESCRIPTIONS, *(name for head in self.heads.values() for name in head.input_arguments)}
 
     def used_heads(self, head: Any = None) -> HeadSetup | None:
         """The heads that a call runs: `head`, else those of an enclosing `AdapterSetup`, else the active ones.

@@ -103,7 +103,7 @@ def load_trained(model: ModelAdaptersMixin, folder: Path) -> None:
                 model.load_adapter_fusion(folder / name, load_as=name, with_head=False)
         for name in known[HEAD_FILES]:
             if name in held[HEAD_FILES]:
-                model.load_head(folder / name, load_as=name)
+                model.load_head(folder / name, load_as=name, set_active=False)
         copy_tensors(others, state)
 
 
