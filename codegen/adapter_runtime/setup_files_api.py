@@ -76,7 +76,7 @@ class SetupFilesMixin:
             adapter_fusion_name_or_path: a folder or a repository of the hub.
             load_as: its name in this model; None = the name in the file.
             set_active: run it from now on.
-            strict, use_safetensors, version, custom_weights_loaders, **kwargs: see `load_adapter`.
+            strict, use_safetensors, version, custom_weights_loaders, kwargs: see `load_adapter`.
 
         Returns:
             The name of the mixture.
@@ -149,7 +149,7 @@ class SetupFilesMixin:
         Args:
             adapter_setup_name_or_path: a folder or a repository of the hub.
             set_active: run it, with its heads, from now on.
-            version, custom_weights_loaders, use_safetensors, strict, leave_out, **kwargs: see `load_adapter`.
+            version, custom_weights_loaders, use_safetensors, strict, leave_out, kwargs: see `load_adapter`.
 
         Returns:
             The composition, and the head setup as it was given when it was saved.
