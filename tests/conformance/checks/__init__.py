@@ -68,6 +68,8 @@ def _no_padding(subject: Subject, method: Method) -> str:
 
 
 def _no_generation(subject: Subject, method: Method) -> str:
+    if any(isinstance(part, ReFT) and part.suffix for part in method.parts):
+        return "it edits the end of the prompt, which one full forward per token cannot tell from the end of the text"
     return "" if subject.generates else "its class does not generate"
 
 
