@@ -37,7 +37,11 @@ class OrthonormalRows(nn.Module):
         self.parametrizations = nn.ModuleDict({"weight": _Reflections(width, rows)})
 
     def rows(self) -> torch.Tensor:
-        """[R, H], orthonormal, at least in single precision."""
+        """[R, H], orthonormal, at least in single precision.
+
+        It is computed whenever it is asked for, once per layer and call: what would be remembered could not be told from
+        what training, loading or averaging made of the parameters since.
+        """
         return self._reflections.rows()
 
     def set_rows(self, rows: torch.Tensor) -> None:
