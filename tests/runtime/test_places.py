@@ -392,7 +392,7 @@ def test_the_mlp_of_a_prefix_runs_once_per_generation(monkeypatch: pytest.Monkey
     model.add_adapter("a", "prefix_tuning[prefix_length=3]", set_active=True)
     calls: list[int] = []
     (tuning,) = model.model.prefix_tuning.prefix_tunings["a"].values()
-    tuning.register_forward_hook(lambda *_: calls.append(1))
+    tuning.control_trans.register_forward_hook(lambda *_: calls.append(1))
     ids = torch.randint(3, 99, (2, 4))
     model.generate(ids, max_new_tokens=4, do_sample=False, eos_token_id=None)
     assert len(calls) == 1

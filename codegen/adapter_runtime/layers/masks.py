@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 BACKENDS = ("eager", "sdpa", None)
 
 
+def _backend(core: Any) -> str | None:
+    return getattr(getattr(core, "config", None), "_attn_implementation", None)
+
+
 def check_backend(core: Any) -> None:
     """Raise where the attention implementation of a core cannot honour a prefix.
 
     Raises:
         UnsupportedMethodError: its kernel reads masks of another form, or lengths.
     """
-    backend = getattr(getattr(core, "config", None), "_attn_implementation", None)
+    backend = _backend(core)
     if backend not in BACKENDS:
         raise UnsupportedMethodError(
             f"Prefix tuning does not work with the attention implementation {backend!r}. "
@@ -35,7 +39,7 @@ class GrownMask(NamedTuple):
     """A mask, and what it grew to."""
 
     mask: torch.Tensor | None
-    layout: tuple[Any, ...]  # of the prefixes; with the numbers of queries and keys, and whether it had to be made
+    layout: tuple[Any, ...]  # of the prefixes; the numbers of queries and keys; whether it had to be made; its type
     grown: torch.Tensor
 
     def answers(self, mask: torch.Tensor | None, layout: tuple[Any, ...], device: torch.device) -> bool:
@@ -65,7 +69,7 @@ def grow(
     """
     queries, keys = query.shape[-2], key.shape[-2]
     is_made = mask is None and _needs_mask(core, queries, is_causal)
-    layout = (program.layout, queries, keys, is_made)
+    layout = (program.layout, queries, keys, is_made, query.dtype)
     known = thread.context.grown_masks if thread.context is not None else []
     for entry in known:
         if entry.answers(mask, layout, key.device):
@@ -81,6 +85,9 @@ def grow(
         grown = _grow(mask, program.length, keys)
     if visible is not None:
         grown = _hide(grown, visible, keys)
+    if grown.dtype is torch.bool and _backend(core) == "sdpa":
+        # The kernel would do this in each layer.
+        grown = query.new_zeros(grown.shape).masked_fill_(~grown, -torch.inf)
     if thread.context is not None:
         thread.context.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
     return grown
@@ -90,14 +97,14 @@ def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor
     """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P]."""
     seen = pad(visible, (0, keys), value=True)[:, None, None]
     if grown.dtype.is_floating_point:
-        return grown.masked_fill(~seen, torch.finfo(grown.dtype).min)
+        # Less than the least number that hides tokens: a query that sees no token spreads over these alone, as without us.
+        return grown.masked_fill(~seen, -torch.inf)
     return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
 
 
 def _needs_mask(core: Any, queries: int, is_causal: bool) -> bool:
     """Whether the kernel would make a causal mask of its own: sdpa does, counting from the first key, prefix or not."""
-    backend = getattr(getattr(core, "config", None), "_attn_implementation", None)
-    return is_causal and queries > 1 and backend != "eager"
+    return is_causal and queries > 1 and _backend(core) != "eager"
 
 
 def _causal(prefix: int, queries: int, keys: int, device: torch.device) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from adapter_runtime.context import Place, record_gate, thread
+from adapter_runtime.context import Place, record_gate
 from adapter_runtime.layers.program import Rows, Tasks
 from adapter_runtime.methods.bottleneck import mean_gate
 from adapter_runtime.methods.prefix_tuning import LayerPrefix, PrefixTuning
@@ -76,27 +76,18 @@ class PlacedPrefix:
         self.layout = (self.length,)
 
     def pieces(self, attended: Attended) -> list[LayerPrefix]:
-        context = thread.context
-        states = self.tuning() if context is None else context.states_of(self.tuning)
-        key, value = (_like(part, attended.key) for part in states[self.position])
-        if self.gate is not None:
-            gate = mean_gate(self.gate(attended.gate_input)).unsqueeze(1)  # (B, 1, 1, 1 or 2)
-            record_gate(self.place, gate)
-            key, value = key * gate[..., :1], value * gate[..., -1:]
-        return [LayerPrefix(key, value)]
+        prefix = self.tuning.for_rows(attended.key)[self.position]
+        if self.gate is None:
+            return [prefix]
+        gate = mean_gate(self.gate(attended.gate_input)).unsqueeze(1)  # (B, 1, 1, 1 or 2)
+        record_gate(self.place, gate)
+        return [LayerPrefix(prefix.key * gate[..., :1], prefix.value * gate[..., -1:])]
 
     def visible(self, rows: torch.Tensor) -> None:
         return None
 
 
-def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """[h, P, width] -> [B, h, P, width], with the batch size, type and device of `key`."""
-    if prefix.dtype is not key.dtype or prefix.device != key.device:
-        prefix = prefix.to(key.device, key.dtype)
-    return prefix.expand(key.shape[0], -1, -1, -1)
-
-
-class StackedPrefixes:
+class PrefixesInFront:
     """The program of `Stack`: the last prefix stands in front."""
 
     def __init__(self, programs: Sequence[PrefixProgram]) -> None:

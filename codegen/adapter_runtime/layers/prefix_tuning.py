@@ -18,9 +18,9 @@ from adapter_runtime.layers.masks import check_backend, grow, grow_bias
 from adapter_runtime.layers.prefix_program import (
     Attended,
     PlacedPrefix,
+    PrefixesInFront,
     PrefixesOfRows,
     PrefixProgram,
-    StackedPrefixes,
 )
 from adapter_runtime.layers.program import Rows, Tasks, first_kept
 from adapter_runtime.methods.prefix_tuning import PrefixTuning
@@ -63,7 +63,7 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
         """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
         found = [program for program in programs if program is not None]
         if isinstance(block, Stack):
-            return found[0] if len(found) == 1 else StackedPrefixes(found)
+            return found[0] if len(found) == 1 else PrefixesInFront(found)
         if isinstance(block, MultiTask):
             return PrefixesOfRows(programs, Tasks([]))
         counts = block.batch_sizes if isinstance(block, BatchSplit) else None

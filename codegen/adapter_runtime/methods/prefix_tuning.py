@@ -10,6 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from adapter_runtime.configuration import PrefixTuningConfig
+from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.methods.initialisation import seeded
@@ -29,10 +30,21 @@ class PrefixShape(NamedTuple):
 
 
 class LayerPrefix(NamedTuple):
-    """The prefix of one attention: keys and values [heads, P, width], without a batch dimension."""
+    """The prefix of one attention: keys and values [heads, P, width], or [B, heads, P, width] for rows of a batch."""
 
     key: torch.Tensor
     value: torch.Tensor
+
+
+class StackedPrefixes(NamedTuple):
+    """The prefixes of L attentions of one shape."""
+
+    states: torch.Tensor  # [2L, heads, P, width] or [2L, B, heads, P, width]; keys and values alternate
+
+    def layers(self) -> list[LayerPrefix]:
+        """Those of each attention."""
+        parts = self.states.unbind()
+        return [LayerPrefix(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
 
 
 class PrefixTuning(nn.Module):
@@ -72,7 +84,7 @@ class PrefixTuning(nn.Module):
                     nn.Linear(config.bottleneck_size, total),
                 )
 
-    def _flat_states(self) -> torch.Tensor:
+    def flat_states(self) -> torch.Tensor:
         """[P * sum of sizes] or [P, sum of sizes]"""
         control = self.control_trans
         return control if isinstance(control, nn.Parameter) else cast("torch.Tensor", control(self.wte.weight))
@@ -83,7 +95,7 @@ class PrefixTuning(nn.Module):
         if isinstance(control, nn.Parameter):
             return
         with torch.no_grad():
-            flat = self._flat_states().reshape(-1)
+            flat = self.flat_states().reshape(-1)
         is_trained = any(parameter.requires_grad for parameter in self.parameters())
         del self.wte, self.control_trans
         self.control_trans = nn.Parameter(flat, requires_grad=is_trained)
@@ -91,20 +103,59 @@ class PrefixTuning(nn.Module):
 
     def forward(self) -> list[LayerPrefix]:
         """The prefixes of all attentions, in the order of `shapes`."""
+        return [
+            prefix
+            for states in self.states()
+            for prefix in (states.layers() if isinstance(states, StackedPrefixes) else [states])
+        ]
+
+    def states(self) -> list[StackedPrefixes] | list[LayerPrefix]:
+        """The same, in one tensor where all have the same shape."""
         length = self.config.prefix_length
-        flat = self._flat_states()
+        flat = self.flat_states()
         if self.training and self.config.dropout > 0.0:
             flat = nn.functional.dropout(flat, self.config.dropout)
         if self.is_uniform:
             heads, width, _ = self.shapes[0]
-            # (P, 2L, heads, width) -> 2L times (heads, P, width); keys and values alternate
-            states = flat.view(length, -1, heads, width).permute(1, 2, 0, 3).unbind()
-            return [LayerPrefix(states[i], states[i + 1]) for i in range(0, len(states), 2)]
+            # (P, 2L, heads, width) -> (2L, heads, P, width); keys and values alternate
+            return [StackedPrefixes(flat.view(length, -1, heads, width).permute(1, 2, 0, 3))]
         pieces = iter(torch.split(flat.view(length, -1), self.sizes, dim=1))
         return [
             LayerPrefix(*(next(pieces).view(length, shape.heads, -1).transpose(0, 1) for _ in range(2)))
             for shape in self.shapes
         ]
+
+    def for_rows(self, key: torch.Tensor) -> list[LayerPrefix]:
+        """The prefixes of all attentions, [B, heads, P, width]: once for all layers of a call, if there is one.
+
+        Args:
+            key: [B, heads, K, width]; gives the number of rows, the type and the device.
+        """
+        context = thread.context
+        if context is None:
+            return _batched(self.states(), key)
+        known = context.batched_prefixes.get(self.key)
+        if known is None or not _fits(known[0].key, key):
+            known = context.batched_prefixes[self.key] = _batched(context.states_of(self), key)
+        return known
+
+
+def _fits(prefix: torch.Tensor, key: torch.Tensor) -> bool:
+    return prefix.shape[0] == key.shape[0] and prefix.dtype is key.dtype and prefix.device == key.device
+
+
+def _batched(states: Sequence[StackedPrefixes | LayerPrefix], key: torch.Tensor) -> list[LayerPrefix]:
+    first = states[0]
+    if isinstance(first, StackedPrefixes):
+        return StackedPrefixes(_like(first.states, key).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)).layers()
+    return [LayerPrefix(*(_like(part, key).expand(key.shape[0], -1, -1, -1) for part in layer)) for layer in states]
+
+
+def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """With the type and device of `key`."""
+    if prefix.dtype is key.dtype and prefix.device == key.device:
+        return prefix
+    return prefix.to(key.device, key.dtype)
 
 
 class PrefixTuningPool(AdapterLayerBase, nn.Module):
