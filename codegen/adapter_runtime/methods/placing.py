@@ -20,8 +20,8 @@ from adapter_runtime.configuration import (
     ReftConfig,
 )
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
 from adapter_runtime.layers.invertible import add_invertible, disable_invertible
+from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
 from adapter_runtime.layers.lora import check_projection, enable_lora
 from adapter_runtime.layers.reft import add_reft, disable_reft
 from adapter_runtime.methods.bottleneck import bottleneck_size
