@@ -16,11 +16,13 @@ from torch.testing import assert_close
 from transformers import (
     AutoModelForCausalLM,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     ModernBertForMaskedLM,
     PhiForCausalLM,
     Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
 )
 
 import adapter_models
@@ -36,7 +38,9 @@ FIXTURES = Path(__file__).parent / "fixtures" / "interface"
 CASES = sorted(path.parent for path in FIXTURES.glob("*/*/expected.safetensors"))
 CLASSES = {
     "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
     "gemma2": Gemma2ForCausalLM,
+    "gemma3_text": Gemma3ForCausalLM,
     "phi": PhiForCausalLM,
     "modernbert": ModernBertForMaskedLM,
 }
@@ -60,7 +64,7 @@ def test_files_of_interface_models_load_and_compute_the_same(folder: Path) -> No
 
 def test_there_are_files_of_all_kinds() -> None:
     assert {path.parent.name for path in CASES} == set(CLASSES)
-    assert len(CASES) >= 11
+    assert len(CASES) >= 13
 
 
 def test_the_interface_is_written_beside_the_adapter(tmp_path: Path) -> None:
