@@ -19,6 +19,7 @@ from adapter_runtime.layers.layer import LayerAdaptersMixin
 from adapter_runtime.layers.lora import LoRAConv1D, LoRALinear, disable_lora, enable_lora
 from adapter_runtime.layers.masks import grow
 from adapter_runtime.methods.bottleneck import drop_samples
+from adapter_runtime.methods.prefix_tuning import LayerPrefix
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 from runtime_models import adapted, randomise
 
@@ -265,6 +266,20 @@ class Core:
         self.config = type("Config", (), {"_attn_implementation": implementation})()
 
 
+class Columns:
+    """A program of prefixes, as far as masks need it."""
+
+    def __init__(self, length: int, *rows: list[int]) -> None:
+        self.length = length
+        self.layout = (length, rows)
+
+    def pieces(self, attended: object) -> list[LayerPrefix]:
+        raise NotImplementedError
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
+        return torch.tensor(self.layout[1], dtype=torch.bool) if self.layout[1] else None
+
+
 def states(length: int) -> torch.Tensor:
     return torch.zeros(2, 3, length, 4)
 
@@ -278,19 +293,19 @@ def states(length: int) -> torch.Tensor:
     ],
 )
 def test_no_mask_stays_none(implementation: str, queries: int, is_causal: bool) -> None:
-    assert grow(Core(implementation), None, states(queries), states(5), 2, is_causal) is None
+    assert grow(Core(implementation), None, states(queries), states(5), Columns(2), is_causal) is None
 
 
 def test_a_causal_kernel_without_a_mask_gets_one() -> None:
-    mask = grow(Core("sdpa"), None, states(3), states(3), 2, True)
+    mask = grow(Core("sdpa"), None, states(3), states(3), Columns(2), True)
     assert mask is not None and mask.shape == (1, 1, 3, 5)
-    assert mask[0, 0].int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert torch.equal(mask.exp()[0, 0], torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]))
 
 
 def test_an_empty_static_cache_counts_keys_from_the_first_query() -> None:
-    mask = grow(Core("sdpa"), None, states(2), states(4), 1, True)
+    mask = grow(Core("sdpa"), None, states(2), states(4), Columns(1), True)
     assert mask is not None
-    assert mask[0, 0].int().tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
+    assert torch.equal(mask.exp()[0, 0], torch.tensor([[1.0, 1, 0, 0, 0], [1, 1, 1, 0, 0]]))
 
 
 @pytest.mark.parametrize(
@@ -303,25 +318,48 @@ def test_an_empty_static_cache_counts_keys_from_the_first_query() -> None:
     ids=["boolean", "additive", "integer"],
 )
 def test_a_mask_grows_by_visible_columns(mask: torch.Tensor, value: float) -> None:
-    grown = grow(Core("eager"), mask, states(3), states(3), 2, True)
+    grown = grow(Core("eager"), mask, states(3), states(3), Columns(2), True)
     assert grown is not None and grown.dtype is mask.dtype
     assert torch.equal(grown[..., 2:], mask)
     assert bool((grown[..., :2] == value).all())
 
 
+@pytest.mark.parametrize("mask", [torch.ones(2, 1, 3, 3, dtype=torch.bool), torch.zeros(2, 1, 3, 3), None], ids=str)
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_mask_hides_positions_of_a_prefix_from_rows(implementation: str, mask: torch.Tensor | None) -> None:
+    grown = grow(Core(implementation), mask, states(3), states(3), Columns(2, [1, 1], [0, 1]), False)
+    assert grown is not None
+    seen = grown.expand(2, 1, 3, 5) if grown.dtype is torch.bool else grown.exp().expand(2, 1, 3, 5)
+    assert [row[0, 0].int().tolist() for row in seen] == [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]]
+
+
+def test_a_mask_of_ones_and_zeros_hides_positions_of_a_prefix_from_rows() -> None:
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    grown = grow(Core("eager"), mask, states(3), states(3), Columns(2, [1, 1], [0, 1]), False)
+    assert grown is not None
+    assert grown.tolist() == [[1, 1, 0, 1, 1], [0, 1, 1, 1, 1]]
+
+
+def test_a_mask_for_all_keys_alike_gets_columns() -> None:
+    mask = torch.full((2, 1, 3, 1), -1e9)
+    grown = grow(Core("eager"), mask, states(3), states(4), Columns(2), False)
+    assert grown is not None
+    assert grown[0, 0, 0].tolist() == [0, 0, -1e9, -1e9, -1e9, -1e9]
+
+
 def test_a_mask_of_another_width_is_refused() -> None:
     with pytest.raises(UnsupportedMethodError, match="4 columns and 3 keys"):
-        grow(Core("eager"), torch.zeros(2, 1, 3, 4), states(3), states(3), 2, True)
+        grow(Core("eager"), torch.zeros(2, 1, 3, 4), states(3), states(3), Columns(2), True)
 
 
 def test_layers_that_share_a_mask_share_the_grown_one() -> None:
     mask, other = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
     thread.context = ForwardContext()
     try:
-        first = grow(Core("eager"), mask, states(3), states(3), 2, True)
-        assert grow(Core("eager"), mask, states(3), states(3), 2, True) is first
-        assert grow(Core("eager"), mask, states(3), states(3), 4, True) is not first
-        assert grow(Core("eager"), other, states(3), states(3), 2, True) is not first
+        first = grow(Core("eager"), mask, states(3), states(3), Columns(2), True)
+        assert grow(Core("eager"), mask, states(3), states(3), Columns(2), True) is first
+        assert grow(Core("eager"), mask, states(3), states(3), Columns(4), True) is not first
+        assert grow(Core("eager"), other, states(3), states(3), Columns(2), True) is not first
     finally:
         thread.context = None
 

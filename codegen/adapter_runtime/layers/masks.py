@@ -95,7 +95,8 @@ def grow(
 
 def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor:
     """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P]."""
-    seen = pad(visible, (0, keys), value=True)[:, None, None]
+    seen = pad(visible, (0, keys), value=True)
+    seen = seen.view(seen.shape[0], *(1,) * (grown.dim() - 2), seen.shape[1])
     if grown.dtype.is_floating_point:
         # Less than the least number that hides tokens: a query that sees no token spreads over these alone, as without us.
         return grown.masked_fill(~seen, -torch.inf)
