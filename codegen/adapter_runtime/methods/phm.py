@@ -126,7 +126,8 @@ class SharedProducts:
         self.pool = pool
         self.keys = keys
 
-    def __call__(self) -> list[SharedWeights]:
+    def states(self) -> list[SharedWeights]:
+        """The weights, as `ForwardContext.states_of` asks for them."""
         made = {
             position: kronecker_sum(_product(self.pool, rules), _product(self.pool, factors))
             for position, (rules, factors) in self.keys.items()
