@@ -10,6 +10,7 @@ Where do I find ...
   blocks like Stack?         composition.py
   files and the hub?         saving.py, loading.py, files/
   prediction heads?          heads/
+  embeddings of tokens?      embeddings.py (further ones, by name), invertible_api.py
   `AdapterTrainer`?          training/
 """
 
@@ -114,7 +115,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "list_adapters",
     ),
     "wrapping": ("init",),
-    "layers.base": ("AdapterLayerBase",),
+    "layers.base": ("AdapterLayerBase", "ComposableAdapterLayerBase"),
     "layers.bottleneck": ("BottleneckLayer",),
     "layers.hooks": ("patch_forward",),
     "layers.layer": ("LayerAdaptersMixin",),

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import nn
 
-from adapter_runtime import summary
 from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.averaging import AveragingMixin
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, Stack, parse_composition
@@ -19,6 +17,7 @@ from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.names import check_name
 from adapter_runtime.files_api import AdapterFilesMixin
 from adapter_runtime.fusion_api import AdapterFusionMixin, refuse_if_fused
+from adapter_runtime.inspection_api import InspectionMixin
 from adapter_runtime.layers.lora import LoRALayer, disable_lora
 from adapter_runtime.methods.placing import check_built, place, remove_empty_places
 from adapter_runtime.prefix_api import PrefixTuningMixin
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 
 class ModelAdaptersMixin(
+    InspectionMixin,
     AdapterFilesMixin,
     AdapterFusionMixin,
     PrefixTuningMixin,
@@ -58,14 +58,6 @@ class ModelAdaptersMixin(
     @adapters_config.setter
     def adapters_config(self, config: ModelAdaptersConfig) -> None:
         self.adapters_base._adapters_config = config
-
-    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
-        """All layers with their indices."""
-        return self.adapters_base.iter_layers()
-
-    def has_adapters(self) -> bool:
-        """Whether any adapter was added."""
-        return len(self.adapters_config) > 0
 
     def supports_adapter(self, type_or_config: str | Mapping[str, Any] | AdapterConfig) -> bool:
         """Whether `add_adapter` with this config can succeed, by the plan of this model."""
@@ -221,6 +213,10 @@ class ModelAdaptersMixin(
                 module.get_parameter(key).requires_grad_(False)
         self.model_frozen = freeze
 
+    def freeze_embeddings(self, freeze: bool = True) -> None:
+        """Stop (or, with False, resume) the training of the token embeddings that run."""
+        self.get_input_embeddings().requires_grad_(not freeze)
+
     # Merging
 
     def merge_adapter(self, adapter_name: str) -> None:
@@ -266,55 +262,6 @@ class ModelAdaptersMixin(
 
     def _lora_layers(self) -> Iterator[LoRALayer]:
         return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, LoRALayer))
-
-    # Looking at adapters
-
-    def adapter_parameters(self, adapter_name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of an adapter as its layers declare them, named as in the state dict of this model."""
-        seen: set[int] = set()
-        for path, module in self._declared_modules(adapter_name):
-            for key, parameter in module.named_parameters():
-                if id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{path}.{key}", parameter
-
-    def _declared_modules(self, name: str) -> Iterator[tuple[str, nn.Module]]:
-        from adapter_runtime.layers.base import AdapterLayerBase
-
-        for path, layer in self.named_modules():
-            if isinstance(layer, AdapterLayerBase):
-                for key, module in layer.modules_of(name):
-                    yield f"{path}.{key}" if path else key, module
-
-    def get_adapter(self, name: str) -> dict[int, dict[str, nn.Module]]:
-        """The modules of an adapter: layer -> place -> module. Layer -1 holds what belongs to the whole model.
-
-        Raises:
-            UnknownAdapterError: there is no such adapter.
-        """
-        self.adapters_config.get(name)
-        found: dict[int, dict[str, nn.Module]] = {}
-        for layer in self.adapters_base.adapter_layers():
-            for _, module in layer.modules_of(name):
-                found.setdefault(layer.layer_index, {})[layer.location_key] = module
-        return found
-
-    def adapter_to(
-        self, name: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> None:
-        """Move the modules of an adapter.
-
-        Raises:
-            UnknownAdapterError: there is no such adapter.
-        """
-        for modules in self.get_adapter(name).values():
-            for module in modules.values():
-                module.to(device=device, dtype=dtype)
-
-    def adapter_summary(self, as_dict: bool = False) -> str | list[dict[str, Any]]:
-        """A table of all adapters: method, number of parameters, share of the base model, active, trained."""
-        rows = summary.rows(self)
-        return rows if as_dict else summary.table(rows)
 
 
 def _without(setup: AdapterCompositionBlock | None, name: str) -> AdapterCompositionBlock | None:

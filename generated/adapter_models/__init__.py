@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     from adapter_runtime.interface import AdapterMethod, AdapterModelInterface
     from adapter_runtime.interface.loading import load_model
     from adapter_runtime.invertible_api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
-    from adapter_runtime.layers.base import AdapterLayerBase
+    from adapter_runtime.layers.base import AdapterLayerBase, ComposableAdapterLayerBase
     from adapter_runtime.model_mixin import ModelAdaptersMixin, ModelWithHeadsAdaptersMixin
     from adapter_runtime.training import (
         AdapterArguments,
@@ -195,7 +195,7 @@ _PUBLIC = {
     "adapter_runtime.interface": ["AdapterMethod", "AdapterModelInterface"],
     "adapter_runtime.interface.loading": ["load_model"],
     "adapter_runtime.invertible_api": ["InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"],
-    "adapter_runtime.layers.base": ["AdapterLayerBase"],
+    "adapter_runtime.layers.base": ["AdapterLayerBase", "ComposableAdapterLayerBase"],
     "adapter_runtime.model_mixin": ["ModelAdaptersMixin", "ModelWithHeadsAdaptersMixin"],
     "adapter_runtime.training": [
         "AdapterArguments",
@@ -247,6 +247,7 @@ __all__ = [
     "ClassificationHead",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
+    "ComposableAdapterLayerBase",
     "ConfigUnion",
     "DEFAULT_ADAPTERFUSION_CONFIG",
     "DEFAULT_ADAPTER_CONFIG",

@@ -15,7 +15,8 @@ from transformers.models.bert.modeling_bert import BertOutput, BertSelfAttention
 from transformers.models.llama import modeling_llama
 
 from adapter_runtime import init
-from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
+from adapter_runtime.calls import CALL_ARGUMENTS
+from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
 from runtime_models import CLASSES, adapted, randomise, upstream
 
 
@@ -46,8 +47,8 @@ def test_a_module_outside_the_layers_stays_upstreams(used_elsewhere: type[torch.
     assert type(model.encoder.layer[0].output) is not BertOutput
 
 
-def test_interfaces_are_refused() -> None:
-    with pytest.raises(UnsupportedMethodError, match="Interfaces"):
+def test_what_is_no_interface_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="AdapterModelInterface"):
         init(upstream("llama"), interface=object())
 
 
@@ -105,8 +106,10 @@ def test_classes_look_like_upstreams() -> None:
     model = adapted("llama_lm")
     assert isinstance(model, LlamaForCausalLM)
     assert (type(model).__name__, type(model).__module__) == ("LlamaForCausalLM", LlamaForCausalLM.__module__)
-    assert inspect.signature(model.forward) == inspect.signature(upstream("llama_lm").forward)
-    assert inspect.signature(model.model.forward) == inspect.signature(upstream("llama").forward)
+    for ours, kind in ((model, "llama_lm"), (model.model, "llama")):
+        own, theirs = (inspect.signature(one.forward).parameters for one in (ours, upstream(kind)))
+        assert {name: own[name] for name in theirs} == dict(theirs)
+        assert set(own) - set(theirs) == set(CALL_ARGUMENTS)
 
 
 def test_only_models_that_can_generate_say_so() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime import AdapterSetup, Stack
-from adapter_runtime.composition import Parallel
+from adapter_runtime.composition import Average
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.files.names import InvalidNameError
 from adapter_runtime.layers.lora import LoRALayer, LoRALinear
@@ -37,14 +37,15 @@ REFUSED = [
     pytest.param("keys", "seq_bn", InvalidNameError, id="a name that module dicts use"),
     pytest.param("here", "seq_bn", ValueError, id="a name that is taken"),
     pytest.param("new", "nothing", InvalidConfigError, id="an unknown config"),
-    pytest.param("new", "compacter", UnsupportedMethodError, id="hypercomplex layers"),
-    pytest.param("new", "seq_bn_inv", UnsupportedMethodError, id="an invertible adapter"),
-    pytest.param("new", "dora", UnsupportedMethodError, id="DoRA"),
-    pytest.param("new", "vera", UnsupportedMethodError, id="VeRA"),
-    pytest.param("new", "mtl_lora", UnsupportedMethodError, id="MTL-LoRA"),
-    pytest.param("new", "loreft", UnsupportedMethodError, id="ReFT"),
-    pytest.param("new", "prompt_tuning", UnsupportedMethodError, id="prompt tuning"),
-    pytest.param("new", "lora|loreft", UnsupportedMethodError, id="a union whose second member is not supported"),
+    pytest.param("new", "compacter", InvalidConfigError, id="hypercomplex layers that do not divide the width"),
+    pytest.param(
+        "new", "seq_bn_inv[inv_adapter_reduction_factor=None]", InvalidConfigError, id="half of an invertible adapter"
+    ),
+    pytest.param("new", "lora[vera_d=0.1]", InvalidConfigError, id="half of VeRA's options"),
+    pytest.param("new", "lora[dtype='int8']", InvalidConfigError, id="a type that cannot be trained"),
+    pytest.param("new", "loreft[layers=[3]]", InvalidConfigError, id="ReFT in a layer that is not there"),
+    pytest.param("new", "prompt_tuning[prompt_init='from_string']", InvalidConfigError, id="a prompt from no text"),
+    pytest.param("new", "lora|loreft[layers=[3]]", InvalidConfigError, id="a union whose second member has no place"),
     pytest.param("new", "seq_bn[leave_out=[0,1,2]]", InvalidConfigError, id="a config that leaves out every layer"),
     pytest.param("new", "seq_bn[non_linearity='wavy']", InvalidConfigError, id="an unknown activation"),
 ]
@@ -67,8 +68,8 @@ def test_an_overwrite_that_fails_keeps_the_old_adapter(inputs: dict[str, torch.T
     model.add_adapter("a", EVERY_METHOD, set_active=True)
     randomise(model, "a")
     before, expected = structure(model), output(model, inputs)
-    with pytest.raises(UnsupportedMethodError):
-        model.add_adapter("a", "seq_bn|dora", overwrite_ok=True)
+    with pytest.raises(InvalidConfigError):
+        model.add_adapter("a", "vera|seq_bn[non_linearity='wavy']", overwrite_ok=True)
     assert structure(model) == before
     assert torch.equal(output(model, inputs), expected)
     model.add_adapter("a", "double_seq_bn", overwrite_ok=True)
@@ -117,9 +118,9 @@ def test_an_unknown_name_cannot_be_used() -> None:
 
 def test_a_block_that_cannot_run_is_refused() -> None:
     model = adapted("llama")
-    model.add_adapter("a", "seq_bn", set_active=True)
-    with pytest.raises(UnsupportedMethodError, match="Parallel"):
-        model.set_active_adapters(Parallel("a", "a"))
+    model.add_adapter("a", "prefix_tuning_flat", set_active=True)
+    with pytest.raises(UnsupportedMethodError, match="Average"):
+        model.set_active_adapters(Average("a", "a"))
     assert model.active_adapters == Stack("a")
 
 
@@ -259,7 +260,7 @@ def test_support_is_told_by_the_plan() -> None:
     model = adapted("llama")
     assert model.supports_adapter("seq_bn")
     assert not model.supports_adapter("no_such_method")
-    assert not model.supports_adapter("loreft")
+    assert model.supports_adapter("loreft") and model.supports_adapter("seq_bn_inv")
 
 
 def test_errors_share_a_base() -> None:

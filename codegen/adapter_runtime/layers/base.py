@@ -154,3 +154,7 @@ class AdapterLayerBase:
     def mean(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
         """The program of a weighted sum."""
         return Mean(programs, weights)
+
+
+# `adapters` keeps layers apart that can run blocks; here all can say which they run.
+ComposableAdapterLayerBase = AdapterLayerBase
