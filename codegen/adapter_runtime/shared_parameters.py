@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -38,7 +38,7 @@ class SharedParameters(AdapterLayerBase, nn.ModuleDict):
         if name in self:
             del self[name]
 
-    def products_of(self, name: str) -> Iterator[Callable[[], object]]:
+    def products_of(self, name: str) -> Iterator[object]:
         """What is computed from the parameters of an adapter once per call (see `methods.phm.SharedProducts`)."""
         yield from getattr(self[name], "products", {}).values() if name in self else ()
 
