@@ -477,6 +477,32 @@ def test_a_prompt_goes_with_other_methods(inputs: Inputs) -> None:
     assert_close(model(**inputs).logits, stacked)
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_reft_edits_the_first_real_tokens_behind_a_prompt(kind: str, inputs: Inputs) -> None:
+    model = prompted(kind, reft="noreft[prefix_positions=2,suffix_positions=0]")
+    before = model(**inputs, output_hidden_states=True).hidden_states[1]
+    model.set_active_adapters(Stack("p", "reft"))
+    after = model(**inputs, output_hidden_states=True).hidden_states[1]
+    edited = (before - after).abs().amax(-1) > 1e-6
+    assert [row.nonzero().flatten().tolist() for row in edited] == [[P, P + 1], [P + 3, P + 4]]
+
+
+def test_reft_behind_a_prompt_among_the_first_tokens_is_refused() -> None:
+    model = prompted("llama", config=AFTER_BOS, reft="noreft")
+    with pytest.raises(UnsupportedMethodError, match='combine="prefix"'):
+        model.set_active_adapters(Stack("p", "reft"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_an_invertible_adapter_changes_tokens_and_not_the_prompt(kind: str, inputs: Inputs) -> None:
+    model = prompted(kind, inv="seq_bn_inv")
+    plain = model(**inputs, output_hidden_states=True).hidden_states[0]
+    model.set_active_adapters(Stack("p", "inv"))
+    given_states = model(**inputs, output_hidden_states=True).hidden_states[0]
+    assert torch.equal(given_states[:, :P], plain[:, :P])
+    assert not torch.allclose(given_states[:, P:], plain[:, P:], atol=1e-3)
+
+
 # PEFT puts its prompts in place of token embeddings
 
 
