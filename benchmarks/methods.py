@@ -137,7 +137,11 @@ def in_process(python: str, library_name: str, size: str, rounds: int) -> Ratios
 
 def side_by_side(against: str, size: str, rounds: int, turns: int = 2) -> list[list[str]]:
     """A row per method: ops, forward and step of ours, of `adapters` and of peft."""
-    processes = {"ours": (sys.executable, "adapter_models"), "adapters": (against, "adapters"), "peft": (against, "peft")}
+    processes = {
+        "ours": (sys.executable, "adapter_models"),
+        "adapters": (against, "adapters"),
+        "peft": (against, "peft"),
+    }
     runs: dict[str, list[Ratios]] = {name: [] for name in processes}
     for _ in range(turns):
         for name, (python, library_name) in processes.items():
@@ -156,7 +160,18 @@ def _cells(runs: list[Ratios], method: str) -> list[str]:
     return [f"{statistics.median(run[kind] for run in found):.2f}" for kind in ("ops", "forward", "step")]
 
 
-HEAD = ["", "Ops", "`adapters`", "PEFT", "Forward, seconds", "`adapters`", "PEFT", "Step, seconds", "`adapters`", "PEFT"]
+HEAD = [
+    "",
+    "Ops",
+    "`adapters`",
+    "PEFT",
+    "Forward, seconds",
+    "`adapters`",
+    "PEFT",
+    "Step, seconds",
+    "`adapters`",
+    "PEFT",
+]
 
 
 def main() -> None:

@@ -233,5 +233,3 @@ def _validate_copies(block: AdapterCompositionBlock) -> None:
             raise InvalidCompositionError(
                 f"All Parallel blocks of a Stack need the same number of children: {block!r}."
             )
-
-

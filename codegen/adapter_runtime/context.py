@@ -113,7 +113,9 @@ class ForwardContext:
         self.owner = owner
         self.generation = generation
         self.is_generation = is_generation
-        self.is_repeated = generation is not None and generation.is_repeated  # the input has a copy per parallel adapter
+        self.is_repeated: bool = (
+            generation is not None and generation.is_repeated
+        )  # the input has a copy per parallel adapter
         self.prefix_states: dict[str, list[Any]] = {} if generation is None else generation.prefix_states
         self.batched_prefixes: dict[str, list[LayerPrefix]] = {}  # the same states for the rows of the current call
         self.grown_masks: list[GrownMask] = []  # the last masks that grew for prefixes
@@ -123,7 +125,9 @@ class ForwardContext:
         self.prompt_length = 0  # positions of a learned prompt in front of the tokens
         self.prompt: PromptCall | None = None  # what happens to it in the current call of the base model
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
-        self.around_encoder: tuple[ForwardContext | None] | None = None  # in an encoder with a prompt: the outer context
+        self.around_encoder: tuple[ForwardContext | None] | None = (
+            None  # in an encoder with a prompt: the outer context
+        )
         self.gating_scores: Scores | None = None  # None: the call does not ask for them
         self.fusion_attentions: Scores | None = None
 

@@ -106,5 +106,5 @@ class InspectionMixin:
 
     def adapter_summary(self, as_dict: bool = False) -> str | list[dict[str, Any]]:
         """A table of all adapters: method, number of parameters, share of the base model, active, trained."""
-        rows = summary.rows(self)
+        rows = summary.rows(self)  # type: ignore[arg-type]
         return rows if as_dict else summary.table(rows)

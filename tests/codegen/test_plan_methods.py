@@ -8,7 +8,6 @@ from adapter_codegen.model import Method, ModelPlan
 from adapter_codegen.plan import plan_model
 from adapter_codegen.upstream import open_release
 from adapter_runtime.configuration import (
-    AdapterConfig,
     LoRAConfig,
     LoReftConfig,
     PrefixTuningConfig,

@@ -107,7 +107,9 @@ def test_an_error_in_a_layer_leaves_no_context() -> None:
 # Parallel
 
 
-@pytest.mark.parametrize("config", ["seq_bn", "par_bn", "lora", "ia3", "prefix_tuning", "loreft", "prompt_tuning", "unipelt"])
+@pytest.mark.parametrize(
+    "config", ["seq_bn", "par_bn", "lora", "ia3", "prefix_tuning", "loreft", "prompt_tuning", "unipelt"]
+)
 def test_parallel_adapters_are_those_run_one_after_the_other(config: str) -> None:
     model = with_adapters(a=config, b=config)
     both = logits(model, Parallel("a", "b"))
@@ -141,7 +143,13 @@ def test_parallel_adapters_generate_what_each_generates(settings: dict[str, Any]
     def generated(setup: Any) -> torch.Tensor:
         model.set_active_adapters(setup)
         return model.generate(
-            TOKENS, attention_mask=mask, max_new_tokens=4, do_sample=False, eos_token_id=None, pad_token_id=0, **settings
+            TOKENS,
+            attention_mask=mask,
+            max_new_tokens=4,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            **settings,
         )
 
     together = generated(Parallel("a", "b", "c"))

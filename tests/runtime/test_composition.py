@@ -30,7 +30,8 @@ from adapter_runtime.errors import InvalidCompositionError
         pytest.param(lambda: parse_composition(Fuse(Parallel("a", "b"))), id="a block where it cannot stand"),
         pytest.param(lambda: parse_composition([[["a"]]]), id="lists nested too deep"),
         pytest.param(
-            lambda: parse_composition(Parallel(Stack(Parallel("a", "b")), "c")), id="copies of the batch inside of copies"
+            lambda: parse_composition(Parallel(Stack(Parallel("a", "b")), "c")),
+            id="copies of the batch inside of copies",
         ),
         pytest.param(
             lambda: parse_composition(BatchSplit(Stack(Parallel("a", "b")), "c", batch_sizes=1)),

@@ -25,7 +25,12 @@ LENGTH = 6
 
 # What the adapters a to d are. Mixed methods stand in one block; lengths of prefixes differ.
 METHODS: dict[str, tuple[str, str, str, str]] = {
-    "bottlenecks": ("seq_bn[reduction_factor=4]", "double_seq_bn[reduction_factor=4]", "par_bn", "compacter[reduction_factor=8]"),
+    "bottlenecks": (
+        "seq_bn[reduction_factor=4]",
+        "double_seq_bn[reduction_factor=4]",
+        "par_bn",
+        "compacter[reduction_factor=8]",
+    ),
     "low rank": ("lora[r=2]", "lora[r=4,alpha=2,attn_matrices=['q','k']]", "lora[r=3,output_lora=False]", "dora[r=2]"),
     "factors": ("ia3", "ia3", "ia3", "ia3"),
     "prefixes": tuple(f"prefix_tuning_flat[prefix_length={length}]" for length in (2, 5, 1, 3)),  # type: ignore[dict-item]
@@ -132,7 +137,7 @@ def test_each_row_is_what_its_path_gives_alone(kind: str, methods: str, data: st
             model, Stack(*names), input_ids=tokens[source : source + 1], attention_mask=mask[source : source + 1]
         )
         real = mask[source].bool()
-        torch.testing.assert_close(given_row[real], alone[0][real], rtol=1e-4, atol=1e-4, msg=lambda m: f"{names}: {m}")
+        torch.testing.assert_close(given_row[real], alone[0][real], rtol=1e-4, atol=1e-4, msg=f"the row of {names}")
 
 
 def _has_tasks(block: AdapterCompositionBlock) -> bool:

@@ -11,21 +11,89 @@ from adapter_runtime.registry import registered
 from runtime_models import adapted
 
 # What `adapters` 1.3.0 exports, but for its model classes (those of generated models are tested below) and the one below.
-NAMES = """
-    ADAPTERFUSION_CONFIG_MAP ADAPTER_CACHE ADAPTER_CONFIG_MAP ADAPTER_MODEL_MAPPING AdapterArguments
-    AdapterCompositionBlock AdapterConfig AdapterFusionConfig AdapterInfo AdapterLayerBase AdapterMethod
-    AdapterModelInterface AdapterPlusConfig AdapterSetup AdapterTrainer AdapterType AutoAdapterModel BatchSplit
-    BertStyleMaskedLMHead BiaffineParsingHead BnConfig CausalLMHead ClassificationHead CompacterConfig
-    CompacterPlusPlusConfig ComposableAdapterLayerBase ConfigUnion DEFAULT_ADAPTERFUSION_CONFIG DEFAULT_ADAPTER_CONFIG
-    DependencyParsingOutput DiReftConfig DoRAConfig DoubleSeqBnConfig DoubleSeqBnInvConfig DvoRAConfig
-    DynamicAdapterFusionConfig EmbeddingAdaptersMixin ForwardContext Fuse IA3Config InvertibleAdaptersMixin
-    InvertibleAdaptersWrapperMixin LoRAConfig LoReftConfig MAMConfig MTLLoRAConfig ModelAdaptersConfig ModelAdaptersMixin
-    ModelWithFlexibleHeadsAdaptersMixin ModelWithHeadsAdaptersMixin MultiHeadOutput MultiLabelClassificationHead MultiTask
-    MultiTaskConfig MultipleChoiceHead NoReftConfig ParBnConfig Parallel PredictionHead PrefixTuningConfig
-    PromptTuningConfig QuestionAnsweringHead ReftConfig Seq2SeqAdapterTrainer Seq2SeqLMHead SeqBnConfig SeqBnInvConfig
-    Split Stack StaticAdapterFusionConfig TaggingHead UniPELTConfig VeraConfig get_adapter_config_hash get_adapter_info
-    init list_adapters load_model parse_composition setup_adapter_training validate_composition
-""".split()
+NAMES = [
+    "ADAPTERFUSION_CONFIG_MAP",
+    "ADAPTER_CACHE",
+    "ADAPTER_CONFIG_MAP",
+    "ADAPTER_MODEL_MAPPING",
+    "AdapterArguments",
+    "AdapterCompositionBlock",
+    "AdapterConfig",
+    "AdapterFusionConfig",
+    "AdapterInfo",
+    "AdapterLayerBase",
+    "AdapterMethod",
+    "AdapterModelInterface",
+    "AdapterPlusConfig",
+    "AdapterSetup",
+    "AdapterTrainer",
+    "AdapterType",
+    "AutoAdapterModel",
+    "BatchSplit",
+    "BertStyleMaskedLMHead",
+    "BiaffineParsingHead",
+    "BnConfig",
+    "CausalLMHead",
+    "ClassificationHead",
+    "CompacterConfig",
+    "CompacterPlusPlusConfig",
+    "ComposableAdapterLayerBase",
+    "ConfigUnion",
+    "DEFAULT_ADAPTERFUSION_CONFIG",
+    "DEFAULT_ADAPTER_CONFIG",
+    "DependencyParsingOutput",
+    "DiReftConfig",
+    "DoRAConfig",
+    "DoubleSeqBnConfig",
+    "DoubleSeqBnInvConfig",
+    "DvoRAConfig",
+    "DynamicAdapterFusionConfig",
+    "EmbeddingAdaptersMixin",
+    "ForwardContext",
+    "Fuse",
+    "IA3Config",
+    "InvertibleAdaptersMixin",
+    "InvertibleAdaptersWrapperMixin",
+    "LoRAConfig",
+    "LoReftConfig",
+    "MAMConfig",
+    "MTLLoRAConfig",
+    "ModelAdaptersConfig",
+    "ModelAdaptersMixin",
+    "ModelWithFlexibleHeadsAdaptersMixin",
+    "ModelWithHeadsAdaptersMixin",
+    "MultiHeadOutput",
+    "MultiLabelClassificationHead",
+    "MultiTask",
+    "MultiTaskConfig",
+    "MultipleChoiceHead",
+    "NoReftConfig",
+    "ParBnConfig",
+    "Parallel",
+    "PredictionHead",
+    "PrefixTuningConfig",
+    "PromptTuningConfig",
+    "QuestionAnsweringHead",
+    "ReftConfig",
+    "Seq2SeqAdapterTrainer",
+    "Seq2SeqLMHead",
+    "SeqBnConfig",
+    "SeqBnInvConfig",
+    "Split",
+    "Stack",
+    "StaticAdapterFusionConfig",
+    "TaggingHead",
+    "UniPELTConfig",
+    "VeraConfig",
+    "get_adapter_config_hash",
+    "get_adapter_info",
+    "init",
+    "list_adapters",
+    "load_model",
+    "parse_composition",
+    "setup_adapter_training",
+    "validate_composition",
+]
 # It wires the config of `adapters` into a model's and is called by its `init` alone; here `init` does that work itself.
 NOT_OFFERED = {"init_adapters_config"}
 
@@ -48,25 +116,78 @@ PLACES = {
 }
 
 # Methods and properties that `adapters` puts on every model, ...
-ON_MODELS = """
-    active_adapters active_embeddings adapter_fusion_to adapter_summary adapter_to add_adapter add_adapter_fusion
-    add_embeddings apply_to_adapter_layers apply_to_basemodel_childs average_adapter delete_adapter delete_adapter_fusion
-    delete_embeddings eject_prefix_tuning freeze_model get_adapter get_fusion_regularization_loss
-    gradient_checkpointing_enable has_adapters has_parallel_adapters iter_layers load_adapter load_adapter_fusion
-    load_adapter_setup load_embeddings loaded_embeddings merge_adapter push_adapter_setup_to_hub push_adapter_to_hub
-    reset_adapter save_adapter save_adapter_fusion save_adapter_setup save_all_adapter_fusions save_all_adapters
-    save_embeddings save_pretrained set_active_adapters set_active_embeddings share_parameters supports_adapter
-    train_adapter train_adapter_fusion unshare_parameters
-""".split()
+ON_MODELS = [
+    "active_adapters",
+    "active_embeddings",
+    "adapter_fusion_to",
+    "adapter_summary",
+    "adapter_to",
+    "add_adapter",
+    "add_adapter_fusion",
+    "add_embeddings",
+    "apply_to_adapter_layers",
+    "apply_to_basemodel_childs",
+    "average_adapter",
+    "delete_adapter",
+    "delete_adapter_fusion",
+    "delete_embeddings",
+    "eject_prefix_tuning",
+    "freeze_model",
+    "get_adapter",
+    "get_fusion_regularization_loss",
+    "gradient_checkpointing_enable",
+    "has_adapters",
+    "has_parallel_adapters",
+    "iter_layers",
+    "load_adapter",
+    "load_adapter_fusion",
+    "load_adapter_setup",
+    "load_embeddings",
+    "loaded_embeddings",
+    "merge_adapter",
+    "push_adapter_setup_to_hub",
+    "push_adapter_to_hub",
+    "reset_adapter",
+    "save_adapter",
+    "save_adapter_fusion",
+    "save_adapter_setup",
+    "save_all_adapter_fusions",
+    "save_all_adapters",
+    "save_embeddings",
+    "save_pretrained",
+    "set_active_adapters",
+    "set_active_embeddings",
+    "share_parameters",
+    "supports_adapter",
+    "train_adapter",
+    "train_adapter_fusion",
+    "unshare_parameters",
+]
 # ... on models with a head, ...
-ON_HEAD_MODELS = """freeze_embeddings get_labels get_labels_dict load_head save_all_heads save_head""".split()
+ON_HEAD_MODELS = ["freeze_embeddings", "get_labels", "get_labels_dict", "load_head", "save_all_heads", "save_head"]
 # ... and on those with flexible heads.
-ON_FLEXIBLE_MODELS = """
-    active_head average_head add_causal_lm_head add_classification_head add_custom_head add_dependency_parsing_head
-    add_image_classification_head add_masked_lm_head add_multiple_choice_head add_prediction_head
-    add_prediction_head_from_config add_qa_head add_seq2seq_lm_head add_tagging_head delete_head forward_head
-    get_prediction_heads_config head_types register_custom_head tie_weights
-""".split()
+ON_FLEXIBLE_MODELS = [
+    "active_head",
+    "average_head",
+    "add_causal_lm_head",
+    "add_classification_head",
+    "add_custom_head",
+    "add_dependency_parsing_head",
+    "add_image_classification_head",
+    "add_masked_lm_head",
+    "add_multiple_choice_head",
+    "add_prediction_head",
+    "add_prediction_head_from_config",
+    "add_qa_head",
+    "add_seq2seq_lm_head",
+    "add_tagging_head",
+    "delete_head",
+    "forward_head",
+    "get_prediction_heads_config",
+    "head_types",
+    "register_custom_head",
+    "tie_weights",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

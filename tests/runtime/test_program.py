@@ -124,7 +124,9 @@ def test_wrong_tasks_are_refused(task_ids: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
-        pytest.param(BatchSplit("one", "ten", batch_sizes=[1, 1]), r"2 rows \(1 \+ 1\), but the batch has 3", id="rows"),
+        pytest.param(
+            BatchSplit("one", "ten", batch_sizes=[1, 1]), r"2 rows \(1 \+ 1\), but the batch has 3", id="rows"
+        ),
         pytest.param(BatchSplit("one", "ten", batch_sizes=[1, 0]), r"1 rows", id="a multiple is no batch"),
         pytest.param(Parallel("one", "ten"), "3 rows are no multiple", id="an input that nobody repeated"),
         pytest.param(Split("one", "ten", splits=[1, 2]), r"3 tokens \(1 \+ 2\)", id="a sequence of another length"),

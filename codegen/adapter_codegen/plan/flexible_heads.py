@@ -31,9 +31,7 @@ _ORDER = (
     "causal_lm",
     "seq2seq_lm",
 )
-_TEXT_ENCODER = frozenset(
-    {"classification", "tagging", "question_answering", "multiple_choice", "dependency_parsing"}
-)
+_TEXT_ENCODER = frozenset({"classification", "tagging", "question_answering", "multiple_choice", "dependency_parsing"})
 _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
 

@@ -68,7 +68,11 @@ class Parts:
     def divided(self, state: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
         """The state of each child. What is no tensor goes to all of them."""
         columns = [
-            torch.split(entry, sizes, dim=self.dimension) if isinstance(entry, torch.Tensor) else [entry] * len(sizes)
+            (
+                torch.split(entry, list(sizes), dim=self.dimension)
+                if isinstance(entry, torch.Tensor)
+                else [entry] * len(sizes)
+            )
             for entry in state
         ]
         return [list(row) for row in zip(*columns, strict=True)]
