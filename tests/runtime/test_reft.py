@@ -124,6 +124,20 @@ def test_equals_upstream_with_hooks_in_plain_torch(kind: str, config: str, paddi
         assert_close(given[real.bool()], wanted[real.bool()])
 
 
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_states_are_recorded_with_the_edit_where_upstream_recorded_before_the_adapter_came(
+    kind: str, ids: torch.Tensor
+) -> None:
+    model = adapted(kind)
+    model(ids, output_hidden_states=True)  # puts upstream's hooks in
+    model.add_adapter("a", "loreft", set_active=True)
+    randomise(model, "a")
+    given = model(ids, output_hidden_states=True).hidden_states
+    expected = with_hooks(model, kind, torch.ones_like(ids))(ids, output_hidden_states=True).hidden_states
+    for state, wanted in zip(given, expected, strict=True):
+        assert_close(state, wanted)
+
+
 def test_the_comparison_notices_a_wrong_position(ids: torch.Tensor) -> None:
     model = with_adapter("llama", "loreft")
     wrong = torch.tensor(MASKS["left"])
