@@ -38,7 +38,6 @@ REFUSED = [
     pytest.param("lora[attn_matrices=['x']]", "attn_matrices", id="a matrix that attention has not"),
     pytest.param("lora[r=0]", "rank", id="a rank of zero"),
     pytest.param("double_seq_bn[residual_before_ln='post_add']", "original_ln_before", id="post_add without the sum"),
-    pytest.param("seq_bn[reduction_factor={'1': 8}]", "default", id="factors by layer without a default"),
     pytest.param(3, "not 3", id="a number"),
 ]
 
