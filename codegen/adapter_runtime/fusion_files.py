@@ -10,7 +10,7 @@ from adapter_runtime.composition import Fuse
 from adapter_runtime.configuration import AdapterFusionConfig
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import write_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
 from adapter_runtime.files.fit import without_aliases
 from adapter_runtime.files.keys import FUSION_CONTAINER, fusion_owner, of_fusion, renamed
 from adapter_runtime.files.names import FUSION_FILES, check_name, child_folder
@@ -96,14 +96,11 @@ def read_fusion(
 ) -> Fuse:
     """Read the mixture in `folder`, and the head beside it. Returns its block."""
     saved = Saved.read(folder, FUSION_FILES, options)
-    block = Fuse(*_adapter_names(saved), name=_name(saved, options))
-    require_same_type(model, saved, options.strict, f"Fusion {block.name!r}")
-    _add(
-        model,
-        block,
-        read_fusion_config(saved.document.get("config"), str(saved.folder / FUSION_FILES.config)),
-        transaction,
-    )
+    path = folder / FUSION_FILES.config
+    with blamed_on(path):
+        block = Fuse(*_adapter_names(saved), name=_name(saved, options))
+        require_same_type(model, saved, options.strict, f"Fusion {block.name!r}")
+        _add(model, block, read_fusion_config(saved.document.get("config"), str(path)), transaction)
     expected = of_fusion(model.state_dict(keep_vars=True), block.name)
     fit(model, _tensors_of(saved, block.name), expected, saved, options, f"Fusion {block.name!r}", transaction)
     if with_head:

@@ -13,7 +13,7 @@ import torch
 from adapter_runtime.configuration import AdapterConfig
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import read_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
 from adapter_runtime.files.fit import compare
 from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.layers import not_in_layers, without_layers
@@ -91,13 +91,13 @@ def read_adapter(
     if is_peft(folder):
         return read_peft(model, folder, change, with_head, options, transaction)
     saved = Saved.read(folder, ADAPTER_FILES, options)
-    document, tensors = modernise(saved.document, saved.tensors)
-    saved = Saved(saved.folder, document, tensors)
-    name = _name(saved, options)
-    require_same_type(model, saved, options.strict, f"Adapter {name!r}")
-    config = without_layers(model, _config(saved, change), options.leave_out)
-    check_interface(model, folder, config, options.strict)
-    add_for_load(model, name, config, transaction)
+    with blamed_on(folder / ADAPTER_FILES.config):
+        saved = Saved(folder, *modernise(saved.document, saved.tensors))
+        name = _name(saved, options)
+        require_same_type(model, saved, options.strict, f"Adapter {name!r}")
+        config = without_layers(model, _config(saved, change), options.leave_out)
+        check_interface(model, folder, config, options.strict)
+        add_for_load(model, name, config, transaction)
     expected = of_adapter(model.state_dict(keep_vars=True), name)
     fit(model, _tensors_of(saved, name), expected, saved, options, f"Adapter {name!r}", transaction)
     if with_head:
@@ -252,24 +252,30 @@ def read_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, tra
     """Read the head in `folder`. Returns its name; None for a static one."""
     saved = Saved.read(folder, HEAD_FILES, options)
     require_same_type(model, saved, options.strict, "The head")
-    name = None
-    if head_files.is_flexible(model):
-        name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
-        saved = replace(saved, tensors=tensors)
-        add_head(model, check_name(name, "head"), head_files.with_labels(config, options.id2label), transaction)
-        expected = head_files.flexible_tensors(model, name)
-    else:
-        expected = head_files.static_tensors(model)
-        if saved.document.get("config") is not None:
-            own = head_files.upstream_class_name(model)
-            tensors = as_static(saved.document, saved.tensors, own, model.config, expected)
-            saved = replace(saved, tensors=tensors, document={**saved.document, **saved.document["config"]})
-        head_files.set_labels(model, saved.document, options.id2label, transaction)
+    with blamed_on(folder / HEAD_FILES.config):
+        name, saved, expected = _prepare_head(model, saved, options, transaction)
     tied = model.get_expanded_tied_weights_keys()
     given = {key: tensor for key, tensor in saved.tensors.items() if key not in tied}
     _require_fit(model, given, expected, saved, options.strict, f"Head {name!r}" if name else "The head")
     transaction.copy(given, expected)
     return name
+
+
+def _prepare_head(
+    model: ModelAdaptersMixin, saved: Saved, options: LoadOptions, transaction: Transaction
+) -> tuple[str | None, Saved, Mapping[str, torch.Tensor]]:
+    """Make room for a head. Returns its name, what was saved under the names that the model gives it, and its tensors."""
+    if head_files.is_flexible(model):
+        name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
+        add_head(model, check_name(name, "head"), head_files.with_labels(config, options.id2label), transaction)
+        return name, replace(saved, tensors=tensors), head_files.flexible_tensors(model, name)
+    expected = head_files.static_tensors(model)
+    if saved.document.get("config") is not None:
+        own = head_files.upstream_class_name(model)
+        tensors = as_static(saved.document, saved.tensors, own, model.config, expected)
+        saved = replace(saved, tensors=tensors, document={**saved.document, **saved.document["config"]})
+    head_files.set_labels(model, saved.document, options.id2label, transaction)
+    return None, saved, expected
 
 
 def add_head(model: Any, name: str, config: dict[str, Any], transaction: Transaction) -> None:

@@ -358,3 +358,33 @@ def test_all_heads_are_saved_to_folders_of_their_names(tmp_path: Path) -> None:
     init(static)
     static.save_all_heads(tmp_path / "static")
     assert (tmp_path / "static" / "head_config.json").is_file()
+
+
+@pytest.mark.parametrize("value", [None, -1, 1.5, "x", [], {}, True], ids=repr)
+@pytest.mark.parametrize(
+    "where", ["version", "name", "config", "r", "alpha", "leave_out", "architecture", "attn_matrices"]
+)
+def test_whatever_stands_in_a_document_it_is_read_or_refused_as_damaged(
+    tmp_path: Path, where: str, value: Any
+) -> None:
+    """Never an error that does not say which file it is about, and never a model that was changed halfway."""
+    add(adapter_model(), "lora").save_adapter(tmp_path, "a")
+    path = tmp_path / "adapter_config.json"
+    document = json.loads(path.read_text())
+    (document if where in document else document["config"])[where] = value
+    path.write_text(json.dumps(document))
+    model = adapter_model()
+    try:
+        model.load_adapter(tmp_path)
+    except AdapterError:
+        assert not model.has_adapters()
+        assert not any(".loras." in key for key in model.state_dict())
+
+
+def test_a_file_that_describes_what_cannot_be_made_is_named(tmp_path: Path) -> None:
+    add(adapter_model(), "lora").save_adapter(tmp_path, "a")
+    edit(tmp_path / "adapter_config.json", version="adapters.not-a-version")
+    with pytest.raises(
+        AdapterFileError, match=r"What .*adapter_config\.json describes cannot be made \(InvalidVersion"
+    ):
+        adapter_model().load_adapter(tmp_path)

@@ -330,6 +330,12 @@ def single(name: object) -> dict[str, Any]:
             "contains",
             id="name",
         ),
+        pytest.param(
+            {"type": "Stack", "children": [single("a")], "kwargs": 3},
+            AdapterFileError,
+            "are options by name",
+            id="no options",
+        ),
         pytest.param({"type": "Stack", "children": []}, AdapterFileError, "cannot be built", id="no children"),
         pytest.param({"type": "Stack"}, AdapterFileError, "a list", id="no list"),
         pytest.param({"type": "single", "children": ["a", "b"]}, AdapterFileError, "has one name", id="two names"),

@@ -65,8 +65,11 @@ def _read(data: object, kind: str, find_name: FindName | None, depth: int) -> st
         raise AdapterFileError(
             f"The setup has a block of the unknown type {block_type!r}. {nearest(str(block_type), BLOCKS)}"
         )
+    options = data.get("kwargs") or {}
+    if not isinstance(options, Mapping):
+        raise AdapterFileError(f'The "kwargs" of a {block_type} are options by name, not {options!r}.')
     found = [_read(child, kind, find_name, depth - 1) for child in children]
-    return _build(BLOCKS[block_type], found, dict(data.get("kwargs") or {}), find_name)
+    return _build(BLOCKS[block_type], found, dict(options), find_name)
 
 
 def _build(

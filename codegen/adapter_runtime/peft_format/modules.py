@@ -31,7 +31,7 @@ def places(model: ModelAdaptersMixin) -> dict[str, Place]:
     paths = {id(module): path for path, module in model.named_modules()}
     found = {}
     for index, layer in model.adapters_base.adapted_layers():
-        for projection in layer.projections():
+        for projection in layer.adapted_projections():
             module = layer.module_at(projection.path, required=False)
             if module is not None:
                 found[f"{paths[id(layer)]}.{projection.path}"] = Place(index, layer, projection, module)

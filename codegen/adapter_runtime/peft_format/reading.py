@@ -12,7 +12,7 @@ import torch
 from adapter_runtime.configuration import AdapterConfig
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.files.documents import read_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
 from adapter_runtime.files.fit import compare
 from adapter_runtime.files.keys import of_adapter
 from adapter_runtime.files.layers import not_in_layers, without_layers
@@ -77,9 +77,10 @@ def read_peft(
     own = {key: tensor for key, tensor in tensors.items() if any(part in f".{key}" for part in _OF_ADAPTERS)}
     if not own:
         raise AdapterFileError(f"The weights in {folder} hold no {kind} adapter.")
-    config, given = READERS[kind](model, document, own, name, options.strict)
-    config = without_layers(model, _changed(config, change), options.leave_out)
-    add_for_load(model, name, config, transaction)
+    with blamed_on(folder / PEFT_FILES.config):
+        config, given = READERS[kind](model, document, own, name, options.strict)
+        config = without_layers(model, _changed(config, change), options.leave_out)
+        add_for_load(model, name, config, transaction)
     expected = of_adapter(model.state_dict(keep_vars=True), name)
     given = not_in_layers(model, given, options.leave_out)
     _require_fit(given, expected, folder)

@@ -50,7 +50,7 @@ def turned(base: ModelBaseAdaptersMixin, keys: torch.Tensor, positions: int) -> 
 def _function(base: ModelBaseAdaptersMixin) -> Callable[..., Any] | None:
     """Upstream's function that turns queries and keys, from the module of the attention's class."""
     _, layer = next(base.adapted_layers())
-    for _, core in layer.attentions():
+    for _, core in layer.adapted_attentions():
         for cls in type(core).__mro__:
             module = sys.modules.get(cls.__module__)
             if cls.__module__.startswith("transformers.models.") and hasattr(module, "apply_rotary_pos_emb"):
