@@ -33,7 +33,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     layer_stacks: tuple[LayerStack, ...] = ()  # stated by generated classes; worked out where there is an interface
     token_embeddings: str = ""
     embedding_output: str = ""
-    final_norm: ClassVar[str]  # without a default: it would hide a child of this name
+    final_norm_path: ClassVar[str] = ""
 
     prefix_tuning: PrefixTuningPool
     prompt_tuning: PromptTuningLayer

@@ -164,6 +164,8 @@ def _sizes(sizes: int | Sequence[int], count: int, option: str) -> list[int]:
     sizes = [sizes] * count if isinstance(sizes, int) else list(sizes)
     if len(sizes) != count:
         raise InvalidCompositionError(f"There are {count} children but {len(sizes)} {option}.")
+    if any(not isinstance(size, int) or size < 0 for size in sizes):
+        raise InvalidCompositionError(f"{option} are numbers of at least 0, not {sizes}.")
     return sizes
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from torch import nn
+
+from adapter_runtime.errors import UnsupportedModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Upstream  # what a mixin may count on
 else:
@@ -48,3 +52,21 @@ def subclass(mixin: type, upstream: type) -> type:
 def _new(mixin: type, upstream: type) -> Any:
     made = subclass(mixin, upstream)
     return object.__new__(made)
+
+
+def change_class(module: nn.Module, made: type) -> None:
+    """Make `module` an object of `made`, a subclass of its class.
+
+    Raises:
+        UnsupportedModelError: `made` would hide a child, parameter or attribute of the module by one of its own names.
+    """
+    held = {name for name in vars(module) if not name.startswith("_")} - {"forward"}  # accelerate puts one there
+    held |= {*module._modules, *module._parameters, *module._buffers}
+    added = (cls for cls in made.__mro__ if cls not in type(module).__mro__)
+    hidden = held & {name for cls in added for name in vars(cls)}
+    if hidden:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has {', '.join(sorted(hidden))}, which adapters need as names of their own. "
+            "Please report this model: the names in adapter_runtime have to give way."
+        )
+    module.__class__ = made

@@ -22,7 +22,9 @@ class SharedParameters(AdapterLayerBase, nn.ModuleDict):
     def of(self, name: str) -> nn.ParameterDict:
         """The parameters of the adapter `name`, an empty dict at first."""
         if name not in self:
-            self._modules[name] = nn.ParameterDict()  # not by `self[name] = ...`, which refuses names of our own methods
+            self._modules[name] = (
+                nn.ParameterDict()
+            )  # not by `self[name] = ...`, which refuses names of our own methods
         held = self[name]
         assert isinstance(held, nn.ParameterDict)
         return held

@@ -14,7 +14,7 @@ from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.base_model import ModelBaseAdaptersMixin, wrap_checkpoints
 from adapter_runtime.composition import Fuse
 from adapter_runtime.configuration import AdapterFusionConfig
-from adapter_runtime.dynamic import subclass
+from adapter_runtime.dynamic import change_class, subclass
 from adapter_runtime.embeddings import EmbeddingAdaptersMixin, EmbeddingAdaptersWrapperMixin
 from adapter_runtime.errors import UnsupportedModelError, nearest
 from adapter_runtime.files.stored import read_fusions
@@ -135,9 +135,9 @@ def _swap(module: nn.Module, registry: Registry) -> None:
     """Change the class of a module for which one was generated."""
     name = qualified_name(type(module))
     if name in registry.with_adapters:
-        module.__class__ = load_class(registry.with_adapters[name])
+        change_class(module, load_class(registry.with_adapters[name]))
     elif name in registry.model_mixins:
-        module.__class__ = subclass(load_class(registry.model_mixins[name]), type(module))
+        change_class(module, subclass(load_class(registry.model_mixins[name]), type(module)))
 
 
 def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
@@ -174,7 +174,7 @@ def _wrap(model: PreTrainedModel, base: nn.Module) -> None:
     """Give a model with a head the methods for adapters."""
     has_embeddings = isinstance(base, EmbeddingAdaptersMixin)
     mixin = _StaticHeadModelMixin if has_embeddings else _StaticHeadModelWithoutEmbeddingsMixin
-    model.__class__ = subclass(mixin, type(model))
+    change_class(model, subclass(mixin, type(model)))
     patch_forward(model)
     _keep_output_capturing(model)
     if has_embeddings:

@@ -25,6 +25,7 @@ from adapter_runtime.errors import InvalidCompositionError
         pytest.param(lambda: Stack(), id="a block without children"),
         pytest.param(lambda: Stack(3), id="a child that is a number"),  # type: ignore[arg-type]
         pytest.param(lambda: Split("a", "b", splits=[1]), id="fewer splits than children"),
+        pytest.param(lambda: BatchSplit("a", "b", batch_sizes=[1, -1]), id="a negative number of rows"),
         pytest.param(lambda: Average("a", "b", weights=[1.0]), id="fewer weights than children"),
         pytest.param(lambda: Average("a", "b", weights=[1.0, -1.0]), id="weights that cannot be normalised"),
         pytest.param(lambda: parse_composition(Fuse(Parallel("a", "b"))), id="a block where it cannot stand"),

@@ -47,6 +47,16 @@ def test_a_module_outside_the_layers_stays_upstreams(used_elsewhere: type[torch.
     assert type(model.encoder.layer[0].output) is not BertOutput
 
 
+@pytest.mark.parametrize("kind", ["bert", "bert_lm"])
+def test_a_module_with_a_name_of_ours_is_refused_and_left_alone(kind: str) -> None:
+    model = upstream(kind)
+    model.base_model.encoder.layer[1].output.runnable_blocks = torch.nn.Linear(1, 1)
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(UnsupportedModelError, match="BertOutput has runnable_blocks, which adapters need"):
+        init(model)
+    assert [type(module) for module in model.modules()] == classes
+
+
 def test_what_is_no_interface_is_refused() -> None:
     with pytest.raises(InvalidConfigError, match="AdapterModelInterface"):
         init(upstream("llama"), interface=object())

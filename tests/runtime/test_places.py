@@ -240,7 +240,7 @@ def test_a_fused_projection_of_unknown_order_is_refused() -> None:
 
     block = Block()
     block.attn = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10)).h[0].attn
-    fused, output = block.projections()
+    fused, output = block.adapted_projections()
     assert block.fused_spans(fused.fused) == {"q": (0, 8), "k": (8, 16), "v": (16, 24)}
     assert _adapted_parts(block, output, LoRAConfig(attn_matrices=["o"])) == [(0, 8)]
     assert _adapted_parts(block, fused, LoRAConfig(attn_matrices=["o"])) == []

@@ -35,9 +35,9 @@ class Doubles(nn.Module):
 class Layer(AdapterLayerBase, nn.Module):
     """A layer with adapters "one" (adds 1), "ten" (adds 10) and "twice"."""
 
-    adapter_modules = ("held",)
-    method = "the method of this test"
-    blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
+    adapter_containers = ("held",)
+    method_name = "the method of this test"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from adapter_runtime.base_model import ModelBaseAdaptersMixin
 from adapter_runtime.configuration import AdapterConfig, BnConfig
-from adapter_runtime.dynamic import subclass
+from adapter_runtime.dynamic import change_class, subclass
 from adapter_runtime.embeddings import EmbeddingAdaptersMixin
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.heads.sizes import config_value
@@ -36,7 +36,7 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
         for part in parts:
             width = config_value(getattr(part.module, "config", self.config), "hidden_size") or 0
             for layer in part.layers:
-                layer.__class__ = subclass(InterfaceLayerAdaptersMixin, type(layer))
+                change_class(layer, subclass(InterfaceLayerAdaptersMixin, type(layer)))
                 assert isinstance(layer, InterfaceLayerAdaptersMixin)
                 layer.use_interface(part.interface, width)
 
@@ -81,7 +81,7 @@ def describe(model: PreTrainedModel, base: PreTrainedModel, interface: Interface
         prefix = part.interface.base_model
         if prefix is not None and getattr(model, prefix, None) is base:
             model.base_model_prefix = prefix
-    base.__class__ = subclass(InterfaceModelAdaptersMixin, type(base))
+    change_class(base, subclass(InterfaceModelAdaptersMixin, type(base)))
     assert isinstance(base, InterfaceModelAdaptersMixin)
     base.use_interface(interface, parts)
 

@@ -29,10 +29,10 @@ class AdapterLayerBase:
     """
 
     # Declaration: attributes that hold modules by adapter name. All parameters of adapters are below them.
-    adapter_modules: ClassVar[tuple[str, ...]] = ()
-    method: ClassVar[str] = ""  # for messages: "LoRA"
-    blocks: ClassVar[tuple[type[AdapterCompositionBlock], ...]] = (Stack, BatchSplit, Parallel, MultiTask, Average)
-    identity: ClassVar[Any] = staticmethod(first_kept)  # the program of no adapter
+    adapter_containers: ClassVar[tuple[str, ...]] = ()
+    method_name: ClassVar[str] = ""  # for messages: "LoRA"
+    runnable_blocks: ClassVar[tuple[type[AdapterCompositionBlock], ...]] = (Stack, BatchSplit, Parallel, MultiTask, Average)
+    without_adapter: ClassVar[Any] = staticmethod(first_kept)  # the program of no adapter
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
     entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
@@ -47,12 +47,12 @@ class AdapterLayerBase:
         self.running: Any = None
         self.is_skipped = False
         self.overrides: dict[str, Any] = {}
-        for name in self.adapter_modules:
+        for name in self.adapter_containers:
             setattr(self, name, nn.ModuleDict())
 
     def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the adapter `name`, each with its key relative to this layer."""
-        for attribute in self.adapter_modules:
+        for attribute in self.adapter_containers:
             held: nn.ModuleDict = getattr(self, attribute)
             if name in held:
                 yield f"{attribute}.{name}", held[name]
@@ -71,11 +71,11 @@ class AdapterLayerBase:
 
     def adapter_names(self) -> set[str]:
         """The names of adapters that live here."""
-        return {name for attribute in self.adapter_modules for name in getattr(self, attribute)}
+        return {name for attribute in self.adapter_containers for name in getattr(self, attribute)}
 
     def delete_adapter(self, name: str) -> None:
         """Remove the adapter `name`, if it is here."""
-        for attribute in self.adapter_modules:
+        for attribute in self.adapter_containers:
             held: nn.ModuleDict = getattr(self, attribute)
             if name in held:
                 del held[name]
@@ -109,24 +109,24 @@ class AdapterLayerBase:
         programs = [self.program_of(child) for child in block]
         if all(program is None for program in programs):
             return None
-        if not isinstance(block, self.blocks):
+        if not isinstance(block, self.runnable_blocks):
             raise UnsupportedMethodError(
-                f"{type(block).__name__} cannot be run with {self.method or self.location_key}: {block!r}. "
-                f"Supported there: {', '.join(kind.__name__ for kind in self.blocks)}."
+                f"{type(block).__name__} cannot be run with {self.method_name or self.location_key}: {block!r}. "
+                f"Supported there: {', '.join(kind.__name__ for kind in self.runnable_blocks)}."
             )
-        return self.build(block, programs)
+        return self.build_program(block, programs)
 
     def runnable(self, name: str) -> Any:
         """What the layer has to run for the adapter `name`; None where it does not live here."""
-        held: nn.ModuleDict = getattr(self, self.adapter_modules[0])
+        held: nn.ModuleDict = getattr(self, self.adapter_containers[0])
         return held[name] if name in held else None
 
-    def build(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Any:
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Any:
         """The program of a block out of those of its children, in which None stands for children that do not live here."""
         if isinstance(block, Stack):
             found = [program for program in programs if program is not None]
-            return found[0] if len(found) == 1 else self.chain(found)
-        filled = [self.identity if program is None else program for program in programs]
+            return found[0] if len(found) == 1 else self.chain_program(found)
+        filled = [self.without_adapter if program is None else program for program in programs]
         if isinstance(block, BatchSplit):
             return Rows(filled, block.batch_sizes)
         if isinstance(block, Parallel):
@@ -134,7 +134,7 @@ class AdapterLayerBase:
         if isinstance(block, MultiTask):
             return Tasks(filled)
         if isinstance(block, Average):
-            return self.mean(filled, block.weights)
+            return self.mean_program(filled, block.weights)
         if isinstance(block, Split):
             return Spans(filled, block.splits)
         raise AssertionError(f"{type(self).__name__} says that it runs {type(block).__name__}, but does not build it.")
@@ -147,11 +147,11 @@ class AdapterLayerBase:
         """The outputs of that forward, changed."""
         return outputs
 
-    def chain(self, programs: Sequence[Any]) -> Any:
+    def chain_program(self, programs: Sequence[Any]) -> Any:
         """The program of a stack of at least two adapters."""
         return Chain(programs)
 
-    def mean(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+    def mean_program(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
         """The program of a weighted sum."""
         return Mean(programs, weights)
 

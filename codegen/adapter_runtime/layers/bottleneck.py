@@ -36,10 +36,10 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
     ``(x, residual, norm)`` and give the new value of the residual stream.
     """
 
-    adapter_modules = ("adapters",)
+    adapter_containers = ("adapters",)
     fusion_modules: ClassVar[str] = "adapter_fusion_layer"  # the attribute that holds modules by name of a fusion
-    method = "bottleneck adapters"
-    blocks = (Stack, Fuse, Split, BatchSplit, Parallel, MultiTask, Average)
+    method_name = "bottleneck adapters"
+    runnable_blocks = (Stack, Fuse, Split, BatchSplit, Parallel, MultiTask, Average)
 
     adapters: nn.ModuleDict
     adapter_fusion_layer: nn.ModuleDict

@@ -1,6 +1,9 @@
-"""Keeping accelerate's hooks alive when the class of a module changes."""
+"""Hooks of modules: keeping accelerate's alive when a class changes, and taking away our own."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -13,3 +16,16 @@ def patch_forward(module: nn.Module) -> None:
     """
     if "_old_forward" in module.__dict__:
         module._old_forward = type(module).forward.__get__(module)
+
+
+def remove_hooks(module: nn.Module, is_ours: Callable[[Any], bool]) -> None:
+    """Take away the forward hooks and pre-hooks of a module that `is_ours` says yes to."""
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if is_ours(hook)]:
+            del hooks[key]
+            for options in (
+                module._forward_pre_hooks_with_kwargs,
+                module._forward_hooks_with_kwargs,
+                module._forward_hooks_always_called,
+            ):
+                options.pop(key, None)

@@ -21,6 +21,7 @@ from adapter_runtime.configuration import BnConfig
 from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.hooks import remove_hooks
 from adapter_runtime.layers.program import Program
 from adapter_runtime.methods.invertible import Coupling, make_invertible
 
@@ -45,8 +46,8 @@ class InvertibleAdapters(AdapterLayerBase, nn.ModuleDict):
         in_encoder: they belong to the encoder of an encoder-decoder model.
     """
 
-    method = "an invertible adapter"
-    blocks = (Stack, BatchSplit, Parallel, MultiTask)
+    method_name = "an invertible adapter"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask)
     acts_at_entry = True
     entry_order = -1  # before a prompt, which they do not change
 
@@ -74,7 +75,7 @@ class InvertibleAdapters(AdapterLayerBase, nn.ModuleDict):
         assert isinstance(coupling, Coupling)
         return coupling
 
-    def chain(self, programs: Sequence[Program]) -> CouplingChain:
+    def chain_program(self, programs: Sequence[Program]) -> CouplingChain:
         return CouplingChain(programs)
 
     def running_program(self) -> Any:
@@ -174,10 +175,8 @@ def disable_invertible(model: Any) -> None:
     if layer is None or layer.adapter_names():
         return
     host = host_of(model)
-    for hooks in (model.get_submodule(model.embedding_output)._forward_hooks, host._forward_pre_hooks):
-        for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is layer]:
-            del hooks[key]
-            host._forward_pre_hooks_with_kwargs.pop(key, None)
+    for module in (model.get_submodule(model.embedding_output), host):
+        remove_hooks(module, lambda hook: getattr(hook, "__self__", None) is layer)
     del host.invertible_adapters
 
 

@@ -53,7 +53,7 @@ class LayerAdaptersMixin(DynamicMixin):
             UnsupportedModelError: a module that the roles name is not there.
         """
         self.adapter_layer_index = layer_index
-        for roles, core in self.attentions():
+        for roles, core in self.adapted_attentions():
             location = "cross" if roles.kind == "cross" else self_location
             if isinstance(core, AttentionAdaptersMixin):
                 core.init_prefix_tuning(layer_index, f"{location}_prefix")
@@ -97,7 +97,7 @@ class LayerAdaptersMixin(DynamicMixin):
             )
         return module
 
-    def attentions(self) -> Iterator[tuple[AttentionRoles, Any]]:
+    def adapted_attentions(self) -> Iterator[tuple[AttentionRoles, Any]]:
         """The attentions that this layer has, each with the module in which keys meet queries."""
         for roles in self.roles.attentions:
             core = self.module_at(roles.core)
@@ -106,7 +106,7 @@ class LayerAdaptersMixin(DynamicMixin):
 
     def prefix_layers(self) -> Iterator[tuple[AttentionRoles, PrefixTuningLayer]]:
         """The places of prefixes."""
-        for roles, core in self.attentions():
+        for roles, core in self.adapted_attentions():
             if isinstance(core, AttentionAdaptersMixin):
                 yield roles, core.prefix_tuning
 
@@ -117,9 +117,9 @@ class LayerAdaptersMixin(DynamicMixin):
             if isinstance(host, BottleneckLayer):
                 yield host
 
-    def projections(self) -> Iterator[Projection]:
+    def adapted_projections(self) -> Iterator[Projection]:
         """The projections that this layer has."""
-        for roles, _ in self.attentions():
+        for roles, _ in self.adapted_attentions():
             if roles.fused:
                 yield Projection(roles.fused, "selfattn_lora", "", roles)
             for matrix, path in _matrices(roles):

@@ -28,10 +28,10 @@ from adapter_runtime.methods.lora import Parts, ProjectionAdapter, Site, make_ad
 class LoRALayer(AdapterLayerBase, DynamicMixin):
     """Base of projections with LoRA adapters, in front of the upstream class."""
 
-    adapter_modules = ("loras",)
-    method = "LoRA"
-    blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
-    identity = staticmethod(untouched)
+    adapter_containers = ("loras",)
+    method_name = "LoRA"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
+    without_adapter = staticmethod(untouched)
     loras: nn.ModuleDict
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
@@ -88,10 +88,10 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
     def runnable(self, name: str) -> Any:
         return None if name == self.merged_adapter else super().runnable(name)
 
-    def chain(self, programs: Sequence[Any]) -> Any:
+    def chain_program(self, programs: Sequence[Any]) -> Any:
         return chain(programs)
 
-    def mean(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+    def mean_program(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
         rest = 1.0 - sum(weights)
         return Mean(programs, weights, rest if abs(rest) > 1e-6 else 0.0, second_kept)
 

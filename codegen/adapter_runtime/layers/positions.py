@@ -24,7 +24,7 @@ def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor
         hidden: [B, L, H].
 
     Returns:
-        None where nothing is edited: in the steps of a generation that follow the one with the prompt.
+        None where nothing is edited: in the later steps of a generation.
     """
     context = thread.context
     if context is None:
@@ -45,10 +45,12 @@ def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ..
     prompt = context.generation.spans.get(stack) if context.generation is not None else None
     if prompt is None:
         return _of_all(shapes, spans, hidden, spans.past != 0)
-    pasts = (spans.past, prompt.past)  # tensors in a static cache
-    if all(isinstance(past, int) for past in pasts) and spans.past >= prompt.past + prompt.length:
+    prompted = prompt.past + prompt.length
+    # A prompt may be shorter than what is edited, but has at least one token. (Counts of a static cache are tensors.)
+    edited = prompted + max(1, *(shape.prefix for shape in shapes)) - 1
+    if all(isinstance(count, int) for count in (spans.past, edited)) and spans.past >= edited:
         return None
-    return _of_all(shapes, spans, hidden, False)
+    return _of_all(shapes, spans, hidden, False, prompted)
 
 
 def _all_real(hidden: torch.Tensor) -> TokenSpans:
@@ -57,25 +59,37 @@ def _all_real(hidden: torch.Tensor) -> TokenSpans:
 
 
 def _of_all(
-    shapes: tuple[EditShape, ...], spans: TokenSpans, hidden: torch.Tensor, is_continued: bool | torch.Tensor
+    shapes: tuple[EditShape, ...],
+    spans: TokenSpans,
+    hidden: torch.Tensor,
+    is_continued: bool | torch.Tensor,
+    prompted: int | torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    pairs = (_of_shape(shape, spans, hidden, is_continued) for shape in shapes)
+    pairs = (_of_shape(shape, spans, hidden, is_continued, prompted) for shape in shapes)
     return tuple(tensor for pair in pairs for tensor in pair)
 
 
 def _of_shape(
-    shape: EditShape, spans: TokenSpans, hidden: torch.Tensor, is_continued: bool | torch.Tensor
+    shape: EditShape,
+    spans: TokenSpans,
+    hidden: torch.Tensor,
+    is_continued: bool | torch.Tensor,
+    prompted: int | torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the two parts meet in a short row, the one at the end has its tokens and the one at the start the rest.
 
     Args:
         is_continued: the call goes on after what a cache holds, and what the prompt was is not known: then only the first
             tokens of a row can be told.
+        prompted: in a generation, the position after its prompt. Tokens that come later are edited where they are among the
+            first ones, as they are when a model is trained on a whole text.
     """
     length = hidden.shape[1]
     first, end = (tensor.to(hidden.device).unsqueeze(1) for tensor in (spans.first, spans.end))  # (B, 1)
     from_start = first + torch.arange(shape.prefix, device=hidden.device)  # (B, p)
     missing = from_start >= end - shape.suffix * (1 - 1 * is_continued)
+    if prompted is not None:
+        missing = missing & (from_start < prompted)
     if shape.suffix > 0:
         to_end = end + torch.arange(-shape.suffix, 0, device=hidden.device)  # (B, s)
         from_start = torch.cat([from_start, to_end], dim=1)

@@ -29,9 +29,9 @@ from adapter_runtime.methods.prefix_tuning import PrefixTuning
 class PrefixTuningLayer(AdapterLayerBase, nn.Module):
     """The prefixes of one attention. Their parameters belong to the model's `PrefixTuningPool`; gates are held here."""
 
-    adapter_modules = ("prefix_gates",)
-    method = "prefix tuning"
-    blocks = (Stack, BatchSplit, Parallel, MultiTask)
+    adapter_containers = ("prefix_gates",)
+    method_name = "prefix tuning"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask)
     prefix_gates: nn.ModuleDict
 
     def __init__(self, layer_index: int, location_key: str) -> None:
@@ -59,7 +59,7 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
     def runnable(self, name: str) -> PlacedPrefix | None:
         return self.placed.get(name)
 
-    def build(self, block: AdapterCompositionBlock, programs: Sequence[PrefixProgram | None]) -> PrefixProgram:
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[PrefixProgram | None]) -> PrefixProgram:
         """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
         found = [program for program in programs if program is not None]
         if isinstance(block, Stack):

@@ -9,8 +9,8 @@ else the layer hands on) and give the new value of one tensor of it. The leaves 
     Spans   Split: each child gets its part of the sequence
     Mean    Average: a weighted sum
 
-Which blocks a kind of layer can run is said by `AdapterLayerBase.blocks`. Where do I add a block?  Its class in
-``composition.py``, a node here, its line in `AdapterLayerBase.build`.
+Which blocks a kind of layer can run is said by `AdapterLayerBase.runnable_blocks`. Where do I add a block?  Its class in
+``composition.py``, a node here, its line in `AdapterLayerBase.build_program`.
 """
 
 from __future__ import annotations

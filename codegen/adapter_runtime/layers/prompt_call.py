@@ -30,6 +30,7 @@ from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from adapter_runtime.context import ForwardContext, thread
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.layers.hooks import remove_hooks
 from adapter_runtime.layers.prompt_insertion import Insertion
 from adapter_runtime.methods.prompt_tuning import goes_to_tokens
 
@@ -85,9 +86,15 @@ class PromptSites:
         if isinstance(pooler, nn.Module):
             pooler.register_forward_pre_hook(before_pooler, with_kwargs=True)
         if isinstance(pooler, nn.Linear):  # it gets the first position alone, so the stream is read before
-            norm = getattr(type(model), "final_norm", "")
+            norm = type(model).final_norm_path
             layers = [layer for _, layer in model.adapted_layers()]
             (model.get_submodule(norm) if norm else layers[-1]).register_forward_hook(after_last_layer)
+
+    @staticmethod
+    def detach(model: Any) -> None:
+        """Take these hooks away."""
+        for module in model.modules():
+            remove_hooks(module, lambda hook: hook in _HOOKS or isinstance(hook, EncoderEntry))
 
 
 class PromptCall:
@@ -353,3 +360,6 @@ def after_encoder(module: nn.Module, args: Any, output: Any) -> None:
     """Leave the context that `EncoderEntry` opened."""
     if thread.context is not None and thread.context.around_encoder is not None:
         (thread.context,) = thread.context.around_encoder
+
+
+_HOOKS = (before_embeddings, after_embeddings, before_pooler, after_last_layer, after_encoder)

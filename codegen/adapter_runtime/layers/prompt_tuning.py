@@ -46,8 +46,8 @@ class InFront:
 class PromptTuningLayer(AdapterLayerBase, nn.Module):
     """The prompts of a model by name of their adapter, and where in the model they go in."""
 
-    adapter_modules = ("prompt_tunings",)
-    method = "prompt tuning"
+    adapter_containers = ("prompt_tunings",)
+    method_name = "prompt tuning"
     acts_at_entry = True
     prompt_tunings: nn.ModuleDict
 
@@ -63,6 +63,12 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
             self.sites.attach(model, self)
         self.prompt_tunings[name] = tuning
 
+    def leave_if_empty(self, model: Any) -> None:
+        """Make a base model whose last prompt is gone what it was."""
+        if self.sites is not None and not self.prompt_tunings:
+            self.sites.detach(model)
+            self.sites = None
+
     def runnable(self, name: str) -> Prompts | None:
         if name not in self.prompt_tunings:
             return None
@@ -71,7 +77,7 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
         config = tuning.config
         return Prompts(tuning, config.prompt_length, config.combine, config.insert_at)
 
-    def build(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Prompts:
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Prompts:
         """See `AdapterLayerBase`. All rows must get equally many positions, at the same place.
 
         Raises:
@@ -94,7 +100,7 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
                 f"{type(block).__name__} runs prompts of one length only, but those of {block!r} have "
                 f"{', '.join(map(str, lengths))} positions. Choose adapters with equally long prompts."
             )
-        return Prompts(super().build(block, [prompts.program for prompts in found]), first.length, *places.pop())
+        return Prompts(super().build_program(block, [prompts.program for prompts in found]), first.length, *places.pop())
 
     def running_prompts(self) -> Prompts | None:
         """What runs now in this thread."""

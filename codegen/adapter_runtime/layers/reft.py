@@ -17,6 +17,7 @@ from adapter_runtime.configuration import ReftConfig
 from adapter_runtime.context import thread
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.hooks import remove_hooks
 from adapter_runtime.layers.positions import positions_of
 from adapter_runtime.layers.program import Program
 from adapter_runtime.methods.reft import EditShape, Reft
@@ -49,8 +50,8 @@ class ReftLayer(AdapterLayerBase, nn.Module):
         stack: "encoder" or "self", whose tokens the layer sees.
     """
 
-    adapter_modules = ("refts",)
-    method = "ReFT"
+    adapter_containers = ("refts",)
+    method_name = "ReFT"
     reads_spans = True
     refts: nn.ModuleDict
 
@@ -113,9 +114,7 @@ def disable_reft(layer: nn.Module) -> None:
     found = getattr(layer, "reft_layer", None)
     if not isinstance(found, ReftLayer) or found.adapter_names():
         return
-    hooks = layer._forward_hooks
-    for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is found]:
-        del hooks[key]
+    remove_hooks(layer, lambda hook: getattr(hook, "__self__", None) is found)
     del layer.reft_layer
 
 

@@ -121,7 +121,7 @@ def place_lora(model: ModelBaseAdaptersMixin, name: str, config: LoRAConfig) -> 
 
 def _wanted_projections(layer: LayerAdaptersMixin, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
     """The projections of a layer that `config` adapts, each with the name of its place and its adapted spans."""
-    for projection in layer.projections():
+    for projection in layer.adapted_projections():
         if config[projection.location] and layer.module_at(projection.path) is not None:
             parts = _adapted_parts(layer, projection, config)
             if parts:
@@ -200,6 +200,7 @@ def remove_empty_places(model: ModelBaseAdaptersMixin) -> None:
     for _, layer in model.iter_layers():
         disable_reft(layer)
     disable_invertible(model)
+    model.prompt_tuning.leave_if_empty(model)
 
 
 _METHODS: dict[type[AdapterConfig], str] = {

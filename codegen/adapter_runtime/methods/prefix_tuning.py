@@ -161,7 +161,7 @@ def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 class PrefixTuningPool(AdapterLayerBase, nn.Module):
     """The prefixes of a model: adapter name -> kind of attention ("self_prefix", ...) -> `PrefixTuning`."""
 
-    adapter_modules = ("prefix_tunings",)
+    adapter_containers = ("prefix_tunings",)
     prefix_tunings: nn.ModuleDict
 
     def __init__(self) -> None:

@@ -33,4 +33,4 @@ class LlamaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
     embedding_output = "embed_tokens"
-    final_norm = "norm"
+    final_norm_path = "norm"

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
 from conformance.checks.causality import earlier_outputs_are_unchanged
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
-from conformance.checks.composition import stack_is_one_after_the_other
+from conformance.checks.composition import (
+    average_is_the_weighted_sum,
+    fusion_is_an_attention,
+    parallel_is_one_at_a_time,
+    split_batch_is_its_parts,
+    stack_is_one_after_the_other,
+    tasks_are_their_rows,
+)
 from conformance.checks.decoding import decoding_agrees
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
@@ -25,6 +32,7 @@ from conformance.checks.reference import equals_the_reference
 from conformance.checks.removal import removal_restores
 from conformance.checks.roles import roles_are_true
 from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
+from conformance.checks.setup import setup_is_activation
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.reference.layout import layout_of
@@ -83,11 +91,6 @@ def _no_zero_start(subject: Subject, method: Method) -> str:
     return next((reason for kind, reason in starts.items() if method.has(kind)), "")
 
 
-def _made_rows(subject: Subject, method: Method) -> str:
-    made = any(isinstance(part, ReFT) and part.orthonormal for part in method.parts)
-    return "its orthonormal rows are made from its tensors; held to torch's own map in the tests of the runtime" if made else ""
-
-
 def _not_lora_alone(subject: Subject, method: Method) -> str:
     return "" if isinstance(method.only, LoRA) else "only LoRA has weights to merge"
 
@@ -115,7 +118,11 @@ def _no_cache_to_fill(subject: Subject, method: Method) -> str:
 
 
 def _no_stack(subject: Subject, method: Method) -> str:
-    return _made_rows(subject, method) if method.only is not None else "stacked per part already"
+    return "" if method.only is not None or method.has(Invertible) else "stacked per part already"
+
+
+def _no_rows(subject: Subject, method: Method) -> str:
+    return "" if method.only is not None or method.has(Invertible) else "checked per part already"
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
@@ -127,7 +134,7 @@ CHECKS: tuple[Check, ...] = (
     Check("inactive", inactive_is_upstream, smoke=True),
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
     Check("liveness", every_site_is_live, smoke=True),
-    Check("reference", equals_the_reference, _made_rows, smoke=True),
+    Check("reference", equals_the_reference, smoke=True),
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
@@ -135,6 +142,12 @@ CHECKS: tuple[Check, ...] = (
     Check("padding", padded_places_do_not_matter, _no_padding),
     Check("decoding", decoding_agrees, _no_generation),
     Check("stack", stack_is_one_after_the_other, _no_stack),
+    Check("parallel", parallel_is_one_at_a_time),
+    Check("batch split", split_batch_is_its_parts, _no_rows),
+    Check("multi task", tasks_are_their_rows, _no_rows),
+    Check("average", average_is_the_weighted_sum),
+    Check("fuse", fusion_is_an_attention),
+    Check("setup", setup_is_activation),
     Check("round trip", saved_is_loaded, smoke=True),
     Check("damaged files", damaged_files_are_refused),
     Check("checkpointing", checkpointing_gives_the_same_gradients),

@@ -1,15 +1,37 @@
-"""Stack(a, b) is b after a."""
+"""Several adapters at once: what a block computes is what its definition says of the adapters alone.
+
+    stack        b after a
+    parallel     copies of the batch, each as under its adapter alone
+    batch split  rows of the batch, each as under its adapter alone; so are the rows of the tasks of MultiTask
+    average      the weighted sum, in each place, of what the adapters give there
+    fuse         an attention over the outputs of bottlenecks
+
+A method that cannot run a block has to refuse it.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Parallel
 from adapter_runtime.errors import UnsupportedMethodError
-from conformance.adapted import FIRST, SECOND, adapted, initialised
+from conformance.adapted import FIRST, SECOND, adapted, initialised, randomise_adapter
 from conformance.checks.reference import compare
-from conformance.methods import LoRA, Method
-from conformance.outputs import assert_differs, run
+from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
+from conformance.outputs import assert_differs, assert_equal_within, run
 from conformance.reference.layout import features, layout_of
 from conformance.reference.lora import lora_targets
-from conformance.subjects import Subject
+from conformance.reference.together import Averaged, Fused
+from conformance.subjects import BATCH, Attention, Padding, Subject, attentions
+
+SHARES = (0.3, 0.7)
+SPLIT = 1  # rows of the first adapter
+TASKS = (1, 0, 1)  # of the rows
+FUSION = f"{FIRST},{SECOND}"
 
 
 def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
@@ -20,15 +42,110 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
     """
     part = method.only
     if isinstance(part, LoRA) and part.form != "ia3" and (not part.adds or not _square(subject, part)):
-        _assert_refused(subject, method)
+        _assert_refused(_two(subject, method), [FIRST, SECOND], "Stack")
         return
     model = adapted(subject, method, names=(FIRST, SECOND))
     inputs = subject.padded_inputs("left" if subject.text else "none")
     both = run(model, inputs)
     compare(model, subject, inputs, [(FIRST, method.parts), (SECOND, method.parts)], "Stack")
+    _assert_differs_from_each(model, inputs, both)
+
+
+def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
+    """All outputs, the cache too, hold the copies one below the other."""
+    for attention in attentions(subject):
+        model = _two(subject, method, attention)
+        for padding in _paddings(subject):
+            inputs = subject.padded_inputs(padding)
+            first, second = _alone(model, inputs)
+            model.set_active_adapters(Parallel(FIRST, SECOND))
+            expected = {name: torch.cat([first[name], second[name]]) for name in first}
+            assert_equal_within(run(model, inputs), expected, f"Parallel, {attention}, padding {padding}")
+
+
+def split_batch_is_its_parts(subject: Subject, method: Method) -> None:
+    """The first rows are those under the first adapter, the others those under the second."""
+    block = BatchSplit(FIRST, SECOND, batch_sizes=[SPLIT, BATCH - SPLIT])
+    _assert_rows(subject, method, block, [int(row >= SPLIT) for row in range(BATCH)])
+
+
+def tasks_are_their_rows(subject: Subject, method: Method) -> None:
+    """Each row is as under the adapter of its task."""
+    _assert_rows(subject, method, MultiTask(FIRST, SECOND), list(TASKS), task_ids=torch.tensor(TASKS))
+
+
+def average_is_the_weighted_sum(subject: Subject, method: Method) -> None:
+    """Outputs and gradients are those of the reference that sums up in each place.
+
+    Prefixes and invertible adapters have no results that could be summed up: an error.
+    """
+    block = Average(FIRST, SECOND, weights=list(SHARES))
+    model = _two(subject, method)
+    if method.has(Prefix) or method.has(Invertible):
+        _assert_refused(model, block, "Average")
+        return
+    model.set_active_adapters(block)
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    adapters = [(FIRST, method.parts), (SECOND, method.parts)]
+    compare(model, subject, inputs, adapters, "Average", Averaged(SHARES))
+    _assert_differs_from_each(model, inputs, run(model, inputs))
+
+
+def fusion_is_an_attention(subject: Subject, method: Method) -> None:
+    """Outputs and gradients, also of the attention, are those of a softmax over the bottlenecks; else an error."""
+    model = _two(subject, method)
+    block = Fuse(FIRST, SECOND)
+    if not any(isinstance(part, Bottleneck) for part in method.parts):
+        _assert_refused(model, block, "fused", add=True)
+        return
+    model.add_adapter_fusion(block)
+    randomise_adapter(model, FUSION, seed=2)
+    if method.only is None:
+        _assert_refused(model, block, "Fuse")
+        return
+    model.set_active_adapters(block)
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    adapters = [(FIRST, method.parts), (SECOND, method.parts)]
+    compare(model, subject, inputs, adapters, "Fuse", Fused(FUSION))
+    _assert_differs_from_each(model, inputs, run(model, inputs))
+
+
+def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int], **keywords: Tensor) -> None:
+    for attention in attentions(subject):
+        model = _two(subject, method, attention)
+        for padding in _paddings(subject):
+            inputs = subject.padded_inputs(padding)
+            both = _alone(model, inputs)
+            model.set_active_adapters(block)
+            expected = {
+                name: torch.stack([both[owner][name][row] for row, owner in enumerate(owners)]) for name in both[0]
+            }
+            what = f"{type(block).__name__}, {attention}, padding {padding}"
+            assert_equal_within(run(model, {**inputs, **keywords}), expected, what)
+
+
+def _two(subject: Subject, method: Method, attention: Attention = "eager") -> PreTrainedModel:
+    return adapted(subject, method, attention, names=(FIRST, SECOND), active=(FIRST,))
+
+
+def _paddings(subject: Subject) -> tuple[Padding, ...]:
+    return ("none", "left") if subject.text else ("none",)
+
+
+def _alone(model: PreTrainedModel, inputs: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """The outputs under each adapter."""
+    outputs = []
     for name in (FIRST, SECOND):
         model.set_active_adapters(name)
-        assert_differs(run(model, inputs), both, "one adapter of the stack")
+        outputs.append(run(model, inputs))
+    assert_differs(outputs[0], outputs[1], "which adapter it is")
+    return outputs
+
+
+def _assert_differs_from_each(model: PreTrainedModel, inputs: dict[str, Any], both: dict[str, Tensor]) -> None:
+    for name in (FIRST, SECOND):
+        model.set_active_adapters(name)
+        assert_differs(run(model, inputs), both, "one adapter of the block")
 
 
 def _square(subject: Subject, part: LoRA) -> bool:
@@ -44,11 +161,12 @@ def _square(subject: Subject, part: LoRA) -> bool:
     return True
 
 
-def _assert_refused(subject: Subject, method: Method) -> None:
+def _assert_refused(model: PreTrainedModel, block: Any, named: str, add: bool = False) -> None:
+    """Adding the fusion `block`, or activating it, raises an error that says what cannot run."""
     try:
-        adapted(subject, method, names=(FIRST, SECOND))
+        model.add_adapter_fusion(block) if add else model.set_active_adapters(block)
     except UnsupportedMethodError as error:
-        if "Stack" not in str(error):
+        if named not in str(error):
             raise AssertionError(f"the message does not say what cannot run: {error}") from error
     else:
-        raise AssertionError("a stack of LoRA on a projection that is not square was accepted")
+        raise AssertionError(f"{block!r} was accepted, which the method cannot run")

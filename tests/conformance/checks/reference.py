@@ -16,6 +16,7 @@ from conformance.methods import Method, Part, ReFT
 from conformance.outputs import FLAGS, assert_differs, assert_equal_within, at_tokens, flatten, main_outputs, run
 from conformance.reference import applied
 from conformance.reference.layout import layout_of
+from conformance.reference.together import Fused, Together
 from conformance.subjects import Subject, attentions
 
 
@@ -38,16 +39,19 @@ def compare(
     inputs: dict[str, Any],
     adapters: Sequence[tuple[str, Sequence[Part]]],
     what: str,
+    together: Together = None,
 ) -> None:
     """Compare `ours` with upstream and the reference of `adapters`: outputs and gradients of all adapter weights."""
     upstream = subject.upstream()
     mask = _output_mask(subject, inputs)
-    names = [name for adapter, _ in adapters for name in adapter_parameters(ours, adapter)]
+    owners = [adapter for adapter, _ in adapters] + [together.name] * isinstance(together, Fused)
+    names = [name for owner in owners for name in adapter_parameters(ours, owner)]
     weights = {name: ours.get_parameter(name).detach().clone().requires_grad_() for name in names}
+    fixed = {name: buffer for name, buffer in ours.named_buffers() if any(f".{owner}." in name for owner in owners)}
     ours.requires_grad_(True)
     ours.zero_grad()
     outputs = ours(**inputs, **FLAGS, use_cache=False) if subject.causal else ours(**inputs, **FLAGS)
-    with applied(upstream, layout_of(ours), adapters, weights):
+    with applied(upstream, layout_of(ours), adapters, {**weights, **fixed}, together):
         expected = upstream(**inputs, **FLAGS, use_cache=False) if subject.causal else upstream(**inputs, **FLAGS)
     assert_equal_within(_seen(outputs, mask), _seen(expected, mask), what)
     assert_differs(_seen(expected, mask), _seen(run(upstream, inputs), mask), "the adapter")

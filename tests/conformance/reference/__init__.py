@@ -6,6 +6,7 @@
     lora.py        forward hooks on the projections
     reft.py        forward hooks on the layers
     embeddings.py  hooks around the embeddings: invertible adapters, prompts
+    together.py    averages and fusions of several adapters
 
 `applied` puts an adapter onto upstream for the length of a ``with`` block. Weights are given by the names under which a
 checkpoint stores them, so a comparison with ours also holds those names.
@@ -25,6 +26,7 @@ from conformance.reference.layout import Layout
 from conformance.reference.lora import lora_applied
 from conformance.reference.prefix import prefix_applied
 from conformance.reference.reft import reft_applied
+from conformance.reference.together import Together
 
 # In the order in which they are put on: bottlenecks watch a whole forward, with everything else in place.
 _APPLIED = (
@@ -39,17 +41,22 @@ _APPLIED = (
 
 @contextlib.contextmanager
 def applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Sequence[Part]]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, Sequence[Part]]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """Upstream computes as if `adapters`, pairs of a name and its parts, were stacked in this order.
 
     Args:
         upstream: the untouched model; its eager attention is replaced where a prefix asks for it.
         weights: at least the tensors of the adapters, by their names in the state dict of our model.
+        together: another way than a stack.
     """
     with contextlib.ExitStack() as stack:
         for kind, put in _APPLIED:
             named = [(name, part) for name, parts in adapters for part in parts if isinstance(part, kind)]
             if named:
-                stack.enter_context(put(upstream, layout, named, weights))
+                stack.enter_context(put(upstream, layout, named, weights, together))
         yield

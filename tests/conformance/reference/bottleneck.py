@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from conformance.methods import Bottleneck
 from conformance.reference.layout import Layer, Layout, join
+from conformance.reference.together import Averaged, Fused, Together
 
 _ADDITIONS = {torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__}
 # Functions through which a branch stays one. A product with a tensor is a layer scale or a part of a norm.
@@ -174,29 +175,34 @@ def sites_of(
 
 @contextlib.contextmanager
 def bottlenecks_applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Bottleneck]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, Bottleneck]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
-    """Calls of `upstream` compute the `adapters`, stacked in this order, at their residual additions."""
+    """Calls of `upstream` compute the `adapters`, stacked in this order or `together`, at their residual additions."""
     hosts = {layer.path: layer.hosts for layer in layout.layers}
     plain = type(upstream).forward.__get__(upstream)
 
-    def stacked(site: Site, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
+    def computed(site: Site, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
         here = [(name, part) for name, part in adapters if site.branch.location in part.locations]
         if not here:
             return None
         host = hosts[site.branch.layer][site.branch.location]
-        return through_stack(
-            site.x,
-            site.residual,
-            norm,
-            [(part, _Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here],
-        )
+        present = [
+            (part, Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here
+        ]
+        if isinstance(together, Fused):
+            attention = Weights(weights, join(host, "adapter_fusion_layer", together.name))
+            return through_fusion(site.x, site.residual, norm, present, attention)
+        return through(site.x, site.residual, norm, present, together)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if args or kwargs.get("past_key_values") is not None:
             raise TypeError("the reference takes keyword arguments only, and runs twice, so no cache")
         found = sites_of(upstream, layout, kwargs, plain)
-        with _replaced(upstream, layout, [norm for _, norm in found], stacked):
+        with _replaced(upstream, layout, [norm for _, norm in found], computed):
             return plain(**kwargs)
 
     upstream.forward = forward
@@ -249,8 +255,8 @@ def rule_of(layout: Layout, part: Bottleneck, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """Tensors of one bottleneck by their names in a checkpoint."""
+class Weights:
+    """Tensors of one bottleneck or fusion by their names in a checkpoint."""
 
     all: Mapping[str, Tensor]
     prefix: str
@@ -268,22 +274,45 @@ class _Weights:
         return x @ matrix + self.all[f"{name}.b"]
 
 
-def through_stack(
-    x: Tensor,
-    residual: Tensor,
-    norm: Callable[[Tensor], Tensor] | None,
-    adapters: Sequence[tuple[Bottleneck, _Weights]],
-) -> Tensor:
+Placed = Sequence[tuple[Bottleneck, Weights]]
+Norm = Callable[[Tensor], Tensor] | None
+
+
+def through(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, together: Averaged | None = None) -> Tensor:
     """The value of a residual site under bottlenecks that run one after the other, each on what the one before gave.
 
-    The last one decides how the result joins the stream: added to it, and normalised where upstream does so.
+    The result joins the stream: it is added to it, and normalised where upstream does so.
     """
-    normalised = norm or (lambda value: value)
-    for part, weights in adapters:
-        if part.parallel:
-            seen, kept = residual, x
-        else:
-            seen, kept = (normalised(x + residual) if part.norm_first else x), x
-        hidden = _ACTIVATIONS[part.activation](weights.linear("adapter_down.0", seen))
-        x = part.scaling * weights.linear("adapter_up", hidden) + kept
-    return normalised(x + residual)
+    if together is not None:
+        x = together.of([x + _update(part, weights, _seen(part, x, residual, norm)) for part, weights in adapters])
+    else:
+        for part, weights in adapters:
+            x = x + _update(part, weights, _seen(part, x, residual, norm))
+    return _joined(x, residual, norm)
+
+
+def through_fusion(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, attention: Weights) -> Tensor:
+    """All adapters see what the last one does; what they add is mixed by an attention whose query is what they see."""
+    seen = _seen(adapters[-1][0], x, residual, norm)
+    values = torch.stack([_update(part, weights, seen) for part, weights in adapters], dim=2)  # (B, L, N, H)
+    query, keys = attention.linear("query", seen), attention.linear("key", values)
+    shares = (query[:, :, None] * keys).sum(-1).softmax(-1)
+    mixture = (shares[..., None] * values).sum(2)
+    return _joined(x + mixture @ attention.all[f"{attention.prefix}.value.weight"].T, residual, norm)
+
+
+def _seen(part: Bottleneck, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+    """What a bottleneck reads."""
+    if part.parallel:
+        return residual
+    return _joined(x, residual, norm) if part.norm_first else x
+
+
+def _update(part: Bottleneck, weights: Weights, seen: Tensor) -> Tensor:
+    """What a bottleneck adds."""
+    hidden = _ACTIVATIONS[part.activation](weights.linear("adapter_down.0", seen))
+    return part.scaling * weights.linear("adapter_up", hidden)
+
+
+def _joined(x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+    return x + residual if norm is None else norm(x + residual)

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 
 from conformance.methods import Invertible, Prompt
 from conformance.reference.layout import Layout, join
+from conformance.reference.together import Averaged, Together, only_in_turn
 
 
 @contextlib.contextmanager
 def invertible_applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Invertible]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, Invertible]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """The embeddings of `upstream` go through `adapters`; before a tied projection to them stands the inverse."""
+    only_in_turn("invertible adapters", together)
 
     def forward(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         for name, _ in adapters:
@@ -68,10 +74,15 @@ def _inverse(y: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]
 
 @contextlib.contextmanager
 def prompts_applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, Prompt]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, Prompt]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """`upstream` sees the prompts in front of the tokens, the last of a stack first, and gives outputs at the tokens."""
-    prompt = torch.cat([weights[prompt_name(layout, name)] for name, _ in reversed(adapters)])
+    prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
+    prompt = together.of(prompts) if isinstance(together, Averaged) else torch.cat(prompts[::-1])
     length = len(prompt)
     base = upstream.get_submodule(layout.base)
 

@@ -12,6 +12,7 @@ with s = alpha / r. In a fused projection each adapted span of outputs has an A 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from conformance.methods import LoRA
 from conformance.reference.layout import Layout, join
+from conformance.reference.together import Averaged, Together
 
 SHARPNESS = 0.05
 _TENSORS = {
@@ -62,7 +64,11 @@ def shared_name(layout: Layout, name: str, key: str) -> str:
 
 @contextlib.contextmanager
 def lora_applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, LoRA]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, LoRA]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """The projections of `upstream` give what they give with `adapters`.
 
@@ -74,7 +80,8 @@ def lora_applied(
         for path in lora_targets(layout, part):
             adapted = [spans[path][role] for role in part.attention] if path in spans else []
             here.setdefault(path, []).append(_Adapter(part, f"{path}.loras.{name}", weights, adapted, layout, name))
-    handles = [upstream.get_submodule(path).register_forward_hook(_adapting(entry)) for path, entry in here.items()]
+    run = _adapting if together is None else functools.partial(_averaging, together)
+    handles = [upstream.get_submodule(path).register_forward_hook(run(entry)) for path, entry in here.items()]
     try:
         yield
     finally:
@@ -150,6 +157,14 @@ def _adapting(adapters: Sequence[_Adapter]) -> Callable[..., Tensor]:
         return output + delta
 
     return hook
+
+
+def _averaging(together: Together, adapters: Sequence[_Adapter]) -> Callable[..., Tensor]:
+    """What a projection gives is affine in its input under each of these adapters, so their mean is one of outputs."""
+    if not isinstance(together, Averaged):
+        raise NotImplementedError(f"the reference knows no {type(together).__name__} of projections")
+    hooks = [_adapting([adapter]) for adapter in adapters]
+    return lambda module, inputs, output: together.of([hook(module, inputs, output) for hook in hooks])
 
 
 def _rescaled(adapter: _Adapter, weight: Tensor, bias: Tensor | None, x: Tensor, output: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from conformance.methods import Prefix
 from conformance.reference.layout import Attention, Layout, features, join
+from conformance.reference.together import Together, only_in_turn
 
 IMPLEMENTATION = "conformance_reference"
 
@@ -63,9 +64,14 @@ def _flat_states(part: Prefix, prefix: str, weights: Mapping[str, Tensor]) -> Te
 
 @contextlib.contextmanager
 def prefix_applied(
-    upstream: nn.Module, layout: Layout, prefixes: Sequence[tuple[str, Prefix]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    prefixes: Sequence[tuple[str, Prefix]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """The attention cores of `upstream` see the prefixes in front; a later adapter of the list stands before an earlier."""
+    only_in_turn("prefixes", together)
     before = upstream.config._attn_implementation
     modules = {attention.core: upstream.get_submodule(attention.core) for attention in layout.attentions}
     shapes = {path: key_shape(upstream, attention) for path, attention in _by_core(layout).items()}

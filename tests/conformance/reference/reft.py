@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conformance.methods import ReFT
 from conformance.reference.layout import Layout
+from conformance.reference.together import Averaged, Together
 
 Unit = tuple[Tensor, Tensor, Tensor, bool]  # W (r, H), b (r,), R (r, H), whether R h is subtracted
 
@@ -29,7 +30,11 @@ def reft_names(layout: Layout, part: ReFT, name: str) -> list[str]:
 
 @contextlib.contextmanager
 def reft_applied(
-    upstream: nn.Module, layout: Layout, adapters: Sequence[tuple[str, ReFT]], weights: Mapping[str, Tensor]
+    upstream: nn.Module,
+    layout: Layout,
+    adapters: Sequence[tuple[str, ReFT]],
+    weights: Mapping[str, Tensor],
+    together: Together = None,
 ) -> Iterator[None]:
     """The layers of `upstream` give their outputs with the edits of `adapters`, one after the other."""
     real: list[Tensor | None] = [None]
@@ -46,7 +51,7 @@ def reft_applied(
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
         mask = decoder_real if is_pair and layer.path not in in_encoder else real
         module = upstream.get_submodule(layer.path)
-        handles.append(module.register_forward_hook(_editing(edits, mask), prepend=True))
+        handles.append(module.register_forward_hook(_editing(edits, mask, together), prepend=True))
     try:
         yield
     finally:
@@ -58,18 +63,40 @@ def _units(part: ReFT, path: str, name: str, weights: Mapping[str, Tensor]) -> l
     units = []
     for index in range(2):
         prefix = f"{path}.reft_layer.refts.{name}.units.{index}"
-        source, bias, rows = (
-            weights[f"{prefix}.{leaf}"] for leaf in ("learned_source.weight", "learned_source.bias", "projection.weight")
-        )
-        units.append((source, bias, rows, part.subtracts))
+        source, bias = (weights[f"{prefix}.learned_source.{leaf}"] for leaf in ("weight", "bias"))
+        units.append((source, bias, _rows(part, f"{prefix}.projection", weights), part.subtracts))
     return units
 
 
-def _editing(edits: Sequence[tuple[ReFT, list[Unit]]], mask: list[Tensor | None]) -> Callable[..., Any]:
+def _rows(part: ReFT, prefix: str, weights: Mapping[str, Tensor]) -> Tensor:
+    """R (r, H). Orthonormal rows are the first columns of a product of reflections, in a rotated basis.
+
+    Reflection j is along a vector of zeros, a one at place j, and what row j of `original` has behind its diagonal.
+    """
+    if not part.orthonormal:
+        return weights[f"{prefix}.weight"]
+    original, base = (weights[f"{prefix}.parametrizations.weight.{leaf}"] for leaf in ("original", "0.base"))
+    product = torch.eye(original.shape[1])
+    for place, row in enumerate(original):
+        vector = torch.cat([torch.zeros(place), torch.ones(1), row[place + 1 :]])
+        product = product @ (torch.eye(len(row)) - 2 / (vector @ vector) * torch.outer(vector, vector))
+    signs = torch.where(original.diagonal() > 0.5, 1.0, -1.0)
+    return (base @ product[:, : len(original)] * signs).T
+
+
+def _editing(
+    edits: Sequence[tuple[ReFT, list[Unit]]], mask: list[Tensor | None], together: Together
+) -> Callable[..., Any]:
+    def edited(hidden: Tensor, part: ReFT, units: list[Unit]) -> Tensor:
+        return torch.stack([_edited(row, _real(mask[0], i, len(row)), part, units) for i, row in enumerate(hidden)])
+
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
-        for part, units in edits:
-            hidden = torch.stack([_edited(row, _real(mask[0], i, len(row)), part, units) for i, row in enumerate(hidden)])
+        if isinstance(together, Averaged):
+            hidden = together.of([edited(hidden, *edit) for edit in edits])
+        else:
+            for edit in edits:
+                hidden = edited(hidden, *edit)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return hook
