@@ -1,0 +1,30 @@
+"""Within an `AdapterSetup`, a model computes what it computes after `set_active_adapters`, and afterwards what it did before."""
+
+from __future__ import annotations
+
+from adapter_runtime.composition import BatchSplit
+from adapter_runtime.context import AdapterSetup
+from conformance.adapted import FIRST, SECOND, adapted
+from conformance.methods import Method
+from conformance.outputs import assert_bitwise, assert_differs, run
+from conformance.subjects import BATCH, Subject
+
+
+def setup_is_activation(subject: Subject, method: Method) -> None:
+    """One adapter, a block, and none at all, also one within the other."""
+    model = adapted(subject, method, names=(FIRST, SECOND), active=(SECOND,))
+    inputs = subject.padded_inputs("left" if subject.text else "none")
+    setups = (FIRST, BatchSplit(SECOND, FIRST, batch_sizes=[1, BATCH - 1]), None)
+    within = []
+    with AdapterSetup(setups[1]):
+        for setup in setups:
+            with AdapterSetup(setup):
+                within.append(run(model, inputs))
+        assert_bitwise(run(model, inputs), within[1], "back in the outer setup")
+    active = run(model, inputs)
+    for setup, outputs in zip(setups, within, strict=True):
+        assert_differs(outputs, active, f"the setup {setup!r}")
+        model.set_active_adapters(setup)
+        assert_bitwise(outputs, run(model, inputs), f"the setup {setup!r}")
+    model.set_active_adapters(SECOND)
+    assert_bitwise(active, run(model, inputs), "after all setups")
