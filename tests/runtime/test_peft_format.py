@@ -85,6 +85,7 @@ CARRIED = {
         "bert",
         lambda: LoraConfig(target_modules="all-linear", exclude_modules=["pooler.dense"]),
     ),
+    "lora of all linear modules, with a gate": ("llama", lambda: LoraConfig(target_modules="all-linear")),
     "lora by a regular expression": ("bert", lambda: LoraConfig(target_modules=r".*attention\.self\.(query|key)")),
     "lora in one layer": ("llama", lambda: LoraConfig(layers_to_transform=[1])),
     "rslora": ("bert", lambda: LoraConfig(r=4, lora_alpha=16, use_rslora=True)),
@@ -256,7 +257,7 @@ def test_a_flexible_head_is_not_written(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "an embedding": ("bert", lambda: LoraConfig(target_modules=["word_embeddings"]), "lora_embedding_A"),
-    "a module without a role": ("llama", lambda: LoraConfig(target_modules=["gate_proj", "q_proj"]), "mlp.gate_proj"),
+    "a module without a role": ("bert", lambda: LoraConfig(target_modules=["query", "pooler.dense"]), "pooler.dense"),
     "ranks that differ": (
         "bert",
         lambda: LoraConfig(rank_pattern={"query": 4}),

@@ -34,6 +34,7 @@ class LoRAConfig(AdapterConfig):
     vera_d: float | None = None  # first value of VeRA's vector between its matrices; with vera_b, or neither
     vera_b: float | None = None  # first value of the one behind them
     dtype: str | None = None  # of the parameters, as torch calls it; None = that of the model
+    gate_lora: bool = False  # also in the projection that gates the first one of the feed-forward block
     # What `adapters` 1.3.0 computes in a way of its own. Its files are read with the second form of each.
     dora_form: str = (
         "paper"  # "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too

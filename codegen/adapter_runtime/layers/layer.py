@@ -22,7 +22,7 @@ class Projection(NamedTuple):
     """A projection that LoRA can adapt."""
 
     path: str  # from the layer
-    location: str  # "selfattn_lora", "intermediate_lora", "output_lora": the option of the config that asks for it
+    location: str  # "selfattn_lora", "intermediate_lora", "gate_lora", "output_lora": the option that asks for it
     matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, else ""
     fused: AttentionRoles | None  # where the projection gives several matrices
 
@@ -127,6 +127,8 @@ class LayerAdaptersMixin(DynamicMixin):
                     yield Projection(path, "selfattn_lora", matrix, None)
         for path in self.roles.mlp.first:
             yield Projection(path, "intermediate_lora", "", None)
+        for path in self.roles.mlp.gate:
+            yield Projection(path, "gate_lora", "", None)
         for path in self.roles.mlp.last:
             yield Projection(path, "output_lora", "", None)
 

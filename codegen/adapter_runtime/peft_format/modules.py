@@ -66,7 +66,8 @@ def options_for(found: Iterable[Place]) -> dict[str, Any]:
         for matrix in ("qkv" if place.projection.fused is not None else place.projection.matrix)
     }
     options: dict[str, Any] = {
-        location: location in locations for location in ("selfattn_lora", "intermediate_lora", "output_lora")
+        location: location in locations
+        for location in ("selfattn_lora", "intermediate_lora", "gate_lora", "output_lora")
     }
     return {**options, "attn_matrices": [matrix for matrix in "qkvo" if matrix in matrices] or ["q", "v"]}
 
