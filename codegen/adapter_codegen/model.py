@@ -238,6 +238,7 @@ class BasePlan:
     parameters: tuple[Parameter, ...]  # of its forward, without self
     token_embeddings: str = ""  # path of the nn.Embedding over input_ids; "" = none (vision, audio)
     embedding_output: str = ""  # path of the module whose output enters the first layer
+    class_token: bool = False  # that module puts a learned position in front, and a pooler reads it (images)
     final_norm: str = ""  # path of the norm after the last layer; "" = none
     submodels: tuple[tuple[str, str], ...] = ()  # (path, class or auto class) of whole models inside: composites
     is_encoder_decoder: bool = False

@@ -42,5 +42,25 @@ def test_a_method_without_a_place_says_why() -> None:
     plan = plan_model(open_release(), "vit")
     assert isinstance(plan, ModelPlan)
     reasons = {entry.method: entry.reason for entry in plan.methods if not entry.supported}
-    assert reasons.keys() == {Method.PROMPT_TUNING, Method.INVERTIBLE}
+    assert reasons.keys() == {Method.INVERTIBLE}
     assert all("token" in reason for reason in reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("beit", ""),
+        ("deit", ""),
+        ("swin", "not a plain sequence"),
+        ("timesformer", "not a plain sequence"),
+        ("segformer", "not a plain sequence"),
+        ("dinov2", "not a plain sequence"),  # what its pooled output is read from does not show
+        ("clip_text_model", "not a plain sequence"),  # pools at the last token of a text
+    ],
+)
+def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(model_type: str, reason: str) -> None:
+    plan = plan_model(open_release(), model_type)
+    assert isinstance(plan, ModelPlan)
+    (prompt,) = (entry for entry in plan.methods if entry.method is Method.PROMPT_TUNING)
+    assert prompt.supported is (reason == "")
+    assert reason in prompt.reason

@@ -28,6 +28,7 @@ from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split
 from adapter_runtime import init
 from adapter_runtime.configuration import AdapterConfig, PromptTuningConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.layers.prompt_call import PromptSites
 from adapter_runtime.layers.prompt_insertion import Insertion
 from runtime_models import CLASSES, adapted, randomise, upstream
 
@@ -501,6 +502,33 @@ def test_an_invertible_adapter_changes_tokens_and_not_the_prompt(kind: str, inpu
     given_states = model(**inputs, output_hidden_states=True).hidden_states[0]
     assert torch.equal(given_states[:, :P], plain[:, :P])
     assert not torch.allclose(given_states[:, P:], plain[:, P:], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bert", "bert_lm", "llama"])
+def test_the_last_prompt_takes_its_hooks_along(kind: str, inputs: Inputs) -> None:
+    def hooks(model: Any) -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    bare = adapted(kind)
+    model = prompted(kind, q=PROMPT)
+    model.delete_adapter("p")
+    model.set_active_adapters("q")
+    assert not torch.equal(model(**inputs)[0], bare(**inputs)[0])
+    model.delete_adapter("q")
+    assert hooks(model) == hooks(bare)
+    assert torch.equal(model(**inputs)[0], bare(**inputs)[0])
+    model.add_adapter("r", PROMPT)
+    model.set_active_adapters("r")
+    assert not torch.equal(model(**inputs)[0], bare(**inputs)[0]), "they come back"
+
+
+def test_a_bias_of_places_in_an_image_has_none_for_a_prompt() -> None:
+    model = torch.nn.Module()
+    model.embedding_output, model.token_embeddings = "embeddings", ""
+    model.embeddings = torch.nn.Identity()
+    model.register_parameter("relative_position_bias_table", torch.nn.Parameter(torch.zeros(4, 2)))
+    with pytest.raises(UnsupportedMethodError, match="prefix tuning"):
+        PromptSites.find(model)
 
 
 # PEFT puts its prompts in place of token embeddings

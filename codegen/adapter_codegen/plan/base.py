@@ -9,7 +9,7 @@ import libcst as cst
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Method, Parameter, StackPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
-from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
+from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
 from adapter_codegen.plan.dataflow import local_class
 from adapter_codegen.plan.kinds import Kind, Kinds
 from adapter_codegen.plan.stacks import FoundStack, HasAttention, find_stacks
@@ -43,6 +43,7 @@ def plan_base(
     stream = follow_stream(facts, base.name, stacks) if stacks else None
     towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
+    entrance = stream.embedding_output if stream and len(towers) < 2 else ""
     plan = BasePlan(
         class_name=base.name,
         location=facts.location(base.node),
@@ -51,7 +52,8 @@ def plan_base(
         stacks=tuple(_stack(stack, stream) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
         token_embeddings=embeddings,
-        embedding_output=stream.embedding_output if stream and len(towers) < 2 else "",
+        embedding_output=entrance,
+        class_token=_has_class_token(facts, base, entrance),
         final_norm=stream.final_norm if stream and len(towers) < 2 else "",
         submodels=submodels,
         is_encoder_decoder="encoder_outputs" in forward.parameters,
@@ -153,6 +155,16 @@ def _classes_at(facts: ModuleFacts, known: ClassFacts, path: str) -> tuple[str, 
         return submodule.classes if submodule else ()
     inner = [facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes]
     return next((found for one in inner if (found := _classes_at(facts, one, rest))), ())
+
+
+def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
+    """Whether the module at a path has a parameter ``cls_token``, as embeddings of images have, and the model a pooler."""
+    if not path or "pooler" not in base.submodules:
+        return False
+    known = (facts.classes[name] for name in map(local_class, _classes_at(facts, base, path)) if name in facts.classes)
+    built = (function.node.body for one in known if (function := one.functions.get("__init__")))
+    assigned = (found for body in built for node in statements(body) if (found := assignment(node)))
+    return any(self_attribute(target) == "cls_token" for targets, _ in assigned for target in targets)
 
 
 def _no_forward(facts: ModuleFacts, entry: ModelEntry, base: ClassFacts | None) -> Diagnostic:

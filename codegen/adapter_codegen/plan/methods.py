@@ -63,12 +63,27 @@ def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location 
 
 def _prompt_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
     if not base.token_embeddings:
-        return "The model reads no tokens, so there is nothing to put a prompt in front of.", base.location
+        reason, location = _not_a_sequence(base, entries)
+        if reason:
+            return reason, location
     return (
         ("", None)
         if base.embedding_output
         else ("What enters the first layer is not one module's output.", base.location)
     )
+
+
+def _not_a_sequence(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+    """A prompt may stand in front of the parts of an image where these are a sequence to all layers, and not a grid."""
+    if not base.class_token or len(base.stacks) != 1 or "*" in base.stacks[0].path:
+        return (
+            "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+            base.location,
+        )
+    for entry in entries:
+        if len(entry.plan.attentions) > 1:
+            return f"{entry.plan.class_name} attends in several ways, so its input may be a grid.", entry.plan.location
+    return "", None
 
 
 def _invertible(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:

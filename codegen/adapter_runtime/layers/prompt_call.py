@@ -61,6 +61,12 @@ class PromptSites:
                 f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
                 "prompts. Use prefix tuning."
             )
+        names = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+        if not model.token_embeddings and "relative_position_bias_table" in names:
+            raise UnsupportedMethodError(
+                f"The layers of this {type(model).__name__} have a bias for each pair of places in an image, and none for the "
+                "positions of a prompt. Use prefix tuning."
+            )
         module = model.get_submodule(model.embedding_output)
         own = inspect.signature(type(module).forward).parameters
         return PromptSites(
@@ -280,6 +286,11 @@ def after_embeddings(module: nn.Module, args: Any, output: Any) -> Any:
         return None
     if isinstance(output, tuple):  # models of images also give the number of patches
         return (call.put_into(output[0]), *output[1:])
+    if not isinstance(output, torch.Tensor):
+        raise UnsupportedMethodError(
+            f"A prompt goes in front of the positions that {type(module).__name__} gives, but it gives a "
+            f"{type(output).__name__} and not one tensor of them. Use prefix tuning."
+        )
     return call.put_into(output)
 
 
