@@ -214,7 +214,7 @@ def _add_span(
     generation = context.generation
     if generation is not None:
         # What is generated later belongs to no prompt, with or without a cache.
-        spans = spans.later(generation.spans.setdefault(kind, spans).end)
+        spans = spans.after(generation.spans.setdefault(kind, spans))
     context.spans[kind] = spans
 
 

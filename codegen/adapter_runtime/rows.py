@@ -92,7 +92,7 @@ class TokenSpans:
         """From a mask [B, past + L], 1 at real tokens, or None where all are.
 
         `generate` with a static cache gives a mask [B, 1, L, K] of what each token attends to, or several of them by the
-        kind of layer: then the keys that the last token attends to are the real ones.
+        kind of layer: then the keys that any token attends to are the real ones. (A window hides the first from the last.)
 
         Args:
             rows: B.
@@ -110,9 +110,11 @@ class TokenSpans:
         first = real.argmax(dim=-1) + shift
         return cls(first, first + real.sum(dim=-1), past, length)
 
-    def later(self, end: torch.Tensor) -> TokenSpans:
-        """The same rows in a later step of a generation whose prompts ended at `end`."""
-        return TokenSpans(self.first, end, self.past, self.length) if end.shape == self.end.shape else self
+    def after(self, prompt: TokenSpans) -> TokenSpans:
+        """The same rows in a step of a generation that began with `prompt`."""
+        if prompt.end.shape != self.end.shape:
+            return self
+        return TokenSpans(prompt.first, prompt.end, self.past, self.length)
 
 
 def _of_keys(mask: Any) -> torch.Tensor | None:
@@ -130,5 +132,5 @@ def _of_keys(mask: Any) -> torch.Tensor | None:
             f"An active adapter needs to know which tokens are real, and a mask of type {type(mask).__name__} does not show "
             "it. Give a mask of shape (batch, length)."
         )
-    last = mask[:, 0, -1]
-    return last if last.dtype is torch.bool else last >= 0
+    attended = mask[:, 0] if mask.dtype is torch.bool else mask[:, 0] >= 0
+    return attended.any(dim=1)

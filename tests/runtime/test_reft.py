@@ -180,6 +180,33 @@ def test_defect_14_generation_with_a_cache_equals_that_without(config: str, padd
     assert not torch.equal(cached, decoded(model, ids, mask, use_cache=True)), "the edits change nothing"
 
 
+@pytest.mark.parametrize("config", ["loreft", "direft[prefix_positions=2]"])
+@pytest.mark.parametrize("mask", [[[1], [1], [1]], [[0, 1], [1, 1], [0, 1]]], ids=["one token", "padded"])
+def test_a_prompt_that_is_shorter_than_what_is_edited_goes_on_being_edited(
+    config: str, mask: list[list[int]], ids: torch.Tensor
+) -> None:
+    """As in training on a whole text. (A decoder of an encoder-decoder starts from one token.)"""
+    model, given = with_adapter("llama_lm", config, "sdpa"), torch.tensor(mask)
+    tokens = ids[:, : given.shape[1]]
+    ways: list[dict[str, Any]] = [{}, {"use_cache": False}, {"cache_implementation": "static"}]
+    found = [decoded(model, tokens, given, **way) for way in ways]
+    with torch.no_grad():
+        for _ in range(5):
+            positions = (given.cumsum(-1) - 1).clamp_min(0)
+            last = model(tokens, attention_mask=given, position_ids=positions, use_cache=False).logits[:, -1]
+            tokens = torch.cat([tokens, last.argmax(-1, keepdim=True)], dim=1)
+            given = torch.cat([given, given.new_ones(3, 1)], dim=1)
+    assert all(torch.equal(way, tokens) for way in found)
+
+
+def test_a_window_does_not_hide_where_a_row_begins() -> None:
+    real = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    window = torch.ones(6, 6).tril().triu(-1).bool() & real.bool()[:, None, None]  # each token sees two
+    for mask in (window, torch.zeros(window.shape).masked_fill(~window, -1e9)):
+        spans = TokenSpans.read(mask, 2, 6, 0, 0, real.device)
+        assert (spans.first.tolist(), spans.end.tolist()) == ([2, 0], [6, 6])
+
+
 def logits_of_steps(model: PreTrainedModel, ids: torch.Tensor, prompt: int, cache: Any) -> torch.Tensor:
     """The logits of a prompt and of single tokens after it, by a loop of the caller's own."""
     steps = [ids[:, :prompt], *ids[:, prompt:].split(1, dim=1)]
@@ -685,7 +712,7 @@ def test_later_steps_of_a_generation_cost_nothing(ids: torch.Tensor) -> None:
     zeros = torch.zeros(3, dtype=torch.long)
     generation.spans["self"] = TokenSpans(zeros, zeros + 7, 0, 7)
     thread.context = ForwardContext(model, generation)
-    thread.context.spans["self"] = TokenSpans(zeros, zeros + 7, 7, 1)
+    thread.context.spans["self"] = TokenSpans(zeros, zeros + 7, 9, 1)  # no row can have fewer than three tokens by now
     try:
         with CountOperations() as counter:
             assert model.layers[0].reft_layer.edit_output(model.layers[0], (), hidden) is None
