@@ -75,6 +75,24 @@ def test_a_setup_of_a_context_keeps_to_skipped_layers() -> None:
         assert torch.equal(logits(model), bare)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("config", ["seq_bn", "lora", "loreft[dropout=0.0]", "prefix_tuning_flat"])
+def test_a_checkpointed_layer_is_trained_where_its_inputs_need_no_gradients(config: str, reentrant: bool) -> None:
+    """Upstream lets the inputs of models of text need them, and not those of models of images."""
+    gradients = []
+    for is_checkpointed in (False, True):
+        model = with_adapters(a=config)
+        model.train_adapter("a")
+        if is_checkpointed:
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
+            model.disable_input_require_grads()
+        model(TOKENS, use_cache=False).logits.square().mean().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, msg=name)
+
+
 def test_a_setup_follows_changes_of_the_model() -> None:
     model = with_adapters(a="seq_bn")
     setup = AdapterSetup("a")
