@@ -151,7 +151,8 @@ def method_subjects(model_type: str) -> tuple[Subject, ...]:
             return (decoder,)
         crossing = replace(decoder, label="cross", changes=(("add_cross_attention", True),), cross=True)
         return (decoder, crossing)
-    return (Subject(model_type, base, _kind_of_input(base), "encoder"),)
+    masked = architecture(model_type, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    return (Subject(model_type, masked or base, _kind_of_input(base), "encoder"),)
 
 
 def head_subjects(model_type: str) -> tuple[Subject, ...]:

@@ -36,7 +36,7 @@ from conformance.checks.setup import setup_is_activation
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.reference.layout import layout_of
-from conformance.subjects import Subject, head_subjects
+from conformance.subjects import Subject, head_subjects, model_class
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def _only_windows(subject: Subject) -> bool:
     config = subject.config()
     kinds = getattr(config, "layer_types", None)
     return bool(getattr(config, "sliding_window", None)) and "full_attention" not in (kinds or ())
+
+
+def _no_checkpointing(subject: Subject, method: Method) -> str:
+    supported = model_class(subject.architecture).supports_gradient_checkpointing
+    return "" if supported else "upstream has no gradient checkpointing for it"
 
 
 def _no_zero_start(subject: Subject, method: Method) -> str:
@@ -158,7 +163,7 @@ CHECKS: tuple[Check, ...] = (
     Check("setup", setup_is_activation),
     Check("round trip", saved_is_loaded, smoke=True),
     Check("damaged files", damaged_files_are_refused),
-    Check("checkpointing", checkpointing_gives_the_same_gradients),
+    Check("checkpointing", checkpointing_gives_the_same_gradients, _no_checkpointing),
     Check("removal", removal_restores, smoke=True),
 )
 

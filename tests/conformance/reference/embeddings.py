@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def invertible_applied(
 def invertible_names(layout: Layout, name: str) -> list[str]:
     """The names under which a checkpoint stores the invertible adapter `name`."""
     return [
-        join(layout.base, f"invertible_adapters.{name}.{half}.{index}.{tensor}")
+        join(layout.front, f"invertible_adapters.{name}.{half}.{index}.{tensor}")
         for half in ("F", "G")
         for index in (0, 2)
         for tensor in ("weight", "bias")
@@ -80,38 +81,46 @@ def prompts_applied(
     weights: Mapping[str, Tensor],
     together: Together = None,
 ) -> Iterator[None]:
-    """`upstream` sees the prompts in front of the tokens, the last of a stack first, and gives outputs at the tokens."""
+    """`upstream` sees the prompts in front of the tokens, the last of a stack first, and gives outputs at the tokens.
+
+    An encoder-decoder has them in its encoder, and gives outputs at the tokens of its decoder anyway.
+    """
     prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
     prompt = together.of(prompts) if isinstance(together, Averaged) else torch.cat(prompts[::-1])
     length = len(prompt)
-    base = upstream.get_submodule(layout.base)
+    base, front = upstream.get_submodule(layout.base), upstream.get_submodule(layout.front)
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         mask = kwargs.get("attention_mask")
         if mask is not None:
             kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
         positions = kwargs.get("position_ids")
-        if positions is not None and layout.embeddings == layout.token_embeddings:
-            front = torch.arange(length).expand(len(positions), -1)
-            kwargs["position_ids"] = torch.cat([front, positions + length], dim=1)
+        if positions is not None and layout.embeds_tokens:
+            places = torch.arange(length).expand(len(positions), -1)
+            kwargs["position_ids"] = torch.cat([places, positions + length], dim=1)
         return args, kwargs
 
-    def insert(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def insert(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # some models of images give more
+            return (insert(module, args, output[0]), *output[1:])
         return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)
 
+    def embed(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        tokens = module.get_input_embeddings()(given["input_ids"])
+        return (), {**given, "input_ids": None, "inputs_embeds": insert(module, args, tokens)}
+
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
-        if base is not upstream:
+        if base is not upstream and base is front:
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
         return output
 
-    embeddings = upstream.get_submodule(layout.embeddings)
-    with _removed(
-        [
-            base.register_forward_pre_hook(longer_mask, with_kwargs=True),
-            embeddings.register_forward_hook(insert),
-            base.register_forward_hook(strip),
-        ]
-    ):
+    if layout.embeds_tokens:
+        inserting = front.register_forward_pre_hook(embed, with_kwargs=True)
+    else:
+        inserting = upstream.get_submodule(layout.embeddings).register_forward_hook(insert)
+    longer = base.register_forward_pre_hook(longer_mask, with_kwargs=True)
+    with _removed([inserting, longer, base.register_forward_hook(strip)]):
         yield
 
 

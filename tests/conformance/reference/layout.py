@@ -48,6 +48,12 @@ class Layout:
     base: str  # path of the base model; "" = the model itself
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
+    front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or the base model
+
+    @property
+    def embeds_tokens(self) -> bool:
+        """Nothing but the table of tokens stands at one place: what is added to them is added by the model's forward."""
+        return bool(self.token_embeddings) and not self.token_embeddings.startswith(f"{self.embeddings}.")
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -70,7 +76,14 @@ def layout_of(model: nn.Module) -> Layout:
         base,
         embeddings=join(base, stated.embedding_output) if stated.embedding_output else "",
         token_embeddings=join(base, stated.token_embeddings) if stated.token_embeddings else "",
+        front=_front(model, base),
     )
+
+
+def _front(model: nn.Module, base: str) -> str:
+    if not model.config.is_encoder_decoder:
+        return base
+    return next(path for path, module in model.named_modules() if module is model.get_encoder())
 
 
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
