@@ -23,4 +23,5 @@ def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
             early = [{key: value[:, :CHANGED] for key, value in out.items()} for out in (after, before)]
             late = [{key: value[:, CHANGED:] for key, value in out.items()} for out in (after, before)]
             assert_differs(late[0], late[1], f"{what}: the token")
+            assert_differs(before, at_tokens(run(subject.upstream(attention), inputs), None), "the adapter")
             assert_equal_within(early[0], early[1], what, atol=1e-6, rtol=1e-5)

@@ -23,6 +23,7 @@ def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
             what = f"{attention}, padding {padding}"
             before, after = (at_tokens(run(model, given), mask) for given in (inputs, refilled))
             assert_equal_within(after, before, what, atol=1e-6, rtol=1e-5)
+            assert_differs(before, at_tokens(run(subject.upstream(attention), inputs), mask), "the adapter")
             if padding == "left" or not subject.causal:
                 _assert_mask_matters(model, inputs, refilled, mask, what)
 

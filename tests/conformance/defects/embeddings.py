@@ -1,0 +1,87 @@
+"""Defects of invertible adapters and prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from adapter_runtime.layers import invertible as invertible_layers
+from adapter_runtime.layers import prompt_call
+from adapter_runtime.layers import prompt_tuning as prompt_layers
+from adapter_runtime.layers.prompt_call import PromptCall
+from adapter_runtime.layers.prompt_insertion import Insertion
+from adapter_runtime.methods.invertible import NICE
+from conformance.defects.planting import BERT, Defect, around, instead, nothing
+
+
+def _masked_prompt(self: PromptCall, mask: Tensor) -> Tensor:
+    self.mask = mask
+    self.grown_mask = self.insertion.into(mask, mask.new_zeros(mask.shape[0], self.insertion.length))
+    return self.grown_mask
+
+
+def _behind(into: Any, self: Insertion, tokens: Tensor, prompt: Tensor) -> Tensor:
+    return into(self, prompt, tokens) if tokens.is_floating_point() else into(self, tokens, prompt)
+
+
+def _one_early(out_of: Any, self: Insertion, states: Tensor) -> Tensor:
+    return out_of(self, states.roll(1, dims=1))
+
+
+EMBEDDINGS = {
+    "reference: nothing is undone before a tied projection": Defect(
+        instead(invertible_layers, "undo_before_projection", nothing), "reference", ("seq_bn_inv",), BERT
+    ),
+    "reference: the halves of an invertible adapter change places": Defect(
+        around(NICE, "done", lambda done, self, first, second: done(self, second, first)),
+        "reference",
+        ("seq_bn_inv",),
+    ),
+    "reference: the inverse undoes in the wrong order": Defect(
+        instead(NICE, "undone", lambda self, a, b: (a - self.F(b), b - self.G(a - self.F(b)))),
+        "reference",
+        ("seq_bn_inv",),
+        BERT,
+    ),
+    "reference: the mask hides the prompt": Defect(
+        instead(PromptCall, "grow_mask", _masked_prompt), "reference", ("prompt_tuning",)
+    ),
+    "padding: the mask grows at the wrong end of a prompt": Defect(
+        around(
+            PromptCall,
+            "grow_mask",
+            lambda grow, self, mask: grow(self, mask).roll(-self.insertion.length, dims=1),
+        ),
+        "padding",
+        ("prompt_tuning",),
+        BERT,
+    ),
+    "reference: the prompt stands behind the tokens": Defect(
+        around(Insertion, "into", _behind), "reference", ("prompt_tuning",)
+    ),
+    "reference: heads read one position of the prompt": Defect(
+        around(Insertion, "out_of", _one_early), "reference", ("prompt_tuning",)
+    ),
+    "reference: the prompt is left in what a head reads": Defect(
+        instead(prompt_layers, "after_call", lambda outputs: outputs), "reference", ("prompt_tuning",)
+    ),
+    "decoding: the prompt goes in again with each step": Defect(
+        around(
+            PromptCall, "__init__", lambda init, self, *args: (init(self, *args), setattr(self, "is_first", True))[0]
+        ),
+        "decoding",
+        ("prompt_tuning",),
+        raises=KeyError,
+    ),
+    "decoding: the mask of later steps does not count the prompt": Defect(
+        around(
+            prompt_call.PromptCall,
+            "grow_mask",
+            lambda grow, self, mask: grow(self, mask) if self.is_first else mask,
+        ),
+        "decoding",
+        ("prompt_tuning",),
+        raises=KeyError,
+    ),
+}

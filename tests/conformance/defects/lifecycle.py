@@ -1,0 +1,90 @@
+"""Defects of what is done with adapters between forwards, in every method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adapter_runtime import context, loading, model_api, saving
+from adapter_runtime.base_model import ModelBaseAdaptersMixin
+from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.methods.invertible import Coupling
+from adapter_runtime.methods.prefix_tuning import PrefixTuning
+from adapter_runtime.methods.prompt_tuning import PromptTuning
+from conformance.defects.planting import BERT, EVERY, LORA_FORMS, Defect, around, instead, nothing
+
+
+def _under_one_key(running_under: Any, self: AdapterLayerBase, setup: context.AdapterSetup) -> Any:
+    """The first setup that a layer met, for all of them."""
+    if self.overrides:
+        return next(iter(self.overrides.values()))
+    return running_under(self, setup)
+
+
+def _in_half_precision(write: Any, folder: Any, files: Any, tensors: dict[str, torch.Tensor], *rest: Any) -> Any:
+    return write(folder, files, {name: tensor.bfloat16() for name, tensor in tensors.items()}, *rest)
+
+
+LIFECYCLE = {
+    "inactive: deactivating does nothing": Defect(
+        around(
+            ModelBaseAdaptersMixin,
+            "activate",
+            lambda activate, self, block, skip: activate(self, block, skip) if block is not None else None,
+        ),
+        "inactive",
+        EVERY,
+    ),
+    "liveness: the last layer gets no adapter": Defect(
+        around(ModelBaseAdaptersMixin, "adapted_layers", lambda layers, self: list(layers(self))[:-1]),
+        "liveness",
+        tuple(name for name in EVERY if name not in ("prefix_tuning_flat", "prompt_tuning")),
+    ),
+    "liveness: no gradient reaches a prefix": Defect(
+        around(PrefixTuning, "flat_states", lambda states, self: states(self).detach()),
+        "liveness",
+        ("prefix_tuning_flat", "prefix_tuning"),
+    ),
+    "liveness: no gradient comes through an invertible adapter": Defect(
+        around(Coupling, "forward", lambda forward, *args, **kwargs: forward(*args, **kwargs).detach()),
+        "liveness",
+        ("seq_bn_inv",),
+    ),
+    "liveness: no gradient reaches a prompt": Defect(
+        around(PromptTuning, "forward", lambda forward, self, states: forward(self, states).detach()),
+        "liveness",
+        ("prompt_tuning",),
+    ),
+    "setup: it goes on after its end": Defect(instead(context.AdapterSetup, "__exit__", nothing), "setup", EVERY),
+    "setup: the one that a layer met first stands for all": Defect(
+        around(AdapterLayerBase, "running_under", _under_one_key), "setup", EVERY
+    ),
+    "round trip: weights are saved in half precision": Defect(
+        around(saving, "write_tensors", _in_half_precision), "round trip", EVERY
+    ),
+    "damaged files: tensors that do not fit are passed over": Defect(
+        instead(loading, "_require_fit", nothing), "damaged files", EVERY
+    ),
+    "damaged files: the type of the model is not asked": Defect(
+        instead(loading, "require_same_type", nothing), "damaged files", ("lora",)
+    ),
+    "checkpointing: the recomputation draws other random numbers": Defect(
+        around(
+            context.ContextualCheckpoint,
+            "__call__",
+            lambda call, self, function, *args, **kwargs: call(
+                self, function, *args, **kwargs, preserve_rng_state=False
+            ),
+        ),
+        "checkpointing",
+        EVERY,
+    ),
+    "removal: the weights stay": Defect(instead(AdapterLayerBase, "delete_adapter", nothing), "removal", EVERY),
+    "removal: projections keep their class": Defect(
+        instead(model_api, "disable_lora", nothing), "removal", LORA_FORMS
+    ),
+    "removal: hooks stay": Defect(
+        instead(model_api, "remove_empty_places", nothing), "removal", ("seq_bn_inv", "loreft", "prompt_tuning"), BERT
+    ),
+}
