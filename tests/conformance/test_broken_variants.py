@@ -15,7 +15,7 @@ from adapter_runtime.context import thread
 from conformance.breaking import edit_generated, modeling_module, sites, without_site
 from conformance.checks import CHECKS, MODEL_CHECKS, Check, cells
 from conformance.defects import DEFECTS
-from conformance.defects.planting import Defect, Patch, kinds, kinds_of
+from conformance.defects.planting import Defect, Patch, kinds_of
 from conformance.heads import conversion_goes_back, conversion_keeps_outputs
 from conformance.methods import method
 from conformance.subjects import head_subjects, method_subjects
@@ -29,9 +29,9 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 PLANTED = [
-    pytest.param(defect, method, id=f"{name}-{method}" if method else name)
-    for name, defect in DEFECTS.items()
-    for method in defect.methods
+    pytest.param(defect, name, id=f"{title}-{name}" if name else title)
+    for title, defect in DEFECTS.items()
+    for name in defect.methods
 ]
 
 
@@ -66,7 +66,13 @@ def test_every_check_finds_a_defect_in_each_kind_of_method_to_which_it_applies()
         if not cell.why_not
         for kind in kinds_of(cell.method)
     }
-    found = {(defect.check, kind) for defect in DEFECTS.values() for name in defect.methods for kind in kinds(name)}
+    found = {
+        (defect.check, kind)
+        for defect in DEFECTS.values()
+        for name in defect.methods
+        if name
+        for kind in kinds_of(method(name))
+    }
     assert not sorted(applies - found)
 
 

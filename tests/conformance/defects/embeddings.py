@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from adapter_runtime.layers import invertible as invertible_layers
-from adapter_runtime.layers import prompt_call
 from adapter_runtime.layers import prompt_tuning as prompt_layers
 from adapter_runtime.layers.prompt_call import PromptCall
 from adapter_runtime.layers.prompt_insertion import Insertion
@@ -27,6 +26,11 @@ def _behind(into: Any, self: Insertion, tokens: Tensor, prompt: Tensor) -> Tenso
 
 def _one_early(out_of: Any, self: Insertion, states: Tensor) -> Tensor:
     return out_of(self, states.roll(1, dims=1))
+
+
+def _always_first(init: Any, self: PromptCall, *args: Any) -> None:
+    init(self, *args)
+    self.is_first = True
 
 
 EMBEDDINGS = {
@@ -67,21 +71,17 @@ EMBEDDINGS = {
         instead(prompt_layers, "after_call", lambda outputs: outputs), "reference", ("prompt_tuning",)
     ),
     "decoding: the prompt goes in again with each step": Defect(
-        around(
-            PromptCall, "__init__", lambda init, self, *args: (init(self, *args), setattr(self, "is_first", True))[0]
-        ),
+        around(PromptCall, "__init__", _always_first),
         "decoding",
         ("prompt_tuning",),
-        raises=KeyError,
     ),
     "decoding: the mask of later steps does not count the prompt": Defect(
         around(
-            prompt_call.PromptCall,
+            PromptCall,
             "grow_mask",
             lambda grow, self, mask: grow(self, mask) if self.is_first else mask,
         ),
         "decoding",
         ("prompt_tuning",),
-        raises=KeyError,
     ),
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import adapter_models.bert.modeling_bert
 import adapter_models.llama.modeling_llama  # noqa: F401  the modules that are broken here
 from conformance.breaking import edit_generated, modeling_module
-from conformance.methods import Bottleneck, LoRA, Method, Part, method
+from conformance.methods import Bottleneck, LoRA, Method, Part
 from conformance.subjects import Subject, method_subjects
 
 Patch = pytest.MonkeyPatch
@@ -40,16 +40,13 @@ class Defect:
     raises: type[Exception] = AssertionError
 
 
-def kinds(name: str) -> set[str]:
-    """The kinds of the parts of a method; relatives of LoRA are kinds of their own."""
-    return {kind_of(part) for part in method(name).parts} if name else set()
-
-
 def kinds_of(one: Method) -> set[str]:
+    """The kinds of the parts of a method."""
     return {kind_of(part) for part in one.parts}
 
 
 def kind_of(part: Part) -> str:
+    """Relatives of LoRA are kinds of their own, and so are hypercomplex bottlenecks."""
     if isinstance(part, LoRA):
         return part.form
     return "hypercomplex" if isinstance(part, Bottleneck) and part.hypercomplex else part.planned_as
