@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedConfig
 
 import adapter_models
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.registry import registered
 
 HERE = Path(__file__).parent
@@ -26,41 +28,34 @@ WHOLE = Path(os.environ.get("ADAPTER_CODEGEN_PARITY") or CHECKOUT.parent / "shar
 FEW = HERE / "fixtures" / "parity"
 BASE = "base"
 
-# Cases of methods and blocks that are not there yet, by the beginning of their name. Nothing else may be skipped.
-LATER = {
-    "bn_all": "it also has an invertible adapter, and these come later",
-    "comp_average": "the block Average comes later",
-    "comp_batchsplit": "the block BatchSplit comes later",
-    "comp_fuse": "the block Fuse comes later",
-    "comp_lora_average": "the block Average comes later",
-    "comp_lora_batchsplit": "the block BatchSplit comes later",
-    "comp_lora_parallel": "the block Parallel comes later",
-    "comp_mtl": "the block MultiTask comes later",
-    "comp_parallel": "the block Parallel comes later",
-    "comp_prefix_batchsplit": "the block BatchSplit comes later",
-    "comp_prefix_parallel": "the block Parallel comes later",
-    "comp_split": "the block Split comes later",
-    "comp_stack_fuse": "the block Fuse comes later",
-    "compacter": "hypercomplex layers come later",
-    "direft": "ReFT comes later",
-    "dora": "DoRA comes later",
-    "dvora": "DVoRA comes later",
-    "ia3": "IA3 comes later",
-    "loreft": "ReFT comes later",
-    "mtl_lora": "MTL-LoRA comes later",
-    "noreft": "ReFT comes later",
-    "prompt_tuning": "prompt tuning comes later",
-    "seq_bn_inv": "invertible adapters come later",
-    "double_seq_bn_inv": "invertible adapters come later",
-    "vera": "VeRA comes later",
-}
-# The same for one model, by its folder.
-LATER_IN = {
-    "t5": dict.fromkeys(
-        ("comp_prefix_stack", "mam", "prefix_"),
-        "`adapters` moves the relative positions of all keys by the length of the prefix; to read such files comes later",
+# Cases that cannot hold, by patterns of their names, for one model by its folder. Beside these, only what the plan of a model
+# refuses is skipped, and what upstream has no sdpa for.
+SKIPPED_IN = {
+    "albert": dict.fromkeys(
+        ("bn_all", "compacter"),
+        "`adapters` gives the adapter after attention the input of the layer in place of the output of the attention, which "
+        "it takes for the residual",
     ),
+    "gptj": dict.fromkeys(
+        ("par_bn", "scaled_par_bn"),
+        "`adapters` lets the parallel adapter read the sum of the attention and the input of the layer, which nothing in the "
+        "layer computes: attention and MLP read the input, and so does ours",
+    ),
+    "t5": dict.fromkeys(
+        ("comp_prefix_*", "mam", "prefix_*"),
+        "`adapters` moves the relative positions of all keys by the length of the prefix, so such files mean something else",
+    ),
+    "xmod": {
+        "*": "the base checkpoint was written without the weights of upstream's own adapters of languages, so they are random"
+    },
 }
+# Models of which nothing is refused.
+WHOLLY_PLANNED = ("bert", "llama")
+# What files of `adapters` do not say and their reader must: it does not store the one option by which DiReFT is not NoReFT.
+NOT_IN_FILES = {"direft": {"subtract_projection": False}}
+# Which rows of an output are right. In a stack within `Parallel`, `adapters` adds the residual and runs the norm of the layer
+# twice in front of the first bottleneck, so that even Parallel(Stack("a"), "c") differs from "a" alone.
+RIGHT_ROWS = {"comp_parallel_stack": slice(2, None)}
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,8 @@ class Case:
         return f"{self.model.name}-{self.name}"
 
     def reason_to_skip(self) -> str:
-        later = {**LATER, **LATER_IN.get(self.model.name, {})}
-        matching = [beginning for beginning in later if self.name.startswith(beginning)]
-        return later[max(matching, key=len)] if matching else ""
+        skipped = SKIPPED_IN.get(self.model.name, {})
+        return next((reason for pattern, reason in skipped.items() if fnmatchcase(self.name, pattern)), "")
 
 
 def models(root: Path) -> Iterator[Path]:
@@ -100,21 +94,25 @@ def parameters(root: Path) -> list[object]:
 
 
 def load_base(case: Case, attention: str) -> torch.nn.Module:
-    return adapter_models.AutoAdapterModel.from_pretrained(case.model / BASE, attn_implementation=attention)
+    try:
+        return adapter_models.AutoAdapterModel.from_pretrained(case.model / BASE, attn_implementation=attention)
+    except ValueError as error:
+        if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
+            pytest.skip("upstream has no sdpa for this model")
+        raise
 
 
 def load_adapters(model: torch.nn.Module, case: Case) -> None:
     """Load the adapter, or the adapters and the composition, and activate it."""
     setup = case.folder / "adapter_setup.json"
     if not setup.is_file():
-        model.load_adapter(case.folder, set_active=True)
+        model.load_adapter(case.folder, config=NOT_IN_FILES.get(case.name), set_active=True)
         return
-    block = json.loads(setup.read_text())["adapter_setup"]
-    assert block["type"] == "Stack"
-    names = [name for child in block["children"] for name in child["children"]]
-    for name in names:
-        model.load_adapter(case.folder / name)
-    model.set_active_adapters(adapter_models.Stack(*names))
+    block, _ = model.load_adapter_setup(case.folder, set_active=True)
+    if isinstance(block, adapter_models.Average):
+        # `adapters` divides by the number of children once more.
+        weights = [weight / len(block) for weight in block.weights]
+        model.set_active_adapters(adapter_models.Average(*block, weights=weights, normalize_weights=False))
 
 
 def expected_of(case: Case) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -132,11 +130,18 @@ def scale_of(config: PreTrainedConfig) -> float:
 def check(case: Case, attention: str) -> None:
     model = load_base(case, attention)
     if case.name != BASE:
-        load_adapters(model, case)
+        try:
+            load_adapters(model, case)
+        except UnsupportedMethodError as error:
+            if model.config.model_type in WHOLLY_PLANNED:
+                raise
+            pytest.skip(str(error))
     inputs, expected = expected_of(case)
     with torch.no_grad():
         outputs = model(**inputs)
-    assert_close(outputs.last_hidden_state * scale_of(model.config), expected, rtol=1e-5, atol=2e-5)
+    rows = RIGHT_ROWS.get(case.name, slice(None))
+    found = outputs.last_hidden_state * scale_of(model.config)
+    assert_close(found[rows], expected[rows], rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
