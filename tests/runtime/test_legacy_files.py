@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from adapter_runtime.configuration import AdapterConfig
+from adapter_runtime.files.errors import AdapterMismatchError
 from adapter_runtime.files.keys import fit_prefix, is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.legacy import modernise
+from adapter_runtime.files.unfaithful import require_faithful
 
 UP = "bert.encoder.layer.0.output.adapters.a.adapter_up.weight"
 
@@ -159,3 +162,32 @@ def test_an_adapter_is_renamed_in_its_place_only() -> None:
 )
 def test_the_prefix_of_the_base_model_is_added_or_removed(given: str, expected: str) -> None:
     assert list(fit_prefix(tensors(given), [expected], "model")) == [expected]
+
+
+# Files that would compute something else here
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "deed"),
+    [
+        pytest.param("t5", "prefix_tuning_flat", "moves the relative positions", id="a prefix of T5"),
+        pytest.param("mt5", "mam", "moves the relative positions", id="a union with a prefix"),
+        pytest.param("albert", "double_seq_bn", "in exchanged places", id="an adapter after attention of ALBERT"),
+    ],
+)
+def test_a_file_that_adapters_computed_otherwise_is_refused(model_type: str, config: str, deed: str) -> None:
+    document = {"version": "adapters.1.3.0", "model_type": model_type}
+    with pytest.raises(AdapterMismatchError, match=deed):
+        require_faithful(document, AdapterConfig.load(config), strict=True)
+    require_faithful({**document, "version": "adapter-codegen.0.1.0"}, AdapterConfig.load(config), strict=True)
+
+
+def test_the_warning_of_a_lenient_load_says_what_is_different(caplog: pytest.LogCaptureFixture) -> None:
+    document = {"version": "adapters.1.3.0", "model_type": "t5"}
+    require_faithful(document, AdapterConfig.load("prefix_tuning"), strict=False)
+    assert "moves the relative positions" in caplog.text
+
+
+@pytest.mark.parametrize(("model_type", "config"), [("t5", "lora"), ("albert", "seq_bn"), ("bart", "prefix_tuning")])
+def test_other_adapters_of_these_models_are_read(model_type: str, config: str) -> None:
+    require_faithful({"version": "adapters.1.3.0", "model_type": model_type}, AdapterConfig.load(config), strict=True)
