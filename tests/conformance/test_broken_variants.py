@@ -38,8 +38,9 @@ PLANTED = [
 @pytest.mark.parametrize(("defect", "name"), PLANTED)
 def test_check_finds(defect: Defect, name: str, monkeypatch: Patch) -> None:
     defect.plant(monkeypatch)
-    with pytest.raises(defect.raises):
+    with pytest.raises(defect.raises, match=defect.message) as found:
         run(defect, name)
+    assert "would be empty" not in str(found.value), "it is found only because nothing is left to compare"
 
 
 def run(defect: Defect, name: str) -> None:

@@ -9,45 +9,17 @@ import torch
 from torch import Tensor
 
 from conformance.checks.prefix import positioned, with_prefix_in_mask
+from conformance.handmade import NAME, layout, random
 from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import sites_of
-from conformance.reference.layout import Attention, Layer, Layout
-from conformance.reference.prefix import filled_cache
+from conformance.reference.layout import Layout
+from conformance.reference.prefix import filled_cache, prefix_states
 from conformance.subjects import BATCH, Subject, method_subjects
 
-NAME = "adapter_a"
 (LLAMA,) = method_subjects("llama")
 BERT, BERT_DECODER, _ = method_subjects("bert")
-
-
-def layout(subject: Subject) -> Layout:
-    """Roles written by hand: nothing of the tool is needed to test the references."""
-    if subject.model_type == "llama":
-        return Layout(tuple(_llama_layer(f"model.layers.{i}") for i in range(2)), "model")
-    return Layout(tuple(_bert_layer(f"bert.encoder.layer.{i}") for i in range(2)), "bert")
-
-
-def _llama_layer(path: str) -> Layer:
-    attention, mlp = f"{path}.self_attn", f"{path}.mlp"
-    projections = (f"{attention}.{name}_proj" for name in "qkv")
-    core = Attention(path, attention, "self", *projections, fused="", output=f"{attention}.o_proj", in_encoder=False)
-    hosts = {"attention": f"{path}.attention_adapters", "output": f"{path}.output_adapters"}
-    return Layer(path, (core,), hosts, (f"{mlp}.up_proj",), (f"{mlp}.down_proj",))
-
-
-def _bert_layer(path: str) -> Layer:
-    attention = f"{path}.attention.self"
-    projections = (f"{attention}.{name}" for name in ("query", "key", "value"))
-    output = f"{path}.attention.output"
-    core = Attention(path, attention, "self", *projections, fused="", output=f"{output}.dense", in_encoder=False)
-    hosts = {"attention": output, "output": f"{path}.output"}
-    return Layer(path, (core,), hosts, (f"{path}.intermediate.dense",), (f"{path}.output.dense",))
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * shape[-1] ** -0.5
 
 
 def prefix_weights(where: Layout, part: Prefix) -> dict[str, Tensor]:
@@ -87,6 +59,19 @@ def test_written_out_attention_agrees_with_the_filled_cache(subject: Subject, at
         written_out = at_tokens(run(upstream, inputs, use_cache=False), mask)
     assert_equal_within(written_out, cached, "prefix")
     assert_differs(cached, plain, "the prefix")
+
+
+def test_keys_and_values_of_prefixes_alternate_from_layer_to_layer() -> None:
+    where, length, heads, width = layout(LLAMA), PREFIX_FLAT.length, 2, 8
+    weights = prefix_weights(where, PREFIX_FLAT)
+    flat = next(iter(weights.values()))
+    shapes = {attention.core: (heads, width) for attention in where.attentions}
+    states = prefix_states(where, PREFIX_FLAT, NAME, weights, shapes)
+    for layer, attention in enumerate(where.attentions):
+        for kind, found in enumerate(states[attention.core]):
+            for position in range(length):
+                start = ((position * len(where.attentions) + layer) * 2 + kind) * heads * width
+                assert torch.equal(found[0, :, position].flatten(), flat[start : start + heads * width])
 
 
 def test_residual_additions_before_a_norm_are_found() -> None:

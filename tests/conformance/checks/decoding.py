@@ -82,7 +82,8 @@ def step_by_step(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
     steps = []
     given = dict(inputs)
     if model.config.is_encoder_decoder:
-        start = model.generation_config.decoder_start_token_id
+        settings = model.generation_config
+        start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
         given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), start)
     with torch.no_grad():
         for _ in range(STEPS):

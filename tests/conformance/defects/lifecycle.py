@@ -64,10 +64,16 @@ LIFECYCLE = {
         around(saving, "write_tensors", _in_half_precision), "round trip", EVERY
     ),
     "damaged files: tensors that do not fit are passed over": Defect(
-        instead(loading, "_require_fit", nothing), "damaged files", EVERY
+        instead(loading, "_require_fit", nothing),
+        "damaged files",
+        EVERY,
+        message="a tensor under another name: the file was accepted",
     ),
     "damaged files: the type of the model is not asked": Defect(
-        instead(loading, "require_same_type", nothing), "damaged files", ("lora",)
+        instead(loading, "require_same_type", nothing),
+        "damaged files",
+        ("lora",),
+        message="the type of another architecture, with equal shapes: the file was accepted",
     ),
     "checkpointing: the recomputation draws other random numbers": Defect(
         around(
@@ -80,7 +86,12 @@ LIFECYCLE = {
         "checkpointing",
         EVERY,
     ),
-    "removal: the weights stay": Defect(instead(AdapterLayerBase, "delete_adapter", nothing), "removal", EVERY),
+    "removal: the weights stay": Defect(
+        instead(AdapterLayerBase, "delete_adapter", nothing),
+        "removal",
+        EVERY,
+        message="something of the first adapter",
+    ),
     "removal: projections keep their class": Defect(
         instead(model_api, "disable_lora", nothing), "removal", LORA_FORMS
     ),

@@ -38,6 +38,7 @@ class Defect:
     methods: tuple[str, ...] = ("",)  # none: a check of models without methods
     subject: Subject = LLAMA
     raises: type[Exception] = AssertionError
+    message: str | None = None  # a part of what the check says, where it could also fail for another reason
 
 
 def kinds_of(one: Method) -> set[str]:

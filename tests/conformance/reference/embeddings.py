@@ -28,13 +28,13 @@ def invertible_applied(
 
     def forward(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         for name, _ in adapters:
-            output = _nice(output, name, layout, weights)
+            output = nice(output, name, layout, weights)
         return output
 
     def backward(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]
         for name, _ in reversed(adapters):
-            hidden = _inverse(hidden, name, layout, weights)
+            hidden = inverse(hidden, name, layout, weights)
         return (hidden, *args[1:])
 
     handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
@@ -61,13 +61,15 @@ def _half(x: Tensor, half: str, name: str, layout: Layout, weights: Mapping[str,
     return hidden @ tensors[2].T + tensors[3]
 
 
-def _nice(x: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+def nice(x: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+    """[..., E] -> [..., E]"""
     first, second = x.chunk(2, dim=-1)
     first = first + _half(second, "F", name, layout, weights)
     return torch.cat([first, second + _half(first, "G", name, layout, weights)], dim=-1)
 
 
-def _inverse(y: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+def inverse(y: Tensor, name: str, layout: Layout, weights: Mapping[str, Tensor]) -> Tensor:
+    """What `nice` was given, from what it gave."""
     first, second = y.chunk(2, dim=-1)
     second = second - _half(first, "G", name, layout, weights)
     return torch.cat([first - _half(second, "F", name, layout, weights), second], dim=-1)

@@ -64,11 +64,11 @@ def _units(part: ReFT, path: str, name: str, weights: Mapping[str, Tensor]) -> l
     for index in range(2):
         prefix = f"{path}.reft_layer.refts.{name}.units.{index}"
         source, bias = (weights[f"{prefix}.learned_source.{leaf}"] for leaf in ("weight", "bias"))
-        units.append((source, bias, _rows(part, f"{prefix}.projection", weights), part.subtracts))
+        units.append((source, bias, rows_of(part, f"{prefix}.projection", weights), part.subtracts))
     return units
 
 
-def _rows(part: ReFT, prefix: str, weights: Mapping[str, Tensor]) -> Tensor:
+def rows_of(part: ReFT, prefix: str, weights: Mapping[str, Tensor]) -> Tensor:
     """R (r, H). Orthonormal rows are the first columns of a product of reflections, in a rotated basis.
 
     Reflection j is along a vector of zeros, a one at place j, and what row j of `original` has behind its diagonal.
