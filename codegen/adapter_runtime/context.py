@@ -113,6 +113,9 @@ class ForwardContext:
         self.owner = owner
         self.generation = generation
         self.is_generation = is_generation
+        self.rows_per_input: int = (
+            1 if generation is None else generation.rows_per_input
+        )  # beams: rows for each one given
         self.is_repeated: bool = (
             generation is not None and generation.is_repeated
         )  # the input has a copy per parallel adapter

@@ -57,6 +57,12 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
 
         return generate
 
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> Any:
+        """See transformers: each row gets its beams. (An encoder ran before, with the rows as they were.)"""
+        if thread.context is not None:
+            thread.context.rows_per_input = expand_size
+        return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+
     def _prepare_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:

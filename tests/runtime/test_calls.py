@@ -93,6 +93,24 @@ def test_a_checkpointed_layer_is_trained_where_its_inputs_need_no_gradients(conf
         torch.testing.assert_close(gradients[1][name], expected, msg=name)
 
 
+@pytest.mark.parametrize("config", ["seq_bn", "lora", "prefix_tuning_flat", "noreft"])
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str)
+def test_the_beams_of_a_row_have_its_adapter(config: str, options: dict[str, Any]) -> None:
+    model = with_adapters(a=config, b=config)
+
+    def decoded(setup: Any) -> torch.Tensor:
+        model.set_active_adapters(setup)
+        mask = torch.ones_like(TOKENS)
+        return model.generate(TOKENS, attention_mask=mask, max_new_tokens=5, eos_token_id=None, **options)
+
+    a, b, both = (decoded(setup) for setup in ("a", "b", BatchSplit("a", "b", batch_sizes=[1, 1])))
+    each = len(both) // 2
+    assert torch.equal(both, torch.cat([a[:each], b[each:]]))
+    assert not torch.equal(a, b)
+    with pytest.raises(InvalidCompositionError, match="rows"):  # as many as one of them would have with beams
+        logits(model, BatchSplit("a", "b", batch_sizes=[1, 3]))
+
+
 def test_a_setup_follows_changes_of_the_model() -> None:
     model = with_adapters(a="seq_bn")
     setup = AdapterSetup("a")

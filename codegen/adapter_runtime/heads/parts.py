@@ -82,7 +82,8 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
 
 
 def _split(setup: BatchSplit, total: int) -> Iterator[slice]:
-    sizes = setup.batch_sizes
+    beams = thread.context.rows_per_input if thread.context is not None else 1
+    sizes = [size * beams for size in setup.batch_sizes]
     if sum(sizes) != total:
         raise InvalidCompositionError(
             f"BatchSplit divides {sum(sizes)} rows ({' + '.join(map(str, sizes))}) among heads, but the batch has {total}."

@@ -100,7 +100,8 @@ class Rows(Parts):
         whole = sum(counts)
         # Tokens may come as one dimension with the batch: then a row of the batch is several of the tensor.
         is_flat = self.counts is None or state[0].dim() == 2
-        if total != whole and not (is_flat and total % whole == 0):
+        beams = thread.context.rows_per_input if thread.context is not None else 1
+        if total not in (whole, whole * beams) and not (is_flat and total % whole == 0):
             raise InvalidCompositionError(
                 f"A block divides a batch of {whole} rows ({' + '.join(map(str, counts))}), but the batch has {total}."
                 if self.counts is not None
