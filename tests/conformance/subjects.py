@@ -53,11 +53,13 @@ class Subject:
 
     @property
     def text(self) -> bool:
-        return self.kind in ("encoder", "decoder", "encoder-decoder")
+        return self.kind in ("encoder", "decoder", "encoder-decoder") and _reads_tokens(self.architecture)
 
     @property
     def generates(self) -> bool:
-        return self.causal and hasattr(getattr(transformers, self.architecture), "generate")
+        """It does so as upstream's other classes do. (Whisper cuts sounds into pieces, and puts texts together.)"""
+        own = getattr(model_class(self.architecture), "generate", None)
+        return self.causal and own is transformers.GenerationMixin.generate
 
     def config(self) -> PreTrainedConfig:
         return tiny_config(self.model_type, **dict(self.changes))
@@ -78,10 +80,8 @@ class Subject:
             one_per_token: a decoder gets as many tokens as its encoder, which a head that pools at a token needs; else
                 one less, so that a mix-up of the two lengths shows.
         """
-        config = self.config()
-        if not self.text:
-            return _dense_inputs(self, config)
-        inputs = text_inputs(config, padding)
+        config = _known_config(self)
+        inputs = text_inputs(config, padding) if self.text else _dense_inputs(self, config)
         if self.kind == "encoder-decoder":
             length = LENGTH if one_per_token or self.pools else LENGTH - 1
             inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
@@ -91,6 +91,12 @@ class Subject:
             if padding != "none":
                 inputs["encoder_attention_mask"] = padding_mask(LENGTH + 1, padding)
         return inputs
+
+
+@functools.lru_cache(maxsize=64)
+def _known_config(subject: Subject) -> PreTrainedConfig:
+    """To be read only: making one takes as long as a forward."""
+    return subject.config()
 
 
 @functools.lru_cache(maxsize=64)
@@ -265,6 +271,10 @@ def padding_mask(length: int, padding: Padding) -> torch.Tensor:
         elif pads:
             mask[row, -pads:] = 0
     return mask
+
+
+def _reads_tokens(architecture: str) -> bool:
+    return model_class(architecture).main_input_name == "input_ids"
 
 
 def _kind_of_input(base: str) -> Kind:

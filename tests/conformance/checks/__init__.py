@@ -76,11 +76,9 @@ def _no_padding(subject: Subject, method: Method) -> str:
 
 
 def _no_generation(subject: Subject, method: Method) -> str:
-    if any(isinstance(part, ReFT) and part.suffix for part in method.parts):
-        return "it edits the end of the prompt, which one full forward per token cannot tell from the end of the text"
     if method.has(Prompt) and _only_windows(subject):
         return "a sliding window hides the prompt from the last tokens"
-    return "" if subject.generates else "its class does not generate"
+    return "" if subject.generates else "its class does not generate, or in a way of its own"
 
 
 def _only_windows(subject: Subject) -> bool:

@@ -81,7 +81,7 @@ SEQUENCE = {
         tuple(name for name in UNMASKED if name not in ("loreft", "prompt_tuning")),
     ),
     "decoding: ReFT edits what is generated": Defect(
-        instead(reft_layers, "positions_of", _also_in_steps), "decoding", ("loreft", "direft")
+        instead(reft_layers, "positions_of", _also_in_steps), "decoding", ("loreft", "noreft", "direft")
     ),
     "decoding: the positions of later steps do not count the prompt": Defect(
         around(prompt_call, "_positions", _uncounted), "decoding", ("prompt_tuning",)
