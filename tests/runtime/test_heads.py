@@ -37,6 +37,16 @@ def test_without_a_head_the_outputs_are_those_of_the_base_model() -> None:
     assert torch.equal(ours.last_hidden_state, base.last_hidden_state)
 
 
+def test_states_are_scaled_before_the_vocabulary_where_the_config_says_so() -> None:
+    model, scaled = adapter_model("llama"), adapter_model("llama")
+    scaled.config.scale_decoder_outputs = True
+    for one in (model, scaled):
+        one.add_causal_lm_head("lm", layers=1, layer_norm=False, bias=False)
+        one.heads["lm"].load_state_dict(model.heads["lm"].state_dict())
+    with torch.no_grad():
+        assert_close(scaled(TOKENS).logits, model(TOKENS).logits * model.config.hidden_size**-0.5)
+
+
 def test_labels_without_a_head_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"Got labels, but no head is active\. Add one"):
         adapter_model("bert")(TOKENS, labels=torch.tensor([0, 1]))

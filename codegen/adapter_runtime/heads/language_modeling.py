@@ -58,6 +58,8 @@ class LanguageModelingHead(PredictionHead):
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         width, embedding = hidden_size(model.config), self.config["embedding_size"]
+        # T5 and its like project what its first release scaled; the flag is upstream's, whose own head reads it too.
+        self.scale = width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
         for _ in range(self.config["layers"] - 1):
             self._append(nn.Linear(width, embedding))
             self._append_activation()
@@ -90,6 +92,8 @@ class LanguageModelingHead(PredictionHead):
             inverse: what undoes invertible adapters, (B, L, E) -> (B, L, E); runs before the last projection.
         """
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        if self.scale != 1.0:
+            hidden_states = hidden_states * self.scale
         logits = self.logits(hidden_states) if inverse is None else self._inverted(hidden_states, inverse)
         loss = None if labels is None else language_modeling_loss(logits, labels, self.config["shift_labels"])
         return with_logits(self.output_classes, outputs, loss, logits=logits)

@@ -94,6 +94,9 @@ def prompts_applied(
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         mask = kwargs.get("attention_mask")
+        if mask is None and masks_embeddings:
+            given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+            mask = torch.ones_like(given["input_ids"])
         if mask is not None:
             kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
         positions = kwargs.get("position_ids")
@@ -101,6 +104,9 @@ def prompts_applied(
             places = torch.arange(length).expand(len(positions), -1)
             kwargs["position_ids"] = torch.cat([places, positions + length], dim=1)
         return args, kwargs
+
+    def mask_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "mask": kwargs["mask"][:, length:]}
 
     def insert(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # some models of images give more
@@ -117,12 +123,19 @@ def prompts_applied(
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
         return output
 
+    embeddings = upstream.get_submodule(layout.embeddings)
+    masks_embeddings = "mask" in inspect.signature(embeddings.forward).parameters  # DeBERTa
+    handles = [
+        base.register_forward_pre_hook(longer_mask, with_kwargs=True),
+        base.register_forward_hook(strip),
+    ]
     if layout.embeds_tokens:
-        inserting = front.register_forward_pre_hook(embed, with_kwargs=True)
+        handles.append(front.register_forward_pre_hook(embed, with_kwargs=True))
     else:
-        inserting = upstream.get_submodule(layout.embeddings).register_forward_hook(insert)
-    longer = base.register_forward_pre_hook(longer_mask, with_kwargs=True)
-    with _removed([inserting, longer, base.register_forward_hook(strip)]):
+        handles.append(embeddings.register_forward_hook(insert))
+    if masks_embeddings:
+        handles.append(embeddings.register_forward_pre_hook(mask_of_tokens, with_kwargs=True))
+    with _removed(handles):
         yield
 
 
