@@ -1,7 +1,8 @@
 """The checks, one module per promise of the library. `CHECKS` is the table that the tests and the report run.
 
 A check is a function of a subject and a method that raises AssertionError. It must be able to fail: in each kind of method,
-``test_broken_variants.py`` plants a defect that it finds. Where a check says nothing about a method or subject, `Check.why_not` gives the reason.
+``test_broken_variants.py`` plants a defect that it finds. Where a check says nothing about a method or subject,
+`Check.why_not` gives the reason.
 
 Where do I add a check? A module here, its line in `CHECKS`, a defect per kind of method in ``conformance/defects``.
 """
