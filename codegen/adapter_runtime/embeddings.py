@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import nn
 from adapter_runtime.embedding_files import read_embeddings, write_embeddings
 from adapter_runtime.embedding_slots import EmbeddingSlots
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError, nearest
+from adapter_runtime.snapshot import unchanged_on_error
 
 logger = logging.getLogger(__name__)
 
@@ -135,12 +137,13 @@ class EmbeddingAdaptersMixin:
         self._embeddings(name)
         if name == DEFAULT_EMBEDDINGS:
             raise InvalidConfigError("The model's own embeddings cannot be deleted.")
-        if name == self.active_embeddings:
-            logger.warning("The active embeddings %r are deleted. The model uses its own again.", name)
-            self.set_active_embeddings(DEFAULT_EMBEDDINGS)
-        del self._stored_embeddings[name]
-        for biases in (root.__dict__.get("_output_biases", {}) for root in (self, self._embeddings_base)):
-            biases.pop(name, None)
+        with self._unchanged_on_error():
+            if name == self.active_embeddings:
+                logger.warning("The active embeddings %r are deleted. The model uses its own again.", name)
+                self.set_active_embeddings(DEFAULT_EMBEDDINGS)
+            del self._stored_embeddings[name]
+            for biases in (root.__dict__.get("_output_biases", {}) for root in (self, self._embeddings_base)):
+                biases.pop(name, None)
 
     def set_active_embeddings(self, name: str) -> None:
         """Use the embeddings `name` from now on: in the model, and in every projection that is tied to them.
@@ -157,10 +160,14 @@ class EmbeddingAdaptersMixin:
             return
         slots = EmbeddingSlots(self)
         slots.check(chosen)
-        stored = self._stored_embeddings
-        stored[active] = slots.put(chosen, active, name)
-        stored.pop(name, None)
-        self._embeddings_base._active_embeddings_name = name
+        with self._unchanged_on_error():
+            stored = self._stored_embeddings
+            stored[active] = slots.put(chosen, active, name)
+            stored.pop(name, None)
+            self._embeddings_base._active_embeddings_name = name
+
+    def _unchanged_on_error(self) -> AbstractContextManager[None]:
+        return unchanged_on_error(self, self._embeddings_base.adapters_config)  # type: ignore[arg-type]
 
     def _embeddings(self, name: str) -> nn.Embedding:
         known = self.loaded_embeddings
@@ -177,8 +184,9 @@ class EmbeddingAdaptersMixin:
         padding_idx = padding if padding is not None and 0 <= padding < size else None
         added = nn.Embedding(size, width, padding_idx=padding_idx, _weight=weight, _freeze=True)
         EmbeddingSlots(self).check(added)
-        self._stored_embeddings[name] = added
-        self.set_active_embeddings(name)
+        with self._unchanged_on_error():
+            self._stored_embeddings[name] = added
+            self.set_active_embeddings(name)
 
 
 def _copy_shared_tokens(

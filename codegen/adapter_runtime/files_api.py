@@ -220,7 +220,4 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             num_labels=num_labels,
             **kwargs,
         )
-        name = load_head(self, save_directory, options)  # type: ignore[arg-type]
-        if set_active and name is not None:
-            self.active_head = name
-        return name
+        return load_head(self, save_directory, options, set_active)  # type: ignore[arg-type]

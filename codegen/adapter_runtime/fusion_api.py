@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -79,14 +79,14 @@ class AdapterFusionMixin:
             raise ValueError(
                 f"The model has a fusion {block.name!r}. Delete it first (delete_adapter_fusion), or pass overwrite_ok=True."
             )
-        with unchanged_on_error(base, state):
+        with unchanged_on_error(cast("nn.Module", self), state):
             if block.name in state.fusions:
                 self._remove_fusion(block.name)
             _place(base, block.name, entry)
             state.fusions[block.name] = entry
-            self._activate(
-                block if set_active else state.active_setup, frozenset() if set_active else state.skip_layers
-            )
+            self._activate(state.active_setup, state.skip_layers)
+            if set_active:
+                self.set_active_adapters(block)
 
     def delete_adapter_fusion(self, adapter_names: Fusion) -> None:
         """Remove a fusion, given by its block, its name or the names of its adapters. An active setup that has it is
@@ -125,15 +125,16 @@ class AdapterFusionMixin:
         fusions = [] if block is None else list(fusions_in(block))
         if block is None or not fusions:
             raise InvalidCompositionError(f"{adapter_setup!r} has no fusion to train. Give one: Fuse('a', 'b').")
-        self.set_active_adapters(block)
-        self.train()
-        self.freeze_model(True)
-        for fuse in fusions:
-            for module in self._fusion_modules(fuse.name):
-                module.requires_grad_(True)
-        for name in sorted(block.flatten()) if unfreeze_adapters else ():
-            for parameter in self.trained_parameters(name):
-                parameter.requires_grad_(True)
+        with unchanged_on_error(cast("nn.Module", self), self.adapters_config):
+            self.set_active_adapters(block)
+            self.train()
+            self.freeze_model(True)
+            for fuse in fusions:
+                for module in self._fusion_modules(fuse.name):
+                    module.requires_grad_(True)
+            for name in sorted(block.flatten()) if unfreeze_adapters else ():
+                for parameter in self.trained_parameters(name):
+                    parameter.requires_grad_(True)
 
     def adapter_fusion_to(
         self, adapter_names: Fusion, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -22,6 +22,7 @@ from adapter_runtime.files.transaction import Transaction
 from adapter_runtime.fusion_api import Fusion, fusion_name
 from adapter_runtime.loading import Saved, fit, read_head_beside, require_same_type
 from adapter_runtime.saving import Folder, envelope, save_head
+from adapter_runtime.snapshot import unchanged_on_error
 
 if TYPE_CHECKING:
     from adapter_runtime.model_mixin import ModelAdaptersMixin
@@ -80,15 +81,12 @@ def load_adapter_fusion(
 ) -> str:
     """Read a mixture, and the head beside it; see `AdapterFilesMixin.load_adapter_fusion`. Returns its name."""
     folder = local_folder(source, FUSION_FILES, options.revision, options.download)
-    state = model.adapters_config
-    with Transaction() as transaction:
-        if set_active:
-            transaction.on_failure(model.set_active_adapters, state.active_setup, state.skip_layers)
+    with unchanged_on_error(model, model.adapters_config), Transaction() as transaction:
         block = read_fusion(model, folder, with_head, options, transaction)
         options.run_loaders(folder)
         if set_active:
             model.set_active_adapters(block)
-    return block.name
+        return block.name
 
 
 def read_fusion(
@@ -100,7 +98,7 @@ def read_fusion(
     with blamed_on(path):
         block = Fuse(*_adapter_names(saved), name=_name(saved, options))
         require_same_type(model, saved, options.strict, f"Fusion {block.name!r}")
-        _add(model, block, read_fusion_config(saved.document.get("config"), str(path)), transaction)
+        _add(model, block, read_fusion_config(saved.document.get("config"), str(path)))
     expected = of_fusion(model.state_dict(keep_vars=True), block.name)
     fit(model, _tensors_of(saved, block.name), expected, saved, options, f"Fusion {block.name!r}", transaction)
     if with_head:
@@ -126,12 +124,11 @@ def _adapter_names(saved: Saved) -> list[str]:
     return [check_name(name) for name in names]
 
 
-def _add(model: ModelAdaptersMixin, block: Fuse, config: AdapterFusionConfig, transaction: Transaction) -> None:
+def _add(model: ModelAdaptersMixin, block: Fuse, config: AdapterFusionConfig) -> None:
     """Add the mixture, unless it is there with the same adapters and config: then its tensors are replaced."""
     present = model.adapters_config.fusions.get(block.name)
     if present is None:
         model.add_adapter_fusion(block, config)
-        transaction.on_failure(model.delete_adapter_fusion, block.name)
     elif tuple(present.adapter_names) != block.children or present.config.to_dict() != config.to_dict():
         raise AdapterMismatchError(
             f"The model has a fusion {block.name!r} of other adapters or with another config. Load under a new name"

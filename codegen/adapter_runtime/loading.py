@@ -24,11 +24,13 @@ from adapter_runtime.files.renames import fit_names
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import Tensors, read_tensors
 from adapter_runtime.files.transaction import Transaction
+from adapter_runtime.files.unfaithful import require_faithful
 from adapter_runtime.heads.factory import same_layers
 from adapter_runtime.heads.static import as_flexible, as_static, fits_static
 from adapter_runtime.interface.files import check_interface
 from adapter_runtime.methods.prompt_tuning import weights_follow
 from adapter_runtime.saving import Folder
+from adapter_runtime.snapshot import unchanged_on_error
 
 if TYPE_CHECKING:
     from adapter_runtime.model_mixin import ModelAdaptersMixin
@@ -66,10 +68,7 @@ def load_adapter(
         The name of the adapter in the model.
     """
     folder = local_folder(source, ADAPTER_FILES, options.revision, options.download)
-    state = model.adapters_config
-    with Transaction() as transaction:
-        if set_active:
-            transaction.on_failure(model.set_active_adapters, state.active_setup, state.skip_layers)
+    with unchanged_on_error(model, model.adapters_config), Transaction() as transaction:
         name = read_adapter(model, folder, config, with_head, options, transaction)
         options.run_loaders(folder)
         if set_active:
@@ -96,8 +95,9 @@ def read_adapter(
         name = _name(saved, options)
         require_same_type(model, saved, options.strict, f"Adapter {name!r}")
         config = without_layers(model, _config(saved, change), options.leave_out)
+        require_faithful(saved.document, config, options.strict)
         check_interface(model, folder, config, options.strict)
-        add_for_load(model, name, config, transaction)
+        add_for_load(model, name, config)
     expected = of_adapter(model.state_dict(keep_vars=True), name)
     fit(model, _tensors_of(saved, name), expected, saved, options, f"Adapter {name!r}", transaction)
     if with_head:
@@ -105,7 +105,9 @@ def read_adapter(
     return name
 
 
-def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = AS_THEY_ARE) -> str | None:
+def load_head(
+    model: ModelAdaptersMixin, source: Folder, options: LoadOptions = AS_THEY_ARE, set_active: bool = False
+) -> str | None:
     """Read a head into a model with flexible heads, or into the static head of the same kind.
 
     Returns:
@@ -118,8 +120,11 @@ def load_head(model: ModelAdaptersMixin, source: Folder, options: LoadOptions = 
     folder = local_folder(source, HEAD_FILES, options.revision, options.download)
     if head_files.is_bare(model):
         raise AdapterMismatchError(f"A {head_files.upstream_class_name(model)} has no head to load {folder} into.")
-    with Transaction() as transaction:
-        return read_head(model, folder, options, transaction)
+    with unchanged_on_error(model, model.adapters_config), Transaction() as transaction:
+        name = read_head(model, folder, options, transaction)
+        if set_active and name is not None:
+            model.active_head = name
+    return name
 
 
 def _name(saved: Saved, options: LoadOptions) -> str:
@@ -154,12 +159,11 @@ def _tensors_of(saved: Saved, name: str) -> Tensors:
     return renamed(of_adapter(tensors, written_as), written_as, name)
 
 
-def add_for_load(model: ModelAdaptersMixin, name: str, config: AdapterConfig, transaction: Transaction) -> None:
+def add_for_load(model: ModelAdaptersMixin, name: str, config: AdapterConfig) -> None:
     """Make room for the adapter, unless it is there with the same config: then its tensors are replaced."""
     if name not in model.adapters_config.adapters:
         with weights_follow():
             model.add_adapter(name, config)
-        transaction.on_failure(model.delete_adapter, name)
     elif model.adapters_config.get(name) != config:
         raise AdapterMismatchError(
             f"The model has an adapter {name!r} with another config. Load under a new name (load_as=...) or delete it"
@@ -253,7 +257,7 @@ def read_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, tra
     saved = Saved.read(folder, HEAD_FILES, options)
     require_same_type(model, saved, options.strict, "The head")
     with blamed_on(folder / HEAD_FILES.config):
-        name, saved, expected = _prepare_head(model, saved, options, transaction)
+        name, saved, expected = _prepare_head(model, saved, options)
     tied = model.get_expanded_tied_weights_keys()
     given = {key: tensor for key, tensor in saved.tensors.items() if key not in tied}
     _require_fit(model, given, expected, saved, options.strict, f"Head {name!r}" if name else "The head")
@@ -262,35 +266,29 @@ def read_head(model: ModelAdaptersMixin, folder: Path, options: LoadOptions, tra
 
 
 def _prepare_head(
-    model: ModelAdaptersMixin, saved: Saved, options: LoadOptions, transaction: Transaction
+    model: ModelAdaptersMixin, saved: Saved, options: LoadOptions
 ) -> tuple[str | None, Saved, Mapping[str, torch.Tensor]]:
     """Make room for a head. Returns its name, what was saved under the names that the model gives it, and its tensors."""
     if head_files.is_flexible(model):
         name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
-        add_head(model, check_name(name, "head"), head_files.with_labels(config, options.id2label), transaction)
+        add_head(model, check_name(name, "head"), head_files.with_labels(config, options.id2label))
         return name, replace(saved, tensors=tensors), head_files.flexible_tensors(model, name)
     expected = head_files.static_tensors(model)
     if saved.document.get("config") is not None:
         own = head_files.upstream_class_name(model)
         tensors = as_static(saved.document, saved.tensors, own, model.config, expected)
         saved = replace(saved, tensors=tensors, document={**saved.document, **saved.document["config"]})
-    head_files.set_labels(model, saved.document, options.id2label, transaction)
+    head_files.set_labels(model, saved.document, options.id2label)
     return None, saved, expected
 
 
-def add_head(model: Any, name: str, config: dict[str, Any], transaction: Transaction) -> None:
+def add_head(model: Any, name: str, config: dict[str, Any]) -> None:
     """Add the head, unless it is there with the same config: then its tensors are replaced."""
     if name not in model.heads:
-        labels = {key: model.config.__dict__[key] for key in ("id2label", "label2id") if key in model.config.__dict__}
-        transaction.on_failure(model.config.__dict__.update, labels)
-        transaction.on_failure(setattr, model, "active_head", model.active_head)
         model.add_prediction_head_from_config(name, config, set_active=model.active_head is None)
-        transaction.on_failure(model.delete_head, name)
     elif not same_layers(model.heads[name].config, config):
         raise AdapterMismatchError(
             f"The model has a head {name!r} with another config. Load under a new name (load_as=...) or delete it first."
         )
     elif config.get("label2id") is not None:
-        known = model.heads[name].config
-        transaction.on_failure(known.__setitem__, "label2id", known.get("label2id"))
-        known["label2id"] = dict(config["label2id"])
+        model.heads[name].config["label2id"] = dict(config["label2id"])

@@ -105,8 +105,9 @@ class ModelAdaptersMixin(
             place(base, adapter_name, resolved)
             state.adapters[adapter_name] = resolved
             self._finish_new_modules(adapter_name, known)
-            setup = parse_composition(adapter_name) if set_active else state.active_setup
-            self._activate(setup, frozenset() if set_active else state.skip_layers)
+            self._activate(state.active_setup, state.skip_layers)
+            if set_active:
+                self.set_active_adapters(adapter_name)
 
     def _finish_new_modules(self, name: str, known: set[int]) -> None:
         """Move new modules to where their layers are, and hold the layers to their declaration."""
@@ -172,9 +173,9 @@ class ModelAdaptersMixin(
             self.adapters_config.require_block(block)
         with unchanged_on_error(self, self.adapters_config):
             for layer in self._lora_layers():
-                layer.merged_adapter = None  # checked as it will run; the weights follow, where nothing can fail
+                layer.merged_adapter = None  # checked as it will run; the weights follow
             self._activate(block, frozenset(skip_layers or ()))
-        self.reset_adapter()
+            self.reset_adapter()
 
     def _activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
         self.adapters_config.active_setup, self.adapters_config.skip_layers = block, skip_layers
@@ -186,15 +187,16 @@ class ModelAdaptersMixin(
         Raises:
             UnknownAdapterError: the setup names an adapter that was not added.
         """
-        self.set_active_adapters(adapter_setup)
-        block = self.active_adapters
-        self.train()
-        self.freeze_model(True)
-        for name in sorted(block.flatten()) if block is not None else ():
-            for parameter in self.trained_parameters(name):
-                parameter.requires_grad_(True)
-        if train_embeddings:
-            self.get_input_embeddings().requires_grad_(True)
+        with unchanged_on_error(self, self.adapters_config):
+            self.set_active_adapters(adapter_setup)
+            block = self.active_adapters
+            self.train()
+            self.freeze_model(True)
+            for name in sorted(block.flatten()) if block is not None else ():
+                for parameter in self.trained_parameters(name):
+                    parameter.requires_grad_(True)
+            if train_embeddings:
+                self.get_input_embeddings().requires_grad_(True)
 
     def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]:
         """The parameters of an adapter that training changes, as its layers declare them."""
@@ -239,14 +241,16 @@ class ModelAdaptersMixin(
             raise UnsupportedMethodError(
                 f"Adapter {', '.join(map(repr, sorted(others)))} is in the weights already. Take it out first: reset_adapter()."
             )
-        try:
-            for layer in layers:
-                if isinstance(layer, LoRALayer):
-                    layer.merge(adapter_name)
-        except BaseException:
-            self.reset_adapter()
-            raise
-        self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+        projections = [layer for layer in layers if isinstance(layer, LoRALayer)]
+        with unchanged_on_error(self, self.adapters_config):
+            try:
+                for projection in projections:
+                    projection.merge(adapter_name)
+                self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+            except BaseException:
+                for projection in projections:
+                    projection.unmerge()
+                raise
 
     def reset_adapter(self) -> None:
         """Take merged adapters out of the weights."""

@@ -29,6 +29,7 @@ from adapter_runtime.fusion_api import fusions_in
 from adapter_runtime.fusion_files import read_fusion, save_adapter_fusion
 from adapter_runtime.loading import read_adapter, read_head
 from adapter_runtime.saving import Folder, save_adapter, save_head, written_by
+from adapter_runtime.snapshot import unchanged_on_error
 
 if TYPE_CHECKING:
     from adapter_runtime.model_mixin import ModelAdaptersMixin
@@ -98,10 +99,7 @@ def load_adapter_setup(
     document = read_document(root / SETUP_FILE)
     block = block_from_dict(document.get("adapter_setup"), find_name=lambda names: _stored_name(root, names))
     head_setup = _read_head_setup(document.get("head_setup"))
-    state = model.adapters_config
-    with Transaction() as transaction:
-        if set_active:
-            transaction.on_failure(model.set_active_adapters, state.active_setup, state.skip_layers)
+    with unchanged_on_error(model, model.adapters_config), Transaction() as transaction:
         _read_parts(model, root, block, options, transaction)
         _read_heads(model, root, head_setup, options, transaction)
         options.run_loaders(root)

@@ -1,38 +1,80 @@
-"""All or nothing: any error inside of `unchanged_on_error` leaves the modules of a model as they were."""
+"""All or nothing: any error inside of `unchanged_on_error` leaves a model and its config as they were."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from adapter_runtime.adapters_config import ModelAdaptersConfig
+
+_CONTAINERS = (dict, OrderedDict, list, set)  # exactly these: subclasses may not let themselves be refilled
 
 
 @contextmanager
 def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterator[None]:
-    """Restore the class, attributes and children of every module, and the names of adapters, if the block raises.
+    """Restore the class, attributes and children of every module, the configs, and what is trained, if the block raises.
 
-    Values of parameters are not copied: what changes them must be checked before.
+    Containers are refilled, not replaced: handles of hooks refer to the very dicts, and a head shares its config with the
+    config of its model. Values of parameters are not copied, except those that hold a merged adapter: whatever else
+    changes values must be checked before, or restore them itself.
     """
-    modules = [(module, type(module), _copy(module.__dict__)) for module in model.modules()]
-    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    names = _copy(config.__dict__)
+    modules = list(_modules(model))
+    classes = [(module, type(module)) for module in modules]
+    containers = [
+        (container, container.copy())
+        for held in (*modules, *_configs(modules), config)
+        for container in _containers(held)
+    ]
+    trained = [(own, own.requires_grad) for module in modules for own in module.parameters(recurse=False)]
+    merged = [(tensor, tensor.detach().clone()) for tensor in _merged(modules)]
     try:
         yield
     except BaseException:
-        for module, cls, attributes in modules:
+        for module, cls in classes:
             module.__class__ = cls
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-        for parameter, requires_grad in trained:
-            parameter.requires_grad_(requires_grad)
-        config.__dict__.update(names)
+        for container, contents in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(contents)
+        for parameter, is_trained in trained:
+            parameter.requires_grad_(is_trained)
+        with torch.no_grad():
+            for tensor, values in merged:
+                tensor.copy_(values)
         raise
 
 
-def _copy(attributes: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the attributes of an object, and of the dicts among them: children, parameters, hooks."""
-    return {name: value.copy() if isinstance(value, dict) else value for name, value in attributes.items()}
+def _modules(model: nn.Module) -> Iterable[nn.Module]:
+    """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
+    found = dict.fromkeys(model.modules())
+    for module in list(found):
+        for value in module.__dict__.values():
+            if type(value) is dict:
+                found.update(dict.fromkeys(kept for kept in value.values() if isinstance(kept, nn.Module)))
+    return found
+
+
+def _configs(modules: Iterable[nn.Module]) -> Iterable[PreTrainedConfig]:
+    """The configs of models that modules refer to, each once."""
+    held = (module.__dict__.get("config") for module in modules)
+    return {id(config): config for config in held if isinstance(config, PreTrainedConfig)}.values()
+
+
+def _containers(held: object) -> Iterator[Any]:
+    """The attributes of an object, and the containers among them: children, parameters, hooks."""
+    yield held.__dict__
+    for value in held.__dict__.values():
+        if type(value) in _CONTAINERS:
+            yield value
+
+
+def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
+    """The weights and biases that an adapter is merged into."""
+    for module in modules:
+        if module.__dict__.get("unmerged") is not None:
+            yield from (tensor for tensor in (module.weight, module.bias) if isinstance(tensor, torch.Tensor))

@@ -11,7 +11,6 @@ from adapter_runtime.errors import nearest
 from adapter_runtime.heads.errors import UnknownHeadError
 
 if TYPE_CHECKING:
-    from adapter_runtime.files.transaction import Transaction
     from adapter_runtime.model_mixin import ModelAdaptersMixin
 
 
@@ -79,9 +78,7 @@ def with_labels(config: dict[str, Any], id2label: Mapping[int, str] | None) -> d
     return {**config, "num_labels": len(label2id), "label2id": label2id}
 
 
-def set_labels(
-    model: Any, document: Mapping[str, Any], id2label: Mapping[int, str] | None, transaction: Transaction
-) -> None:
+def set_labels(model: Any, document: Mapping[str, Any], id2label: Mapping[int, str] | None) -> None:
     """Name the labels in the config of a model with a static head: as given, or else as in the document of the head.
 
     Names that are not as many as the head has outputs are left alone; the tensors then do not fit either.
@@ -90,8 +87,6 @@ def set_labels(
     names = dict(id2label) if id2label is not None else {index: label for label, index in (stored or {}).items()}
     if len(names) != model.config.num_labels:
         return
-    transaction.on_failure(setattr, model.config, "label2id", model.config.label2id)
-    transaction.on_failure(setattr, model.config, "id2label", model.config.id2label)
     model.config.id2label = {int(index): label for index, label in names.items()}
     model.config.label2id = {label: int(index) for index, label in names.items()}
 

@@ -1,11 +1,9 @@
-"""All or nothing: what a load changes is undone when a later part of it fails."""
+"""All or nothing: the tensors that a load replaces are copied when all of them are known to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -13,15 +11,13 @@ from adapter_runtime.files.fit import copy_tensors
 
 
 class Transaction:
-    """Changes of structure happen at once and are undone on failure; tensors are copied at the end, on success only."""
+    """Copies of tensors that are made in the end, and only if no error came before.
+
+    What a load changes of the structure of a model is undone by `snapshot.unchanged_on_error`, around the transaction.
+    """
 
     def __init__(self) -> None:
-        self._undo = ExitStack()
         self._copies: list[tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]] = []
-
-    def on_failure(self, action: Callable[..., Any], *arguments: Any) -> None:
-        """Call this if the transaction fails; the last given is called first."""
-        self._undo.callback(action, *arguments)
 
     def copy(self, given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
         """Copy `given` into `expected` in the end. Shapes must have been compared."""
@@ -33,9 +29,20 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._undo.close()
-            return
-        self._undo.pop_all()
-        for given, expected in self._copies:
-            copy_tensors(given, expected)
+        if kind is None:
+            self._copy_all()
+
+    def _copy_all(self) -> None:
+        kept = [
+            ({key: expected[key].detach().clone() for key in given.keys() & expected.keys()}, expected)
+            for given, expected in self._copies
+        ]
+        try:
+            for given, expected in self._copies:
+                copy_tensors(given, expected)
+        except BaseException:
+            for values, expected in kept:
+                for key, tensor in values.items():
+                    with torch.no_grad():
+                        expected[key].copy_(tensor)
+            raise

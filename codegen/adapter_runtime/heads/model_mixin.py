@@ -18,6 +18,7 @@ from adapter_runtime.heads.setups import head_names, heads_of
 from adapter_runtime.heads.vocabulary import VocabularyHeadsMixin
 from adapter_runtime.invertible_api import InvertibleAdaptersWrapperMixin
 from adapter_runtime.model_mixin import ModelWithHeadsAdaptersMixin
+from adapter_runtime.snapshot import unchanged_on_error
 from adapter_runtime.wrapping import init
 
 
@@ -88,7 +89,8 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         The last block of a `Stack` decides: a name is the head of this name; `Parallel` gives a list of heads, `BatchSplit`
         one of heads. If there are no such heads, or it is another block, the active heads stay.
         """
-        super().set_active_adapters(adapter_setup, skip_layers)
-        heads = heads_of(self.active_adapters)
-        if heads is not None and all(name in self.heads for name in head_names(heads)):
-            self.active_head = heads
+        with unchanged_on_error(self, self.adapters_config):
+            super().set_active_adapters(adapter_setup, skip_layers)
+            heads = heads_of(self.active_adapters)
+            if heads is not None and all(name in self.heads for name in head_names(heads)):
+                self.active_head = heads

@@ -19,6 +19,7 @@ from adapter_runtime.heads.custom import HeadClass, check_custom, custom_head_cl
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.heads.factory import canonical, custom_head, head_from_config
 from adapter_runtime.heads.setups import HeadSetup, head_names, parse_heads
+from adapter_runtime.snapshot import unchanged_on_error
 
 
 class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
@@ -41,11 +42,12 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
             ValueError: the name is taken or cannot be a name.
         """
         self._check_new_head(head.name, overwrite_ok)
-        self.heads[head.name] = head
-        self.config.prediction_heads[head.name] = head.config
-        self._tie_head(head)
-        if set_active:
-            self.active_head = head.name
+        with unchanged_on_error(self, self.adapters_config):
+            self.heads[head.name] = head
+            self.config.prediction_heads[head.name] = head.config
+            self._tie_head(head)
+            if set_active:
+                self.active_head = head.name
 
     def _check_new_head(self, name: str, overwrite_ok: bool) -> None:
         check_name(name, "head")
@@ -141,11 +143,12 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
         if head_name is None and not isinstance(self.active_head, str):
             raise UnknownHeadError(f"Say which head to delete: {self.active_head!r} is active.")
         name = self._head(head_name or str(self.active_head)).name
-        del self.heads[name]
-        del self.config.prediction_heads[name]
-        self._untie_heads()
-        if name in head_names(self.active_head):
-            self.active_head = None
+        with unchanged_on_error(self, self.adapters_config):
+            del self.heads[name]
+            del self.config.prediction_heads[name]
+            self._untie_heads()
+            if name in head_names(self.active_head):
+                self.active_head = None
 
     def get_prediction_heads_config(self) -> dict[str, dict[str, Any]]:
         """Name -> config of all heads."""

@@ -70,7 +70,7 @@ def read_heads(
     _refuse_base_modules(model, tensors)
     if head_files.is_flexible(model):
         name, config, tensors = _as_flexible(model, document, tensors, name)
-        add_head(model, name, config, transaction)
+        add_head(model, name, config)
         expected = head_files.flexible_tensors(model, name)
         missing = compare(tensors, expected).missing
     else:

@@ -80,7 +80,7 @@ def read_peft(
     with blamed_on(folder / PEFT_FILES.config):
         config, given = READERS[kind](model, document, own, name, options.strict)
         config = without_layers(model, _changed(config, change), options.leave_out)
-        add_for_load(model, name, config, transaction)
+        add_for_load(model, name, config)
     expected = of_adapter(model.state_dict(keep_vars=True), name)
     given = not_in_layers(model, given, options.leave_out)
     _require_fit(given, expected, folder)
