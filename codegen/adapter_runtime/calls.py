@@ -129,12 +129,15 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
         _prepare(context, plan, asked)
         thread.context = context
         try:
+            if plan.reads_spans and not is_base:
+                _find_spans_of_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
             for tuning in plan.prefixes:
                 context.states_of(tuning)
             outputs = run(self, *args, **kwargs)
         finally:
             thread.context = outer
+        _check_entered(self, plan, context)
         return _with_scores(context, outputs)
 
     forward_in_call.__signature__ = _widened(inspect.signature(forward))  # type: ignore[attr-defined]
@@ -160,6 +163,8 @@ def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
         plan = self.call_plan if thread.setup is None else self.call_plan_under(thread.setup)
         if not plan.reads_spans and not plan.at_entry:
             return forward(self, *args, **kwargs)
+        assert thread.context is not None
+        thread.context.is_in_base = True
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if plan.reads_spans:
             find_spans(self, given, plan.prompt_length)
@@ -171,6 +176,30 @@ def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
         return outputs
 
     return forward_in_base
+
+
+def _check_entered(model: Any, plan: CallPlan, context: ForwardContext) -> None:
+    """Raise where a head went past its base model, and what acts at the entry of that did not.
+
+    Raises:
+        UnsupportedMethodError: it did.
+    """
+    if plan.at_entry and not context.is_in_base:
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} goes past the forward of its base model, at whose entry an active adapter acts (a "
+            "prompt or an invertible one). Use the model with flexible heads, or another method."
+        )
+
+
+def _find_spans_of_head(model: ModelBaseAdaptersMixin, given: dict[str, Any], plan: CallPlan) -> None:
+    """The same before the forward of a model with a head, for those that hand on to a part of the base model (OPT).
+
+    Heads that give the base model other rows than they got (multiple choice) call the base model itself.
+    """
+    tokens, mask = given.get("input_ids"), given.get("attention_mask")
+    is_plain = not isinstance(mask, torch.Tensor) or mask.dim() in (2, 4)
+    if is_plain and (tokens is None or tokens.dim() == 2):
+        find_spans(model, given, plan.prompt_length)
 
 
 def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any], prompt: int = 0) -> None:

@@ -127,6 +127,7 @@ class ForwardContext:
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
         self.prompt_length = 0  # positions of a learned prompt in front of the tokens
         self.prompt: PromptCall | None = None  # what happens to it in the current call of the base model
+        self.is_in_base = False  # the base model's own forward runs, where what happens at its entry has happened
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
         self.around_encoder: tuple[ForwardContext | None] | None = (
             None  # in an encoder with a prompt: the outer context

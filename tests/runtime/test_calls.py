@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from adapter_runtime import AdapterSetup, BatchSplit, Fuse, MultiTask, Parallel, Stack
+from adapter_runtime import AdapterSetup, BatchSplit, Fuse, MultiTask, Parallel, Stack, init
 from adapter_runtime.context import thread
-from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError
-from runtime_models import adapted, randomise
+from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError, UnsupportedMethodError
+from runtime_models import LLAMA, adapted, randomise, upstream
 
 TOKENS = torch.randint(3, 99, (2, 6), generator=torch.Generator().manual_seed(3))
 
@@ -109,6 +110,29 @@ def test_the_beams_of_a_row_have_its_adapter(config: str, options: dict[str, Any
     assert not torch.equal(a, b)
     with pytest.raises(InvalidCompositionError, match="rows"):  # as many as one of them would have with beams
         logits(model, BatchSplit("a", "b", batch_sizes=[1, 3]))
+
+
+class GoesPastTheBase(LlamaForCausalLM):
+    """As OPT's head does, which calls the decoder inside of its base model."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        inner = LlamaModel.forward(self.model, input_ids, attention_mask, use_cache=False)
+        return CausalLMOutputWithPast(logits=self.lm_head(inner.last_hidden_state))
+
+
+def test_a_head_that_goes_past_its_base_model() -> None:
+    usual, model = with_adapters(a="loreft", b="seq_bn_inv"), GoesPastTheBase(LlamaConfig(**LLAMA)).eval()
+    model.load_state_dict(upstream("llama_lm").state_dict())
+    init(model)
+    for seed, name in enumerate("ab"):
+        model.add_adapter(name, usual.adapters_config.get(name))
+        randomise(model, name, seed + 1)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    found = [logits(one, "a", attention_mask=mask)[mask.bool()] for one in (usual, model)]
+    torch.testing.assert_close(found[1], found[0])
+    with pytest.raises(UnsupportedMethodError, match="goes past the forward of its base model"):
+        logits(model, "b")
+    assert thread.context is None
 
 
 def test_a_setup_follows_changes_of_the_model() -> None:

@@ -294,10 +294,10 @@ def through(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, together:
 def through_fusion(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, attention: Weights) -> Tensor:
     """All adapters see what the last one does; what they add is mixed by an attention whose query is what they see."""
     seen = _seen(adapters[-1][0], x, residual, norm)
-    values = torch.stack([_update(part, weights, seen) for part, weights in adapters], dim=2)  # (B, L, N, H)
+    values = torch.stack([_update(part, weights, seen) for part, weights in adapters], dim=-2)  # (B, L, N, H)
     query, keys = attention.linear("query", seen), attention.linear("key", values)
-    shares = (query[:, :, None] * keys).sum(-1).softmax(-1)
-    mixture = (shares[..., None] * values).sum(2)
+    shares = (query[..., None, :] * keys).sum(-1).softmax(-1)
+    mixture = (shares[..., None] * values).sum(-2)
     return _joined(x + mixture @ attention.all[f"{attention.prefix}.value.weight"].T, residual, norm)
 
 
