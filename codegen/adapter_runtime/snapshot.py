@@ -27,7 +27,7 @@ def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterato
     modules = list(_modules(model))
     classes = [(module, type(module)) for module in modules]
     containers = [
-        (container, container.copy())
+        (container, _contents(container))
         for held in (*modules, *_configs(modules), config)
         for container in _containers(held)
     ]
@@ -71,6 +71,13 @@ def _containers(held: object) -> Iterator[Any]:
     for value in held.__dict__.values():
         if type(value) in _CONTAINERS:
             yield value
+
+
+def _contents(container: Any) -> Any:
+    """A copy of what is in a container. Most of a module's are empty, and copies of an OrderedDict slow."""
+    if not container:
+        return ()
+    return dict(container) if isinstance(container, dict) else container.copy()
 
 
 def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:

@@ -339,6 +339,8 @@ def test_defect_10_merging_ia3_scales_the_bias(x: torch.Tensor) -> None:
     layer.merge("a0")
     assert_close(layer.bias, bias * factor)
     assert_close(active(layer, "a0")(x), expected)
+    layer.unmerge()
+    assert torch.equal(layer.bias, bias)
 
 
 def test_defect_10_merging_dora_heeds_alpha_and_resetting_restores(x: torch.Tensor) -> None:

@@ -99,6 +99,8 @@ def test_each_row_goes_to_its_task(tasks: ForwardContext) -> None:
     torch.testing.assert_close(run(block, X), torch.cat([X[:1] + 10, X[1:2] + 1, X[2:] + 10]))
     flat = X.reshape(6, 1)
     torch.testing.assert_close(run(block, flat), torch.cat([flat[:2] + 10, flat[2:4] + 1, flat[4:] + 10]))
+    tasks.task_rows = TaskRows.read([1, 2, 0], block)  # an order that is not its own inverse
+    torch.testing.assert_close(run(block, X), torch.cat([X[:1] + 10, 2 * X[1:2], X[2:] + 1]))
 
 
 @pytest.mark.parametrize("task_ids", [torch.tensor([1, 0, 1]), [1, 0, 1], ["ten", "one", "ten"]], ids=str)

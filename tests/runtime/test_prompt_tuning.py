@@ -134,6 +134,15 @@ def test_positions_of_the_caller_are_those_of_the_tokens(kind: str, combine: str
     assert not torch.allclose(other, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("combine", ["prefix", "prefix_after_bos"])
+def test_positions_of_the_caller_are_those_of_the_tokens_after_a_cache_too(combine: str, inputs: Inputs) -> None:
+    model, ids, positions = prompted("llama", config=BY_COMBINE[combine]), inputs["input_ids"], torch.arange(7)[None]
+    first = model(ids[:, :4], position_ids=positions[:, :4], use_cache=True)
+    rest = model(ids[:, 4:], position_ids=positions[:, 4:], past_key_values=first.past_key_values)
+    found = torch.cat([first.last_hidden_state, rest.last_hidden_state], dim=1)
+    assert_close(found[:, -7:], model(ids).last_hidden_state[:, -7:], rtol=1e-4, atol=1e-5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_insertion_is_what_lists_do(data: st.DataObject) -> None:
