@@ -233,7 +233,7 @@ def _add_span(
 ) -> None:
     inputs = [given.get(f"{prefix}{name}") for name in ("input_ids", "inputs_embeds")]
     tokens = next((tensor for tensor in inputs if tensor is not None), None)
-    if tokens is None:
+    if tokens is None and not prefix:  # images, sounds; what a decoder reads shows in nothing else
         tokens = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
     if tokens is None:
         return

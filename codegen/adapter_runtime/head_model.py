@@ -63,7 +63,7 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
             thread.context.rows_per_input = expand_size
         return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
 
-    def _prepare_encoder_decoder_kwargs_for_generation(
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """See transformers: runs the encoder by itself, before the first call of the model."""
@@ -71,7 +71,9 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
         plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
         if plan.reads_spans:
             find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.prompt_length)
-        return super()._prepare_encoder_decoder_kwargs_for_generation(inputs_tensor, model_kwargs, *args, **kwargs)
+        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(*args, **kwargs)

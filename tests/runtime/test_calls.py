@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adapter_runtime import AdapterSetup, BatchSplit, Fuse, MultiTask, Parallel, Stack, init
 from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError, UnsupportedMethodError
+from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.heads.generation import HeadsGenerationMixin
+from adapter_runtime.prompt_api import PromptGenerationMixin
 from runtime_models import LLAMA, adapted, randomise, upstream
 
 TOKENS = torch.randint(3, 99, (2, 6), generator=torch.Generator().manual_seed(3))
@@ -110,6 +114,17 @@ def test_the_beams_of_a_row_have_its_adapter(config: str, options: dict[str, Any
     assert not torch.equal(a, b)
     with pytest.raises(InvalidCompositionError, match="rows"):  # as many as one of them would have with beams
         logits(model, BatchSplit("a", "b", batch_sizes=[1, 3]))
+
+
+@pytest.mark.parametrize("mixin", [ModelWithHeadsAdaptersMixin, PromptGenerationMixin, HeadsGenerationMixin])
+def test_what_takes_the_place_of_a_method_of_upstream_has_its_name(mixin: type) -> None:
+    """Upstream renames its own methods; what overrides one under an old name is never called."""
+    own = [name for name, value in vars(mixin).items() if inspect.isfunction(value)]
+    overriding = [name for name in own if f"super().{name}(" in inspect.getsource(getattr(mixin, name))]
+    assert overriding
+    assert [
+        name for name in overriding if not hasattr(PreTrainedModel, name) and not hasattr(GenerationMixin, name)
+    ] == []
 
 
 class GoesPastTheBase(LlamaForCausalLM):

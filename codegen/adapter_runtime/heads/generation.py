@@ -39,12 +39,12 @@ class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
             " say which: generate(..., head=...)."
         )
 
-    def _prepare_encoder_decoder_kwargs_for_generation(
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """See transformers. The encoder, which runs by itself before the first call, knows no heads."""
         head = model_kwargs.pop("head", None)
-        prepared: dict[str, Any] = super()._prepare_encoder_decoder_kwargs_for_generation(
+        prepared: dict[str, Any] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, *args, **kwargs
         )
         return prepared if head is None else {**prepared, "head": head}
