@@ -76,30 +76,21 @@ def peft_lora(model: LlamaModel) -> Model:
     return get_peft_model(model, LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model to measure, and the forward ratios that were measured for the older libraries (not by this script)."""
-
-    build: Callable[[LlamaModel], Model]
-    reference: dict[str, float | None]  # size -> ratio of `adapters` 1.3.0, or of PEFT
-
-
-NO_REFERENCE: dict[str, float | None] = {"tiny": None, "middle": None}
-CANDIDATES = {
-    "inactive (`init` only)": Candidate(initialised, {"tiny": 1.27, "middle": 1.01}),
-    "inactive (a seq_bn added)": Candidate(with_adapter("seq_bn", active=False), NO_REFERENCE),
-    "seq_bn": Candidate(with_adapter("seq_bn"), {"tiny": 1.70, "middle": 1.05}),
-    "LoRA": Candidate(with_adapter("lora"), {"tiny": 1.57, "middle": 0.99}),
-    "flat prefix": Candidate(with_adapter("prefix_tuning_flat"), {"tiny": 1.61, "middle": 1.07}),
+CANDIDATES: dict[str, Callable[[LlamaModel], Model]] = {
+    "inactive (`init` only)": initialised,
+    "inactive (a seq_bn added)": with_adapter("seq_bn", active=False),
+    "seq_bn": with_adapter("seq_bn"),
+    "LoRA": with_adapter("lora"),
+    "flat prefix": with_adapter("prefix_tuning_flat"),
 }
 if find_spec("peft"):
-    CANDIDATES["LoRA of the installed PEFT"] = Candidate(peft_lora, {"tiny": 1.39, "middle": 0.96})
+    CANDIDATES["LoRA of the installed PEFT"] = peft_lora
 
 
 def models(size: Size) -> dict[str, Model]:
     """The untouched model and one per candidate, all with the same base weights."""
     upstream = size.model()
-    built = {name: candidate.build(copy.deepcopy(upstream)) for name, candidate in CANDIDATES.items()}
+    built = {name: build(copy.deepcopy(upstream)) for name, build in CANDIDATES.items()}
     return {"upstream": upstream, **built}
 
 
@@ -144,13 +135,11 @@ def rows_of(name: str, rounds: int) -> list[list[str]]:
     rows = []
     for candidate, (ratio, ops) in results["forward"].items():
         step_ratio, step_ops = results["training step"][candidate]
-        reference = CANDIDATES[candidate].reference[name] if candidate in CANDIDATES else None
-        shown = "" if reference is None else f"{reference:.2f}"
-        rows.append([candidate, f"{ratio:.2f}", str(ops), f"{step_ratio:.2f}", str(step_ops), shown])
+        rows.append([candidate, f"{ratio:.2f}", str(ops), f"{step_ratio:.2f}", str(step_ops)])
     return rows
 
 
-HEAD = ["", "Forward, seconds", "Forward, ops", "Step, seconds", "Step, ops", "Forward, reference figure"]
+HEAD = ["", "Forward, seconds", "Forward, ops", "Step, seconds", "Step, ops"]
 
 
 def main() -> None:
