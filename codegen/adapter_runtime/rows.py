@@ -41,7 +41,7 @@ class TaskRows:
             task_ids = torch.tensor([names[task] if isinstance(task, str) else task for task in task_ids])
         if task_ids.dim() != 1 or task_ids.is_floating_point():
             raise InvalidCompositionError(f"task_ids has one number per row, not the shape {list(task_ids.shape)}.")
-        if task_ids.numel() and not (0 <= int(task_ids.min()) and int(task_ids.max()) < len(block)):
+        if task_ids.numel() and not (int(task_ids.min()) >= 0 and int(task_ids.max()) < len(block)):
             raise InvalidCompositionError(
                 f"task_ids holds {int(task_ids.min())} to {int(task_ids.max())}, but MultiTask has {len(block)} children."
             )
