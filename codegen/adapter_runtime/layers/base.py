@@ -31,7 +31,13 @@ class AdapterLayerBase:
     # Declaration: attributes that hold modules by adapter name. All parameters of adapters are below them.
     adapter_containers: ClassVar[tuple[str, ...]] = ()
     method_name: ClassVar[str] = ""  # for messages: "LoRA"
-    runnable_blocks: ClassVar[tuple[type[AdapterCompositionBlock], ...]] = (Stack, BatchSplit, Parallel, MultiTask, Average)
+    runnable_blocks: ClassVar[tuple[type[AdapterCompositionBlock], ...]] = (
+        Stack,
+        BatchSplit,
+        Parallel,
+        MultiTask,
+        Average,
+    )
     without_adapter: ClassVar[Any] = staticmethod(first_kept)  # the program of no adapter
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`

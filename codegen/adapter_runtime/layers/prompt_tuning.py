@@ -100,7 +100,9 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
                 f"{type(block).__name__} runs prompts of one length only, but those of {block!r} have "
                 f"{', '.join(map(str, lengths))} positions. Choose adapters with equally long prompts."
             )
-        return Prompts(super().build_program(block, [prompts.program for prompts in found]), first.length, *places.pop())
+        return Prompts(
+            super().build_program(block, [prompts.program for prompts in found]), first.length, *places.pop()
+        )
 
     def running_prompts(self) -> Prompts | None:
         """What runs now in this thread."""
