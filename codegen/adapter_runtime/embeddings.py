@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.embedding_files import read_embeddings, write_embeddings
-from adapter_runtime.embedding_slots import EmbeddingSlots
+from adapter_runtime.embedding_slots import STORED, EmbeddingSlots
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError, nearest
 from adapter_runtime.snapshot import unchanged_on_error
 
@@ -47,7 +47,7 @@ class EmbeddingAdaptersMixin:
     @property
     def _stored_embeddings(self) -> dict[str, nn.Embedding]:
         """All but the active ones. A plain dict, so that they are no part of the model."""
-        stored: dict[str, nn.Embedding] = self._embeddings_base.__dict__.setdefault("_stored_embeddings_by_name", {})
+        stored: dict[str, nn.Embedding] = self._embeddings_base.__dict__.setdefault(STORED, {})
         return stored
 
     @property

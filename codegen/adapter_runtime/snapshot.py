@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from adapter_runtime.adapters_config import ModelAdaptersConfig
+from adapter_runtime.embedding_slots import STORED
 
 _CONTAINERS = (dict, OrderedDict, list, set)  # exactly these: subclasses may not let themselves be refilled
 
@@ -31,7 +32,8 @@ def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterato
         for held in (*modules, *_configs(modules), config)
         for container in _containers(held)
     ]
-    trained = [(own, own.requires_grad) for module in modules for own in module.parameters(recurse=False)]
+    parameters = (own for module in modules for own in module._parameters.values() if own is not None)
+    trained = [(parameter, parameter.requires_grad) for parameter in parameters]
     merged = [(tensor, tensor.detach().clone()) for tensor in _merged(modules)]
     try:
         yield
@@ -53,9 +55,7 @@ def _modules(model: nn.Module) -> Iterable[nn.Module]:
     """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
     found = dict.fromkeys(model.modules())
     for module in list(found):
-        for value in module.__dict__.values():
-            if type(value) is dict:
-                found.update(dict.fromkeys(kept for kept in value.values() if isinstance(kept, nn.Module)))
+        found.update(dict.fromkeys(module.__dict__.get(STORED, {}).values()))
     return found
 
 
