@@ -50,9 +50,9 @@ def test_the_reason_is_the_first_diagnostic_that_costs_something() -> None:
     assert row(diagnostics=(NOTE,)).reason == "No layers."
 
 
-def test_a_method_that_the_runtime_lacks_is_no_reason() -> None:
-    lacking = replace(row(), methods=(MethodSupport(Method.REFT, False, "Not in the runtime."),))
-    assert lacking.reason == ""
+def test_the_reason_of_a_row_is_that_of_the_first_method_it_lacks() -> None:
+    lacking = (MethodSupport(Method.REFT, False, "No layers."), MethodSupport(Method.INVERTIBLE, False, "No tokens."))
+    assert replace(row(), methods=lacking).reason == "No layers."
 
 
 def test_obstacles_are_counted_once_per_module_and_notes_are_none() -> None:
