@@ -123,6 +123,7 @@ def measure(library_name: str, size: Size, rounds: int) -> Ratios:
         times = interleaved(calls, rounds, warmup=2, repeats=size.repeats)
         for name in models:
             ratios[name][kind] = median_ratio(times[name], times["upstream"])
+        ratios["upstream"][f"{kind} in ms"] = 1000 * statistics.median(times["upstream"])
     return ratios
 
 
@@ -150,7 +151,9 @@ def side_by_side(against: str, size: str, rounds: int, turns: int = 2) -> list[l
     for method in [*METHODS, *BLOCKS]:
         cells = [_cells(found, method) for found in runs.values()]
         rows.append([method, *(cells[owner][kind] for kind in range(3) for owner in range(len(cells)))])
-    return rows
+    shown = [f"{statistics.median(run['upstream'][f'{kind} in ms'] for run in found):.1f} ms"
+             for kind in ("forward", "step") for found in runs.values()]  # fmt: skip
+    return [["its own upstream", *[""] * len(runs), *shown], *rows]
 
 
 def _cells(runs: list[Ratios], method: str) -> list[str]:

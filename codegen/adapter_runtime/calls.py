@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from adapter_runtime.layers.base import AdapterLayerBase
     from adapter_runtime.methods.prefix_tuning import PrefixTuning
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
 # Arguments that calls of models with adapters take beside upstream's.
 CALL_ARGUMENTS = (
     "output_adapter_gating_scores",
