@@ -100,7 +100,8 @@ def read_fusion(
         require_same_type(model, saved, options.strict, f"Fusion {block.name!r}")
         _add(model, block, read_fusion_config(saved.document.get("config"), str(path)))
     expected = of_fusion(model.state_dict(keep_vars=True), block.name)
-    fit(model, _tensors_of(saved, block.name), expected, saved, options, f"Fusion {block.name!r}", transaction)
+    if expected:  # a mixture without projections learns nothing; `adapters` writes a layer for it that it never uses
+        fit(model, _tensors_of(saved, block.name), expected, saved, options, f"Fusion {block.name!r}", transaction)
     if with_head:
         read_head_beside(model, saved.folder, options.load_as, options, transaction)
     return block

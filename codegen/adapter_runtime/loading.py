@@ -169,6 +169,11 @@ def add_for_load(model: ModelAdaptersMixin, name: str, config: AdapterConfig) ->
             f"The model has an adapter {name!r} with another config. Load under a new name (load_as=...) or delete it"
             f" first (delete_adapter({name!r}))."
         )
+    elif name in model.merged_adapters():
+        raise AdapterMismatchError(
+            f"Adapter {name!r} is in the weights of the model, which would keep its old values. Take it out first: "
+            "reset_adapter()."
+        )
 
 
 def require_same_type(model: ModelAdaptersMixin, saved: Saved, strict: bool, what: str) -> None:

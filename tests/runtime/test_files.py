@@ -530,3 +530,15 @@ def test_a_merged_adapter_is_saved_as_part_of_the_weights(tmp_path: Path) -> Non
     assert not info["unexpected_keys"]
     assert list(again.adapters_config) == ["b"]
     assert torch.equal(run(again), run(model))
+
+
+def test_an_adapter_that_is_in_the_weights_is_not_loaded_over(tmp_path: Path) -> None:
+    model = with_adapter("llama", "lora")
+    model.save_adapter(tmp_path, "a")
+    model.merge_adapter("a")
+    merged = run(model)
+    with pytest.raises(AdapterMismatchError, match=r"reset_adapter\(\)"):
+        model.load_adapter(tmp_path)
+    assert model.merged_adapters() == {"a"} and torch.equal(run(model), merged)
+    model.reset_adapter()
+    assert model.load_adapter(tmp_path) == "a"

@@ -25,6 +25,7 @@ from adapter_runtime.composition import (
     Split,
     Stack,
 )
+from adapter_runtime.configuration import AdapterFusionConfig
 from adapter_runtime.errors import (
     AdapterError,
     InvalidCompositionError,
@@ -142,6 +143,22 @@ def test_the_exact_files_and_tensors_of_a_fusion(tmp_path: Path, given: Any) -> 
     saved = load_file(tmp_path / "model_adapter_fusion.safetensors")
     leaves = ("query.weight", "query.bias", "key.weight", "key.bias", "value.weight")
     assert {key for key in saved if ".layer.0." in key} == {f"{place}.{leaf}" for leaf in leaves}
+
+
+@pytest.mark.parametrize("by_adapters", [False, True], ids=["ours", "one of adapters"])
+def test_a_fusion_that_learns_nothing_comes_back(tmp_path: Path, by_adapters: bool) -> None:
+    """`adapters` writes a layer for it that no forward uses."""
+    none = AdapterFusionConfig.load("static", key=False, query=False, value=False)
+    model = with_adapters("a", "b")
+    model.add_adapter_fusion(NAMED, none, set_active=True)
+    model.save_adapter_fusion(tmp_path, "mix")
+    if by_adapters:
+        place = "bert.encoder.layer.0.output.adapter_fusion_layer.mix.dense"
+        unused = {f"{place}.weight": torch.ones(1, 32), f"{place}.bias": torch.ones(1)}
+        save_file(unused, tmp_path / "model_adapter_fusion.safetensors")
+    other = with_adapters("a", "b")
+    other.load_adapter_fusion(tmp_path, set_active=True)
+    assert torch.equal(run(other), run(model))
 
 
 def test_a_fusion_is_known_by_the_names_of_its_adapters(tmp_path: Path) -> None:
