@@ -56,7 +56,9 @@ class ModelAdaptersConfig:
             UnknownAdapterError: there is none of this name.
         """
         if name not in self.fusions:
-            raise UnknownAdapterError(f"The model has no fusion {name!r}. {nearest(name, self.fusions)}")
+            raise UnknownAdapterError(
+                f"The model has no fusion {name!r}. {nearest(name, self.fusions)} Add it: add_adapter_fusion([...])."
+            )
         return self.fusions[name]
 
     def require(self, names: set[str]) -> None:
