@@ -11,7 +11,7 @@ from adapter_runtime.adapters_config import ModelAdaptersConfig
 from adapter_runtime.calls import IDLE, CallPlan, in_call, plan_call
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.configuration import AdapterConfig
-from adapter_runtime.context import AdapterSetup, ContextualCheckpoint
+from adapter_runtime.context import AdapterSetup, ContextualCheckpoint, thread
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.layers.base import AdapterLayerBase
 from adapter_runtime.layers.layer import LayerAdaptersMixin
@@ -110,6 +110,10 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             layer.activate(block, skip_layers)
         self.call_plans = {}
         self.call_plan = plan_call(block, [(layer, layer.running) for layer in layers], self._prefixes_of(block))
+
+    def current_call_plan(self) -> CallPlan:
+        """What a call of this thread must prepare now."""
+        return self.call_plan if thread.setup is None else self.call_plan_under(thread.setup)
 
     def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
         """What a call within the context of `setup` must prepare.

@@ -109,8 +109,7 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
     @functools.wraps(forward)
     def forward_in_call(self: Any, *args: Any, **kwargs: Any) -> Any:
         base: ModelBaseAdaptersMixin = self if is_base else self.adapters_base
-        setup = thread.setup
-        plan = base.call_plan if setup is None else base.call_plan_under(setup)
+        plan = base.current_call_plan()
         asked = {name: kwargs.pop(name) for name in CALL_ARGUMENTS if name in kwargs} if kwargs else {}
         outer = thread.context
         is_inside = outer is not None and outer.owner is base
@@ -158,7 +157,7 @@ def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
     names = positional_names(forward)
 
     def forward_in_base(self: ModelBaseAdaptersMixin, *args: Any, **kwargs: Any) -> Any:
-        plan = self.call_plan if thread.setup is None else self.call_plan_under(thread.setup)
+        plan = self.current_call_plan()
         if not plan.reads_spans and not plan.at_entry:
             return forward(self, *args, **kwargs)
         assert thread.context is not None

@@ -48,7 +48,7 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
         def generate(*args: Any, **kwargs: Any) -> Any:
             base = self.adapters_base
             context = ForwardContext(base, is_generation=True)
-            plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
+            plan = base.current_call_plan()
             if plan.copies > 1:
                 args, kwargs = repeated(("inputs",), args, kwargs, plan.copies)
                 context.is_repeated = True
@@ -68,7 +68,7 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
     ) -> Any:
         """See transformers: runs the encoder by itself, before the first call of the model."""
         base = self.adapters_base
-        plan = base.call_plan if thread.setup is None else base.call_plan_under(thread.setup)
+        plan = base.current_call_plan()
         if plan.reads_spans:
             find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.prompt_length)
         return super()._prepare_text_encoder_decoder_kwargs_for_generation(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.base import AdapterDict
 
 
-class SharedParameters(AdapterLayerBase, nn.ModuleDict):
+class SharedParameters(AdapterDict):
     """Adapter name -> parameters. Keys in files: ``<base>.shared_parameters.<adapter>.<key>``.
 
     Modules of adapters that use them keep a reference that is not registered, so that a state dict names each once.
@@ -22,23 +22,11 @@ class SharedParameters(AdapterLayerBase, nn.ModuleDict):
     def of(self, name: str) -> nn.ParameterDict:
         """The parameters of the adapter `name`, an empty dict at first."""
         if name not in self:
-            self._modules[name] = (
-                nn.ParameterDict()
-            )  # not by `self[name] = ...`, which refuses names of our own methods
+            # Not by `self[name] = ...`, which refuses names of our own methods.
+            self._modules[name] = nn.ParameterDict()
         held = self[name]
         assert isinstance(held, nn.ParameterDict)
         return held
-
-    def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
-        if name in self:
-            yield name, self[name]
-
-    def adapter_names(self) -> set[str]:
-        return set(self)
-
-    def delete_adapter(self, name: str) -> None:
-        if name in self:
-            del self[name]
 
     def products_of(self, name: str) -> Iterator[object]:
         """What is computed from the parameters of an adapter once per call (see `methods.phm.SharedProducts`)."""

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from adapter_runtime.configuration import AdapterConfig, BnConfig, ConfigUnion, PrefixTuningConfig
+from adapter_runtime.configuration import AdapterConfig, BnConfig, PrefixTuningConfig
 from adapter_runtime.files.errors import AdapterMismatchError
 from adapter_runtime.files.legacy import Document, version_of_adapters
+from adapter_runtime.methods.placing import members
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,8 @@ def require_faithful(document: Document, config: AdapterConfig, strict: bool) ->
     """
     if version_of_adapters(document) is None:
         return
-    members = config.configs if isinstance(config, ConfigUnion) else (config,)
     for case in _CASES:
-        if document.get("model_type") in case.model_types and any(map(case.concerns, members)):
+        if document.get("model_type") in case.model_types and any(map(case.concerns, members(config))):
             message = _message(document, case)
             if strict:
                 raise AdapterMismatchError(f"{message} To load it all the same: strict=False. The model is unchanged.")

@@ -144,9 +144,7 @@ class RunHeadsMixin(DynamicMixin):
 
     def _copies(self) -> int:
         """How many copies of the batch the active adapters make."""
-        base, setup = self.adapters_base, thread.setup
-        plan = base.call_plan if setup is None else base.call_plan_under(setup)
-        return plan.copies
+        return self.adapters_base.current_call_plan().copies
 
     def _inverse(self, part: Part, projection: nn.Module | None) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What undoes the invertible adapters that run; None where none does, or the projection is not tied."""

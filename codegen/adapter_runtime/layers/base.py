@@ -162,5 +162,20 @@ class AdapterLayerBase:
         return Mean(programs, weights)
 
 
+class AdapterDict(AdapterLayerBase, nn.ModuleDict):
+    """Base of what holds one module per adapter for the whole model, under the adapter's name itself."""
+
+    def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        if name in self:
+            yield name, self[name]
+
+    def adapter_names(self) -> set[str]:
+        return set(self)
+
+    def delete_adapter(self, name: str) -> None:
+        if name in self:
+            del self[name]
+
+
 # `adapters` keeps layers apart that can run blocks; here all can say which they run.
 ComposableAdapterLayerBase = AdapterLayerBase

@@ -10,7 +10,7 @@ heads as a part of the head, in upstream's heads by `undo_before_projection`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.configuration import BnConfig
 from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.layers.base import AdapterDict
 from adapter_runtime.layers.hooks import remove_hooks
 from adapter_runtime.layers.program import Program
 from adapter_runtime.methods.invertible import Coupling, make_invertible
@@ -38,7 +38,7 @@ class CouplingChain:
         return states
 
 
-class InvertibleAdapters(AdapterLayerBase, nn.ModuleDict):
+class InvertibleAdapters(AdapterDict):
     """Adapter name -> invertible adapter. Keys in files: ``<base or encoder>.invertible_adapters.<adapter>.<key>``.
 
     Args:
@@ -56,17 +56,6 @@ class InvertibleAdapters(AdapterLayerBase, nn.ModuleDict):
         self.init_adapter_layer(-1, "invertible")
         self.is_token_table = is_token_table
         self.in_encoder = in_encoder
-
-    def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
-        if name in self:
-            yield name, self[name]
-
-    def adapter_names(self) -> set[str]:
-        return set(self)
-
-    def delete_adapter(self, name: str) -> None:
-        if name in self:
-            del self[name]
 
     def runnable(self, name: str) -> Coupling | None:
         if name not in self:
