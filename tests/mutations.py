@@ -358,7 +358,7 @@ DEFECTS = (
     ),
     Mutation(
         "17: shared matrices of a deleted adapter stay",
-        "shared_parameters.py",
+        "layers/base.py",
         "            del self[name]\n",
         "            pass\n",
         "test_lora_models.py::test_defect_17_shared_matrices_have_the_shapes_of_the_adapter_that_is_there",
