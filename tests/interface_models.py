@@ -18,7 +18,7 @@ from transformers import (
 
 import adapter_models  # noqa: F401  registers
 from adapter_runtime import init
-from adapter_runtime.interface import AdapterModelInterface
+from adapter_runtime.model.interface.declaration import AdapterModelInterface
 from runtime_models import randomise
 
 TINY = {

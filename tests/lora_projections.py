@@ -10,7 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from adapter_runtime.composition import Stack
-from adapter_runtime.configuration import (
+from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     DvoRAConfig,
     IA3Config,
@@ -18,8 +18,9 @@ from adapter_runtime.configuration import (
     MTLLoRAConfig,
     VeraConfig,
 )
-from adapter_runtime.layers.lora import enable_lora
-from adapter_runtime.methods.lora import add_shared_matrices, is_vera
+from adapter_runtime.methods.lora.layer import enable_lora
+from adapter_runtime.methods.lora.making import is_vera
+from adapter_runtime.methods.lora.vera import add_shared_matrices
 
 I, P = 6, 12
 FAMILY: dict[str, LoRAConfig] = {

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import registry
 
 if TYPE_CHECKING:
-    from adapter_runtime.adapters_config import ModelAdaptersConfig
-    from adapter_runtime.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
+    from adapter_runtime.call.context import AdapterSetup, ForwardContext
     from adapter_runtime.composition import (
         AdapterCompositionBlock,
         Average,
@@ -22,43 +21,8 @@ if TYPE_CHECKING:
         parse_composition,
         validate_composition,
     )
-    from adapter_runtime.configuration import (
-        ADAPTERFUSION_CONFIG_MAP,
-        ADAPTER_CONFIG_MAP,
-        AdapterConfig,
-        AdapterFusionConfig,
-        AdapterPlusConfig,
-        BnConfig,
-        CompacterConfig,
-        CompacterPlusPlusConfig,
-        ConfigUnion,
-        DEFAULT_ADAPTERFUSION_CONFIG,
-        DEFAULT_ADAPTER_CONFIG,
-        DiReftConfig,
-        DoRAConfig,
-        DoubleSeqBnConfig,
-        DoubleSeqBnInvConfig,
-        DvoRAConfig,
-        DynamicAdapterFusionConfig,
-        IA3Config,
-        LoRAConfig,
-        LoReftConfig,
-        MAMConfig,
-        MTLLoRAConfig,
-        MultiTaskConfig,
-        NoReftConfig,
-        ParBnConfig,
-        PrefixTuningConfig,
-        PromptTuningConfig,
-        ReftConfig,
-        SeqBnConfig,
-        SeqBnInvConfig,
-        StaticAdapterFusionConfig,
-        UniPELTConfig,
-        VeraConfig,
-    )
-    from adapter_runtime.context import AdapterSetup, ForwardContext
-    from adapter_runtime.embeddings import EmbeddingAdaptersMixin
+    from adapter_runtime.contract.config import AdapterConfig
+    from adapter_runtime.contract.state import ModelAdaptersConfig
     from adapter_runtime.errors import (
         AdapterError,
         InvalidCompositionError,
@@ -68,6 +32,15 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+    from adapter_runtime.files.hub.pushing import HubError
+    from adapter_runtime.files.utils import (
+        ADAPTER_CACHE,
+        AdapterInfo,
+        AdapterType,
+        get_adapter_config_hash,
+        get_adapter_info,
+        list_adapters,
+    )
     from adapter_runtime.heads import (
         BertStyleMaskedLMHead,
         BiaffineParsingHead,
@@ -85,13 +58,48 @@ if TYPE_CHECKING:
         register_custom_head,
     )
     from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
-    from adapter_runtime.heads.model_mixin import ModelWithFlexibleHeadsAdaptersMixin
-    from adapter_runtime.hub.pushing import HubError
-    from adapter_runtime.interface import AdapterMethod, AdapterModelInterface
-    from adapter_runtime.interface.loading import load_model
-    from adapter_runtime.invertible_api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
-    from adapter_runtime.layers.base import AdapterLayerBase, ComposableAdapterLayerBase
-    from adapter_runtime.model_mixin import ModelAdaptersMixin, ModelWithHeadsAdaptersMixin
+    from adapter_runtime.methods.bottleneck.config import (
+        AdapterPlusConfig,
+        BnConfig,
+        CompacterConfig,
+        CompacterPlusPlusConfig,
+        DoubleSeqBnConfig,
+        DoubleSeqBnInvConfig,
+        ParBnConfig,
+        SeqBnConfig,
+        SeqBnInvConfig,
+    )
+    from adapter_runtime.methods.fusion.config import (
+        ADAPTERFUSION_CONFIG_MAP,
+        AdapterFusionConfig,
+        DEFAULT_ADAPTERFUSION_CONFIG,
+        DynamicAdapterFusionConfig,
+        StaticAdapterFusionConfig,
+    )
+    from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
+    from adapter_runtime.methods.lora.config import (
+        DoRAConfig,
+        DvoRAConfig,
+        IA3Config,
+        LoRAConfig,
+        MTLLoRAConfig,
+        MultiTaskConfig,
+        VeraConfig,
+    )
+    from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+    from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+    from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
+    from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, DEFAULT_ADAPTER_CONFIG
+    from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
+    from adapter_runtime.model.api import ModelAdaptersMixin
+    from adapter_runtime.model.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
+    from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+    from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+    from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+    from adapter_runtime.model.init import init
+    from adapter_runtime.model.interface.declaration import AdapterMethod, AdapterModelInterface
+    from adapter_runtime.model.interface.loading import load_model
+    from adapter_runtime.programs.layer import AdapterLayerBase, ComposableAdapterLayerBase
     from adapter_runtime.training import (
         AdapterArguments,
         AdapterTrainer,
@@ -99,22 +107,12 @@ if TYPE_CHECKING:
         TrainingSetupError,
         setup_adapter_training,
     )
-    from adapter_runtime.utils import (
-        ADAPTER_CACHE,
-        AdapterInfo,
-        AdapterType,
-        get_adapter_config_hash,
-        get_adapter_info,
-        list_adapters,
-    )
-    from adapter_runtime.wrapping import init
 
     from .bert.adapter_model import BertAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
 
 _PUBLIC = {
-    "adapter_runtime.adapters_config": ["ModelAdaptersConfig"],
-    "adapter_runtime.auto": ["ADAPTER_MODEL_MAPPING", "AutoAdapterModel"],
+    "adapter_runtime.call.context": ["AdapterSetup", "ForwardContext"],
     "adapter_runtime.composition": [
         "AdapterCompositionBlock",
         "Average",
@@ -127,43 +125,8 @@ _PUBLIC = {
         "parse_composition",
         "validate_composition",
     ],
-    "adapter_runtime.configuration": [
-        "ADAPTERFUSION_CONFIG_MAP",
-        "ADAPTER_CONFIG_MAP",
-        "AdapterConfig",
-        "AdapterFusionConfig",
-        "AdapterPlusConfig",
-        "BnConfig",
-        "CompacterConfig",
-        "CompacterPlusPlusConfig",
-        "ConfigUnion",
-        "DEFAULT_ADAPTERFUSION_CONFIG",
-        "DEFAULT_ADAPTER_CONFIG",
-        "DiReftConfig",
-        "DoRAConfig",
-        "DoubleSeqBnConfig",
-        "DoubleSeqBnInvConfig",
-        "DvoRAConfig",
-        "DynamicAdapterFusionConfig",
-        "IA3Config",
-        "LoRAConfig",
-        "LoReftConfig",
-        "MAMConfig",
-        "MTLLoRAConfig",
-        "MultiTaskConfig",
-        "NoReftConfig",
-        "ParBnConfig",
-        "PrefixTuningConfig",
-        "PromptTuningConfig",
-        "ReftConfig",
-        "SeqBnConfig",
-        "SeqBnInvConfig",
-        "StaticAdapterFusionConfig",
-        "UniPELTConfig",
-        "VeraConfig",
-    ],
-    "adapter_runtime.context": ["AdapterSetup", "ForwardContext"],
-    "adapter_runtime.embeddings": ["EmbeddingAdaptersMixin"],
+    "adapter_runtime.contract.config": ["AdapterConfig"],
+    "adapter_runtime.contract.state": ["ModelAdaptersConfig"],
     "adapter_runtime.errors": [
         "AdapterError",
         "InvalidCompositionError",
@@ -173,6 +136,15 @@ _PUBLIC = {
         "UnsupportedModelError",
     ],
     "adapter_runtime.files.errors": ["AdapterFileError", "AdapterMismatchError"],
+    "adapter_runtime.files.hub.pushing": ["HubError"],
+    "adapter_runtime.files.utils": [
+        "ADAPTER_CACHE",
+        "AdapterInfo",
+        "AdapterType",
+        "get_adapter_config_hash",
+        "get_adapter_info",
+        "list_adapters",
+    ],
     "adapter_runtime.heads": [
         "BertStyleMaskedLMHead",
         "BiaffineParsingHead",
@@ -190,13 +162,48 @@ _PUBLIC = {
         "register_custom_head",
     ],
     "adapter_runtime.heads.errors": ["UnknownHeadError", "UnsupportedHeadError"],
-    "adapter_runtime.heads.model_mixin": ["ModelWithFlexibleHeadsAdaptersMixin"],
-    "adapter_runtime.hub.pushing": ["HubError"],
-    "adapter_runtime.interface": ["AdapterMethod", "AdapterModelInterface"],
-    "adapter_runtime.interface.loading": ["load_model"],
-    "adapter_runtime.invertible_api": ["InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"],
-    "adapter_runtime.layers.base": ["AdapterLayerBase", "ComposableAdapterLayerBase"],
-    "adapter_runtime.model_mixin": ["ModelAdaptersMixin", "ModelWithHeadsAdaptersMixin"],
+    "adapter_runtime.methods.bottleneck.config": [
+        "AdapterPlusConfig",
+        "BnConfig",
+        "CompacterConfig",
+        "CompacterPlusPlusConfig",
+        "DoubleSeqBnConfig",
+        "DoubleSeqBnInvConfig",
+        "ParBnConfig",
+        "SeqBnConfig",
+        "SeqBnInvConfig",
+    ],
+    "adapter_runtime.methods.fusion.config": [
+        "ADAPTERFUSION_CONFIG_MAP",
+        "AdapterFusionConfig",
+        "DEFAULT_ADAPTERFUSION_CONFIG",
+        "DynamicAdapterFusionConfig",
+        "StaticAdapterFusionConfig",
+    ],
+    "adapter_runtime.methods.invertible.api": ["InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"],
+    "adapter_runtime.methods.lora.config": [
+        "DoRAConfig",
+        "DvoRAConfig",
+        "IA3Config",
+        "LoRAConfig",
+        "MTLLoRAConfig",
+        "MultiTaskConfig",
+        "VeraConfig",
+    ],
+    "adapter_runtime.methods.prefix_tuning.config": ["PrefixTuningConfig"],
+    "adapter_runtime.methods.prompt_tuning.config": ["PromptTuningConfig"],
+    "adapter_runtime.methods.reft.config": ["DiReftConfig", "LoReftConfig", "NoReftConfig", "ReftConfig"],
+    "adapter_runtime.methods.strings": ["ADAPTER_CONFIG_MAP", "DEFAULT_ADAPTER_CONFIG"],
+    "adapter_runtime.methods.union": ["ConfigUnion", "MAMConfig", "UniPELTConfig"],
+    "adapter_runtime.model.api": ["ModelAdaptersMixin"],
+    "adapter_runtime.model.auto": ["ADAPTER_MODEL_MAPPING", "AutoAdapterModel"],
+    "adapter_runtime.model.embeddings.api": ["EmbeddingAdaptersMixin"],
+    "adapter_runtime.model.head_model": ["ModelWithHeadsAdaptersMixin"],
+    "adapter_runtime.model.heads.flexible": ["ModelWithFlexibleHeadsAdaptersMixin"],
+    "adapter_runtime.model.init": ["init"],
+    "adapter_runtime.model.interface.declaration": ["AdapterMethod", "AdapterModelInterface"],
+    "adapter_runtime.model.interface.loading": ["load_model"],
+    "adapter_runtime.programs.layer": ["AdapterLayerBase", "ComposableAdapterLayerBase"],
     "adapter_runtime.training": [
         "AdapterArguments",
         "AdapterTrainer",
@@ -204,15 +211,6 @@ _PUBLIC = {
         "TrainingSetupError",
         "setup_adapter_training",
     ],
-    "adapter_runtime.utils": [
-        "ADAPTER_CACHE",
-        "AdapterInfo",
-        "AdapterType",
-        "get_adapter_config_hash",
-        "get_adapter_info",
-        "list_adapters",
-    ],
-    "adapter_runtime.wrapping": ["init"],
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names} | registry.ADAPTER_MODEL_MODULES
 

@@ -2,6 +2,6 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """Adapters for the calls of one thread."""
 
-from adapter_runtime.context import AdapterSetup, ForwardContext
+from adapter_runtime.call.context import AdapterSetup, ForwardContext
 
 __all__ = ["AdapterSetup", "ForwardContext"]

@@ -2,6 +2,6 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """How a model that nobody generated is laid out."""
 
-from adapter_runtime.interface import AdapterMethod, AdapterModelInterface
+from adapter_runtime.model.interface.declaration import AdapterMethod, AdapterModelInterface
 
 __all__ = ["AdapterMethod", "AdapterModelInterface"]

@@ -2,9 +2,11 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """The mixins that give models the methods for adapters."""
 
-from adapter_runtime.embeddings import EmbeddingAdaptersMixin
-from adapter_runtime.invertible_api import InvertibleAdaptersMixin
-from adapter_runtime.model_mixin import ModelAdaptersMixin, ModelBaseAdaptersMixin, ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 
 __all__ = [
     "EmbeddingAdaptersMixin",

@@ -2,7 +2,7 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """What the runtime must know about every generated model. Classes are named, and imported when one is first touched."""
 
-from adapter_runtime.registry import Registry, register
+from adapter_runtime.model.registry import Registry, register
 
 TRANSFORMERS_VERSION = "5.23.0"
 

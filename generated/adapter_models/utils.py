@@ -2,7 +2,7 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """Names of files, what is on the hub, digests of configs."""
 
-from adapter_runtime.utils import (
+from adapter_runtime.files.utils import (
     ADAPTERFUSION_CONFIG_NAME,
     ADAPTERFUSION_WEIGHTS_NAME,
     ADAPTER_CACHE,

@@ -2,7 +2,7 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """Adapters for models of upstream's own classes."""
 
-from adapter_runtime.interface.loading import load_model
-from adapter_runtime.wrapping import init
+from adapter_runtime.model.interface.loading import load_model
+from adapter_runtime.model.init import init
 
 __all__ = ["init", "load_model"]

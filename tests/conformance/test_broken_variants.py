@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapter_runtime.context import thread
+from adapter_runtime.call.context import thread
 from conformance.breaking import edit_generated, modeling_module, sites, without_site
 from conformance.checks import CHECKS, MODEL_CHECKS, Check, cells
 from conformance.defects import DEFECTS
@@ -117,7 +117,7 @@ def test_conversion_finds_that_an_activation_is_left_out(monkeypatch: Patch) -> 
 
 @pytest.mark.parametrize("mistake", ["a loss is left out", "two heads change places"])
 def test_the_check_of_several_heads_finds_that(mistake: str, monkeypatch: Patch) -> None:
-    from adapter_runtime.heads import running
+    from adapter_runtime.model.heads import running
     from conformance.heads import heads_run_together
 
     whole = running.multi_head_output
@@ -135,8 +135,8 @@ def test_the_check_of_several_heads_finds_that(mistake: str, monkeypatch: Patch)
 
 
 def test_conversion_back_finds_that_two_layers_change_places(monkeypatch: Patch) -> None:
-    from adapter_runtime.heads import exporting
     from adapter_runtime.heads.static import static_keys
+    from adapter_runtime.model.heads import exporting
 
     def swapped(*arguments: Any) -> dict[str, torch.Tensor]:
         keys = static_keys(*arguments)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from adapter_runtime import registry
+from adapter_runtime.model import registry
 
 
 @pytest.fixture

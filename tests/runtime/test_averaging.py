@@ -10,10 +10,10 @@ from torch import nn
 from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
 
-from adapter_runtime.averaging import _decomposed, weights_of
-from adapter_runtime.configuration import LoRAConfig
 from adapter_runtime.errors import AdapterError
-from adapter_runtime.layers.lora import enable_lora
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.layer import enable_lora
+from adapter_runtime.model.averaging import _decomposed, weights_of
 from runtime_models import adapted, randomise
 
 LINEAR = [

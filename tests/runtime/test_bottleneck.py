@@ -22,10 +22,12 @@ from adapter_runtime.composition import (
     Split,
     Stack,
 )
-from adapter_runtime.configuration import AdapterConfig, AdapterPlusConfig, BnConfig, ConfigUnion, ParBnConfig
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.bottleneck import BottleneckLayer
-from adapter_runtime.methods.bottleneck import Bottleneck
+from adapter_runtime.methods.bottleneck.config import AdapterPlusConfig, BnConfig, ParBnConfig
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.methods.union import ConfigUnion
 from runtime_models import adapted, randomise
 
 H = 6

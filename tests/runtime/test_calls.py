@@ -12,11 +12,11 @@ from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaMo
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from adapter_runtime import AdapterSetup, BatchSplit, Fuse, MultiTask, Parallel, Stack, init
-from adapter_runtime.context import thread
+from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError, UnsupportedMethodError
-from adapter_runtime.head_model import ModelWithHeadsAdaptersMixin
-from adapter_runtime.heads.generation import HeadsGenerationMixin
-from adapter_runtime.prompt_api import PromptGenerationMixin
+from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
+from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 from runtime_models import LLAMA, adapted, randomise, upstream
 
 TOKENS = torch.randint(3, 99, (2, 6), generator=torch.Generator().manual_seed(3))

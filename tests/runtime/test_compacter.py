@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from adapter_runtime import AdapterSetup
-from adapter_runtime.configuration import (
-    AdapterConfig,
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.bottleneck import phm
+from adapter_runtime.methods.bottleneck.config import (
     BnConfig,
     CompacterConfig,
     CompacterPlusPlusConfig,
-    ConfigUnion,
     ParBnConfig,
 )
-from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.methods import phm
-from adapter_runtime.methods.bottleneck import Bottleneck
-from adapter_runtime.methods.phm import PHMLinear, share
+from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.methods.bottleneck.phm import PHMLinear, share
+from adapter_runtime.methods.union import ConfigUnion
 from runtime_models import adapted, randomise
 
 H, D, N = 12, 6, 3

@@ -18,7 +18,9 @@ from transformers import BertConfig, BertLMHeadModel, PreTrainedModel
 import adapter_runtime
 from adapter_models import init
 from adapter_runtime.composition import BatchSplit, Parallel, Stack
-from adapter_runtime.configuration import AdapterConfig, DiReftConfig, NoReftConfig, SeqBnConfig
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.methods.bottleneck.config import SeqBnConfig
+from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
 from runtime_models import BERT, adapted, randomise, upstream
 
 ROOT = Path(__file__).parents[2]

@@ -14,13 +14,6 @@ from torch import nn
 
 from adapter_runtime import AdapterSetup
 from adapter_runtime.composition import BatchSplit, Fuse, Parallel, Stack
-from adapter_runtime.configuration import (
-    ADAPTERFUSION_CONFIG_MAP,
-    AdapterFusionConfig,
-    BnConfig,
-    DynamicAdapterFusionConfig,
-    StaticAdapterFusionConfig,
-)
 from adapter_runtime.errors import (
     AdapterError,
     InvalidCompositionError,
@@ -28,8 +21,15 @@ from adapter_runtime.errors import (
     UnknownAdapterError,
     UnsupportedMethodError,
 )
-from adapter_runtime.layers.bottleneck import BottleneckLayer
-from adapter_runtime.methods.fusion import AdapterFusion
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.fusion.config import (
+    ADAPTERFUSION_CONFIG_MAP,
+    AdapterFusionConfig,
+    DynamicAdapterFusionConfig,
+    StaticAdapterFusionConfig,
+)
+from adapter_runtime.methods.fusion.module import AdapterFusion
 from runtime_models import adapted, randomise
 
 B, L, N, H = 2, 5, 3, 6

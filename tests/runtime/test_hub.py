@@ -15,8 +15,8 @@ from adapter_models import AutoAdapterModel, init
 from adapter_runtime.composition import Fuse, Stack
 from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError
 from adapter_runtime.files.errors import AdapterFileError
-from adapter_runtime.hub.pushing import HubError
-from adapter_runtime.info import (
+from adapter_runtime.files.hub.pushing import HubError
+from adapter_runtime.files.utils import (
     ADAPTER_CACHE,
     AdapterInfo,
     AdapterType,
@@ -320,7 +320,8 @@ def test_configs_have_the_same_short_name_exactly_where_they_are_the_same() -> N
     assert len({get_adapter_config_hash(config) for config in configs}) == 2
     assert len({get_adapter_config_hash(config, ignore_params=["leave_out"]) for config in configs}) == 1
     assert len(get_adapter_config_hash(configs[0], length=8)) == 8
-    from adapter_runtime.configuration import DiReftConfig, NoReftConfig, SeqBnConfig
+    from adapter_runtime.methods.bottleneck.config import SeqBnConfig
+    from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
 
     assert get_adapter_config_hash(DiReftConfig()) != get_adapter_config_hash(NoReftConfig())
     assert get_adapter_config_hash(SeqBnConfig(phm_layer=True)) != get_adapter_config_hash(SeqBnConfig())

@@ -15,8 +15,8 @@ from transformers.models.bert.modeling_bert import BertOutput, BertSelfAttention
 from transformers.models.llama import modeling_llama
 
 from adapter_runtime import init
-from adapter_runtime.calls import CALL_ARGUMENTS
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
+from adapter_runtime.model.calls import CALL_ARGUMENTS
 from runtime_models import CLASSES, adapted, randomise, upstream
 
 

@@ -32,9 +32,10 @@ from transformers import (
 
 from adapter_runtime import init
 from adapter_runtime.composition import Average, BatchSplit, Fuse, Parallel, Stack
-from adapter_runtime.configuration import BnConfig, LoRAConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
-from adapter_runtime.interface import AdapterModelInterface
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.model.interface.declaration import AdapterModelInterface
 from interface_models import BART_PARTS, BERT, GEMMA2, QWEN2, TINY, TOKENS, add, bart, gemma2, logits, qwen2
 from runtime_models import adapted, randomise
 

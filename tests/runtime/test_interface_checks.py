@@ -18,7 +18,7 @@ from transformers import (
 import adapter_models
 from adapter_runtime import init
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
-from adapter_runtime.interface import AdapterMethod
+from adapter_runtime.model.interface.declaration import AdapterMethod
 from interface_models import BART, QWEN2, TINY, add, bart, logits, qwen2
 
 

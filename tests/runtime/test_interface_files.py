@@ -29,8 +29,8 @@ import adapter_models
 from adapter_runtime import init
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.interface import AdapterModelInterface
-from adapter_runtime.interface.loading import load_model
+from adapter_runtime.model.interface.declaration import AdapterModelInterface
+from adapter_runtime.model.interface.loading import load_model
 from interface_models import BART, BART_PARTS, QWEN2, TINY, add, bart, logits, qwen2
 from runtime_models import adapted
 

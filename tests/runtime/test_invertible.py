@@ -26,10 +26,10 @@ from adapter_runtime import (
     Stack,
     init,
 )
-from adapter_runtime.context import thread
+from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
-from adapter_runtime.layers.invertible import undo_before_projection
-from adapter_runtime.methods.invertible import GLOW, NICE, make_invertible
+from adapter_runtime.methods.invertible.layer import undo_before_projection
+from adapter_runtime.methods.invertible.module import GLOW, NICE, make_invertible
 from runtime_models import BERT, LLAMA, adapted, randomise, upstream
 
 KINDS = ["nice", "glow"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from adapter_runtime.configuration import AdapterConfig
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.files.errors import AdapterMismatchError
 from adapter_runtime.files.keys import fit_prefix, is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.legacy import modernise

@@ -9,13 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import Average, BatchSplit, Fuse, Parallel, Split, Stack
-from adapter_runtime.configuration import (
-    IA3Config,
-    LoRAConfig,
-)
-from adapter_runtime.context import AdapterSetup
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from lora_projections import ADDING, FAMILY, PARTS, I, P, active, adapt
 
 

@@ -12,17 +12,18 @@ from torch import nn
 from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
 
-from adapter_runtime.configuration import (
+from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     IA3Config,
     LoRAConfig,
     MTLLoRAConfig,
     VeraConfig,
 )
-from adapter_runtime.context import ForwardContext, thread
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.lora import disable_lora, enable_lora
-from adapter_runtime.methods.lora import add_shared_matrices, is_vera
+from adapter_runtime.methods.lora.layer import disable_lora, enable_lora
+from adapter_runtime.methods.lora.making import is_vera
+from adapter_runtime.methods.lora.vera import add_shared_matrices
 from lora_projections import FAMILY, KINDS, PARTS, I, P, active, adapt, conv1d, low_rank_of, written_out
 
 

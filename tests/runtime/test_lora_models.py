@@ -11,10 +11,8 @@ from torch.testing import assert_close
 
 import adapter_models
 from adapter_runtime.composition import BatchSplit, Parallel, Stack
-from adapter_runtime.configuration import (
-    LoRAConfig,
-)
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.lora.config import LoRAConfig
 from runtime_models import adapted, randomise
 
 EVERYWHERE = "attn_matrices=['q','k','v','o'],intermediate_lora=True,output_lora=True"

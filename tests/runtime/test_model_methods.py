@@ -13,7 +13,7 @@ from adapter_runtime import AdapterSetup, Stack
 from adapter_runtime.composition import Average
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.files.names import InvalidNameError
-from adapter_runtime.layers.lora import LoRALayer, LoRALinear
+from adapter_runtime.methods.lora.layer import LoRALayer, LoRALinear
 from runtime_models import adapted, randomise
 
 EVERY_METHOD = "prefix_tuning_flat|lora|seq_bn"

@@ -25,7 +25,7 @@ from transformers import BertForSequenceClassification, BertModel, LlamaForCausa
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.peft_format.lora import joined
+from adapter_runtime.methods.lora.peft import joined
 from conformance.tiny import tiny_config
 
 CLASSES: dict[str, type[PreTrainedModel]] = {

@@ -10,16 +10,17 @@ from torch import nn
 from transformers import DynamicCache, GPT2Config, GPT2Model, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.composition import Stack
-from adapter_runtime.configuration import BnConfig, IA3Config, LoRAConfig
-from adapter_runtime.context import ForwardContext, thread
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.layers.bottleneck import BottleneckLayer
-from adapter_runtime.layers.layer import LayerAdaptersMixin
-from adapter_runtime.layers.lora import LoRAConv1D, LoRALinear, disable_lora, enable_lora
-from adapter_runtime.layers.masks import grow
-from adapter_runtime.methods.bottleneck import drop_samples
-from adapter_runtime.methods.prefix_tuning import LayerPrefix
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.module import drop_samples
+from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
+from adapter_runtime.methods.lora.layer import LoRAConv1D, LoRALinear, disable_lora, enable_lora
+from adapter_runtime.methods.prefix_tuning.masks import grow
+from adapter_runtime.methods.prefix_tuning.module import LayerPrefix
+from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 from runtime_models import adapted, randomise
 
@@ -451,8 +452,8 @@ def test_an_encoder_called_alone_computes_its_prefix() -> None:
 
 
 def test_layers_of_different_widths_share_one_prefix_module() -> None:
-    from adapter_runtime.configuration import PrefixTuningConfig
-    from adapter_runtime.methods.prefix_tuning import PrefixShape, PrefixTuning
+    from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+    from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning
 
     shapes = [PrefixShape(2, 4, 4), PrefixShape(1, 8, 6)]
     for flat in (True, False):

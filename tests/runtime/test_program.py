@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from adapter_runtime.call.context import AdapterSetup, ForwardContext, thread
+from adapter_runtime.call.rows import TaskRows
 from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack, parse_composition
-from adapter_runtime.context import AdapterSetup, ForwardContext, thread
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
-from adapter_runtime.layers.base import AdapterLayerBase
-from adapter_runtime.layers.program import Mean, second_kept
-from adapter_runtime.rows import TaskRows
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Mean, second_kept
 
 
 class Adds(nn.Module):

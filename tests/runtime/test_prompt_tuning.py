@@ -26,10 +26,11 @@ from transformers import (
 import adapter_models
 from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
 from adapter_runtime import init
-from adapter_runtime.configuration import AdapterConfig, PromptTuningConfig
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.prompt_call import PromptSites
-from adapter_runtime.layers.prompt_insertion import Insertion
+from adapter_runtime.methods.prompt_tuning.call import PromptSites
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from runtime_models import CLASSES, adapted, randomise, upstream
 
 P = 4

@@ -30,13 +30,13 @@ from adapter_runtime import (
     Split,
     Stack,
 )
-from adapter_runtime.configuration import AdapterConfig
-from adapter_runtime.context import ForwardContext, thread
+from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.rows import TokenSpans
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.positions import positions_of
-from adapter_runtime.methods.orthonormal import OrthonormalRows, nearest_orthonormal
-from adapter_runtime.methods.reft import EditShape, Reft
-from adapter_runtime.rows import TokenSpans
+from adapter_runtime.methods.reft.module import EditShape, Reft
+from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
+from adapter_runtime.methods.reft.positions import positions_of
 from runtime_models import adapted, randomise, upstream
 
 CONFIGS = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from adapter_runtime.call.repeating import repeated
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.repeating import repeated
 
 IDS = torch.arange(6).view(2, 3)
 HIDDEN = torch.randn(2, 3, 4)

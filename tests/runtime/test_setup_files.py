@@ -25,7 +25,6 @@ from adapter_runtime.composition import (
     Split,
     Stack,
 )
-from adapter_runtime.configuration import AdapterFusionConfig
 from adapter_runtime.errors import (
     AdapterError,
     InvalidCompositionError,
@@ -37,6 +36,7 @@ from adapter_runtime.files.blocks import block_from_dict, block_to_dict
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files.names import InvalidNameError
 from adapter_runtime.heads.errors import UnknownHeadError
+from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from conformance.tiny import randomise, tiny_config
 
 NAMED = Fuse("a", "b", name="mix")

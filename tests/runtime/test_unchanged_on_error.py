@@ -19,8 +19,8 @@ from transformers import BertForMaskedLM, PreTrainedModel
 
 import adapter_runtime
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime import snapshot
 from adapter_runtime.composition import Fuse, Parallel, Stack
+from adapter_runtime.contract import snapshot
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.files.errors import AdapterMismatchError
 from conformance.tiny import randomise, tiny_config

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from adapter_runtime import utils
+from adapter_runtime.files import utils
 
 MODELS = [
     SimpleNamespace(id="ann/one", config={"adapters": {"model_name": "bert-base"}}, sha="1a"),

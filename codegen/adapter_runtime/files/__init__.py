@@ -8,5 +8,5 @@
     source     folder or hub id -> folder
     fit        comparing with a model before anything is copied
 
-``saving.py`` and ``loading.py`` of this package's parent put them together.
+``files/saving.py`` and ``files/loading.py`` of this package's parent put them together.
 """

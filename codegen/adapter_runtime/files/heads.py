@@ -11,7 +11,7 @@ from adapter_runtime.errors import nearest
 from adapter_runtime.heads.errors import UnknownHeadError
 
 if TYPE_CHECKING:
-    from adapter_runtime.model_mixin import ModelAdaptersMixin
+    from adapter_runtime.model.api import ModelAdaptersMixin
 
 
 def upstream_class_name(model: torch.nn.Module) -> str:

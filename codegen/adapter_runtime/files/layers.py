@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapter_runtime.configuration import AdapterConfig, ConfigUnion, PrefixTuningConfig, ReftConfig
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.reft.config import ReftConfig
+from adapter_runtime.methods.union import ConfigUnion
 
 if TYPE_CHECKING:
-    from adapter_runtime.model_mixin import ModelAdaptersMixin
+    from adapter_runtime.model.api import ModelAdaptersMixin
 
 
 def without_layers(model: ModelAdaptersMixin, config: AdapterConfig, layers: frozenset[int]) -> AdapterConfig:

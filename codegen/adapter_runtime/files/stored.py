@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter_runtime.composition import Fuse
-from adapter_runtime.configuration import ADAPTERFUSION_CONFIG_MAP, AdapterFusionConfig
 from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.fusion.config import ADAPTERFUSION_CONFIG_MAP, AdapterFusionConfig
 
 
 def fusions_to_dict(fusions: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_runtime.dynamic import DynamicMixin
+from adapter_runtime.programs.dynamic import DynamicMixin
 
 
 class StaticLabelsMixin(DynamicMixin):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers.utils import ModelOutput
 
+from adapter_runtime.call.context import thread
 from adapter_runtime.composition import BatchSplit, MultiTask
-from adapter_runtime.context import thread
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.heads.setups import HeadSetup
+from adapter_runtime.model.heads.setups import HeadSetup
 
 Rows = slice | torch.Tensor | None  # of a batch; None = all
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from adapter_runtime.registry import registered
+from adapter_runtime.model.registry import registered
 
 
 def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> Any:

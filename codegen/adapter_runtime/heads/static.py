@@ -15,7 +15,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.registry import registered
+from adapter_runtime.model.registry import registered
 
 DEFAULT_NAME = "default"
 MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`

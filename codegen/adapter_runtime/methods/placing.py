@@ -10,30 +10,34 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from adapter_runtime.configuration import (
-    AdapterConfig,
-    BnConfig,
-    ConfigUnion,
-    LoRAConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    ReftConfig,
-)
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.layers.invertible import add_invertible, disable_invertible
-from adapter_runtime.layers.layer import LayerAdaptersMixin, Projection, out_width
-from adapter_runtime.layers.lora import check_projection, enable_lora
-from adapter_runtime.layers.reft import add_reft, disable_reft
-from adapter_runtime.methods.bottleneck import bottleneck_size
-from adapter_runtime.methods.lora import Parts, add_shared_matrices, check_lora, is_vera
-from adapter_runtime.methods.phm import share
-from adapter_runtime.methods.prefix_tuning import PrefixTuning
-from adapter_runtime.methods.prompt_tuning import PromptTuning, initialise_prompt, prompt_width
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.bottleneck.module import bottleneck_size
+from adapter_runtime.methods.bottleneck.phm import share
+from adapter_runtime.methods.invertible.layer import add_invertible, disable_invertible
+from adapter_runtime.methods.lora.base import Parts
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.layer import check_projection, enable_lora
+from adapter_runtime.methods.lora.making import check_lora, is_vera
+from adapter_runtime.methods.lora.vera import add_shared_matrices
+from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.methods.prompt_tuning.module import (
+    PromptTuning,
+    initialise_prompt,
+    prompt_width,
+)
+from adapter_runtime.methods.reft.config import ReftConfig
+from adapter_runtime.methods.reft.layer import add_reft, disable_reft
+from adapter_runtime.methods.union import ConfigUnion
+from adapter_runtime.model.layer import LayerAdaptersMixin, Projection, out_width
 from adapter_runtime.roles import AttentionRoles
 
 if TYPE_CHECKING:
-    from adapter_runtime.layers.prefix_tuning import PrefixTuningLayer
-    from adapter_runtime.model_mixin import ModelBaseAdaptersMixin
+    from adapter_runtime.methods.prefix_tuning.layer import PrefixTuningLayer
+    from adapter_runtime.model.base import ModelBaseAdaptersMixin
 
 
 def members(config: AdapterConfig) -> tuple[AdapterConfig, ...]:

@@ -25,7 +25,7 @@ from adapter_runtime.files.heads import is_flexible
 from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.files.names import ADAPTER_FILES, FUSION_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.tensors import Tensors, read_tensors, write_tensors
-from adapter_runtime.model_api import ModelAdaptersMixin
+from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.readiness import TrainingSetupError, is_frozen, trained_besides
 
 logger = logging.getLogger(__name__)

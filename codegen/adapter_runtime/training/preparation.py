@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapter_runtime.composition import Stack
-from adapter_runtime.configuration import AdapterConfig, resolve_adapter_config
-from adapter_runtime.snapshot import unchanged_on_error
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.methods.strings import resolve_adapter_config
 from adapter_runtime.training.arguments import AdapterArguments
 from adapter_runtime.training.readiness import TrainingSetupError
 

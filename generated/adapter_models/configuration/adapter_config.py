@@ -2,41 +2,39 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """The configs of all adapter methods, where `adapters` has them."""
 
-from adapter_runtime.configuration import (
-    ADAPTERFUSION_CONFIG_MAP,
-    ADAPTER_CONFIG_MAP,
-    AdapterConfig,
-    AdapterFusionConfig,
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.methods.bottleneck.config import (
     AdapterPlusConfig,
     BnConfig,
     CompacterConfig,
     CompacterPlusPlusConfig,
-    ConfigUnion,
-    DEFAULT_ADAPTERFUSION_CONFIG,
-    DEFAULT_ADAPTER_CONFIG,
-    DiReftConfig,
-    DoRAConfig,
     DoubleSeqBnConfig,
     DoubleSeqBnInvConfig,
-    DvoRAConfig,
-    DynamicAdapterFusionConfig,
-    IA3Config,
-    LoRAConfig,
-    LoReftConfig,
-    MAMConfig,
-    MTLLoRAConfig,
-    MultiTaskConfig,
-    NoReftConfig,
     ParBnConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    ReftConfig,
     SeqBnConfig,
     SeqBnInvConfig,
+)
+from adapter_runtime.methods.fusion.config import (
+    ADAPTERFUSION_CONFIG_MAP,
+    AdapterFusionConfig,
+    DEFAULT_ADAPTERFUSION_CONFIG,
+    DynamicAdapterFusionConfig,
     StaticAdapterFusionConfig,
-    UniPELTConfig,
+)
+from adapter_runtime.methods.lora.config import (
+    DoRAConfig,
+    DvoRAConfig,
+    IA3Config,
+    LoRAConfig,
+    MTLLoRAConfig,
+    MultiTaskConfig,
     VeraConfig,
 )
+from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
+from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, DEFAULT_ADAPTER_CONFIG
+from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
 
 __all__ = [
     "ADAPTERFUSION_CONFIG_MAP",

@@ -18,7 +18,7 @@ from adapter_runtime.heads import (
     TaggingHead,
     register_custom_head,
 )
-from adapter_runtime.heads.model_mixin import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 __all__ = [
     "BertStyleMaskedLMHead",

@@ -7,8 +7,8 @@
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from adapter_runtime.heads.generation import HeadsGenerationMixin
-from adapter_runtime.heads.model_mixin import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 
 class LlamaAdapterModel(

@@ -2,6 +2,6 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """What runs adapters inside of models."""
 
-from adapter_runtime.layers.base import AdapterLayerBase
+from adapter_runtime.programs.layer import AdapterLayerBase
 
 __all__ = ["AdapterLayerBase"]

@@ -2,6 +2,6 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """Projections that run adapters of the LoRA family."""
 
-from adapter_runtime.layers.lora import LoRAConv1D, LoRALayer, LoRALinear, LoRAMergedLinear
+from adapter_runtime.methods.lora.layer import LoRAConv1D, LoRALayer, LoRALinear, LoRAMergedLinear
 
 __all__ = ["LoRAConv1D", "LoRALayer", "LoRALinear", "LoRAMergedLinear"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import BatchSplit
-from adapter_runtime.context import AdapterSetup
 from conformance.adapted import FIRST, SECOND, adapted
 from conformance.methods import Method
 from conformance.outputs import assert_bitwise, assert_differs, run

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapter_runtime import fusion_api
 from adapter_runtime.composition import (
     AdapterCompositionBlock,
     Average,
@@ -18,11 +17,12 @@ from adapter_runtime.composition import (
     Parallel,
     Stack,
 )
-from adapter_runtime.layers import lora_program
-from adapter_runtime.layers.base import AdapterLayerBase
-from adapter_runtime.layers.invertible import CouplingChain, InvertibleAdapters
-from adapter_runtime.layers.prefix_tuning import PrefixTuningLayer
-from adapter_runtime.methods.fusion import AdapterFusion
+from adapter_runtime.methods.fusion import api as fusion_api
+from adapter_runtime.methods.fusion.module import AdapterFusion
+from adapter_runtime.methods.invertible.layer import CouplingChain, InvertibleAdapters
+from adapter_runtime.methods.lora import program as lora_program
+from adapter_runtime.methods.prefix_tuning.layer import PrefixTuningLayer
+from adapter_runtime.programs.layer import AdapterLayerBase
 from conformance.defects.planting import BERT, EVERY, LOW_RANK, Defect, Plant, around, instead, nothing
 
 AVERAGED = tuple(name for name in EVERY if name not in ("seq_bn_inv", "prefix_tuning_flat"))

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from adapter_runtime.configuration import BnConfig
-from adapter_runtime.methods import phm, placing
-from adapter_runtime.methods.bottleneck import Bottleneck
+from adapter_runtime.methods import placing
+from adapter_runtime.methods.bottleneck import phm
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.bottleneck.module import Bottleneck
 from conformance.defects.planting import BERT, Defect, Patch, around
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from adapter_runtime.layers import invertible as invertible_layers
-from adapter_runtime.layers import prompt_tuning as prompt_layers
-from adapter_runtime.layers.prompt_call import PromptCall
-from adapter_runtime.layers.prompt_insertion import Insertion
-from adapter_runtime.methods.invertible import NICE
+from adapter_runtime.methods.invertible import layer as invertible_layers
+from adapter_runtime.methods.invertible.module import NICE
+from adapter_runtime.methods.prompt_tuning import layer as prompt_layers
+from adapter_runtime.methods.prompt_tuning.call import PromptCall
+from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from conformance.defects.planting import BERT, Defect, around, instead, nothing
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
-from adapter_runtime import context, loading, model_api, saving
-from adapter_runtime.base_model import ModelBaseAdaptersMixin
-from adapter_runtime.layers.base import AdapterLayerBase
-from adapter_runtime.methods.invertible import Coupling
-from adapter_runtime.methods.prefix_tuning import PrefixTuning
-from adapter_runtime.methods.prompt_tuning import PromptTuning
+from adapter_runtime.call import context
+from adapter_runtime.files import loading, saving
+from adapter_runtime.methods.invertible.module import Coupling
+from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
+from adapter_runtime.methods.prompt_tuning.module import PromptTuning
+from adapter_runtime.model import api as model_api
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.programs.layer import AdapterLayerBase
 from conformance.defects.planting import BERT, EVERY, LORA_FORMS, Defect, around, instead, nothing
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapter_runtime.layers.lora import LoRALayer
 from adapter_runtime.methods import placing
-from adapter_runtime.methods.lora import LoRA, LowRank, Magnitude, MTLLoRA, Scale, VeRA
-from adapter_runtime.methods.lora.mtl import TaskMatrix
+from adapter_runtime.methods.lora.dora import Magnitude
+from adapter_runtime.methods.lora.layer import LoRALayer
+from adapter_runtime.methods.lora.low_rank import LoRA, LowRank
+from adapter_runtime.methods.lora.mtl import MTLLoRA, TaskMatrix
+from adapter_runtime.methods.lora.scale import Scale
+from adapter_runtime.methods.lora.vera import VeRA
 from conformance.defects.planting import BERT, LORA_FORMS, Defect, Patch, around, drawn_anew, instead
 
 

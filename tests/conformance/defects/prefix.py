@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.layers import prefix_tuning as prefix_layers
-from adapter_runtime.layers.prefix_program import PlacedPrefix
-from adapter_runtime.methods.prefix_tuning import LayerPrefix
+from adapter_runtime.methods.prefix_tuning import layer as prefix_layers
+from adapter_runtime.methods.prefix_tuning.module import LayerPrefix
+from adapter_runtime.methods.prefix_tuning.program import PlacedPrefix
 from conformance.defects.planting import BERT, LLAMA_CODE, Defect, around, in_text
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapter_runtime.methods.orthonormal import _Reflections
-from adapter_runtime.methods.reft import ReftUnit
-from adapter_runtime.rows import TokenSpans
+from adapter_runtime.call.rows import TokenSpans
+from adapter_runtime.methods.reft.module import ReftUnit
+from adapter_runtime.methods.reft.orthonormal import _Reflections
 from conformance.defects.planting import BERT, Defect, Patch, Plant, around
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapter_runtime.layers import prompt_call
-from adapter_runtime.layers import reft as reft_layers
-from adapter_runtime.layers.positions import Positions, positions_of
-from adapter_runtime.methods.bottleneck import Bottleneck
-from adapter_runtime.methods.invertible import Coupling
-from adapter_runtime.methods.lora import LowRank, Scale
-from adapter_runtime.methods.prompt_tuning import PromptTuning
-from adapter_runtime.methods.reft import Reft
+from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.methods.invertible.module import Coupling
+from adapter_runtime.methods.lora.low_rank import LowRank
+from adapter_runtime.methods.lora.scale import Scale
+from adapter_runtime.methods.prompt_tuning import call as prompt_call
+from adapter_runtime.methods.prompt_tuning.module import PromptTuning
+from adapter_runtime.methods.reft import layer as reft_layers
+from adapter_runtime.methods.reft.module import Reft
+from adapter_runtime.methods.reft.positions import Positions, positions_of
 from conformance.defects.planting import EVERY, Defect, Plant, all_of, around, instead, mean_of_row
 
 UNMASKED = tuple(name for name in EVERY if name != "prefix_tuning_flat")  # a prefix has defects of its own

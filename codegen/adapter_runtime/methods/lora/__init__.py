@@ -8,27 +8,3 @@ dora.py      DoRA: any of these with a learned magnitude
 scale.py     IA3: a factor per output
 making.py    from config to module
 """
-
-from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, Site
-from adapter_runtime.methods.lora.dora import Magnitude
-from adapter_runtime.methods.lora.low_rank import LoRA, LowRank
-from adapter_runtime.methods.lora.making import check_lora, is_vera, make_adapter
-from adapter_runtime.methods.lora.mtl import MTLLoRA
-from adapter_runtime.methods.lora.scale import Scale
-from adapter_runtime.methods.lora.vera import VeRA, add_shared_matrices
-
-__all__ = [
-    "LoRA",
-    "LowRank",
-    "MTLLoRA",
-    "Magnitude",
-    "Parts",
-    "ProjectionAdapter",
-    "Scale",
-    "Site",
-    "VeRA",
-    "add_shared_matrices",
-    "check_lora",
-    "is_vera",
-    "make_adapter",
-]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import LoRAConfig
-from adapter_runtime.context import Place, record_gate
+from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.bottleneck import mean_gate
+from adapter_runtime.methods.bottleneck.module import mean_gate
+from adapter_runtime.methods.lora.config import LoRAConfig
 
 Parts = Sequence[tuple[int, int]]  # spans of output features that are adapted, in order; a plain projection has one
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import LoRAConfig
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.config import LoRAConfig
 
 Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]  # A [r, I] and B [O_i, r] of each part
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import LoRAConfig
 from adapter_runtime.methods.initialisation import seeded
 from adapter_runtime.methods.lora.base import ProjectionAdapter, Site, in_parts, spans_of
+from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.dora import Magnitude, exact
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import LoRAConfig, MTLLoRAConfig
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.lora.base import ProjectionAdapter, Site
+from adapter_runtime.methods.lora.config import LoRAConfig, MTLLoRAConfig
 from adapter_runtime.methods.lora.low_rank import LoRA
 from adapter_runtime.methods.lora.mtl import MTLLoRA
 from adapter_runtime.methods.lora.scale import Scale

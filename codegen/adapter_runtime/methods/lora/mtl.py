@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import MTLLoRAConfig
 from adapter_runtime.methods.initialisation import seeded
 from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.config import MTLLoRAConfig
 from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
 
 

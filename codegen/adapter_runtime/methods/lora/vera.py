@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from adapter_runtime.configuration import LoRAConfig
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.initialisation import seeded
 from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
 
 SHARED = ("lora_A", "lora_B")  # keys of the matrices among the shared parameters of an adapter

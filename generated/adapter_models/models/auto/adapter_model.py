@@ -2,6 +2,6 @@
 # Do not edit. To write it again: adapter-codegen add-model --existing
 """The model class of a checkpoint, where `adapters` has it."""
 
-from adapter_runtime.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
+from adapter_runtime.model.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
 
 __all__ = ["ADAPTER_MODEL_MAPPING", "AutoAdapterModel"]

@@ -1,0 +1,109 @@
+"""What all adapter configs share: frozen, comparable, readable as a mapping, and told apart by their architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from typing_extensions import Self
+
+from adapter_runtime.errors import InvalidConfigError, nearest
+
+
+class AdapterConfig(Mapping[str, Any]):
+    """Base of the config classes. Options are read as attributes or as items, and never change after creation.
+
+    A config is written to ``adapter_config.json`` as its fields. Reading a file gives the class that belongs to the
+    field ``architecture``, so ``SeqBnConfig()`` comes back as a `BnConfig` with the same values, and equal to it.
+    """
+
+    architecture: str | None = None
+    _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._names():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __hash__(self) -> int:
+        return hash(self.identity())
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(item.name for item in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    def identity(self) -> str:
+        """All options as canonical JSON: equal exactly where the configs are."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain data that JSON can hold."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some options changed.
+
+        Raises:
+            InvalidConfigError: an option does not exist.
+        """
+        self._check_names(changes)
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    @classmethod
+    def _check_names(cls, options: Mapping[str, Any]) -> None:
+        for name in options:
+            if name not in cls._names():
+                raise InvalidConfigError(f"{cls.__name__} has no option {name!r}. {nearest(name, cls._names())}")
+
+    @classmethod
+    def register(cls, architecture: str | None) -> None:
+        """Make this the class that files of `architecture` are read into."""
+        AdapterConfig._architectures[architecture] = cls
+
+    @staticmethod
+    def from_dict(options: Mapping[str, Any]) -> AdapterConfig:
+        """The config that `options`, as written by `to_dict`, stand for.
+
+        Raises:
+            InvalidConfigError: the architecture or an option is unknown.
+        """
+        architecture = options.get("architecture")
+        if architecture not in AdapterConfig._architectures:
+            known = [name for name in AdapterConfig._architectures if name]
+            raise InvalidConfigError(
+                f"No adapter config has architecture {architecture!r}. {nearest(str(architecture), known)}"
+            )
+        return AdapterConfig._architectures[architecture]._from_options(options)
+
+    @classmethod
+    def _from_options(cls, options: Mapping[str, Any]) -> AdapterConfig:
+        known = {name: value for name, value in options.items() if name != "architecture" or name in cls._names()}
+        cls._check_names(known)
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise InvalidConfigError(f"Cannot make a {cls.__name__} of {dict(options)}: {error}.") from error
+
+    @staticmethod
+    def load(config: str | Mapping[str, Any] | AdapterConfig, **changes: Any) -> AdapterConfig:
+        """The config that a name, config string, path of a JSON file, dict or config stands for, with `changes`."""
+        from adapter_runtime.methods.strings import resolve_adapter_config
+
+        resolved = resolve_adapter_config(config)
+        return resolved.replace(**changes) if changes else resolved
+
+
+def check_choice(owner: object, option: str, choices: tuple[Any, ...]) -> None:
+    """Raise where the option of a config is none of `choices`."""
+    value = getattr(owner, option)
+    if value not in choices:
+        shown = ", ".join(map(repr, choices))
+        raise InvalidConfigError(f"{type(owner).__name__}: {option} is {value!r}, but must be one of {shown}.")

@@ -1,0 +1,87 @@
+"""All or nothing: any error inside of `unchanged_on_error` leaves a model and its config as they were."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.model.embeddings.slots import STORED
+
+_CONTAINERS = (dict, OrderedDict, list, set)  # exactly these: subclasses may not let themselves be refilled
+
+
+@contextmanager
+def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterator[None]:
+    """Restore the class, attributes and children of every module, the configs, and what is trained, if the block raises.
+
+    Containers are refilled, not replaced: handles of hooks refer to the very dicts, and a head shares its config with the
+    config of its model. Values of parameters are not copied, except those that hold a merged adapter: whatever else
+    changes values must be checked before, or restore them itself.
+    """
+    modules = list(_modules(model))
+    classes = [(module, type(module)) for module in modules]
+    containers = [
+        (container, _contents(container))
+        for held in (*modules, *_configs(modules), config)
+        for container in _containers(held)
+    ]
+    parameters = (own for module in modules for own in module._parameters.values() if own is not None)
+    trained = [(parameter, parameter.requires_grad) for parameter in parameters]
+    merged = [(tensor, tensor.detach().clone()) for tensor in _merged(modules)]
+    try:
+        yield
+    except BaseException:
+        for module, cls in classes:
+            module.__class__ = cls
+        for container, contents in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(contents)
+        for parameter, is_trained in trained:
+            parameter.requires_grad_(is_trained)
+        with torch.no_grad():
+            for tensor, values in merged:
+                tensor.copy_(values)
+        raise
+
+
+def _modules(model: nn.Module) -> Iterable[nn.Module]:
+    """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
+    found = dict.fromkeys(model.modules())
+    for module in list(found):
+        found.update(dict.fromkeys(module.__dict__.get(STORED, {}).values()))
+    return found
+
+
+def _configs(modules: Iterable[nn.Module]) -> Iterable[PreTrainedConfig]:
+    """The configs of models that modules refer to, each once."""
+    held = (module.__dict__.get("config") for module in modules)
+    return {id(config): config for config in held if isinstance(config, PreTrainedConfig)}.values()
+
+
+def _containers(held: object) -> Iterator[Any]:
+    """The attributes of an object, and the containers among them: children, parameters, hooks."""
+    yield held.__dict__
+    for value in held.__dict__.values():
+        if type(value) in _CONTAINERS:
+            yield value
+
+
+def _contents(container: Any) -> Any:
+    """A copy of what is in a container. Most of a module's are empty, and copies of an OrderedDict slow."""
+    if not container:
+        return ()
+    return dict(container) if isinstance(container, dict) else container.copy()
+
+
+def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
+    """The weights and biases that an adapter is merged into."""
+    for module in modules:
+        if module.__dict__.get("unmerged") is not None:
+            yield from (tensor for tensor in (module.weight, module.bias) if isinstance(tensor, torch.Tensor))

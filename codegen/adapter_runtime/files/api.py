@@ -1,0 +1,223 @@
+"""Saving and loading as methods of models. What they do is in ``saving`` and ``loading``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.files.hub.api import HubMixin
+from adapter_runtime.files.setups_api import SetupFilesMixin
+
+Folder = str | os.PathLike[str]
+
+
+class AdapterFilesMixin(SetupFilesMixin, HubMixin):
+    """Files of adapters and heads, in the format of `adapters`."""
+
+    def save_adapter(
+        self,
+        save_directory: Folder,
+        adapter_name: str,
+        meta_dict: Mapping[str, Any] | None = None,
+        with_head: bool = True,
+        use_safetensors: bool = True,
+        custom_weights_loaders: Sequence[Any] | None = None,
+    ) -> None:
+        """Write an adapter, and the head of the same name, to a folder.
+
+        Args:
+            save_directory: created where missing.
+            adapter_name: which adapter.
+            meta_dict: further entries of ``adapter_config.json``.
+            with_head: write the head too, if there is one.
+            use_safetensors: False writes ``pytorch_adapter.bin``.
+            custom_weights_loaders: objects whose ``save(folder, adapter_name)`` writes further files.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        from adapter_runtime.files.saving import save_adapter
+
+        save_adapter(
+            self, save_directory, adapter_name, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
+        )
+
+    def save_all_adapters(
+        self,
+        save_directory: Folder,
+        meta_dict: Mapping[str, Any] | None = None,
+        with_head: bool = True,
+        use_safetensors: bool = True,
+        custom_weights_loaders: Sequence[Any] | None = None,
+    ) -> None:
+        """Write each adapter to a folder of its name. See `save_adapter`."""
+        from adapter_runtime.files.saving import save_all_adapters
+
+        save_all_adapters(
+            self, save_directory, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
+        )
+
+    def save_peft_adapter(
+        self, save_directory: Folder, adapter_name: str, with_head: bool = False, task_type: str | None = None
+    ) -> None:
+        """Write an adapter in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        ``peft.PeftModel.from_pretrained(model, save_directory)`` reads it into a model of the same class of upstream's
+        (with flexible heads: any class that has its base model under the same name), with the same outputs.
+
+        Args:
+            save_directory: created where missing.
+            adapter_name: an adapter of LoRA, IA3, prefix tuning or prompt tuning.
+            with_head: write the head of a class with a static head too, as ``modules_to_save``.
+            task_type: PEFT's name of the task ("CAUSAL_LM", ...); None = what the head of this model does.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+            UnsupportedMethodError: PEFT cannot express it; the message says what of it.
+        """
+        from adapter_runtime.files.peft.writing import save_peft_adapter
+
+        save_peft_adapter(self, save_directory, adapter_name, with_head, task_type)  # type: ignore[arg-type]
+
+    def load_adapter(
+        self,
+        adapter_name_or_path: Folder,
+        config: Mapping[str, Any] | AdapterConfig | str | None = None,
+        version: str | None = None,
+        model_name: str | None = None,
+        load_as: str | None = None,
+        custom_weights_loaders: Sequence[Any] | None = None,
+        leave_out: Iterable[int] | None = None,
+        id2label: Mapping[int, str] | None = None,
+        set_active: bool = False,
+        use_safetensors: bool | None = None,
+        with_head: bool = True,
+        strict: bool = True,
+        num_labels: int | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Read an adapter, and the head beside it, from a folder or a repository of the hub.
+
+        Files of `adapters`, of its predecessors and of PEFT are read too. An adapter of this name that the model has
+        already gets the new weights, if its config is the same.
+
+        Args:
+            adapter_name_or_path: the folder or repository.
+            config: options that the file does not hold, or the whole config. A file of DiReFT by `adapters` needs
+                ``{"subtract_projection": False}``: it does not tell itself from one of NoReFT.
+            load_as: its name in this model; None = the name in the file, for one of PEFT "default".
+            set_active: run it from now on.
+            with_head: read the head too, if there is one and this model can hold it.
+            strict: refuse files of another model type, and files with missing or unknown tensors; False warns of them.
+            use_safetensors: None = whichever format is there.
+            version: revision of a repository.
+            custom_weights_loaders: objects whose ``load(folder, ...)`` reads further files.
+            leave_out: indices of layers that get nothing of the adapter.
+            id2label: names of the labels of the head, in place of those in the file.
+            num_labels: the same with the names "LABEL_0", ...
+            model_name: ignored; kept for old code.
+            **kwargs: token, cache_dir, force_download, local_files_only, subfolder: see `huggingface_hub`.
+
+        Returns:
+            The name of the adapter.
+
+        Raises:
+            AdapterFileError: a file is missing or damaged.
+            AdapterMismatchError: the adapter does not fit; the model is unchanged.
+        """
+        from adapter_runtime.files.loading import load_adapter
+        from adapter_runtime.files.options import load_options
+
+        options = load_options(
+            load_as=load_as,
+            strict=strict,
+            use_safetensors=use_safetensors,
+            version=version,
+            custom_weights_loaders=custom_weights_loaders,
+            leave_out=leave_out,
+            id2label=id2label,
+            num_labels=num_labels,
+            model_name=model_name,
+            **kwargs,
+        )
+        return load_adapter(self, adapter_name_or_path, config, set_active, with_head, options)  # type: ignore[arg-type]
+
+    def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
+        """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
+
+        A merged adapter is part of the weights then; it is not written again.
+        """
+        from adapter_runtime.files.saving import stored_adapters, written_by
+        from adapter_runtime.model.interface.files import write_interface
+
+        attributes: dict[str, Any] = self.config.__dict__  # type: ignore[attr-defined]
+        attributes.pop("adapters", None)
+        stored, state = stored_adapters(self, kwargs.pop("state_dict", None))  # type: ignore[arg-type]
+        if stored:
+            attributes["adapters"] = stored
+        try:
+            super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)  # type: ignore[misc]
+            write_interface(self, Path(save_directory), written_by())  # type: ignore[arg-type]
+        finally:
+            attributes.pop("adapters", None)  # it would give the adapters to every further model made with this config
+
+    def save_head(self, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True) -> None:
+        """Write a head to a folder.
+
+        Raises:
+            UnknownHeadError: there is no such head.
+        """
+        from adapter_runtime.files.saving import save_head
+
+        save_head(self, save_directory, head_name, use_safetensors)  # type: ignore[arg-type]
+
+    def save_all_heads(self, save_directory: Folder, use_safetensors: bool = True) -> None:
+        """Write each head to a folder of its name; a static head to the folder itself.
+
+        Raises:
+            UnknownHeadError: a bare base model has no head.
+        """
+        from adapter_runtime.files.saving import save_all_heads
+
+        save_all_heads(self, save_directory, use_safetensors)  # type: ignore[arg-type]
+
+    def load_head(
+        self,
+        save_directory: Folder,
+        load_as: str | None = None,
+        id2label: Mapping[int, str] | None = None,
+        use_safetensors: bool | None = None,
+        strict: bool = True,
+        version: str | None = None,
+        num_labels: int | None = None,
+        set_active: bool = True,
+        **kwargs: Any,
+    ) -> str | None:
+        """Read a head from a folder or a repository of the hub. See `load_adapter` for the other arguments.
+
+        Args:
+            set_active: make a flexible head the active one.
+
+        Returns:
+            Its name; None for a static head.
+
+        Raises:
+            AdapterFileError: a file is missing or damaged.
+            AdapterMismatchError: the head does not fit; the model is unchanged.
+        """
+        from adapter_runtime.files.loading import load_head
+        from adapter_runtime.files.options import load_options
+
+        options = load_options(
+            load_as=load_as,
+            strict=strict,
+            use_safetensors=use_safetensors,
+            version=version,
+            id2label=id2label,
+            num_labels=num_labels,
+            **kwargs,
+        )
+        return load_head(self, save_directory, options, set_active)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Bottleneck adapters: options, modules, the places that run them."""

@@ -1,0 +1,1 @@
+"""AdapterFusion: a learned mixture of bottleneck adapters."""

@@ -1,0 +1,1 @@
+"""Invertible adapters: a change of the embeddings that is undone before the vocabulary."""

@@ -1,0 +1,189 @@
+"""Where invertible adapters run: after the embeddings, and, backwards, before the projection to the vocabulary.
+
+Forwards by a hook on the module whose output enters the first layer. It is there only while the model has such adapters.
+Where that module is the table of token embeddings itself, callers may go past it with ``inputs_embeds``, or call it by
+themselves: it is then the base model's call that decides.
+
+Backwards only where the projection is tied to the token embeddings, which is why there is anything to undo: in flexible
+heads as a part of the head, in upstream's heads by `undo_before_projection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapter_runtime.call.context import thread
+from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.invertible.module import Coupling, make_invertible
+from adapter_runtime.programs.hooks import remove_hooks
+from adapter_runtime.programs.layer import AdapterDict
+from adapter_runtime.programs.nodes import Program
+
+
+class CouplingChain:
+    """A stack of invertible adapters, which is undone from its end."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self.programs = list(programs)
+
+    def __call__(self, states: torch.Tensor, rev: bool) -> torch.Tensor:
+        for program in reversed(self.programs) if rev else self.programs:
+            states = program(states, rev)
+        return states
+
+
+class InvertibleAdapters(AdapterDict):
+    """Adapter name -> invertible adapter. Keys in files: ``<base or encoder>.invertible_adapters.<adapter>.<key>``.
+
+    Args:
+        is_token_table: the module after which they run is that of the token embeddings.
+        in_encoder: they belong to the encoder of an encoder-decoder model.
+    """
+
+    method_name = "an invertible adapter"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask)
+    acts_at_entry = True
+    entry_order = -1  # before a prompt, which they do not change
+
+    def __init__(self, is_token_table: bool, in_encoder: bool) -> None:
+        super().__init__()
+        self.init_adapter_layer(-1, "invertible")
+        self.is_token_table = is_token_table
+        self.in_encoder = in_encoder
+
+    def runnable(self, name: str) -> Coupling | None:
+        if name not in self:
+            return None
+        coupling = self[name]
+        assert isinstance(coupling, Coupling)
+        return coupling
+
+    def chain_program(self, programs: Sequence[Program]) -> CouplingChain:
+        return CouplingChain(programs)
+
+    def running_program(self) -> Any:
+        """What runs now in this thread: (states [B, ..., E], rev) -> states; or None."""
+        return self.running if thread.setup is None else self.running_under(thread.setup)
+
+    def couple(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
+        """[B, ..., E] -> [B, ..., E]: what runs now, forwards or backwards."""
+        program = self.running_program()
+        if program is None:
+            return states
+        width = next(coupling.width for coupling in self.values() if isinstance(coupling, Coupling))
+        if states.shape[-1] != width:
+            raise UnsupportedMethodError(
+                f"Invertible adapters are for embeddings of width {width}, but these are {states.shape[-1]} wide."
+            )
+        coupled: torch.Tensor = program(states, rev)
+        return coupled
+
+    # Hooks
+
+    def after_embeddings(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
+        """Forward hook of the module after which they run."""
+        if self.is_token_table and not self.in_encoder:
+            context = thread.context
+            if context is None or context.is_generation:  # the caller wants the embeddings for itself
+                return None
+        return None if self.running_program() is None else self.couple(output)
+
+    def before_encoder(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Forward pre-hook of an encoder that has embeddings given."""
+        return args, self._coupled_inputs(kwargs)
+
+    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if self.in_encoder or not self.is_token_table:
+            return given
+        table = model.get_submodule(model.embedding_output)
+        if not _is_hooked(table, self):  # the table was replaced
+            table.register_forward_hook(self.after_embeddings, prepend=True)
+        return self._coupled_inputs(given)
+
+    def _coupled_inputs(self, given: dict[str, Any]) -> dict[str, Any]:
+        embeddings = given.get("inputs_embeds")
+        return given if embeddings is None else {**given, "inputs_embeds": self.couple(embeddings)}
+
+
+def _is_hooked(module: nn.Module, owner: nn.Module) -> bool:
+    return any(getattr(hook, "__self__", None) is owner for hook in module._forward_hooks.values())
+
+
+def add_invertible(model: Any, name: str, config: BnConfig) -> None:
+    """Create the invertible part of the adapter `name`.
+
+    Raises:
+        UnsupportedMethodError: the model has no one place for it.
+        InvalidConfigError: the options make no sense, or the name cannot be used here.
+    """
+    if not model.embedding_output or not model.token_embeddings:
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
+            "invertible adapters. Use inv_adapter=None."
+        )
+    coupling = make_invertible(config, model.get_submodule(model.token_embeddings).embedding_dim)
+    host = host_of(model)
+    layer = invertible_adapters_of(model)
+    if layer is None:
+        layer = host.invertible_adapters = _attached(model, host)
+    if hasattr(layer, name):  # names of adapters stand beside those of methods
+        raise InvalidConfigError(f"An adapter with an invertible part cannot be called {name!r}. Choose another name.")
+    layer[name] = coupling
+
+
+def host_of(model: Any) -> nn.Module:
+    """The module that holds the invertible adapters of a base model: its encoder, or itself."""
+    host: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
+    return host
+
+
+def invertible_adapters_of(model: Any) -> InvertibleAdapters | None:
+    """The invertible adapters of a base model, if it has any."""
+    found = host_of(model)._modules.get("invertible_adapters")
+    return found if isinstance(found, InvertibleAdapters) else None
+
+
+def _attached(model: Any, host: nn.Module) -> InvertibleAdapters:
+    module = model.get_submodule(model.embedding_output)
+    layer = InvertibleAdapters(isinstance(module, nn.Embedding), host is not model)
+    module.register_forward_hook(layer.after_embeddings, prepend=True)  # before that of a prompt
+    if layer.in_encoder and layer.is_token_table:
+        host.register_forward_pre_hook(layer.before_encoder, with_kwargs=True)
+    return layer
+
+
+def disable_invertible(model: Any) -> None:
+    """Make a base model whose last invertible adapter is gone what it was."""
+    layer = invertible_adapters_of(model)
+    if layer is None or layer.adapter_names():
+        return
+    host = host_of(model)
+    for module in (model.get_submodule(model.embedding_output), host):
+        remove_hooks(module, lambda hook: getattr(hook, "__self__", None) is layer)
+    del host.invertible_adapters
+
+
+def undo_before_projection(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
+
+    It knows nothing but the context of the call, so that it may stay where it is: `watch_projection` puts it there when a
+    model is turned, since adapters are also added to base models that do not know of their head.
+    """
+    context = thread.context
+    running = getattr(context.owner, "has_running_invertible", None) if context is not None else None
+    if context is None or running is None or not args or not running(module):
+        return None
+    return (context.owner.invertible_adapters_forward(args[0], rev=True), *args[1:])
+
+
+def watch_projection(model: Any) -> None:
+    """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters."""
+    projection = model.get_output_embeddings()
+    if isinstance(projection, nn.Module) and undo_before_projection not in projection._forward_pre_hooks.values():
+        projection.register_forward_pre_hook(undo_before_projection)

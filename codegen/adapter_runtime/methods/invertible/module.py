@@ -1,0 +1,130 @@
+"""Invertible adapters: a change of the embeddings that is undone before the vocabulary (https://arxiv.org/abs/2005.00052).
+
+Both kinds split the features in two halves and change each by something that depends on the other, so that the inverse is
+known in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.initialisation import seeded
+
+
+class Coupling(nn.Module):
+    """Base of invertible adapters.
+
+    Shapes: ... any number of dimensions, E width of the embeddings, halves E // 2 and the rest.
+
+    Raises:
+        InvalidConfigError: the config lacks the reduction factor, or its non-linearity is unknown.
+    """
+
+    def __init__(self, config: BnConfig, width: int) -> None:
+        super().__init__()
+        if config.non_linearity not in ACT2FN:
+            raise InvalidConfigError(
+                f"No activation is called {config.non_linearity!r}. {nearest(config.non_linearity, ACT2FN)}"
+            )
+        if not config.inv_adapter_reduction_factor or config.inv_adapter_reduction_factor <= 0:
+            raise InvalidConfigError(
+                f"inv_adapter={config.inv_adapter!r} needs a positive inv_adapter_reduction_factor, not "
+                f"{config.inv_adapter_reduction_factor!r}. The usual one is 2."
+            )
+        if width < 2:
+            raise InvalidConfigError(f"An invertible adapter splits the embeddings in two, but they are {width} wide.")
+        self.config = config
+        self.width = width
+        self.halves = [width // 2, width - width // 2]
+        with seeded(config.init_weights_seed):
+            self.build()
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+
+    def build(self) -> None:
+        """Create the networks, under the names that they have in files."""
+        raise NotImplementedError
+
+    def network(self, inputs: int, outputs: int) -> nn.Sequential:
+        """A bottleneck of its own."""
+        assert self.config.inv_adapter_reduction_factor is not None
+        size = max(1, int(inputs // self.config.inv_adapter_reduction_factor))
+        return nn.Sequential(nn.Linear(inputs, size), ACT2FN[self.config.non_linearity], nn.Linear(size, outputs))
+
+    def forward(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
+        """[..., E] -> [..., E], or with `rev` back."""
+        first, second = torch.split(states, self.halves, dim=-1)
+        return torch.cat(self.undone(first, second) if rev else self.done(first, second), dim=-1)
+
+    def done(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both halves, changed."""
+        raise NotImplementedError
+
+    def undone(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `done` was given, from what it gave."""
+        raise NotImplementedError
+
+
+class NICE(Coupling):
+    """Adds to each half what the other half gives (https://arxiv.org/abs/1410.8516)."""
+
+    def build(self) -> None:
+        self.F = self.network(self.halves[1], self.halves[0])
+        self.G = self.network(self.halves[0], self.halves[1])
+
+    def done(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first = first + self.F(second)
+        return first, second + self.G(first)
+
+    def undone(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        second = second - self.G(first)
+        return first - self.F(second), second
+
+
+class GLOW(Coupling):
+    """Scales each half, and adds to it, by what the other half gives (https://arxiv.org/abs/1807.03039).
+
+    Scales lie between ``exp(-CLAMP)`` and ``exp(CLAMP)``.
+    """
+
+    CLAMP = 5.0
+    _SLOPE = 0.636  # about 2 / pi, by which the arc tangent comes to lie in (-1, 1); the same as in files' own library
+
+    def build(self) -> None:
+        self.s1 = self.network(self.halves[0], 2 * self.halves[1])
+        self.s2 = self.network(self.halves[1], 2 * self.halves[0])
+
+    def _log_scale_and_shift(
+        self, network: Callable[[torch.Tensor], torch.Tensor], given: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, shift = network(given).chunk(2, dim=-1)
+        return self.CLAMP * self._SLOPE * torch.atan(scale / self.CLAMP), shift
+
+    def done(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, shift = self._log_scale_and_shift(self.s2, second)
+        first = first * scale.exp() + shift
+        scale, shift = self._log_scale_and_shift(self.s1, first)
+        return first, second * scale.exp() + shift
+
+    def undone(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, shift = self._log_scale_and_shift(self.s1, first)
+        second = (second - shift) * (-scale).exp()
+        scale, shift = self._log_scale_and_shift(self.s2, second)
+        return (first - shift) * (-scale).exp(), second
+
+
+_KINDS: dict[str, type[Coupling]] = {"nice": NICE, "glow": GLOW}
+
+
+def make_invertible(config: BnConfig, width: int) -> Coupling:
+    """The module that ``config.inv_adapter`` asks for."""
+    assert config.inv_adapter is not None
+    return _KINDS[config.inv_adapter](config, width)

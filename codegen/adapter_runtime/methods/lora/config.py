@@ -1,0 +1,156 @@
+"""Low-rank adaptation and the methods that share its places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from adapter_runtime.contract.config import AdapterConfig, check_choice
+from adapter_runtime.errors import InvalidConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class LoRAConfig(AdapterConfig):
+    """A low-rank update of projections: ``W x + alpha / r * B A x`` (https://arxiv.org/abs/2106.09685).
+
+    Raises:
+        InvalidConfigError: options that have no meaning.
+    """
+
+    architecture: str | None = "lora"
+    selfattn_lora: bool = True  # in the projections of attention that `attn_matrices` names
+    intermediate_lora: bool = False  # in the first projection of the feed-forward block
+    output_lora: bool = False  # in its last projection
+    leave_out: Sequence[int] = field(default_factory=list)
+    r: int = 8
+    alpha: float = 8
+    dropout: float = 0.0
+    attn_matrices: Sequence[str] = field(default_factory=lambda: ["q", "v"])  # of "q", "k", "v", "o"
+    composition_mode: str = "add"  # "add" a low-rank update, or "scale" the output by a vector (r = 1)
+    init_weights: str = "lora"  # "lora": random and 0; "bert": normal; "ia3": ones; "vera": both random
+    init_weights_seed: int | None = None
+    use_gating: bool = False  # a gate that reads the input takes the place of alpha / r
+    use_dora: bool = False  # learned magnitudes of the rows of weights
+    vera_d: float | None = None  # first value of VeRA's vector between its matrices; with vera_b, or neither
+    vera_b: float | None = None  # first value of the one behind them
+    dtype: str | None = None  # of the parameters, as torch calls it; None = that of the model
+    gate_lora: bool = False  # also in the projection that gates the first one of the feed-forward block
+    # What `adapters` 1.3.0 computes in a way of its own. Its files are read with the second form of each.
+    dora_form: str = (
+        "paper"  # "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too
+    )
+    vera_dense: bool = False  # True: full matrices in the place of VeRA's two vectors
+
+    def __post_init__(self) -> None:
+        check_choice(self, "composition_mode", ("add", "scale"))
+        check_choice(self, "init_weights", ("lora", "bert", "ia3", "vera"))
+        check_choice(self, "dora_form", ("paper", "adapters"))
+        unknown = set(self.attn_matrices) - {"q", "k", "v", "o"}
+        if unknown:
+            raise InvalidConfigError(f"attn_matrices names {sorted(unknown)}, but must be some of 'q', 'k', 'v', 'o'.")
+        if self.r < 1:
+            raise InvalidConfigError(f"The rank r is {self.r}, but must be at least 1.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InvalidConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+        self._check_scale()
+        self._check_vera()
+
+    def _check_scale(self) -> None:
+        """Raise for options that a factor per output does not have."""
+        if self.composition_mode != "scale":
+            return
+        if self.r != 1:
+            raise InvalidConfigError(f'composition_mode="scale" needs r=1, not r={self.r}.')
+        unused = {
+            "use_dora": self.use_dora,
+            "vera_d": self.vera_d is not None,
+            "dropout": self.dropout > 0.0,
+            'init_weights="vera"': self.init_weights == "vera",
+            f"architecture={self.architecture!r}": self.architecture != "lora",
+        }
+        for option, is_given in unused.items():
+            if is_given:
+                raise InvalidConfigError(f'composition_mode="scale" cannot be combined with {option}.')
+
+    def _check_vera(self) -> None:
+        """Raise where options of VeRA contradict each other."""
+        if (self.vera_d is None) != (self.vera_b is None):
+            raise InvalidConfigError(
+                f"VeRA needs vera_d and vera_b, but they are {self.vera_d!r} and {self.vera_b!r}. Give both or neither."
+            )
+        if self.vera_d is not None and self.init_weights == "lora":
+            raise InvalidConfigError(
+                'init_weights="lora" starts with a zero matrix, and VeRA never trains its matrices. Use init_weights="vera".'
+            )
+        if self.vera_d is None and self.vera_dense:
+            raise InvalidConfigError("vera_dense=True is an option of VeRA, which vera_d and vera_b ask for.")
+
+
+@dataclass(frozen=True, eq=False)
+class IA3Config(LoRAConfig):
+    """Learned factors for keys, values and the feed-forward block (https://arxiv.org/abs/2205.05638)."""
+
+    selfattn_lora: bool = True
+    intermediate_lora: bool = True
+    output_lora: bool = False
+    r: int = 1
+    alpha: float = 1
+    attn_matrices: Sequence[str] = field(default_factory=lambda: ["k", "v"])
+    composition_mode: str = "scale"
+    init_weights: str = "ia3"
+
+
+@dataclass(frozen=True, eq=False)
+class DoRAConfig(LoRAConfig):
+    """LoRA of the direction of weights, with learned magnitudes (https://arxiv.org/abs/2402.09353)."""
+
+    use_dora: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class VeraConfig(LoRAConfig):
+    """LoRA with random matrices that all layers share and learned factors (https://arxiv.org/abs/2310.11454)."""
+
+    init_weights: str = "vera"
+    vera_d: float | None = 0.1
+    vera_b: float | None = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class DvoRAConfig(LoRAConfig):
+    """DoRA whose low-rank part is that of VeRA (https://arxiv.org/abs/2402.09353)."""
+
+    init_weights: str = "vera"
+    use_dora: bool = True
+    vera_d: float | None = 0.1
+    vera_b: float | None = 0.0
+
+
+class MultiTaskConfig(AdapterConfig):
+    """Base of configs of adapters that can share parameters with those of other tasks."""
+
+
+@dataclass(frozen=True, eq=False)
+class MTLLoRAConfig(LoRAConfig, MultiTaskConfig):
+    """LoRA for several tasks that share parts (https://arxiv.org/abs/2410.09437)."""
+
+    architecture: str | None = "mtl_lora"
+    n_up_projection: int = 1  # up-projections that are mixed
+    task_specific_matrix_type: str = "singular_values"  # a diagonal matrix, or "linear": a full one
+    weights_sharpness: float = 0.05  # temperature of the mixture: the smaller, the nearer to one of them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "task_specific_matrix_type", ("singular_values", "linear"))
+        if self.n_up_projection < 1:
+            raise InvalidConfigError(f"n_up_projection is {self.n_up_projection}, but must be at least 1.")
+        if not self.weights_sharpness > 0.0:
+            raise InvalidConfigError(f"weights_sharpness is {self.weights_sharpness}, but must be above 0.")
+        if self.vera_d is not None:
+            raise InvalidConfigError(
+                "MTL-LoRA has matrices of its own and cannot be combined with VeRA (vera_d, vera_b)."
+            )
+
+
+LoRAConfig.register("lora")
+MTLLoRAConfig.register("mtl_lora")

@@ -1,0 +1,221 @@
+"""Projections that hold LoRA adapters. The class of an upstream projection is swapped for as long as it holds any.
+
+Swapping keeps the object, its parameters, its hooks and its place in the model; ``super().forward`` keeps whatever the
+upstream class does (quantised or sharded weights, for example).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from adapter_runtime.call.context import AdapterSetup, Place, thread
+from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, Site
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.making import make_adapter
+from adapter_runtime.methods.lora.program import chain, leaves, untouched
+from adapter_runtime.programs.dynamic import DynamicMixin, subclass
+from adapter_runtime.programs.hooks import patch_forward
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Mean, second_kept
+
+
+class LoRALayer(AdapterLayerBase, DynamicMixin):
+    """Base of projections with LoRA adapters, in front of the upstream class."""
+
+    adapter_containers = ("loras",)
+    method_name = "LoRA"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
+    without_adapter = staticmethod(untouched)
+    loras: nn.ModuleDict
+    stored_transposed = False  # True where the weight is [in, out] (Conv1D)
+
+    merged_adapter: str | None
+    unmerged: tuple[torch.Tensor, torch.Tensor | None] | None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = super().forward(x)
+        running = self.running if thread.setup is None else self.running_under(thread.setup)
+        if running is None:
+            return output
+        adapted: torch.Tensor = running(x, output)
+        return adapted
+
+    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: nn.ParameterDict | None = None) -> None:
+        """Create the adapter `name` for the spans `parts` of the output features.
+
+        Args:
+            shared: parameters that all projections share (VeRA).
+
+        Raises:
+            UnsupportedMethodError: the method needs a weight that it can read, and this one is quantised.
+        """
+        weight: torch.Tensor = self.weight
+        adapter = make_adapter(config, self.site(parts), shared)
+        adapter.place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
+        dtype = getattr(torch, config.dtype) if config.dtype else None
+        if dtype is None and weight.dtype.is_floating_point:
+            dtype = weight.dtype
+        self.loras[name] = adapter.to(weight.device, dtype)
+
+    def site(self, parts: Parts) -> Site:
+        """What an adapter must know about this projection to adapt the spans `parts` of its output features."""
+        outputs = self.nf if self.stored_transposed else self.out_features
+        return Site(self, self.in_width(), int(outputs), parts)
+
+    def in_width(self) -> int:
+        return int(self.weight.shape[0] if self.stored_transposed else self.in_features)
+
+    def own_weight(self, without_merged: bool = False) -> torch.Tensor:
+        """The weight [P, I], whichever way it is stored.
+
+        Args:
+            without_merged: as it was before an adapter was merged into it.
+        """
+        weight: torch.Tensor = self.unmerged[0] if without_merged and self.unmerged is not None else self.weight
+        return weight.t() if self.stored_transposed else weight
+
+    def delete_adapter(self, name: str) -> None:
+        if self.merged_adapter == name:
+            self.unmerge()
+        super().delete_adapter(name)
+
+    def runnable(self, name: str) -> Any:
+        return None if name == self.merged_adapter else super().runnable(name)
+
+    def chain_program(self, programs: Sequence[Any]) -> Any:
+        return chain(programs)
+
+    def mean_program(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+        rest = 1.0 - sum(weights)
+        return Mean(programs, weights, rest if abs(rest) > 1e-6 else 0.0, second_kept)
+
+    def running_under(self, setup: AdapterSetup) -> Any:
+        if self.merged_adapter is not None and setup.key not in self.overrides:
+            merged, self.merged_adapter = self.merged_adapter, None
+            try:
+                check_apart(merged, self.resolve(setup.adapter_setup))
+            finally:
+                self.merged_adapter = merged
+        return super().running_under(setup)
+
+    # Merging
+
+    def merge(self, name: str) -> None:
+        """Put the adapter `name` into the weight. The original is kept, so that `unmerge` is exact.
+
+        Raises:
+            UnsupportedMethodError: the weight is quantised, or the adapter depends on the input, or it runs in a block.
+        """
+        weight: nn.Parameter = self.weight
+        bias: nn.Parameter | None = self.bias
+        if not weight.dtype.is_floating_point or weight.dim() != 2:
+            raise UnsupportedMethodError(f"A weight of type {weight.dtype} cannot take a merged adapter.")
+        check_apart(name, self.running)
+        self.unmerge()
+        with torch.no_grad():
+            adapter = self.loras[name]
+            assert isinstance(adapter, ProjectionAdapter)
+            new_weight, new_bias = adapter.merged(self.own_weight(), bias)
+            self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
+            weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
+            if bias is not None and new_bias is not None:
+                bias.copy_(new_bias)
+        self.merged_adapter = name
+
+    def unmerge(self) -> None:
+        """Restore the weight, bit by bit, if an adapter is merged into it."""
+        if self.unmerged is None:
+            return
+        weight, bias = self.unmerged
+        with torch.no_grad():
+            self.weight.copy_(weight)
+            if bias is not None:
+                self.bias.copy_(bias)
+        self.merged_adapter = self.unmerged = None
+
+
+class LoRALinear(LoRALayer, nn.Linear):
+    """`torch.nn.Linear` with LoRA adapters."""
+
+
+class LoRAConv1D(LoRALayer, Conv1D):  # type: ignore[misc]
+    """The transposed linear layer of GPT-2 with LoRA adapters."""
+
+    stored_transposed = True
+
+
+class LoRAMergedLinear(LoRALinear):
+    """A linear layer that gives queries, keys and values together, with adapters for some of them."""
+
+
+class LoRAMergedConv1D(LoRAConv1D):
+    """The same for GPT-2's transposed layer."""
+
+
+class _TransposedLoRALayer(LoRALayer):
+    stored_transposed = True
+
+
+_SWAPPED: Mapping[tuple[type, bool], type] = {
+    (nn.Linear, False): LoRALinear,
+    (nn.Linear, True): LoRAMergedLinear,
+    (Conv1D, False): LoRAConv1D,
+    (Conv1D, True): LoRAMergedConv1D,
+}
+
+
+def check_apart(name: str, program: Any) -> None:
+    """Raise where the adapter `name` runs in `program` beside others: in the weight, it acts on all of them.
+
+    Raises:
+        UnsupportedMethodError: it does.
+    """
+    if not isinstance(program, ProjectionAdapter) and name in {leaf.place.adapter for leaf in leaves(program)}:
+        raise UnsupportedMethodError(
+            f"Adapter {name!r} stands in a block with others, so it cannot be in the weights of a projection, where it acts"
+            " on all rows. Activate it alone, or no adapter, before merging; take it out of the weights with"
+            " reset_adapter()."
+        )
+
+
+def check_projection(module: nn.Module, path: str) -> None:
+    """Raise where `module` cannot take LoRA adapters.
+
+    Raises:
+        UnsupportedMethodError: it is neither a linear layer nor a Conv1D.
+    """
+    if not isinstance(module, (nn.Linear, Conv1D)):
+        raise UnsupportedMethodError(
+            f"LoRA needs a linear layer, but {path} is a {type(module).__name__}. Leave it out of the config."
+        )
+
+
+def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: bool) -> LoRALayer:
+    """Give a projection room for LoRA adapters, by changing its class."""
+    if not isinstance(module, LoRALayer):
+        upstream: type = type(module)
+        base = _TransposedLoRALayer if isinstance(module, Conv1D) else LoRALayer
+        module.__class__ = _SWAPPED.get((upstream, fused)) or subclass(base, upstream)
+        patch_forward(module)
+        assert isinstance(module, LoRALayer)
+        module.init_adapter_layer(layer_index, location_key)
+        module.merged_adapter = module.unmerged = None
+    return module
+
+
+def disable_lora(module: LoRALayer) -> None:
+    """Make a projection without adapters what it was."""
+    modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
+    upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
+    del module.loras
+    for name in ("running", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
+        del module.__dict__[name]
+    module.__class__ = upstream  # type: ignore[assignment]
+    patch_forward(module)

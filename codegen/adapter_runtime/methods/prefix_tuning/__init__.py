@@ -1,0 +1,1 @@
+"""Prefix tuning: learned keys and values in front of those of an attention."""

@@ -1,0 +1,126 @@
+"""Attention cores with prefixes: they put learned keys and values in front of their own, and grow the mask.
+
+The prefix goes in after the update of the cache, so that a cache never holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapter_runtime.call.context import Place, thread
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias
+from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
+from adapter_runtime.methods.prefix_tuning.program import (
+    Attended,
+    PlacedPrefix,
+    PrefixesInFront,
+    PrefixesOfRows,
+    PrefixProgram,
+)
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Rows, Tasks, first_kept
+
+
+class PrefixTuningLayer(AdapterLayerBase, nn.Module):
+    """The prefixes of one attention. Their parameters belong to the model's `PrefixTuningPool`; gates are held here."""
+
+    adapter_containers = ("prefix_gates",)
+    method_name = "prefix tuning"
+    runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask)
+    prefix_gates: nn.ModuleDict
+
+    def __init__(self, layer_index: int, location_key: str) -> None:
+        super().__init__()
+        self.init_adapter_layer(layer_index, location_key)
+        self.placed: dict[str, PlacedPrefix] = {}
+
+    def place(self, name: str, tuning: PrefixTuning, position: int, hidden_size: int) -> None:
+        """Use the prefix `position` of `tuning` for the adapter `name`."""
+        gate = None
+        if tuning.config.use_gating:
+            gate = nn.Linear(hidden_size, 1 if tuning.config.shared_gating else 2)
+            nn.init.normal_(gate.weight, std=0.02)
+            nn.init.zeros_(gate.bias)
+            self.prefix_gates[name] = gate
+        self.placed[name] = PlacedPrefix(tuning, position, gate, Place(name, self.layer_index, self.location_key))
+
+    def adapter_names(self) -> set[str]:
+        return set(self.placed)
+
+    def delete_adapter(self, name: str) -> None:
+        super().delete_adapter(name)
+        self.placed.pop(name, None)
+
+    def runnable(self, name: str) -> PlacedPrefix | None:
+        return self.placed.get(name)
+
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[PrefixProgram | None]) -> PrefixProgram:
+        """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
+        found = [program for program in programs if program is not None]
+        if isinstance(block, Stack):
+            return found[0] if len(found) == 1 else PrefixesInFront(found)
+        if isinstance(block, MultiTask):
+            return PrefixesOfRows(programs, Tasks([]))
+        counts = block.batch_sizes if isinstance(block, BatchSplit) else None
+        return PrefixesOfRows(programs, Rows([first_kept] * len(programs), counts))
+
+
+class AttentionAdaptersMixin:
+    """Base of generated attention classes: what their forwards call before the keys and values meet the queries."""
+
+    prefix_tuning: PrefixTuningLayer
+
+    def init_prefix_tuning(self, layer_index: int, location_key: str) -> None:
+        """Give the attention room for prefixes."""
+        self.prefix_tuning = PrefixTuningLayer(layer_index, location_key)
+
+    def _running_prefixes(self) -> PrefixProgram | None:
+        layer = self.prefix_tuning
+        running: PrefixProgram | None = layer.running if thread.setup is None else layer.running_under(thread.setup)
+        return running
+
+    def prepend_prefix(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        gate_input: torch.Tensor | None = None,
+        **keywords: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys, values and mask with the active prefixes in front.
+
+        Args:
+            query: [B, query heads, Q, width].
+            key: [B, key heads, K, width], from the cache too.
+            value: [B, key heads, K, value width].
+            mask: [B or 1, heads or 1, Q, K], boolean or additive; None where there is none.
+            gate_input: [B, Q, H], the hidden states that gates read.
+            keywords: of the call of the attention kernel; ``is_causal`` is read.
+
+        Raises:
+            UnsupportedMethodError: the attention implementation cannot honour a prefix.
+        """
+        running = self._running_prefixes()
+        if running is None:
+            return key, value, mask
+        check_backend(self)
+        pieces = running.pieces(Attended(key, value, gate_input))
+        is_causal = keywords.get("is_causal")
+        if is_causal is None:
+            is_causal = getattr(self, "is_causal", True)
+        mask = grow(self, mask, query, key, running, is_causal)
+        key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
+        return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
+
+    def extend_bias(self, bias: torch.Tensor | None, key: torch.Tensor) -> torch.Tensor | None:
+        """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front."""
+        running = self._running_prefixes()
+        if running is None or bias is None:
+            return bias
+        return grow_bias(bias, running.length)

@@ -1,0 +1,129 @@
+"""Attention masks that grow with the keys. A prefix is visible to every query of its rows, padded or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn.functional import pad
+
+from adapter_runtime.call.context import thread
+from adapter_runtime.errors import UnsupportedMethodError
+
+if TYPE_CHECKING:
+    from adapter_runtime.methods.prefix_tuning.program import PrefixProgram
+
+# Implementations whose masks we know how to grow. None: a module that was built outside of a model.
+BACKENDS = ("eager", "sdpa", None)
+
+
+def _backend(core: Any) -> str | None:
+    return getattr(getattr(core, "config", None), "_attn_implementation", None)
+
+
+def check_backend(core: Any) -> None:
+    """Raise where the attention implementation of a core cannot honour a prefix.
+
+    Raises:
+        UnsupportedMethodError: its kernel reads masks of another form, or lengths.
+    """
+    backend = _backend(core)
+    if backend not in BACKENDS:
+        raise UnsupportedMethodError(
+            f"Prefix tuning does not work with the attention implementation {backend!r}. "
+            'Choose another: model.set_attn_implementation("sdpa") or "eager".'
+        )
+
+
+class GrownMask(NamedTuple):
+    """A mask, and what it grew to."""
+
+    mask: torch.Tensor | None
+    layout: tuple[Any, ...]  # of the prefixes; the numbers of queries and keys; whether it had to be made; its type
+    grown: torch.Tensor
+
+    def answers(self, mask: torch.Tensor | None, layout: tuple[Any, ...], device: torch.device) -> bool:
+        """Whether this is it. Layers may lie on several devices."""
+        return self.mask is mask and self.layout == layout and self.grown.device == device
+
+
+# How many are kept: models have few kinds of masks (self, cross, sliding windows), but some make one anew in each layer.
+KEPT = 4
+
+
+def grow(
+    core: Any,
+    mask: torch.Tensor | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    program: PrefixProgram,
+    is_causal: bool,
+) -> torch.Tensor | None:
+    """The mask for keys with prefixes in front; computed once for all layers that share a mask.
+
+    Args:
+        mask: [..., Q, K], boolean (True = visible), additive float, or integer (1 = visible).
+        key: [B, heads, K, width], without the prefixes.
+        program: the prefixes.
+        is_causal: whether the kernel hides later keys by itself where there is no mask.
+    """
+    queries, keys = query.shape[-2], key.shape[-2]
+    is_made = mask is None and _needs_mask(core, queries, is_causal)
+    layout = (program.layout, queries, keys, is_made, query.dtype)
+    known = thread.context.grown_masks if thread.context is not None else []
+    for entry in known:
+        if entry.answers(mask, layout, key.device):
+            return entry.grown
+    visible = program.visible(key)
+    if is_made:
+        grown = _causal(program.length, queries, keys, key.device)
+    elif mask is None:
+        if visible is None:
+            return None
+        grown = query.new_zeros(1, 1, 1, program.length + keys)
+    else:
+        grown = _grow(mask, program.length, keys)
+    if visible is not None:
+        grown = _hide(grown, visible, keys)
+    if grown.dtype is torch.bool and _backend(core) == "sdpa":
+        # The kernel would do this in each layer.
+        grown = query.new_zeros(grown.shape).masked_fill_(~grown, -torch.inf)
+    if thread.context is not None:
+        thread.context.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
+    return grown
+
+
+def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor:
+    """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P]."""
+    seen = pad(visible, (0, keys), value=True)
+    seen = seen.view(seen.shape[0], *(1,) * (grown.dim() - 2), seen.shape[1])
+    if grown.dtype.is_floating_point:
+        # Less than the least number that hides tokens: a query that sees no token spreads over these alone, as without us.
+        return grown.masked_fill(~seen, -torch.inf)
+    return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
+
+
+def _needs_mask(core: Any, queries: int, is_causal: bool) -> bool:
+    """Whether the kernel would make a causal mask of its own: sdpa does, counting from the first key, prefix or not."""
+    return is_causal and queries > 1 and _backend(core) != "eager"
+
+
+def _causal(prefix: int, queries: int, keys: int, device: torch.device) -> torch.Tensor:
+    """[1, 1, Q, P + K]: the prefix and no later key."""
+    visible = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+    return pad(visible, (prefix, 0), value=True)[None, None]
+
+
+def _grow(mask: torch.Tensor, prefix: int, keys: int) -> torch.Tensor:
+    if mask.shape[-1] == 1 and keys > 1:  # the same for all keys
+        mask = mask.expand(*mask.shape[:-1], keys)
+    if mask.shape[-1] != keys:
+        raise UnsupportedMethodError(
+            f"Prefix tuning needs a mask with one column per key, but there are {mask.shape[-1]} columns and {keys} keys."
+        )
+    return pad(mask, (prefix, 0), value=0.0 if mask.dtype.is_floating_point else 1)
+
+
+def grow_bias(bias: torch.Tensor, length: int) -> torch.Tensor:
+    """[..., Q, K] -> [..., Q, P + K], zeros in front."""
+    return bias if bias.shape[-1] == 1 else pad(bias, (length, 0))

@@ -1,0 +1,184 @@
+"""Programs of prefixes: what a composition block means in one attention.
+
+Prefixes have rules of their own. Those of a stack stand side by side, the last in front; rows with prefixes of different
+lengths, or without any, are filled up with positions that the mask hides.
+
+Letters of shapes: B rows, h key heads, P positions of the prefix, H width of the hidden states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from adapter_runtime.call.context import Place, record_gate
+from adapter_runtime.methods.bottleneck.module import mean_gate
+from adapter_runtime.methods.prefix_tuning.module import LayerPrefix, PrefixTuning
+from adapter_runtime.programs.nodes import Rows, Tasks
+
+
+class Attended(NamedTuple):
+    """What an attention has when the prefix comes in."""
+
+    key: torch.Tensor  # [B, h, K, width]
+    value: torch.Tensor  # [B, h, K, value width]
+    gate_input: torch.Tensor | None  # [B, Q, H]
+
+    def of(self, rows: slice | torch.Tensor) -> Attended:
+        """The same of some rows, or of all in another order."""
+        gate_input = None if self.gate_input is None else self.gate_input[rows]
+        return Attended(self.key[rows], self.value[rows], gate_input)
+
+
+class PrefixProgram(Protocol):
+    """What runs in one attention.
+
+    Attributes:
+        length: P.
+        layout: tells apart programs that hide different positions from different rows.
+    """
+
+    length: int
+    layout: tuple[Any, ...]
+
+    def pieces(self, attended: Attended) -> list[LayerPrefix]:
+        """Keys and values [B, h, ..., width] of prefixes that stand side by side."""
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """[B, P], true where a row sees a position; None where all see all.
+
+        Args:
+            rows: a tensor with B rows.
+        """
+
+
+class PlacedPrefix:
+    """A prefix as one attention sees it.
+
+    Args:
+        tuning: the prefix of all attentions of a kind.
+        position: which of them this is.
+        gate: scales keys and values by what it reads in the hidden states.
+        place: where this is.
+    """
+
+    def __init__(self, tuning: PrefixTuning, position: int, gate: nn.Module | None, place: Place) -> None:
+        self.tuning = tuning
+        self.position = position
+        self.gate = gate
+        self.place = place
+        self.length = tuning.config.prefix_length
+        self.layout = (self.length,)
+
+    def pieces(self, attended: Attended) -> list[LayerPrefix]:
+        prefix = self.tuning.for_rows(attended.key)[self.position]
+        if self.gate is None:
+            return [prefix]
+        gate = mean_gate(self.gate(attended.gate_input)).unsqueeze(1)  # (B, 1, 1, 1 or 2)
+        record_gate(self.place, gate)
+        return [LayerPrefix(prefix.key * gate[..., :1], prefix.value * gate[..., -1:])]
+
+    def visible(self, rows: torch.Tensor) -> None:
+        return None
+
+
+class PrefixesInFront:
+    """The program of `Stack`: the last prefix stands in front."""
+
+    def __init__(self, programs: Sequence[PrefixProgram]) -> None:
+        self.programs = list(reversed(programs))
+        self.length = sum(program.length for program in programs)
+        self.layout = ("stack", *(program.layout for program in self.programs))
+
+    def pieces(self, attended: Attended) -> list[LayerPrefix]:
+        return [piece for program in self.programs for piece in program.pieces(attended)]
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
+        parts = [program.visible(rows) for program in self.programs]
+        if all(part is None for part in parts):
+            return None
+        every = rows.new_ones(rows.shape[0], 1, dtype=torch.bool)
+        return torch.cat(
+            [
+                every.expand(-1, program.length) if part is None else part
+                for program, part in zip(self.programs, parts, strict=True)
+            ],
+            dim=1,
+        )
+
+
+class PrefixesOfRows:
+    """The program of `BatchSplit`, `Parallel` and `MultiTask`: each row has the prefix of one child.
+
+    Args:
+        programs: of the children; None = it has no prefix here.
+        rows: which rows belong to which child.
+    """
+
+    def __init__(self, programs: Sequence[PrefixProgram | None], rows: Rows) -> None:
+        self.programs = list(programs)
+        self.rows = rows
+        self.lengths = [0 if program is None else program.length for program in programs]
+        self.length = max(self.lengths)
+        layouts = (() if program is None else program.layout for program in programs)
+        self.layout = (type(rows).__name__, tuple(rows.counts or ()), *layouts)
+
+    def pieces(self, attended: Attended) -> list[LayerPrefix]:
+        sizes, order, inverse = self._division(attended.key)
+        if order is not None:
+            attended = attended.of(order)
+        parts = [self._filled(child, part) for child, part in self._parts(attended, sizes)]
+        key, value = (torch.cat(states, dim=0) for states in zip(*parts, strict=True))
+        return [LayerPrefix(key, value) if inverse is None else LayerPrefix(key[inverse], value[inverse])]
+
+    def _division(self, rows: torch.Tensor) -> tuple[list[int], torch.Tensor | None, torch.Tensor | None]:
+        """Rows per child; and, where they do not lie together, their order by child and the way back."""
+        if not isinstance(self.rows, Tasks):
+            return self.rows.sizes(rows.shape[0], [rows]), None, None
+        tasks = self.rows.task_rows(rows)
+        return tasks.sizes(len(self.programs)), tasks.order, tasks.inverse
+
+    def _parts(self, attended: Attended, sizes: Sequence[int]) -> list[tuple[PrefixProgram | None, Attended]]:
+        """The children that have any rows, each with these."""
+        spans = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        return [
+            (program, attended.of(span))
+            for program, span in zip(self.programs, spans, strict=True)
+            if span.start < span.stop
+        ]
+
+    def _filled(self, program: PrefixProgram | None, attended: Attended) -> LayerPrefix:
+        """The prefix of one child, with positions that nobody sees in front."""
+        if program is None:
+            key, value = (
+                states.new_zeros(*states.shape[:2], self.length, states.shape[-1])
+                for states in (attended.key, attended.value)
+            )
+            return LayerPrefix(key, value)
+        pieces = program.pieces(attended)
+        if len(pieces) == 1 and program.length == self.length:
+            return pieces[0]
+        missing = (0, 0, self.length - program.length, 0)
+        return LayerPrefix(*(pad(torch.cat(states, dim=-2), missing) for states in zip(*pieces, strict=True)))
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
+        sizes, order, inverse = self._division(rows)
+        ordered = rows if order is None else rows[order]
+        children = zip(self.programs, torch.split(ordered, sizes), strict=True)
+        parts = [(program, part, program.visible(part) if program is not None else None) for program, part in children]
+        if all(found is None for _, _, found in parts) and set(self.lengths) == {self.length}:
+            return None
+        columns = torch.cat([self._seen(program, part, found) for program, part, found in parts])
+        return columns if inverse is None else columns[inverse]
+
+    def _seen(self, program: PrefixProgram | None, rows: torch.Tensor, found: torch.Tensor | None) -> torch.Tensor:
+        """[rows of the child, P]"""
+        length = 0 if program is None else program.length
+        if found is None:
+            found = rows.new_ones(rows.shape[0], length, dtype=torch.bool)
+        return pad(found, (self.length - length, 0), value=False)

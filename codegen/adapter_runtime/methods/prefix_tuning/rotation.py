@@ -1,0 +1,66 @@
+"""Turning the keys of a prefix by some positions, in models with rotary embeddings.
+
+PEFT puts a prefix of P positions into the cache, so that upstream counts tokens from P on; here they are counted from 0. The
+score of a query and a key of the prefix depends on the angle between them only, so keys turned back by P give the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from adapter_runtime.errors import UnsupportedMethodError
+
+if TYPE_CHECKING:
+    from adapter_runtime.model.base import ModelBaseAdaptersMixin
+
+
+def rotary_module(base: ModelBaseAdaptersMixin) -> nn.Module | None:
+    """The module that gives cosines and sines; None in models that count positions in another way."""
+    return next((module for path, module in base.named_modules() if path.rpartition(".")[2] == "rotary_emb"), None)
+
+
+@torch.no_grad()
+def turned(base: ModelBaseAdaptersMixin, keys: torch.Tensor, positions: int) -> torch.Tensor:
+    """Keys [..., heads, P, width] turned on by a number of positions, back if it is negative.
+
+    Raises:
+        UnsupportedMethodError: the model does not turn keys by one angle per position that can be undone.
+    """
+    rotary, apply = rotary_module(base), _function(base)
+    if rotary is None or apply is None:
+        raise _refusal(base, "its attention has no function for it")
+    flat = keys.reshape(-1, *keys.shape[-3:])
+    try:
+        cos, sin = rotary(flat, torch.full((1, 1), abs(positions), device=keys.device))
+        there, back = (apply(flat, flat, cos, angle)[1] for angle in (sin, -sin))
+        again = apply(there, there, cos, -sin)[1]
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise _refusal(base, f"it turns keys in a way of its own ({error})") from error
+    if not torch.allclose(again, flat, rtol=1e-4, atol=1e-5):
+        raise _refusal(base, "it scales keys as well as turning them")
+    result: torch.Tensor = there if positions >= 0 else back
+    return result.reshape(keys.shape)
+
+
+def _function(base: ModelBaseAdaptersMixin) -> Callable[..., Any] | None:
+    """Upstream's function that turns queries and keys, from the module of the attention's class."""
+    _, layer = next(base.adapted_layers())
+    for _, core in layer.adapted_attentions():
+        for cls in type(core).__mro__:
+            module = sys.modules.get(cls.__module__)
+            if cls.__module__.startswith("transformers.models.") and hasattr(module, "apply_rotary_pos_emb"):
+                function: Callable[..., Any] = module.apply_rotary_pos_emb  # type: ignore[union-attr]
+                return function
+    return None
+
+
+def _refusal(base: ModelBaseAdaptersMixin, reason: str) -> UnsupportedMethodError:
+    return UnsupportedMethodError(
+        f"PEFT counts the positions of tokens from the prefix on, here they are counted from 0. The keys of a {type(base).__name__}"
+        f" cannot be turned to make up for that: {reason}."
+    )

@@ -1,0 +1,1 @@
+"""Prompt tuning: learned embeddings in front of those of the tokens."""

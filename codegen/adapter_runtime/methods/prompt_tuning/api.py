@@ -1,0 +1,118 @@
+"""What models can do with prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.masking_utils import create_masks_for_generate
+
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.module import (
+    PromptTuning,
+    find_tokenizer,
+    text_embeddings,
+)
+from adapter_runtime.programs.dynamic import DynamicMixin
+
+if TYPE_CHECKING:
+    from adapter_runtime.contract.state import ModelAdaptersConfig
+    from adapter_runtime.model.base import ModelBaseAdaptersMixin
+
+
+class PromptTuningMixin:
+    """Methods of every model with adapters."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def adapters_base(self) -> ModelBaseAdaptersMixin: ...
+
+        @property
+        def adapters_config(self) -> ModelAdaptersConfig: ...
+
+    def initialise_prompt(self, adapter_name: str, text: str, tokenizer: Any = None) -> None:
+        """Let the prompt of an adapter start from the embeddings of a text (https://arxiv.org/abs/2104.08691).
+
+        Args:
+            text: its tokens, with the special ones that the tokenizer adds, are taken from the beginning, and again if
+                there are fewer than the prompt has positions.
+            tokenizer: one of transformers' that belongs to the model; None = the one that the adapter's config names, or
+                that lies beside the checkpoint of the model.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+            UnsupportedMethodError: it has no prompt.
+            InvalidConfigError: there is no tokenizer, or it is that of another model.
+        """
+        self.adapters_config.get(adapter_name)
+        held = self.adapters_base.prompt_tuning.prompt_tunings
+        if adapter_name not in held:
+            raise UnsupportedMethodError(f"Adapter {adapter_name!r} has no prompt. Add one with prompt tuning.")
+        tuning = held[adapter_name]
+        assert isinstance(tuning, PromptTuning)
+        if tokenizer is None:
+            tokenizer = find_tokenizer(self.adapters_base, tuning.config)
+        tuning.start_from(text_embeddings(self.adapters_base, text, tokenizer))
+
+
+class PromptGenerationMixin(DynamicMixin):
+    """What `generate` must know of a prompt: caches hold it, masks and tokens that `generate` counts do not.
+
+    `create_masks_for_generate` is a property, so that models of upstream's that bring their own keep it.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def adapters_base(self) -> ModelBaseAdaptersMixin: ...
+
+    def _prompt_length(self) -> int:
+        """Positions of the prompt that decoders see in front of their tokens."""
+        prompts = self.adapters_base.prompt_tuning.running_prompts()
+        return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
+
+    def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Any:
+        """See transformers: with room for the prompt."""
+        return super()._prepare_static_cache(*args, max_cache_len=max_cache_len + self._prompt_length(), **kwargs)
+
+    @property
+    def create_masks_for_generate(self) -> Callable[..., Any]:
+        """See transformers. With a prompt the base model makes the masks, of the mask for tokens."""
+        upstream: Callable[..., Any] = getattr(super(), "create_masks_for_generate", create_masks_for_generate)
+        if not self._prompt_length():
+            return upstream
+        return lambda *, attention_mask=None, **rest: attention_mask
+
+    def _prefill(
+        self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See transformers. Going on from a cache, it cuts off as many tokens as the cache holds; a prompt is none.
+
+        Raises:
+            UnsupportedMethodError: it goes on from a cache in a way in which upstream would cut off too much.
+        """
+        prompt, cache = self._prompt_length(), model_kwargs.get("past_key_values")
+        if prompt and generation_config.prefill_chunk_size is not None:
+            self._check_chunks(model_kwargs)
+        past = int(cache.get_seq_length()) if prompt and cache is not None else 0
+        if past:
+            if model_kwargs.get("inputs_embeds") is not None or generation_config.prefill_chunk_size is not None:
+                raise UnsupportedMethodError(
+                    "With a prompt, generate() goes on from a cache with input_ids and without prefill_chunk_size only."
+                )
+            mask = model_kwargs.get("attention_mask")
+            total = getattr(generation_config, "_mask_length", -1) if mask is None else mask.shape[1]
+            if total == input_ids.shape[1]:  # all tokens, also those in the cache
+                input_ids = input_ids[:, past - prompt :]
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+
+    def _check_chunks(self, model_kwargs: dict[str, Any]) -> None:
+        """Raise where the first chunk of a batch may not hold the token that the prompt follows."""
+        prompts = self.adapters_base.prompt_tuning.running_prompts()
+        if prompts is not None and prompts.combine != "prefix" and model_kwargs.get("attention_mask") is not None:
+            raise UnsupportedMethodError(
+                f"A prompt with combine={prompts.combine!r} goes in with the first chunk, which may be padding. Generate "
+                "without prefill_chunk_size, or without padding."
+            )

@@ -1,0 +1,376 @@
+"""One call with a prompt: where it goes in, what it does to masks and positions, and where it is taken out again.
+
+A prompt goes in once, while the cache is empty; later the cache holds it like tokens. Two places are possible:
+
+  * the output of the module that embeds tokens and adds positions and the like (BERT, ViT), as `adapters` does it: a hook on
+    that module puts the prompt in;
+  * the embeddings of tokens: these are computed at the entry of the model, which then gets ``inputs_embeds``. This is also
+    the way in models without such a module (Llama, GPT-2, T5).
+
+The mask grows by ones where the prompt stands. Positions that the caller gives are moved, so that real tokens follow the
+prompt - unless the model has added them to the tokens before the prompt comes in. With padding on the left the prompt stands
+in front of the padding ("prefix"), or after the first real token of each row ("prefix_after_bos").
+
+Called from a model with a head, the base model leaves the positions of the prompt out of ``last_hidden_state`` and of what
+its pooler reads, so that heads, labels and masks are about real tokens only. All other outputs keep them.
+
+Letters of shapes: B rows, L tokens, P positions of the prompt.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
+
+from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.insertion import Insertion
+from adapter_runtime.methods.prompt_tuning.module import goes_to_tokens
+from adapter_runtime.programs.hooks import remove_hooks
+
+if TYPE_CHECKING:
+    from adapter_runtime.methods.prompt_tuning.layer import Prompts, PromptTuningLayer
+
+
+@dataclass(frozen=True)
+class PromptSites:
+    """What must be known of a base model to run prompts in it."""
+
+    embeddings: str  # path of the module whose output enters the first layer
+    holds_tokens: bool  # that module has the table of tokens inside, or the model reads no tokens
+    takes_positions: bool  # forward has the argument position_ids
+    positions_come_first: bool  # and that module adds them
+    masks_embeddings: bool  # the embeddings read the attention mask
+    is_encoder_decoder: bool
+
+    @staticmethod
+    def find(model: Any) -> PromptSites:
+        """Look at a base model.
+
+        Raises:
+            UnsupportedMethodError: it has no place for a prompt.
+        """
+        if not model.embedding_output:
+            raise UnsupportedMethodError(
+                f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
+                "prompts. Use prefix tuning."
+            )
+        names = {name.rpartition(".")[2] for name, _ in model.named_parameters()}
+        if not model.token_embeddings and "relative_position_bias_table" in names:
+            raise UnsupportedMethodError(
+                f"The layers of this {type(model).__name__} have a bias for each pair of places in an image, and none for the "
+                "positions of a prompt. Use prefix tuning."
+            )
+        module = model.get_submodule(model.embedding_output)
+        own = inspect.signature(type(module).forward).parameters
+        return PromptSites(
+            embeddings=model.embedding_output,
+            holds_tokens=not goes_to_tokens(model, "embedding_output"),
+            takes_positions="position_ids" in inspect.signature(type(model).forward).parameters,
+            positions_come_first="position_ids" in own,
+            masks_embeddings="mask" in own,
+            is_encoder_decoder=bool(model.config.is_encoder_decoder),
+        )
+
+    def attach(self, model: Any, layer: PromptTuningLayer) -> None:
+        """Register the hooks that put a prompt in and take it out."""
+        module = model.get_submodule(self.embeddings)
+        if self.holds_tokens:
+            module.register_forward_pre_hook(before_embeddings, with_kwargs=True)
+            module.register_forward_hook(after_embeddings)
+        if self.is_encoder_decoder:
+            encoder = model.get_encoder()
+            encoder.register_forward_pre_hook(EncoderEntry(self, layer), with_kwargs=True)
+            encoder.register_forward_hook(after_encoder, always_call=True)
+        pooler = getattr(model, "pooler", None)
+        if isinstance(pooler, nn.Module):
+            pooler.register_forward_pre_hook(before_pooler, with_kwargs=True)
+        if isinstance(pooler, nn.Linear):  # it gets the first position alone, so the stream is read before
+            norm = type(model).final_norm_path
+            layers = [layer for _, layer in model.adapted_layers()]
+            (model.get_submodule(norm) if norm else layers[-1]).register_forward_hook(after_last_layer)
+
+    @staticmethod
+    def detach(model: Any) -> None:
+        """Take these hooks away."""
+        for module in model.modules():
+            remove_hooks(module, lambda hook: hook in _HOOKS or isinstance(hook, EncoderEntry))
+
+
+class PromptCall:
+    """A call with a prompt, as its hooks see it.
+
+    Args:
+        prompts: what runs.
+        insertion: where it stands.
+        past_length: positions in the cache, those of the prompt too; with none, the prompt goes in.
+    """
+
+    def __init__(self, prompts: Prompts, insertion: Insertion, past_length: Any) -> None:
+        self.prompts = prompts
+        self.insertion = insertion
+        self.is_first = not bool(past_length)
+        self.past_length = past_length
+        self.at_embeddings = False  # the hook on the embeddings puts it in
+        self.is_in = False
+        self.stream: torch.Tensor | None = None  # [B, L + P, H], what the last layer gave, where a pooler needs it
+        self.mask: torch.Tensor | None = None  # of tokens
+        self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
+
+    def put_into(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """[B, L, H] -> [B, L + P, H]"""
+        prompt = self.prompts(embeddings)
+        if prompt.shape[-1] != embeddings.shape[-1]:
+            raise UnsupportedMethodError(
+                f"The embeddings are {embeddings.shape[-1]} wide at the place of the prompt, but the prompt "
+                f"{prompt.shape[-1]}. Use insert_at='token_embeddings'."
+            )
+        self.is_in = True
+        return self.insertion.into(embeddings, prompt)
+
+    def pooled_from(self, states: torch.Tensor) -> torch.Tensor:
+        """What a pooler reads, without the prompt: [B, L + P, H] -> [B, L, H], or [B, H] -> that of the first real token."""
+        if states.dim() > 2:
+            return self.insertion.out_of(states)
+        return states if self.stream is None else self.insertion.out_of(self.stream)[:, 0]
+
+    def grow_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """[B, L] -> [B, L + P]"""
+        self.mask = mask
+        self.grown_mask = self.insertion.into(mask, mask.new_ones(mask.shape[0], self.insertion.length))
+        return self.grown_mask
+
+
+def before_call(sites: PromptSites, model: Any, prompts: Prompts, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the base model with the prompt, as far as it shows in them.
+
+    Raises:
+        UnsupportedMethodError: the mask or the positions cannot grow, or a static cache has no room.
+    """
+    if sites.is_encoder_decoder:
+        return _before_encoder_decoder(prompts, given)
+    context = thread.context
+    assert context is not None
+    cache = given.get("past_key_values")
+    past = 0 if cache is None else cache.get_seq_length()
+    mask = _checked_mask(given.get("attention_mask"))
+    call = context.prompt = PromptCall(prompts, _insertion(prompts, mask), past)
+    length = _length(given)
+    _check_room(cache, prompts.length, mask, length)
+    if mask is None and sites.masks_embeddings and length is not None:
+        tokens = _tokens(given)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+    changed = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
+    at_tokens = not sites.holds_tokens or prompts.insert_at == "token_embeddings"
+    call.at_embeddings = not at_tokens
+    if sites.takes_positions:
+        positions = _positions(sites, call, given.get("position_ids"), length, _tokens(given))
+        changed["position_ids"] = positions
+    if at_tokens and call.is_first:
+        changed |= _at_tokens(model, call, given)
+    return {**given, **changed}
+
+
+def _insertion(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
+    if prompts.combine == "prefix":
+        return Insertion(prompts.length)
+    if mask is None:
+        return Insertion(prompts.length, 1)
+    return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1) + 1)
+
+
+def _checked_mask(mask: Any) -> torch.Tensor | None:
+    if mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2):
+        return mask
+    shown = f"shape {list(mask.shape)}" if isinstance(mask, torch.Tensor) else f"type {type(mask).__name__}"
+    raise UnsupportedMethodError(
+        f"Prompt tuning lets the attention mask grow, and can do so with masks of shape [batch, length], but got one of "
+        f"{shown}. Give a mask of ones and zeros for the tokens."
+    )
+
+
+def _tokens(given: dict[str, Any]) -> Any:
+    """The tensor [B, L, ...] that stands for the tokens; None in models that read images."""
+    ids = given.get("input_ids")
+    return given.get("inputs_embeds") if ids is None else ids
+
+
+def _length(given: dict[str, Any]) -> int | None:
+    tokens = _tokens(given)
+    return None if tokens is None else int(tokens.shape[1])
+
+
+def _check_room(cache: Any, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
+    """Raise where a static cache has no room for the prompt: upstream writes past its end, or counts wrong."""
+    for layer in getattr(cache, "layers", ()):
+        if isinstance(layer, StaticLayer) and not isinstance(layer, StaticSlidingWindowLayer):
+            needed = prompt + (mask.shape[1] if mask is not None else length or 0)
+            if needed > layer.max_cache_len:
+                raise UnsupportedMethodError(
+                    f"The static cache has room for {layer.max_cache_len} positions, but the prompt of {prompt} and the "
+                    f"tokens need {needed}. Make it longer by the length of the prompt."
+                )
+            return
+
+
+def _positions(sites: PromptSites, call: PromptCall, given: Any, length: int | None, tokens: Any) -> Any:
+    """What to hand on as position_ids."""
+    prompt = call.insertion.length
+    if sites.positions_come_first and call.at_embeddings:
+        return given
+    if given is not None:
+        if given.dim() != 2:
+            raise UnsupportedMethodError(
+                f"Prompt tuning moves positions of shape [batch, length], but got position_ids of shape {list(given.shape)}."
+            )
+        return call.insertion.into_positions(given) if call.is_first else given + prompt
+    if call.is_first and call.at_embeddings and length is not None:
+        return torch.arange(length + prompt, device=tokens.device)[None]  # upstream would count the tokens alone
+    return None
+
+
+def _at_tokens(model: Any, call: PromptCall, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that hold one entry per token, with the prompt."""
+    embeddings = given.get("inputs_embeds")
+    if embeddings is None:
+        embeddings = model.get_input_embeddings()(given["input_ids"])
+    changed = {"input_ids": None, "inputs_embeds": call.put_into(embeddings)}
+    types = given.get("token_type_ids")
+    if types is not None:
+        prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
+        changed["token_type_ids"] = call.insertion.into(types, prompt_types)
+    return changed
+
+
+def after_call(outputs: Any) -> Any:
+    """The outputs of the base model; for a head, those of real tokens only."""
+    context = thread.context
+    call = context.prompt if context is not None else None
+    if call is None or not call.is_in or not context.has_head:  # type: ignore[union-attr]
+        return outputs
+    if isinstance(outputs, tuple):
+        return (call.insertion.out_of(outputs[0]), *outputs[1:])
+    outputs["last_hidden_state"] = call.insertion.out_of(outputs["last_hidden_state"])
+    return outputs
+
+
+# Hooks. They are functions, and find the call in the context, so that models can be copied and pickled.
+
+
+def before_embeddings(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Let the embeddings see what belongs to the tokens alone."""
+    call = thread.context.prompt if thread.context is not None else None
+    if call is None or not call.at_embeddings:
+        return None
+    if call.grown_mask is not None and call.is_first:
+        grown, mask = call.grown_mask, call.mask
+        args = tuple(mask if entry is grown else entry for entry in args)
+        kwargs = {name: mask if entry is grown else entry for name, entry in kwargs.items()}
+    if not call.is_first and "past_key_values_length" in kwargs:
+        kwargs = {**kwargs, "past_key_values_length": kwargs["past_key_values_length"] - call.insertion.length}
+    return args, kwargs
+
+
+def after_embeddings(module: nn.Module, args: Any, output: Any) -> Any:
+    """Put the prompt into the output of the embeddings."""
+    call = thread.context.prompt if thread.context is not None else None
+    if call is None or not (call.at_embeddings and call.is_first):
+        return None
+    if isinstance(output, tuple):  # models of images also give the number of patches
+        return (call.put_into(output[0]), *output[1:])
+    if not isinstance(output, torch.Tensor):
+        raise UnsupportedMethodError(
+            f"A prompt goes in front of the positions that {type(module).__name__} gives, but it gives a "
+            f"{type(output).__name__} and not one tensor of them. Use prefix tuning."
+        )
+    return call.put_into(output)
+
+
+def before_pooler(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """For a head, let the pooler read real tokens only."""
+    context = thread.context
+    call = context.prompt if context is not None else None
+    if call is None or not call.is_in or not context.has_head:  # type: ignore[union-attr]
+        return None
+    if args:
+        return (call.pooled_from(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: call.pooled_from(kwargs[name])}
+
+
+def after_last_layer(module: nn.Module, args: Any, output: Any) -> None:
+    """Keep the stream for a pooler that gets one position of it. (ALBERT runs its layer many times; the last one counts.)"""
+    call = thread.context.prompt if thread.context is not None else None
+    if call is not None and call.is_in:
+        call.stream = output if isinstance(output, torch.Tensor) else output[0]
+
+
+# Encoder-decoders: the prompt is the encoder's, which `generate` also calls by itself
+
+
+def _before_encoder_decoder(prompts: Prompts, given: dict[str, Any]) -> dict[str, Any]:
+    """The mask of the encoder is also what cross-attention sees of it, so it grows here, not only in the encoder."""
+    mask = _checked_mask(given.get("attention_mask"))
+    encoded = given.get("encoder_outputs")
+    if mask is None:
+        return given
+    if encoded is not None and encoded[0].shape[1] != mask.shape[1] + prompts.length:
+        return given  # of an encoder that ran without the prompt
+    grown = PromptCall(prompts, _insertion(prompts, mask), 0).grow_mask(mask)
+    return {**given, "attention_mask": grown}
+
+
+class EncoderEntry:
+    """Hook before the encoder of an encoder-decoder model runs.
+
+    Args:
+        sites: of the model.
+        layer: its prompts.
+    """
+
+    def __init__(self, sites: PromptSites, layer: PromptTuningLayer) -> None:
+        self.sites = sites
+        self.layer = layer
+
+    def __call__(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        prompts = self.layer.running_prompts()
+        if prompts is None:
+            return None
+        outer = thread.context
+        context = ForwardContext() if outer is None else copy.copy(outer)
+        context.around_encoder, context.has_head = (outer,), False
+        thread.context = context
+        names = tuple(inspect.signature(type(module).forward).parameters)[1:]
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        mask = _checked_mask(given.get("attention_mask"))
+        length = _length(given)
+        is_grown = mask is not None and mask.shape[1] != length
+        insertion = _insertion(prompts, mask)  # a mask with the prompt in it has the same first real token
+        call = context.prompt = PromptCall(prompts, insertion, 0)
+        if mask is not None and not is_grown:
+            given["attention_mask"] = call.grow_mask(mask)
+        call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
+        if not call.at_embeddings:
+            given |= _at_tokens(module, call, given)
+        return (), given
+
+
+def after_encoder(module: nn.Module, args: Any, output: Any) -> None:
+    """Leave the context that `EncoderEntry` opened."""
+    if thread.context is not None and thread.context.around_encoder is not None:
+        (thread.context,) = thread.context.around_encoder
+
+
+_HOOKS = (before_embeddings, after_embeddings, before_pooler, after_last_layer, after_encoder)

@@ -1,0 +1,40 @@
+"""Options of prompt tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter_runtime.contract.config import AdapterConfig, check_choice
+from adapter_runtime.errors import InvalidConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTuningConfig(AdapterConfig):
+    """Learned embeddings in front of those of the tokens (https://arxiv.org/abs/2104.08691).
+
+    With ``insert_at="embedding_output"`` the prompt comes behind the module that embeds tokens and adds positions, types and
+    norms to them, where a model has such a module (BERT), as in `adapters`. With ``"token_embeddings"`` it stands in the place
+    of embeddings of tokens, and gets all that like them, as in PEFT. In other models (Llama, GPT-2) both are the latter.
+    """
+
+    architecture: str | None = "prompt_tuning"
+    prompt_length: int = 10
+    prompt_init: str = "random_uniform"  # or "from_string": the embeddings of the tokens of `prompt_init_text`
+    prompt_init_text: str | None = None
+    combine: str = "prefix"  # in front of all tokens; or "prefix_after_bos": after the first real token
+    init_weights_seed: int | None = None
+    random_uniform_scale: float = 0.5
+    insert_at: str = "embedding_output"
+    tokenizer_name_or_path: str | None = None  # for "from_string"; None = the one beside the model's checkpoint
+
+    def __post_init__(self) -> None:
+        check_choice(self, "prompt_init", ("random_uniform", "from_string"))
+        check_choice(self, "combine", ("prefix", "prefix_after_bos"))
+        check_choice(self, "insert_at", ("embedding_output", "token_embeddings"))
+        if self.prompt_length < 1:
+            raise InvalidConfigError(f"prompt_length is {self.prompt_length}, but a prompt has at least one position.")
+        if self.prompt_init == "from_string" and not self.prompt_init_text:
+            raise InvalidConfigError('prompt_init="from_string" needs a prompt_init_text.')
+
+
+PromptTuningConfig.register("prompt_tuning")

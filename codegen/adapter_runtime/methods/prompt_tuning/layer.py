@@ -1,0 +1,122 @@
+"""The prompts of a model, and which of them run.
+
+prompt_insertion.py   the arithmetic of columns
+prompt_call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from adapter_runtime.call.context import thread
+from adapter_runtime.composition import AdapterCompositionBlock, Stack
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
+from adapter_runtime.methods.prompt_tuning.module import PromptTuning
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Program
+
+
+class Prompts(NamedTuple):
+    """A program that gives the prompt [B, P, H] for each row of states [B, L, H]."""
+
+    program: Program
+    length: int  # P
+    combine: str
+    insert_at: str
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        return self.program(states)
+
+
+class InFront:
+    """The program of `Stack`: a later prompt stands in front of an earlier one, like prefixes do."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self.programs = list(programs)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([program(states) for program in reversed(self.programs)], dim=1)
+
+
+class PromptTuningLayer(AdapterLayerBase, nn.Module):
+    """The prompts of a model by name of their adapter, and where in the model they go in."""
+
+    adapter_containers = ("prompt_tunings",)
+    method_name = "prompt tuning"
+    acts_at_entry = True
+    prompt_tunings: nn.ModuleDict
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.init_adapter_layer(-1, "prompt")
+        self.sites: PromptSites | None = None  # found when the first prompt is added
+
+    def add_adapter(self, name: str, tuning: PromptTuning, model: Any) -> None:
+        """Use `tuning` for the adapter `name` of the base model `model`."""
+        if self.sites is None:
+            self.sites = PromptSites.find(model)
+            self.sites.attach(model, self)
+        self.prompt_tunings[name] = tuning
+
+    def leave_if_empty(self, model: Any) -> None:
+        """Make a base model whose last prompt is gone what it was."""
+        if self.sites is not None and not self.prompt_tunings:
+            self.sites.detach(model)
+            self.sites = None
+
+    def runnable(self, name: str) -> Prompts | None:
+        if name not in self.prompt_tunings:
+            return None
+        tuning = self.prompt_tunings[name]
+        assert isinstance(tuning, PromptTuning)
+        config = tuning.config
+        return Prompts(tuning, config.prompt_length, config.combine, config.insert_at)
+
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Prompts:
+        """See `AdapterLayerBase`. All rows must get equally many positions, at the same place.
+
+        Raises:
+            UnsupportedMethodError: they do not.
+        """
+        found: list[Prompts] = [program for program in programs if program is not None]
+        first = found[0]
+        places = {(prompts.combine, prompts.insert_at) for prompts in found}
+        if len(places) > 1:
+            raise UnsupportedMethodError(
+                f"The prompts of {block!r} go to different places ({_shown(places)}). Choose adapters with the same "
+                "combine and insert_at."
+            )
+        if isinstance(block, Stack):
+            program = found[0].program if len(found) == 1 else InFront([prompts.program for prompts in found])
+            return Prompts(program, sum(prompts.length for prompts in found), *places.pop())
+        lengths = [0 if program is None else program.length for program in programs]
+        if len(set(lengths)) > 1:
+            raise UnsupportedMethodError(
+                f"{type(block).__name__} runs prompts of one length only, but those of {block!r} have "
+                f"{', '.join(map(str, lengths))} positions. Choose adapters with equally long prompts."
+            )
+        return Prompts(
+            super().build_program(block, [prompts.program for prompts in found]), first.length, *places.pop()
+        )
+
+    def running_prompts(self) -> Prompts | None:
+        """What runs now in this thread."""
+        running: Prompts | None = self.running if thread.setup is None else self.running_under(thread.setup)
+        return running
+
+    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        prompts = self.running_prompts()
+        assert prompts is not None and self.sites is not None
+        return before_call(self.sites, model, prompts, given)
+
+    def at_exit(self, model: Any, outputs: Any) -> Any:
+        return after_call(outputs)
+
+
+def _shown(places: set[tuple[str, str]]) -> str:
+    return "; ".join(f"{combine} at the {insert_at}" for combine, insert_at in sorted(places))

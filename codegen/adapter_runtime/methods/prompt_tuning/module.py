@@ -1,0 +1,174 @@
+"""Prompt tuning: the learned embeddings of one prompt, and where they start from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+
+
+class PromptTuning(nn.Module):
+    """P learned embeddings (https://arxiv.org/abs/2104.08691).
+
+    Args:
+        config: the options.
+        width: of the embeddings.
+    """
+
+    def __init__(self, config: PromptTuningConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.prompt_embedding = nn.Embedding(config.prompt_length, width)
+        scale = config.random_uniform_scale
+        with seeded(config.init_weights_seed):
+            nn.init.uniform_(self.prompt_embedding.weight, -scale, scale)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """The prompt [B, P, H] for states [B, L, H], in their type and on their device."""
+        weight = self.prompt_embedding.weight
+        if weight.dtype is not states.dtype or weight.device != states.device:
+            weight = weight.to(states.device, states.dtype)
+        return weight.expand(states.shape[0], -1, -1)
+
+    def start_from(self, embeddings: torch.Tensor) -> None:
+        """Take the embeddings [T, H] of a text, from its beginning, and again if it is shorter than the prompt.
+
+        Raises:
+            InvalidConfigError: they have another width.
+        """
+        weight = self.prompt_embedding.weight
+        if embeddings.shape[-1] != weight.shape[-1]:
+            raise InvalidConfigError(
+                f"The embeddings of words are {embeddings.shape[-1]} wide, but those of the prompt {weight.shape[-1]}, so a "
+                'prompt cannot start from a text here. Use prompt_init="random_uniform".'
+            )
+        repeats = -(-len(weight) // len(embeddings))
+        with torch.no_grad():
+            weight.copy_(embeddings.repeat(repeats, 1)[: len(weight)])
+
+
+def text_embeddings(model: Any, text: str, tokenizer: Any) -> torch.Tensor:
+    """The embeddings [T, H] of the tokens of a text, with the special tokens that the tokenizer adds.
+
+    Args:
+        model: a base model with token embeddings.
+        tokenizer: one of transformers'.
+
+    Raises:
+        InvalidConfigError: the text has no tokens, or tokens that the model does not have.
+    """
+    ids = torch.as_tensor(tokenizer(text)["input_ids"], dtype=torch.long)
+    embeddings = model.get_input_embeddings()
+    if ids.dim() != 1 or not len(ids):
+        raise InvalidConfigError(f"The tokenizer makes no list of tokens of the text {text!r}.")
+    if int(ids.max()) >= embeddings.num_embeddings:
+        raise InvalidConfigError(
+            f"The tokenizer gives token {int(ids.max())}, but the model has embeddings for {embeddings.num_embeddings}. "
+            "Use the tokenizer that belongs to the model."
+        )
+    with torch.no_grad():
+        # Not a call: hooks may run adapters.
+        found: torch.Tensor = embeddings.forward(ids.to(embeddings.weight.device))
+    return found
+
+
+def find_tokenizer(model: Any, config: PromptTuningConfig) -> Any:
+    """The tokenizer that a config names, or else the one beside the checkpoint of the model, if it is on this machine.
+
+    Raises:
+        InvalidConfigError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    named = config.tokenizer_name_or_path
+    source = named or model.config.name_or_path
+    remedy = (
+        "Name one with tokenizer_name_or_path=..., or add the adapter with prompt_init='random_uniform' and call "
+        "model.initialise_prompt(name, text, tokenizer)."
+    )
+    if not source:
+        raise InvalidConfigError(
+            f"A prompt that starts from a text needs a tokenizer, and the model was not loaded from anywhere. {remedy}"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=named is None)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidConfigError(
+            f"A prompt that starts from a text needs a tokenizer, but none could be read from {source!r} "
+            f"({error}). {remedy}"
+        ) from error
+
+
+class _Loading(threading.local):
+    """Whether the weights of adapters that are added now will be replaced."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+
+
+_loading = _Loading()
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Adapters added in here get their weights from a file: no text is read, no tokenizer needed."""
+    before = _loading.is_on
+    _loading.is_on = True
+    try:
+        yield
+    finally:
+        _loading.is_on = before
+
+
+def initialise_prompt(tuning: PromptTuning, model: Any) -> None:
+    """Give a new prompt the start that its config asks for.
+
+    Raises:
+        InvalidConfigError: it shall start from a text, and there is no tokenizer.
+    """
+    config = tuning.config
+    if config.prompt_init != "from_string" or _loading.is_on or tuning.prompt_embedding.weight.is_meta:
+        return
+    embeddings = text_embeddings(model, config.prompt_init_text or "", find_tokenizer(model, config))
+    tuning.start_from(embeddings)
+
+
+def goes_to_tokens(model: Any, insert_at: str) -> bool:
+    """Whether a prompt of a base model stands among the embeddings of tokens, and not behind a module that adds to them.
+
+    Where the table of tokens is no part of such a module, upstream goes on to use what comes out of the table: for masks, say.
+
+    Raises:
+        UnsupportedMethodError: the model has no table of token embeddings, and the prompt shall go in there.
+    """
+    if insert_at == "token_embeddings" and not model.token_embeddings:
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} has no table of token embeddings. Use insert_at='embedding_output'."
+        )
+    holds_table = model.token_embeddings.startswith(f"{model.embedding_output}.")
+    return bool(model.token_embeddings) and (insert_at == "token_embeddings" or not holds_table)
+
+
+def prompt_width(model: Any, config: PromptTuningConfig) -> int:
+    """Width of the embeddings where a prompt of `config` goes in.
+
+    Raises:
+        UnsupportedMethodError: the model has no table of token embeddings, and the prompt shall go in there.
+    """
+    if goes_to_tokens(model, config.insert_at):
+        return int(model.get_submodule(model.token_embeddings).embedding_dim)
+    output = model.get_submodule(model.embedding_output)
+    norms = [module for module in output.modules() if isinstance(module, nn.LayerNorm)]
+    if norms:  # embeddings may be projected, but are normalised at the end
+        return int(norms[-1].normalized_shape[-1])
+    if model.token_embeddings:
+        return int(model.get_submodule(model.token_embeddings).embedding_dim)
+    return int(next(layer for _, layer in model.adapted_layers()).stream_width())

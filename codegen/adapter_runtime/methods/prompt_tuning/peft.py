@@ -1,0 +1,79 @@
+"""Prompt tuning in PEFT's format: its prompts stand in the place of embeddings of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.files.peft.documents import Document, refuse_unknown
+from adapter_runtime.files.tensors import Tensors
+from adapter_runtime.methods.prefix_tuning.peft import EMBEDDINGS, SHAPE_OPTIONS, only_embeddings
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+
+if TYPE_CHECKING:
+    from adapter_runtime.model.api import ModelAdaptersMixin
+
+_INERT = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
+_POOLED = (
+    "With PEFT, the classifier of a {model} reads the first position of the prompt; here it reads the first token. The"
+    " hidden states are the same, the logits are not."
+)
+
+
+def read(
+    model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str, strict: bool
+) -> tuple[PromptTuningConfig, Tensors]:
+    """The config and tensors of adapter `name` that give the hidden states of PEFT's.
+
+    Args:
+        strict: refuse a classifier that reads the prompt; else its logits differ.
+
+    Raises:
+        UnsupportedMethodError: the model or an option has no counterpart in the other library.
+    """
+    refuse_unknown(document, SHAPE_OPTIONS, _INERT)
+    states = only_embeddings(tensors)
+    base = model.adapters_base
+    if base.config.is_encoder_decoder or document.get("num_transformer_submodules") not in (None, 1):
+        raise UnsupportedMethodError("PEFT gives encoder and decoder prompts; here a prompt is one of the inputs.")
+    if strict and document.get("task_type") == "SEQ_CLS" and getattr(base, "pooler", None) is not None:
+        raise UnsupportedMethodError(
+            f"{_POOLED.format(model=type(base).__name__)} To load it all the same: strict=False. The model is unchanged."
+        )
+    # Where nothing is added to the embeddings of tokens, both places are one: then the default one is stored.
+    same = base.embedding_output == base.token_embeddings
+    place = {} if same else {"insert_at": "token_embeddings"}
+    config = PromptTuningConfig(prompt_length=int(states.shape[0]), **place)  # type: ignore[arg-type]
+    base_path = "" if base is model else f"{model.base_model_prefix}."
+    return config, {f"{base_path}prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight": states}
+
+
+def write(model: ModelAdaptersMixin, name: str, config: PromptTuningConfig) -> tuple[dict[str, Any], Tensors]:
+    """The document, without what all methods have, and the tensors by PEFT's names.
+
+    Raises:
+        UnsupportedMethodError: PEFT has no counterpart.
+    """
+    base = model.adapters_base
+    if config.combine != "prefix":
+        raise UnsupportedMethodError(f"PEFT puts prompts in front of all tokens, not combine={config.combine!r}.")
+    if config.insert_at != "token_embeddings" and base.embedding_output != base.token_embeddings:
+        raise UnsupportedMethodError(
+            "PEFT gives prompts positions and norms like those of tokens; this one goes in behind them. Train it with"
+            " insert_at='token_embeddings'."
+        )
+    if base.config.is_encoder_decoder:
+        raise UnsupportedMethodError("PEFT gives encoder and decoder prompts; here a prompt is one of the inputs.")
+    tensors = {key: tensor for key, tensor in base.state_dict().items() if f".prompt_tunings.{name}." in f".{key}"}
+    (embeddings,) = tensors.values()
+    layers = [layer for _, layer in base.iter_layers()]
+    document = {
+        "peft_type": "PROMPT_TUNING",
+        "num_virtual_tokens": int(embeddings.shape[0]),
+        "token_dim": int(embeddings.shape[1]),
+        "num_layers": len(layers),
+        "num_attention_heads": getattr(base.config, "num_attention_heads", None),
+        "num_transformer_submodules": 1,
+        "prompt_tuning_init": "RANDOM",
+    }
+    return document, {EMBEDDINGS: embeddings}

@@ -1,0 +1,1 @@
+"""ReFT: edits of hidden states at chosen positions."""

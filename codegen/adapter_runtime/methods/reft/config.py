@@ -1,0 +1,103 @@
+"""Representation fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.errors import InvalidConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ReftConfig(AdapterConfig):
+    """Low-rank edits of the hidden states at some positions (https://arxiv.org/abs/2404.03592).
+
+    Raises:
+        InvalidConfigError: no position would be edited, or an option has no meaning.
+    """
+
+    layers: str | Sequence[int]  # "all" or indices
+    prefix_positions: int  # how many real tokens are edited at the start of a row
+    suffix_positions: int  # and at its end; where a short row has less than both, the end has its tokens first
+    r: int
+    orthogonality: bool  # keep the rows of the projection orthonormal
+    architecture: str | None = "reft"
+    tied_weights: bool = False  # the same edit at the start and at the end
+    subtract_projection: bool = True  # False: DiReFT; files of `adapters` do not say
+    dropout: float = 0.05
+    non_linearity: str | None = None
+    dtype: str | None = None  # "float32", ...; None = that of the layer
+    output_reft: bool = True
+    init_weights_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.prefix_positions, self.suffix_positions) < 0 or self.prefix_positions + self.suffix_positions == 0:
+            raise InvalidConfigError(
+                f"{type(self).__name__} edits {self.prefix_positions} positions at the start and "
+                f"{self.suffix_positions} at the end. Neither can be negative, and one must be positive."
+            )
+        if self.r < 1:
+            raise InvalidConfigError(f"{type(self).__name__}: r is {self.r}, but must be at least 1.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InvalidConfigError(f"{type(self).__name__}: dropout is {self.dropout}, but must lie in [0, 1).")
+        if isinstance(self.layers, str) and self.layers != "all":
+            raise InvalidConfigError(
+                f'{type(self).__name__}: layers is {self.layers!r}, but must be "all" or a list of indices.'
+            )
+        if self.dtype is not None and self.dtype not in _DTYPES:
+            raise InvalidConfigError(
+                f"{type(self).__name__}: dtype is {self.dtype!r}, but must be one of {', '.join(_DTYPES)}."
+            )
+
+    def is_in(self, layer: int) -> bool:
+        """Whether the layer with this index gets an edit."""
+        return self.output_reft and (self.layers == "all" or layer in self.layers)
+
+    @classmethod
+    def _from_options(cls, options: Mapping[str, Any]) -> AdapterConfig:
+        if not options.get("orthogonality", True) and "subtract_projection" not in options:
+            logger.warning(
+                "This ReFT config may be NoReFT or DiReFT: `adapters` writes the same for both. It is read as NoReFT. For "
+                'DiReFT, say so: load_adapter(..., config={"subtract_projection": False}).'
+            )
+        return super()._from_options(options)
+
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, eq=False)
+class LoReftConfig(ReftConfig):
+    """ReFT with an orthonormal projection."""
+
+    layers: str | Sequence[int] = "all"
+    prefix_positions: int = 3
+    suffix_positions: int = 0
+    r: int = 1
+    orthogonality: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class NoReftConfig(ReftConfig):
+    """ReFT with a projection that is not kept orthonormal."""
+
+    layers: str | Sequence[int] = "all"
+    prefix_positions: int = 3
+    suffix_positions: int = 0
+    r: int = 1
+    orthogonality: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class DiReftConfig(NoReftConfig):
+    """`NoReftConfig` that does not subtract the projected state."""
+
+    subtract_projection: bool = False
+
+
+ReftConfig.register("reft")

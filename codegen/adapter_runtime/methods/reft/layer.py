@@ -1,0 +1,127 @@
+"""Where ReFT edits: at the output of a layer, by a forward hook that is there only while the layer has such adapters.
+
+The hook goes in front of all others, so that the hidden states that upstream records contain the edit. It runs outside of
+a checkpointed forward, for which only the layer itself is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from adapter_runtime.call.context import thread
+from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.reft.config import ReftConfig
+from adapter_runtime.methods.reft.module import EditShape, Reft
+from adapter_runtime.methods.reft.positions import positions_of
+from adapter_runtime.programs.hooks import remove_hooks
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Program
+
+
+class PlacedEdit(NamedTuple):
+    """An adapter as a program: which of the positions that the layer hands on are its own."""
+
+    reft: Reft
+    slot: int
+
+    def __call__(self, hidden: torch.Tensor, *positions: torch.Tensor) -> torch.Tensor:
+        start = 2 * self.slot
+        edited: torch.Tensor = self.reft(hidden, positions[start], positions[start + 1])
+        return edited
+
+
+class Edits(NamedTuple):
+    """What runs in a layer."""
+
+    program: Program  # (hidden [B, L, H], then per shape an index [B, P, H] and a mask [B, P, 1]) -> hidden
+    shapes: tuple[EditShape, ...]
+
+
+class ReftLayer(AdapterLayerBase, nn.Module):
+    """The ReFT adapters of one layer.
+
+    Args:
+        layer_index: counted over all stacks of the model.
+        stack: "encoder" or "self", whose tokens the layer sees.
+    """
+
+    adapter_containers = ("refts",)
+    method_name = "ReFT"
+    reads_spans = True
+    refts: nn.ModuleDict
+
+    def __init__(self, layer_index: int, stack: str) -> None:
+        super().__init__()
+        self.init_adapter_layer(layer_index, "output_reft")
+        self.stack = stack
+        self.shapes: tuple[EditShape, ...] = ()
+
+    def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
+        for unit in self._reft(name).running_units() if name in self.refts else ():
+            yield from unit.parameters()
+
+    def _reft(self, name: str) -> Reft:
+        reft = self.refts[name]
+        assert isinstance(reft, Reft)
+        return reft
+
+    def resolve(self, block: AdapterCompositionBlock | None) -> Edits | None:
+        living = [name for name in block.names() if name in self.refts] if block is not None else []
+        self.shapes = tuple(dict.fromkeys(self._reft(name).shape for name in living))
+        program = super().resolve(block)
+        return None if program is None else Edits(program, self.shapes)
+
+    def runnable(self, name: str) -> PlacedEdit | None:
+        if name not in self.refts:
+            return None
+        reft = self._reft(name)
+        return PlacedEdit(reft, self.shapes.index(reft.shape))
+
+    def edit_output(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        """The forward hook: the output of `layer`, a tensor or a tuple that begins with one, with the edits."""
+        running: Edits | None = self.running if thread.setup is None else self.running_under(thread.setup)
+        if running is None:
+            return None
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.dim() != 3:
+            raise UnsupportedMethodError(
+                f"ReFT edits positions of a sequence, but {type(layer).__name__} gives a tensor of shape "
+                f"{list(hidden.shape)}."
+            )
+        positions = positions_of(self.stack, running.shapes, hidden)
+        if positions is None:
+            return None
+        edited = running.program(hidden, *positions)
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+
+def enable_reft(layer: nn.Module, layer_index: int, stack: str) -> ReftLayer:
+    """Give a layer room for ReFT adapters."""
+    found = getattr(layer, "reft_layer", None)
+    if not isinstance(found, ReftLayer):
+        found = layer.reft_layer = ReftLayer(layer_index, stack)
+        layer.register_forward_hook(found.edit_output, prepend=True)
+    return found
+
+
+def disable_reft(layer: nn.Module) -> None:
+    """Make a layer whose last ReFT adapter is gone what it was."""
+    found = getattr(layer, "reft_layer", None)
+    if not isinstance(found, ReftLayer) or found.adapter_names():
+        return
+    remove_hooks(layer, lambda hook: getattr(hook, "__self__", None) is found)
+    del layer.reft_layer
+
+
+def add_reft(layer: nn.Module, layer_index: int, stack: str, name: str, config: ReftConfig, width: int) -> None:
+    """Create the adapter `name` in a layer, with the type and device of the layer's own parameters."""
+    reft = Reft(config, width)
+    reference = next((tensor for tensor in layer.parameters() if tensor.is_floating_point()), None)
+    dtype = getattr(torch, config.dtype) if config.dtype else reference.dtype if reference is not None else None
+    reft.to(reference.device if reference is not None else None, dtype)
+    enable_reft(layer, layer_index, stack).refts[name] = reft

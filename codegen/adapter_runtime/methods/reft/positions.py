@@ -1,0 +1,100 @@
+"""Which positions of a call are edited: the first real tokens of each row and the last ones of its prompt.
+
+Everything is index arithmetic on tensors, done once per call: rows differ in their padding and length.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+
+from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.rows import TokenSpans
+from adapter_runtime.methods.reft.module import EditShape
+
+Positions: TypeAlias = "tuple[torch.Tensor, ...] | None"
+
+
+def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
+    """Two tensors per shape: the positions [B, P, H] (the same for all of H), and [B, P, 1], True where a row has none.
+
+    Args:
+        stack: "encoder" or "self", whose tokens `hidden` belongs to.
+        hidden: [B, L, H].
+
+    Returns:
+        None where nothing is edited: in the later steps of a generation.
+    """
+    context = thread.context
+    if context is None:
+        return _of_all(shapes, _all_real(hidden), hidden, False)
+    key = (stack, shapes, hidden.device)
+    positions: Positions
+    shape, positions = context.edited_positions.get(key, (None, None))
+    if shape != hidden.shape:  # not the same for all layers where a model merges tokens on their way
+        positions = _in_context(context, stack, shapes, hidden)
+        context.edited_positions[key] = (hidden.shape, positions)
+    return positions
+
+
+def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
+    spans = context.spans.get(stack)
+    if spans is None or spans.length != hidden.shape[1]:
+        spans = _all_real(hidden)  # images, sounds: the layers see something else than the tokens that masks tell of
+    prompt = context.generation.spans.get(stack) if context.generation is not None else None
+    if prompt is None:
+        return _of_all(shapes, spans, hidden, spans.past != 0)
+    prompted = prompt.past + prompt.length
+    # A prompt may be shorter than what is edited, but has at least one token. (Counts of a static cache are tensors.)
+    edited = prompted + max(1, *(shape.prefix for shape in shapes)) - 1
+    if all(isinstance(count, int) for count in (spans.past, edited)) and spans.past >= edited:
+        return None
+    return _of_all(shapes, spans, hidden, False, prompted)
+
+
+def _all_real(hidden: torch.Tensor) -> TokenSpans:
+    first = torch.zeros(hidden.shape[0], dtype=torch.long, device=hidden.device)
+    return TokenSpans(first, first + hidden.shape[1], 0, hidden.shape[1])
+
+
+def _of_all(
+    shapes: tuple[EditShape, ...],
+    spans: TokenSpans,
+    hidden: torch.Tensor,
+    is_continued: bool | torch.Tensor,
+    prompted: int | torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...]:
+    pairs = (_of_shape(shape, spans, hidden, is_continued, prompted) for shape in shapes)
+    return tuple(tensor for pair in pairs for tensor in pair)
+
+
+def _of_shape(
+    shape: EditShape,
+    spans: TokenSpans,
+    hidden: torch.Tensor,
+    is_continued: bool | torch.Tensor,
+    prompted: int | torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the two parts meet in a short row, the one at the end has its tokens and the one at the start the rest.
+
+    Args:
+        is_continued: the call goes on after what a cache holds, and what the prompt was is not known: then only the first
+            tokens of a row can be told.
+        prompted: in a generation, the position after its prompt. Tokens that come later are edited where they are among the
+            first ones, as they are when a model is trained on a whole text.
+    """
+    length = hidden.shape[1]
+    first, end = (tensor.to(hidden.device).unsqueeze(1) for tensor in (spans.first, spans.end))  # (B, 1)
+    from_start = first + torch.arange(shape.prefix, device=hidden.device)  # (B, p)
+    missing = from_start >= end - shape.suffix * (1 - 1 * is_continued)
+    if prompted is not None:
+        missing = missing & (from_start < prompted)
+    if shape.suffix > 0:
+        to_end = end + torch.arange(-shape.suffix, 0, device=hidden.device)  # (B, s)
+        from_start = torch.cat([from_start, to_end], dim=1)
+        missing = torch.cat([missing, (to_end < first) | is_continued], dim=1)
+    index = from_start - spans.past
+    missing = missing | (index < 0) | (index >= length)
+    index = index.clamp(0, length - 1)
+    return index.unsqueeze(-1).expand(-1, -1, hidden.shape[2]), missing.unsqueeze(-1)

@@ -1,0 +1,149 @@
+"""Configs by name: ``seq_bn``, ``seq_bn[reduction_factor=8]``, ``prefix_tuning|lora[r=4]``, a JSON file, a dict."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.methods.bottleneck.config import (
+    CompacterConfig,
+    CompacterPlusPlusConfig,
+    DoubleSeqBnConfig,
+    DoubleSeqBnInvConfig,
+    ParBnConfig,
+    SeqBnConfig,
+    SeqBnInvConfig,
+)
+from adapter_runtime.methods.lora.config import (
+    DoRAConfig,
+    DvoRAConfig,
+    IA3Config,
+    LoRAConfig,
+    MTLLoRAConfig,
+    VeraConfig,
+)
+from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig
+from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
+
+ADAPTER_CONFIG_MAP: dict[str, AdapterConfig] = {
+    "seq_bn": SeqBnConfig(),
+    "double_seq_bn": DoubleSeqBnConfig(),
+    "par_bn": ParBnConfig(),
+    "scaled_par_bn": ParBnConfig(scaling="learned"),
+    "seq_bn_inv": SeqBnInvConfig(),
+    "double_seq_bn_inv": DoubleSeqBnInvConfig(),
+    "compacter": CompacterConfig(),
+    "compacter++": CompacterPlusPlusConfig(),
+    "prefix_tuning": PrefixTuningConfig(),
+    "prefix_tuning_flat": PrefixTuningConfig(flat=True),
+    "prompt_tuning": PromptTuningConfig(),
+    "lora": LoRAConfig(),
+    "ia3": IA3Config(),
+    "vera": VeraConfig(),
+    "dora": DoRAConfig(),
+    "dvora": DvoRAConfig(),
+    "mtl_lora": MTLLoRAConfig(),
+    "loreft": LoReftConfig(),
+    "noreft": NoReftConfig(),
+    "direft": DiReftConfig(),
+    "mam": MAMConfig(),
+    "unipelt": UniPELTConfig(),
+    # names of earlier releases of `adapters`, still found in its tutorials
+    "pfeiffer": SeqBnConfig(),
+    "houlsby": DoubleSeqBnConfig(),
+    "parallel": ParBnConfig(),
+    "scaled_parallel": ParBnConfig(scaling="learned"),
+    "pfeiffer+inv": SeqBnInvConfig(),
+    "houlsby+inv": DoubleSeqBnInvConfig(),
+}
+DEFAULT_ADAPTER_CONFIG = "seq_bn"
+
+_PART = re.compile(r"(?P<name>[^\[\]|\n]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
+
+
+def resolve_adapter_config(config: str | Mapping[str, Any] | AdapterConfig | None) -> AdapterConfig:
+    """The config that a name, config string, path of a JSON file, dict or config stands for.
+
+    Raises:
+        InvalidConfigError: it stands for none.
+    """
+    if config is None:
+        return ADAPTER_CONFIG_MAP[DEFAULT_ADAPTER_CONFIG]
+    if isinstance(config, AdapterConfig):
+        return config
+    if isinstance(config, Mapping):
+        return AdapterConfig.from_dict(config)
+    if not isinstance(config, str):
+        raise InvalidConfigError(f"An adapter config is a name, a dict or a config object, not {config!r}.")
+    if config in ADAPTER_CONFIG_MAP:
+        return ADAPTER_CONFIG_MAP[config]
+    if Path(config).is_file():
+        return _read_file(Path(config))
+    return parse_config_string(config)
+
+
+def _read_file(path: Path) -> AdapterConfig:
+    """Read a JSON file that is a config, or that holds one under "config" as ``adapter_config.json`` does."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidConfigError(f"{path} is not a JSON file: {error}.") from error
+    options = content.get("config", content) if isinstance(content, dict) else content
+    if isinstance(options, str):
+        return resolve_adapter_config(options)
+    if not isinstance(options, dict):
+        raise InvalidConfigError(f"{path} holds no adapter config.")
+    return AdapterConfig.from_dict(options)
+
+
+def parse_config_string(text: str) -> AdapterConfig:
+    """``name[option=value,...]``, or several of them with "|" between.
+
+    Raises:
+        InvalidConfigError: a name or an option is unknown, or the text cannot be read.
+    """
+    parts = [_parse_part(part.strip()) for part in _split(text)]
+    return parts[0] if len(parts) == 1 else ConfigUnion(*parts)
+
+
+def _split(text: str) -> list[str]:
+    """Split at each "|" that stands outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        depth += (character == "[") - (character == "]")
+        if character == "|" and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+    return [*parts, text[start:]]
+
+
+def _parse_part(part: str) -> AdapterConfig:
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise InvalidConfigError(f"Cannot read {part!r} as a config. Write name[option=value,...].")
+    name = match["name"].strip()
+    if name not in ADAPTER_CONFIG_MAP:
+        raise InvalidConfigError(
+            f"No adapter config is called {name!r}, and no file either. {nearest(name, ADAPTER_CONFIG_MAP)}"
+        )
+    config = ADAPTER_CONFIG_MAP[name]
+    return config.replace(**_parse_options(match["options"])) if match["options"] else config
+
+
+def _parse_options(text: str) -> dict[str, Any]:
+    """``a=1,b=['q','k']`` as a dict. Values are Python literals."""
+    try:
+        call = ast.parse(f"options({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("options are written as name=value")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InvalidConfigError(f"Cannot read the options [{text}]: {error}.") from error

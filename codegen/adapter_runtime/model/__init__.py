@@ -1,0 +1,1 @@
+"""Models with adapters: the methods that users call, `init`, calls, layers, embeddings, heads, interfaces."""

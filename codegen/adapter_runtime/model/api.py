@@ -1,0 +1,277 @@
+"""What every model with adapters can do: add, train, run, merge, delete, save and load them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from adapter_runtime.composition import AdapterCompositionBlock, Setup, Stack, parse_composition
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.errors import AdapterError, UnsupportedMethodError
+from adapter_runtime.files.api import AdapterFilesMixin
+from adapter_runtime.files.names import check_name
+from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
+from adapter_runtime.methods.lora.layer import LoRALayer, disable_lora
+from adapter_runtime.methods.lora.sharing import SharingMixin, forget
+from adapter_runtime.methods.placing import check_built, place, remove_empty_places
+from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
+from adapter_runtime.methods.prompt_tuning.api import PromptTuningMixin
+from adapter_runtime.methods.shared_parameters import SharedParameters
+from adapter_runtime.methods.strings import resolve_adapter_config
+from adapter_runtime.model.averaging import AveragingMixin
+from adapter_runtime.model.inspection import InspectionMixin
+from adapter_runtime.programs.dynamic import DynamicMixin
+
+if TYPE_CHECKING:
+    from adapter_runtime.model.base import ModelBaseAdaptersMixin
+
+
+class ModelAdaptersMixin(
+    InspectionMixin,
+    AdapterFilesMixin,
+    AdapterFusionMixin,
+    PrefixTuningMixin,
+    PromptTuningMixin,
+    AveragingMixin,
+    SharingMixin,
+    DynamicMixin,
+):
+    """The methods of models with adapters. Any error leaves the model as it was."""
+
+    _adapters_config: ModelAdaptersConfig  # of base models
+    unrepeated_arguments: ClassVar[frozenset[str]] = frozenset()  # that `Parallel` does not copy for each child
+
+    @property
+    def adapters_base(self) -> ModelBaseAdaptersMixin:
+        """The base model, which owns the adapters."""
+        raise NotImplementedError
+
+    @property
+    def adapters_config(self) -> ModelAdaptersConfig:
+        """The configs of all adapters and the active setup."""
+        return self.adapters_base._adapters_config
+
+    @adapters_config.setter
+    def adapters_config(self, config: ModelAdaptersConfig) -> None:
+        self.adapters_base._adapters_config = config
+
+    def supports_adapter(self, type_or_config: str | Mapping[str, Any] | AdapterConfig) -> bool:
+        """Whether `add_adapter` with this config can succeed, by the plan of this model."""
+        try:
+            self._check_supported(resolve_adapter_config(type_or_config))
+        except AdapterError:
+            return False
+        return True
+
+    def _check_supported(self, config: AdapterConfig) -> None:
+        check_built(config)
+        self.adapters_base.check_placeable(config)
+
+    # Adding and deleting
+
+    def add_adapter(
+        self,
+        adapter_name: str,
+        config: str | Mapping[str, Any] | AdapterConfig | None = None,
+        overwrite_ok: bool = False,
+        set_active: bool = False,
+    ) -> None:
+        """Add a new adapter with random weights.
+
+        Args:
+            adapter_name: its name; a part of names of parameters, so without dots.
+            config: a config, its name or config string, a dict or the path of a JSON file. None = "seq_bn".
+            overwrite_ok: replace an adapter of this name.
+            set_active: run it from now on.
+
+        Raises:
+            InvalidConfigError: the config or the name makes no sense.
+            UnsupportedMethodError: this model cannot have such an adapter.
+        """
+        resolved = resolve_adapter_config(config)
+        check_name(adapter_name)
+        self._check_supported(resolved)
+        base, state = self.adapters_base, self.adapters_config
+        if adapter_name in state and not overwrite_ok:
+            raise ValueError(f"The model has an adapter {adapter_name!r}. Delete it first, or pass overwrite_ok=True.")
+        with unchanged_on_error(self, state):
+            if adapter_name in state:
+                self._remove(adapter_name)
+            known = {id(parameter) for parameter in base.parameters()}
+            place(base, adapter_name, resolved)
+            state.adapters[adapter_name] = resolved
+            self._finish_new_modules(adapter_name, known)
+            self._activate(state.active_setup, state.skip_layers)
+            if set_active:
+                self.set_active_adapters(adapter_name)
+
+    def _finish_new_modules(self, name: str, known: set[int]) -> None:
+        """Move new modules to where their layers are, and hold the layers to their declaration."""
+        base = self.adapters_base
+        for layer in base.adapter_layers():
+            for _, module in layer.modules_of(name):
+                module.train(base.training)
+                if not isinstance(layer, LoRALayer) and not getattr(module, "has_own_type", False):
+                    module.to(base.device, base.dtype)
+        declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
+        new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
+        if new:
+            raise AssertionError(f"Parameters of adapter {name!r} that no layer declares: {sorted(new)}.")
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Remove an adapter. An active stack goes on without it; any other active block that names it is deactivated.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+            AdapterError: a fusion mixes it.
+        """
+        self.adapters_config.get(adapter_name)
+        refuse_if_fused(self.adapters_config, adapter_name)
+        with unchanged_on_error(self, self.adapters_config):
+            self._remove(adapter_name)
+            self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def _remove(self, name: str) -> None:
+        state = self.adapters_config
+        for layer in list(self.adapters_base.adapter_layers()):
+            layer.delete_adapter(name)
+            if isinstance(layer, LoRALayer) and not layer.adapter_names():
+                disable_lora(layer)
+        remove_empty_places(self.adapters_base)
+        del state.adapters[name]
+        forget(state, name)
+        state.active_setup = _without(state.active_setup, name)
+
+    # Activating and training
+
+    @property
+    def active_adapters(self) -> AdapterCompositionBlock | None:
+        """The setup that forwards run. None = no adapters."""
+        return self.adapters_config.active_setup
+
+    @active_adapters.setter
+    def active_adapters(self, adapter_setup: Setup) -> None:
+        self.set_active_adapters(adapter_setup)
+
+    def set_active_adapters(self, adapter_setup: Setup, skip_layers: Iterable[int] | None = None) -> None:
+        """Decide what forwards run from now on. Merged adapters are taken out of the weights first.
+
+        Args:
+            adapter_setup: a name, a block, or None for no adapters.
+            skip_layers: indices of layers that run none (AdapterDrop, https://arxiv.org/abs/2010.11918).
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that was not added.
+            UnsupportedMethodError: a layer cannot run the setup.
+        """
+        block = parse_composition(adapter_setup)
+        if block is not None:
+            self.adapters_config.require_block(block)
+        with unchanged_on_error(self, self.adapters_config):
+            for layer in self._lora_layers():
+                layer.merged_adapter = None  # checked as it will run; the weights follow
+            self._activate(block, frozenset(skip_layers or ()))
+            self.reset_adapter()
+
+    def _activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
+        self.adapters_config.active_setup, self.adapters_config.skip_layers = block, skip_layers
+        self.adapters_base.activate(block, skip_layers)
+
+    def train_adapter(self, adapter_setup: Setup, train_embeddings: bool = False) -> None:
+        """Go into training mode, freeze the base model, and let the adapters of the setup, now active, be trained.
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that was not added.
+        """
+        with unchanged_on_error(self, self.adapters_config):
+            self.set_active_adapters(adapter_setup)
+            block = self.active_adapters
+            self.train()
+            self.freeze_model(True)
+            for name in sorted(block.flatten()) if block is not None else ():
+                for parameter in self.trained_parameters(name):
+                    parameter.requires_grad_(True)
+            if train_embeddings:
+                self.get_input_embeddings().requires_grad_(True)
+
+    def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]:
+        """The parameters of an adapter that training changes, as its layers declare them."""
+        for layer in self.adapters_base.adapter_layers():
+            yield from layer.trained_parameters(adapter_name)
+
+    def freeze_model(self, freeze: bool = True) -> None:
+        """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
+        base = self.adapters_base
+        further: dict[str, nn.Embedding] = getattr(base, "loaded_embeddings", {}) if base.token_embeddings else {}
+        for parameter in chain(base.parameters(), *(embeddings.parameters() for embeddings in further.values())):
+            if parameter.dtype.is_floating_point:
+                parameter.requires_grad_(not freeze)
+        for module in base.modules():
+            for key in getattr(module, "frozen_parameters", ()):
+                module.get_parameter(key).requires_grad_(False)
+        self.model_frozen = freeze
+
+    def freeze_embeddings(self, freeze: bool = True) -> None:
+        """Stop (or, with False, resume) the training of the token embeddings that run."""
+        self.get_input_embeddings().requires_grad_(not freeze)
+
+    # Merging
+
+    def merge_adapter(self, adapter_name: str) -> None:
+        """Put a LoRA adapter into the weights: the same outputs at the cost of the bare model.
+
+        The original weights are kept. `reset_adapter`, or activating other adapters, restores them bit by bit.
+
+        Raises:
+            UnsupportedMethodError: the adapter has parts that are not linear in the weights.
+        """
+        self.adapters_config.get(adapter_name)
+        layers = [layer for layer in self.adapters_base.adapter_layers() if adapter_name in layer.adapter_names()]
+        rest = {layer.location_key for layer in layers if not isinstance(layer, (LoRALayer, SharedParameters))}
+        if rest:
+            raise UnsupportedMethodError(
+                f"Adapter {adapter_name!r} cannot be merged: only LoRA can, and it also has {', '.join(sorted(rest))}."
+            )
+        others = self.merged_adapters() - {adapter_name}
+        if others:
+            raise UnsupportedMethodError(
+                f"Adapter {', '.join(map(repr, sorted(others)))} is in the weights already. Take it out first: reset_adapter()."
+            )
+        projections = [layer for layer in layers if isinstance(layer, LoRALayer)]
+        with unchanged_on_error(self, self.adapters_config):
+            try:
+                for projection in projections:
+                    projection.merge(adapter_name)
+                self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+            except BaseException:
+                for projection in projections:
+                    projection.unmerge()
+                raise
+
+    def reset_adapter(self) -> None:
+        """Take merged adapters out of the weights."""
+        merged = [layer for layer in self._lora_layers() if layer.unmerged is not None]
+        for layer in merged:
+            layer.unmerge()
+        if merged:
+            self._activate(self.adapters_config.active_setup, self.adapters_config.skip_layers)
+
+    def merged_adapters(self) -> set[str]:
+        """The adapters that are in the weights now."""
+        return {layer.merged_adapter for layer in self._lora_layers() if layer.merged_adapter is not None}
+
+    def _lora_layers(self) -> Iterator[LoRALayer]:
+        return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, LoRALayer))
+
+
+def _without(setup: AdapterCompositionBlock | None, name: str) -> AdapterCompositionBlock | None:
+    if setup is None or name not in setup.flatten():
+        return setup
+    rest = [child for child in setup if child != name] if isinstance(setup, Stack) else []
+    nested = any(isinstance(child, AdapterCompositionBlock) and name in child.flatten() for child in rest)
+    return Stack(*rest) if rest and not nested else None

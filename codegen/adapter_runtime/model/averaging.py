@@ -1,0 +1,240 @@
+"""`average_adapter`: a new adapter out of the parameters of others.
+
+Everything is computed and checked before the model is touched. A module of an adapter that cannot be averaged parameter by
+parameter has a method ``average(others, weights)`` (ReFT: its projections stay orthonormal).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import nn
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.files.names import check_name
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.low_rank import LoRA
+from adapter_runtime.programs.dynamic import DynamicMixin
+
+CombineStrategy = Literal["linear", "lora_linear_only_negate_b", "lora_delta_w_svd"]
+Places = dict[str, nn.Module]  # path below the base model -> module of one adapter
+
+# Options that say how an adapter began or is trained, not what it computes
+_BEGINNINGS = frozenset({"dropout", "init_weights", "init_weights_seed", "stochastic_depth"})
+
+
+class AveragingMixin(DynamicMixin):
+    """Averages of adapters."""
+
+    def average_adapter(
+        self,
+        adapter_name: str,
+        adapter_list: Sequence[str] | Mapping[str, float],
+        weights: Sequence[float] | None = None,
+        combine_strategy: CombineStrategy = "linear",
+        normalize_weights: bool = True,
+        overwrite_ok: bool = False,
+        set_active: bool = False,
+        svd_rank: int | None = None,
+    ) -> None:
+        """Add an adapter whose parameters are the weighted average of those of others.
+
+        Args:
+            adapter_name: of the new adapter.
+            adapter_list: names of adapters with the same options, or a dict from names to weights.
+            weights: one per name; None = equal ones, or those of the dict.
+            combine_strategy: "linear" averages each parameter (https://arxiv.org/abs/2203.05482).
+                "lora_linear_only_negate_b" lets the sign of a weight act on LoRA's B alone, so that a negative one subtracts
+                the update (https://arxiv.org/abs/2306.14870). "lora_delta_w_svd" averages the updates ``alpha / r * B A``,
+                and keeps their `svd_rank` largest singular values; r and alpha may differ there.
+            normalize_weights: divide the weights by their sum.
+            overwrite_ok: replace an adapter of this name, which may be one of the averaged.
+            set_active: run it from now on.
+            svd_rank: rank of the new adapter, with "lora_delta_w_svd".
+
+        Raises:
+            UnknownAdapterError: a name that no adapter has.
+            InvalidConfigError: weights, options or strategies that do not go together. The model is unchanged.
+            UnsupportedMethodError: the strategy cannot be used with the method of the adapters.
+        """
+        model = cast("Any", self)
+        check_name(adapter_name)
+        shares = weights_of(adapter_list, weights, normalize_weights)
+        state: ModelAdaptersConfig = model.adapters_config
+        config = _common_config(state, list(shares), combine_strategy, svd_rank)
+        given = [_places(model.adapters_base, name) for name in shares]
+        values = list(shares.values())
+        tensors = _combined(given, values, combine_strategy, svd_rank, config)
+        with unchanged_on_error(model, state), torch.no_grad():
+            model.add_adapter(adapter_name, config, overwrite_ok=overwrite_ok, set_active=set_active)
+            for path, module in _places(model.adapters_base, adapter_name).items():
+                average = getattr(module, "average", None)
+                if average is not None:
+                    average([places[path] for places in given], values)
+                else:
+                    _fill(module, tensors[path])
+
+
+def weights_of(
+    names: Sequence[str] | Mapping[str, float], weights: Sequence[float] | None, normalize: bool
+) -> dict[str, float]:
+    """The weight of each adapter.
+
+    Raises:
+        InvalidConfigError: they are not one per name, or sum up to 0 and shall be normalised.
+    """
+    if isinstance(names, str):
+        raise InvalidConfigError(f"average_adapter takes a list of names or a dict, not {names!r}. Write [{names!r}].")
+    if isinstance(names, Mapping) and weights is not None:
+        raise InvalidConfigError(
+            "A dict of adapters holds their weights already. Leave out weights=..., or give a list."
+        )
+    if not names:
+        raise InvalidConfigError("There are no adapters to average.")
+    if len(set(names)) != len(names):
+        raise InvalidConfigError(f"{list(names)} names an adapter twice. Name it once, with the sum of the weights.")
+    if isinstance(names, Mapping):
+        weights = list(names.values())
+    given = [1.0] * len(names) if weights is None else list(weights)
+    if len(given) != len(names):
+        raise InvalidConfigError(f"There are {len(names)} adapters but {len(given)} weights.")
+    if not all(math.isfinite(weight) for weight in given):
+        raise InvalidConfigError(f"The weights {given} are not all finite numbers.")
+    total = sum(given)
+    if normalize and total == 0:
+        raise InvalidConfigError(
+            f"The weights {given} sum up to 0 and cannot be normalised. Give others, or normalize_weights=False."
+        )
+    return {name: weight / total if normalize else float(weight) for name, weight in zip(names, given, strict=True)}
+
+
+def _common_config(
+    state: ModelAdaptersConfig, names: Sequence[str], strategy: str, svd_rank: int | None
+) -> AdapterConfig:
+    """The options of the average: those of the first, where the others agree in all that matters."""
+    if strategy not in get_args(CombineStrategy):
+        raise InvalidConfigError(
+            f"combine_strategy is {strategy!r}, but must be one of {', '.join(map(repr, get_args(CombineStrategy)))}."
+        )
+    is_svd = strategy == "lora_delta_w_svd"
+    if is_svd != (svd_rank is not None) or (svd_rank is not None and svd_rank < 1):
+        raise InvalidConfigError(
+            f'svd_rank is {svd_rank!r}. "lora_delta_w_svd" needs one of at least 1, and only this strategy has one.'
+        )
+    ignored = _BEGINNINGS | {"r", "alpha"} if is_svd else _BEGINNINGS
+    first = state.get(names[0])
+    for name in names[1:]:
+        differing = _differences(first.to_dict(), state.get(name).to_dict(), ignored)
+        if differing:
+            raise InvalidConfigError(
+                f"Adapters {names[0]!r} and {name!r} cannot be averaged: they differ in {', '.join(differing)}."
+            )
+    if strategy != "linear" and not (isinstance(first, LoRAConfig) and first.composition_mode == "add"):
+        raise UnsupportedMethodError(
+            f'{strategy!r} averages updates of LoRA, but {names[0]!r} is a {type(first).__name__}. Use "linear".'
+        )
+    if is_svd and first["alpha"] == 0:
+        raise InvalidConfigError(f"Adapter {names[0]!r} has alpha=0, and no update of the new one can have an effect.")
+    return first.replace(r=svd_rank) if is_svd else first
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any], ignored: frozenset[str]) -> list[str]:
+    """The options in which two configs differ."""
+    one, two = dict(_options(first, ignored)), dict(_options(other, ignored))
+    missing = object()
+    return [key for key in sorted(one.keys() | two.keys()) if one.get(key, missing) != two.get(key, missing)]
+
+
+def _options(config: Mapping[str, Any], ignored: frozenset[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    """All options that matter, those of the members of a union too."""
+    for key, value in config.items():
+        if key == "configs":
+            for index, member in enumerate(value):
+                yield from _options(member, ignored, f"{path}{key}[{index}].")
+        elif key not in ignored:
+            yield path + key, value
+
+
+def _places(base: Any, name: str) -> Places:
+    """The modules of an adapter by their paths, in which the name is left out."""
+    from adapter_runtime.programs.layer import AdapterLayerBase
+
+    return {
+        f"{path}.{key[: -len(name)]}": module
+        for path, layer in base.named_modules()
+        if isinstance(layer, AdapterLayerBase)
+        for key, module in layer.modules_of(name)
+    }
+
+
+def _combined(
+    given: Sequence[Places], weights: Sequence[float], strategy: str, rank: int | None, config: AdapterConfig
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of the new adapter, by place and by name; none for modules that average themselves."""
+    combined = {}
+    for path in given[0]:
+        modules = [places[path] for places in given]
+        if hasattr(modules[0], "average"):
+            continue
+        if strategy == "linear":
+            combined[path] = dict(_linear(modules, weights))
+        elif not all(type(module) is LoRA and module.gate is None and module.m is None for module in modules):
+            raise UnsupportedMethodError(
+                f'{strategy!r} averages updates of plain LoRA, without a gate, magnitudes or shared matrices. Use "linear".'
+            )
+        elif strategy == "lora_linear_only_negate_b":
+            combined[path] = dict(_negating_b(cast("list[LoRA]", modules), weights))
+        else:
+            assert rank is not None and isinstance(config, LoRAConfig)
+            combined[path] = _decomposed(cast("list[LoRA]", modules), weights, rank, config.alpha / rank)
+    return combined
+
+
+def _linear(modules: Sequence[nn.Module], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each parameter and buffer as the weighted sum."""
+    states = [module.state_dict() for module in modules]
+    for key, first in states[0].items():
+        yield key, _sum([state[key] for state in states], weights) if first.dtype.is_floating_point else first
+
+
+def _negating_b(modules: Sequence[LoRA], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:
+    yield "lora_A", _sum([module.lora_A.detach() for module in modules], [abs(weight) for weight in weights])
+    yield "lora_B", _sum([module.lora_B.detach() for module in modules], weights)
+
+
+def _decomposed(
+    modules: Sequence[LoRA], weights: Sequence[float], rank: int, scaling: float
+) -> dict[str, torch.Tensor]:
+    """A and B of `rank` whose update, times `scaling`, is nearest to the weighted sum of the updates.
+
+    A has orthonormal rows. Where the update is too small for the rank, the rest is zero.
+    """
+    with torch.no_grad():
+        deltas = [_sum(parts, weights) for parts in zip(*(module.deltas() for module in modules), strict=True)]
+    downs, ups = [], []
+    for delta in deltas:
+        left, sizes, right = torch.linalg.svd(delta.float(), full_matrices=False)
+        missing = max(0, rank - len(sizes))
+        up = left[:, :rank] * (sizes[:rank] / scaling)
+        downs.append(nn.functional.pad(right[:rank], (0, 0, 0, missing)))
+        ups.append(nn.functional.pad(up, (0, missing)))
+    return {"lora_A": torch.cat(downs), "lora_B": torch.cat(ups)}
+
+
+def _sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """The weighted sum, in a precision of at least fp32."""
+    exact = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    return torch.stack([tensor * weight for tensor, weight in zip(exact, weights, strict=True)]).sum(dim=0)
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    own = module.state_dict()
+    assert own.keys() == tensors.keys(), f"{sorted(own)} != {sorted(tensors)}"
+    for key, tensor in tensors.items():
+        own[key].copy_(tensor)

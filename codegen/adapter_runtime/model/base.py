@@ -1,0 +1,168 @@
+"""Base of generated mixins of base models: it owns the adapters, knows the layers, and spans a context per forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, cast
+
+from torch import nn
+
+from adapter_runtime.call.checkpoint import ContextualCheckpoint
+from adapter_runtime.call.context import AdapterSetup, thread
+from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
+from adapter_runtime.methods.placing import methods_of
+from adapter_runtime.methods.prefix_tuning.module import PrefixTuning, PrefixTuningPool
+from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
+from adapter_runtime.methods.shared_parameters import SharedParameters
+from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.model.calls import IDLE, CallPlan, in_call, plan_call
+from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.registry import registered
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.roles import LayerStack
+
+
+class ModelBaseAdaptersMixin(ModelAdaptersMixin):
+    """Base of generated mixins of base models, which state where the layers are.
+
+    Nothing here costs anything in a forward unless an active adapter needs it: what layers run is decided beforehand.
+    """
+
+    layer_stacks: tuple[LayerStack, ...] = ()  # stated by generated classes; worked out where there is an interface
+    token_embeddings: str = ""
+    embedding_output: str = ""
+    final_norm_path: ClassVar[str] = ""
+
+    prefix_tuning: PrefixTuningPool
+    prompt_tuning: PromptTuningLayer
+    shared_parameters: SharedParameters
+    call_plan: CallPlan
+
+    def init_base_adapters(self) -> None:
+        """Give all layers room for adapters.
+
+        Raises:
+            UnsupportedModelError: a layer is of a class that no mixin was generated for.
+        """
+        self.adapters_config = ModelAdaptersConfig()
+        self.call_plan = IDLE
+        self.call_plans: dict[str, CallPlan] = {}  # by the key of an `AdapterSetup`
+        self.prefix_tuning = PrefixTuningPool()
+        self.prompt_tuning = PromptTuningLayer()
+        self.shared_parameters = SharedParameters()
+        encoder = self._encoder()
+        for index, layer in self.iter_layers():
+            if not isinstance(layer, LayerAdaptersMixin):
+                raise UnsupportedModelError(
+                    f"Layer {index} of {type(self).__name__} is a {type(layer).__name__}, which no adapter class was "
+                    "generated for."
+                )
+            in_encoder = encoder is not None and any(module is layer for module in encoder.modules())
+            layer.init_adapters(index, "encoder" if in_encoder else "self")
+
+    def _encoder(self) -> nn.Module | None:
+        """The encoder of an encoder-decoder model; None in all others."""
+        return self.get_encoder() if self.config.is_encoder_decoder else None
+
+    @property
+    def adapters_base(self) -> ModelBaseAdaptersMixin:
+        return self
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """All layers, counted over all stacks in the order in which the hidden states run through them."""
+        layers = (layer for stack in self.layer_stacks for layer in _elements(self, stack.path.split(".*.")))
+        yield from enumerate(layers)
+
+    def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
+        """`iter_layers` with the type that they have after `init`."""
+        for index, layer in self.iter_layers():
+            assert isinstance(layer, LayerAdaptersMixin)
+            yield index, layer
+
+    def adapter_layers(self) -> Iterator[AdapterLayerBase]:
+        """All modules that hold adapters."""
+        for module in self.modules():
+            if isinstance(module, AdapterLayerBase):
+                yield module
+
+    def check_placeable(self, config: AdapterConfig) -> None:
+        """Raise for methods that this model has no place for, by its plan.
+
+        Raises:
+            UnsupportedMethodError: it has none.
+        """
+        planned = registered().methods.get(self.config.model_type, {})
+        for method in sorted(methods_of(config)):
+            reason = planned.get(method, "")
+            if reason:
+                raise UnsupportedMethodError(
+                    f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
+                )
+
+    # Running
+
+    def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
+        """Decide, in every layer, what runs from now on."""
+        layers = list(self.adapter_layers())
+        for layer in layers:
+            layer.activate(block, skip_layers)
+        self.call_plans = {}
+        self.call_plan = plan_call(block, [(layer, layer.running) for layer in layers], self._prefixes_of(block))
+
+    def current_call_plan(self) -> CallPlan:
+        """What a call of this thread must prepare now."""
+        return self.call_plan if thread.setup is None else self.call_plan_under(thread.setup)
+
+    def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
+        """What a call within the context of `setup` must prepare.
+
+        Raises:
+            UnknownAdapterError: the setup names an adapter that the model does not have.
+        """
+        if setup.key not in self.call_plans:
+            block = setup.adapter_setup
+            if block is not None:
+                self.adapters_config.require_block(block)
+            layers = [(layer, layer.running_under(setup)) for layer in self.adapter_layers()]
+            self.call_plans[setup.key] = plan_call(block, layers, self._prefixes_of(block))
+        return self.call_plans[setup.key]
+
+    def _prefixes_of(self, block: AdapterCompositionBlock | None) -> Iterator[PrefixTuning]:
+        """What a call computes once for all layers: prefixes, and what is treated like them (weights that layers share)."""
+        held = self.prefix_tuning.prefix_tunings
+        for name in dict.fromkeys(block.names()) if block is not None else ():
+            if name in held:
+                group = held[name]
+                assert isinstance(group, nn.ModuleDict)
+                yield from cast("Iterator[PrefixTuning]", group.values())
+            yield from cast("Iterator[PrefixTuning]", self.shared_parameters.products_of(name))
+
+    @classmethod
+    def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
+        """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
+        return {"forward": in_call(upstream.forward, is_base=True)}  # type: ignore[attr-defined]
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        """Let the recomputation of a layer see the context of its forward."""
+        super()._set_gradient_checkpointing(*args, **kwargs)
+        wrap_checkpoints(self)
+
+
+def wrap_checkpoints(model: Any) -> None:
+    """Wrap the checkpoint functions that upstream gave to the layers."""
+    for module in model.modules():
+        function = module.__dict__.get("_gradient_checkpointing_func")
+        if function is not None:
+            module._gradient_checkpointing_func = ContextualCheckpoint.wrap(function)
+
+
+def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:
+    """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says."""
+    for element in module.get_submodule(lists[0]).children():
+        if len(lists) == 1:
+            yield element
+        else:
+            yield from _elements(element, lists[1:])

@@ -1,0 +1,1 @@
+"""Further token embeddings of a model, by name."""

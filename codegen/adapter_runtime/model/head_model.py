@@ -1,0 +1,84 @@
+"""Models around a base model: upstream's classes with a head, and models made of several models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from adapter_runtime.call.context import ContextScope, ForwardContext, thread
+from adapter_runtime.call.repeating import repeated
+from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
+from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.model.calls import find_spans, in_call
+
+
+class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
+    """Base of models with heads. The adapters belong to the base model."""
+
+    @property
+    def adapters_base(self) -> ModelBaseAdaptersMixin:
+        base = self.base_model
+        if not isinstance(base, ModelBaseAdaptersMixin):
+            raise UnsupportedModelError(
+                f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
+            )
+        return base
+
+    def runs_head(self, head: Any = None) -> bool:
+        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
+        return True
+
+    @classmethod
+    def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
+        """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
+        return {"forward": in_call(upstream.forward, is_base=False)}  # type: ignore[attr-defined]
+
+    @property
+    def generate(self) -> Callable[..., Any]:
+        """See transformers. Prefixes are computed once, not at each step; `Parallel` gives its copies one after the other.
+
+        This is a property, so that models of upstream's that cannot generate still have no such attribute.
+        """
+        upstream = super().generate
+
+        @functools.wraps(upstream)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            base = self.adapters_base
+            context = ForwardContext(base, is_generation=True)
+            plan = base.current_call_plan()
+            if plan.copies > 1:
+                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies)
+                context.is_repeated = True
+            with ContextScope(context):
+                return upstream(*args, **kwargs)
+
+        return generate
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> Any:
+        """See transformers: each row gets its beams. (An encoder ran before, with the rows as they were.)"""
+        if thread.context is not None:
+            thread.context.rows_per_input = expand_size
+        return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """See transformers: runs the encoder by itself, before the first call of the model."""
+        base = self.adapters_base
+        plan = base.current_call_plan()
+        if plan.reads_spans:
+            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.prompt_length)
+        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(*args, **kwargs)
+        wrap_checkpoints(self)
+
+
+class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):
+    """Base of models made of whole models. Their layers are counted one model after the other."""

@@ -1,0 +1,1 @@
+"""Models with flexible heads: adding, running, saving and exporting them."""

@@ -1,0 +1,96 @@
+"""What makes a model one with flexible heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.heads.classes import HEAD_CLASSES
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
+from adapter_runtime.model.calls import in_call
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
+from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.heads.exporting import ExportHeadsMixin
+from adapter_runtime.model.heads.named import NamedHeadsMixin
+from adapter_runtime.model.heads.pretrained import LoadPretrainedMixin
+from adapter_runtime.model.heads.running import RunHeadsMixin
+from adapter_runtime.model.heads.setups import head_names, heads_of
+from adapter_runtime.model.heads.vocabulary import VocabularyHeadsMixin
+from adapter_runtime.model.init import init
+
+
+class ModelWithFlexibleHeadsAdaptersMixin(
+    EmbeddingAdaptersWrapperMixin,
+    InvertibleAdaptersWrapperMixin,
+    RunHeadsMixin,
+    NamedHeadsMixin,
+    VocabularyHeadsMixin,
+    ExportHeadsMixin,
+    LoadPretrainedMixin,
+    ModelWithHeadsAdaptersMixin,
+):
+    """Base of the generated ``<Model>AdapterModel`` classes: any number of heads, of which one or several are active.
+
+    A generated class creates its base model, calls `init_adapter_model`, and ends its forward with `forward_head`.
+
+    Attributes:
+        use_pooler: whether heads that read one vector per sequence take the pooled output of the base model, where the
+            ``add_..._head`` that adds them does not say.
+    """
+
+    # Trainer would else leave out the division by the number of accumulation steps, which our losses count on.
+    accepts_loss_kwargs = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Run the forward of a generated class in a context, as `subclass` does for upstream's classes."""
+        super().__init_subclass__(**options)
+        if "forward" in cls.__dict__:
+            cls.forward = in_call(cls.__dict__["forward"], is_base=False)
+
+    def init_adapter_model(self) -> None:
+        """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""
+        init(self)
+        self.heads = nn.ModuleDict()
+        self.custom_heads = {}
+        self._active_head = None
+        configs = dict(getattr(self.config, "prediction_heads", None) or {})
+        self.config.prediction_heads = {}
+        for name, config in configs.items():
+            self.add_prediction_head_from_config(name, config)
+        self.post_init()
+
+    @property
+    def unrepeated_arguments(self) -> frozenset[str]:  # type: ignore[override]
+        """Targets are the same for the copies of a batch that parallel adapters get."""
+        heads: list[Any] = [*HEAD_CLASSES.values(), *self.heads.values()]
+        return frozenset(name for head in heads for name in head.label_arguments)
+
+    def adapter_to(
+        self, name: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Move the modules of an adapter, and the head of its name but for weights that are those of the base model.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+        """
+        super().adapter_to(name, device, dtype)
+        if name in self.heads:
+            shared = {id(parameter) for parameter in self.adapters_base.parameters()}
+            for tensor in self.heads[name].parameters():
+                if id(tensor) not in shared:
+                    tensor.data = tensor.data.to(device=device, dtype=dtype)
+
+    def set_active_adapters(self, adapter_setup: Any, skip_layers: Any = None) -> None:
+        """Activate adapters, and the heads that go by their names.
+
+        The last block of a `Stack` decides: a name is the head of this name; `Parallel` gives a list of heads, `BatchSplit`
+        one of heads. If there are no such heads, or it is another block, the active heads stay.
+        """
+        with unchanged_on_error(self, self.adapters_config):
+            super().set_active_adapters(adapter_setup, skip_layers)
+            heads = heads_of(self.active_adapters)
+            if heads is not None and all(name in self.heads for name in head_names(heads)):
+                self.active_head = heads

@@ -1,0 +1,50 @@
+"""`generate` for models whose language modelling head is one of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationMixin
+
+from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.model.heads.setups import HeadSetup, head_names
+
+
+class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
+    """The base of a generated class with flexible heads where one of its head types can generate."""
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """See transformers. Needs an active head that generates, or ``head=...``; with parallel adapters, one or one for each.
+
+        Raises:
+            UnknownHeadError: there is no head of the given name.
+            UnsupportedHeadError: no head, one that predicts no tokens, or several are active.
+        """
+        self._check_generative(self.used_heads(kwargs.get("head")))
+        return super().generate(*args, **kwargs)
+
+    def _check_generative(self, setup: HeadSetup | None) -> None:
+        heads = [self._head(name) for name in head_names(setup)]
+        other = next((head for head in heads if not head.is_generative), None)
+        if heads and other is None:
+            if len(heads) == 1 or (not hasattr(setup, "batch_sizes") and len(heads) == self._copies()):
+                return
+            state = f"{setup!r} are active; several heads can generate only if each has its parallel adapter"
+        elif other is None:
+            state = "no head is active"
+        else:
+            state = f"the active head {other.name!r} is a {other.head_type} head"
+        raise UnsupportedHeadError(
+            f"generate() needs an active language modelling head, but {state}. Add one: add_causal_lm_head(...), or"
+            " say which: generate(..., head=...)."
+        )
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """See transformers. The encoder, which runs by itself before the first call, knows no heads."""
+        head = model_kwargs.pop("head", None)
+        prepared: dict[str, Any] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
+        return prepared if head is None else {**prepared, "head": head}

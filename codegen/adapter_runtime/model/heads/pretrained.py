@@ -1,0 +1,63 @@
+"""Loading checkpoints into models with flexible heads, those of upstream's classes with a static head included."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping
+from adapter_runtime.programs.dynamic import DynamicMixin
+
+
+class LoadPretrainedMixin(DynamicMixin):
+    """`from_pretrained` of models with flexible heads."""
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Upstream renames keys of old checkpoints only for code that it knows; what we wrap is such code."""
+        return False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default"."""
+        config, kwargs = _resolve_config(cls, pretrained_model_name_or_path, kwargs)
+        architecture = (config.architectures or [None])[0]
+        if not is_static(architecture) or getattr(config, "prediction_heads", None):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        config = copy.deepcopy(config)  # it may be the caller's
+        config.prediction_heads = {DEFAULT_NAME: flexible_config(architecture, config)}
+        renamed = {
+            **key_mapping(architecture, DEFAULT_NAME, cls.base_model_prefix),
+            **(kwargs.pop("key_mapping", None) or {}),
+        }
+        loaded = super().from_pretrained(
+            pretrained_model_name_or_path, *args, config=config, key_mapping=renamed, **kwargs
+        )
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Upstream would undo the renaming when it saves; what we save is a flexible head.
+        model.__dict__.pop("_weight_conversions", None)
+        return loaded
+
+
+def _resolve_config(
+    cls: Any, source: str | os.PathLike[str], kwargs: dict[str, Any]
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The config of a checkpoint, with the options in `kwargs` that belong to it, and the other arguments."""
+    config = kwargs.pop("config", None)
+    if isinstance(config, PreTrainedConfig):
+        return config, kwargs
+    of_config = {name: value for name, value in kwargs.items() if name not in _OF_THE_MODEL}
+    config, unused = cls.config_class.from_pretrained(
+        source if config is None else config, return_unused_kwargs=True, **of_config
+    )
+    of_model = {name: value for name, value in kwargs.items() if name in _OF_THE_MODEL | _OF_BOTH}
+    return config, {**unused, **of_model}
+
+
+# Arguments of from_pretrained that a config would take for values of its own, ...
+_OF_THE_MODEL = frozenset({"attn_implementation", "dtype", "quantization_config", "torch_dtype"})
+# ... and those by which both the config and the weights are found.
+_OF_BOTH = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"})

@@ -1,0 +1,212 @@
+"""`init`: an upstream model becomes one with adapters, in place, without a change to any upstream class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+
+from adapter_runtime.composition import Fuse
+from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.errors import UnsupportedModelError, nearest
+from adapter_runtime.files.stored import read_fusions
+from adapter_runtime.heads.labels import StaticLabelsMixin
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+from adapter_runtime.methods.invertible.api import WatchedProjectionMixin
+from adapter_runtime.methods.invertible.layer import watch_projection
+from adapter_runtime.methods.lora.sharing import restore as restore_sharing
+from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin
+from adapter_runtime.methods.prompt_tuning.module import weights_follow
+from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
+from adapter_runtime.model.embeddings.api import (
+    EmbeddingAdaptersMixin,
+    EmbeddingAdaptersWrapperMixin,
+)
+from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.interface.checking import Part, check_parts
+from adapter_runtime.model.interface.declaration import Interface, by_part
+from adapter_runtime.model.interface.models import describe, described_base
+from adapter_runtime.model.registry import Registry, load_class, registered
+from adapter_runtime.programs.dynamic import change_class, subclass
+from adapter_runtime.programs.hooks import patch_forward
+
+
+class _StaticHeadModelMixin(
+    StaticLabelsMixin, WatchedProjectionMixin, EmbeddingAdaptersWrapperMixin, ModelWithHeadsAdaptersMixin
+):
+    """What `init` adds to upstream's classes with a head."""
+
+
+class _StaticHeadModelWithoutEmbeddingsMixin(StaticLabelsMixin, ModelWithHeadsAdaptersMixin):
+    """The same where the base model has no token embeddings."""
+
+
+def init(
+    model: PreTrainedModel, adapters_config: ModelAdaptersConfig | None = None, interface: Interface | None = None
+) -> None:
+    """Turn a model of a supported type, or one described by an interface, into one with adapters.
+
+    The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config
+    names are added, with random weights. A model that was turned already is left alone.
+
+    Args:
+        model: a base model of upstream, or one with a head.
+        adapters_config: adapters to add, by name.
+        interface: where the modules of a model are that no classes were generated for; for a model made of several, a
+            mapping from paths of these to interfaces. It has precedence over generated classes.
+
+    Raises:
+        UnsupportedModelError: no adapter classes were generated for the model and there is no interface, or the model was
+            turned already with another interface.
+        InvalidConfigError: the model has no such modules as the interface names. In each case the model is unchanged.
+    """
+    base = model.base_model if interface is None else described_base(model, interface)
+    if isinstance(base, ModelBaseAdaptersMixin):
+        _check_turned(base, interface)
+        return
+    registry = registered()
+    parts = check_parts(base, by_part(interface)) if interface is not None else _check_supported(base, registry)
+    with unchanged_on_error(model, ModelAdaptersConfig()):
+        upstream_classes = {module: type(module) for module in model.modules()}
+        if interface is not None:
+            describe(model, base, interface, parts)
+        else:
+            for module in upstream_classes:
+                _swap(module, registry)
+        for module, upstream in upstream_classes.items():
+            if type(module) is not upstream:
+                patch_forward(module)
+                _keep_output_capturing(module)
+        if not isinstance(model, ModelAdaptersMixin):
+            _wrap(model, base)
+        wrap_checkpoints(model)
+        base.init_base_adapters()
+        for module, upstream in upstream_classes.items():
+            _give_back_unplaced(module, upstream)
+        _keep_whole(upstream_classes)
+        _restore_adapters(model, adapters_config)
+
+
+def _check_turned(base: ModelBaseAdaptersMixin, interface: Interface | None) -> None:
+    """Raise where the model has adapters already, but not by this interface."""
+    if interface is not None and getattr(base, "adapter_interface", None) != interface:
+        raise UnsupportedModelError(
+            f"{type(base).__name__} has adapters already, by "
+            f"{'another interface' if hasattr(base, 'adapter_interface') else 'generated classes'}. Give the interface to the"
+            " first call of init, on a fresh model."
+        )
+
+
+def _check_supported(base: PreTrainedModel, registry: Registry) -> list[Part]:
+    """Raise where no mixin was generated for the class of the base model. No part of it has an interface."""
+    name = qualified_name(type(base))
+    if name in registry.model_mixins:
+        return []
+    model_type = base.config.model_type
+    message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
+    if model_type in registry.model_types:
+        message += f" Those of type {model_type!r} were generated for another base model."
+    else:
+        message += f" {nearest(model_type, registry.model_types)} Generate it: adapter-codegen add-model {model_type}."
+    message += " Or name its modules: init(model, interface=AdapterModelInterface(...))."
+    raise UnsupportedModelError(message + _version_hint(registry))
+
+
+def _version_hint(registry: Registry) -> str:
+    """A sentence for messages where the installed release is not the one that files were generated from."""
+    if transformers.__version__ == registry.transformers_version:
+        return ""
+    return (
+        f" (Models were generated from transformers {registry.transformers_version}; installed is "
+        f"{transformers.__version__}.)"
+    )
+
+
+def qualified_name(cls: type) -> str:
+    """``transformers.models.llama.modeling_llama.LlamaModel``"""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _swap(module: nn.Module, registry: Registry) -> None:
+    """Change the class of a module for which one was generated."""
+    name = qualified_name(type(module))
+    if name in registry.with_adapters:
+        change_class(module, load_class(registry.with_adapters[name]))
+    elif name in registry.model_mixins:
+        change_class(module, subclass(load_class(registry.model_mixins[name]), type(module)))
+
+
+def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
+    """Give a module that no layer claims its upstream class back: one of the same class as those in the layers, but used
+    elsewhere (an attention that pools, say)."""
+    placed = []
+    if isinstance(module, AttentionAdaptersMixin):
+        placed.append(hasattr(module, "prefix_tuning"))
+    if isinstance(module, BottleneckLayer):
+        placed.append(hasattr(module, "running"))
+    if placed and not any(placed):
+        module.__class__ = upstream
+        patch_forward(module)
+    elif not all(placed):
+        raise UnsupportedModelError(f"A layer claims only a part of the adapter places of {type(module).__name__}.")
+
+
+def _keep_whole(upstream_classes: Mapping[nn.Module, type]) -> None:
+    """Let what upstream never splits stay whole under its new class too.
+
+    accelerate's device maps and the wrap policies of FSDP go by the names in ``_no_split_modules``. The attribute is set
+    on each model, never on a class: other models of that class have no adapters.
+    """
+    for module in upstream_classes:
+        if isinstance(module, PreTrainedModel) and module._no_split_modules:
+            names = set(module._no_split_modules)
+            renamed = {
+                type(part).__name__ for part, upstream in upstream_classes.items() if upstream.__name__ in names
+            }
+            module._no_split_modules = names | renamed
+
+
+def _wrap(model: PreTrainedModel, base: nn.Module) -> None:
+    """Give a model with a head the methods for adapters."""
+    has_embeddings = isinstance(base, EmbeddingAdaptersMixin)
+    mixin = _StaticHeadModelMixin if has_embeddings else _StaticHeadModelWithoutEmbeddingsMixin
+    change_class(model, subclass(mixin, type(model)))
+    patch_forward(model)
+    _keep_output_capturing(model)
+    if has_embeddings:
+        watch_projection(model)
+
+
+def _keep_output_capturing(module: nn.Module) -> None:
+    """Upstream remembers which outputs can be recorded by the name of a model's class: tell it the new one."""
+    if isinstance(module, PreTrainedModel):
+        _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
+
+
+def _restore_adapters(model: Any, given: ModelAdaptersConfig | None) -> None:
+    """Add the adapters that the model's config, as saved with the full model, or the caller names."""
+    stored = getattr(model.config, "adapters", None)
+    configs = ModelAdaptersConfig.read(stored) if stored else {}
+    if given is not None:
+        configs.update(given.adapters)
+    with weights_follow():
+        for name, config in configs.items():
+            model.add_adapter(name, config)
+    for fuse, fusion_config in _fusions(stored, given):
+        model.add_adapter_fusion(fuse, fusion_config)
+    restore_sharing(model, {**(stored or {}).get("shared_parameters", {}), **(given.shared if given else {})})
+
+
+def _fusions(
+    stored: Mapping[str, Any] | None, given: ModelAdaptersConfig | None
+) -> Iterator[tuple[Fuse, AdapterFusionConfig]]:
+    yield from read_fusions(stored or {})
+    for name, entry in given.fusions.items() if given is not None else ():
+        yield Fuse(*entry.adapter_names, name=name), entry.config
