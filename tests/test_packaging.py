@@ -83,7 +83,7 @@ def test_wheel_holds_every_file_of_the_package(package: str, names: list[str]) -
         "adapter_codegen/py.typed",
         "adapter_runtime/py.typed",
         "adapter_models/py.typed",
-        "adapter_codegen/overrides.toml",
+        "adapter_codegen/plan/overrides.toml",
         "adapter_models/manifest.json",
     ],
 )

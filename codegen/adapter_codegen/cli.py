@@ -18,8 +18,8 @@ from adapter_codegen.commands.exit_codes import ExitCode
 from adapter_codegen.commands.explain_model import explain
 from adapter_codegen.commands.list_models import list_models
 from adapter_codegen.commands.remove_model import remove_model
-from adapter_codegen.console import Console, Verbosity
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.commands.show.console import Console, Verbosity
+from adapter_codegen.diagnostics.errors import CodegenError
 
 COMMANDS = (add_model, remove_model, list_models, explain, check, coverage)
 
@@ -49,7 +49,7 @@ class Commands(click.Group):
 
 
 def _complain(console: Console, error: CodegenError) -> None:
-    from adapter_codegen import report
+    from adapter_codegen.diagnostics import report
 
     for diagnostic in report.collect(error.diagnostics):
         console.complain(report.text(diagnostic))

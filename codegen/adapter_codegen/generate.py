@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from adapter_codegen.emit import Changes, changes, write
-from adapter_codegen.errors import CodegenError, crash, failure
-from adapter_codegen.formatting import formatted
-from adapter_codegen.layout import CHECKOUT, Layout, Target
-from adapter_codegen.manifest import EMPTY, Manifest, ModelRecord, digest, dump, generator_digest, load
+from adapter_codegen.diagnostics.errors import CodegenError, crash, failure
+from adapter_codegen.emit.disk import Changes, changes, write
+from adapter_codegen.emit.formatting import formatted
+from adapter_codegen.emit.layout import CHECKOUT, Layout, Target
+from adapter_codegen.emit.manifest import EMPTY, Manifest, ModelRecord, digest, dump, generator_digest, load
 from adapter_codegen.model import ModelPlan, Refusal
-from adapter_codegen.pool import in_processes
 from adapter_codegen.upstream import Release
 
 OVERRIDES = "P30"  # how the codes about overrides.toml begin: a mistake of ours for us to mend, not a model's
@@ -137,11 +136,11 @@ def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT)
 
 
 def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult:
+    from adapter_codegen.emit.render import record_of, render_model
+    from adapter_codegen.emit.verify import verify_model
     from adapter_codegen.parse import parse_module
     from adapter_codegen.plan import plan_model
-    from adapter_codegen.render import record_of, render_model
     from adapter_codegen.rewrite import rewrite_module
-    from adapter_codegen.verify import verify_model
 
     plan = plan_model(release, model_type)
     if isinstance(plan, Refusal):
@@ -171,6 +170,8 @@ def _generate_all(
     release: Release, model_types: Iterable[str], layout: Layout, progress: Progress
 ) -> list[ModelResult]:
     """One result per model type, in their order; in processes where there are many."""
+    from adapter_codegen.plan.pool import in_processes  # here, as in `_generated`: a check by digests parses nothing
+
     ordered = sorted(set(model_types))
     jobs = 1 if len(ordered) < POOL_FROM else None
     return in_processes(partial(generate_model, release, layout=layout), ordered, jobs, progress)
@@ -185,8 +186,8 @@ def _assemble(
     generator: str | None = None,
 ) -> Generated:
     """Model files, shared files and the manifest together."""
-    from adapter_codegen.render import render_shared
-    from adapter_codegen.verify import verify_shared
+    from adapter_codegen.emit.render import render_shared
+    from adapter_codegen.emit.verify import verify_shared
 
     models = {result.plan.model_type: result for result in results if isinstance(result, GeneratedModel)}
     records = {**kept, **{name: model.record for name, model in models.items()}}

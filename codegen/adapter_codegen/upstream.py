@@ -22,7 +22,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
-from adapter_codegen.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError, failure
 
 PACKAGE = "transformers"
 _MODELING = re.compile(r"models/([^/]+/)+modeling_\w+\.py")  # models/deprecated/... of older releases too

@@ -1,9 +1,9 @@
 """The Jinja templates of everything that is written without copying upstream's code.
 
-``adapter_codegen.render`` holds the table template -> output path and the variables that a template sees. In short:
+``adapter_codegen.emit.render`` holds the table template -> output path and the variables that a template sees. In short:
 
-per model     ``plan`` (`adapter_codegen.model.ModelPlan`), ``record`` (`adapter_codegen.manifest.ModelRecord`: the facts about
-              the model that shared files need), ``names`` (`adapter_codegen.render.Names`), ``header`` (the block of comments that every
+per model     ``plan`` (`adapter_codegen.model.ModelPlan`), ``record`` (`adapter_codegen.emit.manifest.ModelRecord`: the facts about
+              the model that shared files need), ``names`` (`adapter_codegen.emit.render.Names`), ``header`` (the block of comments that every
               generated file starts with, in the comment syntax of the file); ``modeling.py.jinja`` also ``body``.
 shared        ``records`` (all `ModelRecord`, sorted by model type), ``version`` (of transformers), ``header``.
 

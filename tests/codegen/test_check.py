@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from adapter_codegen.check import Change, CheckReport, Kind, check
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.emit.layout import PACKAGE, Target, find_target
+from adapter_codegen.emit.manifest import MANIFEST_PATH, dump, load
 from adapter_codegen.generate import add_models, generate, remove_models
-from adapter_codegen.layout import PACKAGE, Target, find_target
-from adapter_codegen.manifest import MANIFEST_PATH, dump, load
+from adapter_codegen.inspect.check import Change, CheckReport, Kind, check
 from adapter_codegen.upstream import Release, open_release
 
 MODELING = "generated/adapter_models/llama/modeling_llama.py"
@@ -169,8 +169,8 @@ def test_a_path_in_the_manifest_that_leads_out_of_the_tree_is_an_error(target: T
 
 def test_the_quick_way_imports_no_parser_no_formatter_and_no_renderer(target: Target) -> None:
     program = (
-        "import sys; from pathlib import Path; from adapter_codegen.check import check;"
-        "from adapter_codegen.layout import Target; from adapter_codegen.upstream import open_release;"
+        "import sys; from pathlib import Path; from adapter_codegen.inspect.check import check;"
+        "from adapter_codegen.emit.layout import Target; from adapter_codegen.upstream import open_release;"
         f"assert check(Target(Path({str(target.root)!r})), open_release()).by_digests;"
         "print([name for name in ('libcst', 'black', 'jinja2', 'torch', 'transformers') if name in sys.modules])"
     )

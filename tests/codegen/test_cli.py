@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from adapter_codegen.check import Change as UpstreamChange
-from adapter_codegen.check import CheckReport, Drift, Finding, Kind
 from adapter_codegen.cli import cli
+from adapter_codegen.inspect.check import Change as UpstreamChange
+from adapter_codegen.inspect.check import CheckReport, Drift, Finding, Kind
 from adapter_codegen.model import Diagnostic, Level, Refusal
 from adapter_codegen.upstream import open_release
 
@@ -48,7 +48,7 @@ def _unchanging_tool() -> Iterator[None]:
     """Somebody who edits the tool while the tests run is not drift."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adapter_codegen.generate.generator_digest", lambda: "0")
-        patch.setattr("adapter_codegen.check.generator_digest", lambda: "0")
+        patch.setattr("adapter_codegen.inspect.check.generator_digest", lambda: "0")
         yield
 
 
@@ -247,7 +247,7 @@ def test_a_release_that_no_longer_matches_ends_with_3(
     error = Diagnostic("P101", Level.ERROR, "No layer list.", "Write a rule.")
     drift = Drift("llama", "models/llama/modeling_llama.py", UpstreamChange.SEMANTIC)
     report = CheckReport(VERSION, "9.0.0", (), (drift,), (Refusal("llama", (error,)),))
-    monkeypatch.setattr("adapter_codegen.check.check", lambda *_, **__: report)
+    monkeypatch.setattr("adapter_codegen.inspect.check.check", lambda *_, **__: report)
     result = run("check", "--output-format", shown_as, "--root", str(generated))
     assert result.exit_code == 3
     assert "No layer list." in result.stdout and "models/llama/modeling_llama.py" in result.stdout
@@ -267,7 +267,7 @@ def test_how_a_check_ends_that_meets_a_refused_model(
 ) -> None:
     error = Diagnostic(code, Level.ERROR, "No.", "Write a rule.")
     report = CheckReport(generated_from, VERSION, (), (), (Refusal("llama", (error,)),))
-    monkeypatch.setattr("adapter_codegen.check.check", lambda *_, **__: report)
+    monkeypatch.setattr("adapter_codegen.inspect.check.check", lambda *_, **__: report)
     result = run("check", "--root", str(generated))
     assert result.exit_code == expected
     assert ("please report" in result.stderr) == (expected == 2)
@@ -279,7 +279,7 @@ def test_drift_is_told_per_model_with_the_methods_it_costs_and_the_command_for_t
 ) -> None:
     drift = Drift("llama", "models/llama/modeling_llama.py", UpstreamChange.SEMANTIC, lost=("prefix_tuning",))
     report = CheckReport("9.0.0", VERSION, (Finding(Kind.STALE, MODELING, ""),), (drift,))
-    monkeypatch.setattr("adapter_codegen.check.check", lambda *_, **__: report)
+    monkeypatch.setattr("adapter_codegen.inspect.check.check", lambda *_, **__: report)
     result = run("check", "--from", f"transformers=={VERSION}", "--root", str(generated))
     assert result.exit_code == 1
     assert "llama: models/llama/modeling_llama.py changed in what it does; loses prefix_tuning\n" in result.stdout

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from adapter_codegen import coverage
 from adapter_codegen.cli import cli
-from adapter_codegen.coverage import CoverageReport, ModuleRow, survey, survey_module
+from adapter_codegen.inspect import coverage
+from adapter_codegen.inspect.coverage import CoverageReport, ModuleRow, survey, survey_module
 from adapter_codegen.model import Diagnostic, Level, Method, MethodSupport
 from adapter_codegen.upstream import Release, open_release
 

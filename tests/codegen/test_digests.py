@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.digests import meaning_digest, text_digest
+from adapter_codegen.parse.digests import meaning_digest, text_digest
 
 CODE = """\
 import torch

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adapter_codegen.emit import Changes, changes, write
-from adapter_codegen.errors import CodegenError
-from adapter_codegen.manifest import digest
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.emit.disk import Changes, changes, write
+from adapter_codegen.emit.manifest import digest
 
 
 def code_of(error: CodegenError) -> str:

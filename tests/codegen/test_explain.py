@@ -8,9 +8,9 @@ import json
 
 import pytest
 
-from adapter_codegen.explain import Mark, Node, outline, record
-from adapter_codegen.explain_html import page
-from adapter_codegen.explain_text import tree
+from adapter_codegen.inspect.explain.html import page
+from adapter_codegen.inspect.explain.outline import Mark, Node, outline, record
+from adapter_codegen.inspect.explain.text import tree
 from adapter_codegen.model import (
     AttentionKind,
     AttentionRoles,

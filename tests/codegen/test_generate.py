@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adapter_codegen import verify
 from adapter_codegen.cli import cli
-from adapter_codegen.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError, failure
+from adapter_codegen.emit import verify
+from adapter_codegen.emit.layout import Target
 from adapter_codegen.generate import POOL_FROM, add_models, generate
-from adapter_codegen.layout import Target
 from adapter_codegen.model import Diagnostic, Level, ModelPlan
 from adapter_codegen.upstream import Release, open_release
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adapter_codegen.emit import write
+from adapter_codegen.emit.disk import write
+from adapter_codegen.emit.manifest import MANIFEST_PATH
 from adapter_codegen.generate import Generated, generate
-from adapter_codegen.manifest import MANIFEST_PATH
 from adapter_codegen.upstream import open_release
 
 GOLDEN = Path(__file__).parents[1] / "golden"

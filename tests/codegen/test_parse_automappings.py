@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.parse import AutoMappings, read_auto_mappings
 from adapter_codegen.parse.literals import UnreadableTable, read_tables
 from adapter_codegen.upstream import open_release

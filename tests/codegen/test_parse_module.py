@@ -8,7 +8,7 @@ from textwrap import dedent
 import libcst as cst
 import pytest
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.parse import ModuleFacts, Submodule, parse_module
 
 HEAD = """\

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.plan.cores import find_meetings
-from adapter_codegen.plan.layout import Layouts
-from adapter_codegen.plan.values import Flow, Op, Value, alternatives, ancestors, same_tensor
+from adapter_codegen.plan.attention.cores import find_meetings
+from adapter_codegen.plan.flow.layout import Layouts
+from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
 from plan_snippets import MLP, flow_of
 
 

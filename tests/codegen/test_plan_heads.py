@@ -9,8 +9,8 @@ import pytest
 
 from adapter_codegen.model import BasePlan, Location, Parameter, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
-from adapter_codegen.plan.flexible_heads import plan_flexible_heads
-from adapter_codegen.plan.heads import plan_static_heads
+from adapter_codegen.plan.heads.flexible import plan_flexible_heads
+from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.upstream import Release, open_release
 
 HEAD = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.model import Method, ModelPlan
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.overrides import apply_override, read_overrides

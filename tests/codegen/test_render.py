@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_codegen.layout import CHECKOUT, PACKAGE
-from adapter_codegen.manifest import EMPTY, Manifest, dump, parse
+from adapter_codegen.emit.layout import CHECKOUT, PACKAGE
+from adapter_codegen.emit.manifest import EMPTY, Manifest, dump, parse
+from adapter_codegen.emit.render import MODEL_FILES, literal, names_of, record_of, render_shared, roles
 from adapter_codegen.model import (
     AttentionKind,
     AttentionRoles,
@@ -18,7 +19,6 @@ from adapter_codegen.model import (
     MLPRoles,
     ModelPlan,
 )
-from adapter_codegen.render import MODEL_FILES, literal, names_of, record_of, render_shared, roles
 from handmade import Handmade
 
 PLACE = Location("models/mine/modeling_mine.py", 1, 0, 1, 0)

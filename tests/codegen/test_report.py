@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from adapter_codegen import report
+from adapter_codegen.diagnostics import report
 from adapter_codegen.model import Diagnostic, Level, Location, Method
 
 PATH = "models/tiny/modeling_tiny.py"

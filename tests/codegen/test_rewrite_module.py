@@ -5,11 +5,11 @@ from __future__ import annotations
 import libcst as cst
 import pytest
 
-from adapter_codegen.errors import CodegenError
-from adapter_codegen.formatting import formatted
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.emit.formatting import formatted
+from adapter_codegen.emit.verify import verify_model
 from adapter_codegen.rewrite import rewrite_module
 from adapter_codegen.rewrite.imports import unresolved_names
-from adapter_codegen.verify import verify_model
 from handmade import Handmade
 
 MODULE = """

@@ -7,10 +7,10 @@ from textwrap import dedent, indent
 
 import pytest
 
-from adapter_codegen.errors import CodegenError
-from adapter_codegen.formatting import formatted
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.emit.formatting import formatted
+from adapter_codegen.emit.verify import verify_model
 from adapter_codegen.rewrite import rewrite_module
-from adapter_codegen.verify import verify_model
 from handmade import Handmade
 
 HEAD = """

@@ -12,7 +12,7 @@ import pytest
 from packaging.version import Version
 
 from adapter_codegen import upstream
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.upstream import Release, open_release
 
 INIT = '__version__ = "9.8.7"\n'

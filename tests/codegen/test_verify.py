@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.errors import CodegenError
-from adapter_codegen.formatting import formatted
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.emit.formatting import formatted
+from adapter_codegen.emit.verify import undefined_names, verify_model, verify_shared
 from adapter_codegen.model import ModelPlan
 from adapter_codegen.rewrite import rewrite_module
-from adapter_codegen.verify import undefined_names, verify_model, verify_shared
 from handmade import Handmade
 
 MODULE = """

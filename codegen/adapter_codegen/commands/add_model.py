@@ -9,10 +9,10 @@ import click
 
 from adapter_codegen.commands import options
 from adapter_codegen.commands.exit_codes import ExitCode
-from adapter_codegen.console import Console
+from adapter_codegen.commands.show.console import Console
 
 if TYPE_CHECKING:
-    from adapter_codegen.layout import Target
+    from adapter_codegen.emit.layout import Target
     from adapter_codegen.model import Diagnostic
     from adapter_codegen.parse import AutoMappings
     from adapter_codegen.upstream import Release
@@ -44,8 +44,8 @@ def add_model(
     A model that is not understood is refused with its reasons, and keeps what the tree has of it.
     """
     from adapter_codegen.commands.writing import by_a_bug, refused, show_plans, write
+    from adapter_codegen.emit.layout import find_target
     from adapter_codegen.generate import add_models, outdated
-    from adapter_codegen.layout import find_target
     from adapter_codegen.upstream import open_release
 
     target = find_target(root, output)
@@ -67,7 +67,7 @@ def _names(
     release: Release, target: Target, named: tuple[str, ...], existing: bool, everything: bool
 ) -> tuple[str, ...]:
     """The model types to generate, in the order of the alphabet."""
-    from adapter_codegen.manifest import load
+    from adapter_codegen.emit.manifest import load
     from adapter_codegen.parse import read_auto_mappings
 
     if not named and not existing and not everything:
@@ -84,7 +84,7 @@ def _names(
 
 def _refuse_unknown(mappings: AutoMappings, named: tuple[str, ...]) -> None:
     """All misspelt names at once, before any work is done."""
-    from adapter_codegen.errors import CodegenError
+    from adapter_codegen.diagnostics.errors import CodegenError
 
     found: list[Diagnostic] = []
     for name in named:

@@ -10,11 +10,11 @@ import click
 
 from adapter_codegen.commands import options
 from adapter_codegen.commands.exit_codes import ExitCode
-from adapter_codegen.console import Console
-from adapter_codegen.errors import is_bug
+from adapter_codegen.commands.show.console import Console
+from adapter_codegen.diagnostics.errors import is_bug
 
 if TYPE_CHECKING:
-    from adapter_codegen.check import CheckReport
+    from adapter_codegen.inspect.check import CheckReport
 
 
 @click.command("check", short_help="Is the tree what would be generated?")
@@ -40,10 +40,10 @@ def check(
       2  wrong usage, or an internal error
       3  a newer transformers no longer matches: it would have a generated model refused
     """
-    from adapter_codegen.check import check as check_tree
-    from adapter_codegen.commands.check_report import SHOW
-    from adapter_codegen.layout import find_target
-    from adapter_codegen.manifest import load
+    from adapter_codegen.commands.show.check_report import SHOW
+    from adapter_codegen.emit.layout import find_target
+    from adapter_codegen.emit.manifest import load
+    from adapter_codegen.inspect.check import check as check_tree
     from adapter_codegen.upstream import open_release
 
     target = find_target(root, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adapter_codegen.commands import options
-from adapter_codegen.console import Console
+from adapter_codegen.commands.show.console import Console
 
 
 @click.command("coverage", short_help="Plan every model of transformers, with totals.")
@@ -18,8 +18,8 @@ def coverage(console: Console, pattern: str, shown_as: str, jobs: int | None, re
     """Plan every modeling module of transformers: which methods have their sites in each, and why not."""
     from fnmatch import fnmatchcase
 
-    from adapter_codegen.commands.coverage_view import SHOW
-    from adapter_codegen.coverage import module_name, survey
+    from adapter_codegen.commands.show.coverage_view import SHOW
+    from adapter_codegen.inspect.coverage import module_name, survey
     from adapter_codegen.upstream import open_release
 
     release = open_release(release_spec)

@@ -8,10 +8,10 @@ import click
 
 from adapter_codegen.commands import options
 from adapter_codegen.commands.exit_codes import ExitCode
-from adapter_codegen.console import Console
+from adapter_codegen.commands.show.console import Console
 
 if TYPE_CHECKING:
-    from adapter_codegen.explain import Emitted
+    from adapter_codegen.inspect.explain.outline import Emitted
     from adapter_codegen.model import PlanResult
     from adapter_codegen.upstream import Release
 
@@ -39,8 +39,8 @@ def explain(console: Console, model_type: str, shown_as: str, release_spec: str 
 
 def _emitted(release: Release, result: PlanResult) -> Emitted:
     """What each site becomes, from the file that add-model would write."""
-    from adapter_codegen.explain_emitted import emitted_lines
-    from adapter_codegen.formatting import formatted
+    from adapter_codegen.emit.formatting import formatted
+    from adapter_codegen.inspect.explain.emitted import emitted_lines
     from adapter_codegen.model import Refusal
     from adapter_codegen.parse import parse_module
     from adapter_codegen.rewrite import rewrite_module
@@ -55,17 +55,17 @@ def _show(console: Console, release: Release, result: PlanResult, emitted: Emitt
     import json
 
     from adapter_codegen.commands.writing import release_sources
-    from adapter_codegen.explain import outline, record
+    from adapter_codegen.inspect.explain.outline import outline, record
 
     if shown_as == "json":
         console.result(json.dumps(record(result, emitted), indent=2, ensure_ascii=False))
         return
     root = outline(result, emitted, release_sources(release))
     if shown_as == "html":
-        from adapter_codegen.explain_html import page
+        from adapter_codegen.inspect.explain.html import page
 
         console.result(page(root).rstrip("\n"))
     else:
-        from adapter_codegen.explain_text import tree
+        from adapter_codegen.inspect.explain.text import tree
 
         console.show(tree(root))

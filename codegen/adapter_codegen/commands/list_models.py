@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from adapter_codegen.commands import options
-from adapter_codegen.console import Console
+from adapter_codegen.commands.show.console import Console
 
 if TYPE_CHECKING:
-    from adapter_codegen.manifest import Manifest
+    from adapter_codegen.emit.manifest import Manifest
 
 
 @click.command("list", short_help="Show what is supported, what could be, and why not.")
@@ -37,8 +37,8 @@ def list_models(
     Without --plan, model types that are not generated yet are listed by name only: nothing is known about them before
     they are planned.
     """
-    from adapter_codegen.commands.list_view import SHOW
-    from adapter_codegen.listing import listing, matching, plan_entries, unplanned
+    from adapter_codegen.commands.show.list_view import SHOW
+    from adapter_codegen.inspect.listing import listing, matching, plan_entries, unplanned
     from adapter_codegen.parse import read_auto_mappings
     from adapter_codegen.upstream import open_release
 
@@ -53,9 +53,9 @@ def list_models(
 
 def _manifest(root: Path | None, output: Path | None) -> Manifest:
     """The manifest of the tree; outside of every tree nothing is supported, and the rest can still be listed."""
-    from adapter_codegen.errors import CodegenError
-    from adapter_codegen.layout import find_target
-    from adapter_codegen.manifest import EMPTY, load
+    from adapter_codegen.diagnostics.errors import CodegenError
+    from adapter_codegen.emit.layout import find_target
+    from adapter_codegen.emit.manifest import EMPTY, load
 
     try:
         target = find_target(root, output)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from adapter_codegen.console import Console, Verbosity
+from adapter_codegen.commands.show.console import Console, Verbosity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from adapter_codegen.commands import options
-from adapter_codegen.console import Console
+from adapter_codegen.commands.show.console import Console
 
 
 @click.command("remove-model", short_help="Delete what was generated for models.")
@@ -27,8 +27,8 @@ def remove_model(
 ) -> None:
     """Delete everything that was generated for each MODEL_TYPE, and take it out of registries, tests and docs."""
     from adapter_codegen.commands.writing import write
+    from adapter_codegen.emit.layout import find_target
     from adapter_codegen.generate import remove_models
-    from adapter_codegen.layout import find_target
 
     target = find_target(root, output)
     write(console, remove_models(model_types, target), target, dry_run=dry_run, diff=diff, overwrite=overwrite)

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from adapter_codegen import report
-from adapter_codegen.console import Console
-from adapter_codegen.diffs import show_diff, unified_diff
-from adapter_codegen.emit import Changes, read
-from adapter_codegen.errors import is_bug
+from adapter_codegen.commands.show.console import Console
+from adapter_codegen.commands.show.diffs import show_diff, unified_diff
+from adapter_codegen.diagnostics import report
+from adapter_codegen.diagnostics.errors import is_bug
+from adapter_codegen.emit.disk import Changes, read
+from adapter_codegen.emit.layout import Target
 from adapter_codegen.generate import Generated
-from adapter_codegen.layout import Target
 from adapter_codegen.model import Diagnostic, Level, ModelPlan, Refusal
 from adapter_codegen.upstream import Release
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from adapter_codegen.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError, failure
 from adapter_codegen.parse.literals import UnreadableTable, Value, read_tables
 from adapter_codegen.upstream import Release
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import libcst as cst
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.model import Diagnostic, Level, Location
 from adapter_codegen.parse.construction import Built, Constructor, Scope, as_submodules
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts

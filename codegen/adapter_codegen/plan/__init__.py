@@ -1,14 +1,16 @@
 """Facts -> plan: which classes, which sites, which roles; or a diagnostic with its place and the way out.
 
-The way of a layer through this package:
-
-    candidates    which classes are layers
-    dataflow      the graph of a layer's forward, with the forwards that it calls (`values`); `walks` and `layout` ask it
-    cores         attention cores; `prefix` (with `lift` and `eager`) whether a prefix can be put in front of one
-    projections   the linear modules around a core, and of the feed-forward block
-    residuals     residual additions on the stream, and their norms
-    layers        all of that for one layer class; `module` for a file
-    base, heads   the model around the layers; `methods` what holds in the end; `overrides` what a person had to say
+    model        one model type -> `ModelPlan` or `Refusal`
+    module       one modeling file: its layer classes and their sites
+    stream/      a layer class, the residual additions in it, the model around the layers
+    attention/   attention cores, what can be put in front of one, the projections around it
+    flow/        the data flow that all of these ask
+    heads/       upstream's classes with a head, and the flexible heads of a model
+    config_keys  names of configs that differ from ours
+    methods      which adapter methods hold in the end, and why not the others
+    findings     diagnostics about sites
+    overrides    what a person had to say, in ``overrides.toml``
+    pool         the same work for many models, in processes
 
 Where do I add a new rule? In the recogniser whose question it answers, with its near-misses in ``tests/codegen`` first.
 """

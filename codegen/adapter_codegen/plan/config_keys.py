@@ -22,8 +22,8 @@ from adapter_codegen.parse.syntax import (
     self_attribute,
     statements,
 )
-from adapter_codegen.plan.kinds import Kind, Kinds
-from adapter_codegen.plan.stacks import HasAttention
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.stream.stacks import HasAttention
 from adapter_codegen.upstream import Release
 
 KEYS = ("num_attention_heads", "hidden_size", "hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapter_codegen.digests import meaning_digest, text_digest
 from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Level, ModelPlan, PlanResult, Refusal
 from adapter_codegen.parse import parse_module, read_auto_mappings
-from adapter_codegen.plan.base import plan_base
-from adapter_codegen.plan.candidates import Candidates
+from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.plan.config_keys import plan_config_keys
-from adapter_codegen.plan.flexible_heads import plan_flexible_heads
-from adapter_codegen.plan.heads import plan_static_heads
-from adapter_codegen.plan.kinds import Kinds
+from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.heads.flexible import plan_flexible_heads
+from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.overrides import Overrides, apply_override, read_overrides
+from adapter_codegen.plan.stream.base import plan_base
+from adapter_codegen.plan.stream.candidates import Candidates
 from adapter_codegen.upstream import Release
 
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adapter_codegen.model import (
-    ClassPlan,
-    Diagnostic,
-    LayerPlan,
-    Level,
-    Location,
-    Method,
-    PrefixSite,
-    ResidualSite,
-)
+from adapter_codegen.model import ClassPlan, Diagnostic, LayerPlan, Level, Location, Method, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.plan.candidates import Candidates
-from adapter_codegen.plan.dataflow import TooLarge
 from adapter_codegen.plan.findings import Finding, as_diagnostic
-from adapter_codegen.plan.kinds import Kinds
-from adapter_codegen.plan.layers import LayerFindings, LayerPlanner
+from adapter_codegen.plan.flow.dataflow import TooLarge
+from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.layers import LayerFindings, LayerPlanner
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from adapter_codegen.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError, failure
 from adapter_codegen.model import Diagnostic, Level, Method, ModelPlan
 
 if sys.version_info >= (3, 11):
@@ -46,7 +46,7 @@ def read_overrides(text: str | None = None) -> Overrides:
             what its key takes (P303).
     """
     if text is None:
-        text = resources.files("adapter_codegen").joinpath("overrides.toml").read_text(encoding="utf-8")
+        text = resources.files("adapter_codegen.plan").joinpath("overrides.toml").read_text(encoding="utf-8")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

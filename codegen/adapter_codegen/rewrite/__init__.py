@@ -14,12 +14,12 @@ from collections.abc import Iterable
 import libcst as cst
 
 from adapter_codegen.model import ClassPlan, ModelPlan
-from adapter_codegen.naming import bases_with_adapters, with_adapters
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.rewrite.apply import apply
 from adapter_codegen.rewrite.copied import Copied
 from adapter_codegen.rewrite.edit import Edit, Rule
 from adapter_codegen.rewrite.imports import import_block
+from adapter_codegen.rewrite.naming import bases_with_adapters, with_adapters
 from adapter_codegen.rewrite.own_class import refuse_own_class
 from adapter_codegen.rewrite.prefix import prefix_edits
 from adapter_codegen.rewrite.residual import residual_edits

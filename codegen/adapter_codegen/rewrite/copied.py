@@ -9,7 +9,7 @@ from functools import cached_property
 
 import libcst as cst
 
-from adapter_codegen.errors import REPORT, CodegenError
+from adapter_codegen.diagnostics.errors import REPORT, CodegenError
 from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
 

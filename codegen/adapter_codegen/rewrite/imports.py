@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import libcst as cst
 from libcst.metadata import MetadataWrapper, ScopeProvider
 
-from adapter_codegen.errors import CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.model import Diagnostic, Level, ModelPlan
-from adapter_codegen.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.rewrite.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 
 PLAIN = {
     *sys.stdlib_module_names,

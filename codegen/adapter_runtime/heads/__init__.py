@@ -1,7 +1,7 @@
 """Flexible prediction heads: any number on one model, added, saved, loaded and chosen by name.
 
 Where do I add a head? A class in a file of its own here, its entry in `HEAD_CLASSES` (``classes.py``), its ``add_..._head`` in
-``adding.py``; the generator decides which models get it (``adapter_codegen/plan/heads.py``).
+``adding.py``; the generator decides which models get it (``adapter_codegen/plan/heads/flexible.py``).
 """
 
 from adapter_runtime.heads.base import PredictionHead

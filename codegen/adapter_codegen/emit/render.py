@@ -1,0 +1,223 @@
+"""Plans and records -> files, through the templates of ``adapter_templates``.
+
+Where do I add a file? A template, and its line in `MODEL_FILES` (one file per model) or `SHARED_FILES` (one for all models).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from adapter_codegen.emit.layout import CHECKOUT, Layout
+from adapter_codegen.emit.manifest import ModelRecord, canonical
+from adapter_codegen.model import LayerPlan, Method, ModelPlan, StaticHead
+from adapter_codegen.rewrite import naming
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Paths start at the root of a `Layout`; {code} is the folder of the generated package.
+MODEL_FILES: Mapping[str, str] = {
+    "mixin.py.jinja": "{code}/{package}/mixin_{package}.py",
+    "modeling.py.jinja": "{code}/{package}/modeling_{package}.py",
+    "adapter_model.py.jinja": "{code}/{package}/adapter_model.py",
+    "model_init.py.jinja": "{code}/{package}/__init__.py",
+    "tests/test_model.py.jinja": "tests/generated/test_{package}.py",
+    "tests/models/test_model.py.jinja": "tests/generated/models/test_{package}.py",
+    "docs/model.rst.jinja": "docs/classes/models/{model_type}.rst",
+}
+SHARED_FILES: Mapping[str, str] = {
+    "package_init.py.jinja": "{code}/__init__.py",
+    "registry.py.jinja": "{code}/registry.py",
+    "public/composition.py.jinja": "{code}/composition.py",
+    "public/configuration.py.jinja": "{code}/configuration/__init__.py",
+    "public/adapter_config.py.jinja": "{code}/configuration/adapter_config.py",
+    "public/context.py.jinja": "{code}/context.py",
+    "public/heads.py.jinja": "{code}/heads/__init__.py",
+    "public/language_modeling.py.jinja": "{code}/heads/language_modeling.py",
+    "public/interface.py.jinja": "{code}/interface.py",
+    "public/methods.py.jinja": "{code}/methods/__init__.py",
+    "public/methods_lora.py.jinja": "{code}/methods/lora.py",
+    "public/model_mixin.py.jinja": "{code}/model_mixin.py",
+    "public/models.py.jinja": "{code}/models/__init__.py",
+    "public/models_auto.py.jinja": "{code}/models/auto/__init__.py",
+    "public/auto_adapter_model.py.jinja": "{code}/models/auto/adapter_model.py",
+    "public/trainer.py.jinja": "{code}/trainer.py",
+    "public/training.py.jinja": "{code}/training.py",
+    "public/utils.py.jinja": "{code}/utils.py",
+    "public/wrappers.py.jinja": "{code}/wrappers.py",
+    "py.typed.jinja": "{code}/py.typed",
+    "docs/index.rst.jinja": "docs/classes/models/index.rst",
+    "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
+}
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one model's generated code, for templates."""
+
+    title: str  # "Llama"
+    adapter_model: str  # "LlamaAdapterModel"
+    modeling: str  # "modeling_llama"
+    mixin: str  # "mixin_llama"
+    base_mixin: str  # "LlamaModelAdaptersMixin"
+    layers: tuple[
+        LayerPlan, ...
+    ]  # those that get a mixin; a layer with the same roles as another one shares its mixin
+    mixins: Mapping[str, str]  # upstream class -> mixin
+    with_adapters: Mapping[str, str]  # upstream class -> class with edited forwards
+
+
+def names_of(plan: ModelPlan) -> Names:
+    mixins = naming.mixins(plan)
+    return Names(
+        title=naming.title(plan),
+        adapter_model=naming.adapter_model(plan),
+        modeling=f"modeling_{plan.package}",
+        mixin=f"mixin_{plan.package}",
+        base_mixin=mixins[plan.base.class_name],
+        layers=naming.written_layers(plan),
+        mixins=mixins,
+        with_adapters={entry.name: naming.with_adapters(entry.name) for entry in plan.classes},
+    )
+
+
+def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
+    """What shared files need to know about a model. `inputs`: upstream file -> digest. Its files are not known yet."""
+    names = names_of(plan)
+    record = ModelRecord(
+        model_type=plan.model_type,
+        package=plan.package,
+        title=names.title,
+        adapter_model=names.adapter_model,
+        path=plan.path,
+        module=plan.module,
+        config_class=plan.config_class,
+        base_class=plan.base.class_name,
+        text_digest=plan.text_digest,
+        meaning_digest=plan.meaning_digest,
+        inputs=inputs,
+        mixins=_mixin_mapping(plan, names),
+        with_adapters={
+            f"{plan.module}.{name}": f"{naming.modeling_module(plan)}.{ours}"
+            for name, ours in names.with_adapters.items()
+        },
+        config_keys=dict(plan.config_keys),
+        static_heads={head.class_name: _static_head(head) for head in plan.static_heads if head.head_type},
+        flexible_heads=plan.flexible_heads,
+        methods={entry.method.value: "" if entry.supported else entry.reason for entry in plan.methods},
+        restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
+    )
+    return canonical(record)
+
+
+def _mixin_mapping(plan: ModelPlan, names: Names) -> dict[str, str]:
+    """Classes with a mixin and no copied forward: where one is copied, the generated class has the mixin already."""
+    module = naming.mixin_module(plan)
+    mixed = {name: mixin for name, mixin in names.mixins.items() if name not in names.with_adapters}
+    return {f"{plan.module}.{name}": f"{module}.{mixin}" for name, mixin in mixed.items()}
+
+
+def _static_head(head: StaticHead) -> dict[str, Any]:
+    return {"config": {"head_type": head.head_type, **dict(head.config)}, "layers": list(head.layers)}
+
+
+def render_model(plan: ModelPlan, body: str, record: ModelRecord, layout: Layout = CHECKOUT) -> dict[str, str]:
+    """The files of one model, not yet formatted. `body`: what `rewrite_module` gave."""
+    paths = layout.paths(MODEL_FILES, package=plan.package, model_type=plan.model_type)
+    names = names_of(plan)
+    variables = {
+        "plan": plan,
+        "record": record,
+        "names": names,
+        "header": model_header(plan),
+        "body": body,
+        "title": names.title,
+        "adapter_model_class": names.adapter_model if plan.flexible_heads else "",
+        "class_diagram": _class_diagram(names),
+    }
+    return {path: _template(name).render(variables) for name, path in paths.items()}
+
+
+def render_shared(records: Sequence[ModelRecord], version: str, layout: Layout = CHECKOUT) -> dict[str, str]:
+    """The files that speak about all models: registries, the package, the index and the table of the docs."""
+    ordered = sorted(records, key=lambda record: record.model_type)
+    variables = {
+        "records": ordered,
+        "models": ordered,
+        "methods": tuple(Method),
+        "version": version,
+        "header": shared_header(version),
+    }
+    return {path: _template(name).render(variables) for name, path in layout.paths(SHARED_FILES).items()}
+
+
+def model_header(plan: ModelPlan) -> tuple[str, ...]:
+    """The lines that every file of a model starts with, without the signs of a comment. No date: runs must agree."""
+    return (
+        f"@generated by adapter-codegen from {plan.path} of transformers {plan.version}",
+        f"upstream meaning: sha256 {plan.meaning_digest}",
+        f"upstream text:    sha256 {plan.text_digest}",
+        f"Do not edit. To write it again: adapter-codegen add-model {plan.model_type}",
+    )
+
+
+def shared_header(version: str) -> tuple[str, ...]:
+    return (
+        f"@generated by adapter-codegen from the manifest of all models, transformers {version}",
+        "Do not edit. To write it again: adapter-codegen add-model --existing",
+    )
+
+
+def _class_diagram(names: Names) -> tuple[tuple[str, str], ...]:
+    return tuple({**names.mixins, **names.with_adapters}.items())
+
+
+def _template(name: str):  # type: ignore[no-untyped-def]
+    return _environment().get_template(name)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: a check by digests renders nothing
+
+    environment = Environment(
+        loader=PackageLoader("adapter_templates", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Python and reStructuredText, no HTML
+    )
+    environment.filters["literal"] = literal
+    environment.filters["roles"] = roles
+    return environment
+
+
+def literal(value: object) -> str:
+    """`value` as a Python literal. Sets have no order and mappings may be of any kind, so both are not left to repr."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(key)}: {literal(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(literal(entry) for entry in value)
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    raise TypeError(f"{value!r} has no literal")
+
+
+def roles(value: object, first: str) -> str:
+    """A call of the runtime's twin of a role: ``AttentionRoles(core="self_attn", ...)``, without what is empty.
+
+    Args:
+        value: a frozen dataclass of the plan with the same fields as its twin.
+        first: field that is always stated.
+    """
+    fields: dict[str, Any] = vars(value)
+    stated = {name: entry for name, entry in fields.items() if name == first or entry not in ("", (), None)}
+    arguments = (f"{name}={literal(getattr(entry, 'value', entry))}" for name, entry in stated.items())
+    return f"{type(value).__name__}({', '.join(arguments)})"

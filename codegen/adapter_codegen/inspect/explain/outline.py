@@ -1,0 +1,211 @@
+"""``adapter-codegen explain``: a plan as a tree of words, before anybody decides how it looks.
+
+`outline` turns a plan into `Node`s; `explain_text` and `explain_html` draw those, `record` is the JSON form. What is
+said about a plan is decided here and only here.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+
+from adapter_codegen.diagnostics import report
+from adapter_codegen.model import (
+    AttentionRoles,
+    BasePlan,
+    ClassPlan,
+    Diagnostic,
+    LayerPlan,
+    Level,
+    Location,
+    MethodSupport,
+    ModelPlan,
+    PlanResult,
+    PrefixSite,
+    Refusal,
+    ResidualSite,
+    StaticHead,
+)
+from adapter_codegen.rewrite import naming
+
+Site = PrefixSite | ResidualSite
+Emitted = Mapping[Site, tuple[str, ...]]  # the lines between the markers that a site became
+
+NOTHING_EMITTED: Emitted = {}
+
+
+class Mark(str, Enum):
+    """What a node says at a glance. The values are the signs shown in front of it."""
+
+    NONE = ""
+    YES = "✓"
+    NO = "✗"
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+MARK_OF_LEVEL = {Level.ERROR: Mark.ERROR, Level.WARNING: Mark.WARNING, Level.NOTE: Mark.NOTE}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A line of the tree."""
+
+    label: str  # what it is: "layer", "query", a name
+    value: str = ""  # what is said about it
+    location: Location | None = None  # where upstream says so
+    mark: Mark = Mark.NONE
+    upstream: tuple[str, ...] = ()  # upstream's lines, dedented; with `emitted`: what they became
+    emitted: tuple[str, ...] = ()
+    replaced: bool = False  # the emitted lines stand in upstream's place; otherwise in front of them
+    children: tuple[Node, ...] = ()
+
+
+def outline(
+    result: PlanResult, emitted: Emitted = NOTHING_EMITTED, sources: report.Sources = report.no_sources
+) -> Node:
+    """The whole tree of a plan or of a refusal."""
+    if isinstance(result, Refusal):
+        return Node(result.model_type, "refused", mark=Mark.NO, children=tuple(_diagnostics(result.diagnostics)))
+    sections = (
+        Node("methods", children=tuple(map(_method, result.methods))),
+        _base(result.base),
+        *(_layer(layer, naming.mixins(result)[layer.class_name]) for layer in result.layers),
+        *(_class(plan, emitted, sources) for plan in result.classes),
+        Node("heads", children=tuple(_heads(result))),
+        Node("config keys", children=tuple(Node(ours, theirs) for ours, theirs in result.config_keys)),
+        Node("overrides", children=tuple(map(Node, result.overrides))),
+        Node("diagnostics", children=tuple(_diagnostics(result.diagnostics))),
+    )
+    headline = f"transformers {result.version}, {result.config_class}, {result.path}"
+    return Node(result.model_type, headline, children=tuple(node for node in sections if node.children))
+
+
+def _method(support: MethodSupport) -> Node:
+    mark = Mark.YES if support.supported else Mark.NO
+    return Node(support.method.value, support.reason, support.location, mark)
+
+
+def _base(base: BasePlan) -> Node:
+    stacks = (
+        Node("stack", f"{stack.path} of {', '.join(stack.layer_classes)}{' (shared)' if stack.shared else ''}")
+        for stack in base.stacks
+    )
+    paths = (
+        Node("token embeddings", base.token_embeddings),
+        Node("embedding output", base.embedding_output),
+        Node("final norm", base.final_norm),
+        *(Node("submodel", f"{path}: {name}") for path, name in base.submodels),
+    )
+    kind = "encoder-decoder, " if base.is_encoder_decoder else ""
+    value = f"{base.class_name} ({kind}{base.pretrained_class}, prefix {base.prefix!r})"
+    return Node("base model", value, base.location, children=(*stacks, *_filled(paths)))
+
+
+def _layer(layer: LayerPlan, mixin: str) -> Node:
+    mlp = (
+        Node("first projection", ", ".join(layer.mlp.first)),
+        Node("gate projection", ", ".join(layer.mlp.gate)),
+        Node("last projection", ", ".join(layer.mlp.last)),
+    )
+    children = (
+        *map(_attention, layer.attentions),
+        *(Node(f"bottleneck after {role.location.value}", role.host or "the layer") for role in layer.bottlenecks),
+        Node("mlp", children=tuple(_filled(mlp))),
+        Node("only under a condition", ", ".join(layer.optional)),
+    )
+    value = f"{layer.class_name} → {mixin}"
+    return Node("layer", value, layer.location, children=tuple(_filled(children)))
+
+
+def _attention(roles: AttentionRoles) -> Node:
+    named = [name for name in vars(roles) if name not in ("core", "kind")]
+    children = (Node(name.replace("_", " "), _written(getattr(roles, name))) for name in named)
+    return Node(f"{roles.kind.value}-attention", roles.core or "the layer", children=tuple(_filled(children)))
+
+
+def _written(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def _class(plan: ClassPlan, emitted: Emitted, sources: report.Sources) -> Node:
+    sites: list[Site] = [*plan.prefix_sites, *plan.residual_sites]
+    children = tuple(_site(site, emitted, sources) for site in sorted(sites, key=lambda site: site.statement))
+    return Node("class", f"{plan.name} → {naming.with_adapters(plan.name)}", plan.location, children=children)
+
+
+def _site(site: Site, emitted: Emitted, sources: report.Sources) -> Node:
+    lines = emitted.get(site, ())
+    if isinstance(site, PrefixSite):
+        upstream = _lines(site.statement, sources)[:1]
+        return Node("prefix", f"{site.core.value} in {site.function}", site.location, upstream=upstream, emitted=lines)
+    upstream = _lines(site.statement, sources)
+    if site.dropped is not None:
+        upstream += _lines(site.dropped, sources)
+    role = f" after {site.role.value}" if site.role is not None else ""
+    host = site.host or "the class itself"
+    value = f"{site.placement.value}{role} in {site.function}, adapters in {host}"
+    return Node("bottleneck", value, site.location, upstream=upstream, emitted=lines, replaced=True)
+
+
+def _lines(location: Location, sources: report.Sources) -> tuple[str, ...]:
+    """Upstream's lines of a statement, dedented; none where the text is not at hand."""
+    source = sources(location.path)
+    if source is None:
+        return ()
+    lines = source.split("\n")[location.line - 1 : location.end_line]
+    return tuple(textwrap.dedent("\n".join(lines)).split("\n"))
+
+
+def _heads(plan: ModelPlan) -> Iterator[Node]:
+    if plan.flexible_heads:
+        yield Node("flexible heads", ", ".join(plan.flexible_heads))
+    yield from map(_static_head, plan.static_heads)
+
+
+def _static_head(head: StaticHead) -> Node:
+    if not head.head_type:
+        return Node(head.class_name, "no flexible counterpart", mark=Mark.NO)
+    layers = ", ".join(layer or "–" for layer in head.layers)
+    config = ", ".join(f"{name}={value!r}" for name, value in head.config)
+    children = _filled((Node("layers", layers), Node("options", config)))
+    return Node(head.class_name, f"→ {head.head_type}", mark=Mark.YES, children=tuple(children))
+
+
+def _diagnostics(diagnostics: Iterable[Diagnostic]) -> Iterator[Node]:
+    for diagnostic in report.collect(diagnostics):
+        mark = MARK_OF_LEVEL[diagnostic.level]
+        remedy = Node("help", diagnostic.remedy)
+        yield Node(diagnostic.code, diagnostic.message, diagnostic.location, mark, children=(remedy,))
+
+
+def _filled(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Only the nodes that say something."""
+    return (node for node in nodes if node.value or node.children)
+
+
+def record(result: PlanResult, emitted: Emitted = NOTHING_EMITTED) -> dict[str, object]:
+    """The JSON form: the fields of the plan under their names, each site with the lines it became under ``emitted``."""
+    planned = _record(result, emitted)
+    assert isinstance(planned, dict)
+    return {"supported": isinstance(result, ModelPlan), **planned}
+
+
+def _record(value: object, emitted: Emitted) -> object:
+    if isinstance(value, Diagnostic):
+        return report.record(value)
+    if isinstance(value, Location):
+        return report.location_record(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_record(item, emitted) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        listed = {entry.name: _record(getattr(value, entry.name), emitted) for entry in fields(value)}
+        if isinstance(value, (PrefixSite, ResidualSite)):
+            listed["emitted"] = list(emitted.get(value, ()))
+        return listed
+    return value

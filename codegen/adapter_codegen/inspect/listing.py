@@ -1,0 +1,96 @@
+"""``adapter-codegen list``: what is supported, what could be, and why not the rest.
+
+The quick listing knows the manifest and upstream's auto mappings. Whether a model type that is not generated yet can be
+planned is only known after planning it; `plan_entries` does that for all of them, in processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from functools import partial
+
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.report import collect
+from adapter_codegen.emit.manifest import Manifest, ModelRecord
+from adapter_codegen.model import Diagnostic, Method, Refusal
+from adapter_codegen.parse import AutoMappings
+from adapter_codegen.plan import plan_model
+from adapter_codegen.plan.pool import in_processes
+from adapter_codegen.upstream import Release
+
+
+class Status(str, Enum):
+    """Where a model type stands. The values are the words shown to people."""
+
+    SUPPORTED = "supported"  # generated, and in this release
+    GONE = "gone"  # generated, but no longer in this release
+    AVAILABLE = "available"  # planned: add-model would write it
+    REFUSED = "refused"  # planned, and not understood
+    KNOWN = "known"  # in upstream's auto mappings; not planned yet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model type of a listing."""
+
+    model_type: str
+    status: Status
+    methods: tuple[Method, ...] = ()  # that hold for it; () also where it was not planned
+    reason: str = ""  # REFUSED: why
+
+
+def listing(mappings: AutoMappings, manifest: Manifest) -> tuple[Entry, ...]:
+    """Every model type of the release or of the manifest, sorted by name."""
+    names = sorted({*mappings.model_types, *manifest.models})
+    return tuple(_entry(name, manifest.models.get(name), name in mappings.bases) for name in names)
+
+
+def _entry(model_type: str, record: ModelRecord | None, upstream_has_it: bool) -> Entry:
+    if record is None:
+        return Entry(model_type, Status.KNOWN)
+    methods = tuple(method for method in Method if record.methods.get(method.value) == "")
+    return Entry(model_type, Status.SUPPORTED if upstream_has_it else Status.GONE, methods)
+
+
+def matching(entries: Sequence[Entry], pattern: str) -> tuple[Entry, ...]:
+    """The entries whose model type is like `pattern`, a glob."""
+    return tuple(entry for entry in entries if fnmatchcase(entry.model_type, pattern))
+
+
+def unplanned(entries: Sequence[Entry]) -> int:
+    """How many entries `plan_entries` would plan."""
+    return sum(entry.status is Status.KNOWN for entry in entries)
+
+
+def plan_entries(
+    release: Release,
+    entries: Sequence[Entry],
+    jobs: int | None = None,
+    advance: Callable[[str], None] = lambda model_type: None,
+) -> tuple[Entry, ...]:
+    """The entries with every model type that is only known planned, in processes."""
+    known = [entry.model_type for entry in entries if entry.status is Status.KNOWN]
+    planned = dict(zip(known, in_processes(partial(_planned, release), known, jobs, advance), strict=True))
+    return tuple(planned.get(entry.model_type, entry) for entry in entries)
+
+
+def _planned(release: Release, model_type: str) -> Entry:
+    """The entry of a model type that is not generated yet. Never raises."""
+    try:
+        result = plan_model(release, model_type)
+    except CodegenError as error:
+        return Entry(model_type, Status.REFUSED, reason=_reason(error.diagnostics))
+    except Exception as error:
+        return Entry(model_type, Status.REFUSED, reason=f"Internal error: {type(error).__name__}: {error}")
+    if isinstance(result, Refusal):
+        return Entry(model_type, Status.REFUSED, reason=_reason(result.diagnostics))
+    methods = tuple(method for method in Method if result.supports(method))
+    return Entry(model_type, Status.AVAILABLE, methods)
+
+
+def _reason(diagnostics: Sequence[Diagnostic]) -> str:
+    """What to say where there is room for one sentence."""
+    return next((entry.message for entry in collect(diagnostics)), "")

@@ -1,0 +1,272 @@
+"""The order of a tensor's dimensions, by symbols, as far as the text proves it.
+
+Symbols: "b" batch, "l" length, "c" channels, "x" a part of the channels (heads, width, or what they are grouped in). A key that
+prefix tuning may lengthen is ("b", "x", "l", "x").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import libcst as cst
+
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_scalar, last_name
+
+Layout = tuple[str, ...]
+IMPOSSIBLE: Layout = ()  # of a branch that is for tensors of another rank
+
+_SAME = CASTS | {"contiguous", "pad", "dropout", "normalize", "repeat_interleave", "clamp"}
+_CONTENTS = frozenset({"view", "reshape"})
+
+
+def is_key_layout(layout: Layout | None) -> bool:
+    """(batch, heads, length, width)."""
+    return layout is not None and len(layout) == 4 and layout[0] == "b" and layout[2] == "l"
+
+
+class Layouts:
+    """Answers for one flow, remembered."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+        self._known: dict[int, Layout | None] = {}
+
+    def of(self, value: Value) -> Layout | None:
+        """The order of dimensions; None where the text does not prove it."""
+        if id(value) not in self._known:
+            self._known[id(value)] = None  # a loop proves nothing
+            self._known[id(value)] = self._find(value)
+        return self._known[id(value)]
+
+    def _find(self, value: Value) -> Layout | None:
+        if value.op is Op.SUBMODULE:
+            return self._submodule(value)
+        if value.op is Op.ITEM:
+            return self._item(value)
+        if value.op is Op.FUNCTION and value.through is not None:  # of this file: rotary embedding, repeat_kv
+            return self.of(value.inputs[0]) if value.inputs else None
+        if value.through is not None:
+            return self.of(value.through)
+        if value.op is Op.JOIN:
+            return self._join(value)
+        if value.op in (Op.METHOD, Op.FUNCTION):
+            return self._call(value)
+        if value.op is Op.BINARY and value.name in "+-*/":
+            tensors = [one for one in value.inputs if not is_scalar(one)]
+            return self.of(tensors[0]) if tensors else None
+        return None
+
+    def _submodule(self, value: Value) -> Layout | None:
+        kind = self._kinds.of(value.module.classes) if value.module else Kind.WORK
+        if kind is Kind.LINEAR:
+            before = self.of(value.inputs[0]) if value.inputs else None
+            return (*before[:-1], "c") if before else ("b", "l", "c")
+        if kind in (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE) and value.inputs:
+            return self.of(value.inputs[0])
+        return self.of(value.through) if value.through is not None else None
+
+    def _join(self, value: Value) -> Layout | None:
+        """What comes out of a cache has the layout of what went in."""
+        known = {self.of(one) for one in value.inputs if not one.is_none and not _from_cache(one)} - {IMPOSSIBLE}
+        return known.pop() if len(known) == 1 else None
+
+    def _item(self, value: Value) -> Layout | None:
+        base = value.inputs[0]
+        seen = same_tensor(base)
+        index = int(value.name) if value.name.isdigit() else None
+        if is_cut(seen):
+            return self._part(seen)
+        if seen.op is Op.METHOD and seen.name == "update" and index is not None and index + 1 < len(seen.inputs):
+            return self.of(seen.inputs[index + 1])
+        if seen.op is Op.FUNCTION and seen.through is not None and index is not None and index < len(seen.inputs):
+            return self.of(seen.inputs[index])
+        if value.through is not None:
+            return self.of(value.through)
+        before = self.of(base)
+        return _indexed(value, before) if before is not None else None
+
+    def _part(self, cut: Value) -> Layout | None:
+        before = self.of(cut.inputs[0])
+        if before is None or last_name(cut) != "unbind":
+            return before
+        position = dimension(cut, 1, len(before), 0)
+        return None if position is None else (*before[:position], *before[position + 1 :])
+
+    def _call(self, value: Value) -> Layout | None:
+        if called(value, "cat", "concat") and value.inputs and value.inputs[0].op is Op.TUPLE:
+            known = {self.of(one) for one in value.inputs[0].inputs if not _from_cache(one)}
+            return known.pop() if len(known) == 1 else None
+        if not value.inputs:
+            return None
+        before = self.of(value.inputs[0])
+        name = last_name(value)
+        if name in _SAME:
+            return before
+        if name in _CONTENTS:
+            return _viewed(before, flat_arguments(value.inputs[1:]))
+        if before is None:
+            return None
+        if name in ("transpose", "swapaxes", "swapdims") and len(value.inputs) == 3:
+            return _swapped(before, value.inputs[1], value.inputs[2])
+        if name == "permute":
+            return _permuted(before, flat_arguments(value.inputs[1:]))
+        if name == "unflatten" and integer(value.inputs[1]) in (-1, len(before) - 1):
+            return (*before[:-1], *("x" for _ in flat_arguments(value.inputs[2:])))
+        return None
+
+
+def _from_cache(value: Value) -> bool:
+    """An attribute or element of something that is no tensor of this forward: ``layers[i].keys``, ``past[0]``."""
+    value = same_tensor(value)
+    if value.op is Op.JOIN:
+        return all(_from_cache(one) for one in value.inputs if not one.is_none)
+    if value.op in (Op.ATTRIBUTE, Op.ITEM) and value.inputs:
+        return _from_cache(value.inputs[0])
+    return value.op is Op.PARAMETER
+
+
+def integer(value: Value) -> int | None:
+    value = same_tensor(value)
+    if value.op is Op.CONSTANT and value.name.isdigit():
+        return int(value.name)
+    if value.op is Op.UNARY and value.name == "Minus":
+        inner = integer(value.inputs[0])
+        return None if inner is None else -inner
+    return None
+
+
+def dimension(value: Value, index: int, rank: int, default: int) -> int | None:
+    """The dimension that a call names, counted from the front."""
+    given = value.keyword("dim") or (value.inputs[index] if index < len(value.inputs) else None)
+    found = default if given is None else integer(given)
+    if found is None or not -rank <= found < rank:
+        return None
+    return found % rank
+
+
+def flat_arguments(values: Sequence[Value]) -> list[Value]:
+    """The arguments of a view, given one by one or as a tuple."""
+    flat: list[Value] = []
+    for value in values:
+        tensor = same_tensor(value)
+        if value.op is Op.STARRED:
+            flat += flat_arguments([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
+        elif tensor.op is Op.TUPLE:
+            flat += flat_arguments(tensor.inputs)
+        elif (
+            tensor.op is Op.BINARY and tensor.name == "+" and same_tensor(tensor.inputs[1]).op is Op.TUPLE
+        ):  # x.size()[:-1] + (heads, width)
+            left = [tensor.inputs[0]] if same_tensor(tensor.inputs[0]).op is Op.TUPLE else [_star(tensor.inputs[0])]
+            flat += flat_arguments(left) + flat_arguments([tensor.inputs[1]])
+        else:
+            flat.append(value)
+    return flat
+
+
+def _star(value: Value) -> Value:
+    return Value(Op.STARRED, value.node, (value,), value.frame, value.statement)
+
+
+def _is_shape(value: Value) -> bool:
+    value = same_tensor(value)
+    return (value.op is Op.ATTRIBUTE and value.name == "shape") or (value.op is Op.METHOD and value.name == "size")
+
+
+def is_leading_shape(value: Value) -> bool:
+    """``x.shape[:-1]``: batch and length of hidden states."""
+    value = same_tensor(value)
+    if value.op is not Op.ITEM or not _is_shape(value.inputs[0]) or not isinstance(value.node, cst.Subscript):
+        return False
+    part = value.node.slice[0].slice
+    if not isinstance(part, cst.Slice) or part.lower is not None or part.upper is None:
+        return False
+    return isinstance(part.upper, cst.UnaryOperation) or (
+        isinstance(part.upper, cst.Integer) and part.upper.value == "2"
+    )
+
+
+def size_of(value: Value) -> str:
+    """What an argument of a view stands for: "b", "l", "x", "?" (-1), or "" if unknown."""
+    value = same_tensor(value)
+    if integer(value) == -1:
+        return "?"
+    if value.op is Op.ITEM and _is_shape(value.inputs[0]):
+        return {"0": "b", "1": "l"}.get(value.name, "")
+    if value.op is Op.METHOD and value.name == "size" and len(value.inputs) == 2:
+        return {0: "b", 1: "l"}.get(integer(value.inputs[1]) or 0 if integer(value.inputs[1]) is not None else 9, "")
+    if value.op is Op.JOIN:
+        found = {size_of(one) for one in value.inputs if not one.is_none}
+        return found.pop() if len(found) == 1 else ""
+    return "x" if is_scalar(value) and not _is_shape_arithmetic(value) else ""
+
+
+def _is_shape_arithmetic(value: Value) -> bool:
+    value = same_tensor(value)
+    if value.op is Op.ITEM and _is_shape(value.inputs[0]):
+        return True
+    return value.op is not Op.ATTRIBUTE and any(_is_shape_arithmetic(one) for one in value.inputs)
+
+
+def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
+    """(b, l, c) seen as (b, l, x, x ...): the channels are cut up, batch and length stay."""
+    if before is None or before[:2] != ("b", "l") or not arguments:
+        return None
+    if arguments[0].op is Op.STARRED:
+        if not is_leading_shape(arguments[0].inputs[0]):
+            return None
+        lead, rest = ["b", "l"], [size_of(one) for one in arguments[1:]]
+    else:
+        sizes = [size_of(one) for one in arguments]
+        lead, rest = sizes[:2], sizes[2:]
+    if sorted(lead) not in (["b", "l"], ["?", "b"], ["?", "l"]) and lead != ["b", ""]:
+        return None
+    if lead[0] not in ("b", "?") or any(size not in ("x", "?") for size in rest):
+        return None
+    if lead[1] == "" and "?" in rest:
+        return None  # the length is a size that we do not know, so the channels must be stated in full
+    return ("b", "l", *("x" for _ in rest)) if rest else None
+
+
+def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:
+    one, two = integer(first), integer(second)
+    if one is None or two is None or max(one, two) >= len(before) or min(one, two) < -len(before):
+        return None
+    order = list(before)
+    order[one], order[two] = order[two], order[one]
+    return tuple(order)
+
+
+def _permuted(before: Layout, arguments: Sequence[Value]) -> Layout | None:
+    order = [integer(one) for one in arguments]
+    if len(order) != len(before) and None not in order:
+        return IMPOSSIBLE
+    if len(order) != len(before) or any(one is None or not -len(before) <= one < len(before) for one in order):
+        return None
+    return tuple(before[one] for one in order if one is not None)
+
+
+def _indexed(value: Value, before: Layout) -> Layout | None:
+    """``x[0]``, ``x[:, :, 0]``, ``x[..., 0, :]``."""
+    node = value.node
+    if not isinstance(node, cst.Subscript):
+        return before[1:] if value.name.isdigit() and before[0] == "x" else None  # unpacked
+    parts = [element.slice for element in node.slice]
+    left: list[str] = []
+    position = 0
+    for index, part in enumerate(parts):
+        if isinstance(part, cst.Index) and isinstance(part.value, cst.Ellipsis):
+            skip = len(before) - position - (len(parts) - index - 1)
+            left += before[position : position + skip]
+            position += skip
+        elif isinstance(part, cst.Slice) and position < len(before):
+            left.append(before[position])
+            position += 1
+        elif isinstance(part, cst.Index) and isinstance(part.value, (cst.Integer, cst.UnaryOperation)):
+            if position >= len(before) or before[position] != "x":
+                return None
+            position += 1
+        else:
+            return None
+    return (*left, *before[position:])

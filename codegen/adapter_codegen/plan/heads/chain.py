@@ -1,0 +1,234 @@
+"""The modules between a base model's output and a head's logits, by following the logits back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.plan.flow.dataflow import TooLarge, local_class, trace
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.stream.base import is_model
+from adapter_codegen.plan.stream.entrance import earlier, first_argument
+
+_RESULTS = ("logits", "start_logits", "prediction_logits")
+# Functions of upstream that pick positions out of their first argument.
+_SELECTIONS = frozenset({"slice_logits_to_keep"})
+_RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
+_ACTIVATIONS = {"tanh": "tanh", "Tanh": "tanh", "relu": "relu", "ReLU": "relu", "gelu": "gelu", "GELU": "gelu"}
+
+
+class Step(str, Enum):
+    LINEAR = "linear"
+    ACTIVATION = "activation"
+    NORM = "norm"
+    DROPOUT = "dropout"
+
+
+@dataclass(frozen=True)
+class Link:
+    step: Step
+    path: str = ""  # of the module, from the head class; "" for a function
+    submodule: Submodule | None = None
+    activation: str | cst.BaseExpression = ""  # name, or the expression that chooses it: ``config.hidden_act``
+
+
+@dataclass(frozen=True)
+class Chain:
+    links: tuple[Link, ...]  # from the base model's output to the logits
+    base_attribute: str  # that holds the base model; "" where the head class holds its parts instead
+    pooled: bool  # it starts from the pooler's output, not from the hidden states
+
+
+class _Unclear(Exception):
+    """The logits come from something that no flexible head does."""
+
+
+def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain | None:
+    """How a head class computes its logits; None where that is not a chain of simple modules.
+
+    Args:
+        facts: of the module that defines the forward of the head class.
+        head: the head class.
+        base: the base model class.
+        prefix: attribute that ``getattr(self, self.base_model_prefix)`` stands for.
+    """
+    try:
+        flow = trace(_without_models(facts, head), head)
+    except TooLarge:
+        return None
+    if flow is None or flow.returned is None:
+        return None
+    logits = _logits(flow.returned)
+    try:
+        return _Walk(facts, head, base, prefix).back(logits) if logits is not None else None
+    except _Unclear:
+        return None
+
+
+def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:
+    """The same facts, in which only the forwards of the head and its small parts can be entered."""
+    classes = {
+        name: replace(known, functions={}) if name != head and is_model(facts, name) else known
+        for name, known in facts.classes.items()
+    }
+    return replace(facts, classes=classes)
+
+
+def _logits(returned: Value) -> Value | None:
+    for output in alternatives(returned):
+        found = [
+            value for name in _RESULTS if output.op is Op.FUNCTION and (value := output.keyword(name)) is not None
+        ]
+        if found:
+            return found[0]
+    return None
+
+
+class _Walk:
+    def __init__(self, facts: ModuleFacts, head: str, base: str, prefix: str) -> None:
+        self.facts = facts
+        self.head = facts.classes[head]
+        self.base = base
+        self.prefix = prefix
+        self.kinds = Kinds(facts)
+
+    def back(self, value: Value) -> Chain:
+        """Follow `value` to the base model. Raises `_Unclear` at anything but a simple step."""
+        links: list[Link] = []
+        selected = ""
+        while True:
+            value = same_tensor(value)
+            attribute = self._base_attribute(value)
+            if attribute is not None:
+                if selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
+                    raise _Unclear
+                return Chain(tuple(reversed(links)), attribute, selected in {"1", "pooler_output"})
+            link = self._link(value)
+            if link is not None:
+                links.append(link)
+            selected = value.name if value.op in {Op.ITEM, Op.ATTRIBUTE} else ""
+            value = self._before(value, link)
+
+    def _before(self, value: Value, link: Link | None) -> Value:
+        if link is not None:
+            before = value.inputs[1:2] if value.op is Op.CALL else tuple(filter(None, (first_argument(value),)))
+        elif value.op is Op.FUNCTION:
+            before = value.inputs[:1]
+        elif value.op is Op.BINARY:
+            before = tuple(one for one in value.inputs if not self._is_zero_buffer(one)) if value.name == "+" else ()
+        else:
+            before = tuple(earlier(value))
+        distinct = {id(one): one for value in before for one in _reshaped(value)}
+        if len(distinct) != 1:
+            raise _Unclear
+        return next(iter(distinct.values()))
+
+    def _base_attribute(self, value: Value) -> str | None:
+        """The attribute that was called, if `value` is what a whole model returned."""
+        if value.op is Op.CALL and value.inputs[0].op is Op.FUNCTION and value.inputs[0].name == "getattr":
+            return self.prefix
+        if value.op is not Op.SUBMODULE or value.module is None:
+            return None
+        classes = [local_class(name) for name in value.module.classes]
+        if self.base in classes or any(name.endswith("from_config") for name in value.module.classes):
+            return value.name
+        return "" if any(is_model(self.facts, name) for name in classes) else None
+
+    def _link(self, value: Value) -> Link | None:
+        if value.op is Op.SUBMODULE and value.module is not None:
+            return self._module_link(value.name, self.kinds.of(value.module.classes))
+        if value.op is Op.FUNCTION and value.name.rpartition(".")[2] == "dropout":
+            return Link(Step.DROPOUT)
+        name = value.name.rpartition(".")[2] if value.op in {Op.FUNCTION, Op.METHOD} else ""
+        if name in _ACTIVATIONS:
+            return Link(Step.ACTIVATION, activation=_ACTIVATIONS[name])
+        if value.op is Op.CALL:
+            return self._computed_link(value.inputs[0])
+        if value.op is Op.FUNCTION and name not in _SELECTIONS:
+            raise _Unclear
+        return None
+
+    def _module_link(self, path: str, kind: Kind) -> Link | None:
+        submodule = submodule_at(self.facts, self.head, path)
+        if kind is Kind.IDENTITY:
+            return Link(Step.DROPOUT)
+        if kind not in {Kind.LINEAR, Kind.NORM, Kind.DROPOUT, Kind.ACTIVATION} or submodule is None:
+            raise _Unclear
+        activation = _activation(submodule) if kind is Kind.ACTIVATION else ""
+        return Link(Step(kind.value), path, submodule, activation)
+
+    def _computed_link(self, callee: Value) -> Link:
+        """``ACT2FN[name](x)`` and ``nn.ReLU()(x)``."""
+        name = callee.name.rpartition(".")[2] if callee.op is Op.FUNCTION else ""
+        if name in _ACTIVATIONS:
+            return Link(Step.ACTIVATION, activation=_ACTIVATIONS[name])
+        if isinstance(callee.node, cst.Subscript) and self.kinds.of((callee.inputs[0].name,)) is Kind.ACTIVATION:
+            return Link(Step.ACTIVATION, activation=_index(callee.node))
+        raise _Unclear
+
+    def _is_zero_buffer(self, value: Value) -> bool:
+        """A buffer that starts as zeros and is not trained: BART's ``final_logits_bias``."""
+        while value.op is Op.METHOD:
+            value = value.inputs[0]  # .to(device)
+        if value.op is not Op.ATTRIBUTE or value.inputs[0].op is not Op.SELF:
+            return False
+        init = self.head.functions.get("__init__")
+        return init is not None and any(_makes_zeros(node, value.name) for node in statements(init.node.body))
+
+
+def _reshaped(value: Value) -> Iterator[Value]:
+    """What `value` is another shape or type of: a loss may go on with ``logits.view(-1)``, in one of its branches."""
+    value = same_tensor(value)
+    if value.op is Op.JOIN:
+        for one in value.inputs:
+            yield from _reshaped(one)
+    elif value.op is Op.METHOD and value.name in _RESHAPES:
+        yield from _reshaped(value.inputs[0])
+    else:
+        yield value
+
+
+def _makes_zeros(node: cst.CSTNode, name: str) -> bool:
+    """``self.name = nn.Buffer(torch.zeros(...))`` or ``self.register_buffer("name", torch.zeros(...))``."""
+    targets, value = assignment(node) or ((), node.value if isinstance(node, cst.Expr) else None)
+    call = value if isinstance(value, cst.Call) else None
+    kind = dotted_name(call.func).rpartition(".")[2] if call else ""
+    if call is None or len(call.args) < 1 or kind not in {"Buffer", "register_buffer"}:
+        return False
+    named = name in map(self_attribute, targets) if kind == "Buffer" else literal_string(call.args[0].value) == name
+    made = call.args[0 if kind == "Buffer" else 1].value
+    return named and isinstance(made, cst.Call) and dotted_name(made.func) == "torch.zeros"
+
+
+def submodule_at(facts: ModuleFacts, known: ClassFacts, path: str) -> Submodule | None:
+    """The submodule at a path below a class, as far as the module shows it."""
+    first, _, rest = path.partition(".")
+    submodule = known.submodules.get(first)
+    if submodule is None or not rest:
+        return submodule
+    inner = (facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes)
+    return next((found for one in inner if (found := submodule_at(facts, one, rest)) is not None), None)
+
+
+def _activation(submodule: Submodule) -> str | cst.BaseExpression:
+    last = local_class(submodule.classes[0])
+    if last in _ACTIVATIONS:
+        return _ACTIVATIONS[last]
+    if isinstance(submodule.node, cst.Subscript):
+        return _index(submodule.node)
+    if submodule.arguments:
+        return submodule.arguments[0].value
+    raise _Unclear
+
+
+def _index(node: cst.Subscript) -> cst.BaseExpression:
+    index = node.slice[0].slice
+    if not isinstance(index, cst.Index):
+        raise _Unclear
+    return index.value

@@ -1,0 +1,159 @@
+"""Upstream's classes with heads -> flexible heads that the same weights fit into (`StaticHead`).
+
+A flexible head is a plain sequence of layers. Upstream's head converts where following its logits back to the base model
+meets just such a sequence; dropout may differ, since it holds no weights. Where do I add a head type? A row of
+`flexible_heads.TASKS`, and, if its layers are in another order, a pattern in `_layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import libcst as cst
+
+from adapter_codegen.model import BasePlan, StaticHead
+from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.module import parse_module
+from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
+from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
+from adapter_codegen.plan.heads.flexible import TASKS, plan_flexible_heads
+from adapter_codegen.upstream import Release
+
+_LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
+_POOLING = frozenset({"classification", "image_classification", "multiple_choice"})  # take use_pooler
+_WITHOUT_BIAS = frozenset({"classification", "image_classification"}) | _LANGUAGE_MODELS  # take bias=False
+
+
+def plan_static_heads(
+    release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan
+) -> tuple[StaticHead, ...]:
+    """The head classes of a model type, those first whose task comes first in `TASKS`.
+
+    A class whose head has no flexible counterpart, or one that cannot stand on this base model, has an empty `head_type`.
+    """
+    planner = _HeadPlanner(release, entry, facts, base)
+    possible = plan_flexible_heads(entry, base)
+    found: dict[str, StaticHead] = {}
+    for task, head_type in TASKS.items():
+        for class_name in entry.heads.get(task, ()):
+            known = class_name in found and bool(found[class_name].head_type)
+            if class_name in facts.classes and not known:
+                wanted = head_type if head_type in possible else ""
+                found[class_name] = planner.plan(facts.classes[class_name], wanted)
+    return tuple(found.values())
+
+
+class _HeadPlanner:
+    def __init__(self, release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan) -> None:
+        self.release = release
+        self.entry = entry
+        self.facts = facts
+        self.base = base
+
+    def plan(self, head: ClassFacts, head_type: str) -> StaticHead:
+        facts, owner = self._definition(head)
+        prefix = self._prefix(head, facts, owner)
+        chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
+        attribute = chain.base_attribute if chain else prefix
+        layers = _layers(chain, head_type) if chain and head_type else ()
+        options = self._options(chain, head_type) if chain and layers else None
+        if chain is None or not layers or options is None:
+            return StaticHead(head.name, attribute, "")
+        return StaticHead(head.name, attribute, head_type, layers, options)
+
+    def _definition(self, head: ClassFacts) -> tuple[ModuleFacts, str]:
+        """The module and class that hold the head's forward: upstream's generic heads stand in a file of their own."""
+        if "forward" in head.functions:
+            return self.facts, head.name
+        for base in head.lineage[1:]:
+            module, _, name = self.facts.origin(base).rpartition(".")
+            path = module.removeprefix("transformers.").replace(".", "/") + ".py"
+            if base not in self.facts.classes and module.startswith("transformers.") and self.release.exists(path):
+                facts = _shared_module(self.release, path)
+                if name in facts.classes and "forward" in facts.classes[name].functions:
+                    return facts, name
+        return self.facts, ""
+
+    def _prefix(self, head: ClassFacts, facts: ModuleFacts, owner: str) -> str:
+        """``base_model_prefix`` as Python resolves it: the class, then its bases in order."""
+        own = {target for node in statements(head.node.body) for target in _targets(node)}
+        if "base_model_prefix" not in own and owner and facts is not self.facts:
+            generic = literal_string(facts.classes[owner].attributes.get("base_model_prefix"))
+            if generic:
+                return generic
+        return literal_string(head.attributes.get("base_model_prefix")) or self.base.prefix
+
+    def _options(self, chain: Chain, head_type: str) -> tuple[tuple[str, object], ...] | None:
+        """Keyword arguments of the flexible head, and as ``activation_key`` the field of the config that chooses the
+        activation (``activation_function`` is then that field's default); None where it has no option for what upstream's does.
+        """
+        linear = [link for link in chain.links if link.step is Step.LINEAR]
+        activations = [self._activation(link) for link in chain.links if link.step is Step.ACTIVATION]
+        if any(name is None for name, _ in activations) or not all(_has_bias(link.submodule) for link in linear[:-1]):
+            return None
+        bias = _has_bias(linear[-1].submodule)
+        if (not bias and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
+            return None
+        activation, field = next(iter(activations), (None, ""))
+        options: dict[str, object] = {"layers": len(linear), "activation_function": activation}
+        options |= {"activation_key": field} if field else {}
+        if head_type in _LANGUAGE_MODELS:
+            options["layer_norm"] = any(link.step is Step.NORM for link in chain.links)
+            options["bias"] = bias
+            if head_type == "causal_lm":
+                options["shift_labels"] = True
+        else:
+            options |= {"use_pooler": True} if chain.pooled else {}
+            options |= {"bias": False} if not bias else {}
+            options |= {} if any(link.step is Step.DROPOUT for link in chain.links) else {"dropout_prob": 0.0}
+        return tuple(options.items())
+
+    def _activation(self, link: Link) -> tuple[str | None, str]:
+        """The name of an activation, None if unknown; where the config chooses it, that field's default and the field."""
+        if isinstance(link.activation, str):
+            return link.activation, ""
+        owner, _, field = dotted_name(link.activation).rpartition(".")
+        if not owner.endswith("config") or not self.entry.config_path:
+            return literal_string(link.activation), ""
+        config = _shared_module(self.release, self.entry.config_path).classes.get(self.entry.config_class)
+        return (literal_string(config.attributes.get(field)) if config else None), field
+
+
+@lru_cache(maxsize=4)
+def _shared_module(release: Release, path: str) -> ModuleFacts:
+    """Facts of a file that several head classes, and with upstream's generic heads several models, look into."""
+    return parse_module(release.read(path), path)
+
+
+def _layers(chain: Chain, head_type: str) -> tuple[str | None, ...]:
+    """Per position of the flexible head's layers, the path of upstream's module; empty where the order differs."""
+    weighted = [link for link in chain.links if link.step is not Step.DROPOUT]
+    order = [link.step for link in weighted]
+    paths = [None if link.step is Step.ACTIVATION else link.path for link in weighted]
+    if head_type in _LANGUAGE_MODELS:
+        known = ([Step.LINEAR], [Step.LINEAR, Step.ACTIVATION, Step.LINEAR])
+        with_norm = [Step.LINEAR, Step.ACTIVATION, Step.NORM, Step.LINEAR]
+        return tuple(paths) if order in (*known, with_norm) else ()
+    if order == [Step.LINEAR]:
+        return (None, paths[0])
+    if order == [Step.LINEAR, Step.ACTIVATION, Step.LINEAR]:
+        return (None, paths[0], None, None, paths[2])
+    return ()
+
+
+def _has_bias(submodule: Submodule | None) -> bool:
+    """Whether a Linear is built with a bias, as far as its arguments are literal; torch's default is True."""
+    for argument in submodule.arguments if submodule else ():
+        if argument.keyword is not None and argument.keyword.value == "bias":
+            value = argument.value
+            if isinstance(value, cst.Call) and dotted_name(value.func) == "getattr" and len(value.args) == 3:
+                value = value.args[2].value
+            return dotted_name(value) != "False"
+    return True
+
+
+def _targets(node: cst.CSTNode) -> Iterator[str]:
+    targets: Sequence[cst.AssignTarget] = node.targets if isinstance(node, cst.Assign) else ()
+    yield from (dotted_name(target.target) for target in targets)

@@ -1,0 +1,210 @@
+"""The base model class: its stacks of layers, its embeddings, its final norm, its signature -> `BasePlan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from adapter_codegen.model import BasePlan, Diagnostic, Level, Method, Parameter, StackPlan
+from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
+from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.plan.flow.dataflow import local_class
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.stream.entrance import Stream, follow_stream
+from adapter_codegen.plan.stream.stacks import FoundStack, HasAttention, find_stacks
+
+_PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
+_AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that work on what enters the first layer
+
+
+def plan_base(
+    facts: ModuleFacts, entry: ModelEntry, has_attention: HasAttention
+) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
+    """Plan the base model of `entry`.
+
+    Args:
+        facts: of the module at ``entry.path``.
+        has_attention: whether a class, or anything in it, holds an attention core.
+
+    Returns:
+        The plan with diagnostics about what it lacks; or None and the reason. A composite of models from elsewhere
+        (``AutoModel.from_config``) is planned with `submodels` and without stacks.
+    """
+    base = facts.classes.get(entry.base_class)
+    forward = base.functions.get("forward") if base else None
+    if base is None or forward is None:
+        return None, (_no_forward(facts, entry, base),)
+    stacks = find_stacks(facts, base.name, has_attention)
+    submodels = tuple(_submodels(facts, base))
+    if not stacks and not submodels:
+        return None, (_no_layers(facts, base),)
+    stream = follow_stream(facts, base.name, stacks) if stacks else None
+    towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
+    embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
+    entrance = stream.embedding_output if stream and len(towers) < 2 else ""
+    plan = BasePlan(
+        class_name=base.name,
+        location=facts.location(base.node),
+        pretrained_class=_pretrained_class(facts, base),
+        prefix=literal_string(base.attributes.get("base_model_prefix")) or "",
+        stacks=tuple(_stack(stack, stream) for stack in stacks),
+        parameters=tuple(_parameters(facts, forward)),
+        token_embeddings=embeddings,
+        embedding_output=entrance,
+        class_token=_has_class_token(facts, base, entrance),
+        final_norm=stream.final_norm if stream and len(towers) < 2 else "",
+        submodels=submodels,
+        is_encoder_decoder="encoder_outputs" in forward.parameters,
+    )
+    return plan, tuple(_doubts(facts, base, plan, stream))
+
+
+def _stack(found: FoundStack, stream: Stream | None) -> StackPlan:
+    return StackPlan(found.path, found.classes, shared=stream is not None and found.path in stream.shared)
+
+
+def _parameters(facts: ModuleFacts, forward: FunctionFacts) -> Iterator[Parameter]:
+    params = forward.node.params
+    for param in (*params.posonly_params, *params.params[1:]):
+        yield _parameter(facts, param, "positional")
+    if isinstance(params.star_arg, cst.Param):
+        yield _parameter(facts, params.star_arg, "args")
+    for param in params.kwonly_params:
+        yield _parameter(facts, param, "keyword")
+    if params.star_kwarg is not None:
+        yield _parameter(facts, params.star_kwarg, "kwargs")
+
+
+def _parameter(facts: ModuleFacts, param: cst.Param, kind: str) -> Parameter:
+    annotation = facts.code(param.annotation.annotation) if param.annotation else ""
+    return Parameter(param.name.value, annotation, facts.code(param.default) if param.default else "", kind)
+
+
+def _pretrained_class(facts: ModuleFacts, base: ClassFacts) -> str:
+    """The class of the model family that stands below `PreTrainedModel`: ``LlamaPreTrainedModel``."""
+    for name in base.lineage[1:]:
+        known = facts.classes.get(name)
+        if known is not None and any(facts.origin(parent) == _PRETRAINED for parent in known.bases):
+            return name
+    outside = [name for name in base.lineage[1:] if name not in facts.classes and name.endswith("PreTrainedModel")]
+    return outside[0] if outside else "PreTrainedModel"
+
+
+def is_model(facts: ModuleFacts, class_name: str) -> bool:
+    """Whether a class is a model of its own, with a config, and not a part of one."""
+    known = facts.classes.get(class_name)
+    return known is not None and any(name.endswith("PreTrainedModel") for name in known.lineage)
+
+
+def _submodels(facts: ModuleFacts, base: ClassFacts) -> Iterator[tuple[str, str]]:
+    """Attributes that hold whole models: of auto classes, or of classes that take another config than the base does."""
+    own = _config_class(facts, base)
+    for submodule in base.submodules.values():
+        for name in submodule.classes[:1]:
+            inner = facts.classes.get(name)
+            from_auto = name.endswith(("from_config", "from_pretrained"))
+            if from_auto or (inner and is_model(facts, name) and own and _config_class(facts, inner) not in {"", own}):
+                yield submodule.name, name
+
+
+def _config_class(facts: ModuleFacts, known: ClassFacts) -> str:
+    """The annotation of ``__init__``'s config, or of the class attribute; "" where there is none."""
+    init = known.functions.get("__init__")
+    for param in init.node.params.params if init else ():
+        if param.name.value == "config" and param.annotation is not None:
+            return facts.code(param.annotation.annotation)
+    for name in known.lineage:
+        body = statements(facts.classes[name].node.body) if name in facts.classes else ()
+        for node in body:
+            if isinstance(node, cst.AnnAssign) and dotted_name(node.target) == "config":
+                return facts.code(node.annotation.annotation)
+    return ""
+
+
+def _token_embeddings(facts: ModuleFacts, base: ClassFacts) -> str:
+    """Path of the embedding that the model's own ``get_input_embeddings`` returns; "" where it returns none."""
+    path = _returned_path(facts, base)
+    return path if path and Kinds(facts).of(_classes_at(facts, base, path)) is Kind.EMBEDDING else ""
+
+
+def _returned_path(facts: ModuleFacts, known: ClassFacts, depth: int = 3) -> str:
+    """``embeddings.word_embeddings`` of ``return self.embeddings.word_embeddings``, through the getters of submodules."""
+    getter = known.functions.get("get_input_embeddings")
+    body = [node for node in statements(getter.node.body) if isinstance(node, cst.Return)] if getter else []
+    if len(body) != 1 or depth == 0:
+        return ""
+    value = body[0].value
+    if isinstance(value, cst.Call) and isinstance(value.func, cst.Attribute):
+        owner = dotted_name(value.func.value).removeprefix("self.")
+        if value.func.attr.value != "get_input_embeddings" or not owner:
+            return ""
+        inner = (facts.classes[name] for name in _classes_at(facts, known, owner) if name in facts.classes)
+        rest = next((path for one in inner if (path := _returned_path(facts, one, depth - 1))), "")
+        return f"{owner}.{rest}" if rest else ""
+    name = dotted_name(value)
+    return name.removeprefix("self.") if name.startswith("self.") else ""
+
+
+def _classes_at(facts: ModuleFacts, known: ClassFacts, path: str) -> tuple[str, ...]:
+    """The classes that the submodule at a path may have; none where the module does not show it."""
+    first, _, rest = path.partition(".")
+    submodule = known.submodules.get(first)
+    if submodule is None or not rest:
+        return submodule.classes if submodule else ()
+    inner = [facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes]
+    return next((found for one in inner if (found := _classes_at(facts, one, rest))), ())
+
+
+def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
+    """Whether the module at a path has a parameter ``cls_token``, as embeddings of images have, and the model a pooler."""
+    if not path or "pooler" not in base.submodules:
+        return False
+    known = (facts.classes[name] for name in map(local_class, _classes_at(facts, base, path)) if name in facts.classes)
+    built = (function.node.body for one in known if (function := one.functions.get("__init__")))
+    assigned = (found for body in built for node in statements(body) if (found := assignment(node)))
+    return any(self_attribute(target) == "cls_token" for targets, _ in assigned for target in targets)
+
+
+def _no_forward(facts: ModuleFacts, entry: ModelEntry, base: ClassFacts | None) -> Diagnostic:
+    what = "has no forward of its own in this file" if base else "is not defined in this file"
+    return Diagnostic(
+        code="P101",
+        level=Level.ERROR,
+        message=f"The base model {entry.base_class} of {entry.model_type} {what}.",
+        remedy="Its model is borrowed from another file; add the model type that it is borrowed from instead.",
+        location=facts.location(base.node) if base else None,
+    )
+
+
+def _no_layers(facts: ModuleFacts, base: ClassFacts) -> Diagnostic:
+    return Diagnostic(
+        code="P102",
+        level=Level.ERROR,
+        message=f"{base.name} holds no module list whose elements hold attention, and no other model that could.",
+        remedy="Models without attention layers are not supported; name the layers in overrides.toml if there are any.",
+        location=facts.location(base.node),
+    )
+
+
+def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
+    if not plan.stacks or plan.embedding_output:
+        return
+    if stream is None:
+        message = f"The forward of {base.name} could not be followed to the layers in {plan.stacks[0].path}."
+    elif stream.mixed is not None:
+        message = "What enters the first layer is mixed here from several values; no single module gives it."
+    elif stream.embedding_output:
+        message = f"{base.name} holds several models, each with a first layer of its own."
+    else:
+        message = f"No single module of {base.name} gives what enters the first layer in {plan.stacks[0].path}."
+    node = stream.mixed if stream is not None and stream.mixed is not None else base.node
+    yield Diagnostic(
+        code="P103",
+        level=Level.WARNING,
+        message=message,
+        remedy="Name the module as embedding_output in overrides.toml if there is one.",
+        location=facts.location(node),
+        methods=_AFTER_EMBEDDINGS,
+    )

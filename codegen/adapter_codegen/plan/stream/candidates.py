@@ -1,0 +1,123 @@
+"""Which classes are layers: held in a list that a forward runs through, with attention somewhere inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.syntax import descendants, dotted_name
+from adapter_codegen.plan.flow.dataflow import REGISTRY, local_class
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+
+_CORE_CALLS = frozenset({"scaled_dot_product_attention", "softmax", "Softmax"})
+
+
+class Candidates:
+    """Answers for one file."""
+
+    def __init__(self, facts: ModuleFacts, kinds: Kinds) -> None:
+        self._facts = facts
+        self._kinds = kinds
+        self._attending: dict[str, bool] = {}
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Layer classes in the order of the file. A class that holds another layer class in a list is a group of layers."""
+        held = {name for known in self._facts.classes.values() for name in self._elements(known)}
+        inner = {name: self._lists_within(name, set()) & held for name in held}
+        return tuple(name for name in self._facts.classes if name in held and not inner[name])
+
+    def _elements(self, known: ClassFacts) -> Iterator[str]:
+        """Local classes in lists of `known`, if one of them has attention: the others of the list are layers too."""
+        for submodule in known.submodules.values():
+            if not submodule.in_list or submodule.container == "Sequential" or not _is_iterated(known, submodule):
+                continue
+            local = [local_class(name) for name in submodule.classes if local_class(name) in self._facts.classes]
+            if any(self.has_attention(name) for name in local):
+                yield from (name for name in local if "forward" in self._facts.classes[name].functions)
+
+    def _lists_within(self, name: str, seen: set[str]) -> set[str]:
+        """Element classes of all lists anywhere in a class."""
+        known = self._facts.classes.get(name)
+        if known is None or name in seen:
+            return set()
+        seen.add(name)
+        found = set(self._elements(known))
+        for submodule in known.submodules.values():
+            for inner in submodule.classes:
+                found |= self._lists_within(local_class(inner), seen)
+        return found - {name}
+
+    def has_attention(self, name: str) -> bool:
+        """Whether a class, or a class in it, has what may be an attention core in its text."""
+        if name not in self._attending:
+            self._attending[name] = False  # while a class that holds itself is being looked at
+            self._attending[name] = self._look(name)
+        return self._attending[name]
+
+    def _look(self, name: str) -> bool:
+        known = self._facts.classes.get(local_class(name))
+        if known is None:
+            return self._kinds.of_class(name) is Kind.TORCH_ATTENTION
+        if any(self.has_attention(local_class(inner)) for s in known.submodules.values() for inner in s.classes):
+            return True
+        if any(self._is_attention(s) for s in known.submodules.values()):
+            return True
+        return any(self._calls_core(function.node) for key, function in known.functions.items() if key != "__init__")
+
+    def _is_attention(self, submodule: Submodule) -> bool:
+        softmax = {local_class(name) for name in submodule.classes} == {"Softmax"}
+        return softmax or self._kinds.of(submodule.classes) is Kind.TORCH_ATTENTION
+
+    def _calls_core(self, node: cst.CSTNode, depth: int = 2) -> bool:
+        names = _Names(node)
+        if REGISTRY in names.found or names.calls & _CORE_CALLS:
+            return True
+        known = [self._facts.functions[name] for name in names.calls if name in self._facts.functions]
+        return depth > 0 and any(self._calls_core(function, depth - 1) for function in known)
+
+
+class _Names:
+    """Every identifier below a node, and the last names of what is called there."""
+
+    def __init__(self, node: cst.CSTNode) -> None:
+        self.found: set[str] = set()
+        self.calls: set[str] = set()
+        for inner in descendants(node):
+            if isinstance(inner, cst.Name):
+                self.found.add(inner.value)
+            elif isinstance(inner, cst.Call):
+                func = inner.func
+                self.calls.add(func.attr.value if isinstance(func, cst.Attribute) else dotted_name(func))
+
+
+def _is_iterated(known: ClassFacts, submodule: Submodule) -> bool:
+    """Whether the list is run through, and not just a place for parts: ``self.layer[0](x)``."""
+    uses = _Uses(submodule.name)
+    for name, function in known.functions.items():
+        if name != "__init__":
+            function.node.visit(uses)
+    return uses.whole > 0 or uses.indexed == 0
+
+
+class _Uses(cst.CSTVisitor):
+    """Counts ``self.<name>[<number>]`` and all other mentions of ``self.<name>``."""
+
+    def __init__(self, name: str) -> None:
+        self._name = f"self.{name}"
+        self.indexed = 0
+        self.whole = 0
+
+    def visit_Subscript(self, node: cst.Subscript) -> bool:
+        part = node.slice[0].slice
+        if dotted_name(node.value) == self._name and isinstance(part, cst.Index):
+            if isinstance(part.value, (cst.Integer, cst.UnaryOperation)):
+                self.indexed += 1
+                return False
+        return True
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        self.whole += dotted_name(node) == self._name

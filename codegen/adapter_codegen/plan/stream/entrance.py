@@ -1,0 +1,234 @@
+"""The way of the hidden states through a base model: what feeds its first layer, and what takes over from the last.
+
+Only the forwards on the way to the layers are entered; embeddings, layers and poolers are single steps here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.plan.flow.dataflow import TooLarge, trace
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.values import Flow, Op, Value, same_tensor
+from adapter_codegen.plan.stream.stacks import FoundStack
+
+_PASSED_ON = frozenset({Kind.DROPOUT, Kind.IDENTITY})
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Answers about one base model. Paths are "" where the text gives no single answer."""
+
+    embedding_output: str  # path of the module whose output enters the first layer
+    mixed: cst.CSTNode | None  # where no single module's output does: the operation that mixes several
+    token_embeddings: str  # path of the embedding that the model's forward applies to input_ids
+    final_norm: str
+    shared: frozenset[str]  # stacks whose layers run more than once
+
+
+def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Stream | None:
+    """What the forward of the base model does around its layers; None where it cannot be followed to them."""
+    flow = _trace(facts, base, stacks)
+    if flow is None:
+        return None
+    calls = {stack.path: _layer_calls(flow, stack) for stack in stacks}
+    ordered = sorted((stack for stack in stacks if calls[stack.path]), key=lambda stack: calls[stack.path][0][0])
+    if not ordered:
+        return None
+    kinds = Kinds(facts)
+    source = _Source(flow, kinds, {id(call) for found in calls.values() for _, call in found})
+    path, mixed = source.of(calls[ordered[0].path][0][1])
+    return Stream(
+        embedding_output=path,
+        mixed=mixed,
+        token_embeddings=_token_embeddings(flow, kinds),
+        final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
+        shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
+    )
+
+
+def _trace(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Flow | None:
+    """The flow of the base model's forward, in which only the owners of stacks are looked into."""
+    opened = {owner for stack in stacks for owner in stack.owners}
+    classes = {
+        name: known if name in opened else replace(known, functions={}) for name, known in facts.classes.items()
+    }
+    try:
+        return trace(replace(facts, classes=classes), base)
+    except TooLarge:
+        return None
+
+
+def _layer_calls(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
+    """The calls of elements of a stack, with their places in the order of evaluation."""
+    return [
+        (index, value)
+        for index, value in enumerate(flow.values)
+        if value.op is Op.SUBMODULE and value.name.rpartition(".")[0] == stack.path
+    ]
+
+
+def first_argument(call: Value) -> Value | None:
+    """The stream at a call: the first argument, which upstream also passes by keyword."""
+    named = [value for key, value in call.keywords if key != "**"]
+    return next(iter((*call.inputs, *named)), None)
+
+
+def earlier(value: Value) -> Iterator[Value]:
+    """The values of which `value` is a view, a copy, an element or one alternative."""
+    if value.op is Op.JOIN:
+        yield from (one for one in value.inputs if not one.is_none)
+    elif value.op in {Op.ITEM, Op.ATTRIBUTE} and _field(value) is not None:
+        field = _field(value)
+        assert field is not None
+        yield field
+    elif value.op in {Op.ITEM, Op.ATTRIBUTE, Op.METHOD} or _drops_out(value):
+        yield from value.inputs[:1]
+    elif value.op is Op.BINARY and value.name in {"*", "/"}:
+        yield from value.inputs
+
+
+def _drops_out(value: Value) -> bool:
+    return value.op is Op.FUNCTION and value.name.rpartition(".")[2] == "dropout"
+
+
+def _field(value: Value) -> Value | None:
+    """``output[0]`` or ``output.last_hidden_state``, where the output is built in sight."""
+    output = same_tensor(value.inputs[0])
+    if output.op is not Op.FUNCTION:
+        return None
+    if value.op is Op.ATTRIBUTE:
+        return output.keyword(value.name)
+    fields = [*output.inputs, *(one for _, one in output.keywords)]
+    return fields[int(value.name)] if value.name.isdigit() and int(value.name) < len(fields) else None
+
+
+class _Source:
+    """Which module the input of the first layer comes out of."""
+
+    def __init__(self, flow: Flow, kinds: Kinds, layer_calls: set[int]) -> None:
+        self.kinds = kinds
+        self.layer_calls = layer_calls
+        self.counts = Counter(value.name for value in flow.values if value.op is Op.SUBMODULE)
+
+    def of(self, layer_call: Value) -> tuple[str, cst.CSTNode | None]:
+        start = first_argument(layer_call)
+        found: dict[str, None] = {}
+        pending, seen = [start] if start is not None else [], set()
+        while pending:
+            value = same_tensor(pending.pop())
+            if id(value) in seen or id(value) in self.layer_calls:
+                continue
+            seen.add(id(value))
+            if value.op is Op.BINARY and value.name not in {"*", "/"}:
+                return "", value.node
+            if value.op is Op.SUBMODULE:
+                before = first_argument(value) if self._is_step(value) else None
+                if before is None:
+                    found[value.name] = None
+                else:
+                    pending.append(before)
+            else:
+                pending.extend(earlier(value))
+        return (next(iter(found)) if len(found) == 1 else ""), None
+
+    def _is_step(self, call: Value) -> bool:
+        """A projection of embeddings is not their output, and a module that runs elsewhere too cannot stand for it."""
+        classes = call.module.classes if call.module else ()
+        return self.kinds.of(classes) is Kind.LINEAR or self.counts[call.name] > 1
+
+
+def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
+    """The embedding that is called on the parameter ``input_ids`` of the base model."""
+    for value in flow.values:
+        if value.op is Op.SUBMODULE and value.module and kinds.of(value.module.classes) is Kind.EMBEDDING:
+            pending = [argument for argument in (first_argument(value),) if argument is not None]
+            while pending:
+                origin = same_tensor(pending.pop())
+                if origin.op is Op.PARAMETER and origin.frame is flow.root and origin.name == "input_ids":
+                    return value.name
+                pending.extend(earlier(origin))
+    return ""
+
+
+def _final_norm(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) -> str:
+    """The first norm that is called on what the last stack's layers gave."""
+    layers = {id(call) for call in layer_calls}
+    for value in flow.values:
+        if value.op is Op.SUBMODULE and id(value) not in layers and value.module:
+            argument = first_argument(value)
+            if kinds.of(value.module.classes) is Kind.NORM and argument and _comes_from(argument, layers, kinds):
+                return value.name
+    return ""
+
+
+def _comes_from(value: Value, layers: set[int], kinds: Kinds) -> bool:
+    pending, seen = [value], set()
+    while pending:
+        value = same_tensor(pending.pop())
+        if id(value) in layers:
+            return True
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        passed_on = value.op is Op.SUBMODULE and value.module and kinds.of(value.module.classes) in _PASSED_ON
+        argument = first_argument(value) if passed_on else None
+        pending.extend([argument] if argument is not None else earlier(value))
+    return False
+
+
+def _is_shared(facts: ModuleFacts, flow: Flow, stack: FoundStack) -> bool:
+    """Whether a list on the path is indexed by something else than the counter of a loop."""
+    parts = stack.path.split(".*")
+    lists = {".*".join(parts[: count + 1]) for count in range(len(parts))}
+    for value in flow.values:
+        if value.op is Op.MODULE and isinstance(value.node, cst.Subscript) and value.name.rpartition(".")[0] in lists:
+            index = value.node.slice[0].slice
+            if isinstance(index, cst.Index) and not _counts(facts, value, index.value):
+                return True
+    return False
+
+
+def _counts(facts: ModuleFacts, value: Value, index: cst.BaseExpression) -> bool:
+    """Whether an index is a number, a loop's own variable, or that plus or minus something."""
+    if isinstance(index, cst.BinaryOperation) and isinstance(index.operator, cst.Add | cst.Subtract):
+        return _counts(facts, value, index.left) and _counts(facts, value, index.right)
+    if isinstance(index, cst.UnaryOperation | cst.Integer):
+        return True
+    if not isinstance(index, cst.Name):
+        return False
+    owner = facts.classes.get(value.frame.owner)
+    function = owner.functions.get(value.frame.function) if owner else None
+    loops = _loop_variables(function.node) if function else set()
+    return index.value in loops
+
+
+def _loop_variables(function: cst.FunctionDef) -> set[str]:
+    visitor = _Loops()
+    function.visit(visitor)
+    return visitor.names
+
+
+class _Loops(cst.CSTVisitor):
+    """Names that the loops and comprehensions of a function bind."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_For(self, node: cst.For) -> None:
+        self._bind(node.target)
+
+    def visit_CompFor(self, node: cst.CompFor) -> None:
+        self._bind(node.target)
+
+    def _bind(self, target: cst.BaseExpression) -> None:
+        if isinstance(target, cst.Name):
+            self.names.add(target.value)
+        elif isinstance(target, cst.Tuple):
+            for element in target.elements:
+                self._bind(element.value)

@@ -1,0 +1,280 @@
+"""Residual additions on the stream of a layer, and how each is normalised.
+
+The stream is followed backwards, from what the layer returns to what it was given. An addition on it is a residual site if
+one operand is an earlier value of the stream and the other came out of a submodule that read the stream after that value.
+What looks alike and is not on the stream (position embeddings, masks, biases, sums of experts) is never met on this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import libcst as cst
+
+from adapter_codegen.model import Method, Placement
+from adapter_codegen.plan.findings import Finding
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.values import Consumers, Flow, Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, is_scalar, last_name
+
+_BOTTLENECK = (Method.BOTTLENECK,)
+_STREAM_CALLS = (
+    CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where", "mul", "roll", "pad", "masked_fill"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """A residual addition in a flow."""
+
+    value: Value
+    branch: Value
+    residual: Value
+    branch_node: cst.BaseExpression
+    residual_node: cst.BaseExpression
+    work: Value  # the submodule call that the branch came out of
+    placement: Placement
+    norm: Value | None  # the call of the norm that the sum goes into
+    joint: bool = False  # the branch is itself a sum of what two sublayers gave
+
+
+@dataclass
+class Residuals:
+    """What was found on the stream, first addition first."""
+
+    additions: list[Addition] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def find_residuals(flow: Flow, kinds: Kinds) -> Residuals:
+    """The residual additions on the stream of a layer."""
+    found = Residuals()
+    if flow.returned is not None:
+        _Stream(flow, kinds, found).follow(_outputs(flow.returned))
+    found.additions.sort(key=lambda addition: flow.values.index(addition.value))
+    return found
+
+
+def _outputs(returned: Value) -> list[Value]:
+    """The tensors that may be the layer's hidden states: what is returned, or the first of several."""
+    value = same_tensor(returned)
+    if value.op is Op.JOIN:
+        return [one for inner in value.inputs for one in _outputs(inner)]
+    if value.op is Op.TUPLE and value.inputs:
+        return _outputs(value.inputs[0])
+    if value.op is Op.OTHER and value.name == "comprehension":
+        return []
+    return [value]
+
+
+class _Stream:
+    def __init__(self, flow: Flow, kinds: Kinds, found: Residuals) -> None:
+        self._flow = flow
+        self._kinds = kinds
+        self._found = found
+        self._consumers = Consumers(flow.values)
+        self._seen: set[int] = set()
+
+    def follow(self, values: list[Value]) -> None:
+        todo = list(values)
+        while todo:
+            value = same_tensor(todo.pop())
+            if id(value) in self._seen or value.is_none:
+                continue
+            self._seen.add(id(value))
+            if value.op is Op.BINARY and value.name == "+":
+                todo.extend(self._addition(value))
+            else:
+                todo.extend(self._back(value))
+
+    def _back(self, value: Value) -> tuple[Value, ...]:
+        """One step against the stream, where nothing is added."""
+        if value.op is Op.JOIN:
+            return value.inputs
+        if value.op is Op.FUNCTION and value.through is not None:
+            return (value.through,)
+        if value.op is Op.SUBMODULE and value.inputs:
+            steps = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)
+            return value.inputs[:1] if self._kind(value) in steps else ()
+        if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS:
+            return value.inputs[1:2] if last_name(value) == "where" and value.op is Op.FUNCTION else value.inputs[:1]
+        if value.op is Op.BINARY and value.name in "*/":
+            return tuple(one for one in value.inputs if not is_scalar(one))[:1]
+        if value.op is Op.ITEM:
+            return value.inputs[:1]
+        return ()
+
+    def _kind(self, value: Value) -> Kind:
+        return self._kinds.of(value.module.classes) if value.module is not None else Kind.WORK
+
+    # -- additions ---------------------------------------------------------------------------------------------------
+
+    def _addition(self, value: Value) -> tuple[Value, ...]:
+        """Claim an addition and give the earlier value of the stream."""
+        for residual, branch in (value.inputs, value.inputs[::-1]):
+            if self._is_earlier(residual, branch):
+                self._claim(value, residual, branch)
+                return (residual,)
+        own = self._own_module(value)
+        if own is not None:
+            self._claim(value, *own)
+            return (own[0],)
+        text = "No operand of this addition is an earlier value of the stream."
+        self._found.findings.append(Finding("P230", text, value.node, _BOTTLENECK))
+        return ()
+
+    def _is_earlier(self, residual: Value, branch: Value) -> bool:
+        """Whether every value that `residual` may be was read on the way to `branch`."""
+        behind = ancestors(branch)
+        starts = list(self._starts(residual))
+        return bool(starts) and all(id(one) in behind or self._is_parallel(one, branch) for one in starts)
+
+    def _is_parallel(self, value: Value, branch: Value) -> bool:
+        """``r + a`` where another branch comes out of `r` as well: ``r + a + f``."""
+        if value.op is not Op.BINARY or value.name != "+":
+            return False
+        pairs = (value.inputs, value.inputs[::-1])
+        return any(self._is_earlier(one, other) and self._is_earlier(one, branch) for one, other in pairs)
+
+    def _starts(self, residual: Value) -> Iterator[Value]:
+        """The values of the stream that an operand is, without casts, scales and views."""
+        value = same_tensor(residual)
+        if value.op is Op.JOIN:
+            for one in value.inputs:
+                if not one.is_none:
+                    yield from self._starts(one)
+        elif value.op is Op.METHOD and last_name(value) in CASTS | VIEWS:
+            yield from self._starts(value.inputs[0])
+        elif value.op is Op.BINARY and value.name in "*/":
+            tensors = [one for one in value.inputs if not is_scalar(one)]
+            yield from self._starts(tensors[0]) if len(tensors) == 1 else iter((value,))
+        else:
+            yield value
+
+    def _own_module(self, value: Value) -> tuple[Value, Value] | None:
+        """In a root that is an own output module itself, the residual is a parameter that the branch never saw."""
+        for residual, branch in (value.inputs, value.inputs[::-1]):
+            start = same_tensor(residual)
+            if start.op is Op.PARAMETER and not start.frame.depth and self._work(branch) is not None:
+                return residual, branch
+        return None
+
+    def _claim(self, value: Value, residual: Value, branch: Value) -> None:
+        work = self._work(branch)
+        joint = False
+        if work is None:
+            work, joint = self._joint_work(branch), True
+        if work is None:
+            text = "What is added to the stream did not come out of a submodule."
+            self._found.findings.append(Finding("P230", text, value.node, _BOTTLENECK))
+            return
+        nodes = operand_nodes(value)
+        if nodes is None:
+            return
+        left, right = nodes
+        is_left = value.inputs[0] is residual
+        placement, norm = self._placement(value)
+        addition = Addition(
+            value=value,
+            branch=branch,
+            residual=residual,
+            branch_node=right if is_left else left,
+            residual_node=left if is_left else right,
+            work=work,
+            placement=placement,
+            norm=norm,
+            joint=joint,
+        )
+        self._found.additions.append(addition)
+
+    def _work(self, branch: Value) -> Value | None:
+        """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index."""
+        value = branch
+        for _ in range(40):
+            if value.op is Op.SUBMODULE and self._kind(value) not in (
+                Kind.NORM,
+                Kind.DROPOUT,
+                Kind.IDENTITY,
+                Kind.SCALE,
+            ):
+                return value
+            if (value.op is Op.SUBMODULE and value.inputs) or value.op is Op.ITEM:
+                value = value.inputs[0]
+            elif value.through is not None:
+                value = value.through
+            elif value.op is Op.JOIN:
+                return self._work_of_any([one for one in value.inputs if not one.is_none])
+            elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS and value.inputs:
+                value = value.inputs[1 if last_name(value) == "where" and value.op is Op.FUNCTION else 0]
+            elif value.op is Op.BINARY and value.name in "*/":
+                works = [self._work(one) for one in value.inputs if not is_scalar(one)]
+                return next((one for one in works if one is not None), None)
+            else:
+                return None
+        return None
+
+    def _work_of_any(self, values: Sequence[Value]) -> Value | None:
+        """The submodule behind one of several alternatives; one that did no work must be what the others started from."""
+        works = [self._work(one) for one in values]
+        behind = {key for one, work in zip(values, works, strict=True) if work is not None for key in ancestors(one)}
+        idle = [one for one, work in zip(values, works, strict=True) if work is None]
+        if any(id(same_tensor(one)) not in behind for one in idle):
+            return None
+        return next((work for work in works if work is not None), None)
+
+    def _joint_work(self, branch: Value) -> Value | None:
+        """``a + f`` where both came out of submodules."""
+        value = same_tensor(branch)
+        if value.op is not Op.BINARY or value.name != "+":
+            return None
+        works = [self._work(one) or self._joint_work(one) for one in value.inputs]
+        return works[-1] if all(works) else None
+
+    # -- norms -------------------------------------------------------------------------------------------------------
+
+    def _placement(self, value: Value) -> tuple[Placement, Value | None]:
+        uses = list(self._tensor_uses(value))
+        if len(uses) != 1:
+            return Placement.ADDITION, None
+        norm = uses[0]
+        is_norm = norm.op is Op.SUBMODULE and self._kind(norm) is Kind.NORM and norm.frame is value.frame
+        if not is_norm or len(norm.inputs) != 1 or norm.keywords or not isinstance(norm.node, cst.Call):
+            return Placement.ADDITION, None
+        if norm.node.args[0].value is value.node:
+            return Placement.NORM_OF_ADDITION, norm
+        if self._is_next_statement(value, norm):
+            return Placement.NORM_IN_NEXT_STATEMENT, norm
+        return Placement.ADDITION, None
+
+    def _tensor_uses(self, value: Value) -> Iterator[Value]:
+        for use in self._consumers.of(value):
+            if not (use.op is Op.ATTRIBUTE and use.name in ("dtype", "device", "shape")):
+                yield use
+
+    def _is_next_statement(self, value: Value, norm: Value) -> bool:
+        """``h = r + x`` and then ``h = self.norm(h)``, with nothing else in either."""
+        if value.statement is None or self._flow.after.get((value.frame, value.statement)) is not norm.statement:
+            return False
+        first, second = _assigned(value.statement, value.node), _assigned(norm.statement, norm.node)
+        return first is not None and first == second
+
+
+def operand_nodes(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    node = value.node
+    if isinstance(node, cst.AugAssign):
+        return node.target, node.value
+    return (node.left, node.right) if isinstance(node, cst.BinaryOperation) else None
+
+
+def _assigned(statement: cst.CSTNode | None, node: cst.CSTNode) -> str | None:
+    """The name that a statement consisting of ``name = node`` binds."""
+    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+        return None
+    small = statement.body[0]
+    if small is node and isinstance(small, cst.AugAssign):
+        return small.target.value if isinstance(small.target, cst.Name) else None
+    if isinstance(small, cst.Assign) and small.value is node and len(small.targets) == 1:
+        target = small.targets[0].target
+        return target.value if isinstance(target, cst.Name) else None
+    return None
