@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from adapter_codegen.diagnostics.errors import CodegenError, crash, failure
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.faults import crash, fault_of
+from adapter_codegen.diagnostics.table import Fault, Problem
 from adapter_codegen.emit.disk import Changes, changes, write
 from adapter_codegen.emit.formatting import formatted
 from adapter_codegen.emit.layout import CHECKOUT, Layout, Target
@@ -19,7 +21,6 @@ from adapter_codegen.emit.manifest import EMPTY, Manifest, ModelRecord, digest, 
 from adapter_codegen.model import ModelPlan, Refusal
 from adapter_codegen.upstream import Release
 
-OVERRIDES = "P30"  # how the codes about overrides.toml begin: a mistake of ours for us to mend, not a model's
 POOL_FROM = 6  # models; for fewer, starting processes costs more than they save
 
 
@@ -114,7 +115,7 @@ def remove_models(model_types: Iterable[str], target: Target) -> Generated:
     unknown = sorted(removed - set(previous.models))
     if unknown:
         there = ", ".join(sorted(previous.models)) or "none"
-        raise failure("M102", f"{', '.join(unknown)}: not generated here.", f"Models that can be removed: {there}.")
+        raise Problem.NOT_GENERATED.error(models=", ".join(unknown), there=there)
     kept = {name: record for name, record in previous.models.items() if name not in removed}
     return _assemble(previous.transformers, previous, kept, (), target.layout, previous.generator)
 
@@ -128,7 +129,7 @@ def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT)
     try:
         return _generated(release, model_type, layout)
     except CodegenError as error:
-        if any(diagnostic.code.startswith(OVERRIDES) for diagnostic in error.diagnostics):
+        if any(fault_of(diagnostic) is Fault.OVERRIDES for diagnostic in error.diagnostics):
             raise
         return Refusal(model_type, error.diagnostics)
     except Exception as error:

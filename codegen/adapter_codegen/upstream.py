@@ -22,7 +22,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
-from adapter_codegen.diagnostics.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.table import Problem
 
 PACKAGE = "transformers"
 _MODELING = re.compile(r"models/([^/]+/)+modeling_\w+\.py")  # models/deprecated/... of older releases too
@@ -144,46 +145,33 @@ def _installed_package() -> Path:
     found = importlib.util.find_spec(PACKAGE)  # of a top-level name: this looks the package up and does not run it
     for location in (found.submodule_search_locations or ()) if found else ():
         return Path(location)
-    raise failure(
-        "U101",
-        "transformers is not installed in this environment.",
-        "Install it (`pip install transformers`), or name a directory, a wheel or a version with --from.",
-    )
+    raise Problem.NOT_INSTALLED.error()
 
 
 def _open_directory(path: Path) -> Release:
     for root in (path, path / PACKAGE, path / "src" / PACKAGE):
         if (root / "__init__.py").is_file() and (root / "models" / "auto").is_dir():
             return _release(_Directory(root), str(root))
-    raise failure(
-        "U102",
-        f"{path} holds no transformers package: no __init__.py beside a folder models/auto.",
-        "Name the package folder itself, or the folder that contains it (src/ in a checkout of transformers).",
-    )
+    raise Problem.NO_PACKAGE_IN_FOLDER.error(path=path)
 
 
 def _open_wheel(path: Path) -> Release:
-    remedy = "Name a wheel of transformers, or a version such as transformers==5.23.0 to have it fetched."
     if not path.is_file():
-        raise failure("U103", f"There is no wheel {path}.", remedy)
+        raise Problem.NO_SUCH_WHEEL.error(path=path)
     files = _Wheel(path)
     try:
         known = f"{PACKAGE}/models/auto/modeling_auto.py" in files._archive.NameToInfo
     except (zipfile.BadZipFile, OSError) as error:
-        raise failure("U103", f"{path} cannot be read as a wheel: {error}.", remedy) from error
+        raise Problem.BROKEN_WHEEL.error(path=path, error=error) from error
     if not known:
-        raise failure("U103", f"{path} is a zip archive, but not a wheel of transformers.", remedy)
+        raise Problem.FOREIGN_WHEEL.error(path=path)
     return _release(files, str(path))
 
 
 def _release(files: _Files, origin: str) -> Release:
     match = _VERSION.search(files.read("__init__.py").decode("utf-8"))
     if match is None:
-        raise failure(
-            "U104",
-            f"The __init__.py of {origin} does not state a __version__.",
-            "Check that this is a complete copy of transformers.",
-        )
+        raise Problem.NO_VERSION.error(origin=origin)
     return Release(match[1], origin, files)
 
 
@@ -191,20 +179,12 @@ def _inside(path: str) -> str:
     """`path`, if it stays below the package."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-        raise failure(
-            "U108",
-            f"The path {path!r} leads out of the transformers package.",
-            'Paths are relative to the package and written with "/": models/llama/modeling_llama.py.',
-        )
+        raise Problem.PATH_OUTSIDE_RELEASE.error(path=path)
     return "/".join(parts)
 
 
 def _missing_file(release: Release, path: str) -> CodegenError:
-    return failure(
-        "U107",
-        f"transformers {release.version} ({release.origin}) has no file {path}.",
-        "Check the path against the release; the model may have been moved, renamed or removed there.",
-    )
+    return Problem.NO_SUCH_FILE.error(version=release.version, origin=release.origin, path=path)
 
 
 def _requested_version(spec: str) -> Version:
@@ -214,11 +194,7 @@ def _requested_version(spec: str) -> Version:
             raise InvalidVersion(spec)
         return Version(number.strip())
     except InvalidVersion:
-        raise failure(
-            "U109",
-            f"{spec!r} is neither a directory, nor a wheel, nor a version of transformers.",
-            "Name an existing folder or .whl file, or a version such as transformers==5.23.0.",
-        ) from None
+        raise Problem.NO_RELEASE.error(spec=spec) from None
 
 
 def _wheel_cache() -> Path:
@@ -253,14 +229,6 @@ def _download(version: Version) -> Path:
 
 def _pip_failure(version: Version, output: str) -> CodegenError:
     if "No matching distribution" in output and "from versions: none" not in output:
-        return failure(
-            "U106",
-            f"The package index has no transformers {version}.",
-            "See the versions with `pip index versions transformers`.",
-        )
+        return Problem.NO_SUCH_VERSION.error(version=version)
     reason = next((line.strip() for line in output.splitlines() if "ERROR" in line), "no message")
-    return failure(
-        "U105",
-        f"pip could not fetch transformers {version}: {reason.removeprefix('ERROR: ')}",
-        "Check the connection and the index that pip uses, or name a wheel file that you fetched yourself.",
-    )
+    return Problem.PIP_FAILED.error(version=version, reason=reason.removeprefix("ERROR: "))

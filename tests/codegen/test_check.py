@@ -131,7 +131,7 @@ def test_removing_a_model_removes_its_files_and_its_lines(target: Target, releas
 def test_removing_a_model_that_is_not_there_names_those_that_are(target: Target) -> None:
     with pytest.raises(CodegenError) as caught:
         remove_models(["bert"], target)
-    assert caught.value.diagnostics[0].remedy == "Models that can be removed: llama."
+    assert caught.value.diagnostics[0].remedy == "Models that `adapter-codegen remove-model` can remove: llama."
 
 
 def test_regenerating_into_an_empty_folder_gives_the_same_bytes(target: Target, release: Release) -> None:

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from adapter_codegen.cli import cli
-from adapter_codegen.diagnostics.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.emit import verify
 from adapter_codegen.emit.layout import Target
 from adapter_codegen.generate import POOL_FROM, add_models, generate
@@ -80,7 +81,7 @@ def test_a_crash_refuses_its_model_and_asks_for_a_report(
 
 def test_a_wrong_override_stops_everything(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
-        raise failure("P304", "[llama] in overrides.toml changes nothing.", "Remove it.")
+        raise Problem.OVERRIDE_IDLE.error(model_type="llama", what="nothing")
 
     monkeypatch.setattr("adapter_codegen.plan.plan_model", wrong)
     with pytest.raises(CodegenError, match="changes nothing"):

@@ -11,7 +11,7 @@ import click
 from adapter_codegen.commands import options
 from adapter_codegen.commands.exit_codes import ExitCode
 from adapter_codegen.commands.show.console import Console
-from adapter_codegen.diagnostics.errors import is_bug
+from adapter_codegen.diagnostics.faults import is_bug
 
 if TYPE_CHECKING:
     from adapter_codegen.inspect.check import CheckReport

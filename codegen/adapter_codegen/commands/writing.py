@@ -9,7 +9,7 @@ from rich.text import Text
 from adapter_codegen.commands.show.console import Console
 from adapter_codegen.commands.show.diffs import show_diff, unified_diff
 from adapter_codegen.diagnostics import report
-from adapter_codegen.diagnostics.errors import is_bug
+from adapter_codegen.diagnostics.faults import is_bug
 from adapter_codegen.emit.disk import Changes, read
 from adapter_codegen.emit.layout import Target
 from adapter_codegen.generate import Generated

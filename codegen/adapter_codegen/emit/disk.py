@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from adapter_codegen.diagnostics.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.emit.manifest import digest
-from adapter_codegen.model import Diagnostic, Level
 
 Digests = Mapping[str, str]  # path -> sha256 of the text that the tool wrote there last time
 
@@ -70,7 +70,7 @@ def write(
     planned = changes(root, files, obsolete)
     edited = hand_edited(root, (*planned.updated, *planned.deleted), written or {})
     if edited and not overwrite:
-        raise CodegenError(*(_hand_edit(path) for path in edited))
+        raise CodegenError(*(Problem.HAND_EDITED.diagnostic(path=path) for path in edited))
     for path in (*planned.created, *planned.updated):
         _write_whole(_inside(root, path), files[path].encode())
     for path in planned.deleted:
@@ -97,11 +97,7 @@ def refuse_installation(root: Path) -> None:
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     resolved = root.resolve()
     if "site-packages" in resolved.parts or installed & {resolved, *resolved.parents}:
-        raise failure(
-            "E103",
-            f"{root} is in a folder of installed packages; generated files never go there.",
-            "Work in a checkout (--root), or name a package folder of your own with --output.",
-        )
+        raise Problem.INSTALLED_FOLDER.error(root=root)
 
 
 def _inside(root: Path, path: str) -> Path:
@@ -110,11 +106,7 @@ def _inside(root: Path, path: str) -> Path:
     bad = not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path
     # A link in the tree must not lead out of it either.
     if bad or not target.resolve().is_relative_to(root.resolve()):
-        raise failure(
-            "E101",
-            f"The path {path!r} leads out of {root}.",
-            "If it stands in the manifest, restore that file from version control.",
-        )
+        raise Problem.PATH_OUTSIDE_TREE.error(path=path, root=root)
     return target
 
 
@@ -143,12 +135,3 @@ def _delete(root: Path, path: str) -> None:
         for folder in (cache, target.parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
-
-
-def _hand_edit(path: str) -> Diagnostic:
-    return Diagnostic(
-        "E102",
-        Level.ERROR,
-        f"{path} is not as adapter-codegen wrote it: it was edited by hand, or another tool made it.",
-        "Restore it from version control and change its source (plan, template or overrides.toml); or write over it with --overwrite.",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from adapter_codegen.diagnostics.errors import failure
+from adapter_codegen.diagnostics.table import Problem
 
 if TYPE_CHECKING:
     from black import Mode
@@ -32,8 +32,7 @@ def _black_formatted(path: str, text: str) -> str:
     try:
         return black.format_str(text, mode=_mode())
     except InvalidInput as error:
-        remedy = "This is a defect of adapter-codegen; nothing was written. Please report this message."
-        raise failure("V101", f"{path} is not Python: {error}", remedy) from error
+        raise Problem.EMITTED_NO_PYTHON.error(path=path, error=error) from error
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_codegen.diagnostics.errors import failure
+from adapter_codegen.diagnostics.table import Problem
 
 CODE = "generated/adapter_models"
 _PROJECT = re.compile(r"""^name\s*=\s*["']adapter-codegen["']""", re.MULTILINE)
@@ -54,28 +54,18 @@ def find_target(root: Path | None = None, output: Path | None = None, start: Pat
         CodegenError: `root` is no checkout (E104), both are given (E105), or there is neither (E106).
     """
     if root is not None and output is not None:
-        raise failure(
-            "E105", "--root and --output were both given.", "Give one of them: a checkout, or a package folder."
-        )
+        raise Problem.TWO_TARGETS.error()
     if output is not None:
         return Target(output, PACKAGE)
     if root is not None:
         if not is_checkout(root):
-            raise failure(
-                "E104",
-                f"{root} is no checkout of adapter-codegen: it has no pyproject.toml of that name.",
-                "Name the folder that holds pyproject.toml, or write a package of your own with --output.",
-            )
+            raise Problem.NO_CHECKOUT.error(root=root)
         return Target(root)
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if is_checkout(folder):
             return Target(folder)
-    raise failure(
-        "E106",
-        f"{here} belongs to no checkout of adapter-codegen.",
-        "Go to a checkout or name it with --root; or write a package of your own with --output FOLDER.",
-    )
+    raise Problem.NO_TARGET.error(here=here)
 
 
 def is_checkout(folder: Path) -> bool:

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapter_codegen.diagnostics.errors import CodegenError
-from adapter_codegen.model import Diagnostic, Level
+from adapter_codegen.diagnostics.table import Problem
 
 MANIFEST_PATH = "generated/adapter_models/manifest.json"
 SCHEMA = 1  # of the manifest; a number that we do not know is an error, never a guess
@@ -106,14 +105,7 @@ def parse(text: str, path: str = MANIFEST_PATH) -> Manifest:
         models = {model_type: _record(record) for model_type, record in content["models"].items()}
         return Manifest(content["transformers"], content["generator"], models, content["shared"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CodegenError(
-            Diagnostic(
-                "M101",
-                Level.ERROR,
-                f"{path} is not a manifest of this tool: {error}.",
-                "Restore the file from version control, or delete it and add the models again.",
-            )
-        ) from error
+        raise Problem.BROKEN_MANIFEST.error(path=path, error=error) from error
 
 
 def _record(content: dict[str, Any]) -> ModelRecord:

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 
 import libcst as cst
 
-from adapter_codegen.diagnostics.errors import REPORT, CodegenError
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.emit.formatting import formatted
-from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, ModelPlan
+from adapter_codegen.model import ClassPlan, Diagnostic, ModelPlan
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.rewrite.imports import is_bound
 from adapter_codegen.rewrite.markers import CLOSE, OPEN
@@ -67,13 +68,13 @@ def _general(files: Mapping[str, str]) -> Iterator[Diagnostic]:
             unresolved = undefined_names(text)
         except SyntaxError as error:
             broken.add(path)
-            yield _failure("V101", f"{path} is not Python: {error.msg}, line {error.lineno}.")
+            yield Problem.EMITTED_NO_PYTHON.diagnostic(path=path, error=f"{error.msg}, line {error.lineno}")
             continue
         if unresolved:
-            yield _failure("V104", f"{path} uses names that nothing defines: {', '.join(unresolved)}.")
+            yield Problem.UNDEFINED_NAMES.diagnostic(path=path, names=", ".join(unresolved))
     for path, text in files.items():
         if path not in broken and formatted(path, text) != text:
-            yield _failure("V102", f"{path} changes when it is formatted again.")
+            yield Problem.NOT_STABLE.diagnostic(path=path)
 
 
 def undefined_names(text: str) -> list[str]:
@@ -105,8 +106,9 @@ def _imports(path: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan)
             if cst.Module([]).code_for_node(node.module) != plan.module:
                 continue
             for alias in node.names:
-                if not is_bound(facts, alias.evaluated_name):
-                    yield _failure("V103", f"{path} imports {alias.evaluated_name}, which {plan.path} does not bind.")
+                name = alias.evaluated_name
+                if not is_bound(facts, name):
+                    yield Problem.IMPORTS_UNBOUND.diagnostic(path=path, name=name, module=plan.path)
 
 
 def _classes(path: str, text: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> Iterator[Diagnostic]:
@@ -120,14 +122,12 @@ def _classes(path: str, text: str, module: cst.Module, facts: ModuleFacts, plan:
             if isinstance(member, cst.FunctionDef)
         }
         if set(functions) != set(entry.functions):
-            yield _failure(
-                "V105", f"{path} does not hold exactly the planned functions of {entry.name}.", entry.location
-            )
+            yield Problem.OTHER_FUNCTIONS.diagnostic(entry.location, path=path, name=entry.name)
             continue
         for name, function in functions.items():
             yield from _function(path, function, entry, facts.classes[entry.name].functions[name].node)
     if not _markers_pair(text):
-        yield _failure("V105", f"The marker comments of {path} are not in pairs.")
+        yield Problem.UNPAIRED_MARKERS.diagnostic(path=path)
 
 
 def _function(
@@ -138,15 +138,14 @@ def _function(
         unmarked = _without_marked(emitted)
         reverted, original = shape(unedited(emitted, entry)), shape(_plain_super(upstream))
     except NotAnEdit as error:
-        yield _failure("V105", f"{path}, {name}: {error}.", entry.location)
+        yield Problem.NO_EDIT.diagnostic(entry.location, path=path, name=name, error=error)
         return
     if stray := _adapter_calls(unmarked, entry):
-        yield _failure("V105", f"{path}, {name}: {stray} stands outside of marker comments.", entry.location)
+        yield Problem.UNMARKED.diagnostic(entry.location, path=path, name=name, stray=stray)
     if reverted != original:
         place = next((i for i, pair in enumerate(zip(reverted, original, strict=False)) if pair[0] != pair[1]), -1)
         found, wanted = " ".join(reverted[place : place + 6]), " ".join(original[place : place + 6])
-        message = f"{path}, {name}: without its edits the copy reads {found!r} where upstream has {wanted!r}."
-        yield _failure("V106", message, entry.location)
+        yield Problem.COPY_DIFFERS.diagnostic(entry.location, path=path, name=name, found=found, wanted=wanted)
 
 
 def _plain_super(function: cst.FunctionDef) -> cst.FunctionDef:
@@ -182,7 +181,3 @@ def _adapter_calls(code: str, entry: ClassPlan) -> str:
 def _markers_pair(text: str) -> bool:
     marks = [line.strip() for line in text.split("\n") if line.strip() in (OPEN, CLOSE)]
     return marks == [OPEN, CLOSE] * (len(marks) // 2)
-
-
-def _failure(code: str, message: str, location: Location | None = None) -> Diagnostic:
-    return Diagnostic(code, Level.ERROR, message, REPORT, location)

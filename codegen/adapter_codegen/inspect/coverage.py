@@ -13,7 +13,8 @@ from functools import cached_property, partial
 
 import libcst as cst
 
-from adapter_codegen.diagnostics.errors import CodegenError, crash
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.faults import crash
 from adapter_codegen.diagnostics.report import collect
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, ModelPlan
 from adapter_codegen.parse import ModuleFacts, parse_module, read_auto_mappings

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from adapter_codegen.diagnostics.errors import CodegenError, failure
+from adapter_codegen.diagnostics.errors import CodegenError
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.parse.literals import UnreadableTable, Value, read_tables
 from adapter_codegen.upstream import Release
 
@@ -114,11 +115,7 @@ class AutoMappings:
         base = self.bases[model_type][0]
         path = self._path(model_type)
         if not path:
-            raise failure(
-                "U112",
-                f"No modeling file of transformers {self.release.version} defines {base}, the base model of {model_type}.",
-                "The release may need a newer adapter-codegen; please report it with this message.",
-            )
+            raise Problem.NO_MODELING_FILE.error(version=self.release.version, base=base, model_type=model_type)
         config = self.configs.get(model_type, "")
         heads = {task: by_type[model_type] for task, by_type in self.tasks.items() if model_type in by_type}
         return ModelEntry(model_type, path, config, self._config_path(config, path), base, heads)
@@ -151,9 +148,12 @@ class AutoMappings:
 
     def _unknown(self, model_type: str) -> CodegenError:
         near = self.nearest(model_type)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else "`adapter-codegen list` shows the model types."
         known = "a config but no base model" if model_type in self.configs else "no model type"
-        return failure("U110", f"transformers {self.release.version} has {known} {model_type!r}.", remedy)
+        version = self.release.version
+        if not near:
+            return Problem.UNKNOWN_MODEL_TYPE.error(version=version, known=known, model_type=model_type)
+        names = " or ".join(near)
+        return Problem.MISSPELT_MODEL_TYPE.error(version=version, known=known, model_type=model_type, near=names)
 
 
 @lru_cache(maxsize=2)
@@ -188,11 +188,7 @@ def _names(
     table = tables.get(name)
     if not isinstance(table, Mapping):
         what = f"is not a plain table of names (line {table.args[0]})" if table else "is missing"
-        raise failure(
-            "U111",
-            f"{name} of transformers {release.version} {what}.",
-            "This release keeps its auto mappings in a new way, which needs a newer adapter-codegen.",
-        )
+        raise Problem.UNREADABLE_TABLE.error(name=name, version=release.version, what=what)
     found: dict[str, tuple[str, ...]] = {}
     for key, value in table.items():
         names = value if isinstance(value, tuple) else (value,)

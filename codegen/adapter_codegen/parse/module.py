@@ -8,7 +8,8 @@ from functools import lru_cache
 import libcst as cst
 
 from adapter_codegen.diagnostics.errors import CodegenError
-from adapter_codegen.model import Diagnostic, Level, Location
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import Location
 from adapter_codegen.parse.construction import Built, Constructor, Scope, as_submodules
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.imports import imported_names
@@ -29,7 +30,7 @@ def parse_module(text: str, path: str) -> ModuleFacts:
     try:
         tree = cst.parse_module(text)
     except cst.ParserSyntaxError as error:
-        raise CodegenError(_syntax_error(error, path)) from error
+        raise _syntax_error(error, path) from error
     top = list(_top_level(tree))
     functions = {node.name.value: node for node in top if isinstance(node, cst.FunctionDef)}
     scope = Scope(
@@ -42,15 +43,9 @@ def parse_module(text: str, path: str) -> ModuleFacts:
     return ModuleFacts(path, text, tree, classes, functions, scope.assignments, scope.imports)
 
 
-def _syntax_error(error: cst.ParserSyntaxError, path: str) -> Diagnostic:
+def _syntax_error(error: cst.ParserSyntaxError, path: str) -> CodegenError:
     line, column = error.raw_line, error.raw_column
-    return Diagnostic(
-        code="S101",
-        level=Level.ERROR,
-        message=f"This is not Python that libcst can parse: {error.message}",
-        remedy="Check that the file is complete; if Python itself accepts it, upgrade libcst.",
-        location=Location(path, line, column, line, column + 1),
-    )
+    return Problem.NOT_PYTHON.error(Location(path, line, column, line, column + 1), error=error.message)
 
 
 def _top_level(tree: cst.Module) -> Iterator[cst.CSTNode]:

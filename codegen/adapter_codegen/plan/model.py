@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Level, ModelPlan, PlanResult, Refusal
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, ModelPlan, PlanResult, Refusal
 from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.plan.config_keys import plan_config_keys
@@ -84,14 +85,9 @@ def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], lis
         return entries, []
     if not wanted:
         parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
-        message = f"{base.class_name} has no layers of its own; the models inside of it: {parts}."
-        remedy = (
-            "Add the models inside of it under their own model types; models made of models are not supported yet."
-        )
-        return [], [Diagnostic("P253", Level.ERROR, message, remedy, base.location)]
-    message = f"Nothing was recognised in the layers of {base.class_name}: {', '.join(wanted)}."
-    remedy = "See the other diagnostics; a layer must hold attention and residual additions in this file."
-    return [], [Diagnostic("P252", Level.ERROR, message, remedy, base.location)]
+        return [], [Problem.MODEL_OF_MODELS.diagnostic(base.location, base=base.class_name, parts=parts)]
+    classes = ", ".join(wanted)
+    return [], [Problem.NOTHING_RECOGNISED.diagnostic(base.location, base=base.class_name, classes=classes)]
 
 
 def _classes(entries: Sequence[LayerEntry], found: ModulePlan) -> tuple[ClassPlan, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import ClassPlan, Diagnostic, LayerPlan, Level, Location, Method, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.findings import Finding, as_diagnostic
@@ -60,8 +61,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
         try:
             result = LayerPlanner(facts, kinds, name).plan()
         except TooLarge:
-            text = f"`{name}` calls more than can be followed."
-            findings.append(Finding("P251", text, facts.classes[name].node, tuple(Method), Level.WARNING))
+            findings.append(Finding(Problem.TOO_LARGE, facts.classes[name].node, tuple(Method), {"name": name}))
             continue
         if result is not None and (result.plan.attentions or result.residual):
             results.append(result)
@@ -71,7 +71,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
     findings += [finding for found in refused.values() for finding in found]
     classes, clashes = _classes(facts, results, set(refused))
     if not results:
-        findings.append(Finding("P250", "No layers with attention were found in this file.", None, tuple(Method)))
+        findings.append(Finding(Problem.NO_ATTENTION_IN_FILE, None, tuple(Method)))
     entries = tuple(_entry(result, refused, facts) for result in results)
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in (*findings, *clashes))
     return ModulePlan(facts.path, classes, entries, tuple(diagnostics))
@@ -116,9 +116,9 @@ def _classes(
         for placed in result.residual:
             known = residual.setdefault(placed.site.class_name, {}).setdefault(placed.site.location, placed.site)
             if known != placed.site:
-                text = f"`{known.class_name}` is used in two roles, {known.host or 'own'} and {placed.site.host or 'own'}."
-                node = facts.classes[known.class_name].node
-                clashes.append(Finding("P240", text, node, (Method.BOTTLENECK,)))
+                node, name = facts.classes[known.class_name].node, known.class_name
+                roles = {"name": name, "one": known.host or "own", "other": placed.site.host or "own"}
+                clashes.append(Finding(Problem.TWO_ROLES, node, (Method.BOTTLENECK,), roles))
     plans = []
     for name, known_class in facts.classes.items():
         prefix_sites = tuple(sorted(prefix.get(name, {}).values(), key=lambda site: site.location))

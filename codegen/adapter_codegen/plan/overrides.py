@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from adapter_codegen.diagnostics.errors import CodegenError, failure
-from adapter_codegen.model import Diagnostic, Level, Method, ModelPlan
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import Method, ModelPlan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 _PATHS = ("token_embeddings", "embedding_output", "final_norm")
-_KNOWN = frozenset({"reason", "unsupported", *_PATHS})
+KEYS = frozenset({"reason", "unsupported", *_PATHS})
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,20 @@ def read_overrides(text: str | None = None) -> Overrides:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise failure(
-            "P300", f"overrides.toml is not TOML: {error}", "Mend the line that the message names."
-        ) from error
+        raise Problem.OVERRIDES_NO_TOML.error(error=error) from error
     return {model_type: _override(model_type, table) for model_type, table in tables.items()}
 
 
 def _override(model_type: str, table: object) -> Override:
     if not isinstance(table, dict):
-        raise failure("P303", f"[{model_type}] in overrides.toml is no table.", "Write one table per model type.")
-    unknown = sorted(set(table) - _KNOWN)
+        raise Problem.OVERRIDE_NO_TABLE.error(model_type=model_type)
+    unknown = sorted(set(table) - KEYS)
     if unknown:
-        known = ", ".join(sorted(_KNOWN))
-        raise failure(
-            "P301", f"[{model_type}] in overrides.toml has unknown keys: {', '.join(unknown)}.", f"Known: {known}."
-        )
+        known = ", ".join(sorted(KEYS))
+        raise Problem.OVERRIDE_UNKNOWN_KEYS.error(model_type=model_type, unknown=", ".join(unknown), known=known)
     reason = table.get("reason")
     if not isinstance(reason, str) or not reason.strip():
-        raise failure(
-            "P302", f"[{model_type}] in overrides.toml gives no reason.", "Say why upstream's text cannot tell."
-        )
+        raise Problem.OVERRIDE_WITHOUT_REASON.error(model_type=model_type)
     unsupported = tuple(_method(model_type, name) for name in table.get("unsupported", ()))
     paths = tuple((name, str(table[name])) for name in _PATHS if name in table)
     return Override(model_type, reason, unsupported, paths)
@@ -80,9 +74,7 @@ def _method(model_type: str, name: object) -> Method:
         return Method(name)
     except ValueError:
         known = ", ".join(method.value for method in Method)
-        raise failure(
-            "P303", f"[{model_type}] in overrides.toml names no method: {name!r}.", f"Methods: {known}."
-        ) from None
+        raise Problem.OVERRIDE_UNKNOWN_METHOD.error(model_type=model_type, name=name, known=known) from None
 
 
 def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
@@ -95,9 +87,7 @@ def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
     idle += [name for name, path in override.paths if getattr(plan.base, name) == path]
     if idle or not (override.unsupported or override.paths):
         what = ", ".join(idle) or "nothing"
-        remedy = "Remove it: the plan says the same without it."
-        message = f"[{override.model_type}] in overrides.toml changes nothing ({what})."
-        raise CodegenError(Diagnostic("P304", Level.ERROR, message, remedy))
+        raise Problem.OVERRIDE_IDLE.error(model_type=override.model_type, what=what)
     methods = tuple(
         replace(entry, supported=False, reason=override.reason) if entry.method in override.unsupported else entry
         for entry in plan.methods

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import libcst as cst
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Expression
-from adapter_codegen.rewrite.copied import Copied, Statement, refusal
+from adapter_codegen.rewrite.copied import Copied, Statement
 from adapter_codegen.rewrite.edit import Edit, Insert, Remove, Replace
 from adapter_codegen.rewrite.markers import Member, marked_block
 
@@ -98,8 +99,7 @@ class _Driver(cst.CSTTransformer):
     def _member(self, before: Statement, after: cst.BaseStatement) -> Member:
         removal = self.removals.get(before)
         if removal is not None and not self._follows(before, self.function.member(removal.after)):
-            message = "The statement that an edit takes out does not follow the one that takes its place."
-            raise refusal("R301", message, self.function.facts.location(before))
+            raise Problem.NORM_DOES_NOT_FOLLOW.error(self.function.facts.location(before))
         inserted = [cst.parse_statement(line) for line in self.insertions.get(before, ())]
         return Member(after, inserted, replaced=before in self.touched, removed=removal is not None)
 

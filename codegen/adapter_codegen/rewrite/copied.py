@@ -9,8 +9,8 @@ from functools import cached_property
 
 import libcst as cst
 
-from adapter_codegen.diagnostics.errors import REPORT, CodegenError
-from adapter_codegen.model import ClassPlan, Diagnostic, Level, Location, PrefixSite, ResidualSite
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import ClassPlan, Location, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
 
 Statement = cst.BaseStatement | cst.BaseSmallStatement
@@ -35,7 +35,7 @@ class Copied:
         owner = facts.classes.get(entry.name)
         function = owner.functions.get(name) if owner else None
         if function is None:
-            raise refusal("R101", f"The plan copies {entry.name}.{name}, which is not in the text.", entry.location)
+            raise Problem.NO_SUCH_FUNCTION.error(entry.location, name=f"{entry.name}.{name}")
         return cls(
             facts,
             function.node,
@@ -79,7 +79,7 @@ class Copied:
         small = (node for node in self._at.get(location, ()) if isinstance(node, cst.AugAssign))
         found = self.expression(location) or next(small, None)
         if found is None:
-            raise refusal("R102", "The plan names an expression that is not at its place in the text.", location)
+            raise Problem.NO_SUCH_EXPRESSION.error(location)
         return found
 
     def statement(self, location: Location) -> Statement:
@@ -91,7 +91,7 @@ class Copied:
         for node in self._at.get(location, ()):
             if isinstance(node, Statement) and self.member(node) is node:
                 return node
-        raise refusal("R103", "The plan names a statement that is not a member of a block in the text.", location)
+        raise Problem.NO_SUCH_STATEMENT.error(location)
 
     def member(self, node: cst.CSTNode) -> Statement:
         """The innermost statement around `node` that stands in a block on a line of its own, or could stand on one."""
@@ -108,10 +108,6 @@ class Copied:
             if isinstance(node, (cst.BaseExpression, cst.BaseStatement, cst.BaseSmallStatement)):
                 places[self.facts.location(node)].append(node)
         return places
-
-
-def refusal(code: str, message: str, location: Location) -> CodegenError:
-    return CodegenError(Diagnostic(code, Level.ERROR, message, REPORT, location))
 
 
 def _walk(node: cst.CSTNode, parents: dict[cst.CSTNode, cst.CSTNode]) -> Iterator[cst.CSTNode]:

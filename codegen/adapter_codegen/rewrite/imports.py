@@ -10,7 +10,8 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, ScopeProvider
 
 from adapter_codegen.diagnostics.errors import CodegenError
-from adapter_codegen.model import Diagnostic, Level, ModelPlan
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import ModelPlan
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.rewrite.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 
@@ -75,11 +76,4 @@ def is_bound(facts: ModuleFacts, name: str) -> bool:
 
 
 def _unbound(name: str, plan: ModelPlan) -> CodegenError:
-    return CodegenError(
-        Diagnostic(
-            "R401",
-            Level.ERROR,
-            f"A copied function of {plan.path} uses {name}, which its module binds nowhere.",
-            "Check that the upstream file is complete; if it is, report this as a defect of adapter-codegen.",
-        )
-    )
+    return Problem.UNBOUND_NAME.error(path=plan.path, name=name)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from adapter_codegen.rewrite.copied import Copied, refusal
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.rewrite.copied import Copied
 from adapter_codegen.rewrite.edit import Edit
 
 
@@ -18,8 +19,8 @@ def refuse_own_class(function: Copied) -> Iterator[Edit]:
     """
     for node in function.descendants:
         if isinstance(node, cst.Name) and _depends_on_class(function, node):
-            message = f"{node.value} means something else in a copy of {function.owner}.{function.node.name.value}."
-            raise refusal("R104", message, function.facts.location(node))
+            copied = f"{function.owner}.{function.node.name.value}"
+            raise Problem.DEPENDS_ON_CLASS.error(function.facts.location(node), name=node.value, function=copied)
     return iter(())
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Expression, PrefixSite
-from adapter_codegen.rewrite.copied import Copied, refusal
+from adapter_codegen.rewrite.copied import Copied
 from adapter_codegen.rewrite.edit import Edit, Insert, Operand, Replace
 
 
@@ -23,7 +24,7 @@ def _edits(function: Copied, site: PrefixSite) -> Iterator[Edit]:
     )
     mask = _bound(function, site, site.mask, "prefixed_mask") if site.mask else "_"
     if len({key, value, mask}) < 3:
-        raise refusal("R201", "Key, value and mask of an attention core are not three different names.", site.location)
+        raise Problem.SAME_NAMES.error(site.location)
     arguments = (site.query.code, site.key.code, site.value.code, site.mask.code if site.mask else "None")
     call = f"{owner}.prepend_prefix({', '.join((*arguments, site.gate_input.code, *site.keywords))})"
     biases = [(_bound(function, site, bias, "prefixed_bias"), bias) for bias in site.biases]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import libcst as cst
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Core, Expression, Method, PrefixSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import dotted_name
@@ -63,8 +64,7 @@ class PrefixPlanner:
         findings = list(self._findings(meeting))
         gate = None if findings else self._gate_input(meeting)
         if not findings and gate is None:
-            text = "The hidden states that the queries were projected from have no name where the core is called."
-            findings.append(Finding("P205", text, meeting.call.node, PREFIX))
+            findings.append(Finding(Problem.NO_GATE_INPUT, meeting.call.node, PREFIX))
         if findings or gate is None:
             return findings
         return self._site(meeting, gate)
@@ -83,9 +83,9 @@ class PrefixPlanner:
     def _findings(self, meeting: Meeting) -> Iterator[Finding]:
         call = meeting.call
         if not call.frame.class_name or call.frame.owner not in self._facts.classes:
-            yield Finding("P206", "The attention core stands in a function that no class owns.", call.node, PREFIX)
+            yield Finding(Problem.CORE_WITHOUT_CLASS, call.node, PREFIX)
         if not isinstance(call.statement, cst.SimpleStatementLine) or _in_comprehension(call):
-            yield Finding("P206", "The attention core is no statement of its own.", call.node, PREFIX)
+            yield Finding(Problem.CORE_NO_STATEMENT, call.node, PREFIX)
         yield from self._layout_findings(meeting)
         yield from self._window_findings(meeting)
         yield from self._argument_findings(meeting)
@@ -106,8 +106,8 @@ class PrefixPlanner:
         for name, layout in (("key", key), ("value", value)):
             if not is_key_layout(layout):
                 found = "not shown by the text" if layout is None else f"({', '.join(layout)})"
-                text = f"The layout of the {name} is {found}; prefix tuning needs (batch, heads, length, width)."
-                yield Finding("P201", text, meeting.nodes[name], PREFIX)
+                said = {"name": name, "found": found}
+                yield Finding(Problem.OTHER_LAYOUT, meeting.nodes[name], PREFIX, said)
 
     def _window_findings(self, meeting: Meeting) -> Iterator[Finding]:
         """Hidden states that are cut up before the attention module sees them: its batch is one of windows."""
@@ -116,8 +116,7 @@ class PrefixPlanner:
             while value is not None:
                 outside = value.frame.path != meeting.path
                 if outside and (called(value, *_RESHAPING) or (value.op is Op.FUNCTION and value.through is not None)):
-                    text = "The hidden states are cut into windows, or reshaped, on their way into the attention."
-                    yield Finding("P208", text, value.node, PREFIX)
+                    yield Finding(Problem.WINDOWS, value.node, PREFIX)
                     return
                 is_sum = value.op is Op.BINARY and value.name == "+"
                 back = () if is_sum else one_step_back(value, self._kinds)
@@ -130,7 +129,7 @@ class PrefixPlanner:
         for name, node in meeting.nodes.items():
             value = meeting.call.keyword(name)
             if name in _PACKED and value is not None and not value.is_none:
-                yield Finding("P207", "Sequences are packed into one row.", node, PREFIX)
+                yield Finding(Problem.PACKED, node, PREFIX)
             elif (
                 (name in _PER_HEAD and value is not None and _is_own_attribute(value))
                 or name == "position_bias"
@@ -138,34 +137,32 @@ class PrefixPlanner:
             ):
                 continue
             elif name not in _SAFE and value is not None and not is_scalar(value):
-                text = f"The argument `{name}` of the attention core may have a key dimension."
-                yield Finding("P202", text, node, PREFIX)
+                yield Finding(Problem.UNKNOWN_ARGUMENT, node, PREFIX, {"name": name})
         if meeting.core is Core.SDPA:
             causal = meeting.call.keyword("is_causal")
             if causal is not None and not (
                 same_tensor(causal).op is Op.CONSTANT and same_tensor(causal).name == "False"
             ):
-                text = "`is_causal` is decided before the keys grow, and torch aligns it with the first key."
-                yield Finding("P204", text, meeting.nodes["is_causal"], PREFIX)
+                yield Finding(Problem.CAUSAL_BY_FLAG, meeting.nodes["is_causal"], PREFIX)
 
     def _score_findings(self, meeting: Meeting) -> Iterator[Finding]:
         if meeting.core is Core.SOFTMAX:
             for text, node in meeting.troubles:
-                yield Finding("P203", f"Between the products {text}.", node, PREFIX)
+                yield Finding(Problem.SCORES_NOT_ADDITIVE, node, PREFIX, {"what": text})
             if not meeting.is_lifted and not is_plain_transposition(meeting):
-                yield Finding("P201", "The key is not transposed in the product itself.", meeting.call.node, PREFIX)
+                yield Finding(Problem.KEY_NOT_TRANSPOSED, meeting.call.node, PREFIX)
             for value, node in meeting.terms:
                 if self._term_name(meeting, value, node) is None:
-                    text = f"`{self._facts.code(node)}` is added to the scores, but not known before the keys grow."
-                    yield Finding("P203", text, node, PREFIX)
+                    code = self._facts.code(node)
+                    yield Finding(Problem.TERM_NOT_KNOWN_BEFORE, node, PREFIX, {"code": code})
         elif meeting.core is Core.SDPA:
             for text, node in meeting.troubles:
-                yield Finding("P203", f"Here {text}.", node, PREFIX)
+                yield Finding(Problem.KERNEL_CALLED_DIRECTLY, node, PREFIX, {"what": text})
         elif meeting.core is Core.INTERFACE:
             eager = _eager_function(meeting)
             troubles = added_to_scores(self._facts, eager, self._kinds).troubles if eager else ()
             for text, node in troubles:
-                yield Finding("P209", f"In `{eager}`, {text}.", node, PREFIX)
+                yield Finding(Problem.EAGER_DIFFERS, node, PREFIX, {"function": eager, "what": text})
 
     def _later_uses(self, meeting: Meeting) -> Iterator[Finding]:
         """Keys that are used after the core would be used with their prefix."""
@@ -175,7 +172,7 @@ class PrefixPlanner:
                 later = self._order[id(use)] > self._order[id(meeting.call)]
                 reads = use.op in (Op.TUPLE, Op.JOIN, Op.SUBMODULE, Op.HELPER, Op.CALL, Op.FUNCTION)
                 if later and reads and id(use) not in own and not self._is_elsewhere(meeting.call, use):
-                    yield Finding("P202", f"The {name} is used again after the core.", use.node, PREFIX)
+                    yield Finding(Problem.USED_AGAIN, use.node, PREFIX, {"name": name})
 
     def _is_elsewhere(self, call: Value, use: Value) -> bool:
         """Whether a use stands in another branch than the core, so that only one of them runs."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import libcst as cst
+
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionRoles, LayerPlan, Level, Method
 from adapter_codegen.plan.attention.cores import Meeting
 from adapter_codegen.plan.findings import Finding
@@ -22,24 +25,24 @@ def unusable(plan: LayerPlan, meetings: Sequence[Meeting]) -> Iterator[Finding]:
         if node is None:
             continue
         optional = any(f"{roles.core}.".startswith(f"{path}.") for path in plan.optional)
-        if text := _against_lora(roles):
-            yield Finding("P222", text, node, (Method.LORA,), Level.NOTE)
-        if text := _against_prefix(roles):
-            level = Level.NOTE if optional else Level.WARNING
-            yield Finding("P211", text, node, (Method.PREFIX_TUNING,), level)
+        if finding := _against_lora(roles, node):
+            yield finding
+        if finding := _against_prefix(roles, node, Level.NOTE if optional else None):
+            yield finding
 
 
-def _against_lora(roles: AttentionRoles) -> str:
+def _against_lora(roles: AttentionRoles, node: cst.CSTNode) -> Finding | None:
     if roles.fused and not roles.fused_layout:
-        return f"The order in which `{roles.fused}` gives queries, keys and values is not shown, so LoRA cannot adapt one."
+        return Finding(Problem.FUSED_ORDER_UNKNOWN, node, (Method.LORA,), {"fused": roles.fused})
     if roles.key and roles.key == roles.value:
-        return f"`{roles.key}` gives keys and values together, so LoRA cannot adapt one of them."
-    return ""
+        return Finding(Problem.FUSED_KEYS_AND_VALUES, node, (Method.LORA,), {"key": roles.key})
+    return None
 
 
-def _against_prefix(roles: AttentionRoles) -> str:
+def _against_prefix(roles: AttentionRoles, node: cst.CSTNode, milder: Level | None) -> Finding | None:
     if roles.key and roles.key == roles.value:
-        return f"`{roles.key}` gives keys and values together, so the width of either does not show."
+        return Finding(Problem.KEYS_ARE_VALUES, node, (Method.PREFIX_TUNING,), {"key": roles.key}, milder)
     if not roles.head_dim:
-        return f"The width of a key head of `{roles.core or 'self'}` is not stated by an attribute."
-    return ""
+        core = {"core": roles.core or "self"}
+        return Finding(Problem.NO_HEAD_WIDTH, node, (Method.PREFIX_TUNING,), core, milder)
+    return None

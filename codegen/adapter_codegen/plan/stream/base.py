@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from adapter_codegen.model import BasePlan, Diagnostic, Level, Method, Parameter, StackPlan
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, StackPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
@@ -169,42 +170,23 @@ def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
 
 def _no_forward(facts: ModuleFacts, entry: ModelEntry, base: ClassFacts | None) -> Diagnostic:
     what = "has no forward of its own in this file" if base else "is not defined in this file"
-    return Diagnostic(
-        code="P101",
-        level=Level.ERROR,
-        message=f"The base model {entry.base_class} of {entry.model_type} {what}.",
-        remedy="Its model is borrowed from another file; add the model type that it is borrowed from instead.",
-        location=facts.location(base.node) if base else None,
-    )
+    location = facts.location(base.node) if base else None
+    return Problem.BASE_ELSEWHERE.diagnostic(location, base=entry.base_class, model_type=entry.model_type, what=what)
 
 
 def _no_layers(facts: ModuleFacts, base: ClassFacts) -> Diagnostic:
-    return Diagnostic(
-        code="P102",
-        level=Level.ERROR,
-        message=f"{base.name} holds no module list whose elements hold attention, and no other model that could.",
-        remedy="Models without attention layers are not supported; name the layers in overrides.toml if there are any.",
-        location=facts.location(base.node),
-    )
+    return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name)
 
 
 def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
     if not plan.stacks or plan.embedding_output:
         return
+    node, path = facts.location(base.node), plan.stacks[0].path
     if stream is None:
-        message = f"The forward of {base.name} could not be followed to the layers in {plan.stacks[0].path}."
+        yield Problem.NOT_FOLLOWED_TO_LAYERS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)
     elif stream.mixed is not None:
-        message = "What enters the first layer is mixed here from several values; no single module gives it."
+        yield Problem.MIXED_ENTRANCE.diagnostic(facts.location(stream.mixed), _AFTER_EMBEDDINGS)
     elif stream.embedding_output:
-        message = f"{base.name} holds several models, each with a first layer of its own."
+        yield Problem.SEVERAL_MODELS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name)
     else:
-        message = f"No single module of {base.name} gives what enters the first layer in {plan.stacks[0].path}."
-    node = stream.mixed if stream is not None and stream.mixed is not None else base.node
-    yield Diagnostic(
-        code="P103",
-        level=Level.WARNING,
-        message=message,
-        remedy="Name the module as embedding_output in overrides.toml if there is one.",
-        location=facts.location(node),
-        methods=_AFTER_EMBEDDINGS,
-    )
+        yield Problem.NO_SINGLE_ENTRANCE.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)

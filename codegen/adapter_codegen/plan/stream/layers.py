@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import (
     AttentionKind,
     AttentionRoles,
     BottleneckRole,
     Expression,
     LayerPlan,
-    Level,
     Method,
     MLPRoles,
     Placement,
@@ -131,8 +131,7 @@ class LayerPlanner:
         for path in dict.fromkeys(one.name for one in calls):
             call = next(one for one in calls if one.name == path)
             methods = (Method.PREFIX_TUNING, Method.LORA)
-            text = "nn.MultiheadAttention keeps its projections in one parameter and its keys to itself."
-            self._findings.append(Finding("P221", text, call.node, methods))
+            self._findings.append(Finding(Problem.TORCH_ATTENTION, call.node, methods))
             yield AttentionRoles(core=path, kind=AttentionKind.SELF)
 
     def _is_torch_attention(self, value: Value) -> bool:
@@ -142,8 +141,7 @@ class LayerPlanner:
 
     def _missing_projection(self, path: str) -> None:
         call = next(one.call for one in self._meetings if one.path == path)
-        text = f"No linear modules were found that give queries, keys and values to `{path or 'self'}`."
-        self._findings.append(Finding("P220", text, call.node, (Method.LORA,)))
+        self._findings.append(Finding(Problem.NO_PROJECTIONS, call.node, (Method.LORA,), {"core": path or "self"}))
 
     def _prefixes(self, result: LayerFindings, planner: PrefixPlanner) -> None:
         result.core_classes = tuple(dict.fromkeys(one.call.frame.class_name for one in self._meetings))
@@ -164,8 +162,8 @@ class LayerPlanner:
 
     def _behind_super(self, value: Value, method: Method) -> Finding:
         frame = value.frame
-        text = f"This runs by `super().{frame.function}` of `{frame.class_name}`, where no edit of it would be met."
-        return Finding("P241", text, value.node, (method,))
+        said = {"function": frame.function, "name": frame.class_name}
+        return Finding(Problem.BEHIND_SUPER, value.node, (method,), said)
 
     # -- residual additions ------------------------------------------------------------------------------------------
 
@@ -174,11 +172,11 @@ class LayerPlanner:
         for addition in additions:
             role = self._role(addition)
             if role is None:
-                text = "What is added here mixes positions without attention; it gets no adapter."
-                self._findings.append(Finding("P231", text, addition.value.node, level=Level.NOTE))
+                self._findings.append(Finding(Problem.MIXES_POSITIONS, addition.value.node))
             elif not addition.value.frame.class_name:
-                text = "The addition stands in a function that no class owns."
-                self._findings.append(Finding("P230", text, addition.value.node, (Method.BOTTLENECK,)))
+                self._findings.append(
+                    Finding(Problem.ADDITION_WITHOUT_CLASS, addition.value.node, (Method.BOTTLENECK,))
+                )
             elif self._is_behind_super(addition.value.frame):
                 self._findings.append(self._behind_super(addition.value, Method.BOTTLENECK))
             else:
@@ -224,9 +222,7 @@ class LayerPlanner:
         if attending.count(True) != 1 or nodes is None:
             return None
         place = attending.index(True)
-        self._findings.append(
-            Finding("P232", "Attention and feed-forward are added in one sum.", inner.node, level=Level.NOTE)
-        )
+        self._findings.append(Finding(Problem.JOINT_ADDITION, inner.node))
         return Addition(
             value=inner,
             branch=inner.inputs[place],

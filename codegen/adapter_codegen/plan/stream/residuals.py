@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
+from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
@@ -120,8 +121,7 @@ class _Stream:
         if own is not None:
             self._claim(value, *own)
             return (own[0],)
-        text = "No operand of this addition is an earlier value of the stream."
-        self._found.findings.append(Finding("P230", text, value.node, _BOTTLENECK))
+        self._found.findings.append(Finding(Problem.NO_EARLIER_OPERAND, value.node, _BOTTLENECK))
         return ()
 
     def _is_earlier(self, residual: Value, branch: Value) -> bool:
@@ -166,8 +166,7 @@ class _Stream:
         if work is None:
             work, joint = self._joint_work(branch), True
         if work is None:
-            text = "What is added to the stream did not come out of a submodule."
-            self._found.findings.append(Finding("P230", text, value.node, _BOTTLENECK))
+            self._found.findings.append(Finding(Problem.NO_WORK_ADDED, value.node, _BOTTLENECK))
             return
         nodes = operand_nodes(value)
         if nodes is None:
