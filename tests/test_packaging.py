@@ -97,9 +97,11 @@ def test_wheel_holds_the_templates(names: list[str]) -> None:
 
 def test_wheel_carries_the_licence_and_the_command(names: list[str], wheel: Path) -> None:
     (licence,) = (name for name in names if name.endswith("/licenses/LICENSE"))
+    (notice,) = (name for name in names if name.endswith("/licenses/NOTICE"))
     (commands,) = (name for name in names if name.endswith("/entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        assert archive.read(notice) == (ROOT / "NOTICE").read_bytes()
         assert b"adapter-codegen = adapter_codegen.cli:main" in archive.read(commands)
 
 

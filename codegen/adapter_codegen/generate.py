@@ -192,7 +192,7 @@ def _assemble(
 
     models = {result.plan.model_type: result for result in results if isinstance(result, GeneratedModel)}
     records = {**kept, **{name: model.record for name, model in models.items()}}
-    rendered = render_shared(list(records.values()), version, layout)
+    rendered = render_shared(list(records.values()), layout)
     shared = {path: formatted(path, text) for path, text in rendered.items()}
     verify_shared(shared)
     manifest = Manifest(version, generator or generator_digest(), records, _digests(shared))

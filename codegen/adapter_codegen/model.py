@@ -273,7 +273,7 @@ class ModelPlan:
     module: str  # "transformers.models.llama.modeling_llama"
     config_class: str
     config_module: str
-    licence: str  # comment block at the top of upstream's file, verbatim
+    licence: str  # the top of upstream's file as far as it may speak of its licence, verbatim
     base: BasePlan
     classes: tuple[ClassPlan, ...]
     layers: tuple[LayerPlan, ...]

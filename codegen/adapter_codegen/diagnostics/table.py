@@ -456,6 +456,13 @@ class Problem(Enum):
         "Add the models inside of it under their own model types (`adapter-codegen add-model MODEL_TYPE`); "
         "models made of models are not supported yet.",
     )
+    UNKNOWN_LICENCE = (
+        "P260",
+        _UPSTREAM,
+        _ERROR,
+        "The licence of {path} is not on the list of those that allow a changed copy: {words!r}.",
+        "Leave the model out; or add the licence, with the reason why it allows one, to `parse/licences.py`.",
+    )
 
     # P3: overrides.toml -----------------------------------------------------------------------------------------------
 

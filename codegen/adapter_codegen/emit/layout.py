@@ -23,7 +23,11 @@ class Layout:
     def paths(self, templates: Mapping[str, str], **names: str) -> dict[str, str]:
         """Template -> output path, for the templates that this layout has."""
         chosen = {name: path for name, path in templates.items() if self.extras or path.startswith("{code}")}
-        return {name: path.format(code=self.code, **names).removeprefix("./") for name, path in chosen.items()}
+        return {name: self.path(path, **names) for name, path in chosen.items()}
+
+    def path(self, pattern: str, **names: str) -> str:
+        """One output path: ``{code}`` and the names put in."""
+        return pattern.format(code=self.code, **names).removeprefix("./")
 
     @property
     def manifest(self) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.emit.public_names import public_names_path
 
 MANIFEST_PATH = "generated/adapter_models/manifest.json"
-SCHEMA = 1  # of the manifest; a number that we do not know is an error, never a guess
+SCHEMA = 2  # of the manifest; a number that we do not know is an error, never a guess
 
 # How the paths of modules begin that only show or compare (of explain's template too): what they say never reaches a generated file.
 SHOWING = (
@@ -42,8 +43,10 @@ class ModelRecord:
     module: str  # the same as a dotted module
     config_class: str
     base_class: str
-    text_digest: str
-    meaning_digest: str
+    licence: str  # of upstream's file, as an SPDX identifier
+    notices: tuple[str, ...]  # what copies of that file must carry: lines with the copyright, the licence's own text
+    text_digest: str  # of upstream's file: its bytes
+    meaning_digest: str  # ... and its code without annotations, docstrings and comments
     inputs: Mapping[str, str]  # every upstream file that the plan read -> sha256 of its bytes
     mixins: Mapping[str, str]  # upstream class -> mixin, both dotted; classes that need a mixin only
     with_adapters: Mapping[str, str]  # upstream class -> generated class with edited forwards, both dotted
@@ -109,7 +112,8 @@ def parse(text: str, path: str = MANIFEST_PATH) -> Manifest:
 
 
 def _record(content: dict[str, Any]) -> ModelRecord:
-    return ModelRecord(**{**content, "flexible_heads": tuple(content["flexible_heads"])})
+    sequences = {name: tuple(content[name]) for name in ("flexible_heads", "notices")}
+    return ModelRecord(**{**content, **sequences})
 
 
 def canonical(record: ModelRecord) -> ModelRecord:
@@ -142,10 +146,11 @@ def _generator_sources() -> Iterator[tuple[str, Path]]:
         name = path.relative_to(templates).as_posix()
         if not name.startswith(SHOWING):
             yield f"adapter_templates/{name}", path
+    yield "adapter_runtime/public.py", public_names_path()
 
 
 def generator_digest() -> str:
-    """One digest of the tool's own sources, its templates and its overrides."""
+    """One digest of the tool's own sources, its templates, its overrides and the table of public names."""
     total = hashlib.sha256()
     for name, path in sorted(_generator_sources()):
         # Line ends are not meaning: a checkout on another system must give the same digest.

@@ -1,6 +1,7 @@
 """Plans and records -> files, through the templates of ``adapter_templates``.
 
 Where do I add a file? A template, and its line in `MODEL_FILES` (one file per model) or `SHARED_FILES` (one for all models).
+Templates print; whatever has to be decided is decided in the plan, the record or here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from adapter_codegen.emit.headers import licence_expression, licence_of, model_header, shared_header
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
+from adapter_codegen.emit.public_names import read_public_names
 from adapter_codegen.model import LayerPlan, Method, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
 
@@ -31,27 +34,12 @@ MODEL_FILES: Mapping[str, str] = {
 SHARED_FILES: Mapping[str, str] = {
     "package_init.py.jinja": "{code}/__init__.py",
     "registry.py.jinja": "{code}/registry.py",
-    "public/composition.py.jinja": "{code}/composition.py",
-    "public/configuration.py.jinja": "{code}/configuration/__init__.py",
-    "public/adapter_config.py.jinja": "{code}/configuration/adapter_config.py",
-    "public/context.py.jinja": "{code}/context.py",
-    "public/heads.py.jinja": "{code}/heads/__init__.py",
-    "public/language_modeling.py.jinja": "{code}/heads/language_modeling.py",
-    "public/interface.py.jinja": "{code}/interface.py",
-    "public/methods.py.jinja": "{code}/methods/__init__.py",
-    "public/methods_lora.py.jinja": "{code}/methods/lora.py",
-    "public/model_mixin.py.jinja": "{code}/model_mixin.py",
-    "public/models.py.jinja": "{code}/models/__init__.py",
-    "public/models_auto.py.jinja": "{code}/models/auto/__init__.py",
-    "public/auto_adapter_model.py.jinja": "{code}/models/auto/adapter_model.py",
-    "public/trainer.py.jinja": "{code}/trainer.py",
-    "public/training.py.jinja": "{code}/training.py",
-    "public/utils.py.jinja": "{code}/utils.py",
-    "public/wrappers.py.jinja": "{code}/wrappers.py",
     "py.typed.jinja": "{code}/py.typed",
     "docs/index.rst.jinja": "docs/classes/models/index.rst",
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
+    "notice.jinja": "NOTICE",
 }
+PUBLIC_MODULE = "public_module.py.jinja"  # one file for each submodule of the tables of public names
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ def names_of(plan: ModelPlan) -> Names:
 
 def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
     """What shared files need to know about a model. `inputs`: upstream file -> digest. Its files are not known yet."""
-    names = names_of(plan)
+    names, notice = names_of(plan), licence_of(plan)
     record = ModelRecord(
         model_type=plan.model_type,
         package=plan.package,
@@ -96,6 +84,8 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         module=plan.module,
         config_class=plan.config_class,
         base_class=plan.base.class_name,
+        licence=notice.spdx,
+        notices=(*notice.copyright, *notice.text),
         text_digest=plan.text_digest,
         meaning_digest=plan.meaning_digest,
         inputs=inputs,
@@ -133,6 +123,7 @@ def render_model(plan: ModelPlan, body: str, record: ModelRecord, layout: Layout
         "record": record,
         "names": names,
         "header": model_header(plan),
+        "licence_text": licence_of(plan).text,
         "body": body,
         "title": names.title,
         "adapter_model_class": names.adapter_model if plan.flexible_heads else "",
@@ -141,34 +132,25 @@ def render_model(plan: ModelPlan, body: str, record: ModelRecord, layout: Layout
     return {path: _template(name).render(variables) for name, path in paths.items()}
 
 
-def render_shared(records: Sequence[ModelRecord], version: str, layout: Layout = CHECKOUT) -> dict[str, str]:
-    """The files that speak about all models: registries, the package, the index and the table of the docs."""
+def render_shared(records: Sequence[ModelRecord], layout: Layout = CHECKOUT) -> dict[str, str]:
+    """The files that speak about all models: registries, the package, the index and the table of the docs, the notice."""
     ordered = sorted(records, key=lambda record: record.model_type)
+    public = read_public_names()
+    exported = {name for _, names in public.root for name in names} | {record.adapter_model for record in ordered}
     variables = {
         "records": ordered,
         "models": ordered,
         "methods": tuple(Method),
-        "version": version,
-        "header": shared_header(version),
+        "public": public,
+        "exported": sorted(exported),
+        "expression": licence_expression(ordered),
+        "header": shared_header(),
     }
-    return {path: _template(name).render(variables) for name, path in layout.paths(SHARED_FILES).items()}
-
-
-def model_header(plan: ModelPlan) -> tuple[str, ...]:
-    """The lines that every file of a model starts with, without the signs of a comment. No date: runs must agree."""
-    return (
-        f"@generated by adapter-codegen from {plan.path} of transformers {plan.version}",
-        f"upstream meaning: sha256 {plan.meaning_digest}",
-        f"upstream text:    sha256 {plan.text_digest}",
-        f"Do not edit. To write it again: adapter-codegen add-model {plan.model_type}",
-    )
-
-
-def shared_header(version: str) -> tuple[str, ...]:
-    return (
-        f"@generated by adapter-codegen from the manifest of all models, transformers {version}",
-        "Do not edit. To write it again: adapter-codegen add-model --existing",
-    )
+    files = {path: _template(name).render(variables) for name, path in layout.paths(SHARED_FILES).items()}
+    modules = {module: layout.path("{code}/" + module.path) for module in public.modules}
+    return files | {
+        path: _template(PUBLIC_MODULE).render(variables, module=module) for module, path in modules.items()
+    }
 
 
 def _class_diagram(names: Names) -> tuple[tuple[str, str], ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, ModelPlan, PlanResult, Refusal
+from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Location, ModelPlan, PlanResult, Refusal
 from adapter_codegen.parse import parse_module, read_auto_mappings
+from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
+from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.config_keys import plan_config_keys
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads
@@ -34,6 +36,8 @@ def plan_model(
     """
     entry = read_auto_mappings(release).entry(model_type)
     text = release.read(entry.path)
+    if unknown := read_licence(text).unknown:
+        return Refusal(model_type, (_unknown_licence(entry, text, unknown),))
     facts = parse_module(text, entry.path)
     has_attention = Candidates(facts, Kinds(facts)).has_attention
     base, doubts = plan_base(facts, entry, has_attention)
@@ -51,7 +55,7 @@ def plan_model(
         module=entry.module,
         config_class=entry.config_class,
         config_module=entry.config_module,
-        licence=licence(text),
+        licence=header(text),
         base=base,
         classes=_classes(entries, found),
         layers=tuple(one.plan for one in entries),
@@ -67,14 +71,12 @@ def plan_model(
     return plan if override is None else apply_override(plan, override)
 
 
-def licence(text: str) -> str:
-    """The comment block at the top of a file."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line)
-    return "\n".join(lines)
+def _unknown_licence(entry: ModelEntry, text: str, unknown: str) -> Diagnostic:
+    """Parts of a file may only be copied under a licence that is known to allow it."""
+    lines = text.splitlines()
+    index = next((index for index, line in enumerate(lines) if unknown in line), 0)
+    place = Location(entry.path, index + 1, 0, index + 1, len(lines[index]))
+    return Problem.UNKNOWN_LICENCE.diagnostic(place, path=entry.path, words=unknown)
 
 
 def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:

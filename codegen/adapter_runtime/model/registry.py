@@ -7,14 +7,16 @@ dotted strings and imported when a model of theirs is first touched, so that ``i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Registry:
-    transformers_version: str  # the release that the generated files were written from
+    transformers_version: Callable[
+        [], str
+    ]  # the release that the generated files were written from; reads their manifest
     model_mixins: Mapping[str, str]  # upstream class -> mixin; classes that need a mixin only (MODEL_MIXIN_MAPPING)
     with_adapters: Mapping[str, str]  # upstream class -> generated class with edited forwards
     adapter_models: Mapping[str, str]  # model type -> "adapter_models.llama.LlamaAdapterModel"
