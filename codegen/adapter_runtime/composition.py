@@ -1,6 +1,7 @@
 """Composition blocks: which adapters are active together, and how. Blocks are data; the layers run them.
 
-Where do I add a new block?  A class here, its line in `_ALLOWED`, and its execution in ``adapter_runtime/layers``.
+Where do I add a new block?  A class and its line in `_HOLDS` here, and a `BlockSpec` in ``programs/blocks.py``, which says what
+it means in a layer. From outside of this library: `register_block`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,13 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
                 yield child
             else:
                 yield from child.names()
+
+    def blocks(self) -> Iterator[AdapterCompositionBlock]:
+        """This block and all blocks in it, parents first."""
+        yield self
+        for child in self.children:
+            if isinstance(child, AdapterCompositionBlock):
+                yield from child.blocks()
 
     def flatten(self) -> set[str]:
         """The set of all names in the tree."""
@@ -169,7 +177,7 @@ def _sizes(sizes: int | Sequence[int], count: int, option: str) -> list[int]:
     return sizes
 
 
-_ALLOWED: dict[type[AdapterCompositionBlock], tuple[type, ...]] = {
+_HOLDS: dict[type[AdapterCompositionBlock], tuple[type, ...]] = {
     Stack: (str, Stack, Fuse, Split, Parallel, BatchSplit, Average, MultiTask),
     Fuse: (str, Stack),
     Split: (str, Split, Stack, BatchSplit, Average),
@@ -179,7 +187,26 @@ _ALLOWED: dict[type[AdapterCompositionBlock], tuple[type, ...]] = {
     Average: (str, Stack, Split, BatchSplit),
 }
 
-BLOCKS: dict[str, type[AdapterCompositionBlock]] = {block.__name__: block for block in _ALLOWED}
+# By the name that files give them.
+BLOCKS: dict[str, type[AdapterCompositionBlock]] = {block.__name__: block for block in _HOLDS}
+
+
+def allow_block(block: type[AdapterCompositionBlock], holds: Sequence[type], stands_in: Sequence[type]) -> None:
+    """Let blocks of a further class be nested and saved.
+
+    Args:
+        holds: what may stand in it: `str` for names of adapters, and classes of blocks.
+        stands_in: classes of blocks that it may stand in.
+
+    Raises:
+        InvalidCompositionError: there is a block of this name.
+    """
+    if BLOCKS.get(block.__name__, block) is not block:
+        raise InvalidCompositionError(f"There is a block {block.__name__} already. Choose another name.")
+    BLOCKS[block.__name__] = block
+    _HOLDS[block] = tuple(holds)
+    for outer in stands_in:
+        _HOLDS[outer] = (*_HOLDS[outer], block)
 
 
 def parse_composition(setup: Setup, level: int = 0) -> AdapterCompositionBlock | None:
@@ -212,10 +239,10 @@ def validate_composition(block: AdapterCompositionBlock) -> None:
         InvalidCompositionError: they do not.
     """
     for child in block:
-        if not isinstance(child, _ALLOWED[type(block)]):
+        if not isinstance(child, _HOLDS[type(block)]):
             raise InvalidCompositionError(
                 f"{type(child).__name__} cannot stand inside {type(block).__name__}, only "
-                f"{', '.join(kind.__name__ for kind in _ALLOWED[type(block)])} can."
+                f"{', '.join(kind.__name__ for kind in _HOLDS[type(block)])} can."
             )
         if isinstance(child, AdapterCompositionBlock):
             validate_composition(child)

@@ -232,7 +232,7 @@ def test_missing_members_are_skipped() -> None:
     expected = layer.adapters["b"].config.original_ln_after and attended(fusion, entry, values, X)[0]
     torch.testing.assert_close(layer(X, R, NORM), NORM(expected + R))
     layer.activate(Fuse("elsewhere", "nowhere"), frozenset())
-    assert layer.running is None
+    assert layer.program is None
 
 
 def test_a_fusion_that_was_not_added_is_not_run_as_something_else() -> None:

@@ -28,7 +28,7 @@ from adapter_runtime import (
 )
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
-from adapter_runtime.methods.invertible.layer import undo_before_projection
+from adapter_runtime.methods.invertible.api import undo_before_projection
 from adapter_runtime.methods.invertible.module import GLOW, NICE, make_invertible
 from runtime_models import BERT, LLAMA, adapted, randomise, upstream
 

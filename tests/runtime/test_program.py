@@ -12,8 +12,9 @@ from adapter_runtime.call.context import AdapterSetup, ForwardContext, thread
 from adapter_runtime.call.rows import TaskRows
 from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack, parse_composition
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
-from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Mean, second_kept
+from adapter_runtime.methods.lora.program import keep_output
+from adapter_runtime.programs.layer import TensorLayer
+from adapter_runtime.programs.nodes import Leaf, Mean
 
 
 class Adds(nn.Module):
@@ -32,7 +33,7 @@ class Doubles(nn.Module):
         return 2 * x
 
 
-class Layer(AdapterLayerBase, nn.Module):
+class Layer(TensorLayer):
     """A layer with adapters "one" (adds 1), "ten" (adds 10) and "twice"."""
 
     adapter_containers = ("held",)
@@ -48,7 +49,7 @@ class Layer(AdapterLayerBase, nn.Module):
 def run(setup: object, x: torch.Tensor) -> torch.Tensor:
     layer = Layer()
     layer.activate(parse_composition(setup), frozenset())  # type: ignore[arg-type]
-    return x if layer.running is None else layer.running(x)
+    return x if layer.program is None else layer.program(x)
 
 
 @pytest.fixture
@@ -149,11 +150,12 @@ def test_a_block_that_the_method_cannot_run_is_refused_where_its_adapters_live()
 def test_a_skipped_layer_runs_nothing_under_any_setup() -> None:
     layer = Layer()
     layer.activate(parse_composition("one"), frozenset({2}))
-    assert layer.running is None and layer.running_under(AdapterSetup("ten")) is None
+    assert layer.program is None and layer.program_under(AdapterSetup("ten")) is None
     layer.activate(parse_composition("one"), frozenset({1}))
-    assert layer.running is layer.held["one"] and layer.running_under(AdapterSetup("ten")) is layer.held["ten"]
+    assert layer.program.module is layer.held["one"]
+    assert layer.program_under(AdapterSetup("ten")).module is layer.held["ten"]
 
 
 def test_a_mean_leaves_the_rest_to_what_came_in() -> None:
-    mean = Mean([lambda x, y: y + x], [0.5], rest=0.5, identity=second_kept)
+    mean = Mean([Leaf(lambda x, y: y + x)], [0.5], rest=0.5, identity=keep_output)
     torch.testing.assert_close(mean(torch.ones(2), torch.full((2,), 4.0)), torch.full((2,), 4.5))

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
 from adapter_runtime.call.recording import Scores
+from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.composition import Setup, parse_composition
-
-if TYPE_CHECKING:
-    from adapter_runtime.call.rows import TaskRows, TokenSpans
-    from adapter_runtime.methods.prefix_tuning.masks import GrownMask
-    from adapter_runtime.methods.prefix_tuning.module import LayerPrefix, PrefixTuning
-    from adapter_runtime.methods.prompt_tuning.call import PromptCall
 
 
 class ThreadState(threading.local):
@@ -43,18 +38,25 @@ class Place(NamedTuple):
     location: str  # "output_adapter", "selfattn_lora", ...
 
 
+def record(argument: str, place: Place, values: torch.Tensor, columns: bool = True) -> None:
+    """Keep what a module computes if the call asks for it.
+
+    Args:
+        argument: of the call, that asks for such values: "output_adapter_gating_scores".
+        place: where the module stands.
+        values: [B, ...]; with `columns` kept as [B, G].
+    """
+    context = thread.context
+    if context is not None and argument in context.recorded:
+        context.recorded[argument].add(*place, values, columns=columns)
+
+
+GATING_SCORES = "output_adapter_gating_scores"
+
+
 def record_gate(place: Place, gate: torch.Tensor) -> None:
     """Keep a gate [B, ..., G] if the call asks for gating scores."""
-    context = thread.context
-    if context is not None and context.gating_scores is not None:
-        context.gating_scores.add(*place, gate)
-
-
-def record_fusion(name: str, layer: int, location: str, attention: torch.Tensor) -> None:
-    """Keep the attention [B, L, N] of the fusion `name` if the call asks for such attentions."""
-    context = thread.context
-    if context is not None and context.fusion_attentions is not None:
-        context.fusion_attentions.add(name, layer, location, attention, columns=False)
+    record(GATING_SCORES, place, gate)
 
 
 class AdapterSetup:
@@ -96,55 +98,87 @@ class AdapterSetup:
         return thread.setup.head_setup if thread.setup else None
 
 
+class ComputedOnce(Protocol):
+    """What a call computes once for many layers: the prefixes of an adapter, weights that its layers share."""
+
+    key: str  # tells it apart in a model
+
+    def states(self) -> Sequence[tuple[torch.Tensor, ...]]:
+        """What is computed, with gradients."""
+
+
+class CallSlot:
+    """Base of what a method keeps in a `ForwardContext`: one object per call, of a class of the method's own."""
+
+    def recomputed(self) -> CallSlot | None:
+        """What a checkpointed layer sees of it when it runs again on other prefix states; None = an empty one."""
+        return self
+
+
+Slot = TypeVar("Slot", bound=CallSlot)
+
+
 class ForwardContext:
     """Values computed once in a call of a model and used by many layers.
 
-    A context spans one call of a model, or one `generate`: then its prefix states outlive the single call.
+    A context spans one call of a model, or one `generate`: then what is computed once outlives the single call.
 
     Args:
-        owner: the base model.
+        owner: the base model; it is only compared.
         generation: the context of an enclosing `generate` of the same model.
         is_generation: whether this is such a context.
     """
 
     def __init__(
-        self, owner: Any = None, generation: ForwardContext | None = None, is_generation: bool = False
+        self, owner: Hashable = None, generation: ForwardContext | None = None, is_generation: bool = False
     ) -> None:
         self.owner = owner
         self.generation = generation
         self.is_generation = is_generation
-        self.rows_per_input: int = (
-            1 if generation is None else generation.rows_per_input
-        )  # beams: rows for each one given
-        self.is_repeated: bool = (
-            generation is not None and generation.is_repeated
-        )  # the input has a copy per parallel adapter
-        self.prefix_states: dict[str, list[Any]] = {} if generation is None else generation.prefix_states
-        self.batched_prefixes: dict[str, list[LayerPrefix]] = {}  # the same states for the rows of the current call
-        self.grown_masks: list[GrownMask] = []  # the last masks that grew for prefixes
+        # Beams: rows for each one given.
+        self.rows_per_input: int = 1 if generation is None else generation.rows_per_input
+        # The input has a copy per parallel adapter.
+        self.is_repeated: bool = generation is not None and generation.is_repeated
+        self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed
         self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
-        self.edited_positions: dict[Any, Any] = {}  # of ReFT, once for all layers: see layers/positions.py
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
-        self.prompt_length = 0  # positions of a learned prompt in front of the tokens
-        self.prompt: PromptCall | None = None  # what happens to it in the current call of the base model
         self.is_in_base = False  # the base model's own forward runs, where what happens at its entry has happened
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
-        self.around_encoder: tuple[ForwardContext | None] | None = (
-            None  # in an encoder with a prompt: the outer context
-        )
-        self.gating_scores: Scores | None = None  # None: the call does not ask for them
-        self.fusion_attentions: Scores | None = None
+        self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them
+        self._slots: dict[type[CallSlot], CallSlot] = {}
 
-    def states_of(self, tuning: PrefixTuning) -> list[Any]:
-        """Prefix keys and values of all layers, computed when first asked for."""
-        states = self.prefix_states.get(tuning.key)
+    def slot(self, kind: type[Slot]) -> Slot:
+        """What a method keeps in this call; an empty one at first."""
+        found = self._slots.get(kind)
+        if not isinstance(found, kind):
+            found = self._slots[kind] = kind()
+        return found
+
+    def find(self, kind: type[Slot]) -> Slot | None:
+        """The same; None where the method has kept nothing."""
+        found = self._slots.get(kind)
+        return found if isinstance(found, kind) else None
+
+    def put(self, slot: CallSlot) -> None:
+        """Keep `slot` in place of what its method has kept."""
+        self._slots[type(slot)] = slot
+
+    def copied(self) -> ForwardContext:
+        """A context that begins with the same values and can be given others."""
+        other = copy.copy(self)
+        other._slots = dict(self._slots)
+        return other
+
+    def states_of(self, computation: ComputedOnce) -> list[tuple[torch.Tensor, ...]]:
+        """What is computed once in a call, when it is first asked for."""
+        states = self.computed.get(computation.key)
         if states is None:
-            states = self.prefix_states[tuning.key] = list(tuning.states())
+            states = self.computed[computation.key] = list(computation.states())
         return states
 
     def state_tensors(self) -> list[torch.Tensor]:
-        """The keys and values of all prefix states, in a fixed order."""
-        return [tensor for layers in self.prefix_states.values() for layer in layers for tensor in layer]
+        """All tensors of `computed`, in a fixed order."""
+        return [tensor for states in self.computed.values() for state in states for tensor in state]
 
     def with_states(self, tensors: Sequence[torch.Tensor]) -> ForwardContext:
         """This context with other tensors in place of `state_tensors`; itself where they are the same."""
@@ -152,19 +186,20 @@ class ForwardContext:
             return self
         given = iter(tensors)
         other = copy.copy(self)
-        other.prefix_states = {
-            key: [type(layer)(*(next(given) for _ in layer)) for layer in layers]
-            for key, layers in self.prefix_states.items()
+        other.computed = {
+            key: [type(state)(*(next(given) for _ in state)) for state in states]
+            for key, states in self.computed.items()
         }
-        other.grown_masks, other.batched_prefixes = [], {}
+        kept = {kind: slot.recomputed() for kind, slot in self._slots.items()}
+        other._slots = {kind: slot for kind, slot in kept.items() if slot is not None}
         return other
 
     def without_recording(self) -> ForwardContext:
         """This context for a computation that is done a second time."""
-        if self.gating_scores is None and self.fusion_attentions is None:
+        if not self.recorded:
             return self
         other = copy.copy(self)
-        other.gating_scores = other.fusion_attentions = None
+        other.recorded = {}
         return other
 
     @classmethod

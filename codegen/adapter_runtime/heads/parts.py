@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.context import thread
-from adapter_runtime.composition import BatchSplit, MultiTask
+from adapter_runtime.call.division import RowDivision
+from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.model.heads.setups import HeadSetup
+from adapter_runtime.programs.blocks import divider_of
 
 Rows = slice | torch.Tensor | None  # of a batch; None = all
 
@@ -66,10 +68,9 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
     """
     hidden_states = outputs["last_hidden_state"]
     total = hidden_states.shape[0]
-    if isinstance(setup, BatchSplit):
-        return [Part(rows, total, False) for rows in _split(setup, total)]
-    if isinstance(setup, MultiTask):
-        return [Part(rows, total, False) for rows in _by_task(setup, total, hidden_states.device)]
+    divider = divider_of(setup) if isinstance(setup, AdapterCompositionBlock) else None
+    if divider is not None:
+        return [Part(rows, total, False) for rows in _rows_of(divider.divide(hidden_states, " among heads"))]
     if copies == 1:
         return [Part(None, total, False)] * heads
     if heads not in (1, copies) or total % copies:
@@ -81,28 +82,13 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
     return [Part(slice(i * size, (i + 1) * size), total, True) for i in range(copies)]
 
 
-def _split(setup: BatchSplit, total: int) -> Iterator[slice]:
-    beams = thread.context.rows_per_input if thread.context is not None else 1
-    sizes = [size * beams for size in setup.batch_sizes]
-    if sum(sizes) != total:
-        raise InvalidCompositionError(
-            f"BatchSplit divides {sum(sizes)} rows ({' + '.join(map(str, sizes))}) among heads, but the batch has {total}."
-        )
-    start = 0
-    for size in sizes:
-        yield slice(start, start + size)
-        start += size
-
-
-def _by_task(setup: MultiTask, total: int, device: torch.device) -> Iterator[torch.Tensor]:
-    context = thread.context
-    if context is None or context.task_rows is None:
-        raise InvalidCompositionError(
-            "MultiTask heads need to know the task of each row: activate MultiTask adapters too, and call the model with"
-            " task_ids=[...], one per row."
-        )
-    rows = context.task_rows.of(total, device)
-    yield from torch.split(rows.order, rows.sizes(len(setup)))
+def _rows_of(division: RowDivision) -> Iterator[Rows]:
+    """The rows of each child."""
+    if division.order is not None:
+        yield from torch.split(division.order, division.sizes)
+        return
+    for end, size in zip(accumulate(division.sizes), division.sizes, strict=True):
+        yield slice(end - size, end)
 
 
 def targets_of(

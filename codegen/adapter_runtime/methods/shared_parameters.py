@@ -32,5 +32,5 @@ class SharedParameters(AdapterDict):
         """What is computed from the parameters of an adapter once per call (see `methods.phm.SharedProducts`)."""
         yield from getattr(self[name], "products", {}).values() if name in self else ()
 
-    def runnable(self, name: str) -> None:
+    def leaf(self, name: str) -> None:
         return None

@@ -18,9 +18,10 @@ from adapter_runtime.methods.prefix_tuning.module import PrefixTuning, PrefixTun
 from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
 from adapter_runtime.methods.shared_parameters import SharedParameters
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.calls import IDLE, CallPlan, in_call, plan_call
+from adapter_runtime.model.calls import in_call
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.registry import registered
+from adapter_runtime.programs.call_plan import IDLE, CallPlan, plan_call
 from adapter_runtime.programs.layer import AdapterLayerBase
 from adapter_runtime.roles import LayerStack
 
@@ -110,7 +111,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         for layer in layers:
             layer.activate(block, skip_layers)
         self.call_plans = {}
-        self.call_plan = plan_call(block, [(layer, layer.running) for layer in layers], self._prefixes_of(block))
+        self.call_plan = plan_call(block, [(layer, layer.program) for layer in layers], self._prefixes_of(block))
 
     def current_call_plan(self) -> CallPlan:
         """What a call of this thread must prepare now."""
@@ -126,7 +127,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             block = setup.adapter_setup
             if block is not None:
                 self.adapters_config.require_block(block)
-            layers = [(layer, layer.running_under(setup)) for layer in self.adapter_layers()]
+            layers = [(layer, layer.program_under(setup)) for layer in self.adapter_layers()]
             self.call_plans[setup.key] = plan_call(block, layers, self._prefixes_of(block))
         return self.call_plans[setup.key]
 

@@ -8,94 +8,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.context import GATING_SCORES, ForwardContext, thread
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
-from adapter_runtime.composition import AdapterCompositionBlock, MultiTask
-from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
+from adapter_runtime.programs.call_plan import CallPlan
 
 if TYPE_CHECKING:
-    from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
     from adapter_runtime.model.base import ModelBaseAdaptersMixin
-    from adapter_runtime.programs.layer import AdapterLayerBase
 
 # Arguments that calls of models with adapters take beside upstream's.
+RECORDED = (GATING_SCORES, FUSION_ATTENTIONS)  # that ask for values which adapters compute
 CALL_ARGUMENTS = (
-    "output_adapter_gating_scores",
-    "output_adapter_fusion_attentions",
+    *RECORDED,
     "adapter_input_parallelized",
     "task_ids",
 )
-
-
-@dataclass(frozen=True)
-class CallPlan:
-    """What a call must prepare, found once when adapters are activated."""
-
-    prefixes: tuple[PrefixTuning, ...] = ()  # whose keys and values are computed
-    copies: int = 1  # of the input, one per child of `Parallel`
-    tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
-    reads_spans: bool = False  # some layer needs to know where the real tokens are
-    at_entry: tuple[AdapterLayerBase, ...] = ()  # change the arguments of the base model, and its outputs
-    prompt_length: int = 0  # positions that they put in front of the tokens
-    is_idle: bool = field(init=False)  # nothing of all that
-
-    def __post_init__(self) -> None:
-        # (torch.compile cannot negate a tuple.)
-        has_own = len(self.prefixes) > 0 or len(self.at_entry) > 0 or self.tasks is not None
-        object.__setattr__(self, "is_idle", not (has_own or self.copies > 1 or self.reads_spans))
-
-
-IDLE = CallPlan()
-
-
-def plan_call(
-    block: AdapterCompositionBlock | None,
-    layers: Sequence[tuple[AdapterLayerBase, Any]],
-    prefixes: Iterable[PrefixTuning],
-) -> CallPlan:
-    """The plan for `block`.
-
-    Args:
-        layers: all modules that hold adapters, each with the program that runs there.
-    """
-    if block is None:
-        return IDLE
-    running = [layer for layer, program in layers if program is not None]
-    tasks = [found for found in _blocks(block) if isinstance(found, MultiTask)]
-    if len(set(tasks)) > 1:
-        raise InvalidCompositionError(f"One call can have one assignment of rows to tasks, but {block!r} has several.")
-    reads_spans = any(layer.reads_spans for layer in running)
-    if reads_spans and any(getattr(program, "combine", "") == "prefix_after_bos" for _, program in layers):
-        raise UnsupportedMethodError(
-            f"In {block!r}, a prompt stands between the tokens of a row, but another adapter counts these from the first on. "
-            'Use combine="prefix" for the prompt.'
-        )
-    return CallPlan(
-        prefixes=tuple(prefixes),
-        copies=block.parallel_channels,
-        tasks=tasks[0] if tasks else None,
-        reads_spans=reads_spans,
-        at_entry=tuple(
-            sorted((layer for layer in running if layer.acts_at_entry), key=lambda layer: layer.entry_order)
-        ),
-        prompt_length=sum(getattr(program, "length", 0) for layer, program in layers if layer.acts_at_entry),
-    )
-
-
-def _blocks(block: AdapterCompositionBlock) -> Iterable[AdapterCompositionBlock]:
-    yield block
-    for child in block:
-        if isinstance(child, AdapterCompositionBlock):
-            yield from _blocks(child)
 
 
 def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
@@ -129,8 +65,8 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
             if plan.reads_spans and not is_base:
                 _find_spans_of_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
-            for tuning in plan.prefixes:
-                context.states_of(tuning)
+            for computation in plan.computed:
+                context.states_of(computation)
             outputs = run(self, *args, **kwargs)
         finally:
             thread.context = outer
@@ -143,10 +79,7 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
 
 def _prepare(context: ForwardContext, plan: CallPlan, asked: dict[str, Any]) -> None:
     context.is_repeated = plan.copies > 1
-    if asked.get("output_adapter_gating_scores"):
-        context.gating_scores = Scores()
-    if asked.get("output_adapter_fusion_attentions"):
-        context.fusion_attentions = Scores()
+    context.recorded = {argument: Scores() for argument in RECORDED if asked.get(argument)}
     task_ids = asked.get("task_ids")
     if plan.tasks is not None and task_ids is not None:
         context.task_rows = TaskRows.read(task_ids, plan.tasks)
@@ -164,12 +97,12 @@ def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
         thread.context.is_in_base = True
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if plan.reads_spans:
-            find_spans(self, given, plan.prompt_length)
+            find_spans(self, given, plan.added_positions)
         for layer in plan.at_entry:
             given = layer.at_entry(self, given)
         outputs = forward(self, **given)
         for layer in plan.at_entry:
-            outputs = layer.at_exit(self, outputs)
+            outputs = layer.at_exit(outputs)
         return outputs
 
     return forward_in_base
@@ -196,7 +129,7 @@ def _find_spans_of_head(model: ModelBaseAdaptersMixin, given: dict[str, Any], pl
     tokens, mask = given.get("input_ids"), given.get("attention_mask")
     is_plain = not isinstance(mask, torch.Tensor) or mask.dim() in (2, 4)
     if is_plain and (tokens is None or tokens.dim() == 2):
-        find_spans(model, given, plan.prompt_length)
+        find_spans(model, given, plan.added_positions)
 
 
 def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any], prompt: int = 0) -> None:
@@ -258,15 +191,9 @@ def _widened(signature: inspect.Signature) -> inspect.Signature:
 
 def _with_scores(context: ForwardContext, outputs: Any) -> Any:
     """The outputs with what the call asked for: further fields, or further entries of a tuple."""
-    asked = {
-        "adapter_gating_scores": context.gating_scores,
-        "adapter_fusion_attentions": context.fusion_attentions,
-    }
-    for name, scores in asked.items():
-        if scores is None:
-            continue
+    for argument, scores in context.recorded.items():
         if isinstance(outputs, ModelOutput):
-            outputs[name] = scores.as_arrays()
+            outputs[argument.removeprefix("output_")] = scores.as_arrays()
         else:
             outputs = (*outputs, scores.as_arrays())
     return outputs

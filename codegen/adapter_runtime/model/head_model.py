@@ -70,7 +70,7 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
         base = self.adapters_base
         plan = base.current_call_plan()
         if plan.reads_spans:
-            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.prompt_length)
+            find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.added_positions)
         return super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, *args, **kwargs
         )

@@ -18,8 +18,7 @@ from adapter_runtime.files.stored import read_fusions
 from adapter_runtime.heads.labels import StaticLabelsMixin
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
-from adapter_runtime.methods.invertible.api import WatchedProjectionMixin
-from adapter_runtime.methods.invertible.layer import watch_projection
+from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
 from adapter_runtime.methods.lora.sharing import restore as restore_sharing
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin
 from adapter_runtime.methods.prompt_tuning.module import weights_follow
@@ -148,7 +147,7 @@ def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
     if isinstance(module, AttentionAdaptersMixin):
         placed.append(hasattr(module, "prefix_tuning"))
     if isinstance(module, BottleneckLayer):
-        placed.append(hasattr(module, "running"))
+        placed.append(hasattr(module, "program"))
     if placed and not any(placed):
         module.__class__ = upstream
         patch_forward(module)

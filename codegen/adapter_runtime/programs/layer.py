@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol
 
 from torch import nn
+from typing_extensions import TypeVar, Unpack
 
-from adapter_runtime.call.context import AdapterSetup
-from adapter_runtime.composition import (
-    AdapterCompositionBlock,
-    Average,
-    BatchSplit,
-    MultiTask,
-    Parallel,
-    Split,
-    Stack,
-)
+from adapter_runtime.call.context import AdapterSetup, thread
+from adapter_runtime.composition import AdapterCompositionBlock, Average, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.programs.nodes import Chain, Mean, Rows, Spans, Tasks, first_kept
+from adapter_runtime.programs.blocks import is_registered, program_of_block
+from adapter_runtime.programs.nodes import Chain, Keep, Leaf, Mean, Node, Rest, TensorNode
+
+P = TypeVar("P", bound=Node, default=Node)  # the nodes of a kind of layer
 
 
-class AdapterLayerBase:
+class EntryModel(Protocol):
+    """What an adapter that acts at the entry of a base model may ask of it."""
+
+    training: bool
+    embedding_output: str  # path of the module whose output enters the first layer
+
+    def get_submodule(self, target: str) -> nn.Module: ...
+
+    def get_input_embeddings(self) -> nn.Module: ...
+
+
+class AdapterLayerBase(nn.Module, Generic[P]):
     """Base of modules that run adapters: hosts of bottlenecks, prefixes of an attention, adapted projections.
 
-    What runs is decided when the active adapters change, never in a forward: `running` holds a program
+    What runs is decided when the active adapters change, never in a forward: `program` holds a tree of nodes
     (``programs/nodes.py``), or None. An `AdapterSetup` is resolved once per layer and remembered under its key.
     """
 
@@ -38,7 +45,6 @@ class AdapterLayerBase:
         MultiTask,
         Average,
     )
-    without_adapter: ClassVar[Any] = staticmethod(first_kept)  # the program of no adapter
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
     entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
@@ -50,9 +56,9 @@ class AdapterLayerBase:
         """Give the layer its place, and room for adapters."""
         self.layer_index = layer_index
         self.location_key = location_key
-        self.running: Any = None
+        self.program: P | None = None
         self.is_skipped = False
-        self.overrides: dict[str, Any] = {}
+        self.overrides: dict[str, P | None] = {}
         for name in self.adapter_containers:
             setattr(self, name, nn.ModuleDict())
 
@@ -96,73 +102,91 @@ class AdapterLayerBase:
         """
         self.overrides = {}
         self.is_skipped = self.layer_index in skip_layers
-        object.__setattr__(self, "running", self.resolve(block))  # it may be a module, and must not become a child
+        self.program = self.resolve(block)
 
-    def running_under(self, setup: AdapterSetup) -> Any:
+    def current_program(self) -> P | None:
+        """What runs now in this thread; None = nothing."""
+        return self.program if thread.setup is None else self.program_under(thread.setup)
+
+    def program_under(self, setup: AdapterSetup) -> P | None:
         """What runs within the context of `setup`."""
         if setup.key not in self.overrides:
             self.overrides[setup.key] = self.resolve(setup.adapter_setup)
         return self.overrides[setup.key]
 
-    def resolve(self, block: AdapterCompositionBlock | None) -> Any:
+    def resolve(self, block: AdapterCompositionBlock | None) -> P | None:
         """The program that runs here under `block`; None = nothing."""
         return None if block is None or self.is_skipped else self.program_of(block)
 
-    def program_of(self, block: str | AdapterCompositionBlock) -> Any:
-        """The program of a name or a block; None where none of its adapters lives here."""
+    def program_of(self, block: str | AdapterCompositionBlock) -> P | None:
+        """The program of a name or a block; None where none of its adapters lives here.
+
+        Raises:
+            UnsupportedMethodError: the method cannot run the block.
+        """
         if isinstance(block, str):
-            return self.runnable(block)
+            return self.leaf(block)
         programs = [self.program_of(child) for child in block]
         if all(program is None for program in programs):
             return None
-        if not isinstance(block, self.runnable_blocks):
+        if not self.can_run(block):
             raise UnsupportedMethodError(
                 f"{type(block).__name__} cannot be run with {self.method_name or self.location_key}: {block!r}. "
                 f"Supported there: {', '.join(kind.__name__ for kind in self.runnable_blocks)}."
             )
         return self.build_program(block, programs)
 
-    def runnable(self, name: str) -> Any:
-        """What the layer has to run for the adapter `name`; None where it does not live here."""
-        held: nn.ModuleDict = getattr(self, self.adapter_containers[0])
-        return held[name] if name in held else None
+    def can_run(self, block: AdapterCompositionBlock) -> bool:
+        """Whether the method that lives here can run a block, its children apart."""
+        return isinstance(block, self.runnable_blocks) or is_registered(block)
 
-    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Any:
+    def leaf(self, name: str) -> P | None:
+        """What runs for the adapter `name`; None where it does not live here, or has nothing to run here."""
+        return None
+
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[P | None]) -> P:
         """The program of a block out of those of its children, in which None stands for children that do not live here."""
-        if isinstance(block, Stack):
-            found = [program for program in programs if program is not None]
-            return found[0] if len(found) == 1 else self.chain_program(found)
-        filled = [self.without_adapter if program is None else program for program in programs]
-        if isinstance(block, BatchSplit):
-            return Rows(filled, block.batch_sizes)
-        if isinstance(block, Parallel):
-            return Rows(filled) if len(filled) > 1 else filled[0]
-        if isinstance(block, MultiTask):
-            return Tasks(filled)
-        if isinstance(block, Average):
-            return self.mean_program(filled, block.weights)
-        if isinstance(block, Split):
-            return Spans(filled, block.splits)
-        raise AssertionError(f"{type(self).__name__} says that it runs {type(block).__name__}, but does not build it.")
+        raise NotImplementedError
 
-    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a forward of the base model, changed; called if `acts_at_entry` and something runs here."""
         raise NotImplementedError
 
-    def at_exit(self, model: Any, outputs: Any) -> Any:
+    def at_exit(self, outputs: Any) -> Any:
         """The outputs of that forward, changed."""
         return outputs
 
-    def chain_program(self, programs: Sequence[Any]) -> Any:
+
+class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
+    """Base of layers whose adapters are called with a tensor and whatever else the layer hands on."""
+
+    without_adapter: TensorNode[Unpack[Rest]] = Keep()  # the program of no adapter
+
+    def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:
+        held: nn.ModuleDict = getattr(self, self.adapter_containers[0])
+        return Leaf(held[name]) if name in held else None
+
+    def build_program(
+        self, block: AdapterCompositionBlock, programs: Sequence[TensorNode[Unpack[Rest]] | None]
+    ) -> TensorNode[Unpack[Rest]]:
+        if isinstance(block, Stack):
+            found = [program for program in programs if program is not None]
+            return found[0] if len(found) == 1 else self.chain(found)
+        filled = [self.without_adapter if program is None else program for program in programs]
+        if isinstance(block, Average):
+            return self.mean(filled, block.weights)
+        return program_of_block(block, filled)
+
+    def chain(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> TensorNode[Unpack[Rest]]:
         """The program of a stack of at least two adapters."""
         return Chain(programs)
 
-    def mean_program(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+    def mean(self, programs: Sequence[TensorNode[Unpack[Rest]]], weights: Sequence[float]) -> TensorNode[Unpack[Rest]]:
         """The program of a weighted sum."""
         return Mean(programs, weights)
 
 
-class AdapterDict(AdapterLayerBase, nn.ModuleDict):
+class AdapterDict(AdapterLayerBase[P], nn.ModuleDict):
     """Base of what holds one module per adapter for the whole model, under the adapter's name itself."""
 
     def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
@@ -177,5 +201,5 @@ class AdapterDict(AdapterLayerBase, nn.ModuleDict):
             del self[name]
 
 
-# `adapters` keeps layers apart that can run blocks; here all can say which they run.
-ComposableAdapterLayerBase = AdapterLayerBase
+# What `adapters` calls layers that can run blocks.
+ComposableAdapterLayerBase = TensorLayer

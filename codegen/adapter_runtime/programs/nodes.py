@@ -1,178 +1,214 @@
-"""Programs: what a composition block means in one layer, compiled once when adapters are activated.
+"""Programs: what a composition block means in one layer, built once when adapters are activated.
 
-A program is a callable. All programs of one kind of layer take the same state (tensors with the batch first, and whatever
-else the layer hands on) and give the new value of one tensor of it. The leaves are modules of adapters; the nodes are here:
+A program is a tree of nodes. Its leaves are the modules of adapters; a node says how the results of its children become one:
 
+    Leaf    the module of an adapter
+    Keep    no adapter: what came in
     Chain   Stack: one after the other
-    Rows    BatchSplit, Parallel: each child gets its rows
-    Tasks   MultiTask: each child gets the rows of its task
+    Rows    BatchSplit, Parallel, MultiTask: each child gets its rows of the batch
     Spans   Split: each child gets its part of the sequence
     Mean    Average: a weighted sum
 
-Which blocks a kind of layer can run is said by `AdapterLayerBase.runnable_blocks`. Where do I add a block?  Its class in
-``composition.py``, a node here, its line in `AdapterLayerBase.build_program`.
+A node is called with the state of its kind of layer: a tensor with the batch first, and whatever else the layer hands on. It
+gives the new value of one tensor of the state. Prefixes have nodes of their own, in ``methods/prefix_tuning/program.py``.
+
+Where do I add a block?  See ``programs/blocks.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Generic
 
 import torch
+from torch import nn
+from typing_extensions import TypeVarTuple, Unpack
 
-from adapter_runtime.call.context import thread
-from adapter_runtime.call.rows import TaskRows
+from adapter_runtime.call.division import RowDivider
 from adapter_runtime.errors import InvalidCompositionError
 
-Program: TypeAlias = Callable[..., torch.Tensor]
+Rest = TypeVarTuple("Rest")  # the entries of the state behind the first
 
 
-def first_kept(value: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """The program of no adapter where the first entry of the state is what adapters change."""
-    return value
+class Node:
+    """A node of a program.
+
+    Attributes:
+        children: the nodes below, in the order of the block.
+        added_positions: how many positions it puts in front of the tokens of the model.
+        is_between_tokens: whether these stand between the tokens of a row.
+    """
+
+    added_positions: int = 0
+    is_between_tokens: bool = False
+
+    def __init__(self, children: Sequence[Node] = ()) -> None:
+        self.children = tuple(children)
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
 
 
-def second_kept(_: torch.Tensor, value: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """The same where it is the second."""
-    return value
+class TensorNode(Node, Generic[Unpack[Rest]]):
+    """A node that is called with the state of a layer."""
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        """The new value of the tensor that adapters change.
+
+        Args:
+            value: [B, ...], the first entry of the state.
+            rest: the other entries.
+        """
+        raise NotImplementedError
 
 
-class Chain:
+class Leaf(TensorNode[Unpack[Rest]]):
+    """The module of an adapter."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        changed: torch.Tensor = self.module(value, *rest)
+        return changed
+
+
+class Keep(TensorNode[Unpack[Rest]]):
+    """No adapter, in a layer whose adapters change the first entry of the state."""
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        return value
+
+
+class Branch(TensorNode[Unpack[Rest]]):
+    """A node with children that are called with states of the same kind."""
+
+    programs: tuple[TensorNode[Unpack[Rest]], ...]  # the children, with the type that they have here
+
+    def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> None:
+        super().__init__(programs)
+        self.programs = tuple(programs)
+
+
+class Chain(Branch[Unpack[Rest]]):
     """One program after the other; the first entry of the state carries the result on."""
 
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
-
-    def __call__(self, value: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
         for program in self.programs:
             value = program(value, *rest)
         return value
 
 
-class Parts:
+class Parts(Branch[Unpack[Rest]]):
     """Base of nodes that give each child a part of the state, along one dimension of its tensors."""
 
     dimension = 0
 
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
-
-    def sizes(self, total: int, state: Sequence[Any]) -> list[int]:
-        """How much of `total` each child gets."""
+    def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Parts[Unpack[Rest]]:
+        """The same division among other children."""
         raise NotImplementedError
 
-    def __call__(self, *state: Any) -> torch.Tensor:
-        sizes = self.sizes(state[0].shape[self.dimension], state)
-        return self.joined(self.divided(state, sizes))
+    def run_parts(self, state: tuple[torch.Tensor, Unpack[Rest]], sizes: Sequence[int]) -> torch.Tensor:
+        """Divide the state, run the children that get anything, and put their results together.
 
-    def divided(self, state: Sequence[Any], sizes: Sequence[int]) -> list[list[Any]]:
-        """The state of each child. What is no tensor goes to all of them."""
+        Args:
+            sizes: how much of the dimension each child gets.
+        """
         columns = [
             (
                 torch.split(entry, list(sizes), dim=self.dimension)
                 if isinstance(entry, torch.Tensor)
-                else [entry] * len(sizes)
+                else [entry] * len(sizes)  # what is no tensor goes to all of them
             )
             for entry in state
         ]
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def joined(self, states: Sequence[Sequence[Any]]) -> torch.Tensor:
-        """Run the children that have anything to do, and put their results together."""
-        pairs = zip(self.programs, states, strict=True)
-        results = [program(*state) for program, state in pairs if state[0].shape[self.dimension] > 0]
+        results = [
+            program(*part) for program, size, *part in zip(self.programs, sizes, *columns, strict=True) if size > 0
+        ]
         return torch.cat(results, dim=self.dimension)
 
 
-class Rows(Parts):
+class Rows(Parts[Unpack[Rest]]):
     """Each child gets its rows of the batch.
 
     Args:
-        counts: rows per child; None = equal parts, which is what `Parallel` leaves after the input was repeated.
+        divider: says which.
     """
 
-    def __init__(self, programs: Sequence[Program], counts: Sequence[int] | None = None) -> None:
+    def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]], divider: RowDivider) -> None:
         super().__init__(programs)
-        self.counts = None if counts is None else list(counts)
+        self.divider = divider
 
-    def sizes(self, total: int, state: Sequence[Any]) -> list[int]:
-        counts = self.counts or [1] * len(self.programs)
-        whole = sum(counts)
-        # Tokens may come as one dimension with the batch: then a row of the batch is several of the tensor.
-        is_flat = self.counts is None or state[0].dim() == 2
-        beams = thread.context.rows_per_input if thread.context is not None else 1
-        if total not in (whole, whole * beams) and not (is_flat and total % whole == 0):
-            raise InvalidCompositionError(
-                f"A block divides a batch of {whole} rows ({' + '.join(map(str, counts))}), but the batch has {total}."
-                if self.counts is not None
-                else f"Parallel runs {whole} copies of a batch, but {total} rows are no multiple of that."
-            )
-        return [count * (total // whole) for count in counts]
+    def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Rows[Unpack[Rest]]:
+        return Rows(programs, self.divider)
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        sizes, order, inverse = self.divider.divide(value)
+        if order is None or inverse is None:
+            return self.run_parts((value, *rest), sizes)
+        others = [entry[order] if isinstance(entry, torch.Tensor) else entry for entry in rest]
+        # Each entry keeps its type, which the comprehension above cannot tell.
+        return self.run_parts((value[order], *others), sizes)[inverse]  # type: ignore[arg-type]
 
 
-class Spans(Parts):
-    """Each child gets its part of the sequence."""
+class Spans(Parts[Unpack[Rest]]):
+    """Each child gets its part of the sequence.
+
+    Args:
+        lengths: tokens of each child.
+    """
 
     dimension = 1
 
-    def __init__(self, programs: Sequence[Program], lengths: Sequence[int]) -> None:
+    def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]], lengths: Sequence[int]) -> None:
         super().__init__(programs)
         self.lengths = list(lengths)
 
-    def sizes(self, total: int, state: Sequence[Any]) -> list[int]:
-        if state[0].dim() < 3 or total != sum(self.lengths):
+    def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Spans[Unpack[Rest]]:
+        return Spans(programs, self.lengths)
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        if value.dim() < 3 or value.shape[1] != sum(self.lengths):
             shown = " + ".join(map(str, self.lengths))
             raise InvalidCompositionError(
                 f"Split divides sequences of {sum(self.lengths)} tokens ({shown}), but a layer got a tensor of shape "
-                f"{list(state[0].shape)}. Give splits that sum up to the length of the input."
+                f"{list(value.shape)}. Give splits that sum up to the length of the input."
             )
-        return self.lengths
+        return self.run_parts((value, *rest), self.lengths)
 
 
-class Tasks(Rows):
-    """Each child gets the rows of its task, as the argument ``task_ids`` of the call says."""
-
-    @staticmethod
-    def task_rows(state: torch.Tensor) -> TaskRows:
-        """The tasks of the rows of a tensor.
-
-        Raises:
-            InvalidCompositionError: the call does not tell them.
-        """
-        context = thread.context
-        if context is None or context.task_rows is None:
-            raise InvalidCompositionError(
-                "MultiTask needs to know the task of each row. Call the model with task_ids=[...], one per row."
-            )
-        return context.task_rows.of(state.shape[0], state.device)
-
-    def __call__(self, *state: Any) -> torch.Tensor:
-        rows = self.task_rows(state[0])
-        ordered = [entry[rows.order] if isinstance(entry, torch.Tensor) else entry for entry in state]
-        sizes = rows.sizes(len(self.programs))
-        return self.joined(self.divided(ordered, sizes))[rows.inverse]
-
-
-class Mean:
+class Mean(Branch[Unpack[Rest]]):
     """The weighted sum of the children.
 
     Args:
         rest: weight of the state as it is, beside the children.
-        identity: the program of no adapter.
+        identity: the program of no adapter; None = `Keep`.
     """
 
     def __init__(
-        self, programs: Sequence[Program], weights: Sequence[float], rest: float = 0.0, identity: Program = first_kept
+        self,
+        programs: Sequence[TensorNode[Unpack[Rest]]],
+        weights: Sequence[float],
+        rest: float = 0.0,
+        identity: TensorNode[Unpack[Rest]] | None = None,
     ) -> None:
-        self.programs = list(programs)
+        super().__init__(programs)
         self.weights = list(weights)
         self.rest = rest
-        self.identity = identity
+        self.identity = Keep() if identity is None else identity
 
-    def __call__(self, *state: Any) -> torch.Tensor:
-        terms = [program(*state) * weight for program, weight in zip(self.programs, self.weights, strict=True)]
+    def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Mean[Unpack[Rest]]:
+        """The same weights for other children."""
+        return Mean(programs, self.weights, self.rest, self.identity)
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        terms = [program(value, *rest) * weight for program, weight in zip(self.programs, self.weights, strict=True)]
         if self.rest != 0.0:
-            terms.append(self.identity(*state) * self.rest)
+            terms.append(self.identity(value, *rest) * self.rest)
         total = terms[0]
         for term in terms[1:]:
             total = total + term

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from adapter_runtime.call import context
+from adapter_runtime.call import checkpoint, context
 from adapter_runtime.files import loading, saving
 from adapter_runtime.methods.invertible.module import Coupling
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
@@ -60,7 +60,7 @@ LIFECYCLE = {
     ),
     "setup: it goes on after its end": Defect(instead(context.AdapterSetup, "__exit__", nothing), "setup", EVERY),
     "setup: the one that a layer met first stands for all": Defect(
-        around(AdapterLayerBase, "running_under", _under_one_key), "setup", EVERY
+        around(AdapterLayerBase, "program_under", _under_one_key), "setup", EVERY
     ),
     "round trip: weights are saved in half precision": Defect(
         around(saving, "write_tensors", _in_half_precision), "round trip", EVERY
@@ -79,7 +79,7 @@ LIFECYCLE = {
     ),
     "checkpointing: the recomputation draws other random numbers": Defect(
         around(
-            context.ContextualCheckpoint,
+            checkpoint.ContextualCheckpoint,
             "__call__",
             lambda call, self, function, *args, **kwargs: call(
                 self, function, *args, **kwargs, preserve_rng_state=False

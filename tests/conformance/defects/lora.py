@@ -12,6 +12,7 @@ from adapter_runtime.methods.lora.dora import Magnitude
 from adapter_runtime.methods.lora.layer import LoRALayer
 from adapter_runtime.methods.lora.low_rank import LoRA, LowRank
 from adapter_runtime.methods.lora.mtl import MTLLoRA, TaskMatrix
+from adapter_runtime.methods.lora.program import ProjectionLeaf
 from adapter_runtime.methods.lora.scale import Scale
 from adapter_runtime.methods.lora.vera import VeRA
 from conformance.defects.planting import BERT, LORA_FORMS, Defect, Patch, around, drawn_anew, instead
@@ -46,8 +47,8 @@ def _forgotten(self: LoRALayer) -> None:
 
 def _with_bias_as_it_is(forward: Any, self: LoRALayer, x: Tensor) -> Tensor:
     output = forward(self, x)
-    if isinstance(self.running, Scale) and self.bias is not None:
-        output = output + self.bias * (1 - self.running.factor())
+    if isinstance(self.program, ProjectionLeaf) and isinstance(self.program.adapter, Scale) and self.bias is not None:
+        output = output + self.bias * (1 - self.program.adapter.factor())
     return output
 
 

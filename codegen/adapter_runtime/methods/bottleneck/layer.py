@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from adapter_runtime.call.context import Place, thread
+from adapter_runtime.call.context import Place
 from adapter_runtime.composition import (
     AdapterCompositionBlock,
     Average,
@@ -21,15 +20,14 @@ from adapter_runtime.composition import (
 )
 from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.bottleneck.finishing import Finished, completed
-from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.methods.bottleneck.module import Bottleneck, Norm
+from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, BottleneckNode, Member, Mixture, completed
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
-from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Program
+from adapter_runtime.programs.layer import EntryModel, TensorLayer
 
 
-class BottleneckLayer(AdapterLayerBase, nn.Module):
+class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
     """Adds the output of a sublayer to the residual stream, with the active bottleneck adapters in between.
 
     It is used as a child of its own (``layer.output_adapters``), or as a base of a class whose forward it takes part
@@ -74,17 +72,24 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
 
     # Activating
 
-    def resolve(self, block: AdapterCompositionBlock | None) -> Program | None:
+    def resolve(self, block: AdapterCompositionBlock | None) -> BottleneckNode | None:
         """The program of `block`, with the addition and the norm of the layer where adapters ask for them."""
         program = super().resolve(block)
         return None if program is None else self.finished(program)
 
-    def finished(self, program: Program) -> Program:
+    def finished(self, program: BottleneckNode) -> BottleneckNode:
         """`program`, and after it what the layer does with its result."""
         return completed(program)
 
-    def program_of(self, block: str | AdapterCompositionBlock) -> Any:
+    def program_of(self, block: str | AdapterCompositionBlock) -> BottleneckNode | None:
         return self._mixture(block) if isinstance(block, Fuse) else super().program_of(block)
+
+    def leaf(self, name: str) -> BottleneckLeaf | None:
+        if name not in self.adapters:
+            return None
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Bottleneck)
+        return BottleneckLeaf(adapter)
 
     def _mixture(self, block: Fuse) -> Mixture | None:
         """The program of a fusion: the attention over those of its members that live here. None without any, and where the
@@ -103,8 +108,8 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
     def _member(self, fuse: Fuse, child: str | AdapterCompositionBlock) -> Member | None:
         """A child of a fusion: an adapter, with what stands before it where the child is a stack."""
         if isinstance(child, str):
-            adapter = self.runnable(child)
-            return None if adapter is None else Member((), adapter)
+            leaf = self.leaf(child)
+            return None if leaf is None else Member((), leaf)
         if not isinstance(child, Stack):
             raise UnsupportedMethodError(
                 f"{fuse!r} mixes what adapters give before their residuals are added, so a stack in it ends with an "
@@ -115,7 +120,7 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
             return None
         last = self._member(fuse, present[-1][0])
         assert last is not None
-        return Member((*(program for _, program in present[:-1]), *last.before), last.adapter)
+        return Member((*(program for _, program in present[:-1]), *last.before), last.last)
 
     # Running
 
@@ -124,18 +129,21 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
         """Whether a fusion here has a temperature that falls from call to call."""
         return any(fusion.config.temperature for fusion in self.adapter_fusion_layer.values())  # type: ignore[union-attr]
 
-    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
         """Here, and not in its forward, a fusion learns that training goes on: checkpointed layers run twice."""
-        running = self.running if thread.setup is None else self.running_under(thread.setup)
-        if model.training:
-            for fusion in fusions_of(running):
-                fusion.advance()
+        program = self.current_program()
+        if program is not None and model.training:
+            for node in program.walk():
+                if isinstance(node, Mixture):
+                    node.fusion.advance()
         return given
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Any = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None) -> torch.Tensor:
         return self.bottleneck_layer_forward(x, residual, norm)
 
-    def bottleneck_layer_forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Any = None) -> torch.Tensor:
+    def bottleneck_layer_forward(
+        self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None
+    ) -> torch.Tensor:
         """The new value of the residual stream.
 
         Args:
@@ -143,58 +151,8 @@ class BottleneckLayer(AdapterLayerBase, nn.Module):
             residual: [B, L, H], the residual stream before it.
             norm: the norm of the layer where it follows the addition, else None.
         """
-        running = self.running if thread.setup is None else self.running_under(thread.setup)
-        if running is not None:
-            return running(x, residual, norm)  # type: ignore[no-any-return]
+        program = self.current_program()
+        if program is not None:
+            return program(x, residual, norm)
         total = x + residual
         return total if norm is None else norm(total)
-
-
-class Member(NamedTuple):
-    """One of the adapters that a fusion mixes."""
-
-    before: tuple[Program, ...]  # what runs before it, in a stack of its own
-    adapter: Bottleneck
-
-
-class Mixture:
-    """The program of `Fuse`: all members read the same input, and an attention over their outputs mixes these.
-
-    The last member decides what the input is, what the mixture is added to, and whether the layer's norm follows.
-    A member that is a stack starts from the output of the sublayer, as outside of a fusion.
-    """
-
-    def __init__(self, fusion: AdapterFusion, members: list[Member]) -> None:
-        self.fusion = fusion
-        self.members = members
-        self.last = members[-1].adapter
-
-    def __call__(self, x: torch.Tensor, residual: torch.Tensor, norm: Any) -> torch.Tensor:
-        entry, own_residual = self.last.before(x, residual, norm)
-        values = [self.output_of(member, entry, x, residual, norm) for member in self.members]
-        takes_sublayer = self.fusion.config.query_before_ln and not self.last.config.is_parallel
-        return self.fusion(x if takes_sublayer else entry, torch.stack(values, dim=-2), own_residual)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def output_of(
-        member: Member, entry: torch.Tensor, x: torch.Tensor, residual: torch.Tensor, norm: Any
-    ) -> torch.Tensor:
-        """[B, L, H]: what the up-projection of a member gives."""
-        if member.before:
-            for program in member.before:
-                x = program(x, residual, norm)
-            entry, _ = member.adapter.before(x, residual, norm)
-        return member.adapter.up(entry)
-
-
-def fusions_of(program: Any) -> Iterator[AdapterFusion]:
-    """The fusions that a program runs."""
-    if isinstance(program, Finished):
-        program = program.program
-    if isinstance(program, Mixture):
-        yield program.fusion
-        for member in program.members:
-            for step in member.before:
-                yield from fusions_of(step)
-    for child in getattr(program, "programs", ()):
-        yield from fusions_of(child)

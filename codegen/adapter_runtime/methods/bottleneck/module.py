@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.phm import PHMLinear
 from adapter_runtime.methods.initialisation import seeded
 
-Norm = Any  # a callable norm of the upstream layer, or None
+Norm = Callable[[torch.Tensor], torch.Tensor]  # a norm of the upstream layer
 
 
 class Bottleneck(nn.Module):
@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
         if self.gate is not None:
             draw(self.gate, "bert")
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None) -> torch.Tensor:
         """The output of the adapter, which takes the place of `x`.
 
         Args:
@@ -101,7 +101,9 @@ class Bottleneck(nn.Module):
             return self.adapter_norm_after(output + own_residual)  # type: ignore[no-any-return]
         return self.adapter_norm_after(output) + own_residual  # type: ignore[no-any-return]
 
-    def before(self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
+    def before(
+        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What enters the adapter, and what its own residual connection carries.
 
         There is no `residual` where an interface names no module that gets it; then nothing is added before.

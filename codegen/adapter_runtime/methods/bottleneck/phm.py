@@ -74,7 +74,7 @@ class PHMLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         """[O, I], as `torch.nn.Linear` has it. Where all layers have the same, calls of models compute it once."""
         if self.product_key is not None and thread.context is not None:
-            found = thread.context.prefix_states.get(self.product_key)
+            found = thread.context.computed.get(self.product_key)
             if found is not None:
                 return getattr(found[0], self.position)  # type: ignore[no-any-return]
         rule = _product(self if self.rule_owner is None else self.rule_owner, self.rule_keys)

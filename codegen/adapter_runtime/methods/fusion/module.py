@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapter_runtime.call.context import Place, record_fusion
+from adapter_runtime.call.context import Place, record
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+
+FUSION_ATTENTIONS = "output_adapter_fusion_attentions"  # the argument of a call that asks for them
 
 FIRST_TEMPERATURE = 50.0
 ANNEALING_STEPS = 1000  # the temperature falls by a thousandth of its first value per step, and not below 1
@@ -68,7 +70,7 @@ class AdapterFusion(nn.Module):
         if self.config.residual_before:
             values = values + residual.unsqueeze(-2)
         attention = torch.softmax(self.tempered(self.scores(query, values)), dim=-1)
-        record_fusion(*self.place, attention)
+        record(FUSION_ATTENTIONS, self.place, attention, columns=False)
         mixture = (attention.unsqueeze(-2) @ values).squeeze(-2)
         # The weights sum up to 1 and the projection is linear, so `value_before_softmax` does not change what comes
         # out: projecting the mixture is N times as cheap as mixing projections.

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapter_runtime.call.context import thread
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.layer import (
     add_invertible,
     disable_invertible,
     invertible_adapters_of,
-    watch_projection,
 )
 
 
@@ -86,7 +86,7 @@ class InvertibleAdaptersMixin:
         """
         model: Any = self
         held = invertible_adapters_of(model)
-        if held is None or held.running_program() is None:
+        if held is None or held.current_program() is None:
             return False
         weight = model.get_submodule(model.token_embeddings).weight
         return projection is None or getattr(projection, "weight", None) is weight
@@ -138,3 +138,23 @@ class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
         """See transformers."""
         super().set_output_embeddings(new_embeddings)  # type: ignore[misc]
         watch_projection(self)
+
+
+def undo_before_projection(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
+
+    It knows nothing but the context of the call, so that it may stay where it is: `watch_projection` puts it there when a
+    model is turned, since adapters are also added to base models that do not know of their head.
+    """
+    context = thread.context
+    owner = context.owner if context is not None else None
+    if not isinstance(owner, InvertibleAdaptersMixin) or not args or not owner.has_running_invertible(module):
+        return None
+    return (owner.invertible_adapters_forward(args[0], rev=True), *args[1:])
+
+
+def watch_projection(model: Any) -> None:
+    """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters."""
+    projection = model.get_output_embeddings()
+    if isinstance(projection, nn.Module) and undo_before_projection not in projection._forward_pre_hooks.values():
+        projection.register_forward_pre_hook(undo_before_projection)

@@ -11,7 +11,7 @@ heads as a part of the head, in upstream's heads by `undo_before_projection`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -22,15 +22,14 @@ from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.module import Coupling, make_invertible
 from adapter_runtime.programs.hooks import remove_hooks
-from adapter_runtime.programs.layer import AdapterDict
-from adapter_runtime.programs.nodes import Program
+from adapter_runtime.programs.layer import AdapterDict, EntryModel, TensorLayer
+from adapter_runtime.programs.nodes import Branch, Leaf, TensorNode
+
+CouplingNode: TypeAlias = TensorNode[bool]
 
 
-class CouplingChain:
+class CouplingChain(Branch[bool]):
     """A stack of invertible adapters, which is undone from its end."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
 
     def __call__(self, states: torch.Tensor, rev: bool) -> torch.Tensor:
         for program in reversed(self.programs) if rev else self.programs:
@@ -38,7 +37,7 @@ class CouplingChain:
         return states
 
 
-class InvertibleAdapters(AdapterDict):
+class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
     """Adapter name -> invertible adapter. Keys in files: ``<base or encoder>.invertible_adapters.<adapter>.<key>``.
 
     Args:
@@ -57,23 +56,15 @@ class InvertibleAdapters(AdapterDict):
         self.is_token_table = is_token_table
         self.in_encoder = in_encoder
 
-    def runnable(self, name: str) -> Coupling | None:
-        if name not in self:
-            return None
-        coupling = self[name]
-        assert isinstance(coupling, Coupling)
-        return coupling
+    def leaf(self, name: str) -> CouplingNode | None:
+        return Leaf(self[name]) if name in self else None
 
-    def chain_program(self, programs: Sequence[Program]) -> CouplingChain:
+    def chain(self, programs: Sequence[CouplingNode]) -> CouplingChain:
         return CouplingChain(programs)
-
-    def running_program(self) -> Any:
-        """What runs now in this thread: (states [B, ..., E], rev) -> states; or None."""
-        return self.running if thread.setup is None else self.running_under(thread.setup)
 
     def couple(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
         """[B, ..., E] -> [B, ..., E]: what runs now, forwards or backwards."""
-        program = self.running_program()
+        program = self.current_program()
         if program is None:
             return states
         width = next(coupling.width for coupling in self.values() if isinstance(coupling, Coupling))
@@ -81,8 +72,7 @@ class InvertibleAdapters(AdapterDict):
             raise UnsupportedMethodError(
                 f"Invertible adapters are for embeddings of width {width}, but these are {states.shape[-1]} wide."
             )
-        coupled: torch.Tensor = program(states, rev)
-        return coupled
+        return program(states, rev)
 
     # Hooks
 
@@ -92,13 +82,13 @@ class InvertibleAdapters(AdapterDict):
             context = thread.context
             if context is None or context.is_generation:  # the caller wants the embeddings for itself
                 return None
-        return None if self.running_program() is None else self.couple(output)
+        return None if self.current_program() is None else self.couple(output)
 
     def before_encoder(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook of an encoder that has embeddings given."""
         return args, self._coupled_inputs(kwargs)
 
-    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
         if self.in_encoder or not self.is_token_table:
             return given
         table = model.get_submodule(model.embedding_output)
@@ -167,23 +157,3 @@ def disable_invertible(model: Any) -> None:
     for module in (model.get_submodule(model.embedding_output), host):
         remove_hooks(module, lambda hook: getattr(hook, "__self__", None) is layer)
     del host.invertible_adapters
-
-
-def undo_before_projection(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
-
-    It knows nothing but the context of the call, so that it may stay where it is: `watch_projection` puts it there when a
-    model is turned, since adapters are also added to base models that do not know of their head.
-    """
-    context = thread.context
-    running = getattr(context.owner, "has_running_invertible", None) if context is not None else None
-    if context is None or running is None or not args or not running(module):
-        return None
-    return (context.owner.invertible_adapters_forward(args[0], rev=True), *args[1:])
-
-
-def watch_projection(model: Any) -> None:
-    """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters."""
-    projection = model.get_output_embeddings()
-    if isinstance(projection, nn.Module) and undo_before_projection not in projection._forward_pre_hooks.values():
-        projection.register_forward_pre_hook(undo_before_projection)

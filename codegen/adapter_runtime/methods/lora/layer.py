@@ -7,33 +7,38 @@ upstream class does (quantised or sharded weights, for example).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapter_runtime.call.context import AdapterSetup, Place, thread
+from adapter_runtime.call.context import AdapterSetup, Place
 from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, Site
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.making import make_adapter
-from adapter_runtime.methods.lora.program import chain, leaves, untouched
+from adapter_runtime.methods.lora.program import ProjectionLeaf, ProjectionNode, adapters_in, chain, keep_output
 from adapter_runtime.programs.dynamic import DynamicMixin, subclass
 from adapter_runtime.programs.hooks import patch_forward
-from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Mean, second_kept
+from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer
+from adapter_runtime.programs.nodes import Mean
 
 
-class LoRALayer(AdapterLayerBase, DynamicMixin):
+class LoRALayer(TensorLayer[torch.Tensor, torch.Tensor | None], DynamicMixin):
     """Base of projections with LoRA adapters, in front of the upstream class."""
 
     adapter_containers = ("loras",)
     method_name = "LoRA"
     runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
-    without_adapter = staticmethod(untouched)
+    without_adapter = keep_output
     loras: nn.ModuleDict
+    # Of upstream's class, whichever of the widths it has:
+    weight: torch.Tensor
+    bias: nn.Parameter
+    in_features: int
+    out_features: int
+    nf: int
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
     merged_adapter: str | None
@@ -41,11 +46,8 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = super().forward(x)
-        running = self.running if thread.setup is None else self.running_under(thread.setup)
-        if running is None:
-            return output
-        adapted: torch.Tensor = running(x, output)
-        return adapted
+        program = self.current_program()
+        return output if program is None else program(x, output, None)
 
     def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: nn.ParameterDict | None = None) -> None:
         """Create the adapter `name` for the spans `parts` of the output features.
@@ -86,24 +88,28 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
             self.unmerge()
         super().delete_adapter(name)
 
-    def runnable(self, name: str) -> Any:
-        return None if name == self.merged_adapter else super().runnable(name)
+    def leaf(self, name: str) -> ProjectionLeaf | None:
+        if name == self.merged_adapter or name not in self.loras:
+            return None
+        adapter = self.loras[name]
+        assert isinstance(adapter, ProjectionAdapter)
+        return ProjectionLeaf(adapter)
 
-    def chain_program(self, programs: Sequence[Any]) -> Any:
+    def chain(self, programs: Sequence[ProjectionNode]) -> ProjectionNode:
         return chain(programs)
 
-    def mean_program(self, programs: Sequence[Any], weights: Sequence[float]) -> Any:
+    def mean(self, programs: Sequence[ProjectionNode], weights: Sequence[float]) -> ProjectionNode:
         rest = 1.0 - sum(weights)
-        return Mean(programs, weights, rest if abs(rest) > 1e-6 else 0.0, second_kept)
+        return Mean(programs, weights, rest if abs(rest) > 1e-6 else 0.0, keep_output)
 
-    def running_under(self, setup: AdapterSetup) -> Any:
+    def program_under(self, setup: AdapterSetup) -> ProjectionNode | None:
         if self.merged_adapter is not None and setup.key not in self.overrides:
             merged, self.merged_adapter = self.merged_adapter, None
             try:
                 check_apart(merged, self.resolve(setup.adapter_setup))
             finally:
                 self.merged_adapter = merged
-        return super().running_under(setup)
+        return super().program_under(setup)
 
     # Merging
 
@@ -113,11 +119,10 @@ class LoRALayer(AdapterLayerBase, DynamicMixin):
         Raises:
             UnsupportedMethodError: the weight is quantised, or the adapter depends on the input, or it runs in a block.
         """
-        weight: nn.Parameter = self.weight
-        bias: nn.Parameter | None = self.bias
+        weight, bias = self.weight, self._parameters["bias"]  # None where it has none
         if not weight.dtype.is_floating_point or weight.dim() != 2:
             raise UnsupportedMethodError(f"A weight of type {weight.dtype} cannot take a merged adapter.")
-        check_apart(name, self.running)
+        check_apart(name, self.program)
         self.unmerge()
         with torch.no_grad():
             adapter = self.loras[name]
@@ -171,13 +176,13 @@ _SWAPPED: Mapping[tuple[type, bool], type] = {
 }
 
 
-def check_apart(name: str, program: Any) -> None:
+def check_apart(name: str, program: ProjectionNode | None) -> None:
     """Raise where the adapter `name` runs in `program` beside others: in the weight, it acts on all of them.
 
     Raises:
         UnsupportedMethodError: it does.
     """
-    if not isinstance(program, ProjectionAdapter) and name in {leaf.place.adapter for leaf in leaves(program)}:
+    if not isinstance(program, ProjectionLeaf) and name in {adapter.place.adapter for adapter in adapters_in(program)}:
         raise UnsupportedMethodError(
             f"Adapter {name!r} stands in a block with others, so it cannot be in the weights of a projection, where it acts"
             " on all rows. Activate it alone, or no adapter, before merging; take it out of the weights with"
@@ -215,7 +220,7 @@ def disable_lora(module: LoRALayer) -> None:
     modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
     upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
     del module.loras
-    for name in ("running", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
+    for name in ("program", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
         del module.__dict__[name]
     module.__class__ = upstream  # type: ignore[assignment]
     patch_forward(module)

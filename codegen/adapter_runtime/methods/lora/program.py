@@ -1,13 +1,13 @@
 """Programs of projections: what a stack of LoRA adapters, or of their relatives, means.
 
-The state of these programs is what `ProjectionAdapter.forward` takes: the input of the projection, its output, and in a
-stack the input once more. The result takes the place of the output.
+The state of these programs is what `ProjectionAdapter.forward` takes: the input of the projection [B, ..., I], its output
+[B, ..., P], and in a stack the input once more, else None. The result takes the place of the output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import torch
 
@@ -15,19 +15,31 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.base import ProjectionAdapter
 from adapter_runtime.methods.lora.low_rank import LowRank
 from adapter_runtime.methods.lora.scale import Scale
-from adapter_runtime.programs.nodes import Program
+from adapter_runtime.programs.nodes import Branch, Leaf, Node, TensorNode
+
+ProjectionNode: TypeAlias = TensorNode[torch.Tensor, torch.Tensor | None]
 
 
-def untouched(x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
-    """The program of no adapter: the output as it is, and within a stack the update so far."""
-    return output if source is None else x
+class ProjectionLeaf(Leaf[torch.Tensor, torch.Tensor | None]):
+    """An adapter of a projection."""
+
+    def __init__(self, adapter: ProjectionAdapter) -> None:
+        super().__init__(adapter)
+        self.adapter = adapter
 
 
-class UpdateChain:
+class KeepOutput(ProjectionNode):
+    """No adapter: the output as it is, and within a stack the update so far."""
+
+    def __call__(self, x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
+        return output if source is None else x
+
+
+keep_output = KeepOutput()
+
+
+class UpdateChain(Branch[torch.Tensor, torch.Tensor | None]):
     """A stack of low-rank adapters: each transforms the update of the one before, and the last update is added."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
 
     def __call__(self, x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
         gated_by = x if source is None else source
@@ -38,33 +50,29 @@ class UpdateChain:
         return output + update
 
 
-class ScaleChain:
+class ScaleChain(Branch[torch.Tensor, torch.Tensor | None]):
     """A stack of adapters that scale: the factors multiply."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
 
     def __call__(self, x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
         for program in self.programs:
-            output = program(x, output)
+            output = program(x, output, None)
         return output
 
 
-def leaves(program: Any) -> Iterator[ProjectionAdapter]:
+def adapters_in(program: Node | None) -> Iterator[ProjectionAdapter]:
     """The adapters in a program."""
-    if isinstance(program, ProjectionAdapter):
-        yield program
-    for child in getattr(program, "programs", ()):
-        yield from leaves(child)
+    for node in program.walk() if program is not None else ():
+        if isinstance(node, ProjectionLeaf):
+            yield node.adapter
 
 
-def chain(programs: Sequence[Program]) -> Program:
+def chain(programs: Sequence[ProjectionNode]) -> ProjectionNode:
     """The program of a stack of at least two.
 
     Raises:
         UnsupportedMethodError: the adapters cannot run one after the other.
     """
-    adapters = [leaf for program in programs for leaf in leaves(program)]
+    adapters = [adapter for program in programs for adapter in adapters_in(program)]
     if all(isinstance(adapter, Scale) for adapter in adapters):
         return ScaleChain(programs)
     if any(isinstance(adapter, Scale) for adapter in adapters):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.call.context import Place, thread
+from adapter_runtime.call.context import Place
 from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
@@ -20,13 +20,13 @@ from adapter_runtime.methods.prefix_tuning.program import (
     PlacedPrefix,
     PrefixesInFront,
     PrefixesOfRows,
-    PrefixProgram,
+    PrefixNode,
 )
+from adapter_runtime.programs.blocks import divider_of
 from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Rows, Tasks, first_kept
 
 
-class PrefixTuningLayer(AdapterLayerBase, nn.Module):
+class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
     """The prefixes of one attention. Their parameters belong to the model's `PrefixTuningPool`; gates are held here."""
 
     adapter_containers = ("prefix_gates",)
@@ -56,21 +56,22 @@ class PrefixTuningLayer(AdapterLayerBase, nn.Module):
         super().delete_adapter(name)
         self.placed.pop(name, None)
 
-    def runnable(self, name: str) -> PlacedPrefix | None:
+    def leaf(self, name: str) -> PlacedPrefix | None:
         return self.placed.get(name)
 
-    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[PrefixProgram | None]) -> PrefixProgram:
+    def can_run(self, block: AdapterCompositionBlock) -> bool:
+        return isinstance(block, Stack) or divider_of(block) is not None
+
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[PrefixNode | None]) -> PrefixNode:
         """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
+        divider = divider_of(block)
+        if divider is not None:
+            return PrefixesOfRows(programs, divider)
         found = [program for program in programs if program is not None]
-        if isinstance(block, Stack):
-            return found[0] if len(found) == 1 else PrefixesInFront(found)
-        if isinstance(block, MultiTask):
-            return PrefixesOfRows(programs, Tasks([]))
-        counts = block.batch_sizes if isinstance(block, BatchSplit) else None
-        return PrefixesOfRows(programs, Rows([first_kept] * len(programs), counts))
+        return found[0] if len(found) == 1 else PrefixesInFront(found)
 
 
-class AttentionAdaptersMixin:
+class AttentionAdaptersMixin(nn.Module):
     """Base of generated attention classes: what their forwards call before the keys and values meet the queries."""
 
     prefix_tuning: PrefixTuningLayer
@@ -78,11 +79,6 @@ class AttentionAdaptersMixin:
     def init_prefix_tuning(self, layer_index: int, location_key: str) -> None:
         """Give the attention room for prefixes."""
         self.prefix_tuning = PrefixTuningLayer(layer_index, location_key)
-
-    def _running_prefixes(self) -> PrefixProgram | None:
-        layer = self.prefix_tuning
-        running: PrefixProgram | None = layer.running if thread.setup is None else layer.running_under(thread.setup)
-        return running
 
     def prepend_prefix(
         self,
@@ -106,21 +102,21 @@ class AttentionAdaptersMixin:
         Raises:
             UnsupportedMethodError: the attention implementation cannot honour a prefix.
         """
-        running = self._running_prefixes()
-        if running is None:
+        program = self.prefix_tuning.current_program()
+        if program is None:
             return key, value, mask
         check_backend(self)
-        pieces = running.pieces(Attended(key, value, gate_input))
+        pieces = program.pieces(Attended(key, value, gate_input))
         is_causal = keywords.get("is_causal")
         if is_causal is None:
             is_causal = getattr(self, "is_causal", True)
-        mask = grow(self, mask, query, key, running, is_causal)
+        mask = grow(self, mask, query, key, program, is_causal)
         key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
         return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
 
     def extend_bias(self, bias: torch.Tensor | None, key: torch.Tensor) -> torch.Tensor | None:
         """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front."""
-        running = self._running_prefixes()
-        if running is None or bias is None:
+        program = self.prefix_tuning.current_program()
+        if program is None or bias is None:
             return bias
-        return grow_bias(bias, running.length)
+        return grow_bias(bias, program.length)

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Hashable
+from typing import Protocol
 
 import torch
+from torch import nn
 from torch.nn.functional import pad
 
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import UnsupportedMethodError
-
-if TYPE_CHECKING:
-    from adapter_runtime.methods.prefix_tuning.program import PrefixProgram
+from adapter_runtime.methods.prefix_tuning.call import GrownMask, PrefixSlot
 
 # Implementations whose masks we know how to grow. None: a module that was built outside of a model.
 BACKENDS = ("eager", "sdpa", None)
 
 
-def _backend(core: Any) -> str | None:
+class Prefixes(Protocol):
+    """What masks must know of the prefixes of an attention: see `PrefixNode`."""
+
+    length: int
+    layout: tuple[Hashable, ...]
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None: ...
+
+
+def _backend(core: nn.Module) -> str | None:
     return getattr(getattr(core, "config", None), "_attn_implementation", None)
 
 
-def check_backend(core: Any) -> None:
+def check_backend(core: nn.Module) -> None:
     """Raise where the attention implementation of a core cannot honour a prefix.
 
     Raises:
@@ -35,28 +44,16 @@ def check_backend(core: Any) -> None:
         )
 
 
-class GrownMask(NamedTuple):
-    """A mask, and what it grew to."""
-
-    mask: torch.Tensor | None
-    layout: tuple[Any, ...]  # of the prefixes; the numbers of queries and keys; whether it had to be made; its type
-    grown: torch.Tensor
-
-    def answers(self, mask: torch.Tensor | None, layout: tuple[Any, ...], device: torch.device) -> bool:
-        """Whether this is it. Layers may lie on several devices."""
-        return self.mask is mask and self.layout == layout and self.grown.device == device
-
-
 # How many are kept: models have few kinds of masks (self, cross, sliding windows), but some make one anew in each layer.
 KEPT = 4
 
 
 def grow(
-    core: Any,
+    core: nn.Module,
     mask: torch.Tensor | None,
     query: torch.Tensor,
     key: torch.Tensor,
-    program: PrefixProgram,
+    program: Prefixes,
     is_causal: bool,
 ) -> torch.Tensor | None:
     """The mask for keys with prefixes in front; computed once for all layers that share a mask.
@@ -70,7 +67,8 @@ def grow(
     queries, keys = query.shape[-2], key.shape[-2]
     is_made = mask is None and _needs_mask(core, queries, is_causal)
     layout = (program.layout, queries, keys, is_made, query.dtype)
-    known = thread.context.grown_masks if thread.context is not None else []
+    slot = thread.context.slot(PrefixSlot) if thread.context is not None else PrefixSlot()
+    known = slot.grown_masks
     for entry in known:
         if entry.answers(mask, layout, key.device):
             return entry.grown
@@ -88,8 +86,7 @@ def grow(
     if grown.dtype is torch.bool and _backend(core) == "sdpa":
         # The kernel would do this in each layer.
         grown = query.new_zeros(grown.shape).masked_fill_(~grown, -torch.inf)
-    if thread.context is not None:
-        thread.context.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
+    slot.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
     return grown
 
 
@@ -103,7 +100,7 @@ def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor
     return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
 
 
-def _needs_mask(core: Any, queries: int, is_causal: bool) -> bool:
+def _needs_mask(core: nn.Module, queries: int, is_causal: bool) -> bool:
     """Whether the kernel would make a causal mask of its own: sdpa does, counting from the first key, prefix or not."""
     return is_causal and queries > 1 and _backend(core) != "eager"
 

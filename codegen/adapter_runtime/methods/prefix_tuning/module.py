@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.prefix_tuning.call import LayerPrefix, PrefixSlot
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.programs.layer import AdapterLayerBase
 
@@ -27,13 +28,6 @@ class PrefixShape(NamedTuple):
     def sizes(self) -> tuple[int, int]:
         """Numbers per prefix position for keys and for values."""
         return self.heads * self.key_width, self.heads * self.value_width
-
-
-class LayerPrefix(NamedTuple):
-    """The prefix of one attention: keys and values [heads, P, width], or [B, heads, P, width] for rows of a batch."""
-
-    key: torch.Tensor
-    value: torch.Tensor
 
 
 class StackedPrefixes(NamedTuple):
@@ -134,9 +128,10 @@ class PrefixTuning(nn.Module):
         context = thread.context
         if context is None:
             return _batched(self.states(), key)
-        known = context.batched_prefixes.get(self.key)
+        batched = context.slot(PrefixSlot).batched
+        known = batched.get(self.key)
         if known is None or not _fits(known[0].key, key):
-            known = context.batched_prefixes[self.key] = _batched(context.states_of(self), key)
+            known = batched[self.key] = _batched(context.states_of(self), key)
         return known
 
 
@@ -144,7 +139,7 @@ def _fits(prefix: torch.Tensor, key: torch.Tensor) -> bool:
     return prefix.shape[0] == key.shape[0] and prefix.dtype is key.dtype and prefix.device == key.device
 
 
-def _batched(states: Sequence[StackedPrefixes | LayerPrefix], key: torch.Tensor) -> list[LayerPrefix]:
+def _batched(states: Sequence[tuple[torch.Tensor, ...]], key: torch.Tensor) -> list[LayerPrefix]:
     first = states[0]
     if isinstance(first, StackedPrefixes):
         return StackedPrefixes(_like(first.states, key).unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1)).layers()
@@ -158,7 +153,7 @@ def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return prefix.to(key.device, key.dtype)
 
 
-class PrefixTuningPool(AdapterLayerBase, nn.Module):
+class PrefixTuningPool(AdapterLayerBase):
     """The prefixes of a model: adapter name -> kind of attention ("self_prefix", ...) -> `PrefixTuning`."""
 
     adapter_containers = ("prefix_tunings",)

@@ -8,18 +8,20 @@ Letters of shapes: B rows, h key heads, P positions of the prefix, H width of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
 from adapter_runtime.call.context import Place, record_gate
+from adapter_runtime.call.division import RowDivider
 from adapter_runtime.methods.bottleneck.module import mean_gate
-from adapter_runtime.methods.prefix_tuning.module import LayerPrefix, PrefixTuning
-from adapter_runtime.programs.nodes import Rows, Tasks
+from adapter_runtime.methods.prefix_tuning.call import LayerPrefix
+from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
+from adapter_runtime.programs.nodes import Node
 
 
 class Attended(NamedTuple):
@@ -35,7 +37,7 @@ class Attended(NamedTuple):
         return Attended(self.key[rows], self.value[rows], gate_input)
 
 
-class PrefixProgram(Protocol):
+class PrefixNode(Node):
     """What runs in one attention.
 
     Attributes:
@@ -44,10 +46,11 @@ class PrefixProgram(Protocol):
     """
 
     length: int
-    layout: tuple[Any, ...]
+    layout: tuple[Hashable, ...]
 
     def pieces(self, attended: Attended) -> list[LayerPrefix]:
         """Keys and values [B, h, ..., width] of prefixes that stand side by side."""
+        raise NotImplementedError
 
     def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
         """[B, P], true where a row sees a position; None where all see all.
@@ -55,9 +58,10 @@ class PrefixProgram(Protocol):
         Args:
             rows: a tensor with B rows.
         """
+        return None
 
 
-class PlacedPrefix:
+class PlacedPrefix(PrefixNode):
     """A prefix as one attention sees it.
 
     Args:
@@ -68,6 +72,7 @@ class PlacedPrefix:
     """
 
     def __init__(self, tuning: PrefixTuning, position: int, gate: nn.Module | None, place: Place) -> None:
+        super().__init__()
         self.tuning = tuning
         self.position = position
         self.gate = gate
@@ -83,15 +88,13 @@ class PlacedPrefix:
         record_gate(self.place, gate)
         return [LayerPrefix(prefix.key * gate[..., :1], prefix.value * gate[..., -1:])]
 
-    def visible(self, rows: torch.Tensor) -> None:
-        return None
 
+class PrefixesInFront(PrefixNode):
+    """`Stack`: the last prefix stands in front."""
 
-class PrefixesInFront:
-    """The program of `Stack`: the last prefix stands in front."""
-
-    def __init__(self, programs: Sequence[PrefixProgram]) -> None:
+    def __init__(self, programs: Sequence[PrefixNode]) -> None:
         self.programs = list(reversed(programs))
+        super().__init__(self.programs)
         self.length = sum(program.length for program in programs)
         self.layout = ("stack", *(program.layout for program in self.programs))
 
@@ -112,38 +115,32 @@ class PrefixesInFront:
         )
 
 
-class PrefixesOfRows:
-    """The program of `BatchSplit`, `Parallel` and `MultiTask`: each row has the prefix of one child.
+class PrefixesOfRows(PrefixNode):
+    """`BatchSplit`, `Parallel`, `MultiTask`: each row has the prefix of one child.
 
     Args:
         programs: of the children; None = it has no prefix here.
-        rows: which rows belong to which child.
+        divider: which rows belong to which child.
     """
 
-    def __init__(self, programs: Sequence[PrefixProgram | None], rows: Rows) -> None:
+    def __init__(self, programs: Sequence[PrefixNode | None], divider: RowDivider) -> None:
+        super().__init__([program for program in programs if program is not None])
         self.programs = list(programs)
-        self.rows = rows
+        self.divider = divider
         self.lengths = [0 if program is None else program.length for program in programs]
         self.length = max(self.lengths)
         layouts = (() if program is None else program.layout for program in programs)
-        self.layout = (type(rows).__name__, tuple(rows.counts or ()), *layouts)
+        self.layout = (divider.layout, *layouts)
 
     def pieces(self, attended: Attended) -> list[LayerPrefix]:
-        sizes, order, inverse = self._division(attended.key)
+        sizes, order, inverse = self.divider.divide(attended.key)
         if order is not None:
             attended = attended.of(order)
         parts = [self._filled(child, part) for child, part in self._parts(attended, sizes)]
         key, value = (torch.cat(states, dim=0) for states in zip(*parts, strict=True))
         return [LayerPrefix(key, value) if inverse is None else LayerPrefix(key[inverse], value[inverse])]
 
-    def _division(self, rows: torch.Tensor) -> tuple[list[int], torch.Tensor | None, torch.Tensor | None]:
-        """Rows per child; and, where they do not lie together, their order by child and the way back."""
-        if not isinstance(self.rows, Tasks):
-            return self.rows.sizes(rows.shape[0], [rows]), None, None
-        tasks = self.rows.task_rows(rows)
-        return tasks.sizes(len(self.programs)), tasks.order, tasks.inverse
-
-    def _parts(self, attended: Attended, sizes: Sequence[int]) -> list[tuple[PrefixProgram | None, Attended]]:
+    def _parts(self, attended: Attended, sizes: Sequence[int]) -> list[tuple[PrefixNode | None, Attended]]:
         """The children that have any rows, each with these."""
         spans = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
         return [
@@ -152,7 +149,7 @@ class PrefixesOfRows:
             if span.start < span.stop
         ]
 
-    def _filled(self, program: PrefixProgram | None, attended: Attended) -> LayerPrefix:
+    def _filled(self, program: PrefixNode | None, attended: Attended) -> LayerPrefix:
         """The prefix of one child, with positions that nobody sees in front."""
         if program is None:
             key, value = (
@@ -167,7 +164,7 @@ class PrefixesOfRows:
         return LayerPrefix(*(pad(torch.cat(states, dim=-2), missing) for states in zip(*pieces, strict=True)))
 
     def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
-        sizes, order, inverse = self._division(rows)
+        sizes, order, inverse = self.divider.divide(rows)
         ordered = rows if order is None else rows[order]
         children = zip(self.programs, torch.split(ordered, sizes), strict=True)
         parts = [(program, part, program.visible(part) if program is not None else None) for program, part in children]
@@ -176,7 +173,7 @@ class PrefixesOfRows:
         columns = torch.cat([self._seen(program, part, found) for program, part, found in parts])
         return columns if inverse is None else columns[inverse]
 
-    def _seen(self, program: PrefixProgram | None, rows: torch.Tensor, found: torch.Tensor | None) -> torch.Tensor:
+    def _seen(self, program: PrefixNode | None, rows: torch.Tensor, found: torch.Tensor | None) -> torch.Tensor:
         """[rows of the child, P]"""
         length = 0 if program is None else program.length
         if found is None:

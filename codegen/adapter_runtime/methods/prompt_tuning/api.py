@@ -70,7 +70,7 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _prompt_length(self) -> int:
         """Positions of the prompt that decoders see in front of their tokens."""
-        prompts = self.adapters_base.prompt_tuning.running_prompts()
+        prompts = self.adapters_base.prompt_tuning.current_program()
         return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
 
     def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Any:
@@ -110,7 +110,7 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _check_chunks(self, model_kwargs: dict[str, Any]) -> None:
         """Raise where the first chunk of a batch may not hold the token that the prompt follows."""
-        prompts = self.adapters_base.prompt_tuning.running_prompts()
+        prompts = self.adapters_base.prompt_tuning.current_program()
         if prompts is not None and prompts.combine != "prefix" and model_kwargs.get("attention_mask") is not None:
             raise UnsupportedMethodError(
                 f"A prompt with combine={prompts.combine!r} goes in with the first chunk, which may be padding. Generate "

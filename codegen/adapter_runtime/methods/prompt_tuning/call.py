@@ -19,23 +19,20 @@ Letters of shapes: B rows, L tokens, P positions of the prompt.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
-from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from adapter_runtime.methods.prompt_tuning.module import goes_to_tokens
+from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.programs.hooks import remove_hooks
-
-if TYPE_CHECKING:
-    from adapter_runtime.methods.prompt_tuning.layer import Prompts, PromptTuningLayer
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class PromptSites:
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
 
-    def attach(self, model: Any, layer: PromptTuningLayer) -> None:
+    def attach(self, model: Any, layer: RunsPrompts) -> None:
         """Register the hooks that put a prompt in and take it out."""
         module = model.get_submodule(self.embeddings)
         if self.holds_tokens:
@@ -101,6 +98,28 @@ class PromptSites:
         """Take these hooks away."""
         for module in model.modules():
             remove_hooks(module, lambda hook: hook in _HOOKS or isinstance(hook, EncoderEntry))
+
+
+class PromptSlot(CallSlot):
+    """The prompt of the current call."""
+
+    def __init__(self) -> None:
+        self.call: PromptCall | None = None
+        self.around_encoder: tuple[ForwardContext | None] | None = (
+            None  # in an encoder with a prompt: the outer context
+        )
+
+
+class RunsPrompts(Protocol):
+    """What holds the prompts of a model: `PromptTuningLayer`."""
+
+    def current_program(self) -> Prompts | None: ...
+
+
+def current_call() -> PromptCall | None:
+    """The prompt of the current call; None where there is none."""
+    slot = thread.context.find(PromptSlot) if thread.context is not None else None
+    return None if slot is None else slot.call
 
 
 class PromptCall:
@@ -160,7 +179,7 @@ def before_call(sites: PromptSites, model: Any, prompts: Prompts, given: dict[st
     cache = given.get("past_key_values")
     past = 0 if cache is None else cache.get_seq_length()
     mask = _checked_mask(given.get("attention_mask"))
-    call = context.prompt = PromptCall(prompts, _insertion(prompts, mask), past)
+    call = context.slot(PromptSlot).call = PromptCall(prompts, _insertion(prompts, mask), past)
     length = _length(given)
     _check_room(cache, prompts.length, mask, length)
     if mask is None and sites.masks_embeddings and length is not None:
@@ -250,9 +269,8 @@ def _at_tokens(model: Any, call: PromptCall, given: dict[str, Any]) -> dict[str,
 
 def after_call(outputs: Any) -> Any:
     """The outputs of the base model; for a head, those of real tokens only."""
-    context = thread.context
-    call = context.prompt if context is not None else None
-    if call is None or not call.is_in or not context.has_head:  # type: ignore[union-attr]
+    call, context = current_call(), thread.context
+    if call is None or not call.is_in or context is None or not context.has_head:
         return outputs
     if isinstance(outputs, tuple):
         return (call.insertion.out_of(outputs[0]), *outputs[1:])
@@ -267,7 +285,7 @@ def before_embeddings(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Let the embeddings see what belongs to the tokens alone."""
-    call = thread.context.prompt if thread.context is not None else None
+    call = current_call()
     if call is None or not call.at_embeddings:
         return None
     if call.grown_mask is not None and call.is_first:
@@ -281,7 +299,7 @@ def before_embeddings(
 
 def after_embeddings(module: nn.Module, args: Any, output: Any) -> Any:
     """Put the prompt into the output of the embeddings."""
-    call = thread.context.prompt if thread.context is not None else None
+    call = current_call()
     if call is None or not (call.at_embeddings and call.is_first):
         return None
     if isinstance(output, tuple):  # models of images also give the number of patches
@@ -298,9 +316,8 @@ def before_pooler(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """For a head, let the pooler read real tokens only."""
-    context = thread.context
-    call = context.prompt if context is not None else None
-    if call is None or not call.is_in or not context.has_head:  # type: ignore[union-attr]
+    call, context = current_call(), thread.context
+    if call is None or not call.is_in or context is None or not context.has_head:
         return None
     if args:
         return (call.pooled_from(args[0]), *args[1:]), kwargs
@@ -310,7 +327,7 @@ def before_pooler(
 
 def after_last_layer(module: nn.Module, args: Any, output: Any) -> None:
     """Keep the stream for a pooler that gets one position of it. (ALBERT runs its layer many times; the last one counts.)"""
-    call = thread.context.prompt if thread.context is not None else None
+    call = current_call()
     if call is not None and call.is_in:
         call.stream = output if isinstance(output, torch.Tensor) else output[0]
 
@@ -338,19 +355,22 @@ class EncoderEntry:
         layer: its prompts.
     """
 
-    def __init__(self, sites: PromptSites, layer: PromptTuningLayer) -> None:
+    def __init__(self, sites: PromptSites, layer: RunsPrompts) -> None:
         self.sites = sites
         self.layer = layer
 
     def __call__(
         self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        prompts = self.layer.running_prompts()
+        prompts = self.layer.current_program()
         if prompts is None:
             return None
         outer = thread.context
-        context = ForwardContext() if outer is None else copy.copy(outer)
-        context.around_encoder, context.has_head = (outer,), False
+        context = ForwardContext() if outer is None else outer.copied()
+        context.has_head = False
+        slot = PromptSlot()
+        slot.around_encoder = (outer,)
+        context.put(slot)
         thread.context = context
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -358,7 +378,7 @@ class EncoderEntry:
         length = _length(given)
         is_grown = mask is not None and mask.shape[1] != length
         insertion = _insertion(prompts, mask)  # a mask with the prompt in it has the same first real token
-        call = context.prompt = PromptCall(prompts, insertion, 0)
+        call = slot.call = PromptCall(prompts, insertion, 0)
         if mask is not None and not is_grown:
             given["attention_mask"] = call.grow_mask(mask)
         call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
@@ -369,8 +389,9 @@ class EncoderEntry:
 
 def after_encoder(module: nn.Module, args: Any, output: Any) -> None:
     """Leave the context that `EncoderEntry` opened."""
-    if thread.context is not None and thread.context.around_encoder is not None:
-        (thread.context,) = thread.context.around_encoder
+    slot = thread.context.find(PromptSlot) if thread.context is not None else None
+    if slot is not None and slot.around_encoder is not None:
+        (thread.context,) = slot.around_encoder
 
 
 _HOOKS = (before_embeddings, after_embeddings, before_pooler, after_last_layer, after_encoder)

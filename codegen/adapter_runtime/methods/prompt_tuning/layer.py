@@ -7,43 +7,29 @@ prompt_call.py        one call: masks, positions, where the prompt goes in and w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from adapter_runtime.call.context import thread
 from adapter_runtime.composition import AdapterCompositionBlock, Stack
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
-from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Program
+from adapter_runtime.methods.prompt_tuning.program import Prompts
+from adapter_runtime.programs.blocks import program_of_block
+from adapter_runtime.programs.layer import AdapterLayerBase, EntryModel
+from adapter_runtime.programs.nodes import Branch, Leaf
 
 
-class Prompts(NamedTuple):
-    """A program that gives the prompt [B, P, H] for each row of states [B, L, H]."""
-
-    program: Program
-    length: int  # P
-    combine: str
-    insert_at: str
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        return self.program(states)
-
-
-class InFront:
-    """The program of `Stack`: a later prompt stands in front of an earlier one, like prefixes do."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self.programs = list(programs)
+class InFront(Branch[()]):
+    """`Stack`: a later prompt stands in front of an earlier one, like prefixes do."""
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         return torch.cat([program(states) for program in reversed(self.programs)], dim=1)
 
 
-class PromptTuningLayer(AdapterLayerBase, nn.Module):
+class PromptTuningLayer(AdapterLayerBase[Prompts]):
     """The prompts of a model by name of their adapter, and where in the model they go in."""
 
     adapter_containers = ("prompt_tunings",)
@@ -69,21 +55,21 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
             self.sites.detach(model)
             self.sites = None
 
-    def runnable(self, name: str) -> Prompts | None:
+    def leaf(self, name: str) -> Prompts | None:
         if name not in self.prompt_tunings:
             return None
         tuning = self.prompt_tunings[name]
         assert isinstance(tuning, PromptTuning)
         config = tuning.config
-        return Prompts(tuning, config.prompt_length, config.combine, config.insert_at)
+        return Prompts(Leaf(tuning), config.prompt_length, config.combine, config.insert_at)
 
-    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Any]) -> Prompts:
+    def build_program(self, block: AdapterCompositionBlock, programs: Sequence[Prompts | None]) -> Prompts:
         """See `AdapterLayerBase`. All rows must get equally many positions, at the same place.
 
         Raises:
             UnsupportedMethodError: they do not.
         """
-        found: list[Prompts] = [program for program in programs if program is not None]
+        found = [program for program in programs if program is not None]
         first = found[0]
         places = {(prompts.combine, prompts.insert_at) for prompts in found}
         if len(places) > 1:
@@ -92,7 +78,7 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
                 "combine and insert_at."
             )
         if isinstance(block, Stack):
-            program = found[0].program if len(found) == 1 else InFront([prompts.program for prompts in found])
+            program = first.program if len(found) == 1 else InFront([prompts.program for prompts in found])
             return Prompts(program, sum(prompts.length for prompts in found), *places.pop())
         lengths = [0 if program is None else program.length for program in programs]
         if len(set(lengths)) > 1:
@@ -100,21 +86,15 @@ class PromptTuningLayer(AdapterLayerBase, nn.Module):
                 f"{type(block).__name__} runs prompts of one length only, but those of {block!r} have "
                 f"{', '.join(map(str, lengths))} positions. Choose adapters with equally long prompts."
             )
-        return Prompts(
-            super().build_program(block, [prompts.program for prompts in found]), first.length, *places.pop()
-        )
+        divided = program_of_block(block, [prompts.program for prompts in found])
+        return Prompts(divided, first.length, *places.pop())
 
-    def running_prompts(self) -> Prompts | None:
-        """What runs now in this thread."""
-        running: Prompts | None = self.running if thread.setup is None else self.running_under(thread.setup)
-        return running
-
-    def at_entry(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        prompts = self.running_prompts()
+    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
+        prompts = self.current_program()
         assert prompts is not None and self.sites is not None
         return before_call(self.sites, model, prompts, given)
 
-    def at_exit(self, model: Any, outputs: Any) -> Any:
+    def at_exit(self, outputs: Any) -> Any:
         return after_call(outputs)
 
 

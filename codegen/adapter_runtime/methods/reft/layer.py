@@ -7,27 +7,35 @@ a checkpointed forward, for which only the layer itself is computed twice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
-from adapter_runtime.call.context import thread
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.positions import positions_of
 from adapter_runtime.programs.hooks import remove_hooks
-from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Program
+from adapter_runtime.programs.layer import TensorLayer
+from adapter_runtime.programs.nodes import Branch, TensorNode
+
+EditNode: TypeAlias = TensorNode[Unpack[tuple[torch.Tensor, ...]]]
 
 
-class PlacedEdit(NamedTuple):
-    """An adapter as a program: which of the positions that the layer hands on are its own."""
+class PlacedEdit(EditNode):
+    """An adapter in a program: which of the positions that the layer hands on are its own.
 
-    reft: Reft
-    slot: int
+    Args:
+        slot: number of its shape among those of the layer.
+    """
+
+    def __init__(self, reft: Reft, slot: int) -> None:
+        super().__init__()
+        self.reft = reft
+        self.slot = slot
 
     def __call__(self, hidden: torch.Tensor, *positions: torch.Tensor) -> torch.Tensor:
         start = 2 * self.slot
@@ -35,14 +43,22 @@ class PlacedEdit(NamedTuple):
         return edited
 
 
-class Edits(NamedTuple):
-    """What runs in a layer."""
+class Edits(Branch[Unpack[tuple[torch.Tensor, ...]]]):
+    """What runs in a layer: (hidden [B, L, H], then per shape an index [B, P, H] and a mask [B, P, 1]) -> hidden.
 
-    program: Program  # (hidden [B, L, H], then per shape an index [B, P, H] and a mask [B, P, 1]) -> hidden
-    shapes: tuple[EditShape, ...]
+    Args:
+        shapes: of the edits in the program.
+    """
+
+    def __init__(self, program: EditNode, shapes: tuple[EditShape, ...]) -> None:
+        super().__init__([program])
+        self.shapes = shapes
+
+    def __call__(self, hidden: torch.Tensor, *positions: torch.Tensor) -> torch.Tensor:
+        return self.programs[0](hidden, *positions)
 
 
-class ReftLayer(AdapterLayerBase, nn.Module):
+class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
     """The ReFT adapters of one layer.
 
     Args:
@@ -76,7 +92,7 @@ class ReftLayer(AdapterLayerBase, nn.Module):
         program = super().resolve(block)
         return None if program is None else Edits(program, self.shapes)
 
-    def runnable(self, name: str) -> PlacedEdit | None:
+    def leaf(self, name: str) -> PlacedEdit | None:
         if name not in self.refts:
             return None
         reft = self._reft(name)
@@ -84,8 +100,8 @@ class ReftLayer(AdapterLayerBase, nn.Module):
 
     def edit_output(self, layer: nn.Module, args: Any, output: Any) -> Any:
         """The forward hook: the output of `layer`, a tensor or a tuple that begins with one, with the edits."""
-        running: Edits | None = self.running if thread.setup is None else self.running_under(thread.setup)
-        if running is None:
+        program = self.current_program()
+        if not isinstance(program, Edits):
             return None
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.dim() != 3:
@@ -93,10 +109,10 @@ class ReftLayer(AdapterLayerBase, nn.Module):
                 f"ReFT edits positions of a sequence, but {type(layer).__name__} gives a tensor of shape "
                 f"{list(hidden.shape)}."
             )
-        positions = positions_of(self.stack, running.shapes, hidden)
+        positions = positions_of(self.stack, program.shapes, hidden)
         if positions is None:
             return None
-        edited = running.program(hidden, *positions)
+        edited = program(hidden, *positions)
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
 

@@ -9,11 +9,18 @@ from typing import TypeAlias
 
 import torch
 
-from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.call.rows import TokenSpans
 from adapter_runtime.methods.reft.module import EditShape
 
 Positions: TypeAlias = "tuple[torch.Tensor, ...] | None"
+
+
+class EditedPositions(CallSlot):
+    """The positions of the current call, by the tokens, shapes and device that they are for."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, tuple[EditShape, ...], torch.device], tuple[torch.Size, Positions]] = {}
 
 
 def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
@@ -31,10 +38,11 @@ def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor
         return _of_all(shapes, _all_real(hidden), hidden, False)
     key = (stack, shapes, hidden.device)
     positions: Positions
-    shape, positions = context.edited_positions.get(key, (None, None))
+    known = context.slot(EditedPositions).known
+    shape, positions = known.get(key, (None, None))
     if shape != hidden.shape:  # not the same for all layers where a model merges tokens on their way
         positions = _in_context(context, stack, shapes, hidden)
-        context.edited_positions[key] = (hidden.shape, positions)
+        known[key] = (hidden.shape, positions)
     return positions
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.call.context import thread
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.program import BottleneckNode
 from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.programs.nodes import Program
 
 
 class _Residuals(threading.local):
@@ -34,14 +33,9 @@ residuals = _Residuals()
 class HookedBottleneckLayer(BottleneckLayer):
     """Adapters whose output the layer adds to the residual stream, and norms, by itself."""
 
-    def resolve(self, block: AdapterCompositionBlock | None) -> Program | None:
+    def resolve(self, block: AdapterCompositionBlock | None) -> BottleneckNode | None:
         """The program of `block`, without the layer's addition and norm after it."""
-        program: Program | None = AdapterLayerBase.resolve(self, block)
-        return program
-
-    def program(self) -> Any:
-        """What runs now; None = nothing."""
-        return self.running if thread.setup is None else self.running_under(thread.setup)
+        return AdapterLayerBase.resolve(self, block)
 
     def bottleneck_layer_forward(
         self, x: torch.Tensor, residual: torch.Tensor | None, norm: Any = None
@@ -53,9 +47,8 @@ class HookedBottleneckLayer(BottleneckLayer):
             residual: [B, L, H], the residual stream before it; None where the interface does not say where it is.
             norm: applied by adapters to the sum of both, else None.
         """
-        program = self.program()
-        changed: torch.Tensor = x if program is None else program(x, residual, norm)
-        return changed
+        program = self.current_program()
+        return x if program is None else program(x, residual, norm)
 
 
 class ResidualHook:
@@ -65,7 +58,7 @@ class ResidualHook:
         self.host = host
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if self.host.program() is None:
+        if self.host.current_program() is None:
             return
         residuals.held[self.host.location_key] = args[0] if args else _first_tensor(kwargs)
 
@@ -84,7 +77,7 @@ class BottleneckHook:
         self.pre = pre
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.host.program() is None:
+        if self.host.current_program() is None:
             return None  # the output stays as it is
         residual = self._residual() if self.pre else None
         if isinstance(output, torch.Tensor):

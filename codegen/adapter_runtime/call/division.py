@@ -1,0 +1,116 @@
+"""How a block divides the rows of a batch among its children: said once, for layers and for heads."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from adapter_runtime.call.context import thread
+from adapter_runtime.call.rows import TaskRows
+from adapter_runtime.errors import InvalidCompositionError
+
+
+class RowDivision(NamedTuple):
+    """Which rows of a tensor belong to which child."""
+
+    sizes: list[int]  # rows of each child, in the order of the children
+    order: torch.Tensor | None = (
+        None  # [B]: the rows of the first child, of the second ...; None = they stand like that
+    )
+    inverse: torch.Tensor | None = None  # [B]: from there back to the order of the batch
+
+
+class RowDivider(Protocol):
+    """Divides rows among the children of a block.
+
+    Attributes:
+        layout: tells apart dividers that give different rows to a child.
+    """
+
+    layout: tuple[Hashable, ...]
+
+    def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
+        """The division of a tensor [B, ...] with the batch in front.
+
+        Tokens may come as one dimension with the batch, in a tensor [B * L, H]: then a row of the batch is several of it.
+
+        Args:
+            among: who the children are, for messages: " among heads"; "" = adapters.
+
+        Raises:
+            InvalidCompositionError: the numbers do not fit, or the call does not say what belongs to whom.
+        """
+
+
+class EqualRows:
+    """Each child gets as many rows as the others: what `Parallel` leaves after the input was repeated.
+
+    Args:
+        children: how many.
+    """
+
+    def __init__(self, children: int) -> None:
+        self.children = children
+        self.layout: tuple[Hashable, ...] = ("equal",)
+
+    def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
+        total = rows.shape[0]
+        if total % self.children:
+            raise InvalidCompositionError(
+                f"Parallel runs {self.children} copies of a batch, but {total} rows are no multiple of that."
+            )
+        return RowDivision([total // self.children] * self.children)
+
+
+class CountedRows:
+    """Each child gets the number of rows that `BatchSplit` states, times the beams of a generation.
+
+    Args:
+        counts: rows of each child.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self.counts = list(counts)
+        self.layout: tuple[Hashable, ...] = ("counts", *self.counts)
+
+    def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
+        total, whole = rows.shape[0], sum(self.counts)
+        beams = thread.context.rows_per_input if thread.context is not None else 1
+        is_flat = rows.dim() == 2
+        if total not in (whole, whole * beams) and not (is_flat and total % whole == 0):
+            raise InvalidCompositionError(
+                f"BatchSplit divides {whole} rows ({' + '.join(map(str, self.counts))}){among}, but the batch has {total}."
+            )
+        return RowDivision([count * (total // whole) for count in self.counts])
+
+
+class TaskedRows:
+    """Each child of `MultiTask` gets the rows of its task, as the argument ``task_ids`` of the call says.
+
+    Args:
+        children: how many.
+    """
+
+    def __init__(self, children: int) -> None:
+        self.children = children
+        self.layout: tuple[Hashable, ...] = ("tasks",)
+
+    def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
+        tasks = task_rows(rows.shape[0], rows.device)
+        return RowDivision(tasks.sizes(self.children), tasks.order, tasks.inverse)
+
+
+def task_rows(rows: int, device: torch.device) -> TaskRows:
+    """The tasks of the rows of a tensor.
+
+    Raises:
+        InvalidCompositionError: the call does not tell them.
+    """
+    context = thread.context
+    if context is None or context.task_rows is None:
+        raise InvalidCompositionError(
+            "MultiTask needs to know the task of each row. Call the model with task_ids=[...], one per row."
+        )
+    return context.task_rows.of(rows, device)

@@ -1,0 +1,127 @@
+"""What a model with adapters is, for type checkers: what mixins, methods, heads and files may ask of one.
+
+Models get these members from the mixins in ``model``, and from upstream's class. Whoever needs a model says that it needs an
+`AdaptedModel`, an `AdaptedBaseModel` or an `AdaptedLayer`, and imports no class of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from typing_extensions import Self
+
+from adapter_runtime.composition import AdapterCompositionBlock, Setup
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.programs.call_plan import CallPlan
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.roles import AttentionRoles, LayerRoles
+
+
+class TorchModule(Protocol):
+    """The members of `torch.nn.Module` that a protocol must name, as it cannot extend a class."""
+
+    training: bool
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+
+    def get_submodule(self, target: str) -> nn.Module: ...
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, torch.Tensor]: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+
+class AdaptedModel(TorchModule, Protocol):
+    """A model with adapters: a base model, or a model with a head around one."""
+
+    config: PreTrainedConfig
+    base_model_prefix: ClassVar[str]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def adapters_base(self) -> AdaptedBaseModel: ...
+
+    @property
+    def adapters_config(self) -> ModelAdaptersConfig: ...
+
+    @property
+    def active_adapters(self) -> AdapterCompositionBlock | None: ...
+
+    def add_adapter(
+        self,
+        adapter_name: str,
+        config: str | Mapping[str, object] | AdapterConfig | None = None,
+        overwrite_ok: bool = False,
+        set_active: bool = False,
+    ) -> None: ...
+
+    def delete_adapter(self, adapter_name: str) -> None: ...
+
+    def set_active_adapters(self, adapter_setup: Setup, skip_layers: Iterable[int] | None = None) -> None: ...
+
+    def train_adapter(self, adapter_setup: Setup, train_embeddings: bool = False) -> None: ...
+
+    def adapter_parameters(self, adapter_name: str) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]: ...
+
+    def merged_adapters(self) -> set[str]: ...
+
+    def reset_adapter(self) -> None: ...
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]: ...
+
+    def get_input_embeddings(self) -> nn.Module: ...
+
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+    def get_expanded_tied_weights_keys(self) -> Mapping[str, str]: ...
+
+
+class AdaptedBaseModel(AdaptedModel, Protocol):
+    """A base model: it owns the adapters, and knows its layers."""
+
+    token_embeddings: str  # path of the table of token embeddings; "" = there is none
+    embedding_output: str  # path of the module whose output enters the first layer; "" = there is no one such module
+    main_input_name: ClassVar[str]
+
+    def get_encoder(self) -> nn.Module: ...
+
+    def adapted_layers(self) -> Iterator[tuple[int, AdaptedLayer]]: ...
+
+    def adapter_layers(self) -> Iterator[AdapterLayerBase]: ...
+
+    def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None: ...
+
+    def current_call_plan(self) -> CallPlan: ...
+
+
+class AdaptedLayer(Protocol):
+    """A layer of a base model: the roles that its class states, and the modules that play them."""
+
+    roles: LayerRoles
+    adapter_layer_index: int
+
+    def module_at(self, path: str, required: bool = True) -> nn.Module | None: ...
+
+    def adapted_attentions(self) -> Iterator[tuple[AttentionRoles, nn.Module]]: ...
+
+    def stream_width(self) -> int: ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...

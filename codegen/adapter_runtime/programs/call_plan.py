@@ -1,0 +1,71 @@
+"""What a call of a model must prepare, found once when adapters are activated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from adapter_runtime.call.context import ComputedOnce
+from adapter_runtime.composition import AdapterCompositionBlock, MultiTask
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.nodes import Node
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """What a call must prepare. A call whose plan is idle goes straight to upstream's forward."""
+
+    computed: tuple[ComputedOnce, ...] = ()  # once per call, before the layers run
+    copies: int = 1  # of the input, one per child of `Parallel`
+    tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
+    reads_spans: bool = False  # some layer needs to know where the real tokens are
+    at_entry: tuple[AdapterLayerBase, ...] = ()  # change the arguments of the base model, and its outputs
+    added_positions: int = 0  # that they put in front of the tokens
+    is_idle: bool = field(init=False)  # nothing of all that
+
+    def __post_init__(self) -> None:
+        # (torch.compile cannot negate a tuple.)
+        has_own = len(self.computed) > 0 or len(self.at_entry) > 0 or self.tasks is not None
+        object.__setattr__(self, "is_idle", not (has_own or self.copies > 1 or self.reads_spans))
+
+
+IDLE = CallPlan()
+
+
+def plan_call(
+    block: AdapterCompositionBlock | None,
+    layers: Sequence[tuple[AdapterLayerBase, Node | None]],
+    computed: Iterable[ComputedOnce],
+) -> CallPlan:
+    """The plan for `block`.
+
+    Args:
+        layers: all modules that hold adapters, each with the program that runs there.
+        computed: what the adapters of the block compute once per call.
+
+    Raises:
+        InvalidCompositionError: rows are assigned to tasks in several ways.
+        UnsupportedMethodError: one adapter puts positions between tokens that another one counts.
+    """
+    if block is None:
+        return IDLE
+    running = [(layer, program) for layer, program in layers if program is not None]
+    tasks = [found for found in block.blocks() if isinstance(found, MultiTask)]
+    if len(set(tasks)) > 1:
+        raise InvalidCompositionError(f"One call can have one assignment of rows to tasks, but {block!r} has several.")
+    reads_spans = any(layer.reads_spans for layer, _ in running)
+    if reads_spans and any(program.is_between_tokens for _, program in running):
+        raise UnsupportedMethodError(
+            f"In {block!r}, a prompt stands between the tokens of a row, but another adapter counts these from the first on. "
+            'Use combine="prefix" for the prompt.'
+        )
+    at_entry = [(layer, program) for layer, program in running if layer.acts_at_entry]
+    return CallPlan(
+        computed=tuple(computed),
+        copies=block.parallel_channels,
+        tasks=tasks[0] if tasks else None,
+        reads_spans=reads_spans,
+        at_entry=tuple(sorted((layer for layer, _ in at_entry), key=lambda layer: layer.entry_order)),
+        added_positions=sum(program.added_positions for _, program in at_entry),
+    )
