@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
 
-from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.context import GATING_SCORES, ForwardContext, thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.lora.config import (
     DoRAConfig,
@@ -160,7 +160,7 @@ def test_a_gate_takes_the_place_of_the_scaling_and_is_recorded(name: str, parts:
     adapter = layer.loras["a0"]
     recorded: list[Any] = []
     thread.context = context = ForwardContext()
-    context.gating_scores = type("Scores", (), {"add": lambda self, *entry: recorded.append(entry)})()
+    context.recorded[GATING_SCORES] = type("Scores", (), {"add": lambda self, *entry: recorded.append(entry)})()
     try:
         output = layer(x)
     finally:

@@ -111,6 +111,7 @@ def task_rows(rows: int, device: torch.device) -> TaskRows:
     context = thread.context
     if context is None or context.task_rows is None:
         raise InvalidCompositionError(
-            "MultiTask needs to know the task of each row. Call the model with task_ids=[...], one per row."
+            "MultiTask needs to know the task of each row: activate MultiTask adapters too, and call the model"
+            " with task_ids=[...], one per row."
         )
     return context.task_rows.of(rows, device)

@@ -11,7 +11,7 @@ import torch
 from transformers.utils import ModelOutput
 
 from adapter_runtime.call.division import RowDivision
-from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.composition import AdapterCompositionBlock, Parallel
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.model.heads.setups import HeadSetup
@@ -68,8 +68,10 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
     """
     hidden_states = outputs["last_hidden_state"]
     total = hidden_states.shape[0]
-    divider = divider_of(setup) if isinstance(setup, AdapterCompositionBlock) else None
-    if divider is not None:
+    # The heads of `Parallel` see all rows, or each the copy of its adapter: below.
+    if isinstance(setup, AdapterCompositionBlock) and not isinstance(setup, Parallel):
+        divider = divider_of(setup)
+        assert divider is not None  # `parse_heads` lets no other blocks pass
         return [Part(rows, total, False) for rows in _rows_of(divider.divide(hidden_states, " among heads"))]
     if copies == 1:
         return [Part(None, total, False)] * heads

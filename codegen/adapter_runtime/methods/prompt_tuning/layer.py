@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.composition import AdapterCompositionBlock, Stack
+from adapter_runtime.composition import AdapterCompositionBlock, Average, Stack
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.programs.blocks import program_of_block
 from adapter_runtime.programs.layer import AdapterLayerBase, EntryModel
-from adapter_runtime.programs.nodes import Branch, Leaf
+from adapter_runtime.programs.nodes import Branch, Leaf, Mean
 
 
 class InFront(Branch[()]):
@@ -86,8 +86,13 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
                 f"{type(block).__name__} runs prompts of one length only, but those of {block!r} have "
                 f"{', '.join(map(str, lengths))} positions. Choose adapters with equally long prompts."
             )
-        divided = program_of_block(block, [prompts.program for prompts in found])
-        return Prompts(divided, first.length, *places.pop())
+        programs_of_found = [prompts.program for prompts in found]
+        joined = (
+            Mean(programs_of_found, block.weights)
+            if isinstance(block, Average)
+            else program_of_block(block, programs_of_found)
+        )
+        return Prompts(joined, first.length, *places.pop())
 
     def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
         prompts = self.current_program()
