@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from adapter_codegen.parse import ModuleFacts, parse_module
-from adapter_codegen.plan.flow.dataflow import trace
 from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow
 from adapter_codegen.plan.module import ModulePlan, plan_module
 

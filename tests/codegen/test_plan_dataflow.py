@@ -20,7 +20,7 @@ def returned(body: str, more: str = "") -> tuple[Flow, Value]:
 
 
 def submodules(value: Value) -> set[str]:
-    return {one.name for one in ancestors(value).values() if one.op is Op.SUBMODULE}
+    return {one.path for one in ancestors(value).values() if one.op is Op.SUBMODULE}
 
 
 @pytest.mark.parametrize(

@@ -438,7 +438,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "`{name}` calls more than can be followed.",
-        "Teach `plan/flow/dataflow.py` the loop that it does not leave, or leave the model out.",
+        "Teach `plan/flow/tracer.py` the loop that it does not leave, or leave the model out.",
     )
     NOTHING_RECOGNISED = (
         "P252",

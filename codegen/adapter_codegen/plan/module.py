@@ -9,7 +9,7 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import ClassPlan, Diagnostic, LayerPlan, Level, Location, Method, PrefixSite, ResidualSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.findings import Finding, as_diagnostic
-from adapter_codegen.plan.flow.dataflow import TooLarge
+from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.stream.candidates import Candidates
 from adapter_codegen.plan.stream.layers import LayerFindings, LayerPlanner

@@ -149,7 +149,7 @@ class _Product:
 
 def as_product(value: Value) -> _Product | None:
     """``a @ b``, ``torch.matmul(a, b)``, ``a.bmm(b)``, ``torch.einsum("...", a, b)``, ``torch.baddbmm(c, a, b)``."""
-    if value.op is Op.BINARY and value.name == "@" and isinstance(value.node, cst.BinaryOperation):
+    if value.op is Op.BINARY and value.operator == "@" and isinstance(value.node, cst.BinaryOperation):
         return _Product(value, value.inputs[0], value.inputs[1], value.node.left, value.node.right)
     if not called(value, *_PRODUCTS) or not isinstance(value.node, cst.Call):
         return None
@@ -269,12 +269,12 @@ class _Scores:
         if not any(found):
             return False
         for one, side, has in zip(value.inputs, sides, found, strict=True):
-            harmless = is_number(one) if value.name == "+" else is_scalar(one)
+            harmless = is_number(one) if value.is_sum else is_scalar(one)
             if not has and not harmless:
-                if value.name == "+":
+                if value.is_sum:
                     self.terms.append((one, side))
                 else:
-                    self.troubles.append((f"the scores are combined with a tensor by `{value.name}`", node))
+                    self.troubles.append((f"the scores are combined with a tensor by `{value.operator}`", node))
         return True
 
     def _call(self, value: Value) -> bool:
@@ -310,7 +310,7 @@ def _keeps_weights(value: Value, kinds: Kinds) -> bool:
         dropout = value.module is not None and kinds.of(value.module.classes) in (Kind.DROPOUT, Kind.IDENTITY)
         return dropout or value.through is not None
     if value.op is Op.BINARY:
-        return value.name in "*+/-"
+        return value.operator in "*+/-"
     if value.op in (Op.METHOD, Op.FUNCTION):
         return last_name(value) in VIEWS | CASTS | DROPOUTS | _TUNING | {"nan_to_num"} or value.through is not None
     return value.op in (Op.JOIN, Op.PARAMETER, Op.ITEM, Op.HELPER)

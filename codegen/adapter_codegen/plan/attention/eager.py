@@ -8,8 +8,8 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.cores import find_meetings
-from adapter_codegen.plan.flow.dataflow import trace_function
 from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.flow.tracer import trace_function
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 
 
@@ -54,7 +54,7 @@ def _parameter_behind(value: Value) -> str | None:
             return value.name
         if value.op is Op.METHOD and value.name in ("get", "pop") and value.inputs[0].op is Op.PARAMETER:
             key = value.inputs[1]
-            return key.name.strip("\"'") if key.op is Op.CONSTANT else None
+            return key.literal.strip("\"'") if key.op is Op.CONSTANT else None
         if value.op in (Op.ITEM, Op.METHOD) and value.inputs:
             value = value.inputs[0]
         elif value.op is Op.JOIN:

@@ -108,7 +108,7 @@ class _Cuts:
         return found
 
     def _is_projection(self, value: Value) -> bool:
-        return value.op is Op.SUBMODULE and value.name == self._path and not is_of_nothing(value)
+        return value.op is Op.SUBMODULE and value.path == self._path and not is_of_nothing(value)
 
     def _is_taken(self, value: Value) -> bool:
         """Whether `value` is an element or slice of the whole output of the projection."""
@@ -171,23 +171,23 @@ def _cut_tensor(item: Value) -> Value:
 
 def _third(item: Value, axis: Axis) -> Part | None:
     """Element 0, 1 or 2 of the factor 3."""
-    if axis is not Axis.THREE or not item.name.isdigit():
+    if axis is not Axis.THREE or not item.index.isdigit():
         return None
-    return Part(index=int(item.name), equal=True, thirds=True)
+    return Part(index=int(item.index), equal=True, thirds=True)
 
 
 def _of_call(cut: Value, axes: Axes, item: Value) -> Part | None:
     """An element of what ``split``, ``chunk`` or ``unbind`` gave."""
     name = last_name(cut)
     axis = dimension(cut, 1 if name == "unbind" else 2, len(axes), 0)
-    if axis is None or not item.name.isdigit():
+    if axis is None or not item.index.isdigit():
         return None
     if name == "unbind":
         return _third(item, axes[axis])
     sizes = _argument(cut)
     if sizes is None or axes[axis] is Axis.OTHER:
         return None
-    index = int(item.name)
+    index = int(item.index)
     if name in ("chunk", "tensor_split"):
         return Part(index, equal=True, thirds=True) if integer(sizes) == 3 else None
     if name not in ("split", "split_with_sizes") or axes[axis] is not Axis.CHANNELS:
@@ -287,8 +287,9 @@ def _unpacked(item: Value) -> int:
 def _meaning(value: Value) -> object:
     """A size as a nested tuple: equal where both texts compute the same from the same."""
     value = same_tensor(value)
+    told = (value.op, value.name, value.path, value.operator, value.literal)
     if value.op in (Op.CONSTANT, Op.GLOBAL, Op.SELF):
-        return (value.op, value.name)
+        return told
     if value.op in (Op.ATTRIBUTE, Op.BINARY, Op.UNARY):
-        return (value.op, value.name, *(_meaning(one) for one in value.inputs))
+        return (told, *(_meaning(one) for one in value.inputs))
     return id(value)

@@ -73,7 +73,7 @@ def _as_parameter(value: Value, meeting: Meeting) -> Value | None:
             return value
         if value.op is Op.METHOD and value.name in VIEWS | CASTS:
             value = value.inputs[0]
-        elif value.op is Op.ITEM and value.name == "" and value.inputs[0].op in (Op.PARAMETER,):
+        elif value.op is Op.ITEM and value.index == "" and value.inputs[0].op in (Op.PARAMETER,):
             value = value.inputs[0]  # a slice of the mask
         elif value.op is Op.FUNCTION and value.through is not None and value.inputs:
             value = value.inputs[0]  # repeat_kv

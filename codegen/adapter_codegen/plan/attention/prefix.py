@@ -118,7 +118,7 @@ class PrefixPlanner:
                 if outside and (called(value, *_RESHAPING) or (value.op is Op.FUNCTION and value.through is not None)):
                     yield Finding(Problem.WINDOWS, value.node, PREFIX)
                     return
-                is_sum = value.op is Op.BINARY and value.name == "+"
+                is_sum = value.is_sum
                 back = () if is_sum else one_step_back(value, self._kinds)
                 value = back[0] if len(back) == 1 else None
 
@@ -141,7 +141,7 @@ class PrefixPlanner:
         if meeting.core is Core.SDPA:
             causal = meeting.call.keyword("is_causal")
             if causal is not None and not (
-                same_tensor(causal).op is Op.CONSTANT and same_tensor(causal).name == "False"
+                same_tensor(causal).op is Op.CONSTANT and same_tensor(causal).literal == "False"
             ):
                 yield Finding(Problem.CAUSAL_BY_FLAG, meeting.nodes["is_causal"], PREFIX)
 

@@ -129,7 +129,7 @@ class Projections:
         inner: set[int] = set()
         for one in usable:
             inner |= {key for source in one.inputs[:1] for key in ancestors(source)}
-        return list(dict.fromkeys(one.name for one in usable if id(one) not in inner))
+        return list(dict.fromkeys(one.path for one in usable if id(one) not in inner))
 
     def _output(self, meeting: Meeting) -> str:
         """Path of the first linear module that the attended values go into."""
@@ -142,7 +142,7 @@ class Projections:
                 seen.add(id(use))
                 kind = self._kinds.of(use.module.classes) if use.module is not None else Kind.WORK
                 if use.op is Op.SUBMODULE and kind is Kind.LINEAR and use.inputs and use.inputs[0] is value:
-                    return use.name
+                    return use.path
                 if self._hands_on(use, value, kind):
                     todo.append(use)
         return ""
@@ -154,7 +154,7 @@ class Projections:
         if use.op in (Op.METHOD, Op.FUNCTION):
             plain = last_name(use) in VIEWS | CASTS | DROPOUTS | {"cat", "matmul", "nan_to_num"}
             return (plain and bool(use.inputs) and use.inputs[0] is value) or use.through is value
-        if use.op is Op.BINARY and use.name == "+":  # a residual addition: what follows is another sublayer
+        if use.is_sum:  # a residual addition: what follows is another sublayer
             return False
         return use.op in (Op.ITEM, Op.PARAMETER, Op.JOIN, Op.TUPLE, Op.HELPER, Op.BINARY)
 
@@ -176,7 +176,7 @@ class Projections:
     def _into(self, last: Value, behind: dict[int, Value]) -> tuple[list[Value], list[Value]]:
         """The linear modules before `last`: those that carry the signal, and those that only open a gate."""
         value = self._plain(last.inputs[0]) if last.inputs else last
-        if value.op is Op.BINARY and value.name == "*":
+        if value.op is Op.BINARY and value.operator == "*":
             left, right = (self._linears(one, behind) for one in value.inputs)
             left_gates, right_gates = (self._is_activated(one, behind) for one in value.inputs)
             if left and right and left_gates != right_gates:
@@ -225,7 +225,7 @@ def _main_operand(value: Value) -> list[Value]:
 
 
 def _paths(linears: Iterable[Value]) -> list[str]:
-    return list(dict.fromkeys(one.name for one in linears if "*" not in one.name))
+    return list(dict.fromkeys(one.path for one in linears if "*" not in one.path))
 
 
 def _stated(size: Value) -> str:

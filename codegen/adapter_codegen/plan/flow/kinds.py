@@ -9,7 +9,7 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import dotted_name
-from adapter_codegen.plan.flow.dataflow import local_class
+from adapter_codegen.plan.flow.modules import local_class
 
 
 class Kind(str, Enum):

@@ -53,7 +53,7 @@ class Layouts:
             return self._join(value)
         if value.op in (Op.METHOD, Op.FUNCTION):
             return self._call(value)
-        if value.op is Op.BINARY and value.name in "+-*/":
+        if value.op is Op.BINARY and value.operator in "+-*/":
             tensors = [one for one in value.inputs if not is_scalar(one)]
             return self.of(tensors[0]) if tensors else None
         return None
@@ -75,7 +75,7 @@ class Layouts:
     def _item(self, value: Value) -> Layout | None:
         base = value.inputs[0]
         seen = same_tensor(base)
-        index = int(value.name) if value.name.isdigit() else None
+        index = int(value.index) if value.index.isdigit() else None
         if is_cut(seen):
             return self._part(seen)
         if seen.op is Op.METHOD and seen.name == "update" and index is not None and index + 1 < len(seen.inputs):
@@ -129,9 +129,9 @@ def _from_cache(value: Value) -> bool:
 
 def integer(value: Value) -> int | None:
     value = same_tensor(value)
-    if value.op is Op.CONSTANT and value.name.isdigit():
-        return int(value.name)
-    if value.op is Op.UNARY and value.name == "Minus":
+    if value.op is Op.CONSTANT and value.literal.isdigit():
+        return int(value.literal)
+    if value.op is Op.UNARY and value.operator == "-":
         inner = integer(value.inputs[0])
         return None if inner is None else -inner
     return None
@@ -155,9 +155,7 @@ def flat_arguments(values: Sequence[Value]) -> list[Value]:
             flat += flat_arguments([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
         elif tensor.op is Op.TUPLE:
             flat += flat_arguments(tensor.inputs)
-        elif (
-            tensor.op is Op.BINARY and tensor.name == "+" and same_tensor(tensor.inputs[1]).op is Op.TUPLE
-        ):  # x.size()[:-1] + (heads, width)
+        elif tensor.is_sum and same_tensor(tensor.inputs[1]).op is Op.TUPLE:  # x.size()[:-1] + (heads, width)
             left = [tensor.inputs[0]] if same_tensor(tensor.inputs[0]).op is Op.TUPLE else [_star(tensor.inputs[0])]
             flat += flat_arguments(left) + flat_arguments([tensor.inputs[1]])
         else:
@@ -193,7 +191,7 @@ def size_of(value: Value) -> str:
     if integer(value) == -1:
         return "?"
     if value.op is Op.ITEM and _is_shape(value.inputs[0]):
-        return {"0": "b", "1": "l"}.get(value.name, "")
+        return {"0": "b", "1": "l"}.get(value.index, "")
     if value.op is Op.METHOD and value.name == "size" and len(value.inputs) == 2:
         return {0: "b", 1: "l"}.get(integer(value.inputs[1]) or 0 if integer(value.inputs[1]) is not None else 9, "")
     if value.op is Op.JOIN:
@@ -251,7 +249,7 @@ def _indexed(value: Value, before: Layout) -> Layout | None:
     """``x[0]``, ``x[:, :, 0]``, ``x[..., 0, :]``."""
     node = value.node
     if not isinstance(node, cst.Subscript):
-        return before[1:] if value.name.isdigit() and before[0] == "x" else None  # unpacked
+        return before[1:] if value.index.isdigit() and before[0] == "x" else None  # unpacked
     parts = [element.slice for element in node.slice]
     left: list[str] = []
     position = 0

@@ -1,6 +1,6 @@
 """The graph that a forward computes, as far as its text tells: who made each value, and from what.
 
-`dataflow.trace` builds the graph; recognisers ask the questions at the end of this file. A value knows its origin only, so
+`tracer.trace` builds the graph; recognisers ask the questions at the end of this file. A value knows its origin only, so
 questions about uses go through `Consumers`.
 """
 
@@ -14,25 +14,42 @@ import libcst as cst
 
 
 class Op(str, Enum):
-    PARAMETER = "parameter"  # of a function; `through` = the argument, where the call is part of the graph
-    SELF = "self"
-    MODULE = "module"  # a submodule itself: name = path from the traced class
-    SUBMODULE = "submodule call"  # name = path; inputs = arguments; `through` = what its forward returned, if known
-    HELPER = "method of the same class"  # name = method; `through` = what it returned
-    FUNCTION = "function"  # name = as written ("nn.functional.softmax"); `through` = what it returned, if it is known
+    """How a value comes about, and which fields of `Value` say more about it."""
+
+    PARAMETER = "parameter"  # of a function: `name` ("*args", "**kwargs"); `through` = the argument, if the call is in the graph
+    SELF = "self"  # `path`
+    MODULE = "module"  # a submodule itself: `path`
+    SUBMODULE = "submodule call"  # `path`; inputs = arguments; `through` = what its forward returned, if known
+    HELPER = "method of the same class"  # `name`; inputs = arguments; `through` = what it returned
+    FUNCTION = "function"  # `name` as written ("nn.functional.softmax"); `through` = what it returned, if it is known
     METHOD = "method"  # of a tensor or unknown object: inputs[0].name(inputs[1:])
     CALL = "call of a computed callable"  # inputs[0](inputs[1:])
     INTERFACE = "attention interface"  # a function out of ALL_ATTENTION_FUNCTIONS
     ATTRIBUTE = "attribute"  # inputs[0].name
-    ITEM = "item"  # inputs[0][inputs[1]]; name = the index, where it is a literal; `through` = the element, if known
+    ITEM = "item"  # inputs[0][inputs[1]]; `index`, where it is a literal; `through` = the element, if known
     TUPLE = "tuple"
     STARRED = "starred"  # *inputs[0]
-    BINARY = "operation"  # name = "+", "@", ...; an augmented assignment too
-    UNARY = "unary"
-    JOIN = "join"  # one of the inputs, depending on a condition
-    GLOBAL = "global name"
-    CONSTANT = "constant"
-    OTHER = "other"  # made of the inputs in a way that no rule looks into
+    BINARY = "operation"  # inputs[0] `operator` inputs[1]; an augmented assignment too
+    UNARY = "unary"  # `operator` inputs[0]
+    JOIN = "join"  # one of the inputs, depending on a condition; `path` of the first, where all are modules
+    GLOBAL = "global name"  # `name`
+    CONSTANT = "constant"  # `literal`
+    OTHER = "other"  # made of the inputs as `how` says, which no rule looks into
+
+
+class How(str, Enum):
+    """What a value of `Op.OTHER` is."""
+
+    UNKNOWN = "unknown"
+    SLICE = "slice"
+    COMPARISON = "comparison"
+    COMPREHENSION = "comprehension"
+    ITEM_ASSIGNMENT = "item assignment"
+    NESTED_FUNCTION = "nested function"
+    COUNTER = "counter"  # of ``enumerate``
+
+
+METADATA = frozenset({"dtype", "device", "shape", "ndim"})  # attributes that say nothing about a tensor's contents
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +74,19 @@ class ModuleKind:
 
 @dataclass(frozen=True, eq=False)
 class Value:
+    """The result of one expression. Which of the fields below `statement` are given depends on `op`: see there."""
+
     op: Op
     node: cst.CSTNode
     inputs: tuple[Value, ...]
     frame: Frame
     statement: cst.CSTNode | None  # the innermost statement that computes it
-    name: str = ""
+    name: str = ""  # of a parameter, attribute, method, function or global
+    path: str = ""  # of a module, from the traced class
+    operator: str = ""  # "+", "@", ... as written; "?" for one that no rule asks for
+    index: str = ""  # "0", "-1", "'key'", as written; "" where it is no literal
+    literal: str = ""  # as written
+    how: How | None = None
     keywords: tuple[tuple[str, Value], ...] = ()  # arguments by keyword; "**" for a double star
     through: Value | None = None  # the same tensor, seen on the other side of a call
     module: ModuleKind | None = None  # SUBMODULE: of the callee; else the value itself is a module
@@ -76,11 +100,20 @@ class Value:
 
     @property
     def is_none(self) -> bool:
-        return self.op is Op.CONSTANT and self.name == "None"
+        return self.op is Op.CONSTANT and self.literal == "None"
+
+    @property
+    def is_sum(self) -> bool:
+        return self.op is Op.BINARY and self.operator == "+"
+
+    @property
+    def is_metadata(self) -> bool:
+        """``x.shape`` and the like."""
+        return self.op is Op.ATTRIBUTE and self.name in METADATA
 
     def origins(self) -> tuple[Value, ...]:
         """All that the contents of this value were computed from, one step back: nothing behind ``x.dtype``."""
-        if self.op is Op.ATTRIBUTE and self.name in ("dtype", "device", "shape", "ndim"):
+        if self.is_metadata:
             return ()
         if self.op is Op.ITEM and self.through is not None:  # the other elements are no part of it
             return (self.through,)
@@ -108,6 +141,21 @@ def same_tensor(value: Value) -> Value:
     while value.through is not None and value.op is not Op.FUNCTION:
         value = value.through
     return value
+
+
+def argument_behind(value: Value) -> Value:
+    """`value` behind parameters that got one argument for certain."""
+    while value.op is Op.PARAMETER and value.through is not None and len(value.inputs) == 1:
+        value = value.through
+    return value
+
+
+def truth(value: Value) -> bool | None:
+    """Whether a condition holds, where the text decides it."""
+    known = argument_behind(value)
+    if known.op is not Op.CONSTANT or known.literal not in ("True", "False", "None"):
+        return None
+    return known.literal == "True"
 
 
 def alternatives(value: Value, enter: Callable[[Value], bool] = lambda _: True) -> Iterator[Value]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+from adapter_codegen.plan.flow.values import How, Op, Value, same_tensor
 
 VIEWS = frozenset(
     [
@@ -84,7 +84,7 @@ def is_scalar(value: Value) -> bool:
         return True
     if value.op is Op.ATTRIBUTE:
         base = value.inputs[0]
-        if base.op in (Op.SELF, Op.MODULE, Op.GLOBAL) or value.name in ("dtype", "device", "shape"):
+        if base.op in (Op.SELF, Op.MODULE, Op.GLOBAL) or value.is_metadata:
             return True
         return is_scalar(base) or (base.op is Op.PARAMETER and base.name == "module" and not base.frame.class_name)
     if value.op in (Op.PARAMETER, Op.HELPER, Op.SUBMODULE) and value.through is not None:
@@ -105,7 +105,7 @@ def is_number(value: Value) -> bool:
 
 def _has_attribute(value: Value) -> bool:
     if value.op is Op.ATTRIBUTE:
-        return value.name not in ("dtype", "device", "shape")
+        return not value.is_metadata
     return any(_has_attribute(one) for one in value.origins())
 
 
@@ -147,9 +147,9 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
         if last_name(value) in _GATHERING and value.inputs:
             return value.inputs[0].inputs if value.inputs[0].op is Op.TUPLE else value.inputs[:1]
         return _first(value) if last_name(value) in _KEEPING else ()
-    if value.op is Op.BINARY and value.name in "+-*/":
+    if value.op is Op.BINARY and value.operator in "+-*/":
         return tuple(one for one in value.inputs if not is_scalar(one))
-    if value.op is Op.OTHER and value.name == "item assignment":
+    if value.how is How.ITEM_ASSIGNMENT:
         return value.inputs
     return ()
 
@@ -169,7 +169,7 @@ def _item(value: Value) -> tuple[Value, ...]:
     seen = base
     while seen.op is Op.PARAMETER and seen.through is not None:
         seen = seen.through
-    index = int(value.name) if value.name.isdigit() else None
+    index = int(value.index) if value.index.isdigit() else None
     hands_back = seen.op is Op.FUNCTION or (seen.op is Op.METHOD and seen.name == "update")
     if hands_back and index is not None and not is_cut(seen):
         arguments = seen.inputs[1:] if seen.op is Op.METHOD else seen.inputs

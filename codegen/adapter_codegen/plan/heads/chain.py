@@ -10,8 +10,10 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
-from adapter_codegen.plan.flow.dataflow import TooLarge, local_class, trace
+from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
 from adapter_codegen.plan.stream.base import is_model
 from adapter_codegen.plan.stream.entrance import earlier, first_argument
@@ -112,7 +114,7 @@ class _Walk:
             link = self._link(value)
             if link is not None:
                 links.append(link)
-            selected = value.name if value.op in {Op.ITEM, Op.ATTRIBUTE} else ""
+            selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
             value = self._before(value, link)
 
     def _before(self, value: Value, link: Link | None) -> Value:
@@ -121,7 +123,7 @@ class _Walk:
         elif value.op is Op.FUNCTION:
             before = value.inputs[:1]
         elif value.op is Op.BINARY:
-            before = tuple(one for one in value.inputs if not self._is_zero_buffer(one)) if value.name == "+" else ()
+            before = tuple(one for one in value.inputs if not self._is_zero_buffer(one)) if value.is_sum else ()
         else:
             before = tuple(earlier(value))
         distinct = {id(one): one for value in before for one in _reshaped(value)}
@@ -137,12 +139,12 @@ class _Walk:
             return None
         classes = [local_class(name) for name in value.module.classes]
         if self.base in classes or any(name.endswith("from_config") for name in value.module.classes):
-            return value.name
+            return value.path
         return "" if any(is_model(self.facts, name) for name in classes) else None
 
     def _link(self, value: Value) -> Link | None:
         if value.op is Op.SUBMODULE and value.module is not None:
-            return self._module_link(value.name, self.kinds.of(value.module.classes))
+            return self._module_link(value.path, self.kinds.of(value.module.classes))
         if value.op is Op.FUNCTION and value.name.rpartition(".")[2] == "dropout":
             return Link(Step.DROPOUT)
         name = value.name.rpartition(".")[2] if value.op in {Op.FUNCTION, Op.METHOD} else ""

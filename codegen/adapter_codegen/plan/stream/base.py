@@ -11,8 +11,8 @@ from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, Stack
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
-from adapter_codegen.plan.flow.dataflow import local_class
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream
 from adapter_codegen.plan.stream.stacks import FoundStack, HasAttention, find_stacks
 

@@ -9,8 +9,9 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import descendants, dotted_name
-from adapter_codegen.plan.flow.dataflow import REGISTRY, local_class
+from adapter_codegen.plan.flow.calls import REGISTRY
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.modules import local_class
 
 _CORE_CALLS = frozenset({"scaled_dot_product_attention", "softmax", "Softmax"})
 

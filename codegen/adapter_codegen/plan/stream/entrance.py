@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import libcst as cst
 
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.plan.flow.dataflow import TooLarge, trace
+from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
+from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow, Op, Value, same_tensor
 from adapter_codegen.plan.stream.stacks import FoundStack
 
@@ -69,7 +70,7 @@ def _layer_calls(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
     return [
         (index, value)
         for index, value in enumerate(flow.values)
-        if value.op is Op.SUBMODULE and value.name.rpartition(".")[0] == stack.path
+        if value.op is Op.SUBMODULE and value.path.rpartition(".")[0] == stack.path
     ]
 
 
@@ -89,7 +90,7 @@ def earlier(value: Value) -> Iterator[Value]:
         yield field
     elif value.op in {Op.ITEM, Op.ATTRIBUTE, Op.METHOD} or _drops_out(value):
         yield from value.inputs[:1]
-    elif value.op is Op.BINARY and value.name in {"*", "/"}:
+    elif value.op is Op.BINARY and value.operator in {"*", "/"}:
         yield from value.inputs
 
 
@@ -105,7 +106,7 @@ def _field(value: Value) -> Value | None:
     if value.op is Op.ATTRIBUTE:
         return output.keyword(value.name)
     fields = [*output.inputs, *(one for _, one in output.keywords)]
-    return fields[int(value.name)] if value.name.isdigit() and int(value.name) < len(fields) else None
+    return fields[int(value.index)] if value.index.isdigit() and int(value.index) < len(fields) else None
 
 
 class _Source:
@@ -114,7 +115,7 @@ class _Source:
     def __init__(self, flow: Flow, kinds: Kinds, layer_calls: set[int]) -> None:
         self.kinds = kinds
         self.layer_calls = layer_calls
-        self.counts = Counter(value.name for value in flow.values if value.op is Op.SUBMODULE)
+        self.counts = Counter(value.path for value in flow.values if value.op is Op.SUBMODULE)
 
     def of(self, layer_call: Value) -> tuple[str, cst.CSTNode | None]:
         start = first_argument(layer_call)
@@ -125,12 +126,12 @@ class _Source:
             if id(value) in seen or id(value) in self.layer_calls:
                 continue
             seen.add(id(value))
-            if value.op is Op.BINARY and value.name not in {"*", "/"}:
+            if value.op is Op.BINARY and value.operator not in {"*", "/"}:
                 return "", value.node
             if value.op is Op.SUBMODULE:
                 before = first_argument(value) if self._is_step(value) else None
                 if before is None:
-                    found[value.name] = None
+                    found[value.path] = None
                 else:
                     pending.append(before)
             else:
@@ -140,7 +141,7 @@ class _Source:
     def _is_step(self, call: Value) -> bool:
         """A projection of embeddings is not their output, and a module that runs elsewhere too cannot stand for it."""
         classes = call.module.classes if call.module else ()
-        return self.kinds.of(classes) is Kind.LINEAR or self.counts[call.name] > 1
+        return self.kinds.of(classes) is Kind.LINEAR or self.counts[call.path] > 1
 
 
 def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
@@ -151,7 +152,7 @@ def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
             while pending:
                 origin = same_tensor(pending.pop())
                 if origin.op is Op.PARAMETER and origin.frame is flow.root and origin.name == "input_ids":
-                    return value.name
+                    return value.path
                 pending.extend(earlier(origin))
     return ""
 
@@ -163,7 +164,7 @@ def _final_norm(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) -> str:
         if value.op is Op.SUBMODULE and id(value) not in layers and value.module:
             argument = first_argument(value)
             if kinds.of(value.module.classes) is Kind.NORM and argument and _comes_from(argument, layers, kinds):
-                return value.name
+                return value.path
     return ""
 
 
@@ -187,7 +188,7 @@ def _is_shared(facts: ModuleFacts, flow: Flow, stack: FoundStack) -> bool:
     parts = stack.path.split(".*")
     lists = {".*".join(parts[: count + 1]) for count in range(len(parts))}
     for value in flow.values:
-        if value.op is Op.MODULE and isinstance(value.node, cst.Subscript) and value.name.rpartition(".")[0] in lists:
+        if value.op is Op.MODULE and isinstance(value.node, cst.Subscript) and value.path.rpartition(".")[0] in lists:
             index = value.node.slice[0].slice
             if isinstance(index, cst.Index) and not _counts(facts, value, index.value):
                 return True

@@ -27,9 +27,10 @@ from adapter_codegen.plan.attention.prefix import PrefixPlanner
 from adapter_codegen.plan.attention.projections import Projections
 from adapter_codegen.plan.attention.unusable import unusable
 from adapter_codegen.plan.findings import Finding
-from adapter_codegen.plan.flow.dataflow import find_submodule, local_class, trace
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import Layouts
+from adapter_codegen.plan.flow.modules import find_submodule, local_class
+from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Frame, Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import last_name
 from adapter_codegen.plan.stream.residuals import Addition, find_residuals, operand_nodes
@@ -128,8 +129,8 @@ class LayerPlanner:
     def _torch_attentions(self) -> Iterator[AttentionRoles]:
         """nn.MultiheadAttention: attention, with nothing inside that adapters could take hold of but its output."""
         calls = [one for one in self._flow.values if self._is_torch_attention(one)]
-        for path in dict.fromkeys(one.name for one in calls):
-            call = next(one for one in calls if one.name == path)
+        for path in dict.fromkeys(one.path for one in calls):
+            call = next(one for one in calls if one.path == path)
             methods = (Method.PREFIX_TUNING, Method.LORA)
             self._findings.append(Finding(Problem.TORCH_ATTENTION, call.node, methods))
             yield AttentionRoles(core=path, kind=AttentionKind.SELF)

@@ -16,7 +16,7 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.values import Consumers, Flow, Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.values import Consumers, Flow, How, Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, is_scalar, last_name
 
 _BOTTLENECK = (Method.BOTTLENECK,)
@@ -64,7 +64,7 @@ def _outputs(returned: Value) -> list[Value]:
         return [one for inner in value.inputs for one in _outputs(inner)]
     if value.op is Op.TUPLE and value.inputs:
         return _outputs(value.inputs[0])
-    if value.op is Op.OTHER and value.name == "comprehension":
+    if value.how is How.COMPREHENSION:
         return []
     return [value]
 
@@ -84,7 +84,7 @@ class _Stream:
             if id(value) in self._seen or value.is_none:
                 continue
             self._seen.add(id(value))
-            if value.op is Op.BINARY and value.name == "+":
+            if value.is_sum:
                 todo.extend(self._addition(value))
             else:
                 todo.extend(self._back(value))
@@ -100,7 +100,7 @@ class _Stream:
             return value.inputs[:1] if self._kind(value) in steps else ()
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS:
             return value.inputs[1:2] if last_name(value) == "where" and value.op is Op.FUNCTION else value.inputs[:1]
-        if value.op is Op.BINARY and value.name in "*/":
+        if value.op is Op.BINARY and value.operator in "*/":
             return tuple(one for one in value.inputs if not is_scalar(one))[:1]
         if value.op is Op.ITEM:
             return value.inputs[:1]
@@ -132,7 +132,7 @@ class _Stream:
 
     def _is_parallel(self, value: Value, branch: Value) -> bool:
         """``r + a`` where another branch comes out of `r` as well: ``r + a + f``."""
-        if value.op is not Op.BINARY or value.name != "+":
+        if not value.is_sum:
             return False
         pairs = (value.inputs, value.inputs[::-1])
         return any(self._is_earlier(one, other) and self._is_earlier(one, branch) for one, other in pairs)
@@ -146,7 +146,7 @@ class _Stream:
                     yield from self._starts(one)
         elif value.op is Op.METHOD and last_name(value) in CASTS | VIEWS:
             yield from self._starts(value.inputs[0])
-        elif value.op is Op.BINARY and value.name in "*/":
+        elif value.op is Op.BINARY and value.operator in "*/":
             tensors = [one for one in value.inputs if not is_scalar(one)]
             yield from self._starts(tensors[0]) if len(tensors) == 1 else iter((value,))
         else:
@@ -206,7 +206,7 @@ class _Stream:
                 return self._work_of_any([one for one in value.inputs if not one.is_none])
             elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS and value.inputs:
                 value = value.inputs[1 if last_name(value) == "where" and value.op is Op.FUNCTION else 0]
-            elif value.op is Op.BINARY and value.name in "*/":
+            elif value.op is Op.BINARY and value.operator in "*/":
                 works = [self._work(one) for one in value.inputs if not is_scalar(one)]
                 return next((one for one in works if one is not None), None)
             else:
@@ -225,7 +225,7 @@ class _Stream:
     def _joint_work(self, branch: Value) -> Value | None:
         """``a + f`` where both came out of submodules."""
         value = same_tensor(branch)
-        if value.op is not Op.BINARY or value.name != "+":
+        if not value.is_sum:
             return None
         works = [self._work(one) or self._joint_work(one) for one in value.inputs]
         return works[-1] if all(works) else None
@@ -248,7 +248,7 @@ class _Stream:
 
     def _tensor_uses(self, value: Value) -> Iterator[Value]:
         for use in self._consumers.of(value):
-            if not (use.op is Op.ATTRIBUTE and use.name in ("dtype", "device", "shape")):
+            if not use.is_metadata:
                 yield use
 
     def _is_next_statement(self, value: Value, norm: Value) -> bool:
