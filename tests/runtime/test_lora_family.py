@@ -160,7 +160,9 @@ def test_a_gate_takes_the_place_of_the_scaling_and_is_recorded(name: str, parts:
     adapter = layer.loras["a0"]
     recorded: list[Any] = []
     thread.context = context = ForwardContext()
-    context.recorded[GATING_SCORES] = type("Scores", (), {"add": lambda self, *entry: recorded.append(entry)})()
+    context.recorded[GATING_SCORES] = type(
+        "Scores", (), {"add": lambda self, *entry, columns: recorded.append(entry)}
+    )()
     try:
         output = layer(x)
     finally:
