@@ -41,7 +41,6 @@ ALLOWED = {
     "adapter_runtime": {
         "adapter_runtime",
         "huggingface_hub",
-        "jinja2",
         "packaging",
         "safetensors",
         "torch",
