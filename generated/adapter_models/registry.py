@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from adapter_runtime.model.registry import Registry, register
+from adapter_runtime.contract.registry import Registry, register
 
 # Upstream class -> mixin, for classes that need a mixin only. Ours are named relative to this package.
 MODEL_MIXIN_MAPPING: Mapping[str, str] = {

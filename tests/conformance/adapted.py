@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import adapter_models  # registers what was generated
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
-from adapter_runtime.model.registry import registered
 from conformance.methods import LoRA, Method, Prefix
 from conformance.reference.layout import layout_of
 from conformance.subjects import Attention, Subject, architecture, auto, method_subjects

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adapter_runtime.model.registry import registered
+from adapter_runtime.contract.registry import registered
 from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
 from conformance.methods import METHODS, method
 from conformance.outputs import FLAGS, assert_bitwise, assert_differs, assert_equal_within, flatten, main_outputs, run
@@ -364,6 +364,6 @@ def _base_state(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def _adapter_model_class(model_type: str) -> type[PreTrainedModel]:
     import adapter_models  # noqa: F401  registers
-    from adapter_runtime.model.registry import load_class
+    from adapter_runtime.contract.registry import load_class
 
     return load_class(registered().adapter_models[model_type])

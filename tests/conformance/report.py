@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def generated_models() -> list[str]:
     import adapter_models  # noqa: F401  registers
-    from adapter_runtime.model.registry import registered
+    from adapter_runtime.contract.registry import registered
 
     return sorted(registered().methods)
 

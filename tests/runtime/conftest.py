@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from adapter_runtime.model import registry
+from adapter_runtime.contract import registry
 
 
 @pytest.fixture

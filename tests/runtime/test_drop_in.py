@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 import adapter_models
-from adapter_runtime.model.registry import registered
+from adapter_runtime.contract.registry import registered
 from runtime_models import adapted
 
 # What `adapters` 1.3.0 exports, but for its model classes (those of generated models are tested below) and the one below.

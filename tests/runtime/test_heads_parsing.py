@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from adapter_models import AutoAdapterModel
 from adapter_models.heads import DependencyParsingOutput
-from adapter_runtime.heads.dependency_parsing import merge_tokens
+from adapter_runtime.heads.kinds.dependency_parsing import merge_tokens
 from conformance.tiny import randomise, tiny_config
 
 TOKENS = torch.randint(3, 90, (2, 6), generator=torch.Generator().manual_seed(2))

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
 )
 
-from adapter_runtime.heads.losses import (
+from adapter_runtime.heads.kinds.losses import (
     classification_loss,
     language_modeling_loss,
     multilabel_loss,

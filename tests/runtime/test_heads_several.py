@@ -16,7 +16,7 @@ from adapter_models import AdapterSetup, AutoAdapterModel, BatchSplit, Fuse, Mul
 from adapter_models.heads import MultiHeadOutput
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
-from adapter_runtime.model.heads.setups import heads_of
+from adapter_runtime.heads.setups import heads_of
 from conformance.tiny import randomise, tiny_config
 from runtime_models import randomise as randomise_adapter
 

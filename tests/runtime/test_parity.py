@@ -19,8 +19,8 @@ from torch.testing import assert_close
 from transformers import PreTrainedConfig
 
 import adapter_models
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.model.registry import registered
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]

@@ -24,11 +24,11 @@ from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
 from adapter_runtime.files.renames import fit_names
 from adapter_runtime.files.saving import Folder
 from adapter_runtime.files.source import local_folder
+from adapter_runtime.files.static_heads import as_flexible, as_static, fits_static
 from adapter_runtime.files.tensors import Tensors, read_tensors
 from adapter_runtime.files.transaction import Transaction
 from adapter_runtime.files.unfaithful import require_faithful
 from adapter_runtime.heads.factory import same_layers
-from adapter_runtime.heads.static import as_flexible, as_static, fits_static
 from adapter_runtime.methods.prompt_tuning.module import weights_follow
 from adapter_runtime.model.interface.files import check_interface
 

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
 from adapter_runtime.files import heads as head_files
@@ -17,7 +18,6 @@ from adapter_runtime.files.keys import of_adapter, owner
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
 from adapter_runtime.files.options import run_savers
 from adapter_runtime.files.tensors import write_tensors
-from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.methods.lora.sharing import forget, with_copies
 from adapter_runtime.model.interface.files import write_interface
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.heads.classification import (
+from adapter_runtime.heads.kinds.classification import (
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
 )
-from adapter_runtime.heads.dependency_parsing import BiaffineParsingHead
-from adapter_runtime.heads.language_modeling import (
+from adapter_runtime.heads.kinds.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.kinds.language_modeling import (
     BertStyleMaskedLMHead,
     CausalLMHead,
     Seq2SeqLMHead,
 )
-from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
-from adapter_runtime.heads.question_answering import QuestionAnsweringHead
-from adapter_runtime.heads.tagging import TaggingHead
+from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
+from adapter_runtime.heads.kinds.tagging import TaggingHead
 
 HEAD_CLASSES: dict[str, type[PredictionHead]] = {
     cls.head_type: cls

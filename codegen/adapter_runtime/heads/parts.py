@@ -14,7 +14,7 @@ from adapter_runtime.call.division import RowDivision
 from adapter_runtime.composition import AdapterCompositionBlock, Parallel
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.model.heads.setups import HeadSetup
+from adapter_runtime.heads.setups import HeadSetup
 from adapter_runtime.programs.blocks import divider_of
 
 Rows = slice | torch.Tensor | None  # of a batch; None = all

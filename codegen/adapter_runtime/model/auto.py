@@ -8,8 +8,8 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+from adapter_runtime.contract.registry import load_class, registered
 from adapter_runtime.errors import UnsupportedModelError, nearest
-from adapter_runtime.model.registry import load_class, registered
 
 
 class AdapterModelMapping(Mapping[type[PreTrainedConfig], type]):

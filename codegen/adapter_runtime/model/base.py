@@ -11,6 +11,7 @@ from adapter_runtime.call.checkpoint import ContextualCheckpoint
 from adapter_runtime.call.context import AdapterSetup, thread
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.placing import methods_of
@@ -20,7 +21,6 @@ from adapter_runtime.methods.shared_parameters import SharedParameters
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import in_call
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.model.registry import registered
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, plan_call
 from adapter_runtime.programs.layer import AdapterLayerBase
 from adapter_runtime.roles import LayerStack

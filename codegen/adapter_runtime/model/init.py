@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from adapter_runtime.composition import Fuse
+from adapter_runtime.contract.registry import Registry, load_class, registered
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnsupportedModelError, nearest
 from adapter_runtime.files.stored import read_fusions
-from adapter_runtime.heads.labels import StaticLabelsMixin
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
@@ -29,10 +29,10 @@ from adapter_runtime.model.embeddings.api import (
     EmbeddingAdaptersWrapperMixin,
 )
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.heads.labels import StaticLabelsMixin
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
-from adapter_runtime.model.registry import Registry, load_class, registered
 from adapter_runtime.programs.dynamic import change_class, subclass
 from adapter_runtime.programs.hooks import patch_forward
 

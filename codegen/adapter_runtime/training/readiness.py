@@ -11,8 +11,8 @@ from adapter_runtime.errors import AdapterError
 from adapter_runtime.files.errors import listing
 from adapter_runtime.files.heads import is_bare, is_flexible
 from adapter_runtime.files.keys import fusion_owner, owner
+from adapter_runtime.heads.setups import head_names
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.heads.setups import head_names
 
 if TYPE_CHECKING:
     from adapter_runtime.heads.base import PredictionHead

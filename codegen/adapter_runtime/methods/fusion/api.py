@@ -223,7 +223,7 @@ def _place(base: ModelBaseAdaptersMixin, name: str, entry: FusionEntry) -> None:
         UnsupportedMethodError: an adapter has no bottlenecks.
         InvalidConfigError: no place is open to all adapters.
     """
-    from adapter_runtime.heads.sizes import config_value
+    from adapter_runtime.contract.config_values import config_value
 
     wanted = [_locations(base, adapter) for adapter in entry.adapter_names]
     dropout = float(config_value(base.config, "attention_probs_dropout_prob", 0.0))

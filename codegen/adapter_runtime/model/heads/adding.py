@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapter_runtime.errors import nearest
-from adapter_runtime.heads.classification import (
+from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.heads.kinds.classification import (
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
 )
-from adapter_runtime.heads.dependency_parsing import BiaffineParsingHead
-from adapter_runtime.heads.errors import UnsupportedHeadError
-from adapter_runtime.heads.language_modeling import BertStyleMaskedLMHead, CausalLMHead, Seq2SeqLMHead
-from adapter_runtime.heads.multiple_choice import MultipleChoiceHead
-from adapter_runtime.heads.question_answering import QuestionAnsweringHead
-from adapter_runtime.heads.tagging import TaggingHead
+from adapter_runtime.heads.kinds.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.kinds.language_modeling import (
+    BertStyleMaskedLMHead,
+    CausalLMHead,
+    Seq2SeqLMHead,
+)
+from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
+from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
+from adapter_runtime.heads.kinds.tagging import TaggingHead
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,6 +9,7 @@ from torch import nn
 
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.heads.classes import HEAD_CLASSES
+from adapter_runtime.heads.setups import head_names, heads_of
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
 from adapter_runtime.model.calls import in_call
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
@@ -17,7 +18,6 @@ from adapter_runtime.model.heads.exporting import ExportHeadsMixin
 from adapter_runtime.model.heads.named import NamedHeadsMixin
 from adapter_runtime.model.heads.pretrained import LoadPretrainedMixin
 from adapter_runtime.model.heads.running import RunHeadsMixin
-from adapter_runtime.model.heads.setups import head_names, heads_of
 from adapter_runtime.model.heads.vocabulary import VocabularyHeadsMixin
 from adapter_runtime.model.init import init
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import GenerationMixin
 
 from adapter_runtime.heads.errors import UnsupportedHeadError
-from adapter_runtime.model.heads.setups import HeadSetup, head_names
+from adapter_runtime.heads.setups import HeadSetup, head_names
 
 
 class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]

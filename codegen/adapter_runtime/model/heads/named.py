@@ -11,14 +11,14 @@ from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import nearest
 from adapter_runtime.files.names import check_name
-from adapter_runtime.heads.averaging import averaged
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass, check_custom, custom_head_class
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.heads.factory import canonical, custom_head, head_from_config
+from adapter_runtime.heads.setups import HeadSetup, head_names, parse_heads
 from adapter_runtime.model.heads.adding import AddHeadsMixin
-from adapter_runtime.model.heads.setups import HeadSetup, head_names, parse_heads
+from adapter_runtime.model.heads.averaging import averaged
 from adapter_runtime.programs.dynamic import DynamicMixin
 
 

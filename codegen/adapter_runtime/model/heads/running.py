@@ -10,13 +10,13 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from adapter_runtime.call.context import thread
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.outputs import multi_head_output
 from adapter_runtime.heads.parts import Part, divide, targets_of
 from adapter_runtime.heads.pooling import Pooling, pool
-from adapter_runtime.heads.sizes import config_value
-from adapter_runtime.model.heads.setups import HeadSetup, head_names, heads_of, parse_heads
+from adapter_runtime.heads.setups import HeadSetup, head_names, heads_of, parse_heads
 from adapter_runtime.programs.dynamic import DynamicMixin
 
 if TYPE_CHECKING:

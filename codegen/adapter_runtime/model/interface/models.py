@@ -9,8 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.heads.sizes import config_value
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.methods.placing import members, methods_of

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers.utils import ModelOutput
 
 from adapter_runtime.heads.base import PredictionHead, label_config
-from adapter_runtime.heads.losses import IGNORED
+from adapter_runtime.heads.kinds.losses import IGNORED
 from adapter_runtime.heads.outputs import DependencyParsingOutput, with_logits
 from adapter_runtime.heads.sizes import head_dropout, hidden_size
 

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import ModelOutput
 
 from adapter_runtime.heads.base import PredictionHead, label_config
-from adapter_runtime.heads.losses import classification_loss, multilabel_loss
+from adapter_runtime.heads.kinds.losses import classification_loss, multilabel_loss
 from adapter_runtime.heads.outputs import with_logits
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Seq2SeqQ
 from transformers.utils import ModelOutput
 
 from adapter_runtime.heads.base import PredictionHead, label_config
-from adapter_runtime.heads.losses import span_loss
+from adapter_runtime.heads.kinds.losses import span_loss
 from adapter_runtime.heads.outputs import with_logits
 
 if TYPE_CHECKING:

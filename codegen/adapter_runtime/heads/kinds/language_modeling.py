@@ -16,10 +16,11 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput
 
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.heads.losses import language_modeling_loss
+from adapter_runtime.heads.kinds.losses import language_modeling_loss
 from adapter_runtime.heads.outputs import with_logits
-from adapter_runtime.heads.sizes import config_value, embedding_size, hidden_size
+from adapter_runtime.heads.sizes import embedding_size, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

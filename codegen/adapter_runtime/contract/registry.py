@@ -14,15 +14,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Registry:
-    transformers_version: Callable[
-        [], str
-    ]  # the release that the generated files were written from; reads their manifest
+    """The tables of generated code."""
+
+    # The release that the generated files were written from; reads their manifest.
+    transformers_version: Callable[[], str]
     model_mixins: Mapping[str, str]  # upstream class -> mixin; classes that need a mixin only (MODEL_MIXIN_MAPPING)
     with_adapters: Mapping[str, str]  # upstream class -> generated class with edited forwards
     adapter_models: Mapping[str, str]  # model type -> "adapter_models.llama.LlamaAdapterModel"
-    config_keys: Mapping[
-        str, Mapping[str, str]
-    ]  # config class name -> our name -> its own (CONFIG_CLASS_KEYS_MAPPING)
+    # Config class name -> our name -> its own (CONFIG_CLASS_KEYS_MAPPING).
+    config_keys: Mapping[str, Mapping[str, str]]
     static_heads: Mapping[str, Mapping[str, Any]]  # upstream head class name -> flexible head config and layers
     methods: Mapping[str, Mapping[str, str]]  # model type -> method -> "" if supported, else the reason why not
     model_types: Sequence[str] = field(default=())

@@ -1,0 +1,103 @@
+"""Saved heads, flexible or static, as a model of the other kind has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.heads.static import (
+    DEFAULT_NAME,
+    differences,
+    flexible_config,
+    is_static,
+    key_mapping,
+    static_keys,
+)
+
+
+def as_flexible(
+    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
+) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """A saved head, flexible or static, as name, config and tensors of a flexible head.
+
+    Raises:
+        AdapterFileError: the head is that of a class without a flexible counterpart, or the document is incomplete.
+    """
+    if document.get("config") is not None:
+        return _renamed(document, tensors, load_as)
+    class_name = document.get("model_class")
+    if class_name is None or not is_static(class_name):
+        raise AdapterFileError(f"The head of {class_name} has no flexible counterpart.")
+    name = load_as or DEFAULT_NAME
+    patterns = {
+        re.compile(pattern): target for pattern, target in key_mapping(class_name, name, base_model_prefix).items()
+    }
+    result = {}
+    for key, tensor in tensors.items():
+        pattern = next((pattern for pattern in patterns if pattern.match(key)), None)
+        if pattern is not None:
+            result[pattern.sub(patterns[pattern], key)] = tensor
+        elif tensor.any():  # BART's final_logits_bias is added to the logits, but never trained
+            result[key] = tensor
+    return name, flexible_config(class_name, document), result
+
+
+def as_static(
+    document: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    class_name: str,
+    config: PreTrainedConfig,
+    expected: Mapping[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The tensors of a saved flexible head under the names that upstream's class gives them.
+
+    Args:
+        class_name: of the model that shall have them.
+        config: of that model.
+        expected: the tensors of its head. Those that are no parameters (BART's final_logits_bias) stay as they are.
+
+    Raises:
+        AdapterMismatchError: the class has another head.
+        AdapterFileError: the document is incomplete.
+    """
+    name, head, own = _renamed(document, tensors, None)
+    reasons = _obstacles(class_name, head, config)
+    if reasons:
+        raise AdapterMismatchError(
+            f"The {head.get('head_type')} head {name!r} is not like that of a {class_name}: {'; '.join(reasons)}."
+        )
+    kept = {key: tensor for key, tensor in expected.items() if not isinstance(tensor, torch.nn.Parameter)}
+    return {**kept, **static_keys(class_name, name, own, "", "")}
+
+
+def fits_static(document: Mapping[str, Any], class_name: str, config: PreTrainedConfig) -> bool:
+    """Whether the saved head that `document` describes is a flexible one that `as_static` can convert."""
+    head = document.get("config")
+    return isinstance(head, dict) and not _obstacles(class_name, head, config)
+
+
+def _obstacles(class_name: str, head: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+    """`differences`, and another number of labels."""
+    reasons = differences(class_name, head, config)
+    labels, own = head.get("num_labels"), config.num_labels
+    if labels not in (None, own) and head.get("head_type") != "question_answering":
+        reasons.append(f"num_labels: {labels!r} and {own!r}")
+    return reasons
+
+
+def _renamed(
+    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None
+) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    """Take only the tensors of the head itself: `adapters` also writes those of heads whose names begin alike."""
+    old = document.get("name")
+    name = load_as or old
+    if old is None or not isinstance(document["config"], dict):
+        raise AdapterFileError('The document of a head needs a "name" and an object "config".')
+    prefix = f"heads.{old}."
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return str(name), dict(document["config"]), {f"heads.{name}.{key}": tensor for key, tensor in own.items()}
