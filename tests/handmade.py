@@ -7,7 +7,6 @@ import libcst as cst
 from adapter_codegen.model import (
     BasePlan,
     ClassPlan,
-    Core,
     Expression,
     Location,
     ModelPlan,
@@ -111,7 +110,7 @@ class Handmade:
         return PrefixSite(
             class_name=class_name,
             function=function,
-            core=Core.INTERFACE,
+            core="attention interface",
             location=place,
             statement=self.statement(*where, statement),
             query=piece(query),

@@ -8,6 +8,7 @@ Where do I add ...
   a new kind of edit?      a ``...Site`` here, a recogniser in ``plan/``, a transformer in ``rewrite/``.
   a new role of a module?  a field of `AttentionRoles`, `MLPRoles` or `LayerPlan` here, its twin in
                            ``adapter_runtime/roles.py`` (generated mixins state roles with those classes).
+  a new kind of core?      nothing here: a file in ``plan/attention/kinds/`` and its line in ``plan/attention/table.py``.
   a new method?            a member of `Method` and a rule in ``plan/methods.py`` that says where it holds.
 """
 
@@ -71,14 +72,6 @@ class Diagnostic:
     methods: tuple[Method, ...] = ()  # the methods that it makes unavailable
 
 
-class Core(str, Enum):
-    """How keys and values meet queries."""
-
-    INTERFACE = "attention interface"  # a call of what ALL_ATTENTION_FUNCTIONS.get_interface (or [...]) returned
-    SDPA = "scaled_dot_product_attention"
-    SOFTMAX = "softmax"  # softmax between two products, written out in the forward
-
-
 class AttentionKind(str, Enum):
     SELF = "self"
     CROSS = "cross"
@@ -103,7 +96,7 @@ class PrefixSite:
 
     class_name: str
     function: str  # the method that holds the core, mostly "forward"
-    core: Core
+    core: str  # name of its kind: how keys and values meet queries. See plan/attention/table.py
     location: Location  # of the core: the interface call, the sdpa call, or the first of the two products
     statement: Location  # the statement that the edit precedes (in the same block)
     query: Expression

@@ -17,7 +17,6 @@ from adapter_codegen.model import (
     BasePlan,
     BottleneckRole,
     ClassPlan,
-    Core,
     Diagnostic,
     Expression,
     LayerPlan,
@@ -61,7 +60,7 @@ def code(text: str) -> Expression:
 PREFIX = PrefixSite(
     "TinyAttention",
     "forward",
-    Core.INTERFACE,
+    "attention interface",
     at(3),
     at(3, end_line=5),
     code("q"),

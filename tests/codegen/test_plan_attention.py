@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Core, Method, PrefixSite
+from adapter_codegen.model import Method, PrefixSite
+from adapter_codegen.plan.attention.kinds.softmax import Softmax
 from adapter_codegen.plan.module import ModulePlan
 from plan_snippets import ATTENTION, plan_of_attention, plan_of_layer
 
@@ -137,7 +138,7 @@ def test_a_position_bias_is_grown_too_and_keeps_its_name_where_it_is_returned() 
 
 def test_a_softmax_between_products_takes_a_prefix_with_what_is_added_to_the_scores() -> None:
     (site,) = prefix_sites(plan_of_attention(*scores("if mask is not None:\n    scores = scores + mask")))
-    assert site.core is Core.SOFTMAX
+    assert site.core == Softmax.name
     assert site.mask is not None and site.mask.code == "mask"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.plan.attention.cores import find_meetings
+from adapter_codegen.plan.attention.table import find_cores
 from adapter_codegen.plan.flow.layout import Layouts
+from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
 from plan_snippets import MLP, flow_of
 
@@ -98,6 +99,6 @@ def test_the_layout_of_a_view(view: str, layout: tuple[str, ...] | None) -> None
     lines = "\n".join(" " * 8 + line for line in body.splitlines())
     init = "        super().__init__()\n        self.a = nn.Linear(8, 8)\n        self.width = 2\n"
     source = f"class M(nn.Module):\n    def __init__(self):\n{init}\n    def forward(self, x):\n{lines}\n"
-    flow, kinds, _ = flow_of(source, "M")
-    (meeting,) = find_meetings(flow, kinds)
-    assert Layouts(kinds).of(meeting.key) == layout
+    flow, kinds, facts = flow_of(source, "M")
+    (core,) = find_cores(Scene(facts, flow, kinds))
+    assert Layouts(kinds).of(core.key) == layout

@@ -36,7 +36,7 @@ _NAME_WHEEL = (
 _OTHER_METHOD = "use another method: `adapter-codegen explain MODEL_TYPE` shows which ones hold."
 _NO_ATTENTION = (
     "Choose a model type that `adapter-codegen list --plan` shows as available; "
-    "if these layers do attend, teach `plan/attention/` their kind of core."
+    "if these layers do attend, add their kind of core to `plan/attention/table.py`."
 )
 _REPORT = (
     "This is a bug of adapter-codegen: please report it, with this message and what "
@@ -248,14 +248,14 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "The key is not transposed in the product itself.",
-        f"Teach `plan/attention/prefix.py` this form of the product; until then, {_OTHER_METHOD}",
+        f"Teach `plan/attention/kinds/softmax.py` this form of the product; until then, {_OTHER_METHOD}",
     )
     UNKNOWN_ARGUMENT = (
         "P202",
         _UPSTREAM,
         _WARNING,
         "The argument `{name}` of the attention core may have a key dimension.",
-        "Teach `plan/attention/prefix.py` what the argument means for longer keys.",
+        "Teach `plan/attention/kinds/calls.py` what the argument means for longer keys.",
     )
     USED_AGAIN = (
         "P202",
@@ -297,7 +297,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "The hidden states that the queries were projected from have no name where the core is called.",
-        "Teach `plan/attention/prefix.py` where this core has its hidden states.",
+        "Teach `plan/attention/gate.py` where this core has its hidden states.",
     )
     CORE_WITHOUT_CLASS = (
         "P206",
@@ -403,7 +403,7 @@ class Problem(Enum):
         _UPSTREAM,
         _NOTE,
         "What is added here mixes positions without attention; it gets no adapter.",
-        "Nothing is lost if no adapter belongs here; else teach `plan/stream/layers.py` this sublayer.",
+        "Nothing is lost if no adapter belongs here; else teach `plan/stream/placing.py` this sublayer.",
     )
     JOINT_ADDITION = (
         "P232",

@@ -10,6 +10,7 @@ import libcst as cst
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Diagnostic, Level, Method
 from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.plan.flow.values import Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,12 @@ class Finding:
     @property
     def level(self) -> Level:
         return self.milder or self.problem.level
+
+
+def behind_super(value: Value, method: Method) -> Finding:
+    """About a site in a function that its class overrides: see `Scene.is_behind_super`."""
+    said = {"function": value.frame.function, "name": value.frame.class_name}
+    return Finding(Problem.BEHIND_SUPER, value.node, (method,), said)
 
 
 def as_diagnostic(finding: Finding, facts: ModuleFacts) -> Diagnostic:

@@ -12,7 +12,7 @@ from adapter_codegen.plan.findings import Finding, as_diagnostic
 from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.stream.candidates import Candidates
-from adapter_codegen.plan.stream.layers import LayerFindings, LayerPlanner
+from adapter_codegen.plan.stream.layers import LayerFindings, plan_layer
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
     findings: list[Finding] = []
     for name in Candidates(facts, kinds).layers:
         try:
-            result = LayerPlanner(facts, kinds, name).plan()
+            result = plan_layer(facts, kinds, name)
         except TooLarge:
             findings.append(Finding(Problem.TOO_LARGE, facts.classes[name].node, tuple(Method), {"name": name}))
             continue

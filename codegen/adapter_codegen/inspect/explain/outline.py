@@ -141,7 +141,7 @@ def _site(site: Site, emitted: Emitted, sources: report.Sources) -> Node:
     lines = emitted.get(site, ())
     if isinstance(site, PrefixSite):
         upstream = _lines(site.statement, sources)[:1]
-        return Node("prefix", f"{site.core.value} in {site.function}", site.location, upstream=upstream, emitted=lines)
+        return Node("prefix", f"{site.core} in {site.function}", site.location, upstream=upstream, emitted=lines)
     upstream = _lines(site.statement, sources)
     if site.dropped is not None:
         upstream += _lines(site.dropped, sources)

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import libcst as cst
-
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.plan.attention.cores import find_meetings
+from adapter_codegen.plan.attention.core import AttentionCore, Reason, Trouble
+from adapter_codegen.plan.attention.kinds.softmax import Softmax
 from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace_function
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+
+# Sinks are put behind the last key and cut off again, and the maximum is subtracted: both hold with keys in front.
+_HARMLESS = {(Reason.SLICED, ""), (Reason.CALLED, "cat"), (Reason.CALLED, "max"), (Reason.COMBINED, "-")}
 
 
 @dataclass(frozen=True)
 class Added:
     parameters: frozenset[str] = frozenset()  # added to the scores: they have a key dimension
-    troubles: tuple[tuple[str, cst.CSTNode], ...] = ()
-
-
-# Sinks are put behind the last key and cut off again, and the maximum is subtracted: both hold with keys in front.
-_HARMLESS = (
-    "a slice of the scores",
-    "the scores go through `cat`",
-    "the scores are combined with a tensor by `-`",
-    "`max`",
-)
+    troubles: tuple[Trouble, ...] = ()
 
 
 def added_to_scores(facts: ModuleFacts, name: str, kinds: Kinds) -> Added:
     """Read the function `name` of the file; empty where the file does not define it."""
     if name not in facts.functions:
         return Added()
-    flow = trace_function(facts, name)
     parameters: set[str] = set()
-    troubles: list[tuple[str, cst.CSTNode]] = []
-    for meeting in find_meetings(flow, kinds):
-        troubles += [one for one in meeting.troubles if not any(text in one[0] for text in _HARMLESS)]
-        for value, node in meeting.terms:
+    troubles: list[Trouble] = []
+    for core in _written_out(Scene(facts, trace_function(facts, name), kinds)):
+        troubles += [trouble for trouble in core.troubles if (trouble.reason, trouble.detail) not in _HARMLESS]
+        for value, node in core.terms:
             source = _parameter_behind(value)
             if source is None:
-                troubles.append((f"`{facts.code(node)}` is added to the scores and is no argument", node))
+                troubles.append(Trouble(Reason.ADDED_FROM_ELSEWHERE, node, facts.code(node)))
             elif source != "attention_mask":
                 parameters.add(source)
     return Added(frozenset(parameters), tuple(troubles))
+
+
+def _written_out(scene: Scene) -> Iterator[AttentionCore]:
+    softmax = Softmax()
+    found = (core for value in scene.flow.values for core in softmax.recognise(value, scene))
+    yield from {id(core.call): core for core in found}.values()
 
 
 def _parameter_behind(value: Value) -> str | None:
@@ -58,7 +58,7 @@ def _parameter_behind(value: Value) -> str | None:
         if value.op in (Op.ITEM, Op.METHOD) and value.inputs:
             value = value.inputs[0]
         elif value.op is Op.JOIN:
-            found = {_parameter_behind(one) for one in value.inputs if not one.is_none}
+            found = {_parameter_behind(alternative) for alternative in value.inputs if not alternative.is_none}
             return found.pop() if len(found) == 1 else None
         else:
             return None

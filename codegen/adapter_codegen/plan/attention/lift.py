@@ -6,42 +6,34 @@ from dataclasses import replace
 
 import libcst as cst
 
-from adapter_codegen.plan.attention.cores import Meeting
+from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.flow.values import Flow, Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, VIEWS
 
 
-def lifted(meeting: Meeting, flow: Flow) -> Meeting | None:
+def lifted(core: AttentionCore, flow: Flow) -> AttentionCore | None:
     """The same core with the call of its function in its place.
 
     None where query, key, value or anything added to the scores is not handed in as an argument of that call.
     """
-    frame = meeting.call.frame
-    call = flow.calls.get(frame)
-    if call is None or not isinstance(call.node, cst.Call) or meeting.troubles:
+    call = flow.calls.get(core.call.frame)
+    if call is None or not isinstance(call.node, cst.Call) or core.troubles:
         return None
-    written = _argument_nodes(call.node, frame_parameters(meeting, flow))
-    nodes: dict[str, cst.BaseExpression] = {}
-    values: dict[str, Value] = {}
-    wanted = {"query": meeting.query, "key": meeting.key, "value": meeting.value}
-    if meeting.mask is not None:
-        wanted["mask"] = meeting.mask
-    for name, value in wanted.items():
-        parameter = _as_parameter(value, meeting)
-        if parameter is None or parameter.name not in written or parameter.through is None:
-            return None
-        nodes[name], values[name] = written[parameter.name], parameter.through
-    terms = []
-    for value, _ in meeting.terms:
-        parameter = _as_parameter(value, meeting)
-        if parameter is None or parameter.name not in written or parameter.through is None:
-            return None
-        terms.append((parameter.through, written[parameter.name]))
+    written = _argument_nodes(call.node, _parameters(core, flow))
+    wanted = {"query": core.query, "key": core.key, "value": core.value}
+    if core.mask is not None:
+        wanted["mask"] = core.mask
+    handed_in = {name: _handed_in(value, core, written) for name, value in wanted.items()}
+    found = {name: argument for name, argument in handed_in.items() if argument is not None}
+    terms = [term for term in (_handed_in(value, core, written) for value, _ in core.terms) if term is not None]
+    if len(found) != len(wanted) or len(terms) != len(core.terms):
+        return None
+    values = {name: value for name, (value, _) in found.items()}
     return replace(
-        meeting,
+        core,
         call=call,
         result=call,
-        nodes=nodes,
+        nodes={name: node for name, (_, node) in found.items()},
         query=values["query"],
         key=values["key"],
         value=values["value"],
@@ -50,9 +42,19 @@ def lifted(meeting: Meeting, flow: Flow) -> Meeting | None:
     )
 
 
-def frame_parameters(meeting: Meeting, flow: Flow) -> list[str]:
+def _handed_in(
+    value: Value, core: AttentionCore, written: dict[str, cst.BaseExpression]
+) -> tuple[Value, cst.BaseExpression] | None:
+    """The argument of the call that `value` is inside of the function, and its expression."""
+    parameter = _as_parameter(value, core)
+    if parameter is None or parameter.name not in written or parameter.through is None:
+        return None
+    return parameter.through, written[parameter.name]
+
+
+def _parameters(core: AttentionCore, flow: Flow) -> list[str]:
     """Names of the parameters of the function that holds a core, in order, without self."""
-    frame = meeting.call.frame
+    frame = core.call.frame
     names = [value.name for value in flow.values if value.frame is frame and value.op is Op.PARAMETER]
     return list(dict.fromkeys(name for name in names if not name.startswith("*")))
 
@@ -66,18 +68,18 @@ def _argument_nodes(call: cst.Call, parameters: list[str]) -> dict[str, cst.Base
     return nodes
 
 
-def _as_parameter(value: Value, meeting: Meeting) -> Value | None:
+def _as_parameter(value: Value, core: AttentionCore) -> Value | None:
     """`value` as a parameter of the function that holds the core, through casts and grouping of heads."""
     for _ in range(8):
-        if value.op is Op.PARAMETER and value.frame is meeting.call.frame:
+        if value.op is Op.PARAMETER and value.frame is core.call.frame:
             return value
         if value.op is Op.METHOD and value.name in VIEWS | CASTS:
             value = value.inputs[0]
-        elif value.op is Op.ITEM and value.index == "" and value.inputs[0].op in (Op.PARAMETER,):
+        elif value.op is Op.ITEM and value.index == "" and value.inputs[0].op is Op.PARAMETER:
             value = value.inputs[0]  # a slice of the mask
         elif value.op is Op.FUNCTION and value.through is not None and value.inputs:
             value = value.inputs[0]  # repeat_kv
-        elif value.through is not None and value.frame is meeting.call.frame:
+        elif value.through is not None and value.frame is core.call.frame:
             value = same_tensor(value)
         else:
             return None

@@ -13,13 +13,13 @@ import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionRoles, LayerPlan, Level, Method
-from adapter_codegen.plan.attention.cores import Meeting
+from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.findings import Finding
 
 
-def unusable(plan: LayerPlan, meetings: Sequence[Meeting]) -> Iterator[Finding]:
+def unusable(plan: LayerPlan, cores: Sequence[AttentionCore]) -> Iterator[Finding]:
     """What speaks against LoRA on queries, keys and values, and against prefixes, in the attentions of a layer."""
-    calls = {meeting.path: meeting.call.node for meeting in meetings}
+    calls = {core.path: core.call.node for core in cores}
     for roles in plan.attentions:
         node = calls.get(roles.core)
         if node is None:

@@ -1,7 +1,10 @@
 """The stream of hidden states: the layers that it runs through, and the model around them.
 
-candidates  which classes are layers
-layers      one layer class: its roles and its sites
-residuals   residual additions on the stream of a layer, and their norms
-base        the base model class; `stacks` where it keeps its layers, `entrance` what gives the input of the first one
+candidates    which classes are layers
+layers        one layer class: its roles and its sites
+residuals     residual additions on the stream of a layer, and their norms
+placing       which adapters a residual addition gets, and where they are held
+feed_forward  the projections of a feed-forward block
+optional      modules that only some instances of a layer have
+base          the base model class; `stacks` where it keeps its layers, `entrance` what gives the input of the first one
 """

@@ -9,11 +9,9 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import descendants, dotted_name
-from adapter_codegen.plan.flow.calls import REGISTRY
+from adapter_codegen.plan.attention.table import all_signs
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
-
-_CORE_CALLS = frozenset({"scaled_dot_product_attention", "softmax", "Softmax"})
 
 
 class Candidates:
@@ -23,6 +21,7 @@ class Candidates:
         self._facts = facts
         self._kinds = kinds
         self._attending: dict[str, bool] = {}
+        self._signs = all_signs()
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -70,12 +69,13 @@ class Candidates:
         return any(self._calls_core(function.node) for key, function in known.functions.items() if key != "__init__")
 
     def _is_attention(self, submodule: Submodule) -> bool:
-        softmax = {local_class(name) for name in submodule.classes} == {"Softmax"}
-        return softmax or self._kinds.of(submodule.classes) is Kind.TORCH_ATTENTION
+        classes = {local_class(name) for name in submodule.classes}
+        is_sign = bool(classes) and classes <= self._signs.modules
+        return is_sign or self._kinds.of(submodule.classes) is Kind.TORCH_ATTENTION
 
     def _calls_core(self, node: cst.CSTNode, depth: int = 2) -> bool:
         names = _Names(node)
-        if REGISTRY in names.found or names.calls & _CORE_CALLS:
+        if names.found & self._signs.names or names.calls & self._signs.calls:
             return True
         known = [self._facts.functions[name] for name in names.calls if name in self._facts.functions]
         return depth > 0 and any(self._calls_core(function, depth - 1) for function in known)

@@ -15,11 +15,13 @@ import libcst as cst
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
-from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.values import Consumers, Flow, How, Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, is_scalar, last_name
 
 _BOTTLENECK = (Method.BOTTLENECK,)
+_STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)  # modules after which the stream is still the stream
 _STREAM_CALLS = (
     CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where", "mul", "roll", "pad", "masked_fill"}
 )
@@ -48,12 +50,12 @@ class Residuals:
     findings: list[Finding] = field(default_factory=list)
 
 
-def find_residuals(flow: Flow, kinds: Kinds) -> Residuals:
+def find_residuals(scene: Scene) -> Residuals:
     """The residual additions on the stream of a layer."""
     found = Residuals()
-    if flow.returned is not None:
-        _Stream(flow, kinds, found).follow(_outputs(flow.returned))
-    found.additions.sort(key=lambda addition: flow.values.index(addition.value))
+    if scene.flow.returned is not None:
+        _Stream(scene, found).follow(_outputs(scene.flow.returned))
+    found.additions.sort(key=lambda addition: scene.order[id(addition.value)])
     return found
 
 
@@ -70,11 +72,9 @@ def _outputs(returned: Value) -> list[Value]:
 
 
 class _Stream:
-    def __init__(self, flow: Flow, kinds: Kinds, found: Residuals) -> None:
-        self._flow = flow
-        self._kinds = kinds
+    def __init__(self, scene: Scene, found: Residuals) -> None:
+        self._scene = scene
         self._found = found
-        self._consumers = Consumers(flow.values)
         self._seen: set[int] = set()
 
     def follow(self, values: list[Value]) -> None:
@@ -96,8 +96,7 @@ class _Stream:
         if value.op is Op.FUNCTION and value.through is not None:
             return (value.through,)
         if value.op is Op.SUBMODULE and value.inputs:
-            steps = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)
-            return value.inputs[:1] if self._kind(value) in steps else ()
+            return value.inputs[:1] if self._scene.kind(value) in _STEPS else ()
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS:
             return value.inputs[1:2] if last_name(value) == "where" and value.op is Op.FUNCTION else value.inputs[:1]
         if value.op is Op.BINARY and value.operator in "*/":
@@ -105,9 +104,6 @@ class _Stream:
         if value.op is Op.ITEM:
             return value.inputs[:1]
         return ()
-
-    def _kind(self, value: Value) -> Kind:
-        return self._kinds.of(value.module.classes) if value.module is not None else Kind.WORK
 
     # -- additions ---------------------------------------------------------------------------------------------------
 
@@ -191,12 +187,7 @@ class _Stream:
         """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index."""
         value = branch
         for _ in range(40):
-            if value.op is Op.SUBMODULE and self._kind(value) not in (
-                Kind.NORM,
-                Kind.DROPOUT,
-                Kind.IDENTITY,
-                Kind.SCALE,
-            ):
+            if value.op is Op.SUBMODULE and self._scene.kind(value) not in _STEPS:
                 return value
             if (value.op is Op.SUBMODULE and value.inputs) or value.op is Op.ITEM:
                 value = value.inputs[0]
@@ -237,7 +228,7 @@ class _Stream:
         if len(uses) != 1:
             return Placement.ADDITION, None
         norm = uses[0]
-        is_norm = norm.op is Op.SUBMODULE and self._kind(norm) is Kind.NORM and norm.frame is value.frame
+        is_norm = self._scene.is_call_of(norm, Kind.NORM) and norm.frame is value.frame
         if not is_norm or len(norm.inputs) != 1 or norm.keywords or not isinstance(norm.node, cst.Call):
             return Placement.ADDITION, None
         if norm.node.args[0].value is value.node:
@@ -247,13 +238,13 @@ class _Stream:
         return Placement.ADDITION, None
 
     def _tensor_uses(self, value: Value) -> Iterator[Value]:
-        for use in self._consumers.of(value):
+        for use in self._scene.consumers.of(value):
             if not use.is_metadata:
                 yield use
 
     def _is_next_statement(self, value: Value, norm: Value) -> bool:
         """``h = r + x`` and then ``h = self.norm(h)``, with nothing else in either."""
-        if value.statement is None or self._flow.after.get((value.frame, value.statement)) is not norm.statement:
+        if value.statement is None or self._scene.flow.after.get((value.frame, value.statement)) is not norm.statement:
             return False
         first, second = _assigned(value.statement, value.node), _assigned(norm.statement, norm.node)
         return first is not None and first == second

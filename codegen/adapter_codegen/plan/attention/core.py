@@ -1,0 +1,99 @@
+"""What an attention core is, and what each kind of core has to say about itself.
+
+A core is where keys and values meet queries. Prefix tuning lengthens keys and values there. That is safe only where
+everything with a key dimension is known and grows too: so a kind of core recognises its cores, and claims each argument
+and each thing that is added to the scores; what it does not claim refuses the core.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import libcst as cst
+
+from adapter_codegen.model import Expression
+from adapter_codegen.plan.findings import Finding
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Value
+
+
+class Reason(Enum):
+    """What may keep a prefix out of the scores of a core. ``{}`` is the detail of a `Trouble`."""
+
+    KERNEL = "the flash attention kernel is called directly"  # it knows no mask with a prefix
+    SEVERAL_PRODUCTS = "the scores are made of several products"  # disentangled attention: no one key is the key
+    SLICED = "a slice of the scores is taken"
+    COMBINED = "the scores are combined with a tensor by `{}`"  # an operator
+    CALLED = "the scores go through `{}`"  # a function or method
+    ADDED_FROM_ELSEWHERE = "`{}` is added to the scores and is no argument"  # code
+
+
+@dataclass(frozen=True, eq=False)
+class Trouble:
+    reason: Reason
+    node: cst.CSTNode
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.reason.value.format(self.detail)
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCore:
+    """One attention core in a flow."""
+
+    kind: CoreKind
+    call: Value  # the call of a function that attends; else the first product, of queries and keys
+    result: Value  # what holds the attended values: the call, or the second product
+    query: Value
+    key: Value
+    value: Value
+    nodes: dict[str, cst.BaseExpression]  # expression of each argument, by its parameter: query, key, value, mask, ...
+    mask: Value | None = None
+    terms: tuple[tuple[Value, cst.BaseExpression], ...] = ()  # what is added to scores that are written out
+    troubles: tuple[Trouble, ...] = ()  # what else happens to them
+
+    @property
+    def path(self) -> str:
+        """Of the module that attends, from the layer."""
+        return self.call.frame.path
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What longer keys mean for a core."""
+
+    against: tuple[Finding, ...] = ()  # what no rule claims; with any of these there is no prefix
+    mask: Expression | None = None  # grows with the keys; None: the core is called without a mask
+    biases: tuple[Expression, ...] = ()  # have a key dimension too, and grow with zeros in front
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What the text of a class shows that may hold a core: a quick look, before any forward is followed."""
+
+    names: frozenset[str] = frozenset()  # identifiers
+    calls: frozenset[str] = frozenset()  # last parts of what is called: "softmax" of ``nn.functional.softmax(x)``
+    modules: frozenset[str] = frozenset()  # classes of submodules
+
+
+class CoreKind(ABC):
+    """A way in which models attend. Each stands in a file of ``kinds/`` and in a line of ``table``."""
+
+    name: ClassVar[str]  # as plans show it
+    signs: ClassVar[Signs]
+    has_fixed_layout: ClassVar[bool] = (
+        False  # keys are (batch, heads, length, width), whether the text shows it or not
+    )
+
+    @abstractmethod
+    def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:
+        """The cores whose last step `value` is, if it is of this kind: the call, or the softmax."""
+
+    @abstractmethod
+    def claims(self, core: AttentionCore, scene: Scene) -> Claims:
+        """What longer keys mean for a core that `recognise` gave."""

@@ -1,0 +1,117 @@
+"""From a softmax back to the products that its scores are made of, with all that happens to them on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import libcst as cst
+
+from adapter_codegen.plan.attention.core import Reason, Trouble
+from adapter_codegen.plan.attention.kinds.products import Product, as_product, is_weight
+from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, is_number, is_scalar, last_name
+
+# Functions and methods that scores, or attention weights, still are scores or weights after.
+_BOUNDING = frozenset({"tanh", "clamp", "clip"})
+_MASKING = frozenset({"masked_fill", "masked_fill_", "where"})
+_ARITHMETIC = frozenset({"add", "add_", "mul", "div", "sub", "max"})
+_STEPS = VIEWS | CASTS | DROPOUTS | _BOUNDING | _MASKING | _ARITHMETIC | frozenset({"softmax", "cat", "expand"})
+_HARMLESS = VIEWS | CASTS | DROPOUTS | _BOUNDING
+
+
+class Scores:
+    """What stands behind the operand of a softmax. Everything is found by the constructor."""
+
+    def __init__(self, operand: Value, scene: Scene) -> None:
+        self.products: list[Product] = []
+        self.terms: list[tuple[Value, cst.BaseExpression]] = []  # added to the scores
+        self.troubles: list[Trouble] = []
+        self._scene = scene
+        self._seen: set[int] = set()
+        self._back(operand)
+
+    def _back(self, value: Value) -> bool:
+        """Whether a product was found behind `value`."""
+        value = same_tensor(value)
+        if id(value) in self._seen:
+            return bool(self.products)
+        self._seen.add(id(value))
+        product = as_product(value)
+        if product is not None and not (is_weight(product.left) or is_weight(product.right)):
+            self.products.append(product)
+            self._bias_of(product)
+            return True
+        if value.op is Op.JOIN:
+            return self._any(value.inputs)
+        if value.op is Op.BINARY:
+            return self._binary(value)
+        if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STEPS:
+            return self._call(value)
+        if value.op is Op.SUBMODULE and value.through is None and value.inputs:
+            return self._scene.kind(value) in (Kind.DROPOUT, Kind.IDENTITY) and self._back(value.inputs[0])
+        if value.op in (Op.ITEM, Op.OTHER) and value.inputs:
+            found = self._back(value.inputs[0])
+            if found and value.op is Op.ITEM:
+                self.troubles.append(Trouble(Reason.SLICED, value.node))
+            return found
+        return False
+
+    def _any(self, values: Sequence[Value]) -> bool:
+        found = [self._back(value) for value in values if not value.is_none]  # all of them: each may hold a product
+        return any(found)
+
+    def _bias_of(self, product: Product) -> None:
+        """``bias.baddbmm(q, k)`` adds to the product; ``torch.empty`` there stands for nothing."""
+        if last_name(product.value) != "baddbmm" or len(product.value.inputs) < 1:
+            return
+        given = product.value.inputs[0]
+        bias = same_tensor(given)
+        if not called(bias, "empty", "zeros") and bias is not same_tensor(product.left):
+            assert isinstance(given.node, cst.BaseExpression)
+            self.terms.append((bias, given.node))
+
+    def _binary(self, value: Value) -> bool:
+        sides = _sides(value)
+        found = [self._back(operand) for operand in value.inputs]
+        if not any(found):
+            return False
+        for operand, side, has_product in zip(value.inputs, sides, found, strict=True):
+            harmless = is_number(operand) if value.is_sum else is_scalar(operand)
+            if has_product or harmless:
+                continue
+            if value.is_sum:
+                self.terms.append((operand, side))
+            else:
+                self.troubles.append(Trouble(Reason.COMBINED, value.node, value.operator))
+        return True
+
+    def _call(self, value: Value) -> bool:
+        name = last_name(value)
+        tensors = value.inputs[1:] if name == "where" and value.op is Op.FUNCTION else value.inputs[:1]
+        if name == "cat" and tensors and same_tensor(tensors[0]).op is Op.TUPLE:
+            tensors = same_tensor(tensors[0]).inputs
+        found = self._any(tensors)
+        if found and name not in _HARMLESS:
+            self.troubles.append(Trouble(Reason.CALLED, value.node, name))
+        return found
+
+
+def _sides(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression]:
+    node = value.node
+    if isinstance(node, cst.AugAssign):
+        return node.target, node.value
+    assert isinstance(node, cst.BinaryOperation)
+    return node.left, node.right
+
+
+def keeps_weights(value: Value, scene: Scene) -> bool:
+    """Whether attention weights that go into `value` come out of it as attention weights."""
+    if value.op is Op.SUBMODULE:
+        return scene.is_call_of(value, Kind.DROPOUT, Kind.IDENTITY) or value.through is not None
+    if value.op is Op.BINARY:
+        return value.operator in "*+/-"
+    if value.op in (Op.METHOD, Op.FUNCTION):
+        return last_name(value) in _STEPS | {"nan_to_num"} or value.through is not None
+    return value.op in (Op.JOIN, Op.PARAMETER, Op.ITEM, Op.HELPER)

@@ -1,0 +1,127 @@
+"""A softmax between two products of activations: attention that is written out in the forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import libcst as cst
+
+from adapter_codegen.diagnostics.table import Problem
+from adapter_codegen.plan.attention.core import AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
+from adapter_codegen.plan.attention.kinds.calls import PREFIX
+from adapter_codegen.plan.attention.kinds.products import (
+    Product,
+    as_product,
+    before_transposition,
+    is_plain_transposition,
+    is_weight,
+    value_before_transposition,
+)
+from adapter_codegen.plan.attention.kinds.scores import Scores, keeps_weights
+from adapter_codegen.plan.findings import Finding
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+from adapter_codegen.plan.flow.walks import called, last_name, operand
+
+_RECAST = ("to", "type_as")
+
+
+class Softmax(CoreKind):
+    name = "softmax"
+    signs = Signs(calls=frozenset({"softmax", "Softmax"}), modules=frozenset({"Softmax"}))
+
+    def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:
+        if not _is_softmax(value):
+            return
+        scores = operand(value, 1 if value.op is Op.CALL else 0)
+        if scores is None:
+            return
+        behind = Scores(scores, scene)
+        second = _next_product(value, scene)
+        if second is None or is_weight(second.right):
+            return
+        firsts = [one for one in behind.products if not (is_weight(one.left) or is_weight(one.right))]
+        if firsts:
+            core = self._core(firsts[0], second, behind)
+            yield core if len(firsts) == 1 else _ambiguous(core)
+
+    def _core(self, first: Product, second: Product, behind: Scores) -> AttentionCore:
+        key_node = before_transposition(first.right_node)
+        return AttentionCore(
+            kind=self,
+            call=first.value,
+            result=second.value,
+            query=first.left,
+            key=value_before_transposition(first.right),
+            value=second.right,
+            nodes={"query": first.left_node, "key": key_node, "value": second.right_node},
+            terms=tuple(behind.terms),
+            troubles=tuple(behind.troubles),
+        )
+
+    def claims(self, core: AttentionCore, scene: Scene) -> Claims:
+        """What is added to the scores grows under the name that it is bound to before the core: a mask, then biases."""
+        names = [_name_before(core, value, node, scene) for value, node in core.terms]
+        distinct = {name.value: name for name in names if name is not None}.values()
+        grown = [scene.expression(name) for name in distinct]
+        return Claims(
+            against=tuple(self._against(core, names, scene)),
+            mask=grown[0] if grown else None,
+            biases=tuple(grown[1:]),
+        )
+
+    def _against(self, core: AttentionCore, names: list[cst.Name | None], scene: Scene) -> Iterator[Finding]:
+        for trouble in core.troubles:
+            yield Finding(Problem.SCORES_NOT_ADDITIVE, trouble.node, PREFIX, {"what": str(trouble)})
+        is_lifted = core.call is core.result  # the call of the function that holds the products
+        product = as_product(core.call)
+        if not is_lifted and (product is None or not is_plain_transposition(product.right)):
+            yield Finding(Problem.KEY_NOT_TRANSPOSED, core.call.node, PREFIX)
+        for name, (_, node) in zip(names, core.terms, strict=True):
+            if name is None:
+                yield Finding(Problem.TERM_NOT_KNOWN_BEFORE, node, PREFIX, {"code": scene.facts.code(node)})
+
+
+def _is_softmax(value: Value) -> bool:
+    """``softmax(x)``, ``nn.Softmax(dim=-1)(x)``, or a submodule of that class."""
+    if value.op is Op.CALL:
+        return last_name(value.inputs[0]) == "Softmax"
+    if value.op is Op.SUBMODULE and value.module is not None:
+        return {name.rpartition(".")[2] for name in value.module.classes} == {"Softmax"}
+    return called(value, "softmax")
+
+
+def _next_product(softmax: Value, scene: Scene) -> Product | None:
+    """The product that the attention weights are the left side of."""
+    todo, seen = [softmax], set()
+    while todo:
+        value = todo.pop(0)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        product = as_product(value)
+        if product is not None and (id(product.left) in seen or id(same_tensor(product.left)) in seen):
+            return product
+        if value is softmax or keeps_weights(value, scene):
+            todo.extend(scene.consumers.of(value))
+    return None
+
+
+def _ambiguous(core: AttentionCore) -> AttentionCore:
+    trouble = Trouble(Reason.SEVERAL_PRODUCTS, core.call.node)
+    return replace(core, troubles=(*core.troubles, trouble))
+
+
+def _name_before(core: AttentionCore, value: Value, node: cst.BaseExpression, scene: Scene) -> cst.Name | None:
+    """The name under which a term of the scores is bound before the core, if it is the same tensor there."""
+    while isinstance(node, cst.Subscript):  # ``mask[..., : key.shape[-2]]`` is cut after it has grown
+        node = node.value
+        value = same_tensor(value).inputs[0] if same_tensor(value).op is Op.ITEM else value
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in _RECAST:
+        node = node.func.value
+        value = value.inputs[0] if value.op is Op.METHOD else value
+    environment = scene.environment(core.call)
+    if not isinstance(node, cst.Name) or node.value not in environment:
+        return None
+    return node if same_tensor(environment[node.value]) is same_tensor(value) else None

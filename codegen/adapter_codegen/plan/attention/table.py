@@ -1,0 +1,33 @@
+"""The kinds of attention cores. Where do I add one? A file in ``kinds/`` and its line here."""
+
+from __future__ import annotations
+
+from adapter_codegen.plan.attention.core import AttentionCore, CoreKind, Signs
+from adapter_codegen.plan.attention.kinds.flash import Flash
+from adapter_codegen.plan.attention.kinds.interface import Interface
+from adapter_codegen.plan.attention.kinds.sdpa import Sdpa
+from adapter_codegen.plan.attention.kinds.softmax import Softmax
+from adapter_codegen.plan.flow.scene import Scene
+
+CORE_KINDS: tuple[CoreKind, ...] = (
+    Interface(),
+    Sdpa(),
+    Flash(),
+    Softmax(),
+)
+
+
+def find_cores(scene: Scene) -> list[AttentionCore]:
+    """The attention cores of a flow, in order."""
+    found = (core for value in scene.flow.values for kind in CORE_KINDS for core in kind.recognise(value, scene))
+    return list({id(core.call): core for core in found}.values())
+
+
+def all_signs() -> Signs:
+    """What any of the kinds shows in the text."""
+    signs = [kind.signs for kind in CORE_KINDS]
+    return Signs(
+        names=frozenset().union(*(one.names for one in signs)),
+        calls=frozenset().union(*(one.calls for one in signs)),
+        modules=frozenset().union(*(one.modules for one in signs)),
+    )

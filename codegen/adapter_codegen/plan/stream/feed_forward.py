@@ -1,0 +1,90 @@
+"""The linear modules of a feed-forward block, by data flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, last_name, sources
+
+_LINEAR = frozenset({Kind.LINEAR})
+_ACTIVATIONS = frozenset(
+    {
+        *("gelu", "silu", "relu", "swish", "sigmoid", "tanh", "relu6", "softplus"),
+        *("quick_gelu", "mish", "leaky_relu", "elu"),
+    }
+)
+
+Paths = list[str]
+
+
+def feed_forward(branch: Value, residual: Value, scene: Scene) -> tuple[Paths, Paths, Paths]:
+    """Paths of the first, gate and last projections between `residual` and `branch`."""
+    return _Between(residual, scene).projections(branch)
+
+
+class _Between:
+    """Answers about what was computed from the residual stream, up to where it was read."""
+
+    def __init__(self, residual: Value, scene: Scene) -> None:
+        self._scene = scene
+        self._behind = ancestors(residual)
+
+    def projections(self, branch: Value) -> tuple[Paths, Paths, Paths]:
+        last = [linear for linear in sources(branch, self._scene.kinds, _LINEAR) if id(linear) not in self._behind]
+        first: list[Value] = []
+        gate: list[Value] = []
+        for linear in last:
+            carried, gating = self._before(linear)
+            first += carried
+            gate += gating
+        last = [linear for linear in last if linear not in first and linear not in gate]
+        return _paths(first), _paths(gate), _paths(last)
+
+    def _before(self, last: Value) -> tuple[list[Value], list[Value]]:
+        """The linear modules before `last`: those that carry the signal, and those that only open a gate."""
+        value = self._plain(last.inputs[0]) if last.inputs else last
+        if value.op is Op.BINARY and value.operator == "*":
+            left, right = (self._linears(operand) for operand in value.inputs)
+            left_gates, right_gates = (self._is_activated(operand) for operand in value.inputs)
+            if left and right and left_gates != right_gates:
+                carried, gating = (right, left) if left_gates else (left, right)
+                return carried, [linear for linear in gating if linear not in carried]
+        return self._linears(value), []
+
+    def _plain(self, value: Value) -> Value:
+        """`value` without views, casts, dropout and norms."""
+        for _ in range(20):
+            value = same_tensor(value)
+            if value.op is Op.JOIN:  # cast or not
+                ends = {id(end): end for end in map(self._plain, value.inputs)}
+                return next(iter(ends.values())) if len(ends) == 1 else value
+            is_step = self._scene.is_call_of(value, Kind.DROPOUT, Kind.NORM, Kind.IDENTITY)
+            if not value.inputs or not (is_step or called(value, *VIEWS, *CASTS, *DROPOUTS)):
+                break
+            value = value.inputs[0]
+        return value
+
+    def _linears(self, value: Value) -> list[Value]:
+        """The nearest linear modules behind `value`."""
+        return [found for found in self._up_to_linears(value) if self._is_end(found) and id(found) not in self._behind]
+
+    def _is_activated(self, value: Value) -> bool:
+        return any(self._is_activation(found) for found in self._up_to_linears(value))
+
+    def _up_to_linears(self, value: Value) -> Iterable[Value]:
+        return ancestors(value, lambda one: id(one) in self._behind or self._is_end(one)).values()
+
+    def _is_end(self, value: Value) -> bool:
+        return self._scene.is_call_of(value, Kind.LINEAR)
+
+    def _is_activation(self, value: Value) -> bool:
+        if value.op is Op.SUBMODULE:
+            return self._scene.is_call_of(value, Kind.ACTIVATION)
+        return value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _ACTIVATIONS
+
+
+def _paths(linears: Iterable[Value]) -> Paths:
+    return list(dict.fromkeys(linear.path for linear in linears if "*" not in linear.path))
