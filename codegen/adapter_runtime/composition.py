@@ -6,12 +6,15 @@ it means in a layer. From outside of this library: `register_block`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias, Union, overload
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias, Union, overload
 
 from adapter_runtime.errors import InvalidCompositionError
 
-Setup: TypeAlias = Union[str, "AdapterCompositionBlock", Sequence[Any], None]
+Child: TypeAlias = Union[str, "AdapterCompositionBlock"]
+Nested: TypeAlias = Child | Sequence[Child | Sequence[Child]]  # a list is a `Stack`, a list in it a `Fuse`
+Setup: TypeAlias = Nested | None
+Option: TypeAlias = str | float | Sequence[float] | None  # what a block holds besides its children
 
 
 class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
@@ -21,7 +24,7 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
         children: names of adapters, or blocks.
     """
 
-    def __init__(self, *children: str | AdapterCompositionBlock) -> None:
+    def __init__(self, *children: Child) -> None:
         for child in children:
             if not isinstance(child, (str, AdapterCompositionBlock)):
                 raise InvalidCompositionError(
@@ -29,21 +32,21 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
                 )
         if not children:
             raise InvalidCompositionError(f"{type(self).__name__} needs at least one child.")
-        self.children: tuple[str | AdapterCompositionBlock, ...] = tuple(children)
+        self.children: tuple[Child, ...] = tuple(children)
 
     @overload
-    def __getitem__(self, index: int) -> str | AdapterCompositionBlock: ...
+    def __getitem__(self, index: int) -> Child: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[str | AdapterCompositionBlock]: ...
+    def __getitem__(self, index: slice[int | None]) -> Sequence[Child]: ...
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | slice[int | None]) -> Child | Sequence[Child]:
         return self.children[index]
 
     def __len__(self) -> int:
         return len(self.children)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Option]:
         """What the block holds besides its children."""
         return {}
 
@@ -93,13 +96,13 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
 
 
 class Stack(AdapterCompositionBlock):
-    """One adapter after the other."""
+    """Each adapter gets what the one before it has computed."""
 
 
 class Fuse(AdapterCompositionBlock):
     """A learned mixture of the outputs of the children. `name` defaults to the names with commas between."""
 
-    def __init__(self, *children: str | AdapterCompositionBlock, name: str | None = None) -> None:
+    def __init__(self, *children: Child, name: str | None = None) -> None:
         super().__init__(*children)
         self._name = name
 
@@ -108,29 +111,29 @@ class Fuse(AdapterCompositionBlock):
         last = (child if isinstance(child, str) else child.last() for child in self.children)
         return self._name or ",".join(last)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Option]:
         return {"name": self._name}
 
 
 class Split(AdapterCompositionBlock):
     """Each child gets its part of the sequence. `splits` are lengths; one number = the same for each child."""
 
-    def __init__(self, *children: str | AdapterCompositionBlock, splits: int | Sequence[int]) -> None:
+    def __init__(self, *children: Child, splits: int | Sequence[int]) -> None:
         super().__init__(*children)
         self.splits = _sizes(splits, len(children), "splits")
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Option]:
         return {"splits": self.splits}
 
 
 class BatchSplit(AdapterCompositionBlock):
     """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number = the same for each."""
 
-    def __init__(self, *children: str | AdapterCompositionBlock, batch_sizes: int | Sequence[int]) -> None:
+    def __init__(self, *children: Child, batch_sizes: int | Sequence[int]) -> None:
         super().__init__(*children)
         self.batch_sizes = _sizes(batch_sizes, len(children), "batch_sizes")
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Option]:
         return {"batch_sizes": self.batch_sizes}
 
 
@@ -151,7 +154,7 @@ class Average(AdapterCompositionBlock):
 
     def __init__(
         self,
-        *children: str | AdapterCompositionBlock,
+        *children: Child,
         weights: Sequence[float] | None = None,
         normalize_weights: bool = True,
     ) -> None:
@@ -164,7 +167,7 @@ class Average(AdapterCompositionBlock):
             raise InvalidCompositionError("The weights of Average sum to 0 and cannot be normalised.")
         self.weights = [weight / total for weight in given] if normalize_weights else given
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Mapping[str, Option]:
         return {"weights": self.weights, "normalize_weights": False}
 
 
@@ -224,7 +227,7 @@ def parse_composition(setup: Setup, level: int = 0) -> AdapterCompositionBlock |
     return block
 
 
-def _as_block(setup: Any, level: int) -> str | AdapterCompositionBlock:
+def _as_block(setup: Nested, level: int) -> Child:
     if isinstance(setup, (str, AdapterCompositionBlock)):
         return setup
     if isinstance(setup, Sequence) and level < 2:

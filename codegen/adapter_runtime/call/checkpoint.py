@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from adapter_runtime.call.arguments import Argument, LayerForward, LayerOutputs
 from adapter_runtime.call.context import thread
 
 
 class CheckpointFunction(Protocol):
     """`torch.utils.checkpoint.checkpoint` or something like it."""
 
-    def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, function: LayerForward, *args: Argument, **kwargs: Argument) -> LayerOutputs: ...
 
 
 class Reentry:
@@ -23,7 +24,7 @@ class Reentry:
     a checkpoint also gives no gradients to the parameters of a layer where no argument needs one: then an empty tensor does.
     """
 
-    def __init__(self, function: Any, args: tuple[Any, ...]) -> None:
+    def __init__(self, function: LayerForward, args: tuple[Argument, ...]) -> None:
         self.function, self.setup, self.context = function, thread.setup, thread.context
         self.states = self.context.state_tensors() if self.context is not None else []
         given = (*self.states, *args)
@@ -32,12 +33,12 @@ class Reentry:
         self.is_done = False  # a second call computes the same again, in the backward pass
         self.is_reentrant = False  # the first one computes no gradients
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Argument, **kwargs: Argument) -> LayerOutputs:
         count = len(self.states)
         own = count + len(self.anchors)
         setup, context = thread.setup, thread.context
         thread.setup = self.setup
-        thread.context = self.context.with_states(args[:count]) if self.context is not None else None
+        thread.context = self.context.with_states(_tensors(args[:count])) if self.context is not None else None
         if self.is_done and thread.context is not None:
             thread.context = thread.context.without_recording()
         if not self.is_done:
@@ -45,13 +46,24 @@ class Reentry:
         is_again, self.is_done = self.is_done, True
         try:
             outputs = self.function(*args[own:], **kwargs)
-            return _anchored(outputs, args[own - 1]) if self.anchors and self.is_reentrant and is_again else outputs
+            is_anchored = bool(self.anchors) and self.is_reentrant and is_again
+            return _anchored(outputs, *_tensors(args[count:own])) if is_anchored else outputs
         finally:
             thread.setup, thread.context = setup, context
 
 
-def _anchored(outputs: Any, anchor: torch.Tensor) -> Any:
-    """Outputs of a layer that trains nothing, as a reentrant checkpoint wants them: it goes back from them in any case."""
+def _tensors(args: tuple[Argument, ...]) -> list[torch.Tensor]:
+    """Arguments that are tensors, with their type."""
+    return [entry for entry in args if isinstance(entry, torch.Tensor)]
+
+
+def _anchored(outputs: LayerOutputs, anchor: torch.Tensor) -> LayerOutputs:
+    """Outputs of a layer that trains nothing, for a reentrant checkpoint, whose backward pass needs one with a gradient.
+
+    Args:
+        outputs: of the layer.
+        anchor: [0], a tensor that needs a gradient; its sum, 0, is added to the hidden states.
+    """
     first = outputs[0] if isinstance(outputs, tuple) else outputs
     if first.requires_grad:
         return outputs
@@ -65,7 +77,7 @@ class ContextualCheckpoint:
     def __init__(self, checkpoint: CheckpointFunction) -> None:
         self.checkpoint = checkpoint
 
-    def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, function: LayerForward, *args: Argument, **kwargs: Argument) -> LayerOutputs:
         reentry = Reentry(function, args)
         return self.checkpoint(reentry, *reentry.states, *reentry.anchors, *args, **kwargs)
 

@@ -10,13 +10,13 @@ import copy
 import threading
 from collections.abc import Hashable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.rows import TaskRows, TokenSpans
-from adapter_runtime.composition import Setup, parse_composition
+from adapter_runtime.composition import AdapterCompositionBlock, Setup, parse_composition
 
 
 class ThreadState(threading.local):
@@ -68,7 +68,7 @@ class AdapterSetup:
         ignore_empty: accepted for compatibility; a setup of None always means no adapters.
     """
 
-    def __init__(self, adapter_setup: Setup, head_setup: Any = None, ignore_empty: bool = False) -> None:
+    def __init__(self, adapter_setup: Setup, head_setup: Setup = None, ignore_empty: bool = False) -> None:
         self.adapter_setup = parse_composition(adapter_setup)
         self.head_setup = head_setup
         self.key = repr(self.adapter_setup)  # under which layers remember what it means for them
@@ -90,11 +90,13 @@ class AdapterSetup:
         return thread.setup
 
     @classmethod
-    def get_context_adapter_setup(cls) -> Any:
+    def get_context_adapter_setup(cls) -> AdapterCompositionBlock | None:
+        """What that setup runs in place of the active adapters; None without a setup."""
         return thread.setup.adapter_setup if thread.setup else None
 
     @classmethod
-    def get_context_head_setup(cls) -> Any:
+    def get_context_head_setup(cls) -> Setup:
+        """The heads that that setup names; None without a setup."""
         return thread.setup.head_setup if thread.setup else None
 
 
@@ -155,7 +157,7 @@ class ForwardContext:
         return found
 
     def find(self, kind: type[Slot]) -> Slot | None:
-        """The same; None where the method has kept nothing."""
+        """What a method keeps in this call; None where it has kept nothing."""
         found = self._slots.get(kind)
         return found if isinstance(found, kind) else None
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class Scores:
@@ -22,7 +22,7 @@ class Scores:
         kept = values.detach().reshape(values.shape[0], -1) if columns else values.detach()
         self._found.setdefault(name, {}).setdefault(layer, {}).setdefault(location, []).append(kept)
 
-    def as_arrays(self) -> dict[str, dict[int, dict[str, Any]]]:
+    def as_arrays(self) -> dict[str, dict[int, dict[str, NDArray[np.float32]]]]:
         """Name -> layer -> location -> numpy array. Several gates at one location stand side by side: [B, sum of G]."""
         return {
             name: {
@@ -34,6 +34,7 @@ class Scores:
 
 
 def _joined(values: list[torch.Tensor]) -> torch.Tensor:
+    """What was kept at one location as one tensor: gates [B, G] side by side, one gate of one value as [B]."""
     if len(values) == 1:
         joined = values[0]
     elif values[0].dim() == 2:

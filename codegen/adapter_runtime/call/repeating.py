@@ -7,12 +7,12 @@ bias, position and cache then has the right number of rows by itself, in any arc
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from transformers.utils import ModelOutput
 
+from adapter_runtime.call.arguments import Argument, ModelForward
 from adapter_runtime.errors import UnsupportedMethodError
 
 # Where the size of the batch is read, first come first served.
@@ -24,11 +24,11 @@ _WITHOUT_BATCH = frozenset({"cache_position", "logits_to_keep"})
 
 def repeated(
     names: tuple[str, ...],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    args: tuple[Argument, ...],
+    kwargs: Mapping[str, Argument],
     copies: int,
     kept: frozenset[str] = frozenset(),
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
     """The arguments of a call with `copies` of each row.
 
     Args:
@@ -43,19 +43,19 @@ def repeated(
     if rows is None:
         return args, dict(kwargs)
 
-    def repeat(name: str, value: Any) -> Any:
+    def repeat(name: str, value: Argument) -> Argument:
         return value if name in kept | _WITHOUT_BATCH else _repeat(name, value, rows, copies)
 
     positional = tuple(repeat(name, value) for name, value in zip(names, args, strict=False))
     return (*positional, *args[len(positional) :]), {name: repeat(name, value) for name, value in kwargs.items()}
 
 
-def _batch_size(given: Mapping[str, Any]) -> int | None:
+def _batch_size(given: Mapping[str, Argument]) -> int | None:
     values = (*(given.get(name) for name in _MAIN), *given.values())
     return next((value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim() > 0), None)
 
 
-def _repeat(name: str, value: Any, rows: int, copies: int) -> Any:
+def _repeat(name: str, value: Argument, rows: int, copies: int) -> Argument:
     if isinstance(value, torch.Tensor):
         dimension = _batch_dimension(name, value, rows)
         if dimension is None:
@@ -68,7 +68,7 @@ def _repeat(name: str, value: Any, rows: int, copies: int) -> Any:
     return value
 
 
-def _flat(value: Any) -> Iterator[Any]:
+def _flat(value: Sequence[Argument]) -> Iterator[Argument]:
     for entry in value:
         if isinstance(entry, (tuple, list)):
             yield from _flat(entry)
@@ -77,7 +77,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
-    """Which dimension of an argument is the batch; None where it is the same for all rows."""
+    """Which dimension of an argument [B, ...] is the batch; None where it is the same for all rows."""
     if value.dim() == 0:
         return None
     if name == "position_ids" and value.dim() == 3:  # one set of positions per axis: time, height, width
@@ -92,7 +92,7 @@ def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
     )
 
 
-def positional_names(forward: Callable[..., Any]) -> tuple[str, ...]:
+def positional_names(forward: ModelForward) -> tuple[str, ...]:
     """The names of the parameters of a method that can be given by position, without `self`."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(inspect.signature(forward).parameters.values())[1:]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from adapter_runtime.composition import MultiTask
+from adapter_runtime.call.arguments import Argument
+from adapter_runtime.composition import Child, MultiTask
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 
 
@@ -48,7 +48,7 @@ class TaskRows:
         return cls(task_ids.long())
 
     def of(self, rows: int, device: torch.device) -> TaskRows:
-        """The same for a tensor with `rows` rows: tokens may come as one dimension with the batch.
+        """These tasks for a tensor with `rows` rows, in which each row of the batch may be several: one for each token.
 
         Raises:
             InvalidCompositionError: `rows` is no multiple of the batch.
@@ -63,12 +63,13 @@ class TaskRows:
         return self._others[rows, device]
 
     def sizes(self, tasks: int) -> list[int]:
-        """Rows per task, also for tasks without any."""
+        """How many rows each of `tasks` tasks has; 0 for those that the batch has none of."""
         return self.counts + [0] * (tasks - len(self.counts))
 
 
-def _names(child: object) -> set[str]:
-    return {child} if isinstance(child, str) else child.flatten()  # type: ignore[attr-defined]
+def _names(child: Child) -> set[str]:
+    """The names in a child of a block."""
+    return {child} if isinstance(child, str) else child.flatten()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class TokenSpans:
     length: int
 
     @classmethod
-    def read(cls, mask: Any, rows: int, length: int, past: int, shift: int, device: torch.device) -> TokenSpans:
+    def read(cls, mask: Argument, rows: int, length: int, past: int, shift: int, device: torch.device) -> TokenSpans:
         """From a mask [B, past + L], 1 at real tokens, or None where all are.
 
         `generate` with a static cache gives a mask [B, 1, L, K] of what each token attends to, or several of them by the
@@ -100,30 +101,30 @@ class TokenSpans:
             past: positions in the cache, those of a prompt too.
             shift: positions in front of all tokens that stand for none (prompts); they come with the first call.
         """
-        mask = _of_keys(mask)
+        keys = _of_keys(mask)
         if shift and not bool(past):
             length += shift
-        if mask is None:
+        if keys is None:
             first = torch.full((rows,), shift, device=device)
             return cls(first, torch.zeros_like(first) + past + length, past, length)
-        real = mask.to(torch.bool).int()
+        real = keys.to(torch.bool).int()
         first = real.argmax(dim=-1) + shift
         return cls(first, first + real.sum(dim=-1), past, length)
 
     def after(self, prompt: TokenSpans) -> TokenSpans:
-        """The same rows in a step of a generation that began with `prompt`."""
+        """These spans in a step of a generation whose first call had the spans `prompt`: what was generated is no padding."""
         if prompt.end.shape != self.end.shape:
             return self
         return TokenSpans(prompt.first, prompt.end, self.past, self.length)
 
 
-def _of_keys(mask: Any) -> torch.Tensor | None:
+def _of_keys(mask: Argument) -> torch.Tensor | None:
     """A mask of keys [B, K] out of any that a model can be given.
 
     Raises:
         UnsupportedMethodError: it does not show which tokens are real.
     """
-    if isinstance(mask, dict):
+    if isinstance(mask, Mapping):
         mask = mask.get("full_attention", next(iter(mask.values()), None))
     if mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2):
         return mask

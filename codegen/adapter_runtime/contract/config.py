@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from typing_extensions import Self
 
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 
 
-class AdapterConfig(Mapping[str, Any]):
+class AdapterConfig(Mapping[str, Json]):
     """Base of the config classes. Options are read as attributes or as items, and never change after creation.
 
     A config is written to ``adapter_config.json`` as its fields. Reading a file gives the class that belongs to the
@@ -20,12 +21,15 @@ class AdapterConfig(Mapping[str, Any]):
     """
 
     architecture: str | None = None
+    # Each config class is a dataclass; this base, which has no options, is none, but may say of itself that it is one.
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Json:
         if key not in self._names():
             raise KeyError(key)
-        return getattr(self, key)
+        value: Json = getattr(self, key)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -38,27 +42,27 @@ class AdapterConfig(Mapping[str, Any]):
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
-        return tuple(item.name for item in dataclasses.fields(cls))  # type: ignore[arg-type]
+        return tuple(item.name for item in dataclasses.fields(cls))
 
     def identity(self) -> str:
         """All options as canonical JSON: equal exactly where the configs are."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The options as plain data that JSON can hold."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+        return dataclasses.asdict(self)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Json) -> Self:
         """A copy with some options changed.
 
         Raises:
             InvalidConfigError: an option does not exist.
         """
         self._check_names(changes)
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, **changes)
 
     @classmethod
-    def _check_names(cls, options: Mapping[str, Any]) -> None:
+    def _check_names(cls, options: Mapping[str, Json]) -> None:
         for name in options:
             if name not in cls._names():
                 raise InvalidConfigError(f"{cls.__name__} has no option {name!r}. {nearest(name, cls._names())}")
@@ -69,7 +73,7 @@ class AdapterConfig(Mapping[str, Any]):
         AdapterConfig._architectures[architecture] = cls
 
     @staticmethod
-    def from_dict(options: Mapping[str, Any]) -> AdapterConfig:
+    def from_dict(options: Mapping[str, Json]) -> AdapterConfig:
         """The config that `options`, as written by `to_dict`, stand for.
 
         Raises:
@@ -84,7 +88,7 @@ class AdapterConfig(Mapping[str, Any]):
         return AdapterConfig._architectures[architecture]._from_options(options)
 
     @classmethod
-    def _from_options(cls, options: Mapping[str, Any]) -> AdapterConfig:
+    def _from_options(cls, options: Mapping[str, Json]) -> AdapterConfig:
         known = {name: value for name, value in options.items() if name != "architecture" or name in cls._names()}
         cls._check_names(known)
         try:
@@ -93,7 +97,7 @@ class AdapterConfig(Mapping[str, Any]):
             raise InvalidConfigError(f"Cannot make a {cls.__name__} of {dict(options)}: {error}.") from error
 
     @staticmethod
-    def load(config: str | Mapping[str, Any] | AdapterConfig, **changes: Any) -> AdapterConfig:
+    def load(config: str | Mapping[str, Json] | AdapterConfig, **changes: Json) -> AdapterConfig:
         """The config that a name, config string, path of a JSON file, dict or config stands for, with `changes`."""
         from adapter_runtime.methods.strings import resolve_adapter_config
 
@@ -101,9 +105,15 @@ class AdapterConfig(Mapping[str, Any]):
         return resolved.replace(**changes) if changes else resolved
 
 
-def check_choice(owner: object, option: str, choices: tuple[Any, ...]) -> None:
+def left_out_layers(config: AdapterConfig) -> list[int]:
+    """The indices of the layers that get nothing of an adapter; none where its config has no option ``leave_out``."""
+    indices = config.get("leave_out")
+    return [index for index in indices if isinstance(index, int)] if isinstance(indices, Sequence) else []
+
+
+def check_choice(owner: AdapterConfig, option: str, choices: Sequence[Json]) -> None:
     """Raise where the option of a config is none of `choices`."""
-    value = getattr(owner, option)
+    value = owner[option]
     if value not in choices:
         shown = ", ".join(map(repr, choices))
         raise InvalidConfigError(f"{type(owner).__name__}: {option} is {value!r}, but must be one of {shown}.")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
 from adapter_runtime.contract.state import ModelAdaptersConfig
-from adapter_runtime.model.embeddings.slots import STORED
 
-_CONTAINERS = (dict, OrderedDict, list, set)  # exactly these: subclasses may not let themselves be refilled
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Attribute of a model that holds modules which are no part of it: token embeddings that are not active, by name.
+OUTSIDE = "_stored_embeddings_by_name"
 
 
 @contextmanager
@@ -27,11 +30,7 @@ def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterato
     """
     modules = list(_modules(model))
     classes = [(module, type(module)) for module in modules]
-    containers = [
-        (container, _contents(container))
-        for held in (*modules, *_configs(modules), config)
-        for container in _containers(held)
-    ]
+    refills = [refill for held in (*modules, *_configs(modules), config) for refill in _refills(held)]
     parameters = (own for module in modules for own in module._parameters.values() if own is not None)
     trained = [(parameter, parameter.requires_grad) for parameter in parameters]
     merged = [(tensor, tensor.detach().clone()) for tensor in _merged(modules)]
@@ -40,9 +39,8 @@ def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterato
     except BaseException:
         for module, cls in classes:
             module.__class__ = cls
-        for container, contents in containers:
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(contents)
+        for refill in refills:
+            refill()
         for parameter, is_trained in trained:
             parameter.requires_grad_(is_trained)
         with torch.no_grad():
@@ -55,7 +53,7 @@ def _modules(model: nn.Module) -> Iterable[nn.Module]:
     """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
     found = dict.fromkeys(model.modules())
     for module in list(found):
-        found.update(dict.fromkeys(module.__dict__.get(STORED, {}).values()))
+        found.update(dict.fromkeys(module.__dict__.get(OUTSIDE, {}).values()))
     return found
 
 
@@ -65,19 +63,50 @@ def _configs(modules: Iterable[nn.Module]) -> Iterable[PreTrainedConfig]:
     return {id(config): config for config in held if isinstance(config, PreTrainedConfig)}.values()
 
 
-def _containers(held: object) -> Iterator[Any]:
-    """The attributes of an object, and the containers among them: children, parameters, hooks."""
-    yield held.__dict__
+def _refills(held: nn.Module | PreTrainedConfig | ModelAdaptersConfig) -> Iterator[Callable[[], None]]:
+    """What restores the attributes of an object, and the containers among them: children, parameters, hooks."""
+    yield _refill_of_dict(held.__dict__)
     for value in held.__dict__.values():
-        if type(value) in _CONTAINERS:
-            yield value
+        if type(value) in (dict, OrderedDict):  # exactly these: subclasses may not let themselves be refilled
+            yield _refill_of_dict(value)
+        elif type(value) is list:
+            yield _refill_of_list(value)
+        elif type(value) is set:
+            yield _refill_of_set(value)
 
 
-def _contents(container: Any) -> Any:
-    """A copy of what is in a container. Most of a module's are empty, and copies of an OrderedDict slow."""
-    if not container:
-        return ()
-    return dict(container) if isinstance(container, dict) else container.copy()
+def _refill_of_dict(container: dict[K, V]) -> Callable[[], None]:
+    """What gives a dict back the items that it has now."""
+    if not container:  # most of those of a module
+        return container.clear
+    contents = dict(container)  # faster than a copy of an OrderedDict, and in the same order
+
+    def refill() -> None:
+        container.clear()
+        container.update(contents)
+
+    return refill
+
+
+def _refill_of_list(container: list[V]) -> Callable[[], None]:
+    """What gives a list back the elements that it has now."""
+    contents = container.copy()
+
+    def refill() -> None:
+        container[:] = contents
+
+    return refill
+
+
+def _refill_of_set(container: set[V]) -> Callable[[], None]:
+    """What gives a set back the elements that it has now."""
+    contents = container.copy()
+
+    def refill() -> None:
+        container.clear()
+        container.update(contents)
+
+    return refill
 
 
 def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:

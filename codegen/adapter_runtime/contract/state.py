@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from adapter_runtime.composition import AdapterCompositionBlock, Fuse
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnknownAdapterError, nearest
 from adapter_runtime.files.stored import fusions_to_dict
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+
+
+class StoredAdapters(TypedDict, total=False):
+    """The adapters of a model in its ``config.json``."""
+
+    adapters: Mapping[str, str]  # name -> key in `config_map`, or the name of a config
+    config_map: Mapping[str, Mapping[str, Json]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,11 @@ class ModelAdaptersConfig:
             if isinstance(child, AdapterCompositionBlock):
                 self.require_block(child)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The form in ``config.json``: names, and each config once."""
         identities = {name: config.identity() for name, config in self.adapters.items()}
         keys = {identity: f"config_{index}" for index, identity in enumerate(dict.fromkeys(identities.values()))}
-        stored: dict[str, Any] = {
+        stored: dict[str, Json] = {
             "adapters": {name: keys[identity] for name, identity in identities.items()},
             "config_map": {keys[identities[name]]: config.to_dict() for name, config in self.adapters.items()},
         }
@@ -91,7 +99,7 @@ class ModelAdaptersConfig:
         return stored
 
     @staticmethod
-    def read(stored: Mapping[str, Any]) -> dict[str, AdapterConfig]:
+    def read(stored: StoredAdapters) -> dict[str, AdapterConfig]:
         """The configs by name that `stored`, as made by `to_dict` or by `adapters`, holds."""
         configs = stored.get("config_map", {})
         return {name: AdapterConfig.load(configs.get(key, key)) for name, key in stored.get("adapters", {}).items()}

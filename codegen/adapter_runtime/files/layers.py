@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.reft.config import ReftConfig
@@ -44,7 +44,7 @@ def _without(config: AdapterConfig, layers: frozenset[int], indices: list[int]) 
             f"leave_out cannot be honoured for a {type(config).__name__}: its parameters are those of the whole model,"
             " not of single layers."
         )
-    return config.replace(leave_out=sorted({*config["leave_out"], *layers}))
+    return config.replace(leave_out=sorted({*left_out_layers(config), *layers}))
 
 
 def not_in_layers(

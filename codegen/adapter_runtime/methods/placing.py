@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.module import bottleneck_size
@@ -84,7 +84,8 @@ def place(model: ModelBaseAdaptersMixin, name: str, config: AdapterConfig) -> No
 
 
 def _layers(model: ModelBaseAdaptersMixin, config: AdapterConfig) -> Iterator[tuple[int, LayerAdaptersMixin]]:
-    return ((index, layer) for index, layer in model.adapted_layers() if index not in config["leave_out"])
+    left_out = left_out_layers(config)
+    return ((index, layer) for index, layer in model.adapted_layers() if index not in left_out)
 
 
 def place_bottleneck(model: ModelBaseAdaptersMixin, name: str, config: BnConfig) -> int:

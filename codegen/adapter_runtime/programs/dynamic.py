@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from torch import nn
 
+from adapter_runtime.call.arguments import ModelForward
 from adapter_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -14,15 +15,21 @@ else:
     _Upstream = object
 
 
+# (transformers has no types for mypy, so that a class of it is Any.)
 class DynamicMixin(_Upstream):  # type: ignore[misc]
     """Base of mixins that `subclass` combines with upstream classes."""
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         made_of = type(self).__dict__.get("_made_of")
-        reduced: Any = super().__reduce_ex__(protocol)
+        reduced: str | tuple[Any, ...] = super().__reduce_ex__(protocol)
         if made_of is None:
             return reduced
         return (_new, made_of, *reduced[2:])
+
+    @classmethod
+    def prepare_subclass(cls, upstream: type) -> dict[str, ModelForward]:
+        """Further attributes of the class made of this mixin and `upstream`."""
+        return {}
 
 
 _MADE: dict[tuple[type, type], type] = {}  # one class per pair: objects of equal make are of one class
@@ -36,22 +43,22 @@ def subclass(mixin: type, upstream: type) -> type:
     """
     if (mixin, upstream) in _MADE:
         return _MADE[mixin, upstream]
-    namespace: dict[str, Any] = {
+    namespace: dict[str, str | tuple[type, type] | ModelForward | None] = {
         "__module__": upstream.__module__,
         "__qualname__": upstream.__qualname__,
         "__doc__": upstream.__doc__,
         "_made_of": (mixin, upstream),
     }
-    prepare = getattr(mixin, "prepare_subclass", None)
-    if prepare is not None:
-        namespace.update(prepare(upstream))
+    if issubclass(mixin, DynamicMixin):
+        namespace.update(mixin.prepare_subclass(upstream))
     made = _MADE[mixin, upstream] = type(upstream.__name__, (mixin, upstream), namespace)
     return made
 
 
-def _new(mixin: type, upstream: type) -> Any:
-    made = subclass(mixin, upstream)
-    return object.__new__(made)
+def _new(mixin: type, upstream: type) -> nn.Module:
+    """An object of the class of `subclass` that nothing is in yet; pickle and copy fill it."""
+    made: nn.Module = object.__new__(subclass(mixin, upstream))
+    return made
 
 
 def change_class(module: nn.Module, made: type) -> None:

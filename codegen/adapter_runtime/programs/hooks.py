@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 from torch import nn
 
@@ -18,7 +17,7 @@ def patch_forward(module: nn.Module) -> None:
         module._old_forward = type(module).forward.__get__(module)
 
 
-def remove_hooks(module: nn.Module, is_ours: Callable[[Any], bool]) -> None:
+def remove_hooks(module: nn.Module, is_ours: Callable[[Hashable], bool]) -> None:
     """Take away the forward hooks and pre-hooks of a module that `is_ours` says yes to."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for key in [key for key, hook in hooks.items() if is_ours(hook)]:

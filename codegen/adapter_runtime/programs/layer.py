@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, Protocol
+from typing import ClassVar, Generic, Protocol
 
 from torch import nn
 from typing_extensions import TypeVar, Unpack
 
+from adapter_runtime.call.arguments import Argument, Outputs
 from adapter_runtime.call.context import AdapterSetup, thread
 from adapter_runtime.composition import AdapterCompositionBlock, Average, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.errors import UnsupportedMethodError
@@ -148,11 +149,11 @@ class AdapterLayerBase(nn.Module, Generic[P]):
         """The program of a block out of those of its children, in which None stands for children that do not live here."""
         raise NotImplementedError
 
-    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         """The arguments of a forward of the base model, changed; called if `acts_at_entry` and something runs here."""
         raise NotImplementedError
 
-    def at_exit(self, outputs: Any) -> Any:
+    def at_exit(self, outputs: Outputs) -> Outputs:
         """The outputs of that forward, changed."""
         return outputs
 

@@ -82,12 +82,12 @@ class BnConfig(AdapterConfig):
         for factor in factors.values() if isinstance(factors, Mapping) else [factors]:
             if not factor > 0:
                 raise InvalidConfigError(f"A reduction_factor is a positive number, not {factor!r}.")
-        for option in ("stochastic_depth", "dropout"):
-            if not 0.0 <= self[option] < 1.0:
-                raise InvalidConfigError(f"{option} is {self[option]}, but must lie in [0, 1).")
-        for option in ("phm_dim", "phm_rank"):
-            if not (isinstance(self[option], int) and self[option] > 0):
-                raise InvalidConfigError(f"{option} is {self[option]!r}, but must be a positive integer.")
+        for option, rate in (("stochastic_depth", self.stochastic_depth), ("dropout", self.dropout)):
+            if not 0.0 <= rate < 1.0:
+                raise InvalidConfigError(f"{option} is {rate}, but must lie in [0, 1).")
+        for option, size in (("phm_dim", self.phm_dim), ("phm_rank", self.phm_rank)):
+            if not (isinstance(size, int) and size > 0):
+                raise InvalidConfigError(f"{option} is {size!r}, but must be a positive integer.")
 
     def reduction_factor_of(self, layer: int) -> float:
         """The reduction factor in one layer, counted from 0.

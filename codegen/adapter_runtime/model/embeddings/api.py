@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.snapshot import OUTSIDE, unchanged_on_error
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError, nearest
 from adapter_runtime.model.embeddings.files import read_embeddings, write_embeddings
-from adapter_runtime.model.embeddings.slots import STORED, EmbeddingSlots
+from adapter_runtime.model.embeddings.slots import EmbeddingSlots
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class EmbeddingAdaptersMixin:
     @property
     def _stored_embeddings(self) -> dict[str, nn.Embedding]:
         """All but the active ones. A plain dict, so that they are no part of the model."""
-        stored: dict[str, nn.Embedding] = self._embeddings_base.__dict__.setdefault(STORED, {})
+        stored: dict[str, nn.Embedding] = self._embeddings_base.__dict__.setdefault(OUTSIDE, {})
         return stored
 
     @property

@@ -10,8 +10,6 @@ from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
 
-STORED = "_stored_embeddings_by_name"  # attribute of base models: embeddings that are not active, no part of the model
-
 
 def _table(model: Any) -> nn.Embedding:
     try:
