@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 8  # names that a message lists
+
 
 class AdapterError(Exception):
     """Base of all errors that this library raises on purpose."""
@@ -30,6 +32,14 @@ class InvalidCompositionError(AdapterError, ValueError):
     """A composition of adapters that cannot be built or run."""
 
 
+class AdapterFileError(AdapterError, OSError):
+    """A file is missing, cannot be read, or does not hold what it should."""
+
+
+class AdapterMismatchError(AdapterError, ValueError):
+    """The tensors of a file do not fit the model. The model is as it was before the call."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a message: the known names that are spelled most like `name`, or all of them."""
     known = sorted(known)
@@ -37,3 +47,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "There are none."
     close = difflib.get_close_matches(name, known, n=3)
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(map(repr, known))}."
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names for a message, one a line, shortened where there are many."""
+    ordered = sorted(names)
+    lines = [f"    {name}" for name in ordered[:_SHOWN]]
+    if len(ordered) > _SHOWN:
+        lines.append(f"    ... and {len(ordered) - _SHOWN} more")
+    return "\n".join(lines)

@@ -24,13 +24,14 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "contract.state": ("ModelAdaptersConfig",),
     "errors": (
         "AdapterError",
+        "AdapterFileError",
+        "AdapterMismatchError",
         "InvalidCompositionError",
         "InvalidConfigError",
         "UnknownAdapterError",
         "UnsupportedMethodError",
         "UnsupportedModelError",
     ),
-    "files.errors": ("AdapterFileError", "AdapterMismatchError"),
     "files.hub.pushing": ("HubError",),
     "files.utils": (
         "ADAPTER_CACHE",

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from adapter_runtime.contract.state import ModelAdaptersConfig
     from adapter_runtime.errors import (
         AdapterError,
+        AdapterFileError,
+        AdapterMismatchError,
         InvalidCompositionError,
         InvalidConfigError,
         UnknownAdapterError,
         UnsupportedMethodError,
         UnsupportedModelError,
     )
-    from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
     from adapter_runtime.files.hub.pushing import HubError
     from adapter_runtime.files.utils import (
         ADAPTER_CACHE,

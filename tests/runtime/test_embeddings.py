@@ -25,8 +25,7 @@ from transformers import (
 
 from adapter_models import AutoAdapterModel
 from adapter_runtime import UnknownEmbeddingsError, init
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterFileError, InvalidConfigError, UnsupportedMethodError
 from runtime_models import BERT, LLAMA, adapted, randomise, upstream
 
 KINDS = ["bert", "llama", "bert_lm"]

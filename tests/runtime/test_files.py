@@ -14,9 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertForSequenceClassification, PreTrainedModel
 
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime.errors import AdapterError, InvalidConfigError, UnknownAdapterError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.files.names import InvalidNameError
+from adapter_runtime.contract.names import InvalidNameError
+from adapter_runtime.errors import (
+    AdapterError,
+    AdapterFileError,
+    AdapterMismatchError,
+    InvalidConfigError,
+    UnknownAdapterError,
+)
 from conformance.heads import realigned
 from conformance.tiny import randomise, tiny_config
 

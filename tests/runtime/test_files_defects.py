@@ -16,8 +16,13 @@ from torch.testing import assert_close
 from transformers import AutoModel, BertForSequenceClassification, PreTrainedModel
 
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.errors import (
+    AdapterError,
+    AdapterFileError,
+    AdapterMismatchError,
+    InvalidConfigError,
+    UnsupportedMethodError,
+)
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
 from conformance.tiny import randomise, tiny_config

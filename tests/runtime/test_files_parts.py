@@ -11,13 +11,14 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from adapter_runtime.contract.names import InvalidNameError, check_name
+from adapter_runtime.errors import AdapterFileError
 from adapter_runtime.files.documents import read_document, write_atomically, write_document
-from adapter_runtime.files.errors import AdapterFileError
-from adapter_runtime.files.fit import compare, copy_tensors
-from adapter_runtime.files.names import ADAPTER_FILES, InvalidNameError, check_name
+from adapter_runtime.files.loading.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter.fit import compare, copy_tensors
+from adapter_runtime.files.names import ADAPTER_FILES
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import read_tensors, write_tensors
-from adapter_runtime.files.transaction import Transaction
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1, 2])}
 

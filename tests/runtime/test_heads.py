@@ -14,8 +14,8 @@ from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTra
 
 from adapter_models import AdapterSetup, AutoAdapterModel, LlamaAdapterModel
 from adapter_models.heads import PredictionHead
+from adapter_runtime.contract.names import InvalidNameError
 from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.files.names import InvalidNameError
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
 from conformance.tiny import randomise, tiny_config
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime.files.errors import AdapterMismatchError
+from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
 from conformance.tiny import randomise, tiny_config
 from runtime_models import randomise as randomise_adapter

@@ -13,8 +13,7 @@ from transformers import BertForSequenceClassification, PreTrainedModel
 
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.composition import Fuse, Stack
-from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterFileError, InvalidCompositionError, UnknownAdapterError
 from adapter_runtime.files.hub.pushing import HubError
 from adapter_runtime.files.utils import (
     ADAPTER_CACHE,

@@ -27,8 +27,7 @@ from transformers import (
 
 import adapter_models
 from adapter_runtime import init
-from adapter_runtime.errors import UnsupportedModelError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedModelError
 from adapter_runtime.model.interface.declaration import AdapterModelInterface
 from adapter_runtime.model.interface.loading import load_model
 from interface_models import BART, BART_PARTS, QWEN2, TINY, add, bart, logits, qwen2

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.files.errors import AdapterMismatchError
-from adapter_runtime.files.keys import fit_prefix, is_alias, of_adapter, owner, renamed
-from adapter_runtime.files.legacy import modernise
-from adapter_runtime.files.unfaithful import require_faithful
+from adapter_runtime.contract.keys import is_alias, of_adapter, owner, renamed
+from adapter_runtime.errors import AdapterMismatchError
+from adapter_runtime.files.formats.legacy import modernise
+from adapter_runtime.files.formats.unfaithful import require_faithful
+from adapter_runtime.files.loading.adapter.renames import fit_prefix
 
 UP = "bert.encoder.layer.0.output.adapters.a.adapter_up.weight"
 

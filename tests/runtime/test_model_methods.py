@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from adapter_runtime import AdapterSetup, Stack
 from adapter_runtime.composition import Average
+from adapter_runtime.contract.names import InvalidNameError
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
-from adapter_runtime.files.names import InvalidNameError
 from adapter_runtime.methods.lora.layer import LoRALayer, LoRALinear
 from runtime_models import adapted, randomise
 

@@ -23,8 +23,7 @@ from torch.testing import assert_close
 from transformers import BertForSequenceClassification, BertModel, LlamaForCausalLM, PreTrainedModel
 
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime.errors import AdapterError, UnsupportedMethodError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.errors import AdapterError, AdapterFileError, AdapterMismatchError, UnsupportedMethodError
 from adapter_runtime.methods.lora.peft import joined
 from conformance.tiny import tiny_config
 

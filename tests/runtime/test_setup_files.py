@@ -25,16 +25,17 @@ from adapter_runtime.composition import (
     Split,
     Stack,
 )
+from adapter_runtime.contract.names import InvalidNameError
 from adapter_runtime.errors import (
     AdapterError,
+    AdapterFileError,
+    AdapterMismatchError,
     InvalidCompositionError,
     InvalidConfigError,
     UnknownAdapterError,
     UnsupportedMethodError,
 )
-from adapter_runtime.files.blocks import block_from_dict, block_to_dict
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.files.names import InvalidNameError
+from adapter_runtime.files.formats.blocks import block_from_dict, block_to_dict
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from conformance.tiny import randomise, tiny_config

@@ -27,8 +27,7 @@ from transformers import (
 
 from adapter_models import BertAdapterModel, LlamaAdapterModel, init
 from adapter_runtime.composition import Fuse, MultiTask, Parallel, Stack
-from adapter_runtime.errors import AdapterError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.errors import AdapterError, AdapterFileError, AdapterMismatchError
 from adapter_runtime.methods.fusion.config import DynamicAdapterFusionConfig
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows
 from adapter_runtime.training import AdapterTrainer, Seq2SeqAdapterTrainer, TrainingSetupError

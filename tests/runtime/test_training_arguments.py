@@ -12,8 +12,7 @@ from transformers import BertConfig, HfArgumentParser, PreTrainedModel
 
 from adapter_models import BertAdapterModel
 from adapter_runtime.composition import Stack
-from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterFileError, InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.training import AdapterArguments, TrainingSetupError, setup_adapter_training

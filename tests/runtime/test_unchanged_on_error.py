@@ -21,8 +21,7 @@ import adapter_runtime
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.composition import Fuse, Parallel, Stack
 from adapter_runtime.contract import snapshot
-from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.files.errors import AdapterMismatchError
+from adapter_runtime.errors import AdapterMismatchError, InvalidConfigError
 from conformance.tiny import randomise, tiny_config
 
 RUNTIME = str(Path(adapter_runtime.__file__).parent)

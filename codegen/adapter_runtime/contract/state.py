@@ -10,8 +10,8 @@ from adapter_runtime.composition import AdapterCompositionBlock, Fuse
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnknownAdapterError, nearest
-from adapter_runtime.files.stored import fusions_to_dict
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+from adapter_runtime.methods.fusion.stored import fusions_to_dict
 
 
 class StoredAdapters(TypedDict, total=False):

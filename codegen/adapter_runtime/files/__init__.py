@@ -1,12 +1,15 @@
-"""The files of adapters and heads: names, JSON and keys are those of `adapters`, so that files go both ways.
+"""Saving and loading: names of files, their JSON and their keys are those of `adapters`, so that files go both ways.
 
-    names      file names; which names of adapters are allowed
-    documents  JSON, written atomically
-    tensors    safetensors and restricted pickles
-    keys       which tensors belong to which adapter, and their names
-    legacy     files of earlier versions and libraries
-    source     folder or hub id -> folder
-    fit        comparing with a model before anything is copied
-
-``files/saving.py`` and ``files/loading.py`` of this package's parent put them together.
+api        the methods of models: save_adapter, load_adapter, push_adapter_to_hub ...
+options    what their callers can choose
+source     a folder, or the id of a repository of the hub -> a local folder
+formats    what is in a folder, whoever wrote it
+loading    from there into a model: resolve, add, fit, commit
+saving     from a model to a folder
+hub        pushing, and the card beside what is pushed
+heads      heads as documents and tensors
+names      the names of files
+documents  JSON
+tensors    safetensors, and pickles that hold nothing but tensors
+utils      small things that projects import from ``adapters.utils``
 """

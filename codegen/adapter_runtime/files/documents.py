@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterError, AdapterFileError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -53,3 +54,19 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AdapterFileError(f"{path} is damaged: it holds {type(content).__name__}, not an object.")
     return content
+
+
+@contextmanager
+def blamed_on(path: Path) -> Iterator[None]:
+    """Say which file it was when what it describes cannot be made: a text where a number should be, a list for a name.
+
+    Raises:
+        AdapterFileError: in the place of errors that are not about files.
+    """
+    try:
+        yield
+    except AdapterError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise AdapterFileError(f"What {path} describes cannot be made ({reason}).") from error

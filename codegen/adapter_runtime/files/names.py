@@ -1,13 +1,11 @@
-"""File names on disk (those of `adapters`), and which names of adapters and heads may become paths and modules."""
+"""The names of files and folders on disk: those of `adapters`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
-from adapter_runtime.errors import AdapterError
+from adapter_runtime.contract.names import check_name
 
 
 @dataclass(frozen=True)
@@ -32,35 +30,6 @@ PEFT_FILES = FileSet("PEFT adapter", "adapter_config.json", "adapter_model.safet
 INTERFACE_FILE = "adapter_interface.json"  # beside adapters of models that an interface describes
 SETUP_FILE = "adapter_setup.json"  # beside one folder for each adapter, fusion and head
 CARD_FILE = "README.md"
-
-_FORBIDDEN = frozenset('./\\:*?"<>|\0')
-_RESERVED = nn.ModuleDict()
-
-
-class InvalidNameError(AdapterError, ValueError):
-    """A name that cannot be the name of an adapter or a head."""
-
-
-def check_name(name: object, kind: str = "adapter") -> str:
-    """Return `name` if it can name a module and a folder.
-
-    Raises:
-        InvalidNameError: it is no string, is empty, holds a separator, a dot or a control character, or is an attribute
-            of the containers of modules ("keys").
-    """
-    if not isinstance(name, str) or not name:
-        raise InvalidNameError(f"The name of {_article(kind)} is a non-empty string, not {name!r}.")
-    bad = sorted({char for char in name if char in _FORBIDDEN or not char.isprintable()})
-    if bad:
-        shown = " ".join(map(repr, bad))
-        raise InvalidNameError(f"The {kind} name {name!r} contains {shown}. Names become module names and folders.")
-    if hasattr(_RESERVED, name):
-        raise InvalidNameError(f"{name!r} is an attribute of torch's modules and cannot name {_article(kind)}.")
-    return name
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def child_folder(parent: Path, name: str, kind: str = "adapter") -> Path:

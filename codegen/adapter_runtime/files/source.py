@@ -16,7 +16,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError,
     RevisionNotFoundError,
 )
 
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterFileError
 from adapter_runtime.files.names import ADAPTER_FILES, INTERFACE_FILE, PEFT_FILES, SETUP_FILE, FileSet
 
 Source = str | os.PathLike[str]

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from adapter_runtime.errors import AdapterFileError
 from adapter_runtime.files.documents import write_atomically
-from adapter_runtime.files.errors import AdapterFileError
 from adapter_runtime.files.names import FileSet
 
 Tensors = dict[str, torch.Tensor]

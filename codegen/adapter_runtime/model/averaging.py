@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.files.names import check_name
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.low_rank import LoRA
 from adapter_runtime.programs.dynamic import DynamicMixin

@@ -15,9 +15,9 @@ from adapter_runtime.contract.registry import Registry, load_class, registered
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnsupportedModelError, nearest
-from adapter_runtime.files.stored import read_fusions
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+from adapter_runtime.methods.fusion.stored import read_fusions
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
 from adapter_runtime.methods.lora.sharing import restore as restore_sharing
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from adapter_runtime.call import checkpoint, context
-from adapter_runtime.files import loading, saving
+from adapter_runtime.files.loading.adapter import adapter as loading
+from adapter_runtime.files.saving.adapter import adapter as saving
 from adapter_runtime.methods.invertible.module import Coupling
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup, parse_composition
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import FusionEntry, ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, InvalidCompositionError, InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.files.names import check_name
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.files.errors import AdapterFileError, listing
+from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError, listing
 from adapter_runtime.files.peft.documents import Document, refuse_unknown
 from adapter_runtime.files.peft.modules import (
     Place,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, listing
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError, listing
 from adapter_runtime.files.peft.documents import Document, refuse_unknown
 from adapter_runtime.files.tensors import Tensors
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig

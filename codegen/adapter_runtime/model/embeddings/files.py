@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adapter_runtime.files.errors import AdapterFileError
+from adapter_runtime.errors import AdapterFileError
 
 EMBEDDING_FILE = "embedding.pt"
 TOKENIZER_FOLDER = "tokenizer"

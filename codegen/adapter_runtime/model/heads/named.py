@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import nearest
-from adapter_runtime.files.names import check_name
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass, check_custom, custom_head_class

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import cached_file
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, InvalidConfigError
 from adapter_runtime.files.documents import read_document, write_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files.names import INTERFACE_FILE
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.placing import members

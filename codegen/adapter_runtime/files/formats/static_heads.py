@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.heads.static import (
     DEFAULT_NAME,
     differences,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from adapter_runtime.files.errors import listing
+from adapter_runtime.errors import listing
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -6,13 +6,10 @@ Names are compared segment by segment, so "lora" is not found in "my_loras.N" an
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
-
-Value = TypeVar("Value")
 
 # The names of the module dicts that hold adapters, one per method.
 CONTAINERS = frozenset(
@@ -82,21 +79,3 @@ def renamed(
                 break
         result[".".join(segments)] = tensor
     return result
-
-
-def fit_prefix(tensors: Mapping[str, Value], expected: Iterable[str], prefix: str) -> dict[str, Value]:
-    """Name tensors as the model does, whether the file was written from a bare base model or from one with a head.
-
-    Args:
-        prefix: ``base_model_prefix`` of the model.
-
-    Returns:
-        The tensors under their names in the file, without `prefix`, or with it: whichever the model knows most of.
-    """
-    known = set(expected)
-    candidates = [
-        dict(tensors),
-        {key.removeprefix(f"{prefix}."): tensor for key, tensor in tensors.items()},
-        {f"{prefix}.{key}": tensor for key, tensor in tensors.items()},
-    ]
-    return max(candidates, key=lambda candidate: len(known & candidate.keys()))

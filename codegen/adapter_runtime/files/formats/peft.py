@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.files.documents import read_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
-from adapter_runtime.files.fit import compare
-from adapter_runtime.files.keys import of_adapter
-from adapter_runtime.files.layers import not_in_layers, without_layers
-from adapter_runtime.files.loading import ConfigChange, add_for_load
-from adapter_runtime.files.names import PEFT_FILES, check_name
+from adapter_runtime.contract.keys import of_adapter
+from adapter_runtime.contract.names import check_name
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError
+from adapter_runtime.files.documents import blamed_on, read_document
+from adapter_runtime.files.formats.peft_heads import read_heads
+from adapter_runtime.files.loading.adapter.adapter import ConfigChange, add_for_load
+from adapter_runtime.files.loading.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter.fit import compare
+from adapter_runtime.files.loading.adapter.leave_out import not_in_layers, without_layers
+from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.options import LoadOptions
 from adapter_runtime.files.peft.documents import Document
-from adapter_runtime.files.peft.heads import read_heads
 from adapter_runtime.files.tensors import Tensors, read_tensors
-from adapter_runtime.files.transaction import Transaction
 from adapter_runtime.methods.lora import peft as lora
 from adapter_runtime.methods.lora import peft_ia3 as ia3
 from adapter_runtime.methods.prefix_tuning import peft as prefix

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.files.errors import AdapterMismatchError
-from adapter_runtime.files.legacy import Document, version_of_adapters
+from adapter_runtime.errors import AdapterMismatchError
+from adapter_runtime.files.formats.legacy import Document, version_of_adapters
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.placing import members
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapter_runtime.composition import BLOCKS, AdapterCompositionBlock, Average, Fuse, validate_composition
-from adapter_runtime.errors import InvalidCompositionError, nearest
-from adapter_runtime.files.errors import AdapterFileError
-from adapter_runtime.files.names import check_name
+from adapter_runtime.contract.names import check_name
+from adapter_runtime.errors import AdapterFileError, InvalidCompositionError, nearest
 
 _SINGLE = "single"  # the "type" of a child that is a name
 _DEEPEST = 16  # no block that can run nests deeper; a file that does is damaged, and may not exhaust the stack

@@ -9,26 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, parse_composition
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
-from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.errors import AdapterFileError, InvalidCompositionError
 from adapter_runtime.files import heads as head_files
-from adapter_runtime.files.blocks import block_from_dict, block_to_dict, fused_names
 from adapter_runtime.files.documents import read_document, write_document
-from adapter_runtime.files.errors import AdapterFileError
-from adapter_runtime.files.fusion import read_fusion, save_adapter_fusion
-from adapter_runtime.files.loading import read_adapter, read_head
+from adapter_runtime.files.formats.blocks import block_from_dict, block_to_dict, fused_names
+from adapter_runtime.files.loading.adapter.adapter import read_adapter, read_head
+from adapter_runtime.files.loading.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter.fusion import read_fusion, save_adapter_fusion
 from adapter_runtime.files.names import (
     ADAPTER_FILES,
     FUSION_FILES,
     HEAD_FILES,
     SETUP_FILE,
-    check_name,
     child_folder,
 )
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions, run_savers
-from adapter_runtime.files.saving import Folder, save_adapter, save_head, written_by
+from adapter_runtime.files.saving.adapter.adapter import (
+    Folder,
+    save_adapter,
+    save_head,
+    written_by,
+)
 from adapter_runtime.files.source import local_folder, local_setup
-from adapter_runtime.files.transaction import Transaction
 from adapter_runtime.methods.fusion.api import fusions_in
 
 if TYPE_CHECKING:

@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_runtime.composition import Fuse
+from adapter_runtime.contract.keys import FUSION_CONTAINER, fusion_owner, of_fusion, renamed
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files import heads as head_files
-from adapter_runtime.files.documents import write_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
-from adapter_runtime.files.fit import without_aliases
-from adapter_runtime.files.keys import FUSION_CONTAINER, fusion_owner, of_fusion, renamed
-from adapter_runtime.files.loading import Saved, fit, read_head_beside, require_same_type
-from adapter_runtime.files.names import FUSION_FILES, check_name, child_folder
+from adapter_runtime.files.documents import blamed_on, write_document
+from adapter_runtime.files.loading.adapter.adapter import (
+    Saved,
+    fit,
+    read_head_beside,
+    require_same_type,
+)
+from adapter_runtime.files.loading.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter.fit import without_aliases
+from adapter_runtime.files.names import FUSION_FILES, child_folder
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions, run_savers
-from adapter_runtime.files.saving import Folder, envelope, save_head
+from adapter_runtime.files.saving.adapter.adapter import Folder, envelope, save_head
 from adapter_runtime.files.source import local_folder
-from adapter_runtime.files.stored import read_fusion_config
 from adapter_runtime.files.tensors import Tensors, write_tensors
-from adapter_runtime.files.transaction import Transaction
 from adapter_runtime.methods.fusion.api import Fusion, fusion_name
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+from adapter_runtime.methods.fusion.stored import read_fusion_config
 
 if TYPE_CHECKING:
     from adapter_runtime.model.api import ModelAdaptersMixin

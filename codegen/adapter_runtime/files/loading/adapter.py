@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.keys import is_alias, of_adapter, owner, renamed
+from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files import heads as head_files
-from adapter_runtime.files.documents import read_document
-from adapter_runtime.files.errors import AdapterFileError, AdapterMismatchError, blamed_on
-from adapter_runtime.files.fit import compare
-from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
-from adapter_runtime.files.layers import not_in_layers, without_layers
-from adapter_runtime.files.legacy import Document, modernise
-from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, FileSet, check_name
+from adapter_runtime.files.documents import blamed_on, read_document
+from adapter_runtime.files.formats.legacy import Document, modernise
+from adapter_runtime.files.formats.static_heads import as_flexible, as_static, fits_static
+from adapter_runtime.files.formats.unfaithful import require_faithful
+from adapter_runtime.files.loading.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter.fit import compare
+from adapter_runtime.files.loading.adapter.leave_out import not_in_layers, without_layers
+from adapter_runtime.files.loading.adapter.renames import fit_names
+from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
-from adapter_runtime.files.renames import fit_names
-from adapter_runtime.files.saving import Folder
+from adapter_runtime.files.saving.adapter.adapter import Folder
 from adapter_runtime.files.source import local_folder
-from adapter_runtime.files.static_heads import as_flexible, as_static, fits_static
 from adapter_runtime.files.tensors import Tensors, read_tensors
-from adapter_runtime.files.transaction import Transaction
-from adapter_runtime.files.unfaithful import require_faithful
 from adapter_runtime.heads.factory import same_layers
 from adapter_runtime.methods.prompt_tuning.module import weights_follow
 from adapter_runtime.model.interface.files import check_interface
@@ -85,7 +86,7 @@ def read_adapter(
     transaction: Transaction,
 ) -> str:
     """Read the adapter in `folder`, of this format or of PEFT's, and the head beside it. Returns its name."""
-    from adapter_runtime.files.peft.reading import is_peft, read_peft
+    from adapter_runtime.files.formats.peft import is_peft, read_peft
 
     if is_peft(folder):
         return read_peft(model, folder, change, with_head, options, transaction)

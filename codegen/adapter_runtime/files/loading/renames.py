@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
-from adapter_runtime.files.keys import CONTAINERS, FUSION_CONTAINER, Value, fit_prefix
+from adapter_runtime.contract.keys import CONTAINERS, FUSION_CONTAINER
+
+Value = TypeVar("Value")  # what is named: a tensor, or what is said about one
 
 _CONTAINERS = CONTAINERS | {FUSION_CONTAINER}
 
@@ -75,3 +77,21 @@ def _is_shortened(name: str, key: str, prefix: str) -> bool:
     place, _ = _split(key.removeprefix(f"{prefix}."))
     remaining = iter(place)
     return all(segment in remaining for segment in short)
+
+
+def fit_prefix(tensors: Mapping[str, Value], expected: Iterable[str], prefix: str) -> dict[str, Value]:
+    """Name tensors as the model does, whether the file was written from a bare base model or from one with a head.
+
+    Args:
+        prefix: ``base_model_prefix`` of the model.
+
+    Returns:
+        The tensors under their names in the file, without `prefix`, or with it: whichever the model knows most of.
+    """
+    known = set(expected)
+    candidates = [
+        dict(tensors),
+        {key.removeprefix(f"{prefix}."): tensor for key, tensor in tensors.items()},
+        {f"{prefix}.{key}": tensor for key, tensor in tensors.items()},
+    ]
+    return max(candidates, key=lambda candidate: len(known & candidate.keys()))

@@ -1,0 +1,1 @@
+"""Saving and loading as methods of models: arguments, and what they mean. The work is done in ``loading``, ``saving``, ``hub``."""
