@@ -12,7 +12,7 @@ from adapter_runtime.contract.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.formats.legacy import modernise
 from adapter_runtime.files.formats.unfaithful import require_faithful
-from adapter_runtime.files.loading.adapter.renames import fit_prefix
+from adapter_runtime.files.loading.renames import fit_prefix
 
 UP = "bert.encoder.layer.0.output.adapters.a.adapter_up.weight"
 

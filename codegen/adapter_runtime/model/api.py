@@ -14,7 +14,7 @@ from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
-from adapter_runtime.files.api.adapters.adapters import AdapterFilesMixin
+from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
 from adapter_runtime.methods.lora.layer import LoRALayer, disable_lora
 from adapter_runtime.methods.lora.sharing import SharingMixin, forget

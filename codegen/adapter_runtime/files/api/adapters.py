@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.files.api.adapters.hub import HubMixin
-from adapter_runtime.files.api.adapters.setups import SetupFilesMixin
+from adapter_runtime.files.api.hub import HubMixin
+from adapter_runtime.files.api.setups import SetupFilesMixin
 
 Folder = str | os.PathLike[str]
 
@@ -39,7 +39,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Raises:
             UnknownAdapterError: there is no such adapter.
         """
-        from adapter_runtime.files.saving.adapter.adapter import save_adapter
+        from adapter_runtime.files.saving.adapter import save_adapter
 
         save_adapter(
             self, save_directory, adapter_name, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         custom_weights_loaders: Sequence[Any] | None = None,
     ) -> None:
         """Write each adapter to a folder of its name. See `save_adapter`."""
-        from adapter_runtime.files.saving.adapter.adapter import save_all_adapters
+        from adapter_runtime.files.saving.adapter import save_all_adapters
 
         save_all_adapters(
             self, save_directory, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             UnknownAdapterError: there is no such adapter.
             UnsupportedMethodError: PEFT cannot express it; the message says what of it.
         """
-        from adapter_runtime.files.saving.adapter.peft import save_peft_adapter
+        from adapter_runtime.files.saving.peft import save_peft_adapter
 
         save_peft_adapter(self, save_directory, adapter_name, with_head, task_type)  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             AdapterFileError: a file is missing or damaged.
             AdapterMismatchError: the adapter does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.adapter.adapter import load_adapter
+        from adapter_runtime.files.loading.adapter import load_adapter
         from adapter_runtime.files.options import load_options
 
         options = load_options(
@@ -150,7 +150,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
 
         A merged adapter is part of the weights then; it is not written again.
         """
-        from adapter_runtime.files.saving.adapter.adapter import stored_adapters, written_by
+        from adapter_runtime.files.saving.adapter import stored_adapters, written_by
         from adapter_runtime.model.interface.files import write_interface
 
         attributes: dict[str, Any] = self.config.__dict__  # type: ignore[attr-defined]
@@ -170,7 +170,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Raises:
             UnknownHeadError: there is no such head.
         """
-        from adapter_runtime.files.saving.adapter.adapter import save_head
+        from adapter_runtime.files.saving.adapter import save_head
 
         save_head(self, save_directory, head_name, use_safetensors)  # type: ignore[arg-type]
 
@@ -180,7 +180,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Raises:
             UnknownHeadError: a bare base model has no head.
         """
-        from adapter_runtime.files.saving.adapter.adapter import save_all_heads
+        from adapter_runtime.files.saving.adapter import save_all_heads
 
         save_all_heads(self, save_directory, use_safetensors)  # type: ignore[arg-type]
 
@@ -208,7 +208,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             AdapterFileError: a file is missing or damaged.
             AdapterMismatchError: the head does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.adapter.adapter import load_head
+        from adapter_runtime.files.loading.adapter import load_head
         from adapter_runtime.files.options import load_options
 
         options = load_options(

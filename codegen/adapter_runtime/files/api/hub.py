@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from adapter_runtime.composition import Setup
 
 if TYPE_CHECKING:
-    from adapter_runtime.files.loading.adapter.setup import HeadSetup
+    from adapter_runtime.files.loading.setup import HeadSetup
 
 Folder = str | os.PathLike[str]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup
 
 if TYPE_CHECKING:
-    from adapter_runtime.files.loading.adapter.setup import HeadSetup
+    from adapter_runtime.files.loading.setup import HeadSetup
 
 Folder = str | os.PathLike[str]
 
@@ -40,7 +40,7 @@ class SetupFilesMixin:
             UnknownAdapterError: there is no such mixture.
             UnknownHeadError: there is no such head.
         """
-        from adapter_runtime.files.loading.adapter.fusion import save_adapter_fusion
+        from adapter_runtime.files.loading.fusion import save_adapter_fusion
 
         loaders = tuple(custom_weights_loaders or ())
         save_adapter_fusion(self, save_directory, adapter_names, meta_dict, loaders, with_head, use_safetensors)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ class SetupFilesMixin:
         use_safetensors: bool = True,
     ) -> None:
         """Write each mixture to a folder of its name."""
-        from adapter_runtime.files.loading.adapter.fusion import save_all_adapter_fusions
+        from adapter_runtime.files.loading.fusion import save_all_adapter_fusions
 
         loaders = tuple(custom_weights_loaders or ())
         save_all_adapter_fusions(self, save_directory, meta_dict, loaders, use_safetensors)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ class SetupFilesMixin:
             AdapterMismatchError: the mixture does not fit; the model is unchanged.
             UnknownAdapterError: an adapter that it mixes is missing.
         """
-        from adapter_runtime.files.loading.adapter.fusion import load_adapter_fusion
+        from adapter_runtime.files.loading.fusion import load_adapter_fusion
         from adapter_runtime.files.options import load_options
 
         options = load_options(
@@ -121,7 +121,7 @@ class SetupFilesMixin:
         Raises:
             UnknownAdapterError, UnknownHeadError: a part of the setup is missing; nothing is written.
         """
-        from adapter_runtime.files.loading.adapter.setup import save_adapter_setup
+        from adapter_runtime.files.loading.setup import save_adapter_setup
 
         save_adapter_setup(
             self,  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ class SetupFilesMixin:
             AdapterFileError: a file is missing or damaged, or names a block that there is not.
             AdapterMismatchError: a part does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.adapter.setup import load_adapter_setup
+        from adapter_runtime.files.loading.setup import load_adapter_setup
         from adapter_runtime.files.options import load_options
 
         options = load_options(

@@ -15,10 +15,10 @@ from adapter_runtime.contract.names import check_name
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError
 from adapter_runtime.files.documents import blamed_on, read_document
 from adapter_runtime.files.formats.peft_heads import read_heads
-from adapter_runtime.files.loading.adapter.adapter import ConfigChange, add_for_load
-from adapter_runtime.files.loading.adapter.commit import Transaction
-from adapter_runtime.files.loading.adapter.fit import compare
-from adapter_runtime.files.loading.adapter.leave_out import not_in_layers, without_layers
+from adapter_runtime.files.loading.adapter import ConfigChange, add_for_load
+from adapter_runtime.files.loading.commit import Transaction
+from adapter_runtime.files.loading.fit import compare
+from adapter_runtime.files.loading.leave_out import not_in_layers, without_layers
 from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.options import LoadOptions
 from adapter_runtime.files.peft.documents import Document

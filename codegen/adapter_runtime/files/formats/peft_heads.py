@@ -11,10 +11,9 @@ from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import AdapterMismatchError, UnsupportedMethodError, listing
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.formats.static_heads import as_flexible
-from adapter_runtime.files.loading.adapter.adapter.adapter.adapter import add_head
-from adapter_runtime.files.loading.adapter.adapter.adapter.commit import Transaction
-from adapter_runtime.files.loading.adapter.adapter.adapter.fit import compare
-from adapter_runtime.files.loading.adapter.adapter.commit import Transaction
+from adapter_runtime.files.loading.adapter import add_head
+from adapter_runtime.files.loading.commit import Transaction
+from adapter_runtime.files.loading.fit import compare
 from adapter_runtime.files.peft.documents import Document
 from adapter_runtime.files.tensors import Tensors
 from adapter_runtime.heads.static import is_static

@@ -23,9 +23,9 @@ from adapter_runtime.composition import Setup, parse_composition
 from adapter_runtime.errors import AdapterError, InvalidCompositionError
 from adapter_runtime.files.documents import write_atomically
 from adapter_runtime.files.hub.card import CardOptions, render_card
-from adapter_runtime.files.loading.adapter.setup import HeadSetup, save_adapter_setup
+from adapter_runtime.files.loading.setup import HeadSetup, save_adapter_setup
 from adapter_runtime.files.names import CARD_FILE
-from adapter_runtime.files.saving.adapter.adapter import save_adapter
+from adapter_runtime.files.saving.adapter import save_adapter
 
 if TYPE_CHECKING:
     from adapter_runtime.model.api import ModelAdaptersMixin

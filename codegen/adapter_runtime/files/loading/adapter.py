@@ -20,13 +20,13 @@ from adapter_runtime.files.documents import blamed_on, read_document
 from adapter_runtime.files.formats.legacy import Document, modernise
 from adapter_runtime.files.formats.static_heads import as_flexible, as_static, fits_static
 from adapter_runtime.files.formats.unfaithful import require_faithful
-from adapter_runtime.files.loading.adapter.commit import Transaction
-from adapter_runtime.files.loading.adapter.fit import compare
-from adapter_runtime.files.loading.adapter.leave_out import not_in_layers, without_layers
-from adapter_runtime.files.loading.adapter.renames import fit_names
+from adapter_runtime.files.loading.commit import Transaction
+from adapter_runtime.files.loading.fit import compare
+from adapter_runtime.files.loading.leave_out import not_in_layers, without_layers
+from adapter_runtime.files.loading.renames import fit_names
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
-from adapter_runtime.files.saving.adapter.adapter import Folder
+from adapter_runtime.files.saving.adapter import Folder
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import Tensors, read_tensors
 from adapter_runtime.heads.factory import same_layers

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import torch
 
-from adapter_runtime.files.loading.adapter.fit import copy_tensors
+from adapter_runtime.files.loading.fit import copy_tensors
 
 
 class Transaction:

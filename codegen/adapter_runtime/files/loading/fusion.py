@@ -13,17 +13,17 @@ from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import blamed_on, write_document
-from adapter_runtime.files.loading.adapter.adapter import (
+from adapter_runtime.files.loading.adapter import (
     Saved,
     fit,
     read_head_beside,
     require_same_type,
 )
-from adapter_runtime.files.loading.adapter.commit import Transaction
-from adapter_runtime.files.loading.adapter.fit import without_aliases
+from adapter_runtime.files.loading.commit import Transaction
+from adapter_runtime.files.loading.fit import without_aliases
 from adapter_runtime.files.names import FUSION_FILES, child_folder
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions, run_savers
-from adapter_runtime.files.saving.adapter.adapter import Folder, envelope, save_head
+from adapter_runtime.files.saving.adapter import Folder, envelope, save_head
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import Tensors, write_tensors
 from adapter_runtime.methods.fusion.api import Fusion, fusion_name

@@ -15,9 +15,9 @@ from adapter_runtime.errors import AdapterFileError, InvalidCompositionError
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import read_document, write_document
 from adapter_runtime.files.formats.blocks import block_from_dict, block_to_dict, fused_names
-from adapter_runtime.files.loading.adapter.adapter import read_adapter, read_head
-from adapter_runtime.files.loading.adapter.commit import Transaction
-from adapter_runtime.files.loading.adapter.fusion import read_fusion, save_adapter_fusion
+from adapter_runtime.files.loading.adapter import read_adapter, read_head
+from adapter_runtime.files.loading.commit import Transaction
+from adapter_runtime.files.loading.fusion import read_fusion, save_adapter_fusion
 from adapter_runtime.files.names import (
     ADAPTER_FILES,
     FUSION_FILES,
@@ -26,7 +26,7 @@ from adapter_runtime.files.names import (
     child_folder,
 )
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions, run_savers
-from adapter_runtime.files.saving.adapter.adapter import (
+from adapter_runtime.files.saving.adapter import (
     Folder,
     save_adapter,
     save_head,

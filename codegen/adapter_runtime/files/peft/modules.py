@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError, listing
-from adapter_runtime.files.loading.adapter.renames import fit_names
+from adapter_runtime.files.loading.renames import fit_names
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.model.layer import LayerAdaptersMixin, Projection
 

@@ -14,7 +14,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import write_document
-from adapter_runtime.files.loading.adapter.adapter.adapter.fit import without_aliases
+from adapter_runtime.files.loading.fit import without_aliases
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
 from adapter_runtime.files.options import run_savers
 from adapter_runtime.files.tensors import write_tensors

@@ -11,7 +11,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
 from adapter_runtime.files.names import PEFT_FILES
-from adapter_runtime.files.saving.adapter.adapter import Folder
+from adapter_runtime.files.saving.adapter import Folder
 from adapter_runtime.files.tensors import Tensors, write_tensors
 from adapter_runtime.methods.lora import peft as lora
 from adapter_runtime.methods.lora import peft_ia3 as ia3
