@@ -140,7 +140,7 @@ def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult
     from adapter_codegen.emit.render import record_of, render_model
     from adapter_codegen.emit.verify import verify_model
     from adapter_codegen.parse import parse_module
-    from adapter_codegen.plan import plan_model
+    from adapter_codegen.plan import plan_adapter_model, plan_model
     from adapter_codegen.rewrite import rewrite_module
 
     plan = plan_model(release, model_type)
@@ -149,7 +149,9 @@ def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult
     facts = parse_module(release.read(plan.path), plan.path)
     body = rewrite_module(facts, plan)
     record = record_of(plan, _input_digests(release, plan))
-    files = {path: formatted(path, text) for path, text in render_model(plan, body, record, layout).items()}
+    adapter_model = plan_adapter_model(plan, facts, record.adapter_model)
+    rendered = render_model(plan, adapter_model, body, record, layout)
+    files = {path: formatted(path, text) for path, text in rendered.items()}
     verify_model(facts, plan, files)
     return GeneratedModel(plan, replace(record, files=_digests(files)), files)
 

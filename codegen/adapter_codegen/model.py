@@ -249,6 +249,67 @@ class StaticHead:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """An argument of a rendered forward."""
+
+    name: str
+    annotation: str  # as it is written: "torch.Tensor | None"
+    default: str  # as it is written; "" = required
+
+
+@dataclass(frozen=True)
+class HeadArguments:
+    """Arguments of the forward of an adapter model that heads read, described together."""
+
+    arguments: tuple[Argument, ...]
+    description: str  # what is said about them in the docstring
+
+
+@dataclass(frozen=True)
+class AdapterModelPlan:
+    """The class ``<Model>AdapterModel``: a base model, and heads on it if any fit. Its template only prints this."""
+
+    class_name: str  # "LlamaAdapterModel"
+    base_attribute: str  # where it holds the base model: "model"
+    states_attribute: bool  # whether the class must name that attribute itself, because no class of upstream does
+    arguments: tuple[Argument, ...]  # handed on to the base model
+    imports: tuple[str, ...]  # statements for the names in annotations, sorted
+    head_types: tuple[
+        str, ...
+    ] = ()  # of heads that can be added; () = no head fits, and the class has no methods for heads
+    pooling: str = ""  # which token stands for a sequence: "first", "last", "eos"; "" without heads
+    generates: bool = False  # whether a head can predict the next token
+    head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
+    read_by_heads: tuple[str, ...] = ()  # arguments of the base model that heads read too
+    stacked: tuple[
+        str, ...
+    ] = ()  # arguments of the base model that have a row per answer in multiple choice; () = no such head
+
+    def __post_init__(self) -> None:
+        of_heads = [argument.name for group in self.head_arguments for argument in group.arguments]
+        given = [argument.name for argument in self.arguments]
+        facts = (self.pooling, self.generates, self.head_arguments, self.read_by_heads, self.stacked)
+        if not self.head_types and any(facts):
+            raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
+        if self.head_types and self.pooling not in ("first", "last", "eos"):
+            raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
+        if len({*given, *of_heads}) != len([*given, *of_heads]):
+            raise ValueError(f"{self.class_name} has an argument twice: {[*given, *of_heads]}")
+        if not {*self.read_by_heads, *self.stacked} <= {*given}:
+            raise ValueError(f"{self.class_name} reads or stacks arguments that its base model does not take")
+        required = [not argument.default for argument in self.arguments]
+        if required != sorted(required, reverse=True):
+            raise ValueError(f"{self.class_name} has a required argument behind an optional one")
+        if not self.base_attribute.isidentifier():
+            raise ValueError(f"{self.class_name} holds its base model as {self.base_attribute!r}")
+
+    @property
+    def all_arguments(self) -> tuple[Argument, ...]:
+        """Of its forward, in their order."""
+        return (*self.arguments, *(argument for group in self.head_arguments for argument in group.arguments))
+
+
+@dataclass(frozen=True)
 class MethodSupport:
     method: Method
     supported: bool

@@ -111,12 +111,15 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 
 # Module -> names that this package alone offers: what generated classes are made of, and what is of use beside them.
 OF_THE_RUNTIME: dict[str, tuple[str, ...]] = {
+    "heads.setups": ("HeadSetup",),
     "methods.bottleneck.layer": ("BottleneckLayer",),
     "methods.lora.layer": ("LoRAConv1D", "LoRALinear", "LoRAMergedLinear"),
     "methods.prefix_tuning.layer": ("AttentionAdaptersMixin", "PrefixTuningLayer"),
     "model.base": ("ModelBaseAdaptersMixin",),
     "model.embeddings.api": ("EmbeddingAdaptersWrapperMixin", "UnknownEmbeddingsError"),
     "model.head_model": ("ModelUsingSubmodelsAdaptersMixin",),
+    "model.heads.generation": ("HeadsGenerationMixin",),
+    "model.heads.headless": ("ModelWithoutHeadsAdaptersMixin",),
     "model.layer": ("LayerAdaptersMixin",),
     "programs.hooks": ("patch_forward",),
 }

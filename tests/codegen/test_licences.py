@@ -11,7 +11,7 @@ import pytest
 from adapter_codegen.emit.headers import licence_expression, model_header
 from adapter_codegen.emit.manifest import load
 from adapter_codegen.emit.render import record_of, render_model
-from adapter_codegen.model import Refusal
+from adapter_codegen.model import AdapterModelPlan, Refusal
 from adapter_codegen.parse.licences import ALLOWED, REMARKS, REPOSITORY_COPYRIGHT, LicenceNotice, header, read_licence
 from adapter_codegen.plan import plan_model
 from adapter_codegen.upstream import Release
@@ -136,7 +136,8 @@ def test_a_licence_that_wants_its_text_kept_has_it_kept() -> None:
     assert notice.text[-1] == "SOFTWARE."
     plan = Handmade("class Block: pass").plan()
     plan = replace(plan, licence=MIT)
-    files = render_model(plan, "", record_of(plan, {}))
+    model = AdapterModelPlan("MineAdapterModel", "model", False, (), ())
+    files = render_model(plan, model, "class Mine: pass", record_of(plan, {}))
     (modeling,) = (text for path, text in files.items() if path.endswith("modeling_mine.py"))
     assert all(f"# {line}\n" in modeling for line in (*notice.copyright, *notice.text))
 

@@ -8,7 +8,8 @@ import pytest
 
 from adapter_codegen.emit.layout import CHECKOUT, PACKAGE
 from adapter_codegen.emit.manifest import EMPTY, Manifest, dump, parse
-from adapter_codegen.emit.render import MODEL_FILES, literal, names_of, record_of, render_shared, roles
+from adapter_codegen.emit.mixin import literal, roles
+from adapter_codegen.emit.render import MODEL_FILES, names_of, record_of, render_shared
 from adapter_codegen.model import (
     AttentionKind,
     AttentionRoles,

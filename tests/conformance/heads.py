@@ -193,6 +193,27 @@ def model_is_saved(model_type: str, head_type: str) -> None:
     assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
 
 
+def headless_is_saved(model_type: str) -> None:
+    """Without a head too, `save_pretrained` and `from_pretrained` keep base and adapter bitwise, and so do the adapter's own files."""
+    from adapter_models import AutoAdapterModel
+
+    subject = base_subject(model_type)
+    model = adapter_model(model_type).eval()
+    add_random_adapter(model)
+    inputs = subject.padded_inputs("right" if subject.text else "none")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = realigned(AutoAdapterModel.from_pretrained(folder, attn_implementation="eager")).eval()
+    again.set_active_adapters(FIRST)
+    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_adapter(folder, FIRST)
+        other = adapter_model(model_type).eval()
+        other.load_state_dict(_base_state(model), strict=True)
+        other.load_adapter(folder, set_active=True)
+    assert_bitwise(run(other, inputs), run(model, inputs), "outputs of the loaded adapter")
+
+
 def head_is_saved_with_adapter(model_type: str, head_type: str) -> None:
     """`save_adapter` writes the head of the adapter's name beside it, and `load_adapter` brings both back."""
     model, inputs, _ = with_head(model_type, head_type, name=FIRST)

@@ -78,15 +78,28 @@ class ClassConversionTests(AdapterTestBase):
         heads.conversion_goes_back(static)
 
 
-class AdapterModelTests(AdapterTestBase):
+class HeadlessModelTests(AdapterTestBase):
+    """The class that holds a base model, with adapters; of some models, no head fits on it."""
+
+    def test_without_heads_is_the_base_model(self) -> None:
+        heads.headless_is_base(self.model_type)
+
+    def test_resizing_embeddings_keeps_known_tokens(self) -> None:
+        heads.embeddings_are_resized(self.model_type)
+
+    def test_model_is_pickled(self) -> None:
+        heads.model_is_pickled(self.model_type)
+
+    def test_adapter_survives_saving_the_model(self) -> None:
+        heads.headless_is_saved(self.model_type)
+
+
+class AdapterModelTests(HeadlessModelTests):
     """The class with flexible heads."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         if "head_type" in metafunc.fixturenames:
             metafunc.parametrize("head_type", heads.head_types(self.model_type))
-
-    def test_without_heads_is_the_base_model(self) -> None:
-        heads.headless_is_base(self.model_type)
 
     def test_head_computes_logits_loss_and_gradients(self, head_type: str) -> None:
         heads.head_works(self.model_type, head_type)
@@ -99,12 +112,6 @@ class AdapterModelTests(AdapterTestBase):
 
     def test_head_is_saved_with_the_adapter(self, head_type: str) -> None:
         heads.head_is_saved_with_adapter(self.model_type, head_type)
-
-    def test_resizing_embeddings_keeps_known_tokens(self) -> None:
-        heads.embeddings_are_resized(self.model_type)
-
-    def test_model_is_pickled(self) -> None:
-        heads.model_is_pickled(self.model_type)
 
 
 def _marked(value: Any, label: str, check: Check | ModelCheck, base: AdapterTestBase) -> Any:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from adapter_codegen.emit.adapter_model import adapter_model_file
 from adapter_codegen.emit.headers import licence_expression, licence_of, model_header, shared_header
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
+from adapter_codegen.emit.mixin import literal, mixin_file
 from adapter_codegen.emit.public_names import read_public_names
-from adapter_codegen.model import LayerPlan, Method, ModelPlan, StaticHead
+from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ SHARED_FILES: Mapping[str, str] = {
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
     "notice.jinja": "NOTICE",
 }
+MODELING = "modeling.py.jinja"
 PUBLIC_MODULE = "public_module.py.jinja"  # one file for each submodule of the tables of public names
 
 
@@ -50,10 +53,7 @@ class Names:
     adapter_model: str  # "LlamaAdapterModel"
     modeling: str  # "modeling_llama"
     mixin: str  # "mixin_llama"
-    base_mixin: str  # "LlamaModelAdaptersMixin"
-    layers: tuple[
-        LayerPlan, ...
-    ]  # those that get a mixin; a layer with the same roles as another one shares its mixin
+    layers: tuple[LayerPlan, ...]  # that get a mixin; a layer with the same roles as another one shares its mixin
     mixins: Mapping[str, str]  # upstream class -> mixin
     with_adapters: Mapping[str, str]  # upstream class -> class with edited forwards
 
@@ -65,7 +65,6 @@ def names_of(plan: ModelPlan) -> Names:
         adapter_model=naming.adapter_model(plan),
         modeling=f"modeling_{plan.package}",
         mixin=f"mixin_{plan.package}",
-        base_mixin=mixins[plan.base.class_name],
         layers=naming.written_layers(plan),
         mixins=mixins,
         with_adapters={entry.name: naming.with_adapters(entry.name) for entry in plan.classes},
@@ -114,9 +113,17 @@ def _static_head(head: StaticHead) -> dict[str, Any]:
     return {"config": {"head_type": head.head_type, **dict(head.config)}, "layers": list(head.layers)}
 
 
-def render_model(plan: ModelPlan, body: str, record: ModelRecord, layout: Layout = CHECKOUT) -> dict[str, str]:
-    """The files of one model, not yet formatted. `body`: what `rewrite_module` gave."""
+def render_model(
+    plan: ModelPlan, adapter_model: AdapterModelPlan, body: str, record: ModelRecord, layout: Layout = CHECKOUT
+) -> dict[str, str]:
+    """The files of one model, not yet formatted. A file that would be empty is left out.
+
+    Args:
+        body: what `rewrite_module` gave; "" where no class is copied.
+    """
     paths = layout.paths(MODEL_FILES, package=plan.package, model_type=plan.model_type)
+    if not body:
+        del paths[MODELING]
     names = names_of(plan)
     variables = {
         "plan": plan,
@@ -126,8 +133,11 @@ def render_model(plan: ModelPlan, body: str, record: ModelRecord, layout: Layout
         "licence_text": licence_of(plan).text,
         "body": body,
         "title": names.title,
-        "adapter_model_class": names.adapter_model if plan.flexible_heads else "",
+        "model": adapter_model,
+        "file": adapter_model_file(plan, adapter_model),
+        "mixins": mixin_file(plan),
         "class_diagram": _class_diagram(names),
+        "suite": "AdapterModelTests" if adapter_model.head_types else "HeadlessModelTests",
     }
     return {path: _template(name).render(variables) for name, path in paths.items()}
 
@@ -174,32 +184,4 @@ def _environment() -> Environment:
         autoescape=False,  # Python and reStructuredText, no HTML
     )
     environment.filters["literal"] = literal
-    environment.filters["roles"] = roles
     return environment
-
-
-def literal(value: object) -> str:
-    """`value` as a Python literal. Sets have no order and mappings may be of any kind, so both are not left to repr."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{literal(key)}: {literal(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        inner = ", ".join(literal(entry) for entry in value)
-        if isinstance(value, list):
-            return f"[{inner}]"
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    raise TypeError(f"{value!r} has no literal")
-
-
-def roles(value: object, first: str) -> str:
-    """A call of the runtime's twin of a role: ``AttentionRoles(core="self_attn", ...)``, without what is empty.
-
-    Args:
-        value: a frozen dataclass of the plan with the same fields as its twin.
-        first: field that is always stated.
-    """
-    fields: dict[str, Any] = vars(value)
-    stated = {name: entry for name, entry in fields.items() if name == first or entry not in ("", (), None)}
-    arguments = (f"{name}={literal(getattr(entry, 'value', entry))}" for name, entry in stated.items())
-    return f"{type(value).__name__}({', '.join(arguments)})"

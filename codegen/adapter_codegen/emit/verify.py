@@ -21,7 +21,6 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.emit.formatting import formatted
 from adapter_codegen.model import ClassPlan, Diagnostic, ModelPlan
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.rewrite.imports import is_bound
 from adapter_codegen.rewrite.markers import CLOSE, OPEN
 from adapter_codegen.rewrite.naming import with_adapters
 from adapter_codegen.rewrite.shape import shape
@@ -107,7 +106,7 @@ def _imports(path: str, module: cst.Module, facts: ModuleFacts, plan: ModelPlan)
                 continue
             for alias in node.names:
                 name = alias.evaluated_name
-                if not is_bound(facts, name):
+                if not facts.binds(name):
                     yield Problem.IMPORTS_UNBOUND.diagnostic(path=path, name=name, module=plan.path)
 
 

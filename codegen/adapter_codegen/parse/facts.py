@@ -81,6 +81,10 @@ class ModuleFacts:
         """The source of a node of `tree`, stripped."""
         return self.tree.code_for_node(node).strip()
 
+    def binds(self, name: str) -> bool:
+        """Whether the module binds the name at its top level, so that it can be imported from there."""
+        return any(name in bound for bound in (self.classes, self.functions, self.imports, self.assignments))
+
     def origin(self, name: str) -> str:
         """Where a name as written comes from: "nn.Linear" -> "torch.nn.Linear"; names of this module stay as they are."""
         first, _, rest = name.partition(".")

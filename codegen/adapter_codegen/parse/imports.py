@@ -43,3 +43,13 @@ def _from(node: cst.ImportFrom, package: list[str]) -> Iterator[tuple[str, str]]
     for alias in node.names:
         name = dotted_name(alias.name)
         yield (dotted_name(alias.asname.name) if alias.asname else name), f"{module}.{name}"
+
+
+def import_statement(name: str, origin: str) -> str:
+    """``import torch``, ``from torch import nn``, ``import torch.nn.functional as F``."""
+    module, _, last = origin.rpartition(".")
+    if name == origin:
+        return f"import {origin}"
+    if not module:
+        return f"import {origin} as {name}"
+    return f"from {module} import {last}" if last == name else f"from {module} import {last} as {name}"

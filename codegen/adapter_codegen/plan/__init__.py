@@ -15,7 +15,8 @@
 Where do I add a new rule? In the recogniser whose question it answers, with its near-misses in ``tests/codegen`` first.
 """
 
+from adapter_codegen.plan.heads.adapter_model import plan_adapter_model
 from adapter_codegen.plan.model import plan_model
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 
-__all__ = ["LayerEntry", "ModulePlan", "plan_model", "plan_module"]
+__all__ = ["LayerEntry", "ModulePlan", "plan_adapter_model", "plan_model", "plan_module"]

@@ -13,6 +13,7 @@ from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import ModelPlan
 from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.parse.imports import import_statement
 from adapter_codegen.rewrite.naming import ATTENTION_MIXIN, BOTTLENECK_MIXIN, RUNTIME, mixins
 
 PLAIN = {
@@ -44,8 +45,8 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
         if name in ours:
             members[ours[name]].add(name)
         elif top in PLAIN:
-            groups[1 if top == "torch" else 0].append(_plain_import(name, origin))
-        elif is_bound(facts, name):
+            groups[1 if top == "torch" else 0].append(import_statement(name, origin))
+        elif facts.binds(name):
             members[plan.module].add(name)
         else:
             raise _unbound(name, plan)
@@ -56,23 +57,9 @@ def import_block(classes: cst.Module, facts: ModuleFacts, plan: ModelPlan) -> st
     return "\n\n".join("\n".join(_sorted(groups[group])) for group in sorted(groups))
 
 
-def _plain_import(name: str, origin: str) -> str:
-    """``import torch``, ``from torch import nn``, ``import torch.nn.functional as F``."""
-    module, _, last = origin.rpartition(".")
-    if name == origin:
-        return f"import {origin}"
-    if not module:
-        return f"import {origin} as {name}"
-    return f"from {module} import {last}" if last == name else f"from {module} import {last} as {name}"
-
-
 def _sorted(statements: Iterable[str]) -> list[str]:
     """``import x`` before ``from x import y``, each by name: what isort and ruff keep."""
     return sorted(statements, key=lambda statement: (statement.startswith("from "), statement))
-
-
-def is_bound(facts: ModuleFacts, name: str) -> bool:
-    return any(name in bound for bound in (facts.classes, facts.functions, facts.imports, facts.assignments))
 
 
 def _unbound(name: str, plan: ModelPlan) -> CodegenError:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def upstream_class_name(model: torch.nn.Module) -> str:
-    """The name that files give to the class of `model`: ours for models with flexible heads, else that of upstream."""
-    if is_flexible(model):
+    """The name that files give to the class of `model`: that of upstream, but for the classes that are ours alone."""
+    if is_adapter_model(model):
         return type(model).__name__
     upstream = (cls for cls in type(model).__mro__ if cls.__module__.startswith("transformers."))
     return next(upstream, type(model)).__name__
+
+
+def is_adapter_model(model: torch.nn.Module) -> bool:
+    """Whether the class is a generated ``<Model>AdapterModel``, with flexible heads or without any."""
+    return hasattr(model, "init_adapter_model")
 
 
 def is_flexible(model: torch.nn.Module) -> bool:
@@ -28,8 +33,8 @@ def is_flexible(model: torch.nn.Module) -> bool:
 
 
 def is_bare(model: ModelAdaptersMixin) -> bool:
-    """Whether `model` is a base model, without any head."""
-    return model.base_model is model
+    """Whether `model` has no place for a head: it is a base model, or an adapter model without heads."""
+    return model.base_model is model or (is_adapter_model(model) and not is_flexible(model))
 
 
 def has_head(model: ModelAdaptersMixin, name: str) -> bool:

@@ -15,8 +15,8 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
 from adapter_runtime.model.calls import find_spans, in_call
 
 
-class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
-    """Base of models with heads. The adapters belong to the base model."""
+class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
+    """Base of models that hold a base model, to which the adapters belong."""
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
@@ -28,13 +28,25 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
         return base
 
     def runs_head(self, head: Any = None) -> bool:
-        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
-        return True
+        """Whether a forward, called with this argument ``head``, ends in a head."""
+        return False
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
         return {"forward": in_call(upstream.forward, is_base=False)}  # type: ignore[attr-defined]
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(*args, **kwargs)
+        wrap_checkpoints(self)
+
+
+class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAroundBaseAdaptersMixin):
+    """Base of models with heads."""
+
+    def runs_head(self, head: Any = None) -> bool:
+        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
+        return True
 
     @property
     def generate(self) -> Callable[..., Any]:
@@ -74,10 +86,6 @@ class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAdaptersMixin):
         return super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, *args, **kwargs
         )
-
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
-        super()._set_gradient_checkpointing(*args, **kwargs)
-        wrap_checkpoints(self)
 
 
 class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):

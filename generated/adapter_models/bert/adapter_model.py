@@ -6,21 +6,28 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Bert with flexible heads."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from transformers.models.bert.modeling_bert import BertModel, BertPreTrainedModel
-from transformers.utils.generic import can_return_tuple
 
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+
+if TYPE_CHECKING:
+    import torch
+    from transformers.models.bert.configuration_bert import BertConfig
+    from transformers.models.bert.modeling_bert import Cache
+    from transformers.utils import ModelOutput
+    from adapter_runtime.heads.setups import HeadSetup
 
 
-class BertAdapterModel(
-    ModelWithFlexibleHeadsAdaptersMixin,
-    BertPreTrainedModel,
-    HeadsGenerationMixin,
-):
+class BertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, BertPreTrainedModel, HeadsGenerationMixin):
     """Bert with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging, question_answering, multiple_choice, dependency_parsing, masked_lm, causal_lm.
+    Heads: classification, multilabel_classification, tagging, question_answering, multiple_choice,
+    dependency_parsing, masked_lm, causal_lm.
     """
 
     head_types = (
@@ -35,31 +42,30 @@ class BertAdapterModel(
     )
     pooling = "first"
 
-    def __init__(self, config):
+    def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.bert = BertModel(config)
         self.init_adapter_model()
 
-    @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        inputs_embeds=None,
-        encoder_hidden_states=None,
-        encoder_attention_mask=None,
-        past_key_values=None,
-        use_cache=None,
-        head=None,
-        labels=None,
-        start_positions=None,
-        end_positions=None,
-        word_starts=None,
-        logits_to_keep=0,
-        **kwargs,
-    ):
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        start_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        end_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        word_starts: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> ModelOutput:
         """Run the base model and the heads.
 
         Args:
@@ -89,9 +95,9 @@ class BertAdapterModel(
         )
         return self.forward_head(
             outputs,
-            head=head,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
+            head=head,
             labels=labels,
             start_positions=start_positions,
             end_positions=end_positions,

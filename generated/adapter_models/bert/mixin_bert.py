@@ -6,7 +6,10 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Bert plays which role."""
 
-from adapter_runtime import EmbeddingAdaptersMixin, InvertibleAdaptersMixin, LayerAdaptersMixin, ModelBaseAdaptersMixin
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 

@@ -9,18 +9,24 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Llama with flexible heads."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel
-from transformers.utils.generic import can_return_tuple
 
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+
+if TYPE_CHECKING:
+    import torch
+    from transformers.models.llama.configuration_llama import LlamaConfig
+    from transformers.models.llama.modeling_llama import Cache
+    from transformers.utils import ModelOutput
+    from adapter_runtime.heads.setups import HeadSetup
 
 
-class LlamaAdapterModel(
-    ModelWithFlexibleHeadsAdaptersMixin,
-    LlamaPreTrainedModel,
-    HeadsGenerationMixin,
-):
+class LlamaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LlamaPreTrainedModel, HeadsGenerationMixin):
     """Llama with any number of adapters and of heads, of which one or several are active.
 
     Heads: classification, multilabel_classification, tagging, question_answering, causal_lm.
@@ -29,27 +35,26 @@ class LlamaAdapterModel(
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
 
-    def __init__(self, config):
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.model = LlamaModel(config)
         self.init_adapter_model()
 
-    @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        use_cache=None,
-        head=None,
-        labels=None,
-        start_positions=None,
-        end_positions=None,
-        logits_to_keep=0,
-        **kwargs,
-    ):
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        start_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        end_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> ModelOutput:
         """Run the base model and the heads.
 
         Args:
@@ -71,9 +76,9 @@ class LlamaAdapterModel(
         )
         return self.forward_head(
             outputs,
-            head=head,
             input_ids=input_ids,
             attention_mask=attention_mask,
+            head=head,
             labels=labels,
             start_positions=start_positions,
             end_positions=end_positions,

@@ -19,7 +19,7 @@ TASKS = {
 }
 
 # In the order in which adapter models list them.
-_ORDER = (
+HEAD_TYPES = (
     "classification",
     "multilabel_classification",
     "image_classification",
@@ -45,6 +45,8 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
     """
     if base.submodels or not base.stacks:
         return ()  # which of the models inside a head would stand on is not known
+    if any(parameter.name == "labels" for parameter in base.parameters):
+        return ()  # the base model ends in a head of its own
     heads = {head for task, head in TASKS.items() if task in entry.heads}
     reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
     if base.is_encoder_decoder:
@@ -56,4 +58,4 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
         heads |= _TEXT_DECODER
     if "classification" in heads:
         heads.add("multilabel_classification")
-    return tuple(head for head in _ORDER if head in heads)
+    return tuple(head for head in HEAD_TYPES if head in heads)

@@ -79,7 +79,7 @@ class CardOptions:
     load_function: str  # "load_adapter" or "load_adapter_setup"
     model_name: str  # of the base model on the hub; "" where it has none
     model_type: str
-    has_flexible_heads: bool  # whether the snippet loads into a class with flexible heads, or into upstream's own
+    is_adapter_model: bool  # whether the snippet loads into the class of `AutoAdapterModel`, or into upstream's own
     model_class: str
     method: str  # the architecture of the adapter, for the reader
     head: str  # the type of the head beside it, in words; "" where there is none
@@ -111,7 +111,7 @@ class CardOptions:
             load_function=load_function,
             model_name=model.config.name_or_path or "",
             model_type=model.config.model_type,
-            has_flexible_heads=head_files.is_flexible(model),
+            is_adapter_model=head_files.is_adapter_model(model),
             model_class=head_files.upstream_class_name(model),
             method=type(configs[adapter]).__name__ if adapter in configs else "",
             head=head_files.head_type_of(model, adapter),
@@ -163,7 +163,7 @@ def _what(card: CardOptions) -> str:
 
 def _snippet(card: CardOptions) -> str:
     """Code that loads what is in the repository."""
-    model = _FLEXIBLE if card.has_flexible_heads else _STATIC
+    model = _FLEXIBLE if card.is_adapter_model else _STATIC
     return "\n".join(
         [
             model.substitute(model_class=card.model_class, base=card.model_name or "<the base model>"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.heads.classes import HEAD_CLASSES
@@ -45,10 +46,11 @@ class ModelWithFlexibleHeadsAdaptersMixin(
     accepts_loss_kwargs = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Run the forward of a generated class in a context, as `subclass` does for upstream's classes."""
+        """Let the forward of a generated class give a tuple where one is asked for, and run it in a context, as `subclass` does
+        for upstream's classes."""
         super().__init_subclass__(**options)
         if "forward" in cls.__dict__:
-            cls.forward = in_call(cls.__dict__["forward"], is_base=False)
+            cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""

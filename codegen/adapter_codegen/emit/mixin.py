@@ -1,0 +1,122 @@
+"""What ``mixin_<model_type>.py`` states: the roles of modules, as texts that its template prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
+from adapter_codegen.model import BasePlan, LayerPlan, ModelPlan
+from adapter_codegen.rewrite import naming
+
+LAYER_MIXIN = "LayerAdaptersMixin"
+_ROLES = f"{RUNTIME}.roles"  # the module with the twins of the plan's roles
+
+
+@dataclass(frozen=True)
+class MixinFile:
+    """The classes of a mixin file."""
+
+    imports: Imports  # of the runtime
+    layers: tuple[tuple[str, str], ...]  # (class, its roles as a call of `LayerRoles`)
+    base: str  # class of the base model
+    bases: tuple[str, ...]  # of that class
+    attributes: tuple[tuple[str, str], ...]  # of that class: (name, value as text)
+
+
+def mixin_file(plan: ModelPlan) -> MixinFile:
+    """The mixins of a model: one for each layer with roles of its own, and one for the base model."""
+    names = naming.mixins(plan)
+    layers = naming.written_layers(plan)
+    bases = tuple(_bases(plan.base))
+    runtime = read_public_names().imports([*bases, *([LAYER_MIXIN] if layers else [])])
+    roles = {name for layer in layers for name in _role_classes(layer)} | (
+        {"LayerStack"} if plan.base.stacks else set()
+    )
+    return MixinFile(
+        imports=tuple(sorted([*runtime, *([(_ROLES, tuple(sorted(roles)))] if roles else [])])),
+        layers=tuple((names[layer.class_name], _layer_roles(layer)) for layer in layers),
+        base=names[plan.base.class_name],
+        bases=bases,
+        attributes=tuple(_attributes(plan.base)),
+    )
+
+
+def _bases(base: BasePlan) -> Iterator[str]:
+    if base.token_embeddings:
+        yield "EmbeddingAdaptersMixin"
+        if base.embedding_output:
+            yield "InvertibleAdaptersMixin"
+    yield "ModelUsingSubmodelsAdaptersMixin" if base.submodels else "ModelBaseAdaptersMixin"
+
+
+def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
+    stacks = (f"LayerStack({literal(stack.path)}{', shared=True' if stack.shared else ''})" for stack in base.stacks)
+    yield "layer_stacks", tuple_of(stacks)
+    yield from (
+        (name, literal(value))
+        for name, value in (
+            ("token_embeddings", base.token_embeddings),
+            ("embedding_output", base.embedding_output),
+            ("final_norm_path", base.final_norm),
+            ("submodels", tuple(path for path, _ in base.submodels)),
+        )
+        if value
+    )
+
+
+def _role_classes(layer: LayerPlan) -> Iterator[str]:
+    yield "LayerRoles"
+    for name, value in (("AttentionRoles", layer.attentions), ("BottleneckRole", layer.bottlenecks)):
+        if value:
+            yield name
+    if _has_projections(layer):
+        yield "MLPRoles"
+
+
+def _has_projections(layer: LayerPlan) -> bool:
+    return any(vars(layer.mlp).values())
+
+
+def _layer_roles(layer: LayerPlan) -> str:
+    """``LayerRoles(...)`` with what the layer has."""
+    stated = {
+        "attentions": tuple_of(roles(entry, "core") for entry in layer.attentions) if layer.attentions else "",
+        "bottlenecks": tuple_of(roles(entry, "host") for entry in layer.bottlenecks) if layer.bottlenecks else "",
+        "mlp": roles(layer.mlp) if _has_projections(layer) else "",
+        "optional": literal(layer.optional) if layer.optional else "",
+    }
+    return f"LayerRoles({', '.join(f'{name}={text}' for name, text in stated.items() if text)})"
+
+
+def roles(value: object, first: str = "") -> str:
+    """A call of the runtime's twin of a role: ``AttentionRoles(core="self_attn", ...)``, without what is empty.
+
+    Args:
+        value: a frozen dataclass of the plan with the same fields as its twin.
+        first: a field that is stated even where it is empty.
+    """
+    fields: dict[str, Any] = vars(value)
+    stated = {name: entry for name, entry in fields.items() if name == first or entry not in ("", (), None)}
+    arguments = (f"{name}={literal(getattr(entry, 'value', entry))}" for name, entry in stated.items())
+    return f"{type(value).__name__}({', '.join(arguments)})"
+
+
+def tuple_of(texts: Iterator[str]) -> str:
+    """A tuple of what the texts are expressions for."""
+    return "(" + "".join(f"{text}, " for text in texts) + ")"
+
+
+def literal(value: object) -> str:
+    """`value` as a Python literal. Sets have no order and mappings may be of any kind, so both are not left to repr."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(key)}: {literal(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(literal(entry) for entry in value)
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    raise TypeError(f"{value!r} has no literal")

@@ -1,0 +1,117 @@
+"""The class with flexible heads of a model (`AdapterModelPlan`), decided from its base model and the heads that fit on it.
+
+Where do I add an argument that a new type of head reads? An entry of `_HEAD_ARGUMENTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArguments, ModelPlan, Parameter
+from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.plan.heads.annotations import read_annotation
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES
+
+GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
+# The attribute for the base model where upstream names none.
+_ATTRIBUTE = "model"
+# Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
+_PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+_READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
+
+_TARGETS = "torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None"
+# Types of heads that read the arguments (None = all) -> the arguments, and what is said about them.
+_HEAD_ARGUMENTS: tuple[tuple[frozenset[str] | None, HeadArguments], ...] = (
+    (
+        None,
+        HeadArguments(
+            (Argument("head", "HeadSetup | None", "None"),),
+            "the head or heads to run; by default the active ones.",
+        ),
+    ),
+    (
+        frozenset(HEAD_TYPES) - {"question_answering"},
+        HeadArguments(
+            (Argument("labels", _TARGETS, "None"),),
+            "targets of the head; with them the output holds a loss. For several heads also a dict by their names.",
+        ),
+    ),
+    (
+        frozenset({"question_answering"}),
+        HeadArguments(
+            (Argument("start_positions", _TARGETS, "None"), Argument("end_positions", _TARGETS, "None")),
+            "(batch,), targets of a question answering head.",
+        ),
+    ),
+    (
+        frozenset({"dependency_parsing"}),
+        HeadArguments(
+            (Argument("word_starts", "torch.Tensor | None", "None"),),
+            "(batch, up to length + 1), where the words begin; for a dependency parsing head, whose targets are\n"
+            "labels_arcs and labels_rels.",
+        ),
+    ),
+    (
+        GENERATIVE,
+        HeadArguments(
+            (Argument("logits_to_keep", "int | torch.Tensor", "0"),),
+            "language modelling heads compute that many last positions; 0 = all.",
+        ),
+    ),
+)
+_OF_TORCH = "import torch"
+
+
+def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> AdapterModelPlan:
+    """The adapter model of a model.
+
+    Args:
+        facts: of the file that the model was planned from.
+        class_name: of the adapter model.
+    """
+    heads, base = plan.flexible_heads, plan.base
+    groups = tuple(group for types, group in _HEAD_ARGUMENTS if heads and (types is None or types & {*heads}))
+    of_heads = {argument.name for group in groups for argument in group.arguments}
+    # An argument of both goes to the heads: what the base model would leave out of the hidden states, a head may need.
+    taken = [one for one in base.parameters if one.kind in ("positional", "keyword") and one.name not in of_heads]
+    read = list(_arguments(taken, facts, plan.module))
+    imports = {statement for _, statements in read for statement in statements} | ({_OF_TORCH} if heads else set())
+    given = [argument.name for argument, _ in read]
+    return AdapterModelPlan(
+        class_name=class_name,
+        base_attribute=base.prefix or _ATTRIBUTE,
+        states_attribute=not base.prefix,
+        arguments=tuple(argument for argument, _ in read),
+        imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
+        head_types=heads,
+        pooling=_pooling(base, heads),
+        generates=bool(GENERATIVE & {*heads}),
+        head_arguments=groups,
+        read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
+        stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
+    )
+
+
+def _arguments(
+    parameters: list[Parameter], facts: ModuleFacts, module: str
+) -> Iterator[tuple[Argument, frozenset[str]]]:
+    """The arguments for the parameters of the base model, each with the imports that its annotation needs.
+
+    What upstream requires is required; but behind an argument that can be left out, all can.
+    """
+    is_optional = False
+    for parameter in parameters:
+        is_optional = is_optional or bool(parameter.default)
+        default = parameter.default or ("None" if is_optional else "")
+        annotation = read_annotation(parameter.annotation, facts, module)
+        annotation = annotation.optional() if default == "None" else annotation
+        yield Argument(parameter.name, annotation.text, default), annotation.imports
+
+
+def _pooling(base: BasePlan, heads: tuple[str, ...]) -> str:
+    """Which token stands for a sequence: of a decoder the one that has seen all others, of an encoder the first."""
+    if not heads:
+        return ""
+    if base.is_encoder_decoder:
+        return "eos"
+    return "last" if "causal_lm" in heads and "masked_lm" not in heads else "first"
