@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport
 from adapter_codegen.plan.module import LayerEntry
 
-Rule = Callable[[BasePlan, Sequence[LayerEntry]], tuple[str, Location | None]]
+
+class Lack(Enum):
+    """What a model lacks that a method needs. ``{}`` is the class of a layer."""
+
+    ADDITION_IN_LAYER = "{} has no residual addition that a rule claims."
+    ADDITIONS = "No layer has a residual addition that a rule claims."
+    KEYS_AND_VALUES = "No layer has keys and values."
+    PROJECTIONS = "No layer has linear modules that play a known role."
+    LAYERS = "The model has no layers of its own."
+    ENTRANCE = "What enters the first layer is not one module's output."
+    SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
+    ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
+    TOKEN_EMBEDDINGS = "The model has no token embeddings that could be inverted."
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a method does not hold."""
+
+    reason: str
+    location: Location | None
+
+
+def _lack(lack: Lack, location: Location | None, layer: str = "") -> Obstacle:
+    return Obstacle(lack.value.format(layer), location)
+
+
+Rule = Callable[[BasePlan, Sequence[LayerEntry]], Obstacle | None]
 
 
 def plan_methods(
@@ -28,72 +57,61 @@ def _support(
     for diagnostic in diagnostics:
         if method in diagnostic.methods and diagnostic.level is not Level.NOTE:
             return MethodSupport(method, False, diagnostic.message, diagnostic.location)
-    reason, location = RULES[method](base, entries)
-    return MethodSupport(method, not reason, reason, location)
+    obstacle = RULES[method](base, entries)
+    if obstacle is None:
+        return MethodSupport(method, True, "")
+    return MethodSupport(method, False, obstacle.reason, obstacle.location)
 
 
-def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     for entry in entries:
         if not entry.plan.bottlenecks and entry.plan.attentions:
-            return f"{entry.plan.class_name} has no residual addition that a rule claims.", entry.plan.location
+            return _lack(Lack.ADDITION_IN_LAYER, entry.plan.location, entry.plan.class_name)
     if not any(entry.plan.bottlenecks for entry in entries):
-        return "No layer has a residual addition that a rule claims.", base.location
-    return "", None
+        return _lack(Lack.ADDITIONS, base.location)
+    return None
 
 
-def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     attending = [entry for entry in entries if entry.plan.attentions]
     for entry in attending:
         for problem in entry.prefix_problems:
-            return problem.message, problem.location
-    return ("", None) if attending else ("No layer has keys and values.", base.location)
+            return Obstacle(problem.message, problem.location)
+    return None if attending else _lack(Lack.KEYS_AND_VALUES, base.location)
 
 
-def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     for entry in entries:
-        mlp = entry.plan.mlp
-        if mlp.first or mlp.last or any(one.query or one.fused or one.value for one in entry.plan.attentions):
-            return "", None
-    return "No layer has linear modules that play a known role.", base.location
+        mlp, attentions = entry.plan.mlp, entry.plan.attentions
+        if mlp.first or mlp.last or any(roles.query or roles.fused or roles.value for roles in attentions):
+            return None
+    return _lack(Lack.PROJECTIONS, base.location)
 
 
-def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
-    return ("", None) if base.stacks else ("The model has no layers of its own.", base.location)
+def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    return None if base.stacks else _lack(Lack.LAYERS, base.location)
 
 
-def _prompt_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
-    if not base.token_embeddings:
-        reason, location = _not_a_sequence(base, entries)
-        if reason:
-            return reason, location
-    return (
-        ("", None)
-        if base.embedding_output
-        else ("What enters the first layer is not one module's output.", base.location)
-    )
+def _prompt_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    if not base.token_embeddings and (obstacle := _no_sequence(base, entries)):
+        return obstacle
+    return None if base.embedding_output else _lack(Lack.ENTRANCE, base.location)
 
 
-def _not_a_sequence(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+def _no_sequence(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     """A prompt may stand in front of the parts of an image where these are a sequence to all layers, and not a grid."""
     if not base.class_token or len(base.stacks) != 1 or "*" in base.stacks[0].path:
-        return (
-            "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
-            base.location,
-        )
+        return _lack(Lack.SEQUENCE, base.location)
     for entry in entries:
         if len(entry.plan.attentions) > 1:
-            return f"{entry.plan.class_name} attends in several ways, so its input may be a grid.", entry.plan.location
-    return "", None
+            return _lack(Lack.ONE_ATTENTION, entry.plan.location, entry.plan.class_name)
+    return None
 
 
-def _invertible(base: BasePlan, entries: Sequence[LayerEntry]) -> tuple[str, Location | None]:
+def _invertible(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     if not base.token_embeddings:
-        return "The model has no token embeddings that could be inverted.", base.location
-    return (
-        ("", None)
-        if base.embedding_output
-        else ("What enters the first layer is not one module's output.", base.location)
-    )
+        return _lack(Lack.TOKEN_EMBEDDINGS, base.location)
+    return None if base.embedding_output else _lack(Lack.ENTRANCE, base.location)
 
 
 RULES: dict[Method, Rule] = {

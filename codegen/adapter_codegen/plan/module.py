@@ -79,10 +79,10 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
 
 def _with_attention_beside(facts: ModuleFacts, results: list[LayerFindings]) -> list[LayerFindings]:
     """Without those that have no attention and share no list with one that has (the other layers of a hybrid model)."""
-    attending = {one.plan.class_name for one in results if one.plan.attentions}
+    attending = {result.plan.class_name for result in results if result.plan.attentions}
     lists = [set(s.classes) for known in facts.classes.values() for s in known.submodules.values() if s.in_list]
     beside = {name for names in lists if names & attending for name in names}
-    return [one for one in results if one.plan.class_name in attending | beside]
+    return [result for result in results if result.plan.class_name in attending | beside]
 
 
 def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: ModuleFacts) -> LayerEntry:

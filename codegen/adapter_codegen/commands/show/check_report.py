@@ -87,7 +87,8 @@ def _conclusion(found: CheckReport) -> Text:
 def _release(found: CheckReport) -> str:
     """What changed between the two releases, over all models."""
     changes = Counter(drift.change for drift in found.drifts)
-    drifted = ", ".join(f"{report.plural(changes[one], 'model')} {CHANGES[one]}" for one in Change if changes[one])
+    counted = ((change, changes[change]) for change in Change if changes[change])
+    drifted = ", ".join(f"{report.plural(count, 'model')} {CHANGES[change]}" for change, count in counted)
     drifted = drifted or "no model's file changed"
     return f"Generated from transformers {found.generated_from}, and since: {drifted}."
 
@@ -123,7 +124,7 @@ def show_json(console: Console, found: CheckReport, release: Release, diff: bool
         "refusals": [
             {
                 "model_type": entry.model_type,
-                "diagnostics": [report.record(one) for one in report.collect(entry.diagnostics)],
+                "diagnostics": [report.record(diagnostic) for diagnostic in report.collect(entry.diagnostics)],
             }
             for entry in found.refusals
         ],

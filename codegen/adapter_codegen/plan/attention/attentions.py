@@ -56,7 +56,7 @@ class Attentions:
         """Of all cores that the module at a path may have, the roles of the one that shows most."""
         cores = [core for core in self.cores if core.path == path]
         roles = [attention_roles(core, self._scene) for core in cores]
-        best = max([one for one in roles if one.kind is kind] or roles, key=_count_of_projections)
+        best = max([found for found in roles if found.kind is kind] or roles, key=_count_of_projections)
         if not best.fused and not (best.query and best.key and best.value):
             said = {"core": path or "self"}
             findings.append(Finding(Problem.NO_PROJECTIONS, cores[0].call.node, (Method.LORA,), said))

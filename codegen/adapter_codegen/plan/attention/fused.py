@@ -71,9 +71,8 @@ def fused_layout(path: str, three: Sequence[Value], kinds: Kinds, same_width: bo
         return CONCATENATED if follows and same_width and has_output else ""
     if (query.index, key.index, value.index) != (0, 1, 2):
         return ""
-    widths = all(one.thirds for one in (query, key, value)) or (
-        has_output and same_width and all(one.equal for one in (query, key, value))
-    )
+    parts = (query, key, value)
+    widths = all(part.thirds for part in parts) or (has_output and same_width and all(part.equal for part in parts))
     return CONCATENATED if widths else ""
 
 
@@ -123,7 +122,7 @@ class _Cuts:
         if value.op in (Op.METHOD, Op.FUNCTION):
             return self._moved(value)
         if value.op is Op.JOIN:  # clipped or not
-            found = {self._axes(one) for one in value.inputs}
+            found = set(map(self._axes, value.inputs))
             return found.pop() if len(found) == 1 else None
         return self._axes(value.through) if value.through is not None and value.op is not Op.ITEM else None
 
@@ -200,9 +199,9 @@ def _of_split(sizes: Value, index: int, item: Value) -> Part | None:
     if sizes.op is not Op.TUPLE:
         one_size = sizes.op in (Op.ATTRIBUTE, Op.BINARY, Op.CONSTANT)
         return Part(index, equal=True, thirds=True) if one_size and _unpacked(item) == 3 else None
-    if len(sizes.inputs) != 3 or any(one.op is Op.STARRED for one in sizes.inputs):
+    if len(sizes.inputs) != 3 or any(size.op is Op.STARRED for size in sizes.inputs):
         return None
-    first, second, third = (_meaning(one) for one in sizes.inputs)
+    first, second, third = map(_meaning, sizes.inputs)
     return Part(index, equal=second == third, thirds=first == second == third)
 
 
@@ -246,7 +245,7 @@ def _viewed(before: Axes, arguments: Sequence[Value]) -> Axes | None:
         lead: Axes = (Axis.OTHER, Axis.OTHER) if is_leading_shape(arguments[0].inputs[0]) else ()
         rest = arguments[1:]
     else:
-        sizes = [size_of(one) for one in arguments[:2]]
+        sizes = list(map(size_of, arguments[:2]))
         if sizes == ["b", "l"]:
             lead, rest = (Axis.OTHER, Axis.OTHER), arguments[2:]
         elif sizes[0] == "b" and integer(arguments[1]) == 3:  # tokens of all sequences in a row
@@ -291,5 +290,5 @@ def _meaning(value: Value) -> object:
     if value.op in (Op.CONSTANT, Op.GLOBAL, Op.SELF):
         return told
     if value.op in (Op.ATTRIBUTE, Op.BINARY, Op.UNARY):
-        return (told, *(_meaning(one) for one in value.inputs))
+        return (told, *map(_meaning, value.inputs))
     return id(value)

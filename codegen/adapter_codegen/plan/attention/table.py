@@ -25,9 +25,8 @@ def find_cores(scene: Scene) -> list[AttentionCore]:
 
 def all_signs() -> Signs:
     """What any of the kinds shows in the text."""
-    signs = [kind.signs for kind in CORE_KINDS]
     return Signs(
-        names=frozenset().union(*(one.names for one in signs)),
-        calls=frozenset().union(*(one.calls for one in signs)),
-        modules=frozenset().union(*(one.modules for one in signs)),
+        names=frozenset().union(*(kind.signs.names for kind in CORE_KINDS)),
+        calls=frozenset().union(*(kind.signs.calls for kind in CORE_KINDS)),
+        modules=frozenset().union(*(kind.signs.modules for kind in CORE_KINDS)),
     )

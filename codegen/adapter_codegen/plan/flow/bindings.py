@@ -95,7 +95,7 @@ def _elements_at(base: Value, index: str) -> list[Value]:
     """The elements at a place of all tuples that `base` may be; empty where it may be something else."""
     found: list[Value] = []
     for alternative in _alternatives(base):
-        is_tuple = alternative.op is Op.TUPLE and not any(one.op is Op.STARRED for one in alternative.inputs)
+        is_tuple = alternative.op is Op.TUPLE and not any(part.op is Op.STARRED for part in alternative.inputs)
         if not is_tuple or not index.lstrip("-").isdigit():
             return []
         if -len(alternative.inputs) <= int(index) < len(alternative.inputs):

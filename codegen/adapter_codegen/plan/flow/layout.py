@@ -12,7 +12,7 @@ import libcst as cst
 
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_scalar, last_name
+from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_scalar, last_name, tensor_operands
 
 Layout = tuple[str, ...]
 IMPOSSIBLE: Layout = ()  # of a branch that is for tensors of another rank
@@ -54,7 +54,7 @@ class Layouts:
         if value.op in (Op.METHOD, Op.FUNCTION):
             return self._call(value)
         if value.op is Op.BINARY and value.operator in "+-*/":
-            tensors = [one for one in value.inputs if not is_scalar(one)]
+            tensors = tensor_operands(value)
             return self.of(tensors[0]) if tensors else None
         return None
 
@@ -69,7 +69,7 @@ class Layouts:
 
     def _join(self, value: Value) -> Layout | None:
         """What comes out of a cache has the layout of what went in."""
-        known = {self.of(one) for one in value.inputs if not one.is_none and not _from_cache(one)} - {IMPOSSIBLE}
+        known = {self.of(choice) for choice in value.choices if not _from_cache(choice)} - {IMPOSSIBLE}
         return known.pop() if len(known) == 1 else None
 
     def _item(self, value: Value) -> Layout | None:
@@ -96,7 +96,7 @@ class Layouts:
 
     def _call(self, value: Value) -> Layout | None:
         if called(value, "cat", "concat") and value.inputs and value.inputs[0].op is Op.TUPLE:
-            known = {self.of(one) for one in value.inputs[0].inputs if not _from_cache(one)}
+            known = {self.of(part) for part in value.inputs[0].inputs if not _from_cache(part)}
             return known.pop() if len(known) == 1 else None
         if not value.inputs:
             return None
@@ -121,7 +121,7 @@ def _from_cache(value: Value) -> bool:
     """An attribute or element of something that is no tensor of this forward: ``layers[i].keys``, ``past[0]``."""
     value = same_tensor(value)
     if value.op is Op.JOIN:
-        return all(_from_cache(one) for one in value.inputs if not one.is_none)
+        return all(map(_from_cache, value.choices))
     if value.op in (Op.ATTRIBUTE, Op.ITEM) and value.inputs:
         return _from_cache(value.inputs[0])
     return value.op is Op.PARAMETER
@@ -193,9 +193,10 @@ def size_of(value: Value) -> str:
     if value.op is Op.ITEM and _is_shape(value.inputs[0]):
         return {"0": "b", "1": "l"}.get(value.index, "")
     if value.op is Op.METHOD and value.name == "size" and len(value.inputs) == 2:
-        return {0: "b", 1: "l"}.get(integer(value.inputs[1]) or 0 if integer(value.inputs[1]) is not None else 9, "")
+        index = integer(value.inputs[1])
+        return "" if index is None else {0: "b", 1: "l"}.get(index, "")
     if value.op is Op.JOIN:
-        found = {size_of(one) for one in value.inputs if not one.is_none}
+        found = set(map(size_of, value.choices))
         return found.pop() if len(found) == 1 else ""
     return "x" if is_scalar(value) and not _is_shape_arithmetic(value) else ""
 
@@ -204,7 +205,7 @@ def _is_shape_arithmetic(value: Value) -> bool:
     value = same_tensor(value)
     if value.op is Op.ITEM and _is_shape(value.inputs[0]):
         return True
-    return value.op is not Op.ATTRIBUTE and any(_is_shape_arithmetic(one) for one in value.inputs)
+    return value.op is not Op.ATTRIBUTE and any(map(_is_shape_arithmetic, value.inputs))
 
 
 def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
@@ -214,9 +215,9 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
     if arguments[0].op is Op.STARRED:
         if not is_leading_shape(arguments[0].inputs[0]):
             return None
-        lead, rest = ["b", "l"], [size_of(one) for one in arguments[1:]]
+        lead, rest = ["b", "l"], list(map(size_of, arguments[1:]))
     else:
-        sizes = [size_of(one) for one in arguments]
+        sizes = list(map(size_of, arguments))
         lead, rest = sizes[:2], sizes[2:]
     if sorted(lead) not in (["b", "l"], ["?", "b"], ["?", "l"]) and lead != ["b", ""]:
         return None
@@ -228,21 +229,21 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
 
 
 def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:
-    one, two = integer(first), integer(second)
-    if one is None or two is None or max(one, two) >= len(before) or min(one, two) < -len(before):
+    i, j = integer(first), integer(second)
+    if i is None or j is None or max(i, j) >= len(before) or min(i, j) < -len(before):
         return None
     order = list(before)
-    order[one], order[two] = order[two], order[one]
+    order[i], order[j] = order[j], order[i]
     return tuple(order)
 
 
 def _permuted(before: Layout, arguments: Sequence[Value]) -> Layout | None:
-    order = [integer(one) for one in arguments]
+    order = list(map(integer, arguments))
     if len(order) != len(before) and None not in order:
         return IMPOSSIBLE
-    if len(order) != len(before) or any(one is None or not -len(before) <= one < len(before) for one in order):
+    if len(order) != len(before) or any(index is None or not -len(before) <= index < len(before) for index in order):
         return None
-    return tuple(before[one] for one in order if one is not None)
+    return tuple(before[index] for index in order if index is not None)
 
 
 def _indexed(value: Value, before: Layout) -> Layout | None:

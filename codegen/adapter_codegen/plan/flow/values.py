@@ -103,6 +103,11 @@ class Value:
         return self.op is Op.CONSTANT and self.literal == "None"
 
     @property
+    def choices(self) -> tuple[Value, ...]:
+        """Of a join: what the value may be, if it is anything."""
+        return tuple(value for value in self.inputs if not value.is_none)
+
+    @property
     def is_sum(self) -> bool:
         return self.op is Op.BINARY and self.operator == "+"
 

@@ -94,7 +94,7 @@ def is_scalar(value: Value) -> bool:
     if value.op is Op.METHOD and last_name(value) in ("size", "dim", "numel"):
         return True
     if value.op in (Op.BINARY, Op.UNARY, Op.JOIN, Op.FUNCTION, Op.METHOD, Op.ITEM, Op.OTHER):
-        return bool(value.inputs) and all(is_scalar(one) for one in value.inputs)
+        return bool(value.inputs) and all(map(is_scalar, value.inputs))
     return False
 
 
@@ -103,10 +103,21 @@ def is_number(value: Value) -> bool:
     return is_scalar(value) and not _has_attribute(value)
 
 
+def tensor_operands(value: Value) -> tuple[Value, ...]:
+    """Of an operation: the operands that are no numbers."""
+    return tuple(operand for operand in value.inputs if not is_scalar(operand))
+
+
+def worked_on(value: Value) -> tuple[Value, ...]:
+    """Of a call: the tensor that it works on. Of ``torch.where(condition, x, y)`` that is `x`."""
+    is_where = value.op is Op.FUNCTION and last_name(value) == "where"
+    return value.inputs[1:2] if is_where else value.inputs[:1]
+
+
 def _has_attribute(value: Value) -> bool:
     if value.op is Op.ATTRIBUTE:
         return not value.is_metadata
-    return any(_has_attribute(one) for one in value.origins())
+    return any(map(_has_attribute, value.origins()))
 
 
 def _is_annotated_number(value: Value) -> bool:
@@ -136,7 +147,7 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
     if value.through is not None and not (value.op is Op.SUBMODULE and _is_step(value, kinds)):
         return (value.through,)
     if value.op is Op.JOIN:
-        return tuple(one for one in value.inputs if not one.is_none)
+        return value.choices
     if value.op is Op.SUBMODULE:
         return _first(value) if _is_step(value, kinds) else ()
     if value.op is Op.METHOD and value.name == "copy_":
@@ -148,7 +159,7 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
             return value.inputs[0].inputs if value.inputs[0].op is Op.TUPLE else value.inputs[:1]
         return _first(value) if last_name(value) in _KEEPING else ()
     if value.op is Op.BINARY and value.operator in "+-*/":
-        return tuple(one for one in value.inputs if not is_scalar(one))
+        return tensor_operands(value)
     if value.how is How.ITEM_ASSIGNMENT:
         return value.inputs
     return ()

@@ -142,7 +142,7 @@ def _returned_path(facts: ModuleFacts, known: ClassFacts, depth: int = 3) -> str
         if value.func.attr.value != "get_input_embeddings" or not owner:
             return ""
         inner = (facts.classes[name] for name in _classes_at(facts, known, owner) if name in facts.classes)
-        rest = next((path for one in inner if (path := _returned_path(facts, one, depth - 1))), "")
+        rest = next((path for owned in inner if (path := _returned_path(facts, owned, depth - 1))), "")
         return f"{owner}.{rest}" if rest else ""
     name = dotted_name(value)
     return name.removeprefix("self.") if name.startswith("self.") else ""
@@ -155,7 +155,7 @@ def _classes_at(facts: ModuleFacts, known: ClassFacts, path: str) -> tuple[str, 
     if submodule is None or not rest:
         return submodule.classes if submodule else ()
     inner = [facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes]
-    return next((found for one in inner if (found := _classes_at(facts, one, rest))), ())
+    return next((found for owned in inner if (found := _classes_at(facts, owned, rest))), ())
 
 
 def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
@@ -163,7 +163,7 @@ def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
     if not path or "pooler" not in base.submodules:
         return False
     known = (facts.classes[name] for name in map(local_class, _classes_at(facts, base, path)) if name in facts.classes)
-    built = (function.node.body for one in known if (function := one.functions.get("__init__")))
+    built = (function.node.body for owner in known if (function := owner.functions.get("__init__")))
     assigned = (found for body in built for node in statements(body) if (found := assignment(node)))
     return any(self_attribute(target) == "cls_token" for targets, _ in assigned for target in targets)
 

@@ -83,7 +83,7 @@ def first_argument(call: Value) -> Value | None:
 def earlier(value: Value) -> Iterator[Value]:
     """The values of which `value` is a view, a copy, an element or one alternative."""
     if value.op is Op.JOIN:
-        yield from (one for one in value.inputs if not one.is_none)
+        yield from value.choices
     elif value.op in {Op.ITEM, Op.ATTRIBUTE} and _field(value) is not None:
         field = _field(value)
         assert field is not None
@@ -105,7 +105,7 @@ def _field(value: Value) -> Value | None:
         return None
     if value.op is Op.ATTRIBUTE:
         return output.keyword(value.name)
-    fields = [*output.inputs, *(one for _, one in output.keywords)]
+    fields = [*output.inputs, *(argument for _, argument in output.keywords)]
     return fields[int(value.index)] if value.index.isdigit() and int(value.index) < len(fields) else None
 
 

@@ -75,7 +75,7 @@ class _Between:
         return any(self._is_activation(found) for found in self._up_to_linears(value))
 
     def _up_to_linears(self, value: Value) -> Iterable[Value]:
-        return ancestors(value, lambda one: id(one) in self._behind or self._is_end(one)).values()
+        return ancestors(value, lambda found: id(found) in self._behind or self._is_end(found)).values()
 
     def _is_end(self, value: Value) -> bool:
         return self._scene.is_call_of(value, Kind.LINEAR)

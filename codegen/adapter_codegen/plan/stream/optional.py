@@ -37,8 +37,8 @@ def _optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
         submodule = find_submodule(facts, classes, part)
         if submodule is None:
             return ""  # a host that adapters will create
-        known = [facts.classes[name] for name in map(local_class, classes) if name in facts.classes]
-        if submodule.conditional or any(part not in one.submodules for one in known):
+        owners = [facts.classes[name] for name in map(local_class, classes) if name in facts.classes]
+        if submodule.conditional or any(part not in owner.submodules for owner in owners):
             return ".".join(parts[: index + 1])
         classes = submodule.classes
     return ""

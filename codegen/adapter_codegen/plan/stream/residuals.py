@@ -18,7 +18,7 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, is_scalar, last_name
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, last_name, tensor_operands, worked_on
 
 _BOTTLENECK = (Method.BOTTLENECK,)
 _STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)  # modules after which the stream is still the stream
@@ -63,7 +63,7 @@ def _outputs(returned: Value) -> list[Value]:
     """The tensors that may be the layer's hidden states: what is returned, or the first of several."""
     value = same_tensor(returned)
     if value.op is Op.JOIN:
-        return [one for inner in value.inputs for one in _outputs(inner)]
+        return [output for choice in value.inputs for output in _outputs(choice)]
     if value.op is Op.TUPLE and value.inputs:
         return _outputs(value.inputs[0])
     if value.how is How.COMPREHENSION:
@@ -98,9 +98,9 @@ class _Stream:
         if value.op is Op.SUBMODULE and value.inputs:
             return value.inputs[:1] if self._scene.kind(value) in _STEPS else ()
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS:
-            return value.inputs[1:2] if last_name(value) == "where" and value.op is Op.FUNCTION else value.inputs[:1]
+            return worked_on(value)
         if value.op is Op.BINARY and value.operator in "*/":
-            return tuple(one for one in value.inputs if not is_scalar(one))[:1]
+            return tensor_operands(value)[:1]
         if value.op is Op.ITEM:
             return value.inputs[:1]
         return ()
@@ -124,26 +124,25 @@ class _Stream:
         """Whether every value that `residual` may be was read on the way to `branch`."""
         behind = ancestors(branch)
         starts = list(self._starts(residual))
-        return bool(starts) and all(id(one) in behind or self._is_parallel(one, branch) for one in starts)
+        return bool(starts) and all(id(start) in behind or self._is_parallel(start, branch) for start in starts)
 
     def _is_parallel(self, value: Value, branch: Value) -> bool:
         """``r + a`` where another branch comes out of `r` as well: ``r + a + f``."""
         if not value.is_sum:
             return False
         pairs = (value.inputs, value.inputs[::-1])
-        return any(self._is_earlier(one, other) and self._is_earlier(one, branch) for one, other in pairs)
+        return any(self._is_earlier(start, other) and self._is_earlier(start, branch) for start, other in pairs)
 
     def _starts(self, residual: Value) -> Iterator[Value]:
         """The values of the stream that an operand is, without casts, scales and views."""
         value = same_tensor(residual)
         if value.op is Op.JOIN:
-            for one in value.inputs:
-                if not one.is_none:
-                    yield from self._starts(one)
+            for choice in value.choices:
+                yield from self._starts(choice)
         elif value.op is Op.METHOD and last_name(value) in CASTS | VIEWS:
             yield from self._starts(value.inputs[0])
         elif value.op is Op.BINARY and value.operator in "*/":
-            tensors = [one for one in value.inputs if not is_scalar(one)]
+            tensors = tensor_operands(value)
             yield from self._starts(tensors[0]) if len(tensors) == 1 else iter((value,))
         else:
             yield value
@@ -194,22 +193,22 @@ class _Stream:
             elif value.through is not None:
                 value = value.through
             elif value.op is Op.JOIN:
-                return self._work_of_any([one for one in value.inputs if not one.is_none])
+                return self._work_of_any(value.choices)
             elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS and value.inputs:
-                value = value.inputs[1 if last_name(value) == "where" and value.op is Op.FUNCTION else 0]
+                value = worked_on(value)[0]
             elif value.op is Op.BINARY and value.operator in "*/":
-                works = [self._work(one) for one in value.inputs if not is_scalar(one)]
-                return next((one for one in works if one is not None), None)
+                return next((work for work in map(self._work, tensor_operands(value)) if work is not None), None)
             else:
                 return None
         return None
 
     def _work_of_any(self, values: Sequence[Value]) -> Value | None:
         """The submodule behind one of several alternatives; one that did no work must be what the others started from."""
-        works = [self._work(one) for one in values]
-        behind = {key for one, work in zip(values, works, strict=True) if work is not None for key in ancestors(one)}
-        idle = [one for one, work in zip(values, works, strict=True) if work is None]
-        if any(id(same_tensor(one)) not in behind for one in idle):
+        works = [self._work(value) for value in values]
+        pairs = list(zip(values, works, strict=True))
+        behind = {key for value, work in pairs if work is not None for key in ancestors(value)}
+        idle = [value for value, work in pairs if work is None]
+        if any(id(same_tensor(value)) not in behind for value in idle):
             return None
         return next((work for work in works if work is not None), None)
 
@@ -218,7 +217,7 @@ class _Stream:
         value = same_tensor(branch)
         if not value.is_sum:
             return None
-        works = [self._work(one) or self._joint_work(one) for one in value.inputs]
+        works = [self._work(operand) or self._joint_work(operand) for operand in value.inputs]
         return works[-1] if all(works) else None
 
     # -- norms -------------------------------------------------------------------------------------------------------

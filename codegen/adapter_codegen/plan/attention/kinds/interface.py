@@ -28,7 +28,7 @@ class Interface(CoreKind):
     has_fixed_layout = True
 
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:
-        if value.op is Op.CALL and any(one.op is Op.INTERFACE for one in alternatives(value.inputs[0])):
+        if value.op is Op.CALL and _is_interface(value.inputs[0]):
             yield from attention_call(self, value, _PARAMETERS, value.inputs[1:], mask="attention_mask")
 
     def claims(self, core: AttentionCore, scene: Scene) -> Claims:
@@ -45,6 +45,10 @@ class Interface(CoreKind):
             mask=mask_argument(core, scene),
             biases=bias_arguments(core, scene, added.parameters),
         )
+
+
+def _is_interface(callee: Value) -> bool:
+    return any(alternative.op is Op.INTERFACE for alternative in alternatives(callee))
 
 
 def _eager_function(call: Value) -> str:

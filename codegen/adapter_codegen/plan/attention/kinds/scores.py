@@ -89,6 +89,7 @@ class Scores:
 
     def _call(self, value: Value) -> bool:
         name = last_name(value)
+        # Both branches of ``torch.where(condition, x, y)`` may hold a product.
         tensors = value.inputs[1:] if name == "where" and value.op is Op.FUNCTION else value.inputs[:1]
         if name == "cat" and tensors and same_tensor(tensors[0]).op is Op.TUPLE:
             tensors = same_tensor(tensors[0]).inputs

@@ -41,7 +41,9 @@ class Softmax(CoreKind):
         second = _next_product(value, scene)
         if second is None or is_weight(second.right):
             return
-        firsts = [one for one in behind.products if not (is_weight(one.left) or is_weight(one.right))]
+        firsts = [
+            product for product in behind.products if not is_weight(product.left) and not is_weight(product.right)
+        ]
         if firsts:
             core = self._core(firsts[0], second, behind)
             yield core if len(firsts) == 1 else _ambiguous(core)
