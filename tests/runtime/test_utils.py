@@ -12,16 +12,19 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from adapter_runtime.files import utils
 
 MODELS = [
-    SimpleNamespace(id="ann/one", config={"adapters": {"model_name": "bert-base"}}, sha="1a"),
-    SimpleNamespace(id="bob/two", config={"adapter_transformers": {"model_name": "llama"}}, sha="2b"),
-    SimpleNamespace(id="bob/three", config=None, sha="3c"),
+    SimpleNamespace(id="ann/one", config={"adapters": {"model_name": "bert-base"}}, sha="1a", card_data=None),
+    SimpleNamespace(id="bob/two", config={"adapter_transformers": {"model_name": "llama"}}, sha="2b", card_data=None),
+    SimpleNamespace(id="bob/three", config=None, sha="3c", card_data=None),
 ]
 
 
 class Hub:
     """Stands in for the hub."""
 
-    def list_models(self, filter: str, full: bool, fetch_config: bool) -> Any:
+    def __init__(self, token: bool | str | None) -> None:
+        pass
+
+    def list_models(self, filter: str, full: bool, cardData: bool, fetch_config: bool) -> Any:
         assert filter == "adapters"
         return iter(MODELS)
 

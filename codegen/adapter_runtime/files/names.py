@@ -29,6 +29,8 @@ FUSION_FILES = FileSet(
 PEFT_FILES = FileSet("PEFT adapter", "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 INTERFACE_FILE = "adapter_interface.json"  # beside adapters of models that an interface describes
 SETUP_FILE = "adapter_setup.json"  # beside one folder for each adapter, fusion and head
+EMBEDDING_FILE = "embedding.pt"
+TOKENIZER_FOLDER = "tokenizer"  # beside embeddings
 CARD_FILE = "README.md"
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import huggingface_hub
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.files.names import ADAPTER_FILES, FUSION_FILES, HEAD_FILES, SETUP_FILE
+from adapter_runtime.contract.values import Json
+from adapter_runtime.files.names import (
+    ADAPTER_FILES,
+    EMBEDDING_FILE,
+    FUSION_FILES,
+    HEAD_FILES,
+    INTERFACE_FILE,
+    SETUP_FILE,
+    TOKENIZER_FOLDER,
+)
 from adapter_runtime.methods.strings import resolve_adapter_config
-from adapter_runtime.model.embeddings.files import EMBEDDING_FILE
 
 CONFIG_NAME = ADAPTER_FILES.config
 WEIGHTS_NAME = ADAPTER_FILES.pickle
@@ -27,8 +35,8 @@ ADAPTERFUSION_CONFIG_NAME = FUSION_FILES.config
 ADAPTERFUSION_WEIGHTS_NAME = FUSION_FILES.pickle
 SAFE_ADAPTERFUSION_WEIGHTS_NAME = FUSION_FILES.safetensors
 SETUP_CONFIG_NAME = SETUP_FILE
-INTERFACE_CONFIG_NAME = "adapter_interface.json"
-TOKENIZER_PATH = "tokenizer"
+INTERFACE_CONFIG_NAME = INTERFACE_FILE
+TOKENIZER_PATH = TOKENIZER_FOLDER
 
 __all__ = [
     "ADAPTERFUSION_CONFIG_NAME",
@@ -53,9 +61,9 @@ __all__ = [
     "resolve_adapter_config",
 ]
 
-ADAPTER_CACHE = HF_HUB_CACHE  # adapters from the hub are kept where all of its files are
+ADAPTER_CACHE = HF_HUB_CACHE  # there is no cache of adapters of its own: files are kept where all of the hub are
 
-_TAG = "adapters"  # of repositories that hold adapters
+_LIBRARY = "adapters"  # by which the hub lists repositories that hold adapters
 
 
 class AdapterType(str, Enum):
@@ -67,53 +75,76 @@ class AdapterType(str, Enum):
     @classmethod
     def has(cls, value: object) -> bool:
         """Whether `value` is, or names, one of them."""
-        return value in [entry.value for entry in cls]
+        return value in list(cls)
+
+    def __repr__(self) -> str:
+        return self.value
 
 
-@dataclass
+@dataclass(frozen=True)
 class AdapterInfo:
     """An adapter on the hub."""
 
     source: str  # "hf"
-    adapter_id: str  # "user/name"
-    model_name: str | None = None  # the model that it was trained for, if its config says so
+    adapter_id: str  # of its repository: "user/name"
+    model_name: str | None = None  # the model that it was trained for, if its config or card says so
     task: str | None = None
     subtask: str | None = None
     username: str | None = None
-    adapter_config: dict[str, Any] | None = None
+    adapter_config: Mapping[str, Json] | None = None
     sha1_checksum: str | None = None  # of the commit
 
 
-def list_adapters(model_name: str | None = None) -> list[AdapterInfo]:
+def list_adapters(model_name: str | None = None, token: bool | str | None = None) -> list[AdapterInfo]:
     """All public adapters of the hub.
 
     Args:
         model_name: only those that were trained for this model.
+        token: a token, or True for the one that is logged in.
     """
-    found = huggingface_hub.HfApi().list_models(filter=_TAG, full=True, fetch_config=True)
-    adapters = [_info(model) for model in found]
+    api = huggingface_hub.HfApi(token=token)
+    adapters = [
+        _info(model) for model in api.list_models(filter=_LIBRARY, full=True, cardData=True, fetch_config=True)
+    ]
     return [info for info in adapters if model_name in (None, info.model_name)]
 
 
-def get_adapter_info(adapter_id: str) -> AdapterInfo | None:
+def get_adapter_info(adapter_id: str, token: bool | str | None = None) -> AdapterInfo | None:
     """What the hub knows about an adapter; None where it has none of this name, or does not answer."""
     try:
-        return _info(huggingface_hub.HfApi().model_info(adapter_id))
+        return _info(huggingface_hub.HfApi(token=token).model_info(adapter_id))
     except HfHubHTTPError:
         return None
 
 
-def _info(model: Any) -> AdapterInfo:
-    stated: Mapping[str, Any] = model.config or {}
-    # Repositories of older releases have it under the older name.
+def _info(model: huggingface_hub.ModelInfo) -> AdapterInfo:
+    stated = model.config or {}
+    # Repositories of older releases have it under the older name; cards of this library say it in their metadata.
     own = stated.get("adapters") or stated.get("adapter_transformers") or {}
-    return AdapterInfo("hf", model.id, own.get("model_name"), username=model.id.split("/")[0], sha1_checksum=model.sha)
+    base = own.get("model_name") or (model.card_data.base_model if model.card_data is not None else None)
+    user, _, name = model.id.partition("/")
+    return AdapterInfo(
+        source="hf",
+        adapter_id=model.id,
+        model_name=base[0] if isinstance(base, list) and base else base or None,
+        username=user if name else None,
+        sha1_checksum=model.sha,
+    )
 
 
-def get_adapter_config_hash(config: str | Mapping[str, Any] | AdapterConfig, length: int = 16) -> str:
-    """A digest of a config: the same exactly where all options are.
+def get_adapter_config_hash(
+    config: str | Mapping[str, Json] | AdapterConfig, length: int = 16, ignore_params: Collection[str] = ()
+) -> str:
+    """A digest of a config: the same exactly where all options are, but for those in `ignore_params`.
 
     Those of `adapters`, which leave out options, are the same for some configs that differ.
+
+    Args:
+        config: a config, its name or config string, or its options.
+        length: of the digest.
+        ignore_params: options that it does not depend on.
     """
-    identity = resolve_adapter_config(config).identity()
+    options = resolve_adapter_config(config).to_dict()
+    kept = {name: value for name, value in options.items() if name not in ignore_params}
+    identity = json.dumps(kept, sort_keys=True)
     return hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:length]

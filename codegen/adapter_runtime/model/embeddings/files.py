@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import AdapterFileError
-
-EMBEDDING_FILE = "embedding.pt"
-TOKENIZER_FOLDER = "tokenizer"
+from adapter_runtime.files.names import EMBEDDING_FILE, TOKENIZER_FOLDER
 
 
 def write_embeddings(path: str | os.PathLike[str], weight: torch.Tensor, tokenizer: Any) -> None:
