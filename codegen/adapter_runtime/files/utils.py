@@ -121,12 +121,15 @@ def _info(model: huggingface_hub.ModelInfo) -> AdapterInfo:
     stated = model.config or {}
     # Repositories of older releases have it under the older name; cards of this library say it in their metadata.
     own = stated.get("adapters") or stated.get("adapter_transformers") or {}
-    base = own.get("model_name") or (model.card_data.base_model if model.card_data is not None else None)
+    trained_for: str | None = own.get("model_name")
+    if trained_for is None and model.card_data is not None:
+        bases = model.card_data.base_model
+        trained_for = bases if isinstance(bases, str) else next(iter(bases or ()), None)
     user, _, name = model.id.partition("/")
     return AdapterInfo(
         source="hf",
         adapter_id=model.id,
-        model_name=base[0] if isinstance(base, list) and base else base or None,
+        model_name=trained_for,
         username=user if name else None,
         sha1_checksum=model.sha,
     )
