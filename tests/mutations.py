@@ -300,7 +300,7 @@ DEFECTS = (
     ),
     Mutation(
         "8: shared parameters of a bare base model are not written",
-        "contract/keys.py",
+        "files/keys.py",
         "if owner(key) == name and not is_alias(key)}",
         'if owner(key) == name and not is_alias(key) and not key.startswith("shared_parameters")}',
         "test_files_defects.py::test_defect_8_parameters_that_layers_share_are_saved_from_bare_models_too",
@@ -415,7 +415,7 @@ DEFECTS = (
     ),
     Mutation(
         "32: prompts are not renamed",
-        "contract/keys.py",
+        "files/keys.py",
         "segments[position - 1] in containers:",
         'segments[position - 1] in containers and segments[position - 1] != "prompt_tunings":',
         "test_prompt_tuning.py::test_defect_32_a_prompt_is_loaded_under_another_name",

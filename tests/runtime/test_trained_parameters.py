@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.composition import Fuse, Stack
-from adapter_runtime.contract.keys import owner
+from adapter_runtime.files.keys import owner
 from runtime_models import adapted
 
 # Config strings, and the last parts of the names of parameters that stay as they are.

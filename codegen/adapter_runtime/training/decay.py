@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from adapter_runtime.contract.keys import fusion_owner, owner
+from adapter_runtime.files.keys import fusion_owner, owner
 
 
 def own_parameters(model: nn.Module) -> dict[str, bool]:

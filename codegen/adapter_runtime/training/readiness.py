@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from adapter_runtime.contract.keys import fusion_owner, owner
 from adapter_runtime.errors import AdapterError, listing
 from adapter_runtime.files.heads import is_bare, is_flexible
+from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.heads.setups import head_names
 from adapter_runtime.model.api import ModelAdaptersMixin
 

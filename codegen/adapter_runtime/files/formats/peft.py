@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.contract.keys import of_adapter
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError
 from adapter_runtime.files.documents import blamed_on, read_document
 from adapter_runtime.files.formats.peft_heads import read_heads
+from adapter_runtime.files.keys import of_adapter
 from adapter_runtime.files.loading.adapter import ConfigChange, add_for_load
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import compare

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.contract.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
@@ -20,6 +19,7 @@ from adapter_runtime.files.documents import blamed_on, read_document
 from adapter_runtime.files.formats.legacy import Document, modernise
 from adapter_runtime.files.formats.static_heads import as_flexible, as_static, fits_static
 from adapter_runtime.files.formats.unfaithful import require_faithful
+from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import compare
 from adapter_runtime.files.loading.leave_out import not_in_layers, without_layers

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_runtime.composition import Fuse
-from adapter_runtime.contract.keys import FUSION_CONTAINER, fusion_owner, of_fusion, renamed
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import blamed_on, write_document
+from adapter_runtime.files.keys import FUSION_CONTAINER, fusion_owner, of_fusion, renamed
 from adapter_runtime.files.loading.adapter import (
     Saved,
     fit,

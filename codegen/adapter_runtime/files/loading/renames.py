@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
-from adapter_runtime.contract.keys import CONTAINERS, FUSION_CONTAINER
+from adapter_runtime.files.keys import CONTAINERS, FUSION_CONTAINER
 
 Value = TypeVar("Value")  # what is named: a tensor, or what is said about one
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_runtime.contract.config_values import config_value
-from adapter_runtime.contract.keys import of_adapter, owner
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import write_document
+from adapter_runtime.files.keys import of_adapter, owner
 from adapter_runtime.files.loading.fit import without_aliases
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
 from adapter_runtime.files.options import run_savers

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from adapter_runtime.composition import MultiTask
-from adapter_runtime.contract.keys import owner
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, nearest
+from adapter_runtime.files.keys import owner
 from adapter_runtime.methods.lora.config import MultiTaskConfig
 from adapter_runtime.programs.dynamic import DynamicMixin
 

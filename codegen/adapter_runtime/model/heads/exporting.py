@@ -11,8 +11,8 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from adapter_runtime.contract.keys import fusion_owner, owner
 from adapter_runtime.contract.registry import registered
+from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.static import MULTI_LABEL, differences, static_keys
