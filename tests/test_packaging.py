@@ -1,31 +1,37 @@
 """The archives: what is in the wheel, and that it works away from the checkout.
 
 The wheel is built once per worker and unpacked into a folder that stands first on the path, so that these tests see the
-archive and never the checkout. `tox run -e packaging` asks the same of a real installation into a fresh environment.
+archive and never the checkout. `tox run -e packaging` asks the same of a real installation into a fresh environment. The second
+distribution, adapter-models, holds the runtime and the models without the generator.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
+from runtime_alone import GENERATOR
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("adapter_codegen", "adapter_runtime", "adapter_models", "adapter_templates")
 SOURCE_ROOTS = ("codegen", "generated", "templates")
-GENERATOR_PACKAGES = ("adapter_codegen", "adapter_templates", "libcst", "jinja2", "black", "click")
+RUNTIME_PACKAGES = ("adapter_runtime", "adapter_models")
 
 pytest.importorskip("build", reason="the extra `test` brings the builder of archives")
 
 
-def build(kind: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def build(kind: str, folder: Path, project: Path = ROOT) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(project)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     (archive,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
@@ -35,6 +41,11 @@ def build(kind: str, folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def runtime_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", tmp_path_factory.mktemp("runtime_wheel"), ROOT / "codegen")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +60,16 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(path).decode())
+
+
+def requirements(wheel: Path) -> set[str]:
+    return set(metadata(wheel).get_all("Requires-Dist", []))
 
 
 def run_python(code: str, unpacked: Path, cwd: Path) -> str:
@@ -105,13 +126,10 @@ def test_wheel_carries_the_licence_and_the_command(names: list[str], wheel: Path
         assert b"adapter-codegen = adapter_codegen.cli:main" in archive.read(commands)
 
 
-def test_metadata_pins_the_release_line_of_the_generated_files(names: list[str], wheel: Path) -> None:
-    (path,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-    with zipfile.ZipFile(wheel) as archive:
-        metadata = Parser().parsestr(archive.read(path).decode())
-    (transformers,) = (r for r in metadata.get_all("Requires-Dist", []) if r.startswith("transformers"))
+def test_metadata_pins_the_release_line_of_the_generated_files(wheel: Path) -> None:
+    (transformers,) = (requirement for requirement in requirements(wheel) if requirement.startswith("transformers"))
     assert transformers == "transformers<5.24,>=5.23.0"
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata(wheel)["License-Expression"] == "Apache-2.0"
 
 
 def test_models_import_from_the_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
@@ -120,7 +138,7 @@ def test_models_import_from_the_wheel_in_another_folder(unpacked: Path, tmp_path
 
 
 def test_importing_the_models_loads_no_package_of_the_generator(unpacked: Path, tmp_path: Path) -> None:
-    code = f"import sys, adapter_models; print([name for name in {GENERATOR_PACKAGES} if name in sys.modules])"
+    code = f"import sys, adapter_models; print([name for name in {GENERATOR} if name in sys.modules])"
     assert run_python(code, unpacked, tmp_path) == "[]"
 
 
@@ -145,3 +163,65 @@ def test_sdist_holds_what_is_needed_to_test_and_document(tmp_path: Path) -> None
     with tarfile.open(build("sdist", tmp_path)) as archive:
         top = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
     assert {*SOURCE_ROOTS, "tests", "docs", "pyproject.toml", "tox.ini", "constraints.txt", "LICENSE"} <= top
+
+
+# The runtime alone: adapter-models
+
+
+def test_the_runtimes_wheel_holds_two_packages_as_they_are_in_the_other(wheel: Path, runtime_wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(runtime_wheel) as part:
+        files = {name for name in part.namelist() if ".dist-info/" not in name}
+        assert {name.partition("/")[0] for name in files} == set(RUNTIME_PACKAGES)
+        assert files == {name for name in whole.namelist() if name.partition("/")[0] in RUNTIME_PACKAGES}
+        assert [name for name in files if part.read(name) != whole.read(name)] == []
+
+
+def test_the_runtimes_wheel_requires_what_the_other_does_without_the_generators_packages(
+    wheel: Path, runtime_wheel: Path
+) -> None:
+    def name(requirement: str) -> str:
+        return re.split(r"[^\w.-]", requirement)[0]
+
+    missing = requirements(wheel) - requirements(runtime_wheel)
+    without_extras = {name(requirement) for requirement in missing if "extra ==" not in requirement}
+    assert without_extras == {"black", "click", "jinja2", "libcst", "platformdirs", "rich", "tomli"}
+    assert requirements(runtime_wheel) <= requirements(wheel)
+
+
+def test_both_wheels_state_the_same_release_and_licence(wheel: Path, runtime_wheel: Path) -> None:
+    for field in ("Version", "License-Expression", "Requires-Python", "Author"):
+        assert metadata(wheel)[field] == metadata(runtime_wheel)[field]
+    with zipfile.ZipFile(runtime_wheel) as archive:
+        for file in ("LICENSE", "NOTICE"):
+            (path,) = (name for name in archive.namelist() if name.endswith(f".dist-info/licenses/{file}"))
+            assert archive.read(path) == (ROOT / file).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def site_without_the_generator(runtime_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of this environment (as links) without the generator's, and the runtime's wheel unpacked."""
+    folder = tmp_path_factory.mktemp("site")
+    for entry in sorted({Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}):
+        for package in entry.iterdir():
+            name = re.split(r"[-.]", package.name)[0].lower()
+            if name not in GENERATOR and not name.startswith("adapter_") and package.suffix != ".pth":
+                (folder / package.name).symlink_to(package)
+    with zipfile.ZipFile(runtime_wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_runtime_trains_and_serves_where_the_generator_is_not_installed(
+    site_without_the_generator: Path, tmp_path: Path
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(site_without_the_generator), "PYTHONDONTWRITEBYTECODE": "1"}
+    program = ROOT / "tests" / "runtime_alone.py"
+    command = [sys.executable, "-S", str(program), str(tmp_path)]  # -S: without this environment's own packages
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"{metadata_version(site_without_the_generator)} served"
+
+
+def metadata_version(site: Path) -> str:
+    (folder,) = site.glob("adapter_models-*.dist-info")
+    return folder.name.removeprefix("adapter_models-").removesuffix(".dist-info")

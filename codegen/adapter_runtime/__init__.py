@@ -23,6 +23,9 @@ from adapter_runtime.public import OF_THE_RUNTIME, PUBLIC
 
 _HOMES = {name: module for table in (PUBLIC, OF_THE_RUNTIME) for module, names in table.items() for name in names}
 
+# The release. Both distributions that hold this package (adapter-codegen and adapter-models) take theirs from this line.
+__version__ = "0.1.0"
+
 __all__ = sorted(_HOMES)
 
 

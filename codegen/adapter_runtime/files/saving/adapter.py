@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_runtime import __version__
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnknownAdapterError, nearest
@@ -137,7 +137,4 @@ def envelope(model: ModelAdaptersMixin) -> dict[str, Any]:
 
 def written_by() -> str:
     """The "version" that every file states: name and version of this library."""
-    try:
-        return f"adapter-codegen.{version('adapter-codegen')}"
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "adapter-codegen.0"
+    return f"adapter-codegen.{__version__}"
