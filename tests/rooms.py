@@ -24,7 +24,7 @@ from pathlib import Path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "rooms.toml"
@@ -80,9 +80,8 @@ def arrows(source: str, name: str, known: Set[str], file_name: str = "") -> set[
     return found - {name}
 
 
-def is_lazy(package: ast.Module | Path) -> bool:
+def is_lazy(tree: ast.Module) -> bool:
     """Whether a package (its ``__init__``) imports its names when they are first touched."""
-    tree = package if isinstance(package, ast.Module) else ast.parse(package.read_text(encoding="utf-8"))
     return any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
 
 
@@ -105,6 +104,31 @@ def _imported(tree: ast.Module, package: str, known: Set[str]) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{origin}.{alias.name}"
                 yield from (module for module in [whole if whole in known else origin] if module in known)
+
+
+def looked_up(
+    source: str, name: str, is_package: bool, lazy: Mapping[str, Set[str]], known: Set[str]
+) -> Iterator[str]:
+    """The names that the module `name` imports from a lazy package which does not state them itself.
+
+    Such an import is an arrow to a file that nobody sees, and could close a circle.
+
+    Args:
+        lazy: lazy package -> the names that its ``__init__`` binds.
+    """
+    package = name if is_package else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            origin = _absolute("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                if origin in lazy and f"{origin}.{alias.name}" not in known and alias.name not in lazy[origin]:
+                    yield f"{origin}.{alias.name}"
+
+
+def bound_names(tree: ast.Module) -> set[str]:
+    """The names that a module assigns at its top."""
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def _absolute(module: str, package: str) -> str:
@@ -230,7 +254,8 @@ def purpose(folder: Path, name: str) -> str:
 
 def read_table(path: Path = TABLE) -> dict[str, dict[str, list[str]]]:
     """House -> room -> the rooms that it may use, from the ground floor up."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    table: dict[str, dict[str, list[str]]] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return table
 
 
 def wrong_arrows(real: Graph, table: Mapping[str, list[str]]) -> list[str]:

@@ -6,6 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from adapter_runtime import __version__ as __version__
 from adapter_runtime.public import PUBLIC
 
 from . import registry
@@ -115,8 +116,6 @@ if TYPE_CHECKING:
     from .bert.adapter_model import BertAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
 
-    __version__: str
-
 _MODULES = {
     **{name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names},
     **registry.ADAPTER_MODEL_MODULES,
@@ -225,8 +224,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
@@ -234,11 +231,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
-
-
-def _version() -> str:
-    """The release of adapter-codegen that runs these models."""
-    from importlib.metadata import version
-
-    return version("adapter-codegen")
+    return sorted({*globals(), *__all__})
