@@ -7,7 +7,6 @@ Where do I add a command? A file in ``commands/`` and its line in `COMMANDS`.
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 import click
 
@@ -33,7 +32,7 @@ class Commands(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
-    def invoke(self, context: click.Context) -> Any:
+    def invoke(self, context: click.Context) -> object:
         console = context.ensure_object(Console)
         try:
             return super().invoke(context)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
+from click.decorators import FC as Command  # a type variable: a function that becomes a command, or the command
 
 from adapter_codegen.commands.show.console import Console, Verbosity
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _set_verbosity(verbosity: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -42,10 +42,11 @@ def _diff(generated: Generated, target: Target, path: str) -> str:
 
 def show_changes(console: Console, changes: Changes, dry_run: bool) -> None:
     """A line per file that changed, and the counts."""
+    listed = changes.by_verb()
     for verb, style in STYLES.items():
-        for path in getattr(changes, verb):
+        for path in listed[verb]:
             console.show(Text.assemble((f"{verb:8}", style), path))
-    counts = (f"{len(getattr(changes, verb))} {verb}" for verb in (*STYLES, "unchanged") if getattr(changes, verb))
+    counts = (f"{len(paths)} {verb}" for verb, paths in listed.items() if paths)
     would = "Nothing was written (--dry-run): " if dry_run else ""
     console.say(f"{would}{', '.join(counts)}.")
 

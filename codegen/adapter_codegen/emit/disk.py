@@ -25,6 +25,15 @@ class Changes:
     deleted: tuple[str, ...]
     unchanged: tuple[str, ...]
 
+    def by_verb(self) -> dict[str, tuple[str, ...]]:
+        """The paths under the word that says what happens to them."""
+        return {
+            "created": self.created,
+            "updated": self.updated,
+            "deleted": self.deleted,
+            "unchanged": self.unchanged,
+        }
+
     def __bool__(self) -> bool:
         return bool(self.created or self.updated or self.deleted)
 

@@ -72,10 +72,10 @@ def _branches(node: cst.If | cst.Try | cst.With | cst.Else | cst.ExceptHandler) 
 def _assignments(nodes: list[cst.CSTNode]) -> dict[str, cst.BaseExpression]:
     found: dict[str, cst.BaseExpression] = {}
     for node in nodes:
-        assigned = assignment(node)
-        for target in assigned[0] if assigned else ():
-            if isinstance(target, cst.Name):
-                found[target.value] = assigned[1]  # type: ignore[index]
+        targets, value = assignment(node) or ((), None)
+        for target in targets:
+            if isinstance(target, cst.Name) and value is not None:
+                found[target.value] = value
     return found
 
 

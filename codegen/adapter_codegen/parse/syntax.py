@@ -47,8 +47,8 @@ def statements(body: cst.BaseSuite) -> Iterator[cst.BaseSmallStatement | cst.Bas
     for statement in body.body:
         if isinstance(statement, cst.SimpleStatementLine):
             yield from statement.body
-        else:
-            yield statement  # type: ignore[misc]  # the rest of a suite's union: compound, or small in "if x: y"
+        elif isinstance(statement, cst.BaseCompoundStatement | cst.BaseSmallStatement):  # small in "if x: y"
+            yield statement
 
 
 def assignment(node: cst.CSTNode) -> tuple[tuple[cst.BaseExpression, ...], cst.BaseExpression] | None:

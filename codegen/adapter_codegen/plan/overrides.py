@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import Method, ModelPlan
+from adapter_codegen.model import BasePlan, Method, ModelPlan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,7 +84,8 @@ def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
         CodegenError: a part of the entry changes nothing (P304).
     """
     idle = [method.value for method in override.unsupported if not plan.supports(method)]
-    idle += [name for name, path in override.paths if getattr(plan.base, name) == path]
+    planned = _paths_of(plan.base)
+    idle += [name for name, path in override.paths if planned[name] == path]
     if idle or not (override.unsupported or override.paths):
         what = ", ".join(idle) or "nothing"
         raise Problem.OVERRIDE_IDLE.error(model_type=override.model_type, what=what)
@@ -92,7 +93,20 @@ def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
         replace(entry, supported=False, reason=override.reason) if entry.method in override.unsupported else entry
         for entry in plan.methods
     )
-    base = plan.base
-    for name, path in override.paths:
-        base = replace(base, **{name: path})  # type: ignore[arg-type]  # names of str fields only
+    paths = {**planned, **dict(override.paths)}
+    base = replace(
+        plan.base,
+        token_embeddings=paths["token_embeddings"],
+        embedding_output=paths["embedding_output"],
+        final_norm=paths["final_norm"],
+    )
     return replace(plan, base=base, methods=methods, overrides=(override.model_type,))
+
+
+def _paths_of(base: BasePlan) -> dict[str, str]:
+    """What the plan says, by the keys of `_PATHS`."""
+    return {
+        "token_embeddings": base.token_embeddings,
+        "embedding_output": base.embedding_output,
+        "final_norm": base.final_norm,
+    }

@@ -13,6 +13,8 @@ from adapter_codegen.rewrite.copied import Copied, Statement
 from adapter_codegen.rewrite.edit import Edit, Insert, Remove, Replace
 from adapter_codegen.rewrite.markers import Member, marked_block
 
+_Left = cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]  # what leaving a node may give
+
 
 def apply(function: Copied, edits: Iterable[Edit]) -> cst.FunctionDef:
     """A copy of the function with `edits` made, each between marker comments."""
@@ -36,10 +38,12 @@ class _Driver(cst.CSTTransformer):
             if isinstance(edit, Insert):
                 self.insertions[function.member(edit.before)].extend(edit.lines)
         self.touched = {function.member(node) for node in self.replacements}
-        self.finished: dict[cst.CSTNode, object] = {}
+        self.finished: dict[cst.CSTNode, _Left] = {}
 
-    def on_leave(self, original_node, updated_node):  # type: ignore[no-untyped-def]
-        updated = super().on_leave(original_node, updated_node)
+    def on_leave(  # type: ignore[override]  # an edit may put a node of another type in the place of one
+        self, original_node: cst.CSTNode, updated_node: cst.CSTNode
+    ) -> _Left:
+        updated: _Left = super().on_leave(original_node, updated_node)
         if edit := self.replacements.get(original_node):
             updated = edit.build(lambda expression: self._operand(original_node, expression))
         self.finished[original_node] = updated
@@ -48,8 +52,9 @@ class _Driver(cst.CSTTransformer):
     def _operand(self, replaced: cst.CSTNode, expression: Expression) -> cst.BaseExpression:
         """The finished node where `expression` stands in what is replaced; elsewhere its code, read again."""
         node = self.function.expression(expression.location)
-        if node is not None and node in self.finished and self._contains(replaced, node):
-            return self.finished[node]  # type: ignore[return-value]
+        finished = self.finished.get(node) if node is not None and self._contains(replaced, node) else None
+        if isinstance(finished, cst.BaseExpression):
+            return finished
         return cst.parse_expression(f"({expression.code})").with_changes(lpar=(), rpar=())
 
     def _contains(self, outer: cst.CSTNode, node: cst.CSTNode) -> bool:
@@ -106,7 +111,8 @@ class _Driver(cst.CSTTransformer):
     def _follows(self, statement: Statement, other: Statement) -> bool:
         """Whether `statement` is the next one of the same block; or the same, of which both are a part of one line."""
         line, previous = self._line_of(statement), self._line_of(other)
-        siblings = list(getattr(self.function.parents[line], "body", ()))
+        block = self.function.parents[line]
+        siblings = list(block.body) if isinstance(block, cst.IndentedBlock | cst.SimpleStatementSuite) else []
         together = line is previous and isinstance(line, cst.SimpleStatementLine)
         return together or (previous in siblings and siblings.index(line) == siblings.index(previous) + 1)
 

@@ -45,8 +45,8 @@ def member_lines(member: Member) -> list[cst.BaseStatement]:
         return [member.statement]
     first = member.inserted[0] if member.inserted else member.statement
     if not member.inserted:
-        return [_opened(first, list(first.leading_lines))]  # type: ignore[attr-defined]
-    leading = list(member.statement.leading_lines)  # type: ignore[attr-defined]
+        return [_opened(first, _leading(first))]
+    leading = _leading(member.statement)
     if member.replaced:
         return [_opened(first, leading), *member.inserted[1:], member.statement.with_changes(leading_lines=[])]
     blank = [line for line in leading if line.comment is None]
@@ -64,10 +64,16 @@ def _closing(member: Member, follower: Member | None) -> list[cst.EmptyLine]:
 
 
 def _comments(statement: cst.BaseStatement) -> list[cst.EmptyLine]:
-    lines = [line for line in statement.leading_lines if line.comment is not None]  # type: ignore[attr-defined]
+    lines = [line for line in _leading(statement) if line.comment is not None]
     if isinstance(statement, cst.SimpleStatementLine) and statement.trailing_whitespace.comment is not None:
         lines.append(cst.EmptyLine(comment=statement.trailing_whitespace.comment))
     return lines
+
+
+def _leading(statement: cst.BaseStatement) -> list[cst.EmptyLine]:
+    """Comments and blank lines in front of a statement."""
+    assert isinstance(statement, cst.SimpleStatementLine | cst.BaseCompoundStatement), "there is no third kind"
+    return list(statement.leading_lines)
 
 
 def _opened(statement: cst.BaseStatement, leading: list[cst.EmptyLine]) -> cst.BaseStatement:
@@ -75,7 +81,7 @@ def _opened(statement: cst.BaseStatement, leading: list[cst.EmptyLine]) -> cst.B
 
 
 def _led(statement: cst.BaseStatement, pending: Sequence[cst.EmptyLine]) -> cst.BaseStatement:
-    return statement.with_changes(leading_lines=[*pending, *statement.leading_lines])  # type: ignore[attr-defined]
+    return statement.with_changes(leading_lines=[*pending, *_leading(statement)])
 
 
 def _comment(text: str) -> cst.EmptyLine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import libcst as cst
 
@@ -42,7 +42,7 @@ def _bound(function: Copied, site: PrefixSite, expression: Expression, fallback:
     return expression.code if own else function.fresh(fallback)
 
 
-def _name(name: str):  # type: ignore[no-untyped-def]
+def _name(name: str) -> Callable[[Operand], cst.CSTNode]:
     def build(operand: Operand) -> cst.Name:
         return cst.Name(name)
 

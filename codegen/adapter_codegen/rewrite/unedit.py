@@ -14,6 +14,8 @@ import libcst as cst
 from adapter_codegen.model import ClassPlan, Placement, ResidualSite
 from adapter_codegen.rewrite.shape import shape
 
+_INSERTED = ("prepend_prefix", "extend_bias")  # methods whose calls are statements of ours
+
 
 class NotAnEdit(Exception):
     """The emitted function holds a call that no planned edit explains, or lacks one that a planned edit needs."""
@@ -79,8 +81,9 @@ class _Inverse(cst.CSTTransformer):
         statement = updated_node.body[0] if updated_node.body else None
         if not isinstance(statement, cst.Assign):
             return updated_node
-        if isinstance(statement.value, cst.Call) and _method(statement.value) in ("prepend_prefix", "extend_bias"):
-            self._take_out(original_node.body[0], statement.value)  # type: ignore[arg-type]
+        original, call = original_node.body[0], statement.value
+        if isinstance(original, cst.Assign) and isinstance(call, cst.Call) and _method(call) in _INSERTED:
+            self._take_out(original, call)
             return cst.RemoveFromParent()
         if self.norms:
             target = cst.Module([]).code_for_node(statement.targets[0].target)

@@ -20,6 +20,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
+    from rich.table import Column
 
 UNWRAPPED = 100_000  # columns: wide enough that rich never wraps a line of a pipe
 PLAIN_STEPS = 10  # lines that a whole progress leaves behind in a pipe
@@ -121,7 +122,7 @@ def _bar(console: RichConsole, description: str, total: int) -> Iterator[Advance
         yield lambda name: progress.update(task, advance=1, item=name)
 
 
-def _fixed_column(width: int):  # type: ignore[no-untyped-def]  # rich's Column, which is not imported at this level
+def _fixed_column(width: int) -> Column:
     from rich.table import Column
 
     return Column(width=width, no_wrap=True, overflow="ellipsis")
