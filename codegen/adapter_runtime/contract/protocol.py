@@ -17,6 +17,7 @@ from typing_extensions import Self
 from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.programs.call_plan import CallPlan
 from adapter_runtime.programs.layer import AdapterLayerBase
 from adapter_runtime.roles import AttentionRoles, LayerRoles
@@ -77,9 +78,13 @@ class AdaptedModel(TorchModule, Protocol):
 
     def train_adapter(self, adapter_setup: Setup, train_embeddings: bool = False) -> None: ...
 
+    def get_adapter(self, name: str) -> dict[int, dict[str, nn.Module]]: ...
+
     def adapter_parameters(self, adapter_name: str) -> Iterator[tuple[str, nn.Parameter]]: ...
 
     def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]: ...
+
+    def summarized_heads(self) -> list[HeadSummary]: ...
 
     def merged_adapters(self) -> set[str]: ...
 

@@ -26,6 +26,7 @@ from adapter_runtime.methods.strings import resolve_adapter_config
 from adapter_runtime.model.averaging import AveragingMixin
 from adapter_runtime.model.inspection import InspectionMixin
 from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 if TYPE_CHECKING:
     from adapter_runtime.model.base import ModelBaseAdaptersMixin
@@ -39,6 +40,7 @@ class ModelAdaptersMixin(
     PromptTuningMixin,
     AveragingMixin,
     SharingMixin,
+    ShowsOccupiedRoom,
     DynamicMixin,
 ):
     """The methods of models with adapters. Any error leaves the model as it was."""

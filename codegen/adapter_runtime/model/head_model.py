@@ -8,6 +8,7 @@ from typing import Any
 
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.repeating import repeated
+from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
@@ -30,6 +31,14 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
     def runs_head(self, head: Any = None) -> bool:
         """Whether a forward, called with this argument ``head``, ends in a head."""
         return False
+
+    def summarized_heads(self) -> list[HeadSummary]:
+        """The modules of upstream's class beside its base model: they always run."""
+        base = self.adapters_base
+        around = [(name, child) for name, child in self.named_children() if base not in set(child.modules())]
+        return [
+            HeadSummary(name, "static", True, child) for name, child in around if any(True for _ in child.parameters())
+        ]
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:

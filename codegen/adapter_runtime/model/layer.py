@@ -13,6 +13,7 @@ from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
 from adapter_runtime.methods.prefix_tuning.module import PrefixShape
 from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.showing import ShowsOccupiedRoom
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 
 BOTTLENECK_KEYS = {"attention": "mh_adapter", "cross_attention": "cross_adapter", "output": "output_adapter"}
@@ -35,7 +36,7 @@ def child_of(module: Any, name: str) -> Any:
     return getattr(module, name, None)
 
 
-class LayerAdaptersMixin(DynamicMixin):
+class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
     """Base of generated layer mixins, which state `roles`."""
 
     roles: LayerRoles  # one for the class; where an interface names the modules, each layer has its own

@@ -14,6 +14,7 @@ from adapter_runtime.composition import AdapterCompositionBlock, Average, BatchS
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.programs.blocks import is_registered, program_of_block
 from adapter_runtime.programs.nodes import Chain, Keep, Leaf, Mean, Node, Rest, TensorNode
+from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 P = TypeVar("P", bound=Node, default=Node)  # the nodes of a kind of layer
 
@@ -29,7 +30,7 @@ class EntryModel(Protocol):
     def get_input_embeddings(self) -> nn.Module: ...
 
 
-class AdapterLayerBase(nn.Module, Generic[P]):
+class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     """Base of modules that run adapters: hosts of bottlenecks, prefixes of an attention, adapted projections.
 
     What runs is decided when the active adapters change, never in a forward: `program` holds a tree of nodes
@@ -85,6 +86,12 @@ class AdapterLayerBase(nn.Module, Generic[P]):
     def adapter_names(self) -> set[str]:
         """The names of adapters that live here."""
         return {name for attribute in self.adapter_containers for name in getattr(self, attribute)}
+
+    def is_vacant(self) -> bool:
+        """Whether the module holds no adapter, and is no module of upstream's either."""
+        modules = (cls for cls in type(self).__mro__ if issubclass(cls, nn.Module))
+        is_only_room = all(issubclass(cls, AdapterLayerBase) or cls in (nn.Module, nn.ModuleDict) for cls in modules)
+        return is_only_room and not self.adapter_names()
 
     def delete_adapter(self, name: str) -> None:
         """Remove the adapter `name`, if it is here."""

@@ -101,6 +101,11 @@ class Bottleneck(nn.Module):
             return self.adapter_norm_after(output + own_residual)  # type: ignore[no-any-return]
         return self.adapter_norm_after(output) + own_residual  # type: ignore[no-any-return]
 
+    def extra_repr(self) -> str:
+        size = self.adapter_up.in_features
+        shown = f"size={size}" if isinstance(self.scaling, nn.Parameter) else f"size={size}, scaling={self.scaling}"
+        return f"{shown}, is_parallel=True" if self.config.is_parallel else shown
+
     def before(
         self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,6 +71,9 @@ class PHMLinear(nn.Module):
         """[..., I] -> [..., O]."""
         return nn.functional.linear(x, self.weight(), self.b)
 
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.b is not None}, phm_dim={self.parts}"
+
     def weight(self) -> torch.Tensor:
         """[O, I], as `torch.nn.Linear` has it. Where all layers have the same, calls of models compute it once."""
         if self.product_key is not None and thread.context is not None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup, parse_composition
 from adapter_runtime.contract.names import check_name
+from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import FusionEntry, ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, InvalidCompositionError, InvalidConfigError, UnsupportedMethodError
@@ -164,12 +165,16 @@ class AdapterFusionMixin:
         return REGULARIZATION * torch.stack([distance.to(distances[0].device) for distance in distances]).sum()
 
     def _fusion_modules(self, name: str) -> Iterator[AdapterFusion]:
-        """The modules of a fusion, one per place."""
-        for layer in self.adapters_base.adapter_layers():
-            if isinstance(layer, BottleneckLayer) and name in layer.adapter_fusion_layer:
-                module = layer.adapter_fusion_layer[name]
-                assert isinstance(module, AdapterFusion)
-                yield module
+        return fusion_modules(self.adapters_base, name)
+
+
+def fusion_modules(base: AdaptedBaseModel, name: str) -> Iterator[AdapterFusion]:
+    """The modules of a fusion, one per place."""
+    for layer in base.adapter_layers():
+        if isinstance(layer, BottleneckLayer) and name in layer.adapter_fusion_layer:
+            module = layer.adapter_fusion_layer[name]
+            assert isinstance(module, AdapterFusion)
+            yield module
 
 
 def fusion_name(fusion: Fusion) -> str:

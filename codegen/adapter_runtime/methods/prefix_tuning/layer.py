@@ -24,6 +24,7 @@ from adapter_runtime.methods.prefix_tuning.program import (
 )
 from adapter_runtime.programs.blocks import divider_of
 from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 
 class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
@@ -71,7 +72,7 @@ class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
         return found[0] if len(found) == 1 else PrefixesInFront(found)
 
 
-class AttentionAdaptersMixin(nn.Module):
+class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
     """Base of generated attention classes: what their forwards call before the keys and values meet the queries."""
 
     prefix_tuning: PrefixTuningLayer

@@ -83,6 +83,9 @@ class PrefixTuning(nn.Module):
         control = self.control_trans
         return control if isinstance(control, nn.Parameter) else cast("torch.Tensor", control(self.wte.weight))
 
+    def extra_repr(self) -> str:
+        return f"prefix_length={self.config.prefix_length}, attentions={len(self.shapes)}"
+
     def eject(self) -> None:
         """Keep what the MLP computes as the parameters, and drop the MLP."""
         control = self.control_trans
@@ -104,7 +107,7 @@ class PrefixTuning(nn.Module):
         ]
 
     def states(self) -> list[StackedPrefixes] | list[LayerPrefix]:
-        """The same, in one tensor where all have the same shape."""
+        """What `forward` gives, in one tensor where all attentions have the same shape."""
         length = self.config.prefix_length
         flat = self.flat_states()
         if self.training and self.config.dropout > 0.0:

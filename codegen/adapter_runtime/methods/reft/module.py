@@ -108,6 +108,10 @@ class Reft(nn.Module):
         with seeded(config.init_weights_seed):
             self.units = nn.ModuleList(ReftUnit(config, width) for _ in range(1 if config.tied_weights else 2))
 
+    def extra_repr(self) -> str:
+        shown = f"r={self.config.r}, prefix_positions={self.shape[0]}, suffix_positions={self.shape[1]}"
+        return f"{shown}, tied_weights=True" if self.config.tied_weights else shown
+
     def running_units(self) -> list[ReftUnit]:
         """The units that have positions to edit."""
         if len(self.units) == 1:

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.setups import head_names, heads_of
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
@@ -84,6 +85,13 @@ class ModelWithFlexibleHeadsAdaptersMixin(
             for tensor in self.heads[name].parameters():
                 if id(tensor) not in shared:
                     tensor.data = tensor.data.to(device=device, dtype=dtype)
+
+    def summarized_heads(self) -> list[HeadSummary]:
+        """The heads by name."""
+        active = head_names(self.active_head) if self.active_head is not None else ()
+        return [
+            HeadSummary(name, str(head.config["head_type"]), name in active, head) for name, head in self.heads.items()
+        ]
 
     def set_active_adapters(self, adapter_setup: Any, skip_layers: Any = None) -> None:
         """Activate adapters, and the heads that go by their names.
