@@ -41,6 +41,7 @@ ALLOWED = {
     "adapter_runtime": {
         "adapter_runtime",
         "huggingface_hub",
+        "numpy",
         "packaging",
         "safetensors",
         "torch",
