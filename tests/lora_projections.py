@@ -18,9 +18,10 @@ from adapter_runtime.methods.lora.config import (
     MTLLoRAConfig,
     VeraConfig,
 )
+from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import enable_lora
-from adapter_runtime.methods.lora.making import is_vera
 from adapter_runtime.methods.lora.vera import add_shared_matrices
+from adapter_runtime.methods.shared_parameters import SharedDict
 
 I, P = 6, 12
 FAMILY: dict[str, LoRAConfig] = {
@@ -56,7 +57,7 @@ def adapt(module: nn.Module, parts: Any, *configs: LoRAConfig) -> Any:
     layer = enable_lora(module, 3, "selfattn_lora_q", fused=len(parts) > 1)
     generator = torch.Generator().manual_seed(5)
     for index, config in enumerate(configs):
-        shared = nn.ParameterDict() if is_vera(config) else None
+        shared = SharedDict() if is_vera(config) else None
         if shared is not None:
             add_shared_matrices(shared, config, [layer.site(parts)], layer.weight)
         layer.add_adapter(f"a{index}", config, parts, shared)

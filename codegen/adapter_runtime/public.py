@@ -20,7 +20,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "parse_composition",
         "validate_composition",
     ),
-    "contract.config": ("AdapterConfig",),
     "contract.state": ("ModelAdaptersConfig",),
     "errors": (
         "AdapterError",
@@ -89,7 +88,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "methods.prefix_tuning.config": ("PrefixTuningConfig",),
     "methods.prompt_tuning.config": ("PromptTuningConfig",),
     "methods.reft.config": ("DiReftConfig", "LoReftConfig", "NoReftConfig", "ReftConfig"),
-    "methods.strings": ("ADAPTER_CONFIG_MAP", "DEFAULT_ADAPTER_CONFIG"),
+    "methods.strings": ("ADAPTER_CONFIG_MAP", "AdapterConfig", "DEFAULT_ADAPTER_CONFIG"),
     "methods.union": ("ConfigUnion", "MAMConfig", "UniPELTConfig"),
     "model.api": ("ModelAdaptersMixin",),
     "model.auto": ("ADAPTER_MODEL_MAPPING", "AutoAdapterModel"),
@@ -131,7 +130,6 @@ SUBMODULES: dict[str, tuple[str, tuple[str, ...], dict[str, tuple[str, ...]]]] =
     "configuration": (
         "The configs of all adapter methods.",
         (
-            "contract.config",
             "methods.bottleneck.config",
             "methods.fusion.config",
             "methods.lora.config",

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         parse_composition,
         validate_composition,
     )
-    from adapter_runtime.contract.config import AdapterConfig
     from adapter_runtime.contract.state import ModelAdaptersConfig
     from adapter_runtime.errors import (
         AdapterError,
@@ -94,7 +93,7 @@ if TYPE_CHECKING:
     from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
     from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
     from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
-    from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, DEFAULT_ADAPTER_CONFIG
+    from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
     from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
     from adapter_runtime.model.api import ModelAdaptersMixin
     from adapter_runtime.model.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel

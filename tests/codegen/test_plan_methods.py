@@ -9,10 +9,10 @@ from adapter_codegen.plan import plan_model
 from adapter_codegen.upstream import open_release
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig, SeqBnInvConfig
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.placing import check_built
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.reft.config import LoReftConfig
+from adapter_runtime.methods.table import check_built
 
 EXAMPLES = {
     Method.BOTTLENECK: SeqBnConfig(),

@@ -21,6 +21,7 @@ from adapter_runtime.methods.bottleneck.config import (
 )
 from adapter_runtime.methods.bottleneck.module import Bottleneck
 from adapter_runtime.methods.bottleneck.phm import PHMLinear, share
+from adapter_runtime.methods.shared_parameters import SharedDict
 from adapter_runtime.methods.union import ConfigUnion
 from runtime_models import adapted, randomise
 
@@ -36,9 +37,9 @@ def config_of(switches: tuple[bool, ...] = (True, False, True, False), **options
     return CompacterPlusPlusConfig(**given)
 
 
-def made(config: BnConfig) -> tuple[PHMLinear, torch.nn.ParameterDict]:
+def made(config: BnConfig) -> tuple[PHMLinear, SharedDict]:
     """The up-projection of an adapter, and the pool of shared parameters, all random."""
-    pool = torch.nn.ParameterDict()
+    pool = SharedDict()
     share(config, pool, H, D)
     layer = Bottleneck(config, H, 0, pool).adapter_up
     generator = torch.Generator().manual_seed(5)
@@ -49,7 +50,7 @@ def made(config: BnConfig) -> tuple[PHMLinear, torch.nn.ParameterDict]:
     return layer, pool
 
 
-def kronecker(config: BnConfig, layer: PHMLinear, pool: torch.nn.ParameterDict) -> torch.Tensor:
+def kronecker(config: BnConfig, layer: PHMLinear, pool: SharedDict) -> torch.Tensor:
     """[I, O], by `torch.kron`."""
     rules = pool if config.shared_phm_rule else layer
     rule = rules.phm_rule_left @ rules.phm_rule_right if config.factorized_phm_rule else rules.phm_rule
@@ -157,7 +158,7 @@ def test_how_rules_are_drawn(kind: str, shared: bool) -> None:
     config = config_of(
         (True, False, shared, False), phm_dim=12, reduction_factor=1, phm_c_init=kind, phm_init_range=0.2
     )
-    pool = torch.nn.ParameterDict()
+    pool = SharedDict()
     share(config, pool, H, H)
     layer = PHMLinear(config, H, H, "down", pool)
     rule = pool["phm_rule"] if shared else layer.phm_rule

@@ -10,7 +10,7 @@ import torch
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.formats.legacy import modernise
-from adapter_runtime.files.formats.unfaithful import require_faithful
+from adapter_runtime.files.formats.refused_files import refuse_if_different
 from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.loading.renames import fit_prefix
 
@@ -179,16 +179,18 @@ def test_the_prefix_of_the_base_model_is_added_or_removed(given: str, expected: 
 def test_a_file_that_adapters_computed_otherwise_is_refused(model_type: str, config: str, deed: str) -> None:
     document = {"version": "adapters.1.3.0", "model_type": model_type}
     with pytest.raises(AdapterMismatchError, match=deed):
-        require_faithful(document, AdapterConfig.load(config), strict=True)
-    require_faithful({**document, "version": "adapter-codegen.0.1.0"}, AdapterConfig.load(config), strict=True)
+        refuse_if_different(document, AdapterConfig.load(config), strict=True)
+    refuse_if_different({**document, "version": "adapter-codegen.0.1.0"}, AdapterConfig.load(config), strict=True)
 
 
 def test_the_warning_of_a_lenient_load_says_what_is_different(caplog: pytest.LogCaptureFixture) -> None:
     document = {"version": "adapters.1.3.0", "model_type": "t5"}
-    require_faithful(document, AdapterConfig.load("prefix_tuning"), strict=False)
+    refuse_if_different(document, AdapterConfig.load("prefix_tuning"), strict=False)
     assert "moves the relative positions" in caplog.text
 
 
 @pytest.mark.parametrize(("model_type", "config"), [("t5", "lora"), ("albert", "seq_bn"), ("bart", "prefix_tuning")])
 def test_other_adapters_of_these_models_are_read(model_type: str, config: str) -> None:
-    require_faithful({"version": "adapters.1.3.0", "model_type": model_type}, AdapterConfig.load(config), strict=True)
+    refuse_if_different(
+        {"version": "adapters.1.3.0", "model_type": model_type}, AdapterConfig.load(config), strict=True
+    )

@@ -21,9 +21,10 @@ from adapter_runtime.methods.lora.config import (
     MTLLoRAConfig,
     VeraConfig,
 )
+from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import disable_lora, enable_lora
-from adapter_runtime.methods.lora.making import is_vera
 from adapter_runtime.methods.lora.vera import add_shared_matrices
+from adapter_runtime.methods.shared_parameters import SharedDict
 from lora_projections import FAMILY, KINDS, PARTS, I, P, active, adapt, conv1d, low_rank_of, written_out
 
 
@@ -58,7 +59,7 @@ def test_a_new_adapter_changes_nothing(name: str, x: torch.Tensor) -> None:
     module = nn.Linear(I, P)
     bare = module(x)
     layer = enable_lora(module, 0, "output_lora", fused=False)
-    shared = nn.ParameterDict()
+    shared = SharedDict()
     if is_vera(config):
         add_shared_matrices(shared, config, [layer.site([(0, P)])], layer.weight)
     layer.add_adapter("a", config, [(0, P)], shared)
@@ -292,7 +293,7 @@ def test_dora_starts_from_weights_without_a_merged_adapter() -> None:
 
 def test_vera_takes_the_first_rows_and_columns_where_projections_differ_in_width(x: torch.Tensor) -> None:
     wide, narrow = (enable_lora(nn.Linear(*widths), 0, "output_lora", fused=False) for widths in ((8, 5), (I, P)))
-    config, shared = VeraConfig(r=2), nn.ParameterDict()
+    config, shared = VeraConfig(r=2), SharedDict()
     add_shared_matrices(shared, config, [wide.site([(0, 5)]), narrow.site([(0, P)])], wide.weight)
     assert (shared["lora_A"].shape, shared["lora_B"].shape) == ((2, 8), (P, 2))
     assert not any(parameter.requires_grad for parameter in shared.values())

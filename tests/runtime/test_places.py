@@ -237,16 +237,17 @@ class Block(LayerAdaptersMixin, nn.Module):
 
 
 def test_a_fused_projection_of_unknown_order_is_refused() -> None:
-    from adapter_runtime.methods.placing import _adapted_parts
+    from adapter_runtime.methods.lora.places import adapted_parts
+    from adapter_runtime.methods.projections import fused_spans, projections_of
 
     block = Block()
     block.attn = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10)).h[0].attn
-    fused, output = block.adapted_projections()
-    assert block.fused_spans(fused.fused) == {"q": (0, 8), "k": (8, 16), "v": (16, 24)}
-    assert _adapted_parts(block, output, LoRAConfig(attn_matrices=["o"])) == [(0, 8)]
-    assert _adapted_parts(block, fused, LoRAConfig(attn_matrices=["o"])) == []
+    fused, output = projections_of(block)
+    assert fused_spans(block, fused.fused) == {"q": (0, 8), "k": (8, 16), "v": (16, 24)}
+    assert adapted_parts(block, output, LoRAConfig(attn_matrices=["o"])) == [(0, 8)]
+    assert adapted_parts(block, fused, LoRAConfig(attn_matrices=["o"])) == []
     with pytest.raises(UnsupportedMethodError, match=r"attn\.c_attn gives"):
-        _adapted_parts(block, fused, LoRAConfig())
+        adapted_parts(block, fused, LoRAConfig())
 
 
 def test_what_is_no_linear_layer_is_refused() -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from typing_extensions import Self
 
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
+
+
+class KnownConfigs(Protocol):
+    """What knows the configs of all methods."""
+
+    def resolve(self, config: str | Mapping[str, Json] | AdapterConfig) -> AdapterConfig:
+        """The config that a name, config string, path of a JSON file, dict or config stands for."""
+
+    def discover(self) -> None:
+        """Import the methods that installed distributions bring, if that was not done yet."""
 
 
 class AdapterConfig(Mapping[str, Json]):
@@ -24,6 +34,7 @@ class AdapterConfig(Mapping[str, Json]):
     # Each config class is a dataclass; this base, which has no options, is none, but may say of itself that it is one.
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
+    _known: ClassVar[KnownConfigs]  # given by ``methods/strings.py``, which lies above
 
     def __getitem__(self, key: str) -> Json:
         if key not in self._names():
@@ -61,6 +72,10 @@ class AdapterConfig(Mapping[str, Json]):
         self._check_names(changes)
         return dataclasses.replace(self, **changes)
 
+    def never_meets(self, other: AdapterConfig) -> bool:
+        """Whether no place is asked for by both, so that both can stand in one union though they are of one architecture."""
+        return False
+
     @classmethod
     def _check_names(cls, options: Mapping[str, Json]) -> None:
         for name in options:
@@ -73,6 +88,11 @@ class AdapterConfig(Mapping[str, Json]):
         AdapterConfig._architectures[architecture] = cls
 
     @staticmethod
+    def use(known: KnownConfigs) -> None:
+        """Let `load` and `from_dict` ask `known`."""
+        AdapterConfig._known = known
+
+    @staticmethod
     def from_dict(options: Mapping[str, Json]) -> AdapterConfig:
         """The config that `options`, as written by `to_dict`, stand for.
 
@@ -80,6 +100,8 @@ class AdapterConfig(Mapping[str, Json]):
             InvalidConfigError: the architecture or an option is unknown.
         """
         architecture = options.get("architecture")
+        if architecture not in AdapterConfig._architectures:
+            AdapterConfig._known.discover()
         if architecture not in AdapterConfig._architectures:
             known = [name for name in AdapterConfig._architectures if name]
             raise InvalidConfigError(
@@ -99,9 +121,7 @@ class AdapterConfig(Mapping[str, Json]):
     @staticmethod
     def load(config: str | Mapping[str, Json] | AdapterConfig, **changes: Json) -> AdapterConfig:
         """The config that a name, config string, path of a JSON file, dict or config stands for, with `changes`."""
-        from adapter_runtime.methods.strings import resolve_adapter_config
-
-        resolved = resolve_adapter_config(config)
+        resolved = AdapterConfig._known.resolve(config)
         return resolved.replace(**changes) if changes else resolved
 
 

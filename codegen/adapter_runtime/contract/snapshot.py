@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from adapter_runtime.contract.protocol import TorchModule
 from adapter_runtime.contract.state import ModelAdaptersConfig
 
 K = TypeVar("K")
@@ -21,7 +22,7 @@ OUTSIDE = "_stored_embeddings_by_name"
 
 
 @contextmanager
-def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterator[None]:
+def unchanged_on_error(model: TorchModule, config: ModelAdaptersConfig) -> Iterator[None]:
     """Restore the class, attributes and children of every module, the configs, and what is trained, if the block raises.
 
     Containers are refilled, not replaced: handles of hooks refer to the very dicts, and a head shares its config with the
@@ -49,7 +50,7 @@ def unchanged_on_error(model: nn.Module, config: ModelAdaptersConfig) -> Iterato
         raise
 
 
-def _modules(model: nn.Module) -> Iterable[nn.Module]:
+def _modules(model: TorchModule) -> Iterable[nn.Module]:
     """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
     found = dict.fromkeys(model.modules())
     for module in list(found):

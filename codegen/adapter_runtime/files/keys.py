@@ -11,19 +11,7 @@ from itertools import pairwise
 
 import torch
 
-# The names of the module dicts that hold adapters, one per method.
-CONTAINERS = frozenset(
-    {
-        "adapters",
-        "invertible_adapters",
-        "loras",
-        "prefix_gates",
-        "prefix_tunings",
-        "prompt_tunings",
-        "refts",
-        "shared_parameters",
-    }
-)
+from adapter_runtime.methods.table import CONTAINERS
 
 # The module dict that holds mixtures of adapters, by the name of the mixture.
 FUSION_CONTAINER = "adapter_fusion_layer"

@@ -11,58 +11,22 @@ from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, nearest
-from adapter_runtime.methods.bottleneck.config import (
-    CompacterConfig,
-    CompacterPlusPlusConfig,
-    DoubleSeqBnConfig,
-    DoubleSeqBnInvConfig,
-    ParBnConfig,
-    SeqBnConfig,
-    SeqBnInvConfig,
-)
-from adapter_runtime.methods.lora.config import (
-    DoRAConfig,
-    DvoRAConfig,
-    IA3Config,
-    LoRAConfig,
-    MTLLoRAConfig,
-    VeraConfig,
-)
-from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
-from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
-from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig
+from adapter_runtime.methods.table import METHODS
 from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
 
+# `AdapterConfig` is offered from here, as its `load` and `from_dict` know the methods once this module is imported.
+__all__ = [
+    "ADAPTER_CONFIG_MAP",
+    "DEFAULT_ADAPTER_CONFIG",
+    "AdapterConfig",
+    "parse_config_string",
+    "resolve_adapter_config",
+]
+
 ADAPTER_CONFIG_MAP: dict[str, AdapterConfig] = {
-    "seq_bn": SeqBnConfig(),
-    "double_seq_bn": DoubleSeqBnConfig(),
-    "par_bn": ParBnConfig(),
-    "scaled_par_bn": ParBnConfig(scaling="learned"),
-    "seq_bn_inv": SeqBnInvConfig(),
-    "double_seq_bn_inv": DoubleSeqBnInvConfig(),
-    "compacter": CompacterConfig(),
-    "compacter++": CompacterPlusPlusConfig(),
-    "prefix_tuning": PrefixTuningConfig(),
-    "prefix_tuning_flat": PrefixTuningConfig(flat=True),
-    "prompt_tuning": PromptTuningConfig(),
-    "lora": LoRAConfig(),
-    "ia3": IA3Config(),
-    "vera": VeraConfig(),
-    "dora": DoRAConfig(),
-    "dvora": DvoRAConfig(),
-    "mtl_lora": MTLLoRAConfig(),
-    "loreft": LoReftConfig(),
-    "noreft": NoReftConfig(),
-    "direft": DiReftConfig(),
+    **{name: config for spec in METHODS.values() for name, config in spec.named.items()},
     "mam": MAMConfig(),
     "unipelt": UniPELTConfig(),
-    # names of earlier releases of `adapters`, still found in its tutorials
-    "pfeiffer": SeqBnConfig(),
-    "houlsby": DoubleSeqBnConfig(),
-    "parallel": ParBnConfig(),
-    "scaled_parallel": ParBnConfig(scaling="learned"),
-    "pfeiffer+inv": SeqBnInvConfig(),
-    "houlsby+inv": DoubleSeqBnInvConfig(),
 }
 DEFAULT_ADAPTER_CONFIG = "seq_bn"
 
@@ -147,3 +111,16 @@ def _parse_options(text: str) -> dict[str, Any]:
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InvalidConfigError(f"Cannot read the options [{text}]: {error}.") from error
+
+
+class _KnownConfigs:
+    """What `AdapterConfig` asks, which knows no methods."""
+
+    def resolve(self, config: str | Mapping[str, Any] | AdapterConfig | None) -> AdapterConfig:
+        return resolve_adapter_config(config)
+
+    def discover(self) -> None:
+        """No further methods are known."""
+
+
+AdapterConfig.use(_KnownConfigs())

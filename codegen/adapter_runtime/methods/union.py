@@ -37,7 +37,7 @@ class ConfigUnion(AdapterConfig):
                 raise InvalidConfigError("A union cannot hold another union. List the members in one.")
         for position, first in enumerate(configs):
             for second in configs[position + 1 :]:
-                if first.architecture == second.architecture and not _disjoint(first, second):
+                if first.architecture == second.architecture and not first.never_meets(second):
                     raise InvalidConfigError(
                         f"A union cannot hold both {first} and {second}: they would take the same places."
                     )
@@ -83,12 +83,9 @@ class ConfigUnion(AdapterConfig):
         return ConfigUnion(*(AdapterConfig.from_dict(member) for member in options["configs"]))
 
 
-def _disjoint(first: AdapterConfig, second: AdapterConfig) -> bool:
-    """True where two configs of one architecture never meet in one place."""
-    if not (isinstance(first, BnConfig) and isinstance(second, BnConfig)):
-        return False
-    places = ("mh_adapter", "output_adapter", "cross_adapter")
-    return bool(first.leave_out or second.leave_out) or not any(first[place] and second[place] for place in places)
+def members(config: AdapterConfig) -> tuple[AdapterConfig, ...]:
+    """The configs in a union, or the config itself."""
+    return config.configs if isinstance(config, ConfigUnion) else (config,)
 
 
 class MAMConfig(ConfigUnion):

@@ -16,16 +16,15 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
-from adapter_runtime.methods.lora.layer import LoRALayer, disable_lora
 from adapter_runtime.methods.lora.sharing import SharingMixin, forget
-from adapter_runtime.methods.placing import check_built, place, remove_empty_places
 from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
 from adapter_runtime.methods.prompt_tuning.api import PromptTuningMixin
-from adapter_runtime.methods.shared_parameters import SharedParameters
 from adapter_runtime.methods.strings import resolve_adapter_config
+from adapter_runtime.methods.table import check_built, place, remove_empty_places
 from adapter_runtime.model.averaging import AveragingMixin
 from adapter_runtime.model.inspection import InspectionMixin
 from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.merging import MergeableLayer
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class ModelAdaptersMixin(
         for layer in base.adapter_layers():
             for _, module in layer.modules_of(name):
                 module.train(base.training)
-                if not isinstance(layer, LoRALayer) and not getattr(module, "has_own_type", False):
+                if not getattr(module, "has_own_type", False):
                     module.to(base.device, base.dtype)
         declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
         new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
@@ -142,8 +141,6 @@ class ModelAdaptersMixin(
         state = self.adapters_config
         for layer in list(self.adapters_base.adapter_layers()):
             layer.delete_adapter(name)
-            if isinstance(layer, LoRALayer) and not layer.adapter_names():
-                disable_lora(layer)
         remove_empty_places(self.adapters_base)
         del state.adapters[name]
         forget(state, name)
@@ -175,7 +172,7 @@ class ModelAdaptersMixin(
         if block is not None:
             self.adapters_config.require_block(block)
         with unchanged_on_error(self, self.adapters_config):
-            for layer in self._lora_layers():
+            for layer in self._mergeable_layers():
                 layer.merged_adapter = None  # checked as it will run; the weights follow
             self._activate(block, frozenset(skip_layers or ()))
             self.reset_adapter()
@@ -234,7 +231,11 @@ class ModelAdaptersMixin(
         """
         self.adapters_config.get(adapter_name)
         layers = [layer for layer in self.adapters_base.adapter_layers() if adapter_name in layer.adapter_names()]
-        rest = {layer.location_key for layer in layers if not isinstance(layer, (LoRALayer, SharedParameters))}
+        rest = {
+            layer.location_key
+            for layer in layers
+            if not isinstance(layer, MergeableLayer) and not layer.only_holds_parameters
+        }
         if rest:
             raise UnsupportedMethodError(
                 f"Adapter {adapter_name!r} cannot be merged: only LoRA can, and it also has {', '.join(sorted(rest))}."
@@ -244,7 +245,7 @@ class ModelAdaptersMixin(
             raise UnsupportedMethodError(
                 f"Adapter {', '.join(map(repr, sorted(others)))} is in the weights already. Take it out first: reset_adapter()."
             )
-        projections = [layer for layer in layers if isinstance(layer, LoRALayer)]
+        projections = [layer for layer in layers if isinstance(layer, MergeableLayer)]
         with unchanged_on_error(self, self.adapters_config):
             try:
                 for projection in projections:
@@ -257,7 +258,7 @@ class ModelAdaptersMixin(
 
     def reset_adapter(self) -> None:
         """Take merged adapters out of the weights."""
-        merged = [layer for layer in self._lora_layers() if layer.unmerged is not None]
+        merged = [layer for layer in self._mergeable_layers() if layer.unmerged is not None]
         for layer in merged:
             layer.unmerge()
         if merged:
@@ -265,10 +266,10 @@ class ModelAdaptersMixin(
 
     def merged_adapters(self) -> set[str]:
         """The adapters that are in the weights now."""
-        return {layer.merged_adapter for layer in self._lora_layers() if layer.merged_adapter is not None}
+        return {layer.merged_adapter for layer in self._mergeable_layers() if layer.merged_adapter is not None}
 
-    def _lora_layers(self) -> Iterator[LoRALayer]:
-        return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, LoRALayer))
+    def _mergeable_layers(self) -> Iterator[MergeableLayer]:
+        return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, MergeableLayer))
 
 
 def _without(setup: AdapterCompositionBlock | None, name: str) -> AdapterCompositionBlock | None:

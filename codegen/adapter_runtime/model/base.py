@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import nn
 
 from adapter_runtime.call.checkpoint import ContextualCheckpoint
-from adapter_runtime.call.context import AdapterSetup, thread
+from adapter_runtime.call.context import AdapterSetup, ComputedOnce, thread
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
-from adapter_runtime.methods.placing import methods_of
-from adapter_runtime.methods.prefix_tuning.module import PrefixTuning, PrefixTuningPool
-from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
-from adapter_runtime.methods.shared_parameters import SharedParameters
+from adapter_runtime.methods.table import METHODS, computed_once, methods_of
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import in_call
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -37,9 +34,6 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     embedding_output: str = ""
     final_norm_path: ClassVar[str] = ""
 
-    prefix_tuning: PrefixTuningPool
-    prompt_tuning: PromptTuningLayer
-    shared_parameters: SharedParameters
     call_plan: CallPlan
 
     def init_base_adapters(self) -> None:
@@ -51,9 +45,8 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         self.adapters_config = ModelAdaptersConfig()
         self.call_plan = IDLE
         self.call_plans: dict[str, CallPlan] = {}  # by the key of an `AdapterSetup`
-        self.prefix_tuning = PrefixTuningPool()
-        self.prompt_tuning = PromptTuningLayer()
-        self.shared_parameters = SharedParameters()
+        for spec in METHODS.values():
+            spec.prepare_model(self)
         encoder = self._encoder()
         for index, layer in self.iter_layers():
             if not isinstance(layer, LayerAdaptersMixin):
@@ -111,7 +104,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         for layer in layers:
             layer.activate(block, skip_layers)
         self.call_plans = {}
-        self.call_plan = plan_call(block, [(layer, layer.program) for layer in layers], self._prefixes_of(block))
+        self.call_plan = plan_call(block, [(layer, layer.program) for layer in layers], self._computed_once(block))
 
     def current_call_plan(self) -> CallPlan:
         """What a call of this thread must prepare now."""
@@ -128,18 +121,12 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             if block is not None:
                 self.adapters_config.require_block(block)
             layers = [(layer, layer.program_under(setup)) for layer in self.adapter_layers()]
-            self.call_plans[setup.key] = plan_call(block, layers, self._prefixes_of(block))
+            self.call_plans[setup.key] = plan_call(block, layers, self._computed_once(block))
         return self.call_plans[setup.key]
 
-    def _prefixes_of(self, block: AdapterCompositionBlock | None) -> Iterator[PrefixTuning]:
-        """What a call computes once for all layers: prefixes, and what is treated like them (weights that layers share)."""
-        held = self.prefix_tuning.prefix_tunings
-        for name in dict.fromkeys(block.names()) if block is not None else ():
-            if name in held:
-                group = held[name]
-                assert isinstance(group, nn.ModuleDict)
-                yield from cast("Iterator[PrefixTuning]", group.values())
-            yield from cast("Iterator[PrefixTuning]", self.shared_parameters.products_of(name))
+    def _computed_once(self, block: AdapterCompositionBlock | None) -> Iterator[ComputedOnce]:
+        """What a call computes once for all layers: prefixes, weights that layers share."""
+        return computed_once(self, block.names() if block is not None else ())
 
     @classmethod
     def prepare_subclass(cls, upstream: type) -> dict[str, Any]:

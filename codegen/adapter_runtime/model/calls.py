@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.context import GATING_SCORES, ForwardContext, thread
+from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
+from adapter_runtime.methods.table import recorded_arguments
 from adapter_runtime.programs.call_plan import CallPlan
 
 if TYPE_CHECKING:
     from adapter_runtime.model.base import ModelBaseAdaptersMixin
 
 # Arguments that calls of models with adapters take beside upstream's.
-RECORDED = (GATING_SCORES, FUSION_ATTENTIONS)  # that ask for values which adapters compute
+RECORDED = recorded_arguments()  # that ask for values which adapters compute
 CALL_ARGUMENTS = (
     *RECORDED,
     "adapter_input_parallelized",

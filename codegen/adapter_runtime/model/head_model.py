@@ -50,7 +50,7 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
         wrap_checkpoints(self)
 
 
-class ModelWithHeadsAdaptersMixin(PromptGenerationMixin, ModelAroundBaseAdaptersMixin):
+class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGenerationMixin):
     """Base of models with heads."""
 
     def runs_head(self, head: Any = None) -> bool:

@@ -15,13 +15,12 @@ from adapter_runtime.contract.registry import Registry, load_class, registered
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import UnsupportedModelError, nearest
-from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.stored import read_fusions
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
 from adapter_runtime.methods.lora.sharing import restore as restore_sharing
-from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin
 from adapter_runtime.methods.prompt_tuning.module import weights_follow
+from adapter_runtime.methods.table import METHODS
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
 from adapter_runtime.model.embeddings.api import (
@@ -143,11 +142,8 @@ def _swap(module: nn.Module, registry: Registry) -> None:
 def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
     """Give a module that no layer claims its upstream class back: one of the same class as those in the layers, but used
     elsewhere (an attention that pools, say)."""
-    placed = []
-    if isinstance(module, AttentionAdaptersMixin):
-        placed.append(hasattr(module, "prefix_tuning"))
-    if isinstance(module, BottleneckLayer):
-        placed.append(hasattr(module, "program"))
+    claims = (spec.is_claimed(module) for spec in METHODS.values())
+    placed = [is_claimed for is_claimed in claims if is_claimed is not None]
     if placed and not any(placed):
         module.__class__ = upstream
         patch_forward(module)

@@ -51,6 +51,9 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
     entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
 
+    # Whether nothing runs here: modules elsewhere use the parameters, and all that can be merged is in them
+    only_holds_parameters: ClassVar[bool] = False
+
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
     location_key: str = ""  # "output_adapter", "selfattn_lora", ...
 

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configs of all adapter methods."""
 
-from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.methods.bottleneck.config import (
     AdapterPlusConfig,
     BnConfig,
@@ -34,7 +33,7 @@ from adapter_runtime.methods.lora.config import (
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
-from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, DEFAULT_ADAPTER_CONFIG
+from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
 from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapter_runtime.methods import placing
 from adapter_runtime.methods.lora.dora import Magnitude
@@ -15,6 +15,7 @@ from adapter_runtime.methods.lora.mtl import MTLLoRA, TaskMatrix
 from adapter_runtime.methods.lora.program import ProjectionLeaf
 from adapter_runtime.methods.lora.scale import Scale
 from adapter_runtime.methods.lora.vera import VeRA
+from adapter_runtime.methods.shared_parameters import SharedDict
 from conformance.defects.planting import BERT, LORA_FORMS, Defect, Patch, around, drawn_anew, instead
 
 
@@ -56,7 +57,7 @@ def _with_gradients_of_the_norm(scale: Any, self: Magnitude, weight: Tensor, fac
     return self.weight.view(-1) / self._norms(weight, factors, scaling)
 
 
-def _trained_matrices(add: Any, shared: nn.ParameterDict, *rest: Any, **keywords: Any) -> None:
+def _trained_matrices(add: Any, shared: SharedDict, *rest: Any, **keywords: Any) -> None:
     add(shared, *rest, **keywords)
     del shared.frozen_parameters
 

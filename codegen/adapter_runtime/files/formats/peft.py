@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +19,17 @@ from adapter_runtime.files.loading.adapter import ConfigChange, add_for_load
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import compare
 from adapter_runtime.files.loading.leave_out import not_in_layers, without_layers
+from adapter_runtime.files.loading.renames import Value, fit_names
 from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.options import LoadOptions
-from adapter_runtime.files.peft.documents import Document
 from adapter_runtime.files.tensors import Tensors, read_tensors
-from adapter_runtime.methods.lora import peft as lora
-from adapter_runtime.methods.lora import peft_ia3 as ia3
-from adapter_runtime.methods.prefix_tuning import peft as prefix
-from adapter_runtime.methods.prompt_tuning import peft as prompt
+from adapter_runtime.methods.peft_format import PeftFile
+from adapter_runtime.methods.table import peft_formats
 
 if TYPE_CHECKING:
     from adapter_runtime.model.api import ModelAdaptersMixin
 
-Reader = Callable[["ModelAdaptersMixin", Document, Tensors, str, bool], tuple[AdapterConfig, Tensors]]
-
 DEFAULT_NAME = "default"  # PEFT's files do not say the name; this is the one that PEFT gives
-READERS: Mapping[str, Reader] = {
-    "LORA": lambda model, document, tensors, name, _: lora.read(model, document, tensors, name),
-    "IA3": lambda model, document, tensors, name, _: ia3.read(model, document, tensors, name),
-    "PREFIX_TUNING": prefix.read,
-    "PROMPT_TUNING": prompt.read,
-}
-_PROMPTS = frozenset({"PREFIX_TUNING", "PROMPT_TUNING"})
-# Parts of names that only tensors of adapters have.
-_OF_ADAPTERS = (".lora_", ".ia3_l", prefix.EMBEDDINGS)
 
 
 def is_peft(folder: Path) -> bool:
@@ -71,17 +58,20 @@ def read_peft(
     """
     document = read_document(folder / PEFT_FILES.config)
     kind = str(document["peft_type"])
-    if kind not in READERS:
+    formats = peft_formats()
+    if kind not in formats:
         raise UnsupportedMethodError(
-            f"{folder} holds an adapter of PEFT's method {kind}. Those that can be read: {', '.join(READERS)}."
+            f"{folder} holds an adapter of PEFT's method {kind}. Those that can be read: {', '.join(sorted(formats))}."
         )
     name = check_name(DEFAULT_NAME if options.load_as is None else options.load_as)
-    tensors = _without_wrappers(read_tensors(folder, PEFT_FILES, options.use_safetensors), kind)
-    own = {key: tensor for key, tensor in tensors.items() if any(part in f".{key}" for part in _OF_ADAPTERS)}
+    tensors = _without_wrappers(read_tensors(folder, PEFT_FILES, options.use_safetensors), formats[kind].is_prompt)
+    marks = [mark for form in formats.values() for mark in form.marks]
+    own = {key: tensor for key, tensor in tensors.items() if any(mark in f".{key}" for mark in marks)}
     if not own:
         raise AdapterFileError(f"The weights in {folder} hold no {kind} adapter.")
     with blamed_on(folder / PEFT_FILES.config):
-        config, given = READERS[kind](model, document, own, name, options.strict)
+        saved = PeftFile(document, own, name, options.strict, _NamesOf(model))
+        config, given = formats[kind].read(model, saved)
         config = without_layers(model, _changed(config, change), options.leave_out)
         add_for_load(model, name, config)
     expected = of_adapter(model.state_dict(keep_vars=True), name)
@@ -94,9 +84,19 @@ def read_peft(
     return name
 
 
-def _without_wrappers(tensors: Tensors, kind: str) -> Tensors:
+class _NamesOf:
+    """Names what a file names as a model does."""
+
+    def __init__(self, model: ModelAdaptersMixin) -> None:
+        self.model = model
+
+    def __call__(self, given: Mapping[str, Value], known: Iterable[str]) -> dict[str, Value]:
+        return fit_names(given, known, self.model, self.model.base_model_prefix)
+
+
+def _without_wrappers(tensors: Tensors, is_prompt: bool) -> Tensors:
     """Names as in the model that PEFT wrapped. It wraps once for prompts, and twice for adapted modules."""
-    wrapper = "base_model." if kind in _PROMPTS else "base_model.model."
+    wrapper = "base_model." if is_prompt else "base_model.model."
     return {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
 
 

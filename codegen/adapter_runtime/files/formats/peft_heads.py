@@ -14,9 +14,9 @@ from adapter_runtime.files.formats.static_heads import as_flexible
 from adapter_runtime.files.loading.adapter import add_head
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import compare
-from adapter_runtime.files.peft.documents import Document
 from adapter_runtime.files.tensors import Tensors
 from adapter_runtime.heads.static import is_static
+from adapter_runtime.methods.peft_format import Document
 
 if TYPE_CHECKING:
     from adapter_runtime.model.api import ModelAdaptersMixin

@@ -17,8 +17,8 @@ from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import blamed_on, read_document
 from adapter_runtime.files.formats.legacy import Document, modernise
+from adapter_runtime.files.formats.refused_files import refuse_if_different
 from adapter_runtime.files.formats.static_heads import as_flexible, as_static, fits_static
-from adapter_runtime.files.formats.unfaithful import require_faithful
 from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import compare
@@ -96,7 +96,7 @@ def read_adapter(
         name = _name(saved, options)
         require_same_type(model, saved, options.strict, f"Adapter {name!r}")
         config = without_layers(model, _config(saved, change), options.leave_out)
-        require_faithful(saved.document, config, options.strict)
+        refuse_if_different(saved.document, config, options.strict)
         check_interface(model, folder, config, options.strict)
         add_for_load(model, name, config)
     expected = of_adapter(model.state_dict(keep_vars=True), name)

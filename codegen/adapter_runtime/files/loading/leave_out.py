@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapter_runtime.contract.config import AdapterConfig, left_out_layers
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
-from adapter_runtime.methods.reft.config import ReftConfig
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.table import specs_of
 from adapter_runtime.methods.union import ConfigUnion
 
 if TYPE_CHECKING:
@@ -36,15 +35,8 @@ def without_layers(model: ModelAdaptersMixin, config: AdapterConfig, layers: fro
 
 
 def _without(config: AdapterConfig, layers: frozenset[int], indices: list[int]) -> AdapterConfig:
-    if isinstance(config, ReftConfig):
-        kept = indices if config.layers == "all" else config.layers
-        return config.replace(layers=[index for index in kept if index not in layers])
-    if isinstance(config, PrefixTuningConfig) or "leave_out" not in config:
-        raise UnsupportedMethodError(
-            f"leave_out cannot be honoured for a {type(config).__name__}: its parameters are those of the whole model,"
-            " not of single layers."
-        )
-    return config.replace(leave_out=sorted({*left_out_layers(config), *layers}))
+    found: AdapterConfig = specs_of(config)[0].without_layers(config, layers, indices)
+    return found
 
 
 def not_in_layers(

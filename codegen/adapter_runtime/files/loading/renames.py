@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
-from adapter_runtime.files.keys import CONTAINERS, FUSION_CONTAINER
+from adapter_runtime.files.keys import FUSION_CONTAINER
+from adapter_runtime.methods.table import CONTAINERS
 
 Value = TypeVar("Value")  # what is named: a tensor, or what is said about one
-
-_CONTAINERS = CONTAINERS | {FUSION_CONTAINER}
 
 
 def fit_names(tensors: Mapping[str, Value], expected: Iterable[str], model: Any, prefix: str) -> dict[str, Value]:
@@ -67,7 +66,8 @@ def _tail(key: str) -> tuple[str, ...]:
 
 def _split(key: str) -> tuple[list[str], list[str]]:
     segments = key.split(".")
-    start = next((index for index, name in enumerate(segments) if name in _CONTAINERS), len(segments))
+    held = CONTAINERS | {FUSION_CONTAINER}
+    start = next((index for index, name in enumerate(segments) if name in held), len(segments))
     return segments[:start], segments[start:]
 
 

@@ -18,7 +18,7 @@ from adapter_runtime.files.loading.fit import without_aliases
 from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, child_folder
 from adapter_runtime.files.options import run_savers
 from adapter_runtime.files.tensors import write_tensors
-from adapter_runtime.methods.lora.sharing import forget, with_copies
+from adapter_runtime.methods.lora.sharing import forget
 from adapter_runtime.model.interface.files import write_interface
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ def stored_adapters(
         state_dict = model.state_dict() if state_dict is None else state_dict
         state_dict = {key: tensor for key, tensor in state_dict.items() if owner(key) not in merged}
     return kept.to_dict() if kept.adapters else {}, state_dict
+
+
+def with_copies(state: ModelAdaptersConfig, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict in which every adapter has a copy of what it shares: transformers writes no tensor twice."""
+    followers = {name for names in state.shared.values() for name in names[1:]}
+    return {key: tensor.clone() if owner(key) in followers else tensor for key, tensor in tensors.items()}
 
 
 def save_head(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +11,13 @@ from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
 from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.saving.adapter import Folder
-from adapter_runtime.files.tensors import Tensors, write_tensors
-from adapter_runtime.methods.lora import peft as lora
-from adapter_runtime.methods.lora import peft_ia3 as ia3
-from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.prefix_tuning import peft as prefix
-from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
-from adapter_runtime.methods.prompt_tuning import peft as prompt
-from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.files.tensors import write_tensors
+from adapter_runtime.methods.peft_format import PeftFormat
+from adapter_runtime.methods.table import specs_of
 from adapter_runtime.methods.union import ConfigUnion
 
 if TYPE_CHECKING:
     from adapter_runtime.model.api import ModelAdaptersMixin
-
-Writer = Callable[["ModelAdaptersMixin", str, Any], tuple[dict[str, Any], Tensors]]
-
-_WRITERS: Mapping[type[AdapterConfig], Writer] = {
-    LoRAConfig: lambda model, name, config: (
-        ia3.write(model, name, config) if config.composition_mode == "scale" else lora.write(model, name, config)
-    ),
-    PrefixTuningConfig: prefix.write,
-    PromptTuningConfig: prompt.write,
-}
 
 
 def save_peft_adapter(
@@ -45,22 +29,21 @@ def save_peft_adapter(
 ) -> None:
     """See `AdapterFilesMixin.save_peft_adapter`."""
     config = model.adapters_config.get(adapter_name)
-    writer = next((writer for kind, writer in _WRITERS.items() if isinstance(config, kind)), None)
-    if writer is None:
+    form = _format_of(config)
+    if form is None:
         what = "a union of methods" if isinstance(config, ConfigUnion) else f"a {type(config).__name__}"
         raise UnsupportedMethodError(
             f"Adapter {adapter_name!r} is {what}, which PEFT has no counterpart of. It can read LoRA, DoRA, IA3, prefix"
             " tuning and prompt tuning."
         )
-    document, tensors = writer(model, adapter_name, config)
-    is_prompt = document["peft_type"].endswith("_TUNING")
+    document, tensors = form.write(model, adapter_name, config)
     heads, head_tensors = head_modules(model) if with_head else ([], {})
-    if not is_prompt:
+    if not form.is_prompt:
         tensors = {f"base_model.model.{key}": tensor for key, tensor in tensors.items()}
-    wrapper = "base_model." if is_prompt else "base_model.model."
+    wrapper = "base_model." if form.is_prompt else "base_model.model."
     tensors.update({f"{wrapper}{key}": tensor for key, tensor in head_tensors.items()})
     # By the task PEFT chooses what wraps the model. Adapted modules need none, and a task may ask for a head in the file.
-    task = task_type or (task_type_of(model) if is_prompt or with_head else None)
+    task = task_type or (task_type_of(model) if form.is_prompt or with_head else None)
     common = {
         "base_model_name_or_path": model.config.name_or_path or None,
         "inference_mode": True,
@@ -69,3 +52,9 @@ def save_peft_adapter(
     }
     write_tensors(Path(save_directory), PEFT_FILES, tensors, use_safetensors=True)
     write_document(Path(save_directory) / PEFT_FILES.config, {**common, **document})
+
+
+def _format_of(config: AdapterConfig) -> PeftFormat[Any] | None:
+    """The format in which PEFT has an adapter with these options."""
+    formats = () if isinstance(config, ConfigUnion) else specs_of(config)[0].peft
+    return next((form for form in formats if form.writes(config)), None)

@@ -89,6 +89,14 @@ class BnConfig(AdapterConfig):
             if not (isinstance(size, int) and size > 0):
                 raise InvalidConfigError(f"{option} is {size!r}, but must be a positive integer.")
 
+    def never_meets(self, other: AdapterConfig) -> bool:
+        """See `AdapterConfig`. Layers that are left out may be those of the other."""
+        if not isinstance(other, BnConfig):
+            return False
+        places = ("mh_adapter", "output_adapter", "cross_adapter")
+        is_apart = not any(self[place] and other[place] for place in places)
+        return is_apart or bool(self.leave_out or other.leave_out)
+
     def reduction_factor_of(self, layer: int) -> float:
         """The reduction factor in one layer, counted from 0.
 

@@ -24,6 +24,7 @@ from adapter_runtime.methods.bottleneck.module import Bottleneck, Norm
 from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, BottleneckNode, Member, Mixture, completed
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
+from adapter_runtime.methods.shared_parameters import SharedDict
 from adapter_runtime.programs.layer import EntryModel, TensorLayer
 
 
@@ -47,9 +48,7 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         super().init_adapter_layer(layer_index, location_key)
         setattr(self, self.fusion_modules, nn.ModuleDict())
 
-    def add_adapter(
-        self, name: str, config: BnConfig, hidden_size: int, shared: nn.ParameterDict | None = None
-    ) -> None:
+    def add_adapter(self, name: str, config: BnConfig, hidden_size: int, shared: SharedDict | None = None) -> None:
         """Create the adapter `name` here.
 
         Args:

@@ -13,7 +13,9 @@ from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.phm import PHMLinear
+from adapter_runtime.methods.gates import mean_gate
 from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.shared_parameters import SharedDict
 
 Norm = Callable[[torch.Tensor], torch.Tensor]  # a norm of the upstream layer
 
@@ -35,9 +37,7 @@ class Bottleneck(nn.Module):
 
     undecayed = ("scaling",)  # neutral at one: see ``training/decay.py``
 
-    def __init__(
-        self, config: BnConfig, hidden_size: int, layer_index: int, shared: nn.ParameterDict | None = None
-    ) -> None:
+    def __init__(self, config: BnConfig, hidden_size: int, layer_index: int, shared: SharedDict | None = None) -> None:
         super().__init__()
         self.config = config
         self.place = Place("", layer_index, "")  # the layer says it in full
@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
             self.reset_parameters()
         self.is_scaled = isinstance(self.scaling, nn.Parameter) or self.scaling != 1.0
 
-    def _create(self, hidden_size: int, size: int, shared: nn.ParameterDict | None) -> None:
+    def _create(self, hidden_size: int, size: int, shared: SharedDict | None) -> None:
         config = self.config
         self.adapter_norm_before = nn.LayerNorm(hidden_size) if config.ln_before else None
         # The numbers of the children are those of files: with a norm of its own the projection comes second.
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
         )
 
     def _projection(
-        self, in_features: int, out_features: int, position: str, shared: nn.ParameterDict | None
+        self, in_features: int, out_features: int, position: str, shared: SharedDict | None
     ) -> nn.Linear | PHMLinear:
         if self.config.phm_layer:
             return PHMLinear(self.config, in_features, out_features, position, shared)
@@ -170,11 +170,6 @@ def draw(layer: nn.Linear, scheme: str) -> None:
     else:
         nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
-
-
-def mean_gate(logits: torch.Tensor) -> torch.Tensor:
-    """[B, L, G] -> [B, 1, G]: one gate per sample, averaged over the sequence (https://arxiv.org/abs/2110.07577)."""
-    return torch.sigmoid(logits).mean(dim=tuple(range(1, logits.dim() - 1)), keepdim=True)
 
 
 def drop_samples(output: torch.Tensor, probability: float) -> torch.Tensor:

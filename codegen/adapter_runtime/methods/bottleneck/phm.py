@@ -12,6 +12,7 @@ from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.shared_parameters import SharedDict
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -44,7 +45,7 @@ class PHMLinear(nn.Module):
         in_features: int,
         out_features: int,
         position: str,
-        shared: nn.ParameterDict | None = None,
+        shared: SharedDict | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.parts = in_features, out_features, config.phm_dim
@@ -84,13 +85,20 @@ class PHMLinear(nn.Module):
         factor = _product(self if self.factor_owner is None else self.factor_owner, self.factor_keys)
         return kronecker_sum(rule, factor)
 
-    def _product_key(self, shared: nn.ParameterDict | None) -> str | None:
+    def _product_key(self, shared: SharedDict | None) -> str | None:
         """Where a call keeps the weight, if nothing of it is the layer's own."""
         if self.rule_owner is None or self.factor_owner is None:
             return None
         wanted = (self.rule_keys, self.factor_keys)
-        products: dict[str, SharedProducts] = getattr(shared, "products", {})
-        return next((key for key, product in products.items() if product.keys[self.position] == wanted), None)
+        products = () if shared is None else shared.products.values()
+        return next(
+            (
+                product.key
+                for product in products
+                if isinstance(product, SharedProducts) and product.keys[self.position] == wanted
+            ),
+            None,
+        )
 
     def zero_(self) -> None:
         """Let the layer give its bias only: the second factor becomes zero."""
@@ -122,9 +130,7 @@ class SharedProducts:
         keys: "down" and "up" -> names of the rules and of the factors there.
     """
 
-    def __init__(
-        self, key: str, pool: nn.ParameterDict, keys: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
-    ) -> None:
+    def __init__(self, key: str, pool: SharedDict, keys: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]) -> None:
         self.key = key
         self.pool = pool
         self.keys = keys
@@ -175,7 +181,7 @@ def shared_key(key: str, position: str) -> str:
     return key.replace("W", f"W_{position}", 1)
 
 
-def share(config: BnConfig, pool: nn.ParameterDict, hidden_size: int, size: int, name: str = "") -> None:
+def share(config: BnConfig, pool: SharedDict, hidden_size: int, size: int, name: str = "") -> None:
     """Create what all layers of an adapter share, unless the pool has it from another member of a union.
 
     Args:
@@ -201,13 +207,10 @@ def share(config: BnConfig, pool: nn.ParameterDict, hidden_size: int, size: int,
     if config.shared_W_phm and config.shared_phm_rule:
         _compute_once(config, pool, name)
     if not config.learn_phm and config.shared_phm_rule:
-        frozen = {*getattr(pool, "frozen_parameters", ()), *rule_shapes(config)}
-        pool.__dict__["frozen_parameters"] = tuple(sorted(frozen))
-        for key in rule_shapes(config):
-            pool[key].requires_grad_(False)
+        pool.freeze(tuple(rule_shapes(config)))
 
 
-def _compute_once(config: BnConfig, pool: nn.ParameterDict, name: str) -> None:
+def _compute_once(config: BnConfig, pool: SharedDict, name: str) -> None:
     """Let calls compute the weights that have no part of a layer's own."""
     factors = ("W_left", "W_right") if config.factorized_phm_W else ("W",)
     keys = {
@@ -215,8 +218,7 @@ def _compute_once(config: BnConfig, pool: nn.ParameterDict, name: str) -> None:
         for position in SharedWeights._fields
     }
     key = ".".join((name, *keys["down"][0], *keys["down"][1]))
-    products = pool.__dict__.setdefault("products", {})
-    products[key] = SharedProducts(key, pool, keys)
+    pool.products[key] = SharedProducts(key, pool, keys)
 
 
 def _shared_shapes(config: BnConfig, hidden_size: int, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:

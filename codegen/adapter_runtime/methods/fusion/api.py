@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup, parse_composition
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
@@ -17,12 +18,10 @@ from adapter_runtime.contract.state import FusionEntry, ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, InvalidCompositionError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.places import bottleneck_layers
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
-from adapter_runtime.methods.placing import members
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.methods.union import members
 
 Fusion = str | Sequence[str] | Fuse
 
@@ -35,7 +34,7 @@ class AdapterFusionMixin:
     if TYPE_CHECKING:
 
         @property
-        def adapters_base(self) -> ModelBaseAdaptersMixin: ...
+        def adapters_base(self) -> AdaptedBaseModel: ...
 
         @property
         def adapters_config(self) -> ModelAdaptersConfig: ...
@@ -221,21 +220,19 @@ def _as_block(adapter_names: Fusion, name: str | None) -> Fuse:
     return block if name in (None, block.name) else Fuse(*children, name=name)
 
 
-def _place(base: ModelBaseAdaptersMixin, name: str, entry: FusionEntry) -> None:
+def _place(base: AdaptedBaseModel, name: str, entry: FusionEntry) -> None:
     """Create the modules of a fusion.
 
     Raises:
         UnsupportedMethodError: an adapter has no bottlenecks.
         InvalidConfigError: no place is open to all adapters.
     """
-    from adapter_runtime.contract.config_values import config_value
-
     wanted = [_locations(base, adapter) for adapter in entry.adapter_names]
     dropout = float(config_value(base.config, "attention_probs_dropout_prob", 0.0))
     found = [
         (host, layer.stream_width())
         for _, layer in base.adapted_layers()
-        for host in layer.bottleneck_layers()
+        for host in bottleneck_layers(layer)
         if all(host.location_key in locations for locations in wanted)
     ]
     if not found:
@@ -248,7 +245,7 @@ def _place(base: ModelBaseAdaptersMixin, name: str, entry: FusionEntry) -> None:
         host.adapter_fusion_layer[name].train(base.training).to(base.device, base.dtype)
 
 
-def _locations(base: ModelBaseAdaptersMixin, adapter: str) -> set[str]:
+def _locations(base: AdaptedBaseModel, adapter: str) -> set[str]:
     """The locations at which the config of an adapter wants bottlenecks, whatever layers it leaves out."""
     config = base.adapters_config.get(adapter)
     bottlenecks = [member for member in members(config) if isinstance(member, BnConfig)]

@@ -16,6 +16,7 @@ from adapter_runtime.methods.invertible.layer import (
     disable_invertible,
     invertible_adapters_of,
 )
+from adapter_runtime.methods.union import members
 
 
 class InvertibleAdaptersMixin:
@@ -35,8 +36,6 @@ class InvertibleAdaptersMixin:
             UnknownAdapterError: there is no such adapter.
             ValueError: it has that part.
         """
-        from adapter_runtime.methods.placing import members
-
         model: Any = self
         state = model.adapters_config
         configs = [member for member in members(state.get(adapter_name)) if isinstance(member, BnConfig)]

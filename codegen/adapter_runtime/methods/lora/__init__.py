@@ -6,5 +6,5 @@ vera.py      VeRA: matrices that all projections share, and a vector for each of
 mtl.py       MTL-LoRA: several up-projections and a matrix per task
 dora.py      DoRA: any of these with a learned magnitude
 scale.py     IA3: a factor per output
-making.py    from config to module
+factory.py   from config to module
 """

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.bottleneck.module import mean_gate
+from adapter_runtime.methods.gates import mean_gate
 from adapter_runtime.methods.lora.config import LoRAConfig
+
+
+class AdaptedProjection(Protocol):
+    """What adapters may ask of the projection that they are in: see `LoRALayer`."""
+
+    @property
+    def bias(self) -> torch.Tensor | None: ...
+
+    def own_weight(self, without_merged: bool = False) -> torch.Tensor: ...
+
 
 Parts = Sequence[tuple[int, int]]  # spans of output features that are adapted, in order; a plain projection has one
 
@@ -24,7 +34,7 @@ class Site:
     Letters: I input features, P output features of the projection, O those of them that are adapted, n number of parts.
     """
 
-    projection: Any  # the `LoRALayer`: its method `own_weight` and its attribute `bias` are read
+    projection: AdaptedProjection
     in_features: int  # I
     out_features: int  # P
     parts: Parts
@@ -46,6 +56,9 @@ class ProjectionAdapter(nn.Module):
     Letters: those of `Site`; r rank.
     """
 
+    has_own_type = (
+        True  # the layer decides it, and not the model: the config may ask for another one than the model has
+    )
     place = Place("", -1, "")
 
     def __init__(self, config: LoRAConfig, site: Site) -> None:

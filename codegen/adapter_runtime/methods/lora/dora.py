@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.base import AdaptedProjection, Site
 from adapter_runtime.methods.lora.config import LoRAConfig
 
 Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]  # A [r, I] and B [O_i, r] of each part
@@ -24,7 +23,7 @@ class Magnitude(nn.Module):
     Parameters: weight [O, 1], the magnitudes, which start as those of the projection.
     """
 
-    projection: Any  # the `LoRALayer`
+    projection: AdaptedProjection
 
     undecayed = ("weight",)  # neutral at the norms of the projection: see ``training/decay.py``
 

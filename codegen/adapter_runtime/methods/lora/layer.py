@@ -17,15 +17,21 @@ from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, Site
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.making import make_adapter
+from adapter_runtime.methods.lora.factory import make_adapter
 from adapter_runtime.methods.lora.program import ProjectionLeaf, ProjectionNode, adapters_in, chain, keep_output
+from adapter_runtime.methods.shared_parameters import SharedDict
 from adapter_runtime.programs.dynamic import DynamicMixin, subclass
 from adapter_runtime.programs.hooks import patch_forward
 from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer
-from adapter_runtime.programs.nodes import Mean
+from adapter_runtime.programs.merging import MergeableLayer
+from adapter_runtime.programs.nodes import Mean, TensorNode
 
 
-class LoRALayer(TensorLayer[torch.Tensor, torch.Tensor | None], DynamicMixin):
+class LoRALayer(
+    TensorLayer[torch.Tensor, torch.Tensor | None],
+    MergeableLayer[TensorNode[torch.Tensor, torch.Tensor | None]],
+    DynamicMixin,
+):
     """Base of projections with LoRA adapters, in front of the upstream class."""
 
     adapter_containers = ("loras",)
@@ -41,15 +47,12 @@ class LoRALayer(TensorLayer[torch.Tensor, torch.Tensor | None], DynamicMixin):
     nf: int
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
-    merged_adapter: str | None
-    unmerged: tuple[torch.Tensor, torch.Tensor | None] | None
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = super().forward(x)
         program = self.current_program()
         return output if program is None else program(x, output, None)
 
-    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: nn.ParameterDict | None = None) -> None:
+    def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: SharedDict | None = None) -> None:
         """Create the adapter `name` for the spans `parts` of the output features.
 
         Args:
@@ -58,8 +61,11 @@ class LoRALayer(TensorLayer[torch.Tensor, torch.Tensor | None], DynamicMixin):
         Raises:
             UnsupportedMethodError: the method needs a weight that it can read, and this one is quantised.
         """
-        weight: torch.Tensor = self.weight
-        adapter = make_adapter(config, self.site(parts), shared)
+        self.hold(name, make_adapter(config, self.site(parts), shared))
+
+    def hold(self, name: str, adapter: ProjectionAdapter) -> None:
+        """Take in the module of the adapter `name`, in the type that its config asks for, or else in that of the weight."""
+        weight, config = self.weight, adapter.config
         adapter.place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
         dtype = getattr(torch, config.dtype) if config.dtype else None
         if dtype is None and weight.dtype.is_floating_point:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError, listing
-from adapter_runtime.files.peft.documents import Document, refuse_unknown
-from adapter_runtime.files.peft.modules import (
-    Place,
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.widths import out_width
+from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError
+from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.low_rank import LoRA
+from adapter_runtime.methods.lora.peft_places import adapted_projections, options_for, require_regular
+from adapter_runtime.methods.peft_format import (
+    Document,
+    PeftFile,
+    PeftFormat,
+    Tensors,
     by_place,
+    group_by_module,
     one_value,
-    options_for,
     places,
-    require_regular,
+    refuse_unknown,
     target_modules,
 )
-from adapter_runtime.files.tensors import Tensors
-from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.model.layer import out_width
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 _READ = (
     "alpha_pattern",
@@ -47,15 +48,16 @@ _KEY = re.compile(r"(?P<path>.+)\.(?P<leaf>lora_A|lora_B|lora_magnitude_vector)(
 _LEAVES = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "m.weight"}
 
 
-def read(model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str) -> tuple[LoRAConfig, Tensors]:
-    """The config and tensors of adapter `name` that give the outputs of PEFT's.
+def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
+    """The config and tensors that give the outputs of PEFT's.
 
     Raises:
         UnsupportedMethodError: an option or a module has no counterpart here.
     """
+    document = saved.document
     _check_options(document)
     known = places(model)
-    modules = by_place(model, group_by_module(tensors, _KEY), known)
+    modules = by_place(saved, group_by_module(saved.tensors, _KEY), known)
     ranks = {path: _rank(path, leaves) for path, leaves in modules.items()}
     rank = one_value(ranks, "rank")
     scaling = one_value({path: _scaling(document, path, rank) for path in modules}, "scaling")
@@ -76,27 +78,8 @@ def read(model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: 
             leaves = {**leaves, "lora_A": leaves["lora_A"].repeat(3, 1)}  # here each part has its own; PEFT has one
         for leaf, tensor in leaves.items():
             own = tensor.view(-1, 1) if leaf == "lora_magnitude_vector" else tensor
-            result[f"{path}.loras.{name}.{_LEAVES[leaf]}"] = own
+            result[f"{path}.loras.{saved.name}.{_LEAVES[leaf]}"] = own
     return config, result
-
-
-def group_by_module(tensors: Tensors, pattern: re.Pattern[str]) -> dict[str, Tensors]:
-    """Tensors by the path of their module and by their name in it.
-
-    Raises:
-        UnsupportedMethodError: there are tensors of another kind.
-    """
-    modules: dict[str, Tensors] = {}
-    foreign = []
-    for key, tensor in tensors.items():
-        match = pattern.match(key)
-        if match is None:
-            foreign.append(key)
-        else:
-            modules.setdefault(match["path"], {})[match["leaf"]] = tensor
-    if foreign:
-        raise UnsupportedMethodError(f"PEFT's file has tensors without a counterpart here:\n{listing(foreign)}")
-    return modules
 
 
 def _check_options(document: Document) -> None:
@@ -132,25 +115,25 @@ def _plain(value: float) -> float:
     return rounded if math.isclose(value, rounded, rel_tol=1e-12) else value
 
 
-def write(model: ModelAdaptersMixin, name: str, config: LoRAConfig) -> tuple[dict[str, Any], Tensors]:
+def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, object], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
         UnsupportedMethodError: PEFT has no counterpart.
     """
     _check_writable(config)
-    known = {path: place for path, place in places(model).items() if name in getattr(place.module, "loras", ())}
+    known = adapted_projections(model, name)
     ranks, tensors = {}, {}
-    for path, place in known.items():
-        adapter = place.module.loras[name]
-        down, up = joined(adapter.lora_A, adapter.lora_B, adapter.parts, out_width(place.module), config.r)
+    for path, (projection, adapter) in known.items():
+        assert isinstance(adapter, LoRA)
+        down, up = joined(adapter.lora_A, adapter.lora_B, adapter.parts, out_width(projection), config.r)
         ranks[path] = int(down.shape[0])
         tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = down, up
-        if config.use_dora:
-            tensors[f"{path}.lora_magnitude_vector"] = _magnitude(adapter, path)
+        if adapter.m is not None:
+            tensors[f"{path}.lora_magnitude_vector"] = _magnitude(adapter, adapter.m.weight, path)
     wider = {path: rank for path, rank in ranks.items() if rank != config.r}
     targets = dict(zip(sorted(known), target_modules(model, known), strict=True))
-    document = {
+    document: dict[str, object] = {
         "peft_type": "LORA",
         "r": config.r,
         "lora_alpha": config.alpha,
@@ -159,7 +142,7 @@ def write(model: ModelAdaptersMixin, name: str, config: LoRAConfig) -> tuple[dic
         "use_dora": config.use_dora,
         "use_rslora": False,
         "init_lora_weights": True,
-        "fan_in_fan_out": stores_transposed(known),
+        "fan_in_fan_out": any(projection.stored_transposed for projection, _ in known.values()),
         "target_modules": list(targets.values()),
         "rank_pattern": {re.escape(targets[path]): rank for path, rank in wider.items()},
         "alpha_pattern": {re.escape(targets[path]): config.alpha * rank / config.r for path, rank in wider.items()},
@@ -179,7 +162,7 @@ def _check_writable(config: LoRAConfig) -> None:
 
 
 def joined(
-    down: torch.Tensor, up: torch.Tensor, parts: Any, width: int, rank: int
+    down: torch.Tensor, up: torch.Tensor, parts: Parts, width: int, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One A and B for a projection of which n parts are adapted, each by an A and B of its own.
 
@@ -204,13 +187,12 @@ def joined(
     return down, whole
 
 
-def _magnitude(adapter: Any, path: str) -> torch.Tensor:
+def _magnitude(adapter: ProjectionAdapter, magnitude: torch.Tensor, path: str) -> torch.Tensor:
     if not adapter.is_whole:
         raise UnsupportedMethodError(f"PEFT's DoRA rescales all outputs of {path}, but only a part is adapted here.")
-    magnitude: torch.Tensor = adapter.m.weight
     return magnitude.view(-1)
 
 
-def stores_transposed(known: Mapping[str, Place]) -> bool:
-    """Whether the weights are stored [in, out], as those of a Conv1D are."""
-    return any(place.module.stored_transposed for place in known.values())
+FORMAT = PeftFormat[LoRAConfig](
+    peft_type="LORA", read=read, write=write, writes=lambda config: config.composition_mode == "add", marks=(".lora_",)
+)

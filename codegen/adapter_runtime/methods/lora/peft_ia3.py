@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 import torch
 
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.files.peft.documents import Document, refuse_unknown
-from adapter_runtime.files.peft.modules import (
-    Place,
+from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
+from adapter_runtime.methods.lora.peft_places import adapted_projections, options_for, require_regular
+from adapter_runtime.methods.lora.scale import Scale
+from adapter_runtime.methods.peft_format import (
+    PeftFile,
+    PeftFormat,
+    ProjectionPlace,
+    Tensors,
     by_place,
-    options_for,
+    group_by_module,
     places,
-    require_regular,
+    refuse_unknown,
     target_modules,
 )
-from adapter_runtime.files.tensors import Tensors
-from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
-from adapter_runtime.methods.lora.peft import group_by_module, stores_transposed
-from adapter_runtime.model.layer import out_width
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 _KEY = re.compile(r"(?P<path>.+)\.(?P<leaf>ia3_l)$")
 
 
-def read(model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str) -> tuple[LoRAConfig, Tensors]:
-    """The config and tensors of adapter `name` that give the outputs of PEFT's.
+def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
+    """The config and tensors that give the outputs of PEFT's.
 
     Raises:
         UnsupportedMethodError: an option or a module has no counterpart here.
     """
-    refuse_unknown(document, ("feedforward_modules",), ("init_ia3_weights",))
+    refuse_unknown(saved.document, ("feedforward_modules",), ("init_ia3_weights",))
     known = places(model)
-    given = by_place(model, group_by_module(tensors, _KEY), known)
+    given = by_place(saved, group_by_module(saved.tensors, _KEY), known)
     factors = dict(_at_outputs(path, leaves["ia3_l"], known) for path, leaves in given.items())
     adapted = [known[path] for path in factors]
     layers = {place.layer_index for place in adapted}
@@ -44,10 +44,10 @@ def read(model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: 
         **options_for(adapted), leave_out=[index for index, _ in model.iter_layers() if index not in layers]
     )
     require_regular(known, factors, config)
-    return config, {f"{path}.loras.{name}.lora_B": factor for path, factor in factors.items()}
+    return config, {f"{path}.loras.{saved.name}.lora_B": factor for path, factor in factors.items()}
 
 
-def _at_outputs(path: str, factor: torch.Tensor, known: dict[str, Place]) -> tuple[str, torch.Tensor]:
+def _at_outputs(path: str, factor: torch.Tensor, known: Mapping[str, ProjectionPlace]) -> tuple[str, torch.Tensor]:
     """Path and factors [O, 1] of the projection whose outputs are scaled.
 
     Raises:
@@ -68,7 +68,7 @@ def _at_outputs(path: str, factor: torch.Tensor, known: dict[str, Place]) -> tup
     )
 
 
-def write(model: ModelAdaptersMixin, name: str, config: LoRAConfig) -> tuple[dict[str, Any], Tensors]:
+def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, object], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -76,20 +76,29 @@ def write(model: ModelAdaptersMixin, name: str, config: LoRAConfig) -> tuple[dic
     """
     if config.use_gating:
         raise UnsupportedMethodError("PEFT's IA3 has no counterpart of a gate (use_gating=True).")
-    known = {path: place for path, place in places(model).items() if name in getattr(place.module, "loras", ())}
+    known = adapted_projections(model, name)
     tensors = {}
-    for path, place in known.items():
-        adapter = place.module.loras[name]
-        whole = adapter.lora_B.new_ones(out_width(place.module))
+    for path, (projection, adapter) in known.items():
+        assert isinstance(adapter, Scale)
+        whole = adapter.lora_B.new_ones(out_width(projection))
         pieces = torch.split(adapter.factor(), adapter.sizes)
         for (first, last), piece in zip(adapter.parts, pieces, strict=True):
             whole[first:last] = piece
         tensors[f"{path}.ia3_l"] = whole.view(-1, 1)
-    document = {
+    document: dict[str, object] = {
         "peft_type": "IA3",
         "target_modules": target_modules(model, known),
         "feedforward_modules": [],  # all factors stand at outputs
-        "fan_in_fan_out": stores_transposed(known),
+        "fan_in_fan_out": any(projection.stored_transposed for projection, _ in known.values()),
         "init_ia3_weights": True,
     }
     return document, tensors
+
+
+FORMAT = PeftFormat[LoRAConfig](
+    peft_type="IA3",
+    read=read,
+    write=write,
+    writes=lambda config: config.composition_mode == "scale",
+    marks=(".ia3_l",),
+)

@@ -15,7 +15,6 @@ from torch import nn
 from adapter_runtime.composition import MultiTask
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, nearest
-from adapter_runtime.files.keys import owner
 from adapter_runtime.methods.lora.config import MultiTaskConfig
 from adapter_runtime.programs.dynamic import DynamicMixin
 
@@ -95,12 +94,6 @@ def forget(state: ModelAdaptersConfig, name: str) -> None:
     """Take a deleted adapter out of its group; a group of one is none."""
     groups = {group: tuple(other for other in names if other != name) for group, names in state.shared.items()}
     state.shared = {group: names for group, names in groups.items() if len(names) > 1}
-
-
-def with_copies(state: ModelAdaptersConfig, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict in which every adapter has a copy of what it shares: transformers writes no tensor twice."""
-    followers = {name for names in state.shared.values() for name in names[1:]}
-    return {key: tensor.clone() if owner(key) in followers else tensor for key, tensor in tensors.items()}
 
 
 def _names(given: Names) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from adapter_runtime.methods.initialisation import seeded
 from adapter_runtime.methods.lora.base import Site
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
+from adapter_runtime.methods.shared_parameters import SharedDict
 
 SHARED = ("lora_A", "lora_B")  # keys of the matrices among the shared parameters of an adapter
 
@@ -28,9 +29,9 @@ class VeRA(LowRank):
         shared: holds lora_A [r, largest I] and lora_B [largest O_i, r].
     """
 
-    shared: nn.ParameterDict
+    shared: SharedDict
 
-    def __init__(self, config: LoRAConfig, site: Site, shared: nn.ParameterDict) -> None:
+    def __init__(self, config: LoRAConfig, site: Site, shared: SharedDict) -> None:
         super().__init__(config, site)
         self.__dict__["shared"] = shared  # not registered as a child: a state dict names each parameter once
         assert config.vera_d is not None and config.vera_b is not None
@@ -60,9 +61,7 @@ class VeRA(LowRank):
         return rows.flatten(0, 1), self.vera_B[:, None] * torch.cat([up[:size] for size in self.sizes])
 
 
-def add_shared_matrices(
-    shared: nn.ParameterDict, config: LoRAConfig, sites: Sequence[Site], like: torch.Tensor
-) -> None:
+def add_shared_matrices(shared: SharedDict, config: LoRAConfig, sites: Sequence[Site], like: torch.Tensor) -> None:
     """Draw the matrices that all `sites` share.
 
     Args:
@@ -77,5 +76,5 @@ def add_shared_matrices(
         init_factors(config.init_weights, down, up)
     for key, matrix in zip(SHARED, (down, up), strict=True):
         shared[key] = nn.Parameter(matrix.to(like.device, dtype), requires_grad=False)
-    shared.frozen_parameters = SHARED  # type: ignore[assignment]  # see `AdapterLayerBase.trained_parameters`
-    shared.has_own_type = True  # type: ignore[assignment]  # see `ModelAdaptersMixin._finish_new_modules`
+    shared.freeze(SHARED)
+    shared.has_own_type = True

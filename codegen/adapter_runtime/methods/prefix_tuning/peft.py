@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError, listing
-from adapter_runtime.files.peft.documents import Document, refuse_unknown
-from adapter_runtime.files.tensors import Tensors
+from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prefix_tuning.places import prefixes_of
 from adapter_runtime.methods.prefix_tuning.rotation import rotary_module, turned
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +24,15 @@ _POSITIONS = (
 )
 
 
-def read(
-    model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str, strict: bool
-) -> tuple[PrefixTuningConfig, Tensors]:
-    """The config and tensors of adapter `name` that give the outputs of PEFT's.
-
-    Args:
-        strict: refuse a model whose positions make the outputs differ; else only warn.
+def read(model: AdaptedModel, saved: PeftFile) -> tuple[PrefixTuningConfig, Tensors]:
+    """The config and tensors that give the outputs of PEFT's. Positions that make them differ are refused, if it is strict.
 
     Raises:
         UnsupportedMethodError: the model or an option has no counterpart in the other library.
     """
+    document = saved.document
     refuse_unknown(document, SHAPE_OPTIONS, ("encoder_hidden_size", "init_weights", "prefix_projection"))
-    states = only_embeddings(tensors)
+    states = only_embeddings(saved.tensors)
     base = model.adapters_base
     if base.config.is_encoder_decoder or document.get("num_transformer_submodules") not in (None, 1):
         raise UnsupportedMethodError("PEFT gives encoder and decoder one prefix; here each has its own.")
@@ -59,11 +52,11 @@ def read(
     if rotary_module(base) is not None:
         keys = turned(base, keys, -length)
     else:
-        _check_positions(model, strict)
+        _check_positions(model, saved.strict)
     flat = torch.stack([keys, values], dim=1).permute(3, 0, 1, 2, 4).reshape(-1)
     config = PrefixTuningConfig(flat=True, prefix_length=length, cross_prefix=False)
     base_path = "" if model.adapters_base is model else f"{model.base_model_prefix}."
-    return config, {f"{base_path}prefix_tuning.prefix_tunings.{name}.{_LOCATION}.control_trans": flat}
+    return config, {f"{base_path}prefix_tuning.prefix_tunings.{saved.name}.{_LOCATION}.control_trans": flat}
 
 
 def only_embeddings(tensors: Tensors) -> torch.Tensor:
@@ -74,7 +67,7 @@ def only_embeddings(tensors: Tensors) -> torch.Tensor:
     return tensors[EMBEDDINGS]
 
 
-def _check_positions(model: ModelAdaptersMixin, strict: bool) -> None:
+def _check_positions(model: AdaptedModel, strict: bool) -> None:
     message = _POSITIONS.format(model=type(model.adapters_base).__name__)
     if strict:
         raise UnsupportedMethodError(
@@ -84,14 +77,14 @@ def _check_positions(model: ModelAdaptersMixin, strict: bool) -> None:
     logger.warning("%s Pass position_ids that begin at the length of the prefix.", message)
 
 
-def write(model: ModelAdaptersMixin, name: str, config: PrefixTuningConfig) -> tuple[dict[str, Any], Tensors]:
+def write(model: AdaptedModel, name: str, config: PrefixTuningConfig) -> tuple[dict[str, object], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
         UnsupportedMethodError: PEFT has no counterpart.
     """
     base = model.adapters_base
-    group: Any = base.prefix_tuning.prefix_tunings[name]
+    group = prefixes_of(base, name)
     if config.use_gating:
         raise UnsupportedMethodError("PEFT's prefix tuning has no counterpart of a gate (use_gating=True).")
     if list(group) != [_LOCATION] or config.leave_out:
@@ -111,7 +104,7 @@ def write(model: ModelAdaptersMixin, name: str, config: PrefixTuningConfig) -> t
     pairs = tuning.flat_states().detach().view(length, layers, 2, heads, width).permute(1, 2, 3, 0, 4)
     keys = turned(base, pairs[:, 0], length)
     embeddings = torch.stack([keys, pairs[:, 1]], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
-    document = {
+    document: dict[str, object] = {
         "peft_type": "PREFIX_TUNING",
         "num_virtual_tokens": length,
         "num_layers": layers,
@@ -122,3 +115,8 @@ def write(model: ModelAdaptersMixin, name: str, config: PrefixTuningConfig) -> t
         "prefix_projection": False,
     }
     return document, {EMBEDDINGS: embeddings}
+
+
+FORMAT = PeftFormat[PrefixTuningConfig](
+    peft_type="PREFIX_TUNING", read=read, write=write, writes=lambda config: True, marks=(EMBEDDINGS,), is_prompt=True
+)

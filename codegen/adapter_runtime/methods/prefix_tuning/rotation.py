@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
+from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 
-if TYPE_CHECKING:
-    from adapter_runtime.model.base import ModelBaseAdaptersMixin
+# Upstream's function: queries and keys [B, heads, L, width], cosines and sines -> both, turned
+Turn: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def rotary_module(base: ModelBaseAdaptersMixin) -> nn.Module | None:
+def rotary_module(base: AdaptedBaseModel) -> nn.Module | None:
     """The module that gives cosines and sines; None in models that count positions in another way."""
     return next((module for path, module in base.named_modules() if path.rpartition(".")[2] == "rotary_emb"), None)
 
 
 @torch.no_grad()
-def turned(base: ModelBaseAdaptersMixin, keys: torch.Tensor, positions: int) -> torch.Tensor:
+def turned(base: AdaptedBaseModel, keys: torch.Tensor, positions: int) -> torch.Tensor:
     """Keys [..., heads, P, width] turned on by a number of positions, back if it is negative.
 
     Raises:
@@ -47,19 +48,18 @@ def turned(base: ModelBaseAdaptersMixin, keys: torch.Tensor, positions: int) -> 
     return result.reshape(keys.shape)
 
 
-def _function(base: ModelBaseAdaptersMixin) -> Callable[..., Any] | None:
+def _function(base: AdaptedBaseModel) -> Turn | None:
     """Upstream's function that turns queries and keys, from the module of the attention's class."""
     _, layer = next(base.adapted_layers())
     for _, core in layer.adapted_attentions():
         for cls in type(core).__mro__:
-            module = sys.modules.get(cls.__module__)
-            if cls.__module__.startswith("transformers.models.") and hasattr(module, "apply_rotary_pos_emb"):
-                function: Callable[..., Any] = module.apply_rotary_pos_emb  # type: ignore[union-attr]
+            function: Turn | None = getattr(sys.modules.get(cls.__module__), "apply_rotary_pos_emb", None)
+            if cls.__module__.startswith("transformers.models.") and function is not None:
                 return function
     return None
 
 
-def _refusal(base: ModelBaseAdaptersMixin, reason: str) -> UnsupportedMethodError:
+def _refusal(base: AdaptedBaseModel, reason: str) -> UnsupportedMethodError:
     return UnsupportedMethodError(
         f"PEFT counts the positions of tokens from the prefix on, here they are counted from 0. The keys of a {type(base).__name__}"
         f" cannot be turned to make up for that: {reason}."

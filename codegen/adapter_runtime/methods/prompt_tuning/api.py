@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers.masking_utils import create_masks_for_generate
 
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.module import (
     PromptTuning,
     find_tokenizer,
     text_embeddings,
 )
+from adapter_runtime.methods.prompt_tuning.places import prompts_of
 from adapter_runtime.programs.dynamic import DynamicMixin
-
-if TYPE_CHECKING:
-    from adapter_runtime.contract.state import ModelAdaptersConfig
-    from adapter_runtime.model.base import ModelBaseAdaptersMixin
 
 
 class PromptTuningMixin:
     """Methods of every model with adapters."""
 
-    if TYPE_CHECKING:
-
-        @property
-        def adapters_base(self) -> ModelBaseAdaptersMixin: ...
-
-        @property
-        def adapters_config(self) -> ModelAdaptersConfig: ...
-
-    def initialise_prompt(self, adapter_name: str, text: str, tokenizer: Any = None) -> None:
+    def initialise_prompt(self: AdaptedModel, adapter_name: str, text: str, tokenizer: Any = None) -> None:
         """Let the prompt of an adapter start from the embeddings of a text (https://arxiv.org/abs/2104.08691).
 
         Args:
@@ -47,7 +37,7 @@ class PromptTuningMixin:
             InvalidConfigError: there is no tokenizer, or it is that of another model.
         """
         self.adapters_config.get(adapter_name)
-        held = self.adapters_base.prompt_tuning.prompt_tunings
+        held = prompts_of(self.adapters_base).prompt_tunings
         if adapter_name not in held:
             raise UnsupportedMethodError(f"Adapter {adapter_name!r} has no prompt. Add one with prompt tuning.")
         tuning = held[adapter_name]
@@ -63,14 +53,14 @@ class PromptGenerationMixin(DynamicMixin):
     `create_masks_for_generate` is a property, so that models of upstream's that bring their own keep it.
     """
 
-    if TYPE_CHECKING:
-
-        @property
-        def adapters_base(self) -> ModelBaseAdaptersMixin: ...
+    @property
+    def adapters_base(self) -> AdaptedBaseModel:
+        """The base model, which holds the prompts."""
+        raise NotImplementedError
 
     def _prompt_length(self) -> int:
         """Positions of the prompt that decoders see in front of their tokens."""
-        prompts = self.adapters_base.prompt_tuning.current_program()
+        prompts = prompts_of(self.adapters_base).current_program()
         return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
 
     def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Any:
@@ -110,7 +100,7 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _check_chunks(self, model_kwargs: dict[str, Any]) -> None:
         """Raise where the first chunk of a batch may not hold the token that the prompt follows."""
-        prompts = self.adapters_base.prompt_tuning.current_program()
+        prompts = prompts_of(self.adapters_base).current_program()
         if prompts is not None and prompts.combine != "prefix" and model_kwargs.get("attention_mask") is not None:
             raise UnsupportedMethodError(
                 f"A prompt with combine={prompts.combine!r} goes in with the first chunk, which may be padding. Generate "

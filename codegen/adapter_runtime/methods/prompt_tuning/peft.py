@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.files.peft.documents import Document, refuse_unknown
-from adapter_runtime.files.tensors import Tensors
+from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
 from adapter_runtime.methods.prefix_tuning.peft import EMBEDDINGS, SHAPE_OPTIONS, only_embeddings
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 _INERT = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
 _POOLED = (
@@ -20,35 +15,32 @@ _POOLED = (
 )
 
 
-def read(
-    model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str, strict: bool
-) -> tuple[PromptTuningConfig, Tensors]:
-    """The config and tensors of adapter `name` that give the hidden states of PEFT's.
-
-    Args:
-        strict: refuse a classifier that reads the prompt; else its logits differ.
+def read(model: AdaptedModel, saved: PeftFile) -> tuple[PromptTuningConfig, Tensors]:
+    """The config and tensors that give the hidden states of PEFT's. A classifier that reads the prompt is refused, if it is
+    strict: its logits differ.
 
     Raises:
         UnsupportedMethodError: the model or an option has no counterpart in the other library.
     """
+    document = saved.document
     refuse_unknown(document, SHAPE_OPTIONS, _INERT)
-    states = only_embeddings(tensors)
+    states = only_embeddings(saved.tensors)
     base = model.adapters_base
     if base.config.is_encoder_decoder or document.get("num_transformer_submodules") not in (None, 1):
         raise UnsupportedMethodError("PEFT gives encoder and decoder prompts; here a prompt is one of the inputs.")
-    if strict and document.get("task_type") == "SEQ_CLS" and getattr(base, "pooler", None) is not None:
+    if saved.strict and document.get("task_type") == "SEQ_CLS" and getattr(base, "pooler", None) is not None:
         raise UnsupportedMethodError(
             f"{_POOLED.format(model=type(base).__name__)} To load it all the same: strict=False. The model is unchanged."
         )
     # Where nothing is added to the embeddings of tokens, both places are one: then the default one is stored.
     same = base.embedding_output == base.token_embeddings
-    place = {} if same else {"insert_at": "token_embeddings"}
-    config = PromptTuningConfig(prompt_length=int(states.shape[0]), **place)  # type: ignore[arg-type]
+    place = PromptTuningConfig.insert_at if same else "token_embeddings"
+    config = PromptTuningConfig(prompt_length=int(states.shape[0]), insert_at=place)
     base_path = "" if base is model else f"{model.base_model_prefix}."
-    return config, {f"{base_path}prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight": states}
+    return config, {f"{base_path}prompt_tuning.prompt_tunings.{saved.name}.prompt_embedding.weight": states}
 
 
-def write(model: ModelAdaptersMixin, name: str, config: PromptTuningConfig) -> tuple[dict[str, Any], Tensors]:
+def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[dict[str, object], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -67,7 +59,7 @@ def write(model: ModelAdaptersMixin, name: str, config: PromptTuningConfig) -> t
     tensors = {key: tensor for key, tensor in base.state_dict().items() if f".prompt_tunings.{name}." in f".{key}"}
     (embeddings,) = tensors.values()
     layers = [layer for _, layer in base.iter_layers()]
-    document = {
+    document: dict[str, object] = {
         "peft_type": "PROMPT_TUNING",
         "num_virtual_tokens": int(embeddings.shape[0]),
         "token_dim": int(embeddings.shape[1]),
@@ -77,3 +69,8 @@ def write(model: ModelAdaptersMixin, name: str, config: PromptTuningConfig) -> t
         "prompt_tuning_init": "RANDOM",
     }
     return document, {EMBEDDINGS: embeddings}
+
+
+FORMAT = PeftFormat[PromptTuningConfig](
+    peft_type="PROMPT_TUNING", read=read, write=write, writes=lambda config: True, marks=(EMBEDDINGS,), is_prompt=True
+)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, nearest
-
-if TYPE_CHECKING:
-    from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.methods.table import METHODS, methods_of
 
 
 class AdapterMethod(str, enum.Enum):
@@ -26,12 +25,10 @@ class AdapterMethod(str, enum.Enum):
     @staticmethod
     def get_from_config(config: AdapterConfig) -> list[str]:
         """The families that a model must offer for `config`, in alphabetical order."""
-        from adapter_runtime.methods.placing import methods_of
-
         return sorted(methods_of(config))
 
 
-OFFERED = tuple(method.value for method in AdapterMethod if method is not AdapterMethod.prefix_tuning)
+OFFERED = tuple(name for name, spec in METHODS.items() if not spec.interface_refusal)
 _OPTIONAL = (
     "layer_cross_attn",
     "attn_o_proj",
@@ -182,8 +179,8 @@ def _checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
         raise InvalidConfigError(f"AdapterModelInterface: adapter_methods is the string {methods!r}. Give a list.")
     given = [method.value if isinstance(method, AdapterMethod) else method for method in methods]
     for method in given:
-        if method == AdapterMethod.prefix_tuning.value:
-            raise InvalidConfigError(f"AdapterModelInterface: {NO_PREFIX}")
+        if method in METHODS and METHODS[method].interface_refusal:
+            raise InvalidConfigError(f"AdapterModelInterface: {METHODS[method].interface_refusal}")
         if method not in OFFERED:
             raise InvalidConfigError(
                 f"AdapterModelInterface: there is no method {method!r}. {nearest(str(method), OFFERED)}"
@@ -191,9 +188,3 @@ def _checked_methods(methods: Iterable[str]) -> tuple[str, ...]:
     if not given:
         raise InvalidConfigError("AdapterModelInterface: adapter_methods is empty. Name at least one method.")
     return tuple(given)
-
-
-NO_PREFIX = (
-    "prefix tuning puts keys and values into the midst of an attention, where no module begins or ends that a hook could "
-    "be set on. Generate the model instead: adapter-codegen add-model."
-)

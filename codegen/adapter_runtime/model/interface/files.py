@@ -19,7 +19,7 @@ from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, Inval
 from adapter_runtime.files.documents import read_document, write_document
 from adapter_runtime.files.names import INTERFACE_FILE
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.placing import members
+from adapter_runtime.methods.union import members
 from adapter_runtime.model.interface.declaration import AdapterModelInterface, Interface, by_part
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from adapter_runtime.contract.widths import has_out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.model.interface.checking import found
@@ -76,7 +77,7 @@ class InterfaceLayerAdaptersMixin(LayerAdaptersMixin):
         """Width of the residual stream."""
         for path in (*self.roles.mlp.last, *(roles.output for roles in self.roles.attentions)):
             module = found(self, path) if path else None
-            if hasattr(module, "out_features") or hasattr(module, "nf"):
+            if module is not None and has_out_width(module):
                 return super().stream_width()
         if self.config_width:
             return self.config_width

@@ -13,12 +13,12 @@ from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.methods.placing import members, methods_of
+from adapter_runtime.methods.table import METHODS, methods_of
+from adapter_runtime.methods.union import members
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.interface.checking import Part
 from adapter_runtime.model.interface.declaration import (
-    NO_PREFIX,
     AdapterModelInterface,
     Interface,
     by_part,
@@ -54,9 +54,8 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
         """
         for part in by_part(self.adapter_interface).values():
             for method in sorted(methods_of(config) - set(part.adapter_methods)):
-                reason = (
-                    NO_PREFIX if method == "prefix_tuning" else "its interface does not list it in adapter_methods."
-                )
+                refusal = METHODS[method].interface_refusal
+                reason = refusal or "its interface does not list it in adapter_methods."
                 raise UnsupportedMethodError(f"{type(self).__name__} does not support {method}: {reason}")
             for member in members(config):
                 if isinstance(member, BnConfig):

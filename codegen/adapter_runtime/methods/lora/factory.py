@@ -1,9 +1,8 @@
-"""From config to module."""
+"""From config to module. Where do I add a variant?  Its config and module in this folder, and its line in `make_adapter`."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.lora.base import ProjectionAdapter, Site
@@ -12,6 +11,7 @@ from adapter_runtime.methods.lora.low_rank import LoRA
 from adapter_runtime.methods.lora.mtl import MTLLoRA
 from adapter_runtime.methods.lora.scale import Scale
 from adapter_runtime.methods.lora.vera import VeRA
+from adapter_runtime.methods.shared_parameters import SharedDict
 
 
 def is_vera(config: LoRAConfig) -> bool:
@@ -33,7 +33,7 @@ def check_lora(config: LoRAConfig) -> None:
         )
 
 
-def make_adapter(config: LoRAConfig, site: Site, shared: nn.ParameterDict | None = None) -> ProjectionAdapter:
+def make_adapter(config: LoRAConfig, site: Site, shared: SharedDict | None = None) -> ProjectionAdapter:
     """The module that `config` asks for.
 
     Args:

@@ -1,0 +1,30 @@
+"""How wide the inputs and outputs of a projection are, whatever its class calls them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adapter_runtime.errors import UnsupportedMethodError
+
+
+def out_width(module: nn.Module) -> int:
+    """Output features of a linear layer or Conv1D."""
+    return _width(module, "nf", "out_features")
+
+
+def in_width(module: nn.Module) -> int:
+    """Input features of a linear layer or Conv1D."""
+    return _width(module, "nx", "in_features")
+
+
+def has_out_width(module: nn.Module) -> bool:
+    """Whether a module tells how many output features it has."""
+    return any(isinstance(getattr(module, name, None), int) for name in ("nf", "out_features"))
+
+
+def _width(module: nn.Module, *names: str) -> int:
+    for name in names:
+        width = getattr(module, name, None)
+        if isinstance(width, int):
+            return width
+    raise UnsupportedMethodError(f"{type(module).__name__} does not tell its width: it has no {' or '.join(names)}.")

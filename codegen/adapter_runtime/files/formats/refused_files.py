@@ -1,0 +1,45 @@
+"""Files of `adapters` that load, but would compute something else here than where they were trained.
+
+The library does something of its own with some models, which no option of ours repeats. Such a file is refused; without
+`strict` it is loaded with a warning. Where do I add a case?  In the `MethodSpec` of the method, by the facts of that library.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.errors import AdapterMismatchError
+from adapter_runtime.files.formats.legacy import Document, version_of_adapters
+from adapter_runtime.methods.table import specs_of
+from adapter_runtime.methods.union import members
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_if_different(document: Document, config: AdapterConfig, strict: bool) -> None:
+    """Raise, or without `strict` warn, where `adapters` computed something else with the adapter of a file.
+
+    Raises:
+        AdapterMismatchError: it did. The model must not have been changed yet.
+    """
+    if version_of_adapters(document) is None:
+        return
+    for deed in _deeds(document.get("model_type"), config):
+        message = (
+            f"The file was written by `adapters`, which in models of type {document['model_type']!r} {deed}. Its adapter would "
+            "compute something else here. Train it anew."
+        )
+        if strict:
+            raise AdapterMismatchError(f"{message} To load it all the same: strict=False. The model is unchanged.")
+        logger.warning(message)
+
+
+def _deeds(model_type: object, config: AdapterConfig) -> Iterator[str]:
+    """What `adapters` does of its own with such an adapter in such a model."""
+    for member in members(config):
+        for spec in specs_of(member):
+            yield from (
+                case.deed for case in spec.refused_files if model_type in case.model_types and case.concerns(member)
+            )

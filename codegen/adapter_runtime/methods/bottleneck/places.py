@@ -1,0 +1,87 @@
+"""Where bottlenecks stand: the modules that the roles of a layer name, upstream's own or children that are created here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.module import bottleneck_size
+from adapter_runtime.methods.bottleneck.phm import share
+from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.shared_parameters import shared_parameters_of
+from adapter_runtime.roles import BottleneckLocation
+
+# The option that asks for bottlenecks at a location; it is also part of what `adapters` calls the place.
+OPTIONS: dict[BottleneckLocation, str] = {
+    "attention": "mh_adapter",
+    "cross_attention": "cross_adapter",
+    "output": "output_adapter",
+}
+
+
+def prepare_layer(layer: AdaptedLayer, index: int, self_location: str) -> None:
+    """Give all places of a layer room for bottlenecks.
+
+    Raises:
+        UnsupportedModelError: a module that the roles name is not there, or is of another class.
+    """
+    for bottleneck in layer.roles.bottlenecks:
+        host = _host(layer, bottleneck.host, bottleneck.location)
+        if host is not None:
+            host.init_adapter_layer(index, OPTIONS[bottleneck.location])
+
+
+def _host(layer: AdaptedLayer, path: str, location: BottleneckLocation) -> BottleneckLayer | None:
+    """The module that holds bottlenecks: one of upstream's, or a child, which is created here."""
+    if location == "cross_attention" and not _has_cross_attention(layer):
+        return None
+    found = layer.module_at(path, required="." in path)
+    if found is None and "." not in path:
+        found = BottleneckLayer()
+        layer.add_module(path, found)
+    if found is not None and not isinstance(found, BottleneckLayer):
+        raise UnsupportedModelError(
+            f"{type(layer).__name__}: {path} is a {type(found).__name__}, which no adapter class was generated for."
+        )
+    return found
+
+
+def _has_cross_attention(layer: AdaptedLayer) -> bool:
+    stated = [roles for roles in layer.roles.attentions if roles.kind == "cross"]
+    return not stated or any(layer.module_at(roles.core) is not None for roles in stated)
+
+
+def is_claimed(module: nn.Module) -> bool | None:
+    """Whether a layer has given this module room for bottlenecks; None where it is of no such class."""
+    return "program" in vars(module) if isinstance(module, BottleneckLayer) else None
+
+
+def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
+    """The places of bottlenecks in a layer."""
+    for role in layer.roles.bottlenecks:
+        host = layer.module_at(role.host, required=False)
+        if isinstance(host, BottleneckLayer):
+            yield host
+
+
+def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
+    """Create an adapter. Returns how many bottlenecks it has."""
+    places = [
+        (host, layer.stream_width())
+        for _, layer in layers_without(model, config.leave_out)
+        for host in bottleneck_layers(layer)
+        if config[host.location_key]
+    ]
+    shared = None
+    if config.phm_layer and (config.shared_phm_rule or config.shared_W_phm):
+        shared = shared_parameters_of(model).of(name)
+        for host, width in places:
+            share(config, shared, width, bottleneck_size(config, width, host.layer_index), name)
+    for host, width in places:
+        host.add_adapter(name, config, width, shared)
+    return len(places)

@@ -1,0 +1,62 @@
+"""Bottleneck adapters in the table of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adapter_runtime.call.context import ComputedOnce
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.methods.bottleneck import places
+from adapter_runtime.methods.bottleneck.config import (
+    BnConfig,
+    CompacterConfig,
+    CompacterPlusPlusConfig,
+    DoubleSeqBnConfig,
+    DoubleSeqBnInvConfig,
+    ParBnConfig,
+    SeqBnConfig,
+    SeqBnInvConfig,
+)
+from adapter_runtime.methods.shared_parameters import prepare_shared_parameters, shared_parameters_of
+from adapter_runtime.methods.spec import MethodSpec, RefusedFile
+
+
+def _shared_products(model: AdaptedBaseModel, name: str) -> Iterator[ComputedOnce]:
+    """The weights of hypercomplex layers that all layers of an adapter share."""
+    return shared_parameters_of(model).products_of(name)
+
+
+BOTTLENECK = MethodSpec[BnConfig](
+    name="bottleneck",
+    configs=(BnConfig,),
+    named={
+        "seq_bn": SeqBnConfig(),
+        "double_seq_bn": DoubleSeqBnConfig(),
+        "par_bn": ParBnConfig(),
+        "scaled_par_bn": ParBnConfig(scaling="learned"),
+        "seq_bn_inv": SeqBnInvConfig(),
+        "double_seq_bn_inv": DoubleSeqBnInvConfig(),
+        "compacter": CompacterConfig(),
+        "compacter++": CompacterPlusPlusConfig(),
+        # names of earlier releases of `adapters`, still found in its tutorials
+        "pfeiffer": SeqBnConfig(),
+        "houlsby": DoubleSeqBnConfig(),
+        "parallel": ParBnConfig(),
+        "scaled_parallel": ParBnConfig(scaling="learned"),
+        "pfeiffer+inv": SeqBnInvConfig(),
+        "houlsby+inv": DoubleSeqBnInvConfig(),
+    },
+    place=places.place,
+    containers=frozenset({"adapters"}),
+    prepare_model=prepare_shared_parameters,
+    prepare_layer=places.prepare_layer,
+    is_claimed=places.is_claimed,
+    computed_once=_shared_products,
+    refused_files=(
+        RefusedFile(
+            frozenset({"albert"}),
+            lambda config: config.mh_adapter,
+            "gives the adapter after attention its two inputs in exchanged places",
+        ),
+    ),
+)

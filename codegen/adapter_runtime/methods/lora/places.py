@@ -1,0 +1,94 @@
+"""Which projections of a model an adapter of the LoRA family adapts, and creating it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.contract.widths import out_width
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.lora.base import Parts
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.factory import is_vera
+from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disable_lora, enable_lora
+from adapter_runtime.methods.lora.vera import add_shared_matrices
+from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.projections import Projection, fused_spans, module_of, projections_of
+from adapter_runtime.methods.shared_parameters import shared_parameters_of
+
+
+class Placed(NamedTuple):
+    """A projection that an adapter gets, and the spans of its output features that are adapted."""
+
+    host: LoRALayer
+    parts: Parts
+
+
+def place(model: AdaptedBaseModel, name: str, config: LoRAConfig) -> int:
+    """Create an adapter. Returns how many projections it adapts."""
+    places = enabled_places(model, config)
+    shared = None
+    if places and is_vera(config):
+        shared = shared_parameters_of(model).of(name)
+        sites = [place.host.site(place.parts) for place in places]
+        add_shared_matrices(shared, config, sites, like=places[0].host.weight)
+    for host, parts in places:
+        host.add_adapter(name, config, parts, shared)
+    return len(places)
+
+
+def enabled_places(model: AdaptedBaseModel, config: LoRAConfig) -> Sequence[Placed]:
+    """The projections that `config` asks for, each with room for adapters.
+
+    Raises:
+        UnsupportedMethodError: one of them cannot be adapted, or not in part.
+    """
+    return [
+        Placed(
+            enable_lora(module_of(layer, projection.path), index, key, fused=projection.fused is not None),
+            parts,
+        )
+        for index, layer in layers_without(model, config.leave_out)
+        for projection, key, parts in _wanted_projections(layer, config)
+    ]
+
+
+def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
+    """The projections of a layer that `config` adapts, each with the name of its place and its adapted spans."""
+    for projection in projections_of(layer):
+        if config[projection.location] and layer.module_at(projection.path) is not None:
+            parts = adapted_parts(layer, projection, config)
+            if parts:
+                yield projection, f"{projection.location}_{projection.matrix}".rstrip("_"), parts
+
+
+def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfig) -> Parts:
+    """The spans of output features of a projection that `config` adapts."""
+    module = module_of(layer, projection.path)
+    if projection.location != "selfattn_lora" or projection.fused is None:
+        wanted = [matrix in config.attn_matrices for matrix in projection.matrix]
+        if any(wanted) and not all(wanted):
+            raise UnsupportedMethodError(
+                f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
+                " attn_matrices=['q', 'k', 'v'] or ['q']."
+            )
+        if all(wanted):
+            check_projection(module, projection.path)
+        return [(0, out_width(module))] if all(wanted) else []
+    spans = [span for matrix, span in fused_spans(layer, projection.fused).items() if matrix in config.attn_matrices]
+    if spans:
+        check_projection(module, projection.path)
+    if spans and projection.fused.fused_layout != "concatenated":
+        raise UnsupportedMethodError(
+            f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"
+            " them. Choose other places: selfattn_lora=False, or attn_matrices=['o']."
+        )
+    return spans
+
+
+def remove_empty(model: AdaptedBaseModel) -> None:
+    """Make projections without adapters what they were."""
+    for layer in list(model.adapter_layers()):
+        if isinstance(layer, LoRALayer) and not layer.adapter_names():
+            disable_lora(layer)

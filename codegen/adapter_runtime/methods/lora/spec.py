@@ -1,0 +1,33 @@
+"""LoRA and its relatives in the table of methods."""
+
+from __future__ import annotations
+
+from adapter_runtime.methods.lora import peft, peft_ia3, places
+from adapter_runtime.methods.lora.config import (
+    DoRAConfig,
+    DvoRAConfig,
+    IA3Config,
+    LoRAConfig,
+    MTLLoRAConfig,
+    VeraConfig,
+)
+from adapter_runtime.methods.lora.factory import check_lora
+from adapter_runtime.methods.spec import MethodSpec
+
+LORA = MethodSpec[LoRAConfig](
+    name="lora",
+    configs=(LoRAConfig,),
+    named={
+        "lora": LoRAConfig(),
+        "ia3": IA3Config(),
+        "vera": VeraConfig(),
+        "dora": DoRAConfig(),
+        "dvora": DvoRAConfig(),
+        "mtl_lora": MTLLoRAConfig(),
+    },
+    check=check_lora,
+    place=places.place,
+    containers=frozenset({"loras"}),
+    remove_empty=places.remove_empty,
+    peft=(peft.FORMAT, peft_ia3.FORMAT),
+)

@@ -1,0 +1,118 @@
+"""Where prefixes stand: in the attentions of a model. Their parameters are those of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from adapter_runtime.call.context import ComputedOnce
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.contract.widths import out_width
+from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
+from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning, PrefixTuningPool
+from adapter_runtime.methods.projections import fused_spans, module_of
+from adapter_runtime.roles import AttentionRoles
+
+ATTRIBUTE = "prefix_tuning"  # of base models, which holds the prefixes; a part of keys in files
+
+
+def prepare_model(model: AdaptedBaseModel) -> None:
+    """Give a base model room for prefixes."""
+    model.add_module(ATTRIBUTE, PrefixTuningPool())
+
+
+def pool_of(model: AdaptedBaseModel) -> PrefixTuningPool:
+    """The prefixes of a base model."""
+    pool = model.get_submodule(ATTRIBUTE)
+    assert isinstance(pool, PrefixTuningPool)
+    return pool
+
+
+def prefixes_of(model: AdaptedBaseModel, name: str) -> dict[str, PrefixTuning]:
+    """The prefixes of an adapter by kind of attention: "self_prefix", "cross_prefix", "encoder_prefix"."""
+    held = pool_of(model).prefix_tunings
+    group = held[name] if name in held else nn.ModuleDict()
+    assert isinstance(group, nn.ModuleDict)
+    return {kind: tuning for kind, tuning in group.items() if isinstance(tuning, PrefixTuning)}
+
+
+def computed_once(model: AdaptedBaseModel, name: str) -> Iterator[ComputedOnce]:
+    """A call computes the prefixes of all layers at once."""
+    yield from prefixes_of(model, name).values()
+
+
+def prepare_layer(layer: AdaptedLayer, index: int, self_location: str) -> None:
+    """Give the attentions of a layer room for prefixes."""
+    for roles, core in layer.adapted_attentions():
+        if isinstance(core, AttentionAdaptersMixin):
+            location = "cross" if roles.kind == "cross" else self_location
+            core.init_prefix_tuning(index, f"{location}_prefix")
+
+
+def is_claimed(module: nn.Module) -> bool | None:
+    """Whether a layer has given this module room for prefixes; None where it is of no such class."""
+    return "prefix_tuning" in module._modules if isinstance(module, AttentionAdaptersMixin) else None
+
+
+def prefix_layers(layer: AdaptedLayer) -> Iterator[tuple[AttentionRoles, PrefixTuningLayer]]:
+    """The places of prefixes in a layer."""
+    for roles, core in layer.adapted_attentions():
+        if isinstance(core, AttentionAdaptersMixin):
+            yield roles, core.prefix_tuning
+
+
+def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int:
+    """Create an adapter. Returns how many attentions it has a prefix in."""
+    wanted = {"self_prefix": True, "encoder_prefix": config.encoder_prefix, "cross_prefix": config.cross_prefix}
+    places: dict[str, list[tuple[AdaptedLayer, AttentionRoles, PrefixTuningLayer]]] = {}
+    for _, layer in layers_without(model, config.leave_out):
+        for roles, host in prefix_layers(layer):
+            if wanted[host.location_key]:
+                places.setdefault(host.location_key, []).append((layer, roles, host))
+    if not places:
+        return 0
+    group = pool_of(model).prefix_tunings[name] = nn.ModuleDict()
+    for location, found in places.items():
+        width = found[0][0].stream_width()
+        shapes = [prefix_shape(layer, roles) for layer, roles, _ in found]
+        tuning = PrefixTuning(config, width, shapes, key=f"{name}.{location}")
+        group[location] = tuning
+        for position, (_, _, host) in enumerate(found):
+            host.place(name, tuning, position, width)
+    return sum(map(len, places.values()))
+
+
+# Widths, from the modules of the very layer: configs do not know about grouped, latent or varying heads
+
+
+def prefix_shape(layer: AdaptedLayer, roles: AttentionRoles) -> PrefixShape:
+    """Heads and widths of the keys and values of one attention.
+
+    Raises:
+        UnsupportedMethodError: they do not show.
+    """
+    keys, values = _key_value_sizes(layer, roles)
+    core = module_of(layer, roles.core)
+    width: object = core
+    for name in roles.head_dim.split("."):  # also "config.head_dim"
+        width = getattr(width, name, None)
+    if not isinstance(width, int) or keys % width:
+        raise UnsupportedMethodError(
+            f"Prefix tuning: {type(core).__name__} does not tell the width of a key head (attribute "
+            f"{roles.head_dim!r} is {width!r}, all keys are {keys} wide)."
+        )
+    heads = keys // width
+    return PrefixShape(heads, width, values // heads)
+
+
+def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]:
+    if roles.key and roles.value and roles.key != roles.value:
+        return out_width(module_of(layer, roles.key)), out_width(module_of(layer, roles.value))
+    if roles.fused:
+        _, key, value = fused_spans(layer, roles).values()
+        return key[1] - key[0], value[1] - value[0]
+    raise UnsupportedMethodError(f"Prefix tuning: {type(layer).__name__} has no projection of its own for keys.")

@@ -1,0 +1,63 @@
+"""The projections of a layer by the roles that they play: where LoRA adapts, and where prefixes read widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from adapter_runtime.contract.protocol import AdaptedLayer
+from adapter_runtime.contract.widths import in_width, out_width
+from adapter_runtime.roles import AttentionRoles
+
+
+class Projection(NamedTuple):
+    """A projection that can be adapted."""
+
+    path: str  # from the layer
+    location: str  # "selfattn_lora", "intermediate_lora", "gate_lora", "output_lora": the option that asks for it
+    matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, else ""
+    fused: AttentionRoles | None  # where the projection gives several matrices
+
+
+def projections_of(layer: AdaptedLayer) -> Iterator[Projection]:
+    """The projections that a layer has."""
+    for roles, _ in layer.adapted_attentions():
+        if roles.fused:
+            yield Projection(roles.fused, "selfattn_lora", "", roles)
+        for matrix, path in _matrices(roles):
+            if path:
+                yield Projection(path, "selfattn_lora", matrix, None)
+    for path in layer.roles.mlp.first:
+        yield Projection(path, "intermediate_lora", "", None)
+    for path in layer.roles.mlp.gate:
+        yield Projection(path, "gate_lora", "", None)
+    for path in layer.roles.mlp.last:
+        yield Projection(path, "output_lora", "", None)
+
+
+def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
+    """Which matrix comes out of which projection; of alternatives, a layer has one."""
+    for path in (roles.query, *roles.query_alternatives):
+        yield "q", path
+    if roles.key == roles.value:
+        yield "kv", roles.key
+    else:
+        yield from (("k", roles.key), ("v", roles.value))
+    yield "o", roles.output
+
+
+def fused_spans(layer: AdaptedLayer, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
+    """Which outputs of a fused projection are queries, keys and values, if they come one after the other."""
+    total = out_width(module_of(layer, roles.fused))
+    queries = in_width(module_of(layer, roles.output)) if roles.output else total // 3
+    keys = (total - queries) // 2
+    return {"q": (0, queries), "k": (queries, queries + keys), "v": (queries + keys, total)}
+
+
+def module_of(layer: AdaptedLayer, path: str) -> nn.Module:
+    """The module at a path from a layer, which must be there."""
+    module = layer.module_at(path)
+    assert module is not None, path
+    return module

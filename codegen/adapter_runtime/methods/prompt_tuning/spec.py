@@ -1,0 +1,18 @@
+"""Prompt tuning in the table of methods."""
+
+from __future__ import annotations
+
+from adapter_runtime.methods.prompt_tuning import peft, places
+from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+from adapter_runtime.methods.spec import MethodSpec
+
+PROMPT_TUNING = MethodSpec[PromptTuningConfig](
+    name="prompt_tuning",
+    configs=(PromptTuningConfig,),
+    named={"prompt_tuning": PromptTuningConfig()},
+    place=places.place,
+    containers=frozenset({"prompt_tunings"}),
+    prepare_model=places.prepare_model,
+    remove_empty=places.remove_empty,
+    peft=(peft.FORMAT,),
+)

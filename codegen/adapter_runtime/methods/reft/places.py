@@ -1,0 +1,42 @@
+"""Which layers an adapter of ReFT edits, and creating it there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.reft.config import ReftConfig
+from adapter_runtime.methods.reft.layer import add_reft, disable_reft
+
+
+def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
+    """Create an adapter. Returns how many layers it edits.
+
+    Raises:
+        InvalidConfigError: the config names layers that the model does not have.
+    """
+    layers = list(model.adapted_layers())
+    if not isinstance(config.layers, str):
+        unknown = sorted(set(config.layers) - {index for index, _ in layers})
+        if unknown:
+            raise InvalidConfigError(f"ReFT in layers {unknown}: the model has layers 0 to {layers[-1][0]}.")
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else None
+    inside = set() if encoder is None else set(encoder.modules())
+    wanted = [(index, layer) for index, layer in model.iter_layers() if config.is_in(index)]
+    widths = {index: layer.stream_width() for index, layer in layers if config.is_in(index)}
+    for index, layer in wanted:
+        add_reft(layer, index, "encoder" if layer in inside else "self", name, config, widths[index])
+    return len(wanted)
+
+
+def remove_empty(model: AdaptedBaseModel) -> None:
+    """Make layers whose last edit is gone what they were."""
+    for _, layer in model.iter_layers():
+        disable_reft(layer)
+
+
+def without_layers(config: ReftConfig, layers: frozenset[int], every_layer: Sequence[int]) -> ReftConfig:
+    """The same options for fewer layers."""
+    kept = every_layer if isinstance(config.layers, str) else config.layers
+    return config.replace(layers=[index for index in kept if index not in layers])

@@ -1,0 +1,101 @@
+"""The table of all methods, and what other parts of the library ask of it. Methods from outside come by `register_method`.
+
+Where do I add a method?  Its folder with a ``spec.py``, and its line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from adapter_runtime.call.context import GATING_SCORES, ComputedOnce
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.bottleneck.spec import BOTTLENECK
+from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
+from adapter_runtime.methods.invertible.spec import INVERTIBLE
+from adapter_runtime.methods.lora.spec import LORA
+from adapter_runtime.methods.peft_format import PeftFormat
+from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
+from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
+from adapter_runtime.methods.reft.spec import REFT
+from adapter_runtime.methods.shared_parameters import CONTAINER
+from adapter_runtime.methods.spec import MethodSpec
+from adapter_runtime.methods.union import members
+
+Spec = MethodSpec[Any]  # of some class of configs, which the spec itself says
+
+METHODS: dict[str, Spec] = {
+    spec.name: spec for spec in (PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK, INVERTIBLE, LORA, REFT)
+}
+
+# The names of the module dicts that hold adapters, by which the keys of files tell whose tensors they are
+CONTAINERS = {CONTAINER}.union(*(spec.containers for spec in METHODS.values()))
+
+
+def specs_of(config: AdapterConfig) -> list[Spec]:
+    """The methods that one config, which is no union, asks for: those of its class, or of the nearest class above.
+
+    Raises:
+        UnsupportedMethodError: there are none.
+    """
+    for cls in type(config).__mro__:
+        found = [spec for spec in METHODS.values() if cls in spec.configs]
+        if found:
+            return [spec for spec in found if spec.is_asked_for(config)]
+    raise UnsupportedMethodError(
+        f"No method is known for a {type(config).__name__}. Known: {', '.join(METHODS)}. Add one: register_method(...)."
+    )
+
+
+def methods_of(config: AdapterConfig) -> set[str]:
+    """The methods that a model must support for `config`, as its plan names them."""
+    return {spec.planned_as for member in members(config) for spec in specs_of(member)}
+
+
+def check_built(config: AdapterConfig) -> None:
+    """Raise where this library cannot run `config` on any model.
+
+    Raises:
+        UnsupportedMethodError: no method is known for it.
+        InvalidConfigError: an option makes no sense.
+    """
+    for member in members(config):
+        for spec in specs_of(member):
+            spec.check(member)
+
+
+def place(model: AdaptedBaseModel, name: str, config: AdapterConfig) -> None:
+    """Create the adapter `name` in all layers where `config`, which was checked, wants it.
+
+    Raises:
+        UnsupportedMethodError: the model has no place that the method needs.
+        InvalidConfigError: no layer would get anything.
+    """
+    for member in members(config):
+        if sum(spec.place(model, name, member) for spec in specs_of(member)) == 0:
+            raise InvalidConfigError(f"No layer of {type(model).__name__} has a place for {member}.")
+
+
+def remove_empty_places(model: AdaptedBaseModel) -> None:
+    """Take away what was created for adapters and holds none any more."""
+    for spec in METHODS.values():
+        spec.remove_empty(model)
+
+
+def computed_once(model: AdaptedBaseModel, names: Iterable[str]) -> Iterator[ComputedOnce]:
+    """What a call of the model computes once for all layers, where it runs the adapters `names`."""
+    for name in dict.fromkeys(names):
+        for spec in METHODS.values():
+            yield from spec.computed_once(model, name)
+
+
+def recorded_arguments() -> tuple[str, ...]:
+    """The arguments of calls that ask for values which adapters, or fusions of them, compute."""
+    return (GATING_SCORES, *(argument for spec in METHODS.values() for argument in spec.recorded), FUSION_ATTENTIONS)
+
+
+def peft_formats() -> dict[str, PeftFormat[Any]]:
+    """The formats of PEFT by their ``peft_type``."""
+    return {form.peft_type: form for spec in METHODS.values() for form in spec.peft}
