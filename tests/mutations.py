@@ -204,7 +204,7 @@ MUTATIONS = (
     ),
     Mutation(
         "heads: a causal head is asked for the token that it reads",
-        "heads/losses.py",
+        "heads/kinds/losses.py",
         "logits, labels = logits[:, :-1], labels[:, 1:]",
         "logits, labels = logits[:, :-1], labels[:, :-1]",
         "test_heads_parts.py::test_a_causal_head_predicts_the_next_token",

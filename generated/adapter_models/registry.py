@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from adapter_runtime.contract.head_config import StaticHead
 from adapter_runtime.contract.registry import Registry, register
 
 # Upstream class -> mixin, for classes that need a mixin only. Ours are named relative to this package.
@@ -48,7 +49,7 @@ CONFIG_CLASS_KEYS_MAPPING: Mapping[str, Mapping[str, str]] = {
 }
 
 # Upstream class with a head -> the flexible head that its weights fit into.
-STATIC_TO_FLEX_HEAD_MAP: Mapping[str, Mapping[str, Any]] = {
+STATIC_TO_FLEX_HEAD_MAP: Mapping[str, StaticHead] = {
     "BertForSequenceClassification": {
         "config": {"head_type": "classification", "layers": 1, "activation_function": None, "use_pooler": True},
         "layers": [None, "classifier"],

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar, overload
 
 from transformers import PreTrainedConfig
 
 from adapter_runtime.contract.registry import registered
 
+Value = TypeVar("Value", int, float)
 
-def config_value(config: PreTrainedConfig, name: str, default: Any = None) -> Any:
-    """The value that `config` holds under its own name for our `name` (``CONFIG_CLASS_KEYS_MAPPING``)."""
-    text_config = config.get_text_config()
-    for candidate in (config, text_config):
+
+@overload
+def config_value(config: PreTrainedConfig, name: str) -> int | None: ...
+
+
+@overload
+def config_value(config: PreTrainedConfig, name: str, default: Value) -> Value: ...
+
+
+def config_value(config: PreTrainedConfig, name: str, default: float | None = None) -> float | None:
+    """The value that `config` holds under its own name for our `name` (``CONFIG_CLASS_KEYS_MAPPING``).
+
+    Args:
+        config: of a model. Where it does not hold the value, its text config may.
+        name: ours: "hidden_size", "hidden_dropout_prob", ...
+        default: what to give where neither holds it, or it is None.
+    """
+    for candidate in (config, config.get_text_config()):
         own = registered().config_keys.get(type(candidate).__name__, {}).get(name, name)
-        value = getattr(candidate, own, None)
+        value: float | None = getattr(candidate, own, None)
         if value is not None:
             return value
     return default

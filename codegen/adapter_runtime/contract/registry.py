@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from adapter_runtime.contract.head_config import StaticHead
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Registry:
     adapter_models: Mapping[str, str]  # model type -> "adapter_models.llama.LlamaAdapterModel"
     # Config class name -> our name -> its own (CONFIG_CLASS_KEYS_MAPPING).
     config_keys: Mapping[str, Mapping[str, str]]
-    static_heads: Mapping[str, Mapping[str, Any]]  # upstream head class name -> flexible head config and layers
+    static_heads: Mapping[str, StaticHead]  # name of upstream's class with a head -> the flexible head for it
     methods: Mapping[str, Mapping[str, str]]  # model type -> method -> "" if supported, else the reason why not
     model_types: Sequence[str] = field(default=())
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.sizes import head_dropout, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Value = TypeVar("Value")
 
 
 class PredictionHead(nn.Sequential):
@@ -24,8 +27,8 @@ class PredictionHead(nn.Sequential):
     `config` and calls `build`; a custom head may instead add children of its own. Its forward takes the outputs of the
     base model and, by name, those it wants of
 
-        cls_output: (B, H), the vector that stands for the sequence; given where `is_pooled`.
-        attention_mask: (B, L), 1 at real tokens.
+        cls_output: [B, H], the vector that stands for the sequence; given where `is_pooled`.
+        attention_mask: [B, L], 1 at real tokens.
         return_dict: always True.
         logits_to_keep: positions to compute logits for; given to heads that predict tokens.
         what `label_arguments` and `input_arguments` name, as far as the caller gave it.
@@ -46,16 +49,18 @@ class PredictionHead(nn.Sequential):
 
     _forward_arguments: ClassVar[frozenset[str] | None] = frozenset()  # names that forward takes; None = any
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         parameters = inspect.signature(cls.forward).parameters.values()
         takes_rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
         cls._forward_arguments = None if takes_rest else frozenset(parameter.name for parameter in parameters)
 
-    def __init__(self, name: str, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, name: str, config: HeadConfig | None = None) -> None:
         super().__init__()
         self.name = name
-        self.config: dict[str, Any] = {"head_type": self.head_type, **(config or {})}
+        self.config: HeadConfig = {"head_type": self.head_type}
+        if config is not None:
+            self.config.update(config)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         """Append ``layers`` times dropout and projection, with an activation after each projection but the last.
@@ -102,15 +107,19 @@ class PredictionHead(nn.Sequential):
         self.train(model.training)
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Run the layers."""
+        """Run the layers: [..., H] -> [..., labels]."""
         for layer in self:
             hidden_states = layer(hidden_states)
         return hidden_states
 
-    def taken(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def taken(self, arguments: Mapping[str, Value]) -> dict[str, Value]:
         """Those of `arguments` that forward takes."""
         known = self._forward_arguments
         return {name: value for name, value in arguments.items() if known is None or name in known}
+
+    def takes(self, argument: str) -> bool:
+        """Whether `argument`, of a call of the model, is a target of this head or an input that it asks for."""
+        return argument in self.label_arguments or argument in self.input_arguments
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection to the vocabulary, in a language modelling head."""
@@ -125,7 +134,7 @@ class PredictionHead(nn.Sequential):
         return list(self.label_arguments)
 
 
-def label_config(num_labels: int, id2label: dict[int, str] | None) -> dict[str, Any]:
+def label_config(num_labels: int, id2label: Mapping[int, str] | None) -> HeadConfig:
     """The config entries of a head with named labels; without names they are called "LABEL_0" and so on.
 
     Raises:

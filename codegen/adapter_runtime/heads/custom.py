@@ -7,7 +7,6 @@ this library does not have is looked up here: nothing that a file names is ever 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.heads.base import PredictionHead
@@ -30,7 +29,7 @@ def register_custom_head(identifier: str, head_class: HeadClass) -> None:
     _registered[identifier] = head_class
 
 
-def check_custom(identifier: str, head_class: Any) -> None:
+def check_custom(identifier: str, head_class: object) -> None:
     """Raise where a head class cannot be registered; see `register_custom_head`."""
     if identifier in HEAD_CLASSES:
         raise ValueError(f"{identifier!r} is a type of head that there is already. Choose another identifier.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.heads.base import PredictionHead
@@ -19,11 +19,14 @@ _WITHOUT_WEIGHT = frozenset({"label2id", "id2label", "dropout_prob"})
 
 
 def head_from_config(
-    model: PreTrainedModel, name: str, config: Mapping[str, Any], custom: Mapping[str, HeadClass] | None = None
+    model: PreTrainedModel, name: str, config: Mapping[str, object], custom: Mapping[str, HeadClass] | None = None
 ) -> PredictionHead:
     """Build the head `name` that `config` describes.
 
     Args:
+        model: the model that the head is for.
+        name: the name of the head in it.
+        config: as files hold it, of this or of earlier libraries.
         custom: classes of the model's own, by the type that files give them.
 
     Raises:
@@ -31,54 +34,86 @@ def head_from_config(
     """
     options = canonical(config)
     head_type = options.pop("head_type", None)
-    if head_type not in HEAD_CLASSES:
+    if not isinstance(head_type, str) or head_type not in HEAD_CLASSES:
         return custom_head(model, name, str(head_type), custom_head_class(head_type, custom or {}), options)
-    label2id = options.pop("label2id", None)
-    if label2id is not None:
-        options["id2label"] = {int(index): label for label, index in label2id.items()}
-    known = _options(HEAD_CLASSES[head_type])
+    head_class = HEAD_CLASSES[head_type]
+    _name_labels(options)
+    if options.get("label2id") is None:
+        options.pop("label2id", None)  # how files say that a head has no labels
+    known = _options(head_class)
     for option in options:
         if option not in known:
             raise InvalidConfigError(f"A {head_type} head has no option {option!r}. {nearest(option, known)}")
-    return HEAD_CLASSES[head_type](model, name, **options)  # type: ignore[arg-type]
+    return _built(head_class, _bound(head_class, model, name, options))
 
 
-def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
+def canonical(config: Mapping[str, object]) -> dict[str, object]:
     """`config` as this library writes it."""
     options = dict(config)
     if options.get("head_type") == "classification" and options.pop("multilabel", False):
         options["head_type"] = "multilabel_classification"  # how files of earlier libraries say it
-    id2label = options.pop("id2label", None)
-    if id2label is not None:
+    id2label = options.get("id2label")
+    if isinstance(id2label, Mapping):
         options["label2id"] = {label: int(index) for index, label in id2label.items()}
+    if id2label is None or isinstance(id2label, Mapping):
+        options.pop("id2label", None)
     return options
 
 
 def custom_head(
-    model: PreTrainedModel, name: str, identifier: str, head_class: HeadClass, options: Mapping[str, Any]
+    model: PreTrainedModel, name: str, identifier: str, head_class: HeadClass, options: Mapping[str, object]
 ) -> PredictionHead:
     """Build a head of a user's own.
+
+    Args:
+        model: the model that the head is for.
+        name: the name of the head in it.
+        identifier: under which the class is registered.
+        head_class: the class.
+        options: for its constructor, after the model and the name.
 
     Raises:
         InvalidConfigError: its constructor does not take the options.
     """
     given = dict(options)
-    signature = inspect.signature(head_class)
-    if given.get("label2id") is not None and "label2id" not in signature.parameters:
-        given["id2label"] = {int(index): label for label, index in given.pop("label2id").items()}
+    if "label2id" not in inspect.signature(head_class).parameters:
+        _name_labels(given)
     try:
-        signature.bind(model, name, **given)
+        arguments = _bound(head_class, model, name, given)
     except TypeError as error:
         raise InvalidConfigError(
             f"{head_class.__name__}, the class of the {identifier} head {name!r}, does not take the options"
             f" {', '.join(given) or 'that it is given'}: {error}."
         ) from error
-    head: PredictionHead = head_class(model, name, **given)  # type: ignore[arg-type]
+    head = _built(head_class, arguments)
     head.config["head_type"] = identifier
     return head
 
 
-def same_layers(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _bound(
+    head_class: HeadClass, model: PreTrainedModel, name: str, options: Mapping[str, object]
+) -> inspect.BoundArguments:
+    """The arguments of the constructor of `head_class`, which takes a model, a name, and options of its own.
+
+    Raises:
+        TypeError: it does not take these options.
+    """
+    return inspect.signature(head_class).bind(model, name, **options)
+
+
+def _built(head_class: HeadClass, arguments: inspect.BoundArguments) -> PredictionHead:
+    return head_class(*arguments.args, **arguments.kwargs)
+
+
+def _name_labels(options: dict[str, object]) -> None:
+    """Replace ``label2id``, which files hold, by ``id2label``, which constructors take."""
+    label2id = options.get("label2id")
+    if isinstance(label2id, Mapping):
+        del options["label2id"]
+        options["id2label"] = {int(index): label for label, index in label2id.items()}
+
+
+def same_layers(config: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether heads of both configs have the same layers: what both say is the same, but for names of labels and dropout."""
     first, second = canonical(config), canonical(other)
     return all(first[key] == second[key] for key in (first.keys() & second.keys()) - _WITHOUT_WEIGHT)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import torch
 from transformers.utils import ModelOutput
+
+if TYPE_CHECKING:
+    from transformers import Cache
+
+HeadOutput: TypeAlias = ModelOutput | dict[str, torch.Tensor]  # a dict: of a head of a user's own
 
 # What a head consumes; everything else that a base model gives is handed on.
 _CONSUMED = frozenset({"last_hidden_state", "pooler_output"})
 
 
 @dataclass
-class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]
+class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]  # transformers' classes are not typed for mypy
     """What `BiaffineParsingHead` gives.
 
     Attributes:
         loss: scalar, with labels.
-        rel_preds: (B, L, L + 1, N), scores of relations.
-        arc_preds: (B, L, L + 1), scores of arcs.
+        rel_preds: [B, L, L + 1, N], scores of relations.
+        arc_preds: [B, L, L + 1], scores of arcs.
+        hidden_states: of each layer of the base model, [B, L, H], where the call asks for them.
+        attentions: of each layer, [B, heads, L, L], where the call asks for them.
     """
 
     loss: torch.Tensor | None = None
@@ -31,7 +38,7 @@ class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]
 
 
 @dataclass
-class MultiHeadOutput(ModelOutput):  # type: ignore[misc]
+class MultiHeadOutput(ModelOutput):  # type: ignore[misc]  # the same
     """What several heads give in one call. A number as index, iteration and length are those of `head_outputs`.
 
     What the base model gives besides hidden states (cache, attentions, ...) is an entry of this output.
@@ -41,7 +48,7 @@ class MultiHeadOutput(ModelOutput):  # type: ignore[misc]
         loss: the sum of the losses of the heads that were given targets; None where no head was.
     """
 
-    head_outputs: list[Any] | None = None
+    head_outputs: list[HeadOutput] | None = None
     loss: torch.Tensor | None = None
 
     @property
@@ -49,19 +56,30 @@ class MultiHeadOutput(ModelOutput):  # type: ignore[misc]
         """The logits of all heads, one below the other: rows are those of the first head, then of the second, ..."""
         return torch.cat([output["logits"] for output in self.head_outputs or ()], dim=0)
 
-    def __getitem__(self, key: Any) -> Any:
+    @overload
+    def __getitem__(self, key: int) -> HeadOutput: ...
+
+    @overload
+    def __getitem__(self, key: slice[int | None, int | None, int | None]) -> list[HeadOutput]: ...
+
+    @overload
+    def __getitem__(self, key: str) -> torch.Tensor | tuple[torch.Tensor, ...] | list[HeadOutput] | Cache | None: ...
+
+    def __getitem__(
+        self, key: int | slice[int | None, int | None, int | None] | str
+    ) -> HeadOutput | list[HeadOutput] | torch.Tensor | tuple[torch.Tensor, ...] | Cache | None:
         if isinstance(key, (int, slice)):
             return (self.head_outputs or [])[key]
         return super().__getitem__(key)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: int | str, value: HeadOutput | torch.Tensor | Cache | None) -> None:
         if isinstance(key, int):
             assert self.head_outputs is not None
             self.head_outputs[key] = value
         else:
             super().__setitem__(key, value)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[HeadOutput]:
         return iter(self.head_outputs or ())
 
     def __len__(self) -> int:
@@ -70,15 +88,15 @@ class MultiHeadOutput(ModelOutput):  # type: ignore[misc]
     def __bool__(self) -> bool:
         return True
 
-    def to_tuple(self) -> tuple[Any, ...]:
+    def to_tuple(self) -> tuple[HeadOutput | torch.Tensor, ...]:
         """The loss, if there is one, then the outputs of the heads as tuples."""
-        outputs = tuple(one.to_tuple() if isinstance(one, ModelOutput) else one for one in self)
+        outputs = tuple(output.to_tuple() if isinstance(output, ModelOutput) else output for output in self)
         return outputs if self.loss is None else (self.loss, *outputs)
 
 
-def multi_head_output(outputs: ModelOutput, head_outputs: list[Any]) -> MultiHeadOutput:
+def multi_head_output(outputs: ModelOutput, head_outputs: list[HeadOutput]) -> MultiHeadOutput:
     """The outputs of several heads, with the sum of their losses and all that heads do not consume of `outputs`."""
-    given = [one["loss"] if "loss" in one else None for one in head_outputs]
+    given = [output["loss"] if "loss" in output else None for output in head_outputs]
     losses = [loss for loss in given if loss is not None]
     result = MultiHeadOutput(head_outputs=head_outputs, loss=sum(losses[1:], losses[0]) if losses else None)
     for name, value in outputs.items():
@@ -102,5 +120,5 @@ def with_logits(
     # Not by dataclasses.fields, which torch.compile cannot look through.
     fitting = [cls for cls in classes if all(name in cls.__dataclass_fields__ for name in handed_on)]
     cls = fitting[0] if fitting else classes[-1]
-    values: dict[str, Any] = {name: value for name, value in handed_on.items() if name in cls.__dataclass_fields__}
+    values = {name: value for name, value in handed_on.items() if name in cls.__dataclass_fields__}
     return cls(loss=loss, **logits, **values)

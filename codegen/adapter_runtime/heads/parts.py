@@ -1,11 +1,14 @@
-"""Which rows and which targets each of several heads gets."""
+"""Which rows and which targets each of several heads gets.
+
+Letters of shapes: B rows of the outputs of the base model, L tokens, H hidden.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TypeAlias, overload
 
 import torch
 from transformers.utils import ModelOutput
@@ -17,7 +20,12 @@ from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.setups import HeadSetup
 from adapter_runtime.programs.blocks import divider_of
 
-Rows = slice | torch.Tensor | None  # of a batch; None = all
+Rows: TypeAlias = "slice[int, int, None] | torch.Tensor | None"  # of a batch: a range, or indices [R]; None = all
+Tensors: TypeAlias = "torch.Tensor | tuple[Tensors, ...] | list[Tensors] | None"  # as outputs of a model hold them
+# A target in a call: for all heads, for each by name, or for each in their order.
+Target: TypeAlias = (
+    "torch.Tensor | Mapping[str, torch.Tensor | None] | list[torch.Tensor | None] | tuple[torch.Tensor | None, ...]"
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,20 @@ class Part:
     """What one head of a call works on."""
 
     rows: Rows  # its rows of the outputs
-    total: int  # rows of the outputs
+    total: int  # rows of the outputs: B
     is_copy: bool  # its rows are a copy of the whole batch
 
-    def of(self, value: Any) -> Any:
-        """The rows of a tensor, or of those in a tuple, that belong to this part. Anything else is the same for all."""
+    @overload
+    def of(self, value: torch.Tensor) -> torch.Tensor: ...
+
+    @overload
+    def of(self, value: Tensors) -> Tensors: ...
+
+    def of(self, value: Tensors) -> Tensors:
+        """The rows of a tensor [B, ...], or of those in a tuple, that belong to this part.
+
+        Anything else, such as a tensor without B rows, is the same for all parts.
+        """
         if self.rows is None:
             return value
         if isinstance(value, torch.Tensor):
@@ -50,7 +67,7 @@ class Part:
         return isinstance(self.rows, torch.Tensor) and self.rows.shape[0] == 0
 
 
-def _is_divisible(value: Any) -> bool:
+def _is_divisible(value: object) -> bool:
     return isinstance(value, torch.Tensor) or (
         isinstance(value, (tuple, list)) and all(entry is None or _is_divisible(entry) for entry in value)
     )
@@ -60,7 +77,9 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
     """The part of each head.
 
     Args:
+        setup: the heads that run.
         heads: their number.
+        outputs: of the base model; ``last_hidden_state`` is [B, L, H].
         copies: that the active adapters make of the batch, one after the other.
 
     Raises:
@@ -94,54 +113,54 @@ def _rows_of(division: RowDivision) -> Iterator[Rows]:
 
 
 def targets_of(
-    given: Mapping[str, Any], heads: Sequence[PredictionHead], parts: Sequence[Part], optional: Container[str] = ()
-) -> list[dict[str, Any]]:
+    given: Mapping[str, Target], heads: Sequence[PredictionHead], parts: Sequence[Part], optional: Container[str] = ()
+) -> list[dict[str, torch.Tensor]]:
     """The targets, and other arguments of their own, of each head.
 
     A tensor is for all heads that take such an argument: the same for all that see the whole batch, or a copy of it, and
     else divided as the batch is. A dict holds an own one for each head by name, a list one for each in their order.
 
     Args:
+        given: the arguments by name; tensors for all heads are [B, ...], or for copies of a batch have its rows once.
+        heads: one for each part.
+        parts: what each head works on.
         optional: names of arguments that no head must take.
 
     Raises:
         ValueError: something is given that no head takes, or for a head that does not run.
     """
-    found: list[dict[str, Any]] = [{} for _ in parts]
+    found: list[dict[str, torch.Tensor]] = [{} for _ in parts]
     for name, value in given.items():
         if name not in optional:
             _check_takers(name, value, heads)
         for index, (head, part) in enumerate(zip(heads, parts, strict=True)):
-            own = _own(value, head, index, len(parts))
-            if own is value:
-                own = _shared(name, value, part) if _takes(head, name) else None
+            own = _target_of(head, part, name, value, index, len(parts))
             if own is not None and not part.is_empty():
                 found[index][name] = own
     return found
 
 
-def _shared(name: str, value: Any, part: Part) -> Any:
-    """What is given for the whole batch, for this part."""
-    if part.rows is not None and not part.is_copy and len(value) != part.total:
-        raise ValueError(f"{name} has {len(value)} rows, but the batch that is divided among heads has {part.total}.")
-    return part.of(value)
-
-
-def _own(value: Any, head: PredictionHead, index: int, count: int) -> Any:
+def _target_of(
+    head: PredictionHead, part: Part, argument: str, value: Target, index: int, count: int
+) -> torch.Tensor | None:
+    """The target of one head, the head at `index` of `count`; None where it has none."""
     if isinstance(value, Mapping):
         return value.get(head.name)
     if isinstance(value, (list, tuple)):
         if len(value) != count:
             raise ValueError(f"A list of targets has one entry per head: {count}, not {len(value)}.")
         return value[index]
-    return value
+    if not head.takes(argument):
+        return None
+    if part.rows is not None and not part.is_copy and len(value) != part.total:
+        raise ValueError(
+            f"{argument} has {len(value)} rows, but the batch that is divided among heads has {part.total}."
+        )
+    return part.of(value)
 
 
-def _takes(head: PredictionHead, argument: str) -> bool:
-    return argument in head.label_arguments or argument in head.input_arguments
-
-
-def _check_takers(argument: str, value: Any, heads: Sequence[PredictionHead]) -> None:
+def _check_takers(argument: str, value: Target, heads: Sequence[PredictionHead]) -> None:
+    """Raise where `argument` is given to a head that does not take it, or that does not run."""
     if isinstance(value, Mapping):
         unknown = sorted(value.keys() - {head.name for head in heads})
         if unknown:
@@ -151,8 +170,8 @@ def _check_takers(argument: str, value: Any, heads: Sequence[PredictionHead]) ->
     elif isinstance(value, (list, tuple)):
         wanted = [head for head, entry in zip(heads, value, strict=False) if entry is not None]
     else:
-        wanted = [] if any(_takes(head, argument) for head in heads) else list(heads)
+        wanted = [] if any(head.takes(argument) for head in heads) else list(heads)
     for head in wanted:
-        if not _takes(head, argument):
+        if not head.takes(argument):
             takes = " and ".join(head.label_arguments)
             raise ValueError(f"The {head.head_type} head {head.name!r} takes {takes}, not {argument}.")

@@ -5,21 +5,23 @@
 Parallel("a", "b")           the same; where the adapters are parallel too, each on the copy of its adapter
 BatchSplit("a", "b", ...)    each on its rows of the batch
 MultiTask("a", "b")          each on the rows of its task
+
+Of other blocks, those that divide the rows of a batch among their children stand for heads too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, Parallel, Stack
 from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.programs.blocks import divider_of
 
 HeadSetup: TypeAlias = str | list[str] | AdapterCompositionBlock
-_BLOCKS = (Parallel, BatchSplit, MultiTask)
 
 
-def parse_heads(setup: Any) -> HeadSetup | None:
+def parse_heads(setup: str | Sequence[str] | AdapterCompositionBlock | None) -> HeadSetup | None:
     """`setup` in its simplest form: None, a name, a list of at least two names, or a block of names.
 
     Raises:
@@ -27,7 +29,7 @@ def parse_heads(setup: Any) -> HeadSetup | None:
     """
     if setup is None or isinstance(setup, str):
         return setup or None
-    if isinstance(setup, AdapterCompositionBlock) and not isinstance(setup, _BLOCKS):
+    if isinstance(setup, AdapterCompositionBlock) and divider_of(setup) is None:
         raise InvalidCompositionError(
             f"Heads cannot be set up as {setup!r}: give a name, a list of names, Parallel, BatchSplit or MultiTask."
         )

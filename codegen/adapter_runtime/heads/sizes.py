@@ -24,6 +24,18 @@ def embedding_size(config: PreTrainedConfig) -> int:
     return int(config_value(config, "embedding_size") or hidden_size(config))
 
 
+def vocabulary_size(config: PreTrainedConfig) -> int:
+    """How many tokens there are.
+
+    Raises:
+        ValueError: the config does not say.
+    """
+    size = config_value(config, "vocab_size")
+    if size is None:
+        raise ValueError(f"{type(config).__name__} has no vocabulary; its models predict no tokens.")
+    return size
+
+
 def head_dropout(config: PreTrainedConfig) -> float:
     """The dropout of upstream's own heads: ``classifier_dropout`` where there is one, else that of hidden states."""
     for name in ("classifier_dropout", "hidden_dropout_prob"):

@@ -1,19 +1,18 @@
 """Heads of upstream's own classes (``BertForSequenceClassification``) as flexible heads, and back.
 
-The table is rendered from upstream's head classes: for each the type and options of the flexible head, and for each
-layer of it the path of the module that upstream keeps it in.
+Which flexible head a class of upstream's has is in a table that the tool renders from upstream's code: `StaticHead`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedConfig
 
+from adapter_runtime.contract.head_config import HeadConfig, StaticHeadConfig
 from adapter_runtime.contract.registry import registered
 
 DEFAULT_NAME = "default"
@@ -25,26 +24,34 @@ def is_static(class_name: str | None) -> bool:
     return class_name in registered().static_heads
 
 
-def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, Any]) -> dict[str, Any]:
+def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, object]) -> HeadConfig:
     """The config of the flexible head for a static one.
 
     Args:
         class_name: upstream's class.
         config: config of the static model, or the document of a saved static head: gives the labels.
     """
-    head = dict(registered().static_heads[class_name]["config"])
-    get = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
-    key = head.pop("activation_key", None)  # the field of upstream's config that chooses the activation
-    head["activation_function"] = (get(key) if key else None) or head.get("activation_function")
-    if get("problem_type") == MULTI_LABEL and head["head_type"] == "classification":
+    head: StaticHeadConfig = {**registered().static_heads[class_name]["config"]}
+
+    def stated(name: str) -> object:
+        return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+    key = head.pop("activation_key", None)
+    activation = stated(key) if key else None
+    head["activation_function"] = activation if isinstance(activation, str) else head.get("activation_function")
+    if stated("problem_type") == MULTI_LABEL and head["head_type"] == "classification":
         head["head_type"] = "multilabel_classification"
+    labels = stated("num_labels")
+    count = labels if isinstance(labels, int) and labels else 2
     if head["head_type"] == "multiple_choice":
-        head.setdefault("num_choices", get("num_labels") or 2)
+        head.setdefault("num_choices", count)
     elif not head["head_type"].endswith("_lm"):
         is_span = head["head_type"] == "question_answering"  # start and end, whatever labels the config names
-        head.setdefault("num_labels", 2 if is_span else get("num_labels") or 2)
-        label2id = get("label2id")
-        head["label2id"] = label2id if label2id and len(label2id) == head["num_labels"] else None
+        head.setdefault("num_labels", 2 if is_span else count)
+        label2id = stated("label2id")
+        head["label2id"] = None
+        if isinstance(label2id, dict) and len(label2id) == head["num_labels"]:
+            head["label2id"] = label2id
     return head
 
 
@@ -75,7 +82,7 @@ def _tied_keys(class_name: str) -> dict[str, str]:
     return {alias: key for alias, key in tied.items() if not key.startswith(base)}
 
 
-def differences(class_name: str, head: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> list[str]:
     """In what a flexible head differs from that of a static class; empty where the same weights fit, to the same effect.
 
     Args:
@@ -88,15 +95,15 @@ def differences(class_name: str, head: Mapping[str, Any], config: PreTrainedConf
     static = flexible_config(class_name, config)
     if _kind(head) != _kind(static):
         return [f"head_type: {head.get('head_type')} and {static['head_type']}"]
-    options: dict[str, Any] = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
+    options: HeadConfig = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
     if head.get("layers", 1) != 1:
-        options |= {"activation_function": None, "layer_norm": False}
+        options.update({"activation_function": None, "layer_norm": False})
     pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}
     return [f"{name}: {own!r} and {theirs!r}" for name, (own, theirs) in pairs.items() if own != theirs]
 
 
-def _kind(head: Mapping[str, Any]) -> Any:
-    """The type of a head; in upstream's classes, `problem_type` makes the difference between one label and several."""
+def _kind(head: HeadConfig) -> str | None:
+    """The type of a head, for comparison: a head for several labels has the layers of one for one of them."""
     kind = head.get("head_type")
     return "classification" if kind == "multilabel_classification" else kind
 

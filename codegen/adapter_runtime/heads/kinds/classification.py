@@ -13,6 +13,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import ModelOutput
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import classification_loss, multilabel_loss
 from adapter_runtime.heads.outputs import with_logits
@@ -40,7 +41,7 @@ class ClassificationHead(PredictionHead):
         bias: bool = True,
         dropout_prob: float | None = None,
     ) -> None:
-        config = {
+        config: HeadConfig = {
             **label_config(num_labels, id2label),
             "layers": layers,
             "activation_function": activation_function,
@@ -95,7 +96,7 @@ class ImageClassificationHead(PredictionHead):
         bias: bool = True,
         dropout_prob: float | None = None,
     ) -> None:
-        config = {
+        config: HeadConfig = {
             **label_config(num_labels, id2label),
             "layers": layers,
             "activation_function": activation_function,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import torch
 from torch import nn
@@ -15,15 +15,33 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput
+from typing_extensions import Unpack
 
 from adapter_runtime.contract.config_values import config_value
+from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.heads import sizes
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.kinds.losses import language_modeling_loss
 from adapter_runtime.heads.outputs import with_logits
-from adapter_runtime.heads.sizes import embedding_size, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Widths(TypedDict, total=False):
+    """Options of language modelling heads that are mostly left to the config of the model."""
+
+    vocab_size: int | None
+    embedding_size: int | None
+
+
+class Layers(Widths, total=False):
+    """Those, and the options of the layers before the last projection."""
+
+    layers: int
+    activation_function: str | None
+    layer_norm: bool
+    bias: bool
 
 
 class LanguageModelingHead(PredictionHead):
@@ -44,9 +62,9 @@ class LanguageModelingHead(PredictionHead):
         bias: bool = False,
         shift_labels: bool = False,
     ) -> None:
-        config: dict[str, Any] = {
-            "vocab_size": vocab_size or config_value(model.config, "vocab_size"),
-            "embedding_size": embedding_size or _embedding_size(model),
+        config: HeadConfig = {
+            "vocab_size": vocab_size or sizes.vocabulary_size(model.config),
+            "embedding_size": embedding_size or sizes.embedding_size(model.config),
             "layers": layers,
             "activation_function": activation_function,
             "layer_norm": layer_norm,
@@ -58,7 +76,7 @@ class LanguageModelingHead(PredictionHead):
         self.build(model)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
-        width, embedding = hidden_size(model.config), self.config["embedding_size"]
+        width, embedding = sizes.hidden_size(model.config), self.config["embedding_size"]
         # T5 and its like project what its first release scaled; the flag is upstream's, whose own head reads it too.
         self.scale = width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
         for _ in range(self.config["layers"] - 1):
@@ -70,12 +88,14 @@ class LanguageModelingHead(PredictionHead):
         self._append(nn.Linear(width, out_features or self.config["vocab_size"], bias=self.config["bias"]))
         self.initialise(model)
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self[-1]  # type: ignore[return-value]
+    def get_output_embeddings(self) -> nn.Module:
+        return self[-1]
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        weight = new_embeddings.weight
+        assert isinstance(weight, torch.Tensor)
         self[len(self) - 1] = new_embeddings
-        self.config["vocab_size"] = self.get_output_embeddings().weight.shape[0]
+        self.config["vocab_size"] = weight.shape[0]
 
     def forward(
         self,
@@ -86,11 +106,15 @@ class LanguageModelingHead(PredictionHead):
         logits_to_keep: int | torch.Tensor = 0,
         inverse: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> ModelOutput:
-        """Logits over the vocabulary, (B, L, V), and the loss.
+        """Logits over the vocabulary, [B, L, V], and the loss.
 
         Args:
+            outputs: of the base model; ``last_hidden_state`` is [B, L, H].
+            cls_output: not used.
+            attention_mask: not used.
+            labels: [B, L]; -100 counts for nothing.
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
-            inverse: what undoes invertible adapters, (B, L, E) -> (B, L, E); runs before the last projection.
+            inverse: what undoes invertible adapters, [B, L, E] -> [B, L, E]; runs before the last projection.
         """
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         if self.scale != 1.0:
@@ -103,11 +127,8 @@ class LanguageModelingHead(PredictionHead):
         *transform, projection = self
         for layer in transform:
             hidden_states = layer(hidden_states)
-        return projection(inverse(hidden_states))  # type: ignore[no-any-return]
-
-
-def _embedding_size(model: PreTrainedModel) -> int:
-    return embedding_size(model.config)
+        logits: torch.Tensor = projection(inverse(hidden_states))
+        return logits
 
 
 class BertStyleMaskedLMHead(LanguageModelingHead):
@@ -125,7 +146,7 @@ class BertStyleMaskedLMHead(LanguageModelingHead):
         layer_norm: bool = True,
         bias: bool = True,
         shift_labels: bool = False,
-        **config: Any,
+        **config: Unpack[Widths],
     ) -> None:
         super().__init__(
             model,
@@ -152,7 +173,7 @@ class CausalLMHead(LanguageModelingHead):
         head_name: str,
         shift_labels: bool = True,
         dropout_prob: float | None = None,
-        **config: Any,
+        **config: Unpack[Layers],
     ) -> None:
         """`dropout_prob` is in the config of files, and without effect: language modelling heads have no dropout."""
         super().__init__(model, head_name, shift_labels=shift_labels, **config)

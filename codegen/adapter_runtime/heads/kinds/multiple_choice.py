@@ -9,6 +9,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import MultipleChoiceModelOutput
 from transformers.utils import ModelOutput
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.outputs import with_logits
 
@@ -33,7 +34,7 @@ class MultipleChoiceHead(PredictionHead):
         dropout_prob: float | None = None,
     ) -> None:
         labels = label_config(num_choices, id2label)
-        config = {
+        config: HeadConfig = {
             "num_choices": labels["num_labels"],
             "label2id": labels["label2id"],
             "layers": layers,

@@ -8,6 +8,7 @@ import torch
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, Seq2SeqQuestionAnsweringModelOutput
 from transformers.utils import ModelOutput
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import span_loss
 from adapter_runtime.heads.outputs import with_logits
@@ -35,7 +36,7 @@ class QuestionAnsweringHead(PredictionHead):
     ) -> None:
         if num_labels != 2:
             raise ValueError(f"A question answering head has 2 outputs, start and end, not {num_labels}.")
-        config = {
+        config: HeadConfig = {
             **label_config(num_labels, id2label),
             "layers": layers,
             "activation_function": activation_function,

@@ -8,6 +8,7 @@ import torch
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import ModelOutput
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import token_loss
 from adapter_runtime.heads.outputs import with_logits
@@ -32,7 +33,7 @@ class TaggingHead(PredictionHead):
         id2label: dict[int, str] | None = None,
         dropout_prob: float | None = None,
     ) -> None:
-        config = {
+        config: HeadConfig = {
             **label_config(num_labels, id2label),
             "layers": layers,
             "activation_function": activation_function,
