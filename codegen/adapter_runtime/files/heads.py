@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.errors import nearest
 from adapter_runtime.heads.errors import UnknownHeadError
 
@@ -75,7 +76,7 @@ def static_tensors(model: ModelAdaptersMixin) -> dict[str, torch.Tensor]:
     return {key: tensor for key, tensor in state.items() if not key.startswith(prefix) and key not in tied}
 
 
-def with_labels(config: dict[str, Any], id2label: Mapping[int, str] | None) -> dict[str, Any]:
+def with_labels(config: HeadConfig, id2label: Mapping[int, str] | None) -> HeadConfig:
     """The config of a flexible head with other names of its labels; of one without labels, as it is."""
     if id2label is None or "num_labels" not in config:
         return config

@@ -40,6 +40,9 @@ class Part:
     def of(self, value: torch.Tensor) -> torch.Tensor: ...
 
     @overload
+    def of(self, value: None) -> None: ...
+
+    @overload
     def of(self, value: Tensors) -> Tensors: ...
 
     def of(self, value: Tensors) -> Tensors:

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, Parallel, Stack
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, Parallel, Setup, Stack
 from adapter_runtime.errors import InvalidCompositionError
 from adapter_runtime.programs.blocks import divider_of
 
 HeadSetup: TypeAlias = str | list[str] | AdapterCompositionBlock
 
 
-def parse_heads(setup: str | Sequence[str] | AdapterCompositionBlock | None) -> HeadSetup | None:
+def parse_heads(setup: Setup) -> HeadSetup | None:
     """`setup` in its simplest form: None, a name, a list of at least two names, or a block of names.
 
     Raises:
@@ -37,9 +37,8 @@ def parse_heads(setup: str | Sequence[str] | AdapterCompositionBlock | None) -> 
         raise InvalidCompositionError(f"Heads are named by strings, not as in {setup!r}.")
     if isinstance(setup, AdapterCompositionBlock):
         return setup
-    if len(setup) < 2:
-        return next(iter(setup), None)
-    return list(setup)
+    names = [str(name) for name in setup]
+    return names if len(names) > 1 else next(iter(names), None)
 
 
 def head_names(setup: HeadSetup | None) -> list[str]:

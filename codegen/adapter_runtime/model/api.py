@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -45,7 +45,6 @@ class ModelAdaptersMixin(
     """The methods of models with adapters. Any error leaves the model as it was."""
 
     _adapters_config: ModelAdaptersConfig  # of base models
-    unrepeated_arguments: ClassVar[frozenset[str]] = frozenset()  # that `Parallel` does not copy for each child
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
@@ -60,6 +59,11 @@ class ModelAdaptersMixin(
     @adapters_config.setter
     def adapters_config(self, config: ModelAdaptersConfig) -> None:
         self.adapters_base._adapters_config = config
+
+    @property
+    def unrepeated_arguments(self) -> frozenset[str]:
+        """Arguments of a call that `Parallel` does not copy for each child."""
+        return frozenset()
 
     def supports_adapter(self, type_or_config: str | Mapping[str, Any] | AdapterConfig) -> bool:
         """Whether `add_adapter` with this config can succeed, by the plan of this model."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers.models.auto import modeling_auto
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import AdapterMismatchError, UnsupportedMethodError, listing
 from adapter_runtime.files import heads as head_files
@@ -95,7 +96,7 @@ def _refuse_base_modules(model: ModelAdaptersMixin, tensors: Tensors) -> None:
 
 def _as_flexible(
     model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str
-) -> tuple[str, dict[str, Any], Tensors]:
+) -> tuple[str, HeadConfig, Tensors]:
     mapping = document.get("auto_mapping") or {}
     names = _CLASSES.get(str(document.get("task_type")), {})
     class_name = mapping.get("base_model_class") or names.get(model.config.model_type)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.heads.static import (
     DEFAULT_NAME,
@@ -22,7 +23,7 @@ from adapter_runtime.heads.static import (
 
 def as_flexible(
     document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
-) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+) -> tuple[str, HeadConfig, dict[str, torch.Tensor]]:
     """A saved head, flexible or static, as name, config and tensors of a flexible head.
 
     Raises:
@@ -77,11 +78,20 @@ def as_static(
 
 def fits_static(document: Mapping[str, Any], class_name: str, config: PreTrainedConfig) -> bool:
     """Whether the saved head that `document` describes is a flexible one that `as_static` can convert."""
-    head = document.get("config")
-    return isinstance(head, dict) and not _obstacles(class_name, head, config)
+    head = _config_of(document)
+    return head is not None and not _obstacles(class_name, head, config)
 
 
-def _obstacles(class_name: str, head: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+def _config_of(document: Mapping[str, Any]) -> HeadConfig | None:
+    """The config of a saved flexible head; None where it is a static one, or no object."""
+    if not isinstance(document.get("config"), dict):
+        return None
+    config: HeadConfig = {}
+    config.update(document["config"])
+    return config
+
+
+def _obstacles(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> list[str]:
     """`differences`, and another number of labels."""
     reasons = differences(class_name, head, config)
     labels, own = head.get("num_labels"), config.num_labels
@@ -92,12 +102,13 @@ def _obstacles(class_name: str, head: Mapping[str, Any], config: PreTrainedConfi
 
 def _renamed(
     document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None
-) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+) -> tuple[str, HeadConfig, dict[str, torch.Tensor]]:
     """Take only the tensors of the head itself: `adapters` also writes those of heads whose names begin alike."""
     old = document.get("name")
     name = load_as or old
-    if old is None or not isinstance(document["config"], dict):
+    config = _config_of(document)
+    if old is None or config is None:
         raise AdapterFileError('The document of a head needs a "name" and an object "config".')
     prefix = f"heads.{old}."
     own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    return str(name), dict(document["config"]), {f"heads.{name}.{key}": tensor for key, tensor in own.items()}
+    return str(name), config, {f"heads.{name}.{key}": tensor for key, tensor in own.items()}

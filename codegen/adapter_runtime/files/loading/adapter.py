@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
@@ -288,7 +289,7 @@ def _prepare_head(
     return None, saved, expected
 
 
-def add_head(model: Any, name: str, config: dict[str, Any]) -> None:
+def add_head(model: Any, name: str, config: HeadConfig) -> None:
     """Add the head, unless it is there with the same config: then its tensors are replaced."""
     if name not in model.heads:
         model.add_prediction_head_from_config(name, config, set_active=model.active_head is None)
@@ -296,5 +297,5 @@ def add_head(model: Any, name: str, config: dict[str, Any]) -> None:
         raise AdapterMismatchError(
             f"The model has a head {name!r} with another config. Load under a new name (load_as=...) or delete it first."
         )
-    elif config.get("label2id") is not None:
-        model.heads[name].config["label2id"] = dict(config["label2id"])
+    elif (label2id := config.get("label2id")) is not None:
+        model.heads[name].config["label2id"] = dict(label2id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from adapter_runtime.errors import nearest
+from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.kinds.classification import (
     ClassificationHead,
@@ -20,9 +21,8 @@ from adapter_runtime.heads.kinds.language_modeling import (
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from adapter_runtime.heads.protocol import FlexibleHeadsModel
+from adapter_runtime.model.heads.named import check_new_head
 
 
 class AddHeadsMixin:
@@ -41,13 +41,7 @@ class AddHeadsMixin:
     head_types: ClassVar[tuple[str, ...]] = ()  # rendered: which types make sense for the model
     use_pooler: bool = False  # what ``use_pooler=None`` means
 
-    def _add(self: Any, cls: Any, head_name: str, overwrite_ok: bool, set_active: bool, **options: Any) -> None:
-        self.check_head_type(cls.head_type)
-        self._check_new_head(head_name, overwrite_ok)
-        head = cls(self, head_name, **options)
-        self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
-
-    def check_head_type(self, head_type: str) -> None:
+    def check_head_type(self: FlexibleHeadsModel, head_type: str) -> None:
         """Raise where heads of `head_type` make no sense for the model."""
         if head_type not in self.head_types:
             raise UnsupportedHeadError(
@@ -55,7 +49,7 @@ class AddHeadsMixin:
             )
 
     def add_classification_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_labels: int = 2,
         layers: int = 2,
@@ -81,12 +75,11 @@ class AddHeadsMixin:
             dropout_prob: None = that of the model.
             bias: of the last projection.
         """
-        cls = MultiLabelClassificationHead if multilabel else ClassificationHead
-        self._add(
-            cls,
+        head_class = MultiLabelClassificationHead if multilabel else ClassificationHead
+        check_addable(self, head_class, head_name, overwrite_ok)
+        head = head_class(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             num_labels=num_labels,
             layers=layers,
             activation_function=activation_function,
@@ -95,9 +88,10 @@ class AddHeadsMixin:
             use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_image_classification_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_labels: int = 2,
         layers: int = 1,
@@ -110,11 +104,10 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that classifies images; arguments as in `add_classification_head`."""
-        self._add(
-            ImageClassificationHead,
+        check_addable(self, ImageClassificationHead, head_name, overwrite_ok)
+        head = ImageClassificationHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             num_labels=num_labels,
             layers=layers,
             activation_function=activation_function,
@@ -123,9 +116,10 @@ class AddHeadsMixin:
             use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_multiple_choice_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_choices: int = 2,
         layers: int = 2,
@@ -137,11 +131,10 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that picks one of `num_choices` answers. Inputs are (batch, choices, length)."""
-        self._add(
-            MultipleChoiceHead,
+        check_addable(self, MultipleChoiceHead, head_name, overwrite_ok)
+        head = MultipleChoiceHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             num_choices=num_choices,
             layers=layers,
             activation_function=activation_function,
@@ -149,9 +142,10 @@ class AddHeadsMixin:
             use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_tagging_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_labels: int = 2,
         layers: int = 1,
@@ -162,20 +156,20 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that labels tokens."""
-        self._add(
-            TaggingHead,
+        check_addable(self, TaggingHead, head_name, overwrite_ok)
+        head = TaggingHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             num_labels=num_labels,
             layers=layers,
             activation_function=activation_function,
             id2label=id2label,
             dropout_prob=dropout_prob,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_qa_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_labels: int = 2,
         layers: int = 1,
@@ -186,20 +180,20 @@ class AddHeadsMixin:
         dropout_prob: float | None = None,
     ) -> None:
         """Add a head that marks the answer to a question in the text. Targets: start_positions and end_positions."""
-        self._add(
-            QuestionAnsweringHead,
+        check_addable(self, QuestionAnsweringHead, head_name, overwrite_ok)
+        head = QuestionAnsweringHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             num_labels=num_labels,
             layers=layers,
             activation_function=activation_function,
             id2label=id2label,
             dropout_prob=dropout_prob,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_dependency_parsing_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         num_labels: int = 2,
         overwrite_ok: bool = False,
@@ -210,10 +204,12 @@ class AddHeadsMixin:
 
         A call takes word_starts, (B, up to L + 1), and the targets labels_arcs and labels_rels; see `BiaffineParsingHead`.
         """
-        self._add(BiaffineParsingHead, head_name, overwrite_ok, set_active, num_labels=num_labels, id2label=id2label)
+        check_addable(self, BiaffineParsingHead, head_name, overwrite_ok)
+        head = BiaffineParsingHead(self, head_name, num_labels=num_labels, id2label=id2label)
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_masked_lm_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         activation_function: str | None = "gelu",
         layers: int = 2,
@@ -223,19 +219,19 @@ class AddHeadsMixin:
         set_active: bool = True,
     ) -> None:
         """Add a head that predicts masked tokens, tied to the input embeddings if the config says so."""
-        self._add(
-            BertStyleMaskedLMHead,
+        check_addable(self, BertStyleMaskedLMHead, head_name, overwrite_ok)
+        head = BertStyleMaskedLMHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             layers=layers,
             activation_function=activation_function,
             layer_norm=layer_norm,
             bias=bias,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_causal_lm_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         activation_function: str | None = "gelu",
         layers: int = 2,
@@ -246,24 +242,39 @@ class AddHeadsMixin:
         shift_labels: bool = True,
     ) -> None:
         """Add a head that predicts the next token, tied to the input embeddings if the config says so."""
-        self._add(
-            CausalLMHead,
+        check_addable(self, CausalLMHead, head_name, overwrite_ok)
+        head = CausalLMHead(
+            self,
             head_name,
-            overwrite_ok,
-            set_active,
             shift_labels=shift_labels,
             layers=layers,
             activation_function=activation_function,
             layer_norm=layer_norm,
             bias=bias,
         )
+        self.add_prediction_head(head, overwrite_ok, set_active)
 
     def add_seq2seq_lm_head(
-        self: Self,
+        self: FlexibleHeadsModel,
         head_name: str,
         layers: int = 1,
         overwrite_ok: bool = False,
         set_active: bool = True,
     ) -> None:
         """Add a head that predicts the tokens of the decoder."""
-        self._add(Seq2SeqLMHead, head_name, overwrite_ok, set_active, layers=layers)
+        check_addable(self, Seq2SeqLMHead, head_name, overwrite_ok)
+        head = Seq2SeqLMHead(self, head_name, layers=layers)
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+
+def check_addable(
+    model: FlexibleHeadsModel, head_class: type[PredictionHead], head_name: str, overwrite_ok: bool
+) -> None:
+    """Raise, before a head is built, where it cannot be added.
+
+    Raises:
+        UnsupportedHeadError: heads of this class make no sense for the model.
+        ValueError: the name is taken or cannot be a name.
+    """
+    model.check_head_type(head_class.head_type)
+    check_new_head(model, head_name, overwrite_ok)

@@ -1,11 +1,10 @@
-"""A flexible head back in the class of upstream that has just such a head."""
+"""A base model and one of its flexible heads, written back as upstream's class with such a head."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -14,14 +13,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.heads.base import PredictionHead
-from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
+from adapter_runtime.heads.protocol import FlexibleHeadsModel, head_named
 from adapter_runtime.heads.static import MULTI_LABEL, differences, static_keys
-from adapter_runtime.programs.dynamic import DynamicMixin
 
 
 @dataclass(frozen=True)
 class StaticExport:
-    """A model of upstream's as data.
+    """A model of one of upstream's classes, as data.
 
     Attributes:
         class_name: of upstream's class.
@@ -34,15 +33,12 @@ class StaticExport:
     state_dict: dict[str, torch.Tensor]
 
 
-class ExportHeadsMixin(DynamicMixin):
-    """Out of flexible heads again."""
+class ExportHeadsMixin:
+    """From flexible heads to upstream's classes, each with one head of its own."""
 
-    if TYPE_CHECKING:  # of other mixins of the model
-        active_head: Any
-
-        def _head(self, name: str | None) -> PredictionHead: ...
-
-    def export_static_head(self, head_name: str | None = None, class_name: str | None = None) -> StaticExport:
+    def export_static_head(
+        self: FlexibleHeadsModel, head_name: str | None = None, class_name: str | None = None
+    ) -> StaticExport:
         """The base model and one head, as upstream's class with such a head keeps them.
 
         Adapters are left out; `merge_adapter` puts one into the weights first.
@@ -55,20 +51,17 @@ class ExportHeadsMixin(DynamicMixin):
             UnknownHeadError: there is no such head.
             UnsupportedHeadError: upstream has no class for such a head, or `class_name` is none for it.
         """
-        head = self._head(head_name if head_name is not None else self.active_head)
-        name = _fitting_class(self, head, class_name)
-        config = _static_config(self.config, head)
-        with torch.device("meta"):
-            skeleton = getattr(transformers, name)(config)
-        return StaticExport(name, config, _static_state(self, head, skeleton))
+        return export_static_head(self, head_name, class_name)
 
-    def to_static(self, head_name: str | None = None, class_name: str | None = None) -> PreTrainedModel:
+    def to_static(
+        self: FlexibleHeadsModel, head_name: str | None = None, class_name: str | None = None
+    ) -> PreTrainedModel:
         """A new model of upstream's class with copies of the weights of the base model and of one head.
 
         It is saved and loaded without this library: ``model.to_static("head").save_pretrained(folder)``. Arguments and
         errors are those of `export_static_head`.
         """
-        exported = self.export_static_head(head_name, class_name)
+        exported = export_static_head(self, head_name, class_name)
         model: PreTrainedModel = getattr(transformers, exported.class_name)(exported.config)
         model.to(device=self.device, dtype=self.dtype)
         model.load_state_dict({**dict(model.named_buffers()), **exported.state_dict}, strict=False)
@@ -76,7 +69,20 @@ class ExportHeadsMixin(DynamicMixin):
         return model.train(self.training)
 
 
-def _fitting_class(model: Any, head: PredictionHead, wanted: str | None) -> str:
+def export_static_head(model: FlexibleHeadsModel, head_name: str | None, class_name: str | None) -> StaticExport:
+    """See `ExportHeadsMixin.export_static_head`."""
+    active = model.active_head
+    if head_name is None and not isinstance(active, str):
+        raise UnknownHeadError(f"Say which head to export: {active!r} is active.")
+    head = head_named(model, head_name if head_name is not None else str(active))
+    name = _fitting_class(model, head, class_name)
+    config = _static_config(model.config, head)
+    with torch.device("meta"):
+        skeleton = getattr(transformers, name)(config)
+    return StaticExport(name, config, _static_state(model, head, skeleton))
+
+
+def _fitting_class(model: FlexibleHeadsModel, head: PredictionHead, wanted: str | None) -> str:
     candidates = [name for name in registered().static_heads if _is_for(name, model)]
     if wanted is not None and wanted not in candidates:
         raise UnsupportedHeadError(
@@ -93,7 +99,7 @@ def _fitting_class(model: Any, head: PredictionHead, wanted: str | None) -> str:
     return fitting
 
 
-def _is_for(class_name: str, model: Any) -> bool:
+def _is_for(class_name: str, model: FlexibleHeadsModel) -> bool:
     return getattr(transformers, class_name).config_class is type(model.config)
 
 
@@ -101,8 +107,9 @@ def _static_config(config: PreTrainedConfig, head: PredictionHead) -> PreTrained
     result = copy.deepcopy(config)
     for own in ("prediction_heads", "adapters"):
         result.__dict__.pop(own, None)
-    if head.config.get("label2id") is not None and head.head_type != "question_answering":
-        result.id2label = {int(index): label for label, index in head.config["label2id"].items()}
+    label2id = head.config.get("label2id")
+    if label2id is not None and head.head_type != "question_answering":
+        result.id2label = {int(index): label for label, index in label2id.items()}
         result.label2id = {label: index for index, label in result.id2label.items()}
     if head.head_type == "multilabel_classification" or head.config.get("multilabel"):
         result.problem_type = MULTI_LABEL
@@ -111,7 +118,7 @@ def _static_config(config: PreTrainedConfig, head: PredictionHead) -> PreTrained
     return result
 
 
-def _static_state(model: Any, head: PredictionHead, static: PreTrainedModel) -> dict[str, torch.Tensor]:
+def _static_state(model: FlexibleHeadsModel, head: PredictionHead, static: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The tensors that `static`, which may lie on the meta device, has room for.
 
     Raises:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 from transformers.utils.generic import can_return_tuple
 
+from adapter_runtime.composition import Setup
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.summary import HeadSummary
+from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
+from adapter_runtime.heads.custom import HeadClass
+from adapter_runtime.heads.protocol import all_heads
 from adapter_runtime.heads.setups import head_names, heads_of
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
 from adapter_runtime.model.calls import in_call
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.heads.adding import AddHeadsMixin
 from adapter_runtime.model.heads.exporting import ExportHeadsMixin
 from adapter_runtime.model.heads.named import NamedHeadsMixin
 from adapter_runtime.model.heads.pretrained import LoadPretrainedMixin
@@ -29,6 +34,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(
     InvertibleAdaptersWrapperMixin,
     RunHeadsMixin,
     NamedHeadsMixin,
+    AddHeadsMixin,
     VocabularyHeadsMixin,
     ExportHeadsMixin,
     LoadPretrainedMixin,
@@ -46,10 +52,12 @@ class ModelWithFlexibleHeadsAdaptersMixin(
     # Trainer would else leave out the division by the number of accumulation steps, which our losses count on.
     accepts_loss_kwargs = False
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Let the forward of a generated class give a tuple where one is asked for, and run it in a context, as `subclass` does
-        for upstream's classes."""
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls) -> None:
+        """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
+
+        `subclass` does the latter for upstream's classes.
+        """
+        super().__init_subclass__()
         if "forward" in cls.__dict__:
             cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 
@@ -57,7 +65,7 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""
         init(self)
         self.heads = nn.ModuleDict()
-        self.custom_heads = {}
+        self.custom_heads: dict[str, HeadClass] = {}
         self._active_head = None
         configs = dict(getattr(self.config, "prediction_heads", None) or {})
         self.config.prediction_heads = {}
@@ -66,9 +74,9 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         self.post_init()
 
     @property
-    def unrepeated_arguments(self) -> frozenset[str]:  # type: ignore[override]
+    def unrepeated_arguments(self) -> frozenset[str]:
         """Targets are the same for the copies of a batch that parallel adapters get."""
-        heads: list[Any] = [*HEAD_CLASSES.values(), *self.heads.values()]
+        heads: list[PredictionHead | HeadClass] = [*HEAD_CLASSES.values(), *all_heads(self)]
         return frozenset(name for head in heads for name in head.label_arguments)
 
     def adapter_to(
@@ -88,12 +96,12 @@ class ModelWithFlexibleHeadsAdaptersMixin(
 
     def summarized_heads(self) -> list[HeadSummary]:
         """The heads by name."""
-        active = head_names(self.active_head) if self.active_head is not None else ()
+        active = head_names(self.active_head)
         return [
-            HeadSummary(name, str(head.config["head_type"]), name in active, head) for name, head in self.heads.items()
+            HeadSummary(head.name, str(head.config["head_type"]), head.name in active, head) for head in all_heads(self)
         ]
 
-    def set_active_adapters(self, adapter_setup: Any, skip_layers: Any = None) -> None:
+    def set_active_adapters(self, adapter_setup: Setup, skip_layers: Iterable[int] | None = None) -> None:
         """Activate adapters, and the heads that go by their names.
 
         The last block of a `Stack` decides: a name is the head of this name; `Parallel` gives a list of heads, `BatchSplit`

@@ -6,8 +6,11 @@ from typing import Any
 
 from transformers import GenerationMixin
 
+from adapter_runtime.composition import BatchSplit
 from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.heads.protocol import FlexibleHeadsModel, head_named
 from adapter_runtime.heads.setups import HeadSetup, head_names
+from adapter_runtime.model.heads.running import copies_of_batch, used_heads
 
 
 class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
@@ -20,24 +23,8 @@ class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
             UnknownHeadError: there is no head of the given name.
             UnsupportedHeadError: no head, one that predicts no tokens, or several are active.
         """
-        self._check_generative(self.used_heads(kwargs.get("head")))
+        check_generative(self, used_heads(self, kwargs.get("head")))
         return super().generate(*args, **kwargs)
-
-    def _check_generative(self, setup: HeadSetup | None) -> None:
-        heads = [self._head(name) for name in head_names(setup)]
-        other = next((head for head in heads if not head.is_generative), None)
-        if heads and other is None:
-            if len(heads) == 1 or (not hasattr(setup, "batch_sizes") and len(heads) == self._copies()):
-                return
-            state = f"{setup!r} are active; several heads can generate only if each has its parallel adapter"
-        elif other is None:
-            state = "no head is active"
-        else:
-            state = f"the active head {other.name!r} is a {other.head_type} head"
-        raise UnsupportedHeadError(
-            f"generate() needs an active language modelling head, but {state}. Add one: add_causal_lm_head(...), or"
-            " say which: generate(..., head=...)."
-        )
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -48,3 +35,25 @@ class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
             inputs_tensor, model_kwargs, *args, **kwargs
         )
         return prepared if head is None else {**prepared, "head": head}
+
+
+def check_generative(model: FlexibleHeadsModel, setup: HeadSetup | None) -> None:
+    """Raise where the heads of `setup` cannot generate.
+
+    Raises:
+        UnsupportedHeadError: no head, one that predicts no tokens, or several are active.
+    """
+    heads = [head_named(model, name) for name in head_names(setup)]
+    other = next((head for head in heads if not head.is_generative), None)
+    if heads and other is None:
+        if len(heads) == 1 or (not isinstance(setup, BatchSplit) and len(heads) == copies_of_batch(model)):
+            return
+        state = f"{setup!r} are active; several heads can generate only if each has its parallel adapter"
+    elif other is None:
+        state = "no head is active"
+    else:
+        state = f"the active head {other.name!r} is a {other.head_type} head"
+    raise UnsupportedHeadError(
+        f"generate() needs an active language modelling head, but {state}. Add one: add_causal_lm_head(...), or"
+        " say which: generate(..., head=...)."
+    )

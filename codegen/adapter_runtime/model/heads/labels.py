@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.contract.protocol import AdaptedModel
 
 
-class StaticLabelsMixin(DynamicMixin):
+class StaticLabelsMixin:
     """Of models with one head, whose labels are in the config of the model."""
 
-    def get_labels_dict(self) -> dict[int, str]:
+    def get_labels_dict(self: AdaptedModel) -> dict[int, str]:
         """Index -> name of the labels."""
-        return {int(index): label for index, label in (self.config.id2label or {}).items()}
+        return _labels(self)
 
-    def get_labels(self) -> list[str]:
+    def get_labels(self: AdaptedModel) -> list[str]:
         """The names of the labels in the order of their indices."""
-        labels = self.get_labels_dict()
+        labels = _labels(self)
         return [labels[index] for index in sorted(labels)]
+
+
+def _labels(model: AdaptedModel) -> dict[int, str]:
+    return {int(index): label for index, label in (model.config.id2label or {}).items()}

@@ -3,59 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.composition import Setup
+from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.snapshot import unchanged_on_error
-from adapter_runtime.errors import nearest
+from adapter_runtime.contract.values import Json
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass, check_custom, custom_head_class
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.heads.factory import canonical, custom_head, head_from_config
+from adapter_runtime.heads.protocol import FlexibleHeadsModel, active_heads, all_heads, head_named
 from adapter_runtime.heads.setups import HeadSetup, head_names, parse_heads
-from adapter_runtime.model.heads.adding import AddHeadsMixin
 from adapter_runtime.model.heads.averaging import averaged
-from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.model.heads.vocabulary import tie_head, update_ties
 
 
-class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
+class NamedHeadsMixin:
     """What can be done with heads without running them."""
 
-    heads: nn.ModuleDict
-    custom_heads: dict[str, HeadClass]
-    _active_head: HeadSetup | None
-
-    if TYPE_CHECKING:  # of other mixins of the model
-
-        def _tie_head(self, head: PredictionHead) -> None: ...
-
-        def _untie_heads(self) -> None: ...
-
-    def add_prediction_head(self, head: PredictionHead, overwrite_ok: bool = False, set_active: bool = True) -> None:
+    def add_prediction_head(
+        self: FlexibleHeadsModel, head: PredictionHead, overwrite_ok: bool = False, set_active: bool = True
+    ) -> None:
         """Add a head that was built for this model.
 
         Raises:
             ValueError: the name is taken or cannot be a name.
         """
-        self._check_new_head(head.name, overwrite_ok)
+        check_new_head(self, head.name, overwrite_ok)
         with unchanged_on_error(self, self.adapters_config):
             self.heads[head.name] = head
             self.config.prediction_heads[head.name] = head.config
-            self._tie_head(head)
+            tie_head(self, head)
             if set_active:
                 self.active_head = head.name
 
-    def _check_new_head(self, name: str, overwrite_ok: bool) -> None:
-        check_name(name, "head")
-        if name in self.heads and not overwrite_ok:
-            raise ValueError(f"The model has a head {name!r}. Delete it first, or pass overwrite_ok=True.")
-
     def add_prediction_head_from_config(
-        self, head_name: str, config: Mapping[str, Any], overwrite_ok: bool = False, set_active: bool = True
+        self: FlexibleHeadsModel,
+        head_name: str,
+        config: Mapping[str, object],
+        overwrite_ok: bool = False,
+        set_active: bool = True,
     ) -> None:
         """Add the head that `config`, as in ``head_config.json``, describes.
 
@@ -64,14 +53,14 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
             UnsupportedHeadError: heads of this type make no sense for the model.
             ValueError: the name is taken or cannot be a name.
         """
-        self._check_new_head(head_name, overwrite_ok)
+        check_new_head(self, head_name, overwrite_ok)
         head_type = canonical(config).get("head_type")
         if head_type in HEAD_CLASSES:
             self.check_head_type(str(head_type))
         head = head_from_config(self, head_name, config, self.custom_heads)
         self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
 
-    def register_custom_head(self, identifier: str, head_class: HeadClass) -> None:
+    def register_custom_head(self: FlexibleHeadsModel, identifier: str, head_class: HeadClass) -> None:
         """Let this model have heads of a class of your own, and files name them by `identifier`.
 
         For models that are loaded with such heads, register the class before: `adapter_models.heads.register_custom_head`.
@@ -84,7 +73,12 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
         self.custom_heads[identifier] = head_class
 
     def add_custom_head(
-        self, head_type: str, head_name: str, overwrite_ok: bool = False, set_active: bool = True, **options: Any
+        self: FlexibleHeadsModel,
+        head_type: str,
+        head_name: str,
+        overwrite_ok: bool = False,
+        set_active: bool = True,
+        **options: Json,
     ) -> None:
         """Add a head of a class that was registered as `head_type`.
 
@@ -95,13 +89,13 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
             InvalidConfigError: no class is registered, or it does not take the options.
             ValueError: the name is taken or cannot be a name.
         """
-        self._check_new_head(head_name, overwrite_ok)
+        check_new_head(self, head_name, overwrite_ok)
         head_class = custom_head_class(head_type, self.custom_heads)
         head = custom_head(self, head_name, head_type, head_class, options)
         self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
 
     def average_head(
-        self,
+        self: FlexibleHeadsModel,
         head_name: str,
         head_list: Sequence[str] | Mapping[str, float],
         weights: Sequence[float] | None = None,
@@ -123,8 +117,8 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
             UnknownHeadError: there is no such head.
             ValueError: the heads differ in more than weights, the weights make no sense, or the name is taken.
         """
-        self._check_new_head(head_name, overwrite_ok)
-        heads = [self._head(name) for name in head_list]
+        check_new_head(self, head_name, overwrite_ok)
+        heads = [head_named(self, name) for name in head_list]
         if isinstance(head_list, Mapping):
             if weights is not None:
                 raise ValueError("The weights of the heads are given twice: in head_list and in weights.")
@@ -134,7 +128,7 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
         head.load_state_dict(state)
         self.add_prediction_head(head, overwrite_ok=overwrite_ok, set_active=set_active)
 
-    def delete_head(self, head_name: str | None = None) -> None:
+    def delete_head(self: FlexibleHeadsModel, head_name: str | None = None) -> None:
         """Remove a head, by default the active one. A setup of several active heads that names it is deactivated.
 
         Raises:
@@ -142,20 +136,20 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
         """
         if head_name is None and not isinstance(self.active_head, str):
             raise UnknownHeadError(f"Say which head to delete: {self.active_head!r} is active.")
-        name = self._head(head_name or str(self.active_head)).name
+        name = head_named(self, head_name or str(self.active_head)).name
         with unchanged_on_error(self, self.adapters_config):
             del self.heads[name]
             del self.config.prediction_heads[name]
-            self._untie_heads()
+            update_ties(self)
             if name in head_names(self.active_head):
                 self.active_head = None
 
-    def get_prediction_heads_config(self) -> dict[str, dict[str, Any]]:
+    def get_prediction_heads_config(self: FlexibleHeadsModel) -> dict[str, HeadConfig]:
         """Name -> config of all heads."""
-        return {name: dict(self._head(name).config) for name in self.heads}
+        return {head.name: head.config.copy() for head in all_heads(self)}
 
     @property
-    def active_head(self) -> HeadSetup | None:
+    def active_head(self: FlexibleHeadsModel) -> HeadSetup | None:
         """The heads that a forward runs: a name, a list of names, `Parallel`, `BatchSplit` or `MultiTask` of names.
 
         None: the outputs of the base model are returned. Activating one head also tells the config of the model the names
@@ -168,43 +162,52 @@ class NamedHeadsMixin(AddHeadsMixin, DynamicMixin):
         return self._active_head
 
     @active_head.setter
-    def active_head(self, heads: str | Sequence[str] | AdapterCompositionBlock | None) -> None:
+    def active_head(self: FlexibleHeadsModel, heads: Setup) -> None:
         setup = parse_heads(heads)
         for name in head_names(setup):
-            self._head(name)
+            head_named(self, name)
         self._active_head = setup
-        labels = self.get_labels_dict(setup) if isinstance(setup, str) else None
+        labels = _labels_of(self, setup) if isinstance(setup, str) else None
         if labels is not None:
             self.config.id2label = labels
             self.config.label2id = {label: index for index, label in labels.items()}
 
-    def active_heads(self) -> list[PredictionHead]:
+    def active_heads(self: FlexibleHeadsModel) -> list[PredictionHead]:
         """The heads that `active_head` names, in its order."""
-        return [self._head(name) for name in head_names(self.active_head)]
+        return active_heads(self)
 
-    def _head(self, name: str | None) -> PredictionHead:
-        if not isinstance(name, str) or name not in self.heads:
-            raise UnknownHeadError(f"The model has no head {name!r}. {nearest(str(name), self.heads)}")
-        head = self.heads[name]
-        assert isinstance(head, PredictionHead)
-        return head
-
-    def get_labels_dict(self, head_name: str | None = None) -> dict[int, str] | None:
+    def get_labels_dict(self: FlexibleHeadsModel, head_name: str | None = None) -> dict[int, str] | None:
         """Index -> name of the labels of a head, by default the active one; None for heads without labels.
 
         Raises:
             UnknownHeadError: there is no such head, or not one head is active.
         """
-        if head_name is None and not isinstance(self.active_head, str):
-            raise UnknownHeadError(f"Say which head has the labels: {self.active_head!r} is active.")
-        label2id = self._head(head_name or str(self.active_head)).config.get("label2id")
-        return None if label2id is None else {int(index): label for label, index in label2id.items()}
+        return _labels_of(self, head_name)
 
-    def get_labels(self, head_name: str | None = None) -> list[str] | None:
+    def get_labels(self: FlexibleHeadsModel, head_name: str | None = None) -> list[str] | None:
         """The names of the labels in the order of their indices; None for heads without labels.
 
         Raises:
             UnknownHeadError: there is no such head, or not one head is active.
         """
-        labels = self.get_labels_dict(head_name)
+        labels = _labels_of(self, head_name)
         return None if labels is None else [labels[index] for index in sorted(labels)]
+
+
+def check_new_head(model: FlexibleHeadsModel, name: str, overwrite_ok: bool) -> None:
+    """Raise where a head of this name cannot be added.
+
+    Raises:
+        ValueError: the name is taken, and `overwrite_ok` is false, or cannot be a name.
+    """
+    check_name(name, "head")
+    if name in model.heads and not overwrite_ok:
+        raise ValueError(f"The model has a head {name!r}. Delete it first, or pass overwrite_ok=True.")
+
+
+def _labels_of(model: FlexibleHeadsModel, name: str | None) -> dict[int, str] | None:
+    """Index -> name of the labels of a head, by default the active one; None for heads without labels."""
+    if name is None and not isinstance(model.active_head, str):
+        raise UnknownHeadError(f"Say which head has the labels: {model.active_head!r} is active.")
+    label2id = head_named(model, name or str(model.active_head)).config.get("label2id")
+    return None if label2id is None else {int(index): label for label, index in label2id.items()}

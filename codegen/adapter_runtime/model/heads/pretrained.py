@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig
 
 from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping
 from adapter_runtime.programs.dynamic import DynamicMixin
+
+Value = TypeVar("Value")
 
 
 class LoadPretrainedMixin(DynamicMixin):
@@ -23,7 +25,8 @@ class LoadPretrainedMixin(DynamicMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default"."""
-        config, kwargs = _resolve_config(cls, pretrained_model_name_or_path, kwargs)
+        given = kwargs.pop("config", None)
+        config, kwargs = _resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
         architecture = (config.architectures or [None])[0]
         if not is_static(architecture) or getattr(config, "prediction_heads", None):
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
@@ -43,15 +46,24 @@ class LoadPretrainedMixin(DynamicMixin):
 
 
 def _resolve_config(
-    cls: Any, source: str | os.PathLike[str], kwargs: dict[str, Any]
-) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """The config of a checkpoint, with the options in `kwargs` that belong to it, and the other arguments."""
-    config = kwargs.pop("config", None)
-    if isinstance(config, PreTrainedConfig):
-        return config, kwargs
+    config_class: type[PreTrainedConfig],
+    source: str | os.PathLike[str],
+    given: PreTrainedConfig | str | os.PathLike[str] | None,
+    kwargs: dict[str, Value],
+) -> tuple[PreTrainedConfig, dict[str, Value]]:
+    """The config of a checkpoint, with the options in `kwargs` that belong to it, and the other arguments.
+
+    Args:
+        config_class: of the model.
+        source: folder or repository of the checkpoint.
+        given: the argument ``config``: the config itself, or a folder or repository of it.
+        kwargs: the other arguments of `from_pretrained`.
+    """
+    if isinstance(given, PreTrainedConfig):
+        return given, kwargs
     of_config = {name: value for name, value in kwargs.items() if name not in _OF_THE_MODEL}
-    config, unused = cls.config_class.from_pretrained(
-        source if config is None else config, return_unused_kwargs=True, **of_config
+    config, unused = config_class.from_pretrained(
+        source if given is None else given, return_unused_kwargs=True, **of_config
     )
     of_model = {name: value for name, value in kwargs.items() if name in _OF_THE_MODEL | _OF_BOTH}
     return config, {**unused, **of_model}

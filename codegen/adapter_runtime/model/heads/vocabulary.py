@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import nn
 
 from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.protocol import FlexibleHeadsModel, active_heads, all_heads
 from adapter_runtime.programs.dynamic import DynamicMixin
 
 
 class VocabularyHeadsMixin(DynamicMixin):
-    """What upstream asks a model with one head of this kind, for one with several."""
-
-    if TYPE_CHECKING:  # of other mixins of the model
-
-        def active_heads(self) -> list[PredictionHead]: ...
-
-    def _projections(self) -> Iterator[tuple[PredictionHead, nn.Module]]:
-        """The heads that predict tokens, each with its last layer."""
-        heads = cast("dict[str, PredictionHead]", getattr(self, "heads", {}))
-        for head in heads.values():
-            projection = head.get_output_embeddings()
-            if projection is not None:
-                yield head, projection
+    """What upstream asks a model with one language modelling head, answered for a model with several."""
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection to the vocabulary of the active head; of several, that of the first that has one."""
-        found = (head.get_output_embeddings() for head in self.active_heads())
+        found = (head.get_output_embeddings() for head in active_heads(self))
         return next((projection for projection in found if projection is not None), None)
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the projection that `get_output_embeddings` gives."""
-        for head in self.active_heads():
+        for head in active_heads(self):
             if head.get_output_embeddings() is not None:
                 head.set_output_embeddings(new_embeddings)
                 return
@@ -42,39 +31,61 @@ class VocabularyHeadsMixin(DynamicMixin):
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
         """Resize the embeddings, and the projection of every head, active or not."""
-        embeddings: Any = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        size = embeddings.weight.shape[0]
-        for head, projection in self._projections():
-            weight: Any = projection.weight
+        embeddings: nn.Module = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        size = _weight(embeddings).shape[0]
+        for head, projection in _projections(self):
+            weight = _weight(projection)
             # A tied weight was replaced with the embeddings already; the module around it does not know.
             if weight.shape[0] != size or getattr(projection, "out_features", size) != size:
                 resized = self._get_resized_lm_head(projection, size, mean_resizing=mean_resizing)
                 head.set_output_embeddings(resized.requires_grad_(weight.requires_grad))
-        return embeddings  # type: ignore[no-any-return]
+        return embeddings
 
     @property
     def _tied_weights_keys(self) -> dict[str, str]:
         """What upstream ties if the config says so: the projections of language modelling heads, to the input embeddings.
 
-        Upstream keeps this on the class; heads come and go, so here it belongs to the object.
+        Upstream keeps this on the class; heads come and go, so here it belongs to the object. Upstream also asks while
+        the base model is being made, before there are heads.
         """
-        projections = [projection for _, projection in self._projections()]
-        if not projections:
-            return {}
-        embeddings = self.get_input_embeddings()
-        names = {module: name for name, module in self.named_modules()}
-        source = f"{names[embeddings]}.weight"
-        return dict.fromkeys(sorted(f"{names[projection]}.weight" for projection in projections), source)
+        return _tied_projections(self) if hasattr(self, "heads") else {}
 
-    def _tie_head(self, head: PredictionHead) -> None:
-        """Tie a head that is added after construction; before, upstream's `post_init` does."""
-        if not hasattr(self, "all_tied_weights_keys"):
-            return
-        self._untie_heads()
+
+def _projections(model: FlexibleHeadsModel) -> Iterator[tuple[PredictionHead, nn.Module]]:
+    """The heads that predict tokens, each with its last layer."""
+    for head in all_heads(model):
         projection = head.get_output_embeddings()
-        if projection is not None and any(key.startswith(f"heads.{head.name}.") for key in self.all_tied_weights_keys):
-            projection.weight = self.get_input_embeddings().weight
+        if projection is not None:
+            yield head, projection
 
-    def _untie_heads(self) -> None:
-        """Forget heads that are gone."""
-        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+
+def _weight(module: nn.Module) -> torch.Tensor:
+    """The weight of embeddings or of a projection, [V, H]."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def _tied_projections(model: FlexibleHeadsModel) -> dict[str, str]:
+    """The names of the weights of projections -> the name of that of the input embeddings."""
+    projections = [projection for _, projection in _projections(model)]
+    if not projections:
+        return {}
+    names = {module: name for name, module in model.named_modules()}
+    source = f"{names[model.get_input_embeddings()]}.weight"
+    return dict.fromkeys(sorted(f"{names[projection]}.weight" for projection in projections), source)
+
+
+def tie_head(model: FlexibleHeadsModel, head: PredictionHead) -> None:
+    """Tie a head that is added after construction; before, upstream's `post_init` does."""
+    if not hasattr(model, "all_tied_weights_keys"):
+        return
+    update_ties(model)
+    projection = head.get_output_embeddings()
+    if projection is not None and any(key.startswith(f"heads.{head.name}.") for key in model.all_tied_weights_keys):
+        projection.weight = model.get_input_embeddings().weight
+
+
+def update_ties(model: FlexibleHeadsModel) -> None:
+    """Work out anew what is tied to what: a head was added or removed."""
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
