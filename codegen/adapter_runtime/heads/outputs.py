@@ -19,7 +19,7 @@ _CONSUMED = frozenset({"last_hidden_state", "pooler_output"})
 
 
 @dataclass
-class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]  # transformers' classes are not typed for mypy
+class DependencyParsingOutput(ModelOutput):
     """What `BiaffineParsingHead` gives.
 
     Attributes:
@@ -38,7 +38,7 @@ class DependencyParsingOutput(ModelOutput):  # type: ignore[misc]  # transformer
 
 
 @dataclass
-class MultiHeadOutput(ModelOutput):  # type: ignore[misc]  # the same
+class MultiHeadOutput(ModelOutput):
     """What several heads give in one call. A number as index, iteration and length are those of `head_outputs`.
 
     What the base model gives besides hidden states (cache, attentions, ...) is an entry of this output.

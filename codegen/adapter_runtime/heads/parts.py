@@ -21,10 +21,12 @@ from adapter_runtime.heads.setups import HeadSetup
 from adapter_runtime.programs.blocks import divider_of
 
 Rows: TypeAlias = "slice[int, int, None] | torch.Tensor | None"  # of a batch: a range, or indices [R]; None = all
-Tensors: TypeAlias = "torch.Tensor | tuple[Tensors, ...] | list[Tensors] | None"  # as outputs of a model hold them
+# As outputs of a model hold them; a number is the same for all rows.
+Tensors: TypeAlias = "torch.Tensor | float | tuple[Tensors, ...] | list[Tensors] | None"
 # A target in a call: for all heads, for each by name, or for each in their order.
 Target: TypeAlias = (
-    "torch.Tensor | Mapping[str, torch.Tensor | None] | list[torch.Tensor | None] | tuple[torch.Tensor | None, ...]"
+    "torch.Tensor | float | Mapping[str, torch.Tensor | None] | list[torch.Tensor] | list[torch.Tensor | None]"
+    " | tuple[torch.Tensor | None, ...]"
 )
 
 
@@ -38,6 +40,9 @@ class Part:
 
     @overload
     def of(self, value: torch.Tensor) -> torch.Tensor: ...
+
+    @overload
+    def of(self, value: float) -> float: ...
 
     @overload
     def of(self, value: None) -> None: ...
@@ -117,7 +122,7 @@ def _rows_of(division: RowDivision) -> Iterator[Rows]:
 
 def targets_of(
     given: Mapping[str, Target], heads: Sequence[PredictionHead], parts: Sequence[Part], optional: Container[str] = ()
-) -> list[dict[str, torch.Tensor]]:
+) -> list[dict[str, torch.Tensor | float]]:
     """The targets, and other arguments of their own, of each head.
 
     A tensor is for all heads that take such an argument: the same for all that see the whole batch, or a copy of it, and
@@ -132,7 +137,7 @@ def targets_of(
     Raises:
         ValueError: something is given that no head takes, or for a head that does not run.
     """
-    found: list[dict[str, torch.Tensor]] = [{} for _ in parts]
+    found: list[dict[str, torch.Tensor | float]] = [{} for _ in parts]
     for name, value in given.items():
         if name not in optional:
             _check_takers(name, value, heads)
@@ -145,7 +150,7 @@ def targets_of(
 
 def _target_of(
     head: PredictionHead, part: Part, argument: str, value: Target, index: int, count: int
-) -> torch.Tensor | None:
+) -> torch.Tensor | float | None:
     """The target of one head, the head at `index` of `count`; None where it has none."""
     if isinstance(value, Mapping):
         return value.get(head.name)
@@ -155,7 +160,8 @@ def _target_of(
         return value[index]
     if not head.takes(argument):
         return None
-    if part.rows is not None and not part.is_copy and len(value) != part.total:
+    is_divided = part.rows is not None and not part.is_copy
+    if is_divided and isinstance(value, torch.Tensor) and len(value) != part.total:
         raise ValueError(
             f"{argument} has {len(value)} rows, but the batch that is divided among heads has {part.total}."
         )

@@ -7,5 +7,5 @@ from transformers import Seq2SeqTrainer
 from adapter_runtime.training.trainer import AdapterTrainer
 
 
-class Seq2SeqAdapterTrainer(AdapterTrainer, Seq2SeqTrainer):  # type: ignore[misc]
+class Seq2SeqAdapterTrainer(AdapterTrainer, Seq2SeqTrainer):
     """An `AdapterTrainer` that, with ``predict_with_generate=True``, evaluates what the model generates."""

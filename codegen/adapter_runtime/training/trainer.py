@@ -27,7 +27,7 @@ from adapter_runtime.training.readiness import (
 logger = logging.get_logger(__name__)
 
 
-class AdapterTrainer(Trainer):  # type: ignore[misc]
+class AdapterTrainer(Trainer):
     """A `Trainer` for the adapters, fusions and heads of a model whose base is frozen.
 
     What differs from `transformers.Trainer`, to which all other arguments belong:

@@ -98,7 +98,8 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         """The heads by name."""
         active = head_names(self.active_head)
         return [
-            HeadSummary(head.name, str(head.config["head_type"]), head.name in active, head) for head in all_heads(self)
+            HeadSummary(head.name, head.config.get("head_type", head.head_type), head.name in active, head)
+            for head in all_heads(self)
         ]
 
     def set_active_adapters(self, adapter_setup: Setup, skip_layers: Iterable[int] | None = None) -> None:

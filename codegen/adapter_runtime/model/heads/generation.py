@@ -13,7 +13,7 @@ from adapter_runtime.heads.setups import HeadSetup, head_names
 from adapter_runtime.model.heads.running import copies_of_batch, used_heads
 
 
-class HeadsGenerationMixin(GenerationMixin):  # type: ignore[misc]
+class HeadsGenerationMixin(GenerationMixin):
     """The base of a generated class with flexible heads where one of its head types can generate."""
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:

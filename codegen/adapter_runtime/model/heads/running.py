@@ -176,7 +176,7 @@ def _run(
     outputs: ModelOutput,
     inputs: Inputs,
     logits_to_keep: int | torch.Tensor,
-    targets: dict[str, torch.Tensor],
+    targets: dict[str, torch.Tensor | float],
 ) -> ModelOutput:
     """Run one head.
 
