@@ -112,7 +112,7 @@ NO_FIGURES = [
     r"\| [0-3] \| |exit code 3",  # of `adapter-codegen check`
     r"(?:Qwen|Gemma) 2 and 3",
     r"`, 0 or 1",  # labels of a multi-label head
-    r" \d\. (?=[A-Z*])",  # an item of a list
+    r" \d\. (?=[A-Z*`])",  # an item of a list
 ]
 
 
@@ -182,6 +182,31 @@ def test_figures_of_peft_are_those_of_the_installed_one() -> None:
     assert "reft" not in names
     assert "bottleneck" not in names
     assert peft.__version__ == recorded["release"]
+
+
+def test_pictures_are_current() -> None:
+    for path, picture in script("docs/picture.py").pictures().items():
+        assert path.read_text(encoding="utf-8") == picture, "python docs/picture.py draws it again"
+        assert f"_static/{path.name}" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/design/0012-rooms-of-the-runtime.md"]
+)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    roots = [ROOT, ROOT / "codegen/adapter_codegen", ROOT / "codegen/adapter_runtime"]
+    upstream = "models/llama/modeling_llama.py"
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    named = {
+        word
+        for code in re.findall(r"`([^`]+)`", text)
+        for word in re.findall(r"[\w.*-]*(?:/[\w.*-]*)+|[\w-]+\.py", code)
+    }
+    assert len(named) > 2
+    missing = [
+        path for path in sorted(named - {upstream}) if not any(list(root.glob(path.strip("/"))) for root in roots)
+    ]
+    assert not missing
 
 
 def test_badges_are_current() -> None:
