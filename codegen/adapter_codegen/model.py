@@ -1,7 +1,7 @@
 """The plan: what the tool knows about one upstream model, as frozen data.
 
 Everything before this file (``upstream``, ``parse``, ``plan``) works out these objects; everything after it (``rewrite``,
-``render``, ``explain``, ``coverage``) only reads them. A plan never holds a syntax tree: a place in upstream's text is a
+``emit``, ``inspect``) only reads them. A plan never holds a syntax tree: a place in upstream's text is a
 `Location`, a piece of upstream's code an `Expression`. So a plan can be compared, pickled, printed and stored.
 
 Where do I add ...
