@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
-from adapter_runtime.files.heads import is_flexible
 from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.files.loading.fit import compare, copy_tensors
 from adapter_runtime.files.names import ADAPTER_FILES, FUSION_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.tensors import Tensors, read_tensors, write_tensors
+from adapter_runtime.heads.protocol import is_flexible
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.readiness import TrainingSetupError, is_frozen, trained_besides
 
