@@ -271,7 +271,7 @@ class AdapterModelPlan:
 
     class_name: str  # "LlamaAdapterModel"
     base_attribute: str  # where it holds the base model: "model"
-    states_attribute: bool  # whether the class must name that attribute itself, because no class of upstream does
+    states_attribute: bool  # whether the class must name that attribute itself, because upstream's classes do not
     arguments: tuple[Argument, ...]  # handed on to the base model
     imports: tuple[str, ...]  # statements for the names in annotations, sorted
     head_types: tuple[
