@@ -38,7 +38,7 @@ Progress = Callable[[str], None]  # called with a model type when that model is 
 
 
 def silent(model_type: str) -> None:
-    """The progress that nobody watches."""
+    """Progress that is reported to nobody."""
 
 
 @dataclass(frozen=True)

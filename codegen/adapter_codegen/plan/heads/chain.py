@@ -74,7 +74,7 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
 
 
 def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:
-    """The same facts, in which only the forwards of the head and its small parts can be entered."""
+    """`facts`, reduced so that only the forwards of the head and its small parts can be entered."""
     classes = {
         name: replace(known, functions={}) if name != head and is_model(facts, name) else known
         for name, known in facts.classes.items()
