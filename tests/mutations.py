@@ -211,7 +211,7 @@ MUTATIONS = (
     ),
     Mutation(
         "loading: without strict, tensors of another shape pass",
-        "files/loading/adapter.py",
+        "files/loading/fit.py",
         "if strict or mismatch.shapes:",
         "if strict:",
         "test_files.py::test_without_strict_a_different_shape_is_still_refused",
@@ -408,7 +408,7 @@ DEFECTS = (
     ),
     Mutation(
         "31: the architecture of a file is not compared",
-        "files/loading/adapter.py",
+        "files/loading/fit.py",
         "    if written_from in (None, own):\n",
         "    if True:\n",
         "test_files.py::test_another_architecture_of_equal_shapes_is_refused_unless_asked_for",

@@ -14,8 +14,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from adapter_runtime.contract.names import InvalidNameError, check_name
 from adapter_runtime.errors import AdapterFileError
 from adapter_runtime.files.documents import read_document, write_atomically, write_document
-from adapter_runtime.files.loading.commit import Transaction
-from adapter_runtime.files.loading.fit import compare, copy_tensors
+from adapter_runtime.files.loading.commit import Transaction, copy_tensors
+from adapter_runtime.files.loading.fit import compare
 from adapter_runtime.files.names import ADAPTER_FILES
 from adapter_runtime.files.source import local_folder
 from adapter_runtime.files.tensors import read_tensors, write_tensors

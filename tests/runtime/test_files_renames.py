@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BeitConfig, BeitModel, PreTrainedModel, ViTConfig, ViTForImageClassification, ViTModel
 
-from adapter_runtime.files.loading.renames import fit_names
+from adapter_runtime.files.formats.renames import fit_names
 
 SMALL = {
     "hidden_size": 8,

@@ -11,8 +11,8 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.formats.legacy import modernise
 from adapter_runtime.files.formats.refused_files import refuse_if_different
+from adapter_runtime.files.formats.renames import fit_prefix
 from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
-from adapter_runtime.files.loading.renames import fit_prefix
 
 UP = "bert.encoder.layer.0.output.adapters.a.adapter_up.weight"
 

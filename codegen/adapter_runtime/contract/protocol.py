@@ -6,7 +6,8 @@ Models get these members from the mixins in ``model``, and from upstream's class
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import torch
@@ -14,10 +15,11 @@ from torch import nn
 from transformers import PreTrainedConfig
 from typing_extensions import Self
 
-from adapter_runtime.composition import AdapterCompositionBlock, Setup
+from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.summary import HeadSummary
+from adapter_runtime.contract.values import Json
 from adapter_runtime.programs.call_plan import CallPlan
 from adapter_runtime.programs.layer import AdapterLayerBase
 from adapter_runtime.roles import AttentionRoles, LayerRoles
@@ -52,6 +54,12 @@ class AdaptedModel(TorchModule, Protocol):
 
     config: PreTrainedConfig
     base_model_prefix: ClassVar[str]
+    is_adapter_model: ClassVar[
+        bool
+    ]  # whether its class is a generated ``<Model>AdapterModel``, and none of upstream's
+
+    @property
+    def base_model(self) -> nn.Module | AdaptedModel: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -72,6 +80,15 @@ class AdaptedModel(TorchModule, Protocol):
         self,
         adapter_name: str,
         config: str | Mapping[str, object] | AdapterConfig | None = None,
+        overwrite_ok: bool = False,
+        set_active: bool = False,
+    ) -> None: ...
+
+    def add_adapter_fusion(
+        self,
+        adapter_names: Fuse | Sequence[str] | str,
+        config: Mapping[str, Json] | str | None = None,
+        name: str | None = None,
         overwrite_ok: bool = False,
         set_active: bool = False,
     ) -> None: ...
@@ -119,6 +136,12 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
     def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None: ...
 
     def current_call_plan(self) -> CallPlan: ...
+
+    def described_interface(self) -> dict[str, Json] | None: ...
+
+    def check_interface(
+        self, path: Path, document: Mapping[str, Json], config: AdapterConfig, strict: bool
+    ) -> None: ...
 
 
 class AdaptedLayer(Protocol):

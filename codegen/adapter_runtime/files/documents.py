@@ -8,9 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, AdapterFileError
+
+Document: TypeAlias = Mapping[str, Json]  # the object in a JSON file
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,13 +36,13 @@ def _umask() -> int:
     return current
 
 
-def write_document(path: Path, content: Mapping[str, Any]) -> None:
+def write_document(path: Path, content: Document) -> None:
     """Write sorted, indented JSON."""
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Json]:
     """The object that a JSON file holds.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 
 from adapter_runtime.methods.table import CONTAINERS
 
-# The module dict that holds mixtures of adapters, by the name of the mixture.
+# The module dict that holds fusions of adapters, by the name of the fusion.
 FUSION_CONTAINER = "adapter_fusion_layer"
 
 # `adapters` writes the prefixes of a model once at the model and again below each attention layer.
@@ -29,7 +29,7 @@ def owner(key: str) -> str | None:
 
 
 def fusion_owner(key: str) -> str | None:
-    """The mixture that a tensor belongs to; None for one that belongs to no mixture."""
+    """The fusion that a tensor belongs to; None for one that belongs to no fusion."""
     for container, name in pairwise(key.split(".")[:-1]):
         if container == FUSION_CONTAINER:
             return name
@@ -48,14 +48,14 @@ def of_adapter(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torc
 
 
 def of_fusion(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    """The tensors of the mixture `name`. `adapters` also writes those of mixtures whose names begin alike."""
+    """The tensors of the fusion `name`. `adapters` also writes those of fusions whose names begin alike."""
     return {key: tensor for key, tensor in tensors.items() if fusion_owner(key) == name}
 
 
 def renamed(
     tensors: Mapping[str, torch.Tensor], old: str, new: str, containers: Container[str] = CONTAINERS
 ) -> dict[str, torch.Tensor]:
-    """The same tensors under the names that the adapter `new` gives them; with other `containers`, a mixture."""
+    """The same tensors under the names that the adapter `new` gives them; with other `containers`, a fusion."""
     if old == new:
         return dict(tensors)
     result = {}

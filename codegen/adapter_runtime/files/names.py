@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_runtime.contract.names import check_name
+
+Folder = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

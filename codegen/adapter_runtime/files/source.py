@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whichever client it uses
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client that it uses
+    HfHubHTTPError,
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from adapter_runtime.errors import AdapterFileError
-from adapter_runtime.files.names import ADAPTER_FILES, INTERFACE_FILE, PEFT_FILES, SETUP_FILE, FileSet
+from adapter_runtime.files.names import ADAPTER_FILES, HEAD_FILES, INTERFACE_FILE, PEFT_FILES, SETUP_FILE, FileSet
+from adapter_runtime.files.options import DownloadOptions
 
-Source = str | os.PathLike[str]
+Source = str | os.PathLike[str]  # a folder, or the id of a repository of the hub
+# What is raised where the hub cannot be reached.
+UNREACHABLE: tuple[type[Exception], ...] = (HTTPError, OfflineModeIsEnabled)
 _OFFLINE_HINT = (
     " The hub was not asked (HF_HUB_OFFLINE=1, or local_files_only=True), and the cache has no copy of it. Load it once"
     " while online, or give a folder."
@@ -27,7 +31,7 @@ _OFFLINE_HINT = (
 
 
 def local_folder(
-    source: Source, files: FileSet, revision: str | None = None, download: Mapping[str, Any] | None = None
+    source: Source, files: FileSet, revision: str | None = None, download: DownloadOptions | None = None
 ) -> Path:
     """The folder that holds the files of an adapter, a head or a fusion.
 
@@ -42,20 +46,20 @@ def local_folder(
     weights = [files.safetensors, files.pickle]
     if files is ADAPTER_FILES:  # PEFT gives its config the same name
         weights += [PEFT_FILES.safetensors, PEFT_FILES.pickle]
-    beside = ["head_config.json", "model_head.safetensors", "pytorch_model_head.bin", INTERFACE_FILE]
-    return _find(source, files.kind, files.config, [files.config, *weights, *beside], revision, dict(download or {}))
+    beside = [HEAD_FILES.config, HEAD_FILES.safetensors, HEAD_FILES.pickle, INTERFACE_FILE]
+    return _find(source, files.kind, files.config, [files.config, *weights, *beside], revision, download or {})
 
 
-def local_setup(source: Source, revision: str | None = None, download: Mapping[str, Any] | None = None) -> Path:
+def local_setup(source: Source, revision: str | None = None, download: DownloadOptions | None = None) -> Path:
     """The folder that holds a setup: its document, and below it one folder for each part. See `local_folder`."""
     patterns = [SETUP_FILE, *(f"*.{ending}" for ending in ("json", "safetensors", "bin"))]
-    return _find(source, "adapter setup", SETUP_FILE, patterns, revision, dict(download or {}))
+    return _find(source, "adapter setup", SETUP_FILE, patterns, revision, download or {})
 
 
 def _find(
-    source: Source, kind: str, config: str, patterns: Sequence[str], revision: str | None, download: dict[str, Any]
+    source: Source, kind: str, config: str, patterns: Sequence[str], revision: str | None, download: DownloadOptions
 ) -> Path:
-    path, subfolder = Path(source), download.pop("subfolder", None) or ""
+    path, subfolder = Path(source), download.get("subfolder") or ""
     if path.is_dir():
         path = path / subfolder
         if not (path / config).is_file():
@@ -79,10 +83,18 @@ def _find(
     return folder
 
 
-def _download(source: str, patterns: Sequence[str], revision: str | None, options: Mapping[str, Any]) -> Path:
+def _download(source: str, patterns: Sequence[str], revision: str | None, options: DownloadOptions) -> Path:
     try:
         return Path(
-            huggingface_hub.snapshot_download(source, revision=revision, allow_patterns=list(patterns), **options)
+            huggingface_hub.snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=list(patterns),
+                cache_dir=options.get("cache_dir"),
+                force_download=options.get("force_download", False),
+                local_files_only=options.get("local_files_only", False),
+                token=options.get("token"),
+            )
         )
     except HFValidationError as error:
         reason = f"it cannot be the id of a repository of the hub: {error}"
@@ -95,7 +107,7 @@ def _looked_for(source: str) -> str:
     return f"There is no folder {source!r} (looked for {Path(source).absolute()})"
 
 
-def _reason(source: str, revision: str | None, error: Exception, options: Mapping[str, Any]) -> str:
+def _reason(source: str, revision: str | None, error: Exception, options: DownloadOptions) -> str:
     """What the hub answered, in words."""
     where = f"{huggingface_hub.constants.ENDPOINT}/{source}"
     if isinstance(error, RevisionNotFoundError):
@@ -107,11 +119,11 @@ def _reason(source: str, revision: str | None, error: Exception, options: Mappin
         )
     if isinstance(error, LocalEntryNotFoundError) and _is_offline(options):
         return f"the repository {where} could not be looked at.{_OFFLINE_HINT}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403):
         return f"the hub does not give access to {where} (status {status}). Log in, or pass token=..."
     return f"the hub gave no repository {where}: {error}"
 
 
-def _is_offline(options: Mapping[str, Any]) -> bool:
+def _is_offline(options: DownloadOptions) -> bool:
     return bool(options.get("local_files_only") or huggingface_hub.constants.is_offline_mode())

@@ -66,3 +66,14 @@ def _read_pickle(path: Path) -> Tensors:
     ):
         raise AdapterFileError(f"{path} does not hold named tensors only.")
     return content
+
+
+def without_aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor once, under the first of its names."""
+    seen: set[int] = set()
+    result = {}
+    for key, tensor in tensors.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            result[key] = tensor
+    return result

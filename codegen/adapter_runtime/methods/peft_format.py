@@ -1,6 +1,6 @@
 """What the formats of PEFT have in common: the JSON, and the way from PEFT's names of modules to roles and back.
 
-A method lists its formats in its `MethodSpec`; ``files/peft`` reads and writes the folders.
+A method lists its formats in its `MethodSpec`; ``files/formats/peft.py`` and ``files/saving/peft.py`` read and write the folders.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import nn
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedLayer, AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError, listing
 from adapter_runtime.methods.projections import Projection, projections_of
 
@@ -49,7 +50,7 @@ class PeftFormat(Generic[C]):
     # The config and tensors that give the outputs of PEFT's adapter, or raises UnsupportedMethodError or AdapterFileError
     read: Callable[[AdaptedModel, PeftFile], tuple[C, Tensors]]
     # The document, without what all methods have, and the tensors by PEFT's names, or raises UnsupportedMethodError
-    write: Callable[[AdaptedModel, str, C], tuple[dict[str, object], Tensors]]
+    write: Callable[[AdaptedModel, str, C], tuple[dict[str, Json], Tensors]]
     writes: Callable[[C], bool]  # whether an adapter with these options is written in this format
     marks: tuple[str, ...]  # parts of names that only tensors of adapters have
     is_prompt: bool = False  # PEFT wraps the model once for prompts, and twice where it adapts modules

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
@@ -15,6 +16,8 @@ from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
+from adapter_runtime.files.names import Folder
+from adapter_runtime.files.saving.model import stored_with
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
 from adapter_runtime.methods.lora.sharing import SharingMixin, forget
 from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
@@ -45,6 +48,7 @@ class ModelAdaptersMixin(
     """The methods of models with adapters. Any error leaves the model as it was."""
 
     _adapters_config: ModelAdaptersConfig  # of base models
+    is_adapter_model: ClassVar[bool] = False  # whether the class is a generated ``<Model>AdapterModel``
 
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
@@ -274,6 +278,16 @@ class ModelAdaptersMixin(
 
     def _mergeable_layers(self) -> Iterator[MergeableLayer]:
         return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, MergeableLayer))
+
+    # Saving
+
+    def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
+        """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
+
+        A merged adapter is part of the weights then; it is not written again.
+        """
+        with stored_with(self, Path(save_directory), kwargs.pop("state_dict", None)) as state:
+            super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)
 
 
 def _without(setup: AdapterCompositionBlock | None, name: str) -> AdapterCompositionBlock | None:

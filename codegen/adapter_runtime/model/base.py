@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -13,10 +14,13 @@ from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.table import METHODS, computed_once, methods_of
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import in_call
+from adapter_runtime.model.interface.comparing import check_interface, described
+from adapter_runtime.model.interface.declaration import Interface
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, plan_call
 from adapter_runtime.programs.layer import AdapterLayerBase
@@ -33,6 +37,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     token_embeddings: str = ""
     embedding_output: str = ""
     final_norm_path: ClassVar[str] = ""
+    adapter_interface: Interface | None = None  # by which `init` found the modules; None in generated classes
 
     call_plan: CallPlan
 
@@ -95,6 +100,22 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
                 raise UnsupportedMethodError(
                     f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
                 )
+
+    def described_interface(self) -> dict[str, Json] | None:
+        """What ``adapter_interface.json`` says of this model; None for generated classes."""
+        return described(self.adapter_interface)
+
+    def check_interface(self, path: Path, document: Mapping[str, Json], config: AdapterConfig, strict: bool) -> None:
+        """Raise, or without `strict` warn, where an adapter was trained with modules at other places than this model has.
+
+        Args:
+            path: of the file ``adapter_interface.json`` beside the adapter.
+            document: what it says.
+
+        Raises:
+            AdapterMismatchError: it was.
+        """
+        check_interface(self.adapter_interface, path, document, config, strict)
 
     # Running
 

@@ -94,10 +94,10 @@ def init(
 
 def _check_turned(base: ModelBaseAdaptersMixin, interface: Interface | None) -> None:
     """Raise where the model has adapters already, but not by this interface."""
-    if interface is not None and getattr(base, "adapter_interface", None) != interface:
+    if interface is not None and base.adapter_interface != interface:
         raise UnsupportedModelError(
             f"{type(base).__name__} has adapters already, by "
-            f"{'another interface' if hasattr(base, 'adapter_interface') else 'generated classes'}. Give the interface to the"
+            f"{'another interface' if base.adapter_interface is not None else 'generated classes'}. Give the interface to the"
             " first call of init, on a fresh model."
         )
 

@@ -21,7 +21,8 @@ import torch
 
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
 from adapter_runtime.files.keys import fusion_owner, owner
-from adapter_runtime.files.loading.fit import compare, copy_tensors
+from adapter_runtime.files.loading.commit import copy_tensors
+from adapter_runtime.files.loading.fit import compare
 from adapter_runtime.files.names import ADAPTER_FILES, FUSION_FILES, HEAD_FILES, FileSet
 from adapter_runtime.files.tensors import Tensors, read_tensors, write_tensors
 from adapter_runtime.heads.protocol import is_flexible

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from adapter_runtime.call import checkpoint, context
-from adapter_runtime.files.loading.adapter import adapter as loading
-from adapter_runtime.files.saving.adapter import adapter as saving
+from adapter_runtime.files.loading import adapter as loading
+from adapter_runtime.files.loading import fit
+from adapter_runtime.files.saving import adapter as saving
 from adapter_runtime.methods.invertible.module import Coupling
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
@@ -67,7 +68,7 @@ LIFECYCLE = {
         around(saving, "write_tensors", _in_half_precision), "round trip", EVERY
     ),
     "damaged files: tensors that do not fit are passed over": Defect(
-        instead(loading, "_require_fit", nothing),
+        instead(fit, "require_fit", nothing),
         "damaged files",
         EVERY,
         message="a tensor under another name: the file was accepted",

@@ -48,7 +48,7 @@ class Branch:
 
 
 @dataclass
-class ProjectionSite:
+class Site:
     """One residual addition met while upstream ran."""
 
     branch: Branch
@@ -59,20 +59,18 @@ class ProjectionSite:
     read_otherwise: bool = False
 
 
-Replace = Callable[[ProjectionSite], Tensor]
+Replace = Callable[[Site], Tensor]
 
 
 class Watch(TorchFunctionMode):
     """Follows branches through a forward of upstream; `at_site` may give another value for a sum."""
 
-    def __init__(
-        self, upstream: nn.Module, layout: Layout, at_site: Callable[[ProjectionSite], Tensor | None]
-    ) -> None:
+    def __init__(self, upstream: nn.Module, layout: Layout, at_site: Callable[[Site], Tensor | None]) -> None:
         super().__init__()
         self.at_site = at_site
-        self.sites: list[ProjectionSite] = []
+        self.sites: list[Site] = []
         self._branches: dict[int, tuple[Branch, Tensor]] = {}  # holds the tensor, so that its id stays its own
-        self._sums: dict[int, ProjectionSite] = {}
+        self._sums: dict[int, Site] = {}
         self._inside_norm = 0
         self.paused = False  # while the reference itself computes
         self._handles = [*_hook_projections(self, upstream, layout), *_hook_norms(self, upstream)]
@@ -99,7 +97,7 @@ class Watch(TorchFunctionMode):
     def leave_norm(self) -> None:
         self._inside_norm -= 1
 
-    def site_of(self, value: Any) -> ProjectionSite | None:
+    def site_of(self, value: Any) -> Site | None:
         return self._sums.get(id(value)) if isinstance(value, Tensor) else None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -124,7 +122,7 @@ class Watch(TorchFunctionMode):
             self.mark(result, branches[0])
         elif branches[0] or branches[1]:
             index = 0 if branches[0] else 1
-            site = ProjectionSite(branches[index], args[index], args[1 - index], result)  # type: ignore[arg-type]
+            site = Site(branches[index], args[index], args[1 - index], result)  # type: ignore[arg-type]
             self.sites.append(site)
             replaced = self.at_site(site)
             site.sum = result if replaced is None else replaced
@@ -187,7 +185,7 @@ def bottlenecks_applied(
     hosts = {layer.path: layer.hosts for layer in layout.layers}
     plain = type(upstream).forward.__get__(upstream)
 
-    def computed(site: ProjectionSite, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
+    def computed(site: Site, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
         here = [(name, part) for name, part in adapters if site.branch.location in part.locations]
         if not here:
             return None
@@ -219,12 +217,12 @@ def _replaced(
     upstream: nn.Module,
     layout: Layout,
     norms: Sequence[str],
-    compute: Callable[[ProjectionSite, Callable[[Tensor], Tensor] | None], Tensor | None],
+    compute: Callable[[Site, Callable[[Tensor], Tensor] | None], Tensor | None],
 ) -> Iterator[None]:
     """One forward in which `compute` says what a sum is, or, where the sum is normalised, what the norm gives."""
-    waiting: dict[int, ProjectionSite] = {}
+    waiting: dict[int, Site] = {}
 
-    def at_site(site: ProjectionSite) -> Tensor | None:
+    def at_site(site: Site) -> Tensor | None:
         if norms[len(watch.sites) - 1]:
             waiting[id(site.sum)] = site
             return None

@@ -1,30 +1,37 @@
-"""Saving and loading as methods of models. What they do is in ``saving`` and ``loading``."""
+"""Saving and loading of adapters and heads as methods of models."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+
+from typing_extensions import Unpack
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.files.api.hub import HubMixin
 from adapter_runtime.files.api.setups import SetupFilesMixin
-
-Folder = str | os.PathLike[str]
+from adapter_runtime.files.loading.adapter import load_adapter
+from adapter_runtime.files.loading.head import load_head
+from adapter_runtime.files.names import Folder
+from adapter_runtime.files.options import DownloadOptions, FurtherFiles, load_options, save_options
+from adapter_runtime.files.saving.adapter import save_adapter, save_all_adapters
+from adapter_runtime.files.saving.head import save_all_heads, save_head
+from adapter_runtime.files.saving.peft import save_peft_adapter
+from adapter_runtime.files.source import Source
 
 
 class AdapterFilesMixin(SetupFilesMixin, HubMixin):
     """Files of adapters and heads, in the format of `adapters`."""
 
     def save_adapter(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
         adapter_name: str,
-        meta_dict: Mapping[str, Any] | None = None,
+        meta_dict: Mapping[str, Json] | None = None,
         with_head: bool = True,
         use_safetensors: bool = True,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
     ) -> None:
         """Write an adapter, and the head of the same name, to a folder.
 
@@ -39,29 +46,37 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Raises:
             UnknownAdapterError: there is no such adapter.
         """
-        from adapter_runtime.files.saving.adapter import save_adapter
-
-        save_adapter(
-            self, save_directory, adapter_name, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
+        options = save_options(
+            with_head=with_head,
+            use_safetensors=use_safetensors,
+            meta_dict=meta_dict,
+            custom_weights_loaders=custom_weights_loaders,
         )
+        save_adapter(self, save_directory, adapter_name, options)
 
     def save_all_adapters(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
-        meta_dict: Mapping[str, Any] | None = None,
+        meta_dict: Mapping[str, Json] | None = None,
         with_head: bool = True,
         use_safetensors: bool = True,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
     ) -> None:
         """Write each adapter to a folder of its name. See `save_adapter`."""
-        from adapter_runtime.files.saving.adapter import save_all_adapters
-
-        save_all_adapters(
-            self, save_directory, meta_dict, with_head, use_safetensors, custom_weights_loaders  # type: ignore[arg-type]
+        options = save_options(
+            with_head=with_head,
+            use_safetensors=use_safetensors,
+            meta_dict=meta_dict,
+            custom_weights_loaders=custom_weights_loaders,
         )
+        save_all_adapters(self, save_directory, options)
 
     def save_peft_adapter(
-        self, save_directory: Folder, adapter_name: str, with_head: bool = False, task_type: str | None = None
+        self: AdaptedModel,
+        save_directory: Folder,
+        adapter_name: str,
+        with_head: bool = False,
+        task_type: str | None = None,
     ) -> None:
         """Write an adapter in PEFT's format: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
@@ -78,18 +93,16 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             UnknownAdapterError: there is no such adapter.
             UnsupportedMethodError: PEFT cannot express it; the message says what of it.
         """
-        from adapter_runtime.files.saving.peft import save_peft_adapter
-
-        save_peft_adapter(self, save_directory, adapter_name, with_head, task_type)  # type: ignore[arg-type]
+        save_peft_adapter(self, save_directory, adapter_name, with_head, task_type)
 
     def load_adapter(
-        self,
-        adapter_name_or_path: Folder,
-        config: Mapping[str, Any] | AdapterConfig | str | None = None,
+        self: AdaptedModel,
+        adapter_name_or_path: Source,
+        config: Mapping[str, Json] | AdapterConfig | str | None = None,
         version: str | None = None,
         model_name: str | None = None,
         load_as: str | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         leave_out: Iterable[int] | None = None,
         id2label: Mapping[int, str] | None = None,
         set_active: bool = False,
@@ -97,7 +110,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         with_head: bool = True,
         strict: bool = True,
         num_labels: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[DownloadOptions],
     ) -> str:
         """Read an adapter, and the head beside it, from a folder or a repository of the hub.
 
@@ -128,11 +141,9 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             AdapterFileError: a file is missing or damaged.
             AdapterMismatchError: the adapter does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.adapter import load_adapter
-        from adapter_runtime.files.options import load_options
-
         options = load_options(
             load_as=load_as,
+            with_head=with_head,
             strict=strict,
             use_safetensors=use_safetensors,
             version=version,
@@ -143,49 +154,28 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             model_name=model_name,
             **kwargs,
         )
-        return load_adapter(self, adapter_name_or_path, config, set_active, with_head, options)  # type: ignore[arg-type]
+        return load_adapter(self, adapter_name_or_path, config, set_active, options)
 
-    def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
-        """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
-
-        A merged adapter is part of the weights then; it is not written again.
-        """
-        from adapter_runtime.files.saving.adapter import stored_adapters, written_by
-        from adapter_runtime.model.interface.files import write_interface
-
-        attributes: dict[str, Any] = self.config.__dict__  # type: ignore[attr-defined]
-        attributes.pop("adapters", None)
-        stored, state = stored_adapters(self, kwargs.pop("state_dict", None))  # type: ignore[arg-type]
-        if stored:
-            attributes["adapters"] = stored
-        try:
-            super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)  # type: ignore[misc]
-            write_interface(self, Path(save_directory), written_by())  # type: ignore[arg-type]
-        finally:
-            attributes.pop("adapters", None)  # it would give the adapters to every further model made with this config
-
-    def save_head(self, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True) -> None:
+    def save_head(
+        self: AdaptedModel, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True
+    ) -> None:
         """Write a head to a folder.
 
         Raises:
             UnknownHeadError: there is no such head.
         """
-        from adapter_runtime.files.saving.adapter import save_head
+        save_head(self, save_directory, head_name, use_safetensors)
 
-        save_head(self, save_directory, head_name, use_safetensors)  # type: ignore[arg-type]
-
-    def save_all_heads(self, save_directory: Folder, use_safetensors: bool = True) -> None:
+    def save_all_heads(self: AdaptedModel, save_directory: Folder, use_safetensors: bool = True) -> None:
         """Write each head to a folder of its name; a static head to the folder itself.
 
         Raises:
             UnknownHeadError: a bare base model has no head.
         """
-        from adapter_runtime.files.saving.adapter import save_all_heads
-
-        save_all_heads(self, save_directory, use_safetensors)  # type: ignore[arg-type]
+        save_all_heads(self, save_directory, use_safetensors)
 
     def load_head(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
         load_as: str | None = None,
         id2label: Mapping[int, str] | None = None,
@@ -194,7 +184,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         version: str | None = None,
         num_labels: int | None = None,
         set_active: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[DownloadOptions],
     ) -> str | None:
         """Read a head from a folder or a repository of the hub. See `load_adapter` for the other arguments.
 
@@ -208,9 +198,6 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             AdapterFileError: a file is missing or damaged.
             AdapterMismatchError: the head does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.adapter import load_head
-        from adapter_runtime.files.options import load_options
-
         options = load_options(
             load_as=load_as,
             strict=strict,
@@ -220,4 +207,4 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             num_labels=num_labels,
             **kwargs,
         )
-        return load_head(self, save_directory, options, set_active)  # type: ignore[arg-type]
+        return load_head(self, save_directory, options, set_active)

@@ -1,24 +1,22 @@
-"""Pushing as methods of models."""
+"""Uploads to the hub as methods of models."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from adapter_runtime.composition import Setup
-
-if TYPE_CHECKING:
-    from adapter_runtime.files.loading.setup import HeadSetup
-
-Folder = str | os.PathLike[str]
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.files.formats.setups import SavedHeads
+from adapter_runtime.files.hub.card import CardValue
+from adapter_runtime.files.hub.pushing import Upload, push_adapter, push_setup
+from adapter_runtime.files.names import Folder
 
 
 class HubMixin:
     """Uploads to the Hugging Face hub."""
 
     def push_adapter_to_hub(
-        self,
+        self: AdaptedModel,
         repo_id: str,
         adapter_name: str,
         datasets_tag: str | None = None,
@@ -30,7 +28,7 @@ class HubMixin:
         create_pr: bool = False,
         revision: str | None = None,
         commit_description: str | None = None,
-        adapter_card_kwargs: Mapping[str, Any] | None = None,
+        adapter_card_kwargs: Mapping[str, CardValue] | None = None,
     ) -> str:
         """Upload an adapter, with the head of the same name and a card, to a repository, which is created if missing.
 
@@ -55,8 +53,6 @@ class HubMixin:
             UnknownAdapterError: there is no such adapter; nothing is uploaded.
             HubError: the hub refused; the message says what.
         """
-        from adapter_runtime.files.hub.pushing import Upload, push_adapter
-
         upload = Upload(
             repo_id=repo_id,
             local_path=local_path,
@@ -68,13 +64,13 @@ class HubMixin:
             revision=revision,
             overwrite_card=overwrite_adapter_card,
         )
-        return push_adapter(self, adapter_name, upload, datasets_tag, adapter_card_kwargs or {})  # type: ignore[arg-type]
+        return push_adapter(self, adapter_name, upload, datasets_tag, adapter_card_kwargs or {})
 
     def push_adapter_setup_to_hub(
-        self,
+        self: AdaptedModel,
         repo_id: str,
         adapter_setup: Setup,
-        head_setup: HeadSetup = None,
+        head_setup: SavedHeads = None,
         datasets_tag: str | None = None,
         local_path: Folder | None = None,
         commit_message: str | None = None,
@@ -84,7 +80,7 @@ class HubMixin:
         create_pr: bool = False,
         revision: str | None = None,
         commit_description: str | None = None,
-        adapter_card_kwargs: Mapping[str, Any] | None = None,
+        adapter_card_kwargs: Mapping[str, CardValue] | None = None,
     ) -> str:
         """Upload a composition with all that is in it. See `push_adapter_to_hub` and `save_adapter_setup`.
 
@@ -92,8 +88,6 @@ class HubMixin:
             UnknownAdapterError, UnknownHeadError: a part of the setup is missing; nothing is uploaded.
             HubError: the hub refused; the message says what.
         """
-        from adapter_runtime.files.hub.pushing import Upload, push_setup
-
         upload = Upload(
             repo_id=repo_id,
             local_path=local_path,
@@ -105,4 +99,4 @@ class HubMixin:
             revision=revision,
             overwrite_card=overwrite_adapter_card,
         )
-        return push_setup(self, adapter_setup, head_setup, upload, datasets_tag, adapter_card_kwargs or {})  # type: ignore[arg-type]
+        return push_setup(self, adapter_setup, head_setup, upload, datasets_tag, adapter_card_kwargs or {})

@@ -1,76 +1,99 @@
-"""Saving and loading of mixtures and setups as methods of models. What they do is in ``fusion_files``, ``setup_files``."""
+"""Saving and loading of fusions and compositions as methods of models."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup
+from typing_extensions import Unpack
 
-if TYPE_CHECKING:
-    from adapter_runtime.files.loading.setup import HeadSetup
+from adapter_runtime.composition import AdapterCompositionBlock, Setup
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
+from adapter_runtime.files.formats.setups import SavedHeads
+from adapter_runtime.files.loading.fusion import load_adapter_fusion
+from adapter_runtime.files.loading.setup import load_adapter_setup
+from adapter_runtime.files.names import Folder
+from adapter_runtime.files.options import DownloadOptions, FurtherFiles, load_options, save_options
+from adapter_runtime.files.saving.fusion import save_adapter_fusion, save_all_adapter_fusions
+from adapter_runtime.files.saving.setup import save_adapter_setup
+from adapter_runtime.files.source import Source
+from adapter_runtime.methods.fusion.api import Fusion
 
-Folder = str | os.PathLike[str]
+
+class FusionLoadOptions(DownloadOptions, total=False):
+    """What can be chosen too where a fusion is loaded; see `load_adapter`."""
+
+    id2label: Mapping[int, str] | None
+    leave_out: Iterable[int] | None
+    num_labels: int | None
+    model_name: str | None
+
+
+class SetupLoadOptions(DownloadOptions, total=False):
+    """What can be chosen too where a setup is loaded; see `load_adapter`."""
+
+    id2label: Mapping[int, str] | None
+    num_labels: int | None
+    model_name: str | None
 
 
 class SetupFilesMixin:
-    """Files of mixtures (AdapterFusion) and of adapter setups, in the format of `adapters`."""
+    """Files of fusions (AdapterFusion) and of adapter setups, in the format of `adapters`."""
 
     def save_adapter_fusion(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
-        adapter_names: Fuse | Sequence[str] | str,
-        meta_dict: Mapping[str, Any] | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        adapter_names: Fusion,
+        meta_dict: Mapping[str, Json] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         with_head: bool | str = False,
         use_safetensors: bool = True,
     ) -> None:
-        """Write a mixture to a folder, without the adapters that it mixes.
+        """Write a fusion to a folder, without the adapters that it mixes.
 
         Args:
             save_directory: created where missing.
-            adapter_names: the block, the names of the adapters, or the name of the mixture.
+            adapter_names: the block, the names of the adapters, or the name of the fusion.
             meta_dict: further entries of ``adapter_fusion_config.json``.
             custom_weights_loaders: objects whose ``save(folder, name)`` writes further files.
             with_head: write a head into the same folder: True for the one of the same name, or a name.
             use_safetensors: False writes ``pytorch_model_adapter_fusion.bin``.
 
         Raises:
-            UnknownAdapterError: there is no such mixture.
+            UnknownAdapterError: there is no such fusion.
             UnknownHeadError: there is no such head.
         """
-        from adapter_runtime.files.loading.fusion import save_adapter_fusion
-
-        loaders = tuple(custom_weights_loaders or ())
-        save_adapter_fusion(self, save_directory, adapter_names, meta_dict, loaders, with_head, use_safetensors)  # type: ignore[arg-type]
+        options = save_options(
+            use_safetensors=use_safetensors, meta_dict=meta_dict, custom_weights_loaders=custom_weights_loaders
+        )
+        save_adapter_fusion(self, save_directory, adapter_names, with_head, options)
 
     def save_all_adapter_fusions(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
-        meta_dict: Mapping[str, Any] | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        meta_dict: Mapping[str, Json] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         use_safetensors: bool = True,
     ) -> None:
-        """Write each mixture to a folder of its name."""
-        from adapter_runtime.files.loading.fusion import save_all_adapter_fusions
-
-        loaders = tuple(custom_weights_loaders or ())
-        save_all_adapter_fusions(self, save_directory, meta_dict, loaders, use_safetensors)  # type: ignore[arg-type]
+        """Write each fusion to a folder of its name."""
+        options = save_options(
+            use_safetensors=use_safetensors, meta_dict=meta_dict, custom_weights_loaders=custom_weights_loaders
+        )
+        save_all_adapter_fusions(self, save_directory, options)
 
     def load_adapter_fusion(
-        self,
-        adapter_fusion_name_or_path: Folder,
+        self: AdaptedModel,
+        adapter_fusion_name_or_path: Source,
         load_as: str | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         set_active: bool = False,
         with_head: bool = True,
         use_safetensors: bool | None = None,
         strict: bool = True,
         version: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[FusionLoadOptions],
     ) -> str:
-        """Read a mixture, and the head beside it. The model must have the adapters that it mixes.
+        """Read a fusion, and the head beside it. The model must have the adapters that it mixes.
 
         Args:
             adapter_fusion_name_or_path: a folder or a repository of the hub.
@@ -79,71 +102,62 @@ class SetupFilesMixin:
             strict, use_safetensors, version, custom_weights_loaders, kwargs: see `load_adapter`.
 
         Returns:
-            The name of the mixture.
+            The name of the fusion.
 
         Raises:
             AdapterFileError: a file is missing or damaged.
-            AdapterMismatchError: the mixture does not fit; the model is unchanged.
+            AdapterMismatchError: the fusion does not fit; the model is unchanged.
             UnknownAdapterError: an adapter that it mixes is missing.
         """
-        from adapter_runtime.files.loading.fusion import load_adapter_fusion
-        from adapter_runtime.files.options import load_options
-
         options = load_options(
             load_as=load_as,
+            with_head=with_head,
             custom_weights_loaders=custom_weights_loaders,
             use_safetensors=use_safetensors,
             strict=strict,
             version=version,
             **kwargs,
         )
-        return load_adapter_fusion(self, adapter_fusion_name_or_path, set_active, with_head, options)  # type: ignore[arg-type]
+        return load_adapter_fusion(self, adapter_fusion_name_or_path, set_active, options)
 
     def save_adapter_setup(
-        self,
+        self: AdaptedModel,
         save_directory: Folder,
         adapter_setup: Setup,
-        head_setup: HeadSetup = None,
-        meta_dict: Mapping[str, Any] | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        head_setup: SavedHeads = None,
+        meta_dict: Mapping[str, Json] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         use_safetensors: bool = True,
     ) -> None:
-        """Write a composition, with all adapters and mixtures in it, to a folder.
+        """Write a composition, with all adapters and fusions in it, to a folder.
 
         Args:
-            save_directory: created where missing. Each adapter, mixture and head gets a folder of its name in it.
+            save_directory: created where missing. Each adapter, fusion and head gets a folder of its name in it.
             adapter_setup: a name or a block.
             head_setup: heads to write too: True for a static head; a name, names or a block of flexible heads.
-            meta_dict: further entries of the documents of the adapters and mixtures.
+            meta_dict: further entries of the documents of the adapters and fusions.
             custom_weights_loaders: objects whose ``save(folder, name)`` writes further files.
             use_safetensors: False writes ``.bin`` files.
 
         Raises:
             UnknownAdapterError, UnknownHeadError: a part of the setup is missing; nothing is written.
         """
-        from adapter_runtime.files.loading.setup import save_adapter_setup
-
-        save_adapter_setup(
-            self,  # type: ignore[arg-type]
-            save_directory,
-            adapter_setup,
-            head_setup,
-            meta_dict,
-            custom_weights_loaders,
-            use_safetensors,
+        options = save_options(
+            use_safetensors=use_safetensors, meta_dict=meta_dict, custom_weights_loaders=custom_weights_loaders
         )
+        save_adapter_setup(self, save_directory, adapter_setup, head_setup, options)
 
     def load_adapter_setup(
-        self,
-        adapter_setup_name_or_path: Folder,
+        self: AdaptedModel,
+        adapter_setup_name_or_path: Source,
         version: str | None = None,
-        custom_weights_loaders: Sequence[Any] | None = None,
+        custom_weights_loaders: Sequence[FurtherFiles] | None = None,
         set_active: bool = False,
         use_safetensors: bool | None = None,
         strict: bool = True,
         leave_out: Iterable[int] | None = None,
-        **kwargs: Any,
-    ) -> tuple[AdapterCompositionBlock, HeadSetup]:
+        **kwargs: Unpack[SetupLoadOptions],
+    ) -> tuple[AdapterCompositionBlock, SavedHeads]:
         """Read a composition with all that is in it. All of it is loaded, or nothing.
 
         Args:
@@ -158,9 +172,6 @@ class SetupFilesMixin:
             AdapterFileError: a file is missing or damaged, or names a block that there is not.
             AdapterMismatchError: a part does not fit; the model is unchanged.
         """
-        from adapter_runtime.files.loading.setup import load_adapter_setup
-        from adapter_runtime.files.options import load_options
-
         options = load_options(
             custom_weights_loaders=custom_weights_loaders,
             use_safetensors=use_safetensors,
@@ -169,4 +180,4 @@ class SetupFilesMixin:
             leave_out=leave_out,
             **kwargs,
         )
-        return load_adapter_setup(self, adapter_setup_name_or_path, set_active, options)  # type: ignore[arg-type]
+        return load_adapter_setup(self, adapter_setup_name_or_path, set_active, options)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from adapter_runtime.composition import BLOCKS, AdapterCompositionBlock, Average, Fuse, validate_composition
 from adapter_runtime.contract.names import check_name
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterFileError, InvalidCompositionError, nearest
 
 _SINGLE = "single"  # the "type" of a child that is a name
 _DEEPEST = 16  # no block that can run nests deeper; a file that does is damaged, and may not exhaust the stack
 
-# Finds the name of a mixture whose document does not state it; gives None where there is none to be found.
+# Finds the name of a fusion whose document does not state it; gives None where there is none to be found.
 FindName = Callable[[tuple[str, ...]], str | None]
 
 
-def block_to_dict(block: AdapterCompositionBlock) -> dict[str, Any]:
-    """The form in ``adapter_setup.json``. `adapters` reads it too, and then knows the names of mixtures as well."""
-    children = [
+def block_to_dict(block: AdapterCompositionBlock) -> dict[str, Json]:
+    """The form in ``adapter_setup.json``. `adapters` reads it too, and then knows the names of fusions as well."""
+    children: list[Json] = [
         {"type": _SINGLE, "children": [child]} if isinstance(child, str) else block_to_dict(child) for child in block
     ]
-    result: dict[str, Any] = {"type": type(block).__name__, "children": children}
+    result: dict[str, Json] = {"type": type(block).__name__, "children": children}
     options = {name: value for name, value in block.options().items() if value is not None}
     if isinstance(block, Average):
         options.pop("normalize_weights")  # the weights are stored as they act
@@ -30,7 +30,7 @@ def block_to_dict(block: AdapterCompositionBlock) -> dict[str, Any]:
     return result
 
 
-def block_from_dict(data: object, kind: str = "adapter", find_name: FindName | None = None) -> AdapterCompositionBlock:
+def block_from_dict(data: Json, kind: str = "adapter", find_name: FindName | None = None) -> AdapterCompositionBlock:
     """The block that a document describes.
 
     Args:
@@ -50,12 +50,13 @@ def block_from_dict(data: object, kind: str = "adapter", find_name: FindName | N
     return block
 
 
-def _read(data: object, kind: str, find_name: FindName | None, depth: int) -> str | AdapterCompositionBlock:
-    if not isinstance(data, Mapping) or not isinstance(data.get("children"), list):
+def _read(data: Json, kind: str, find_name: FindName | None, depth: int) -> str | AdapterCompositionBlock:
+    children = data.get("children") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(children, list):
         raise AdapterFileError(f'A block in a setup is an object with "type" and a list "children", not {data!r}.')
     if not depth:
         raise AdapterFileError(f"The blocks of the setup are nested more than {_DEEPEST} deep.")
-    block_type, children = data.get("type"), data["children"]
+    block_type = data.get("type")
     if block_type == _SINGLE:
         if len(children) != 1:
             raise AdapterFileError(f"A child of type {_SINGLE!r} has one name, not {children!r}.")
@@ -74,7 +75,7 @@ def _read(data: object, kind: str, find_name: FindName | None, depth: int) -> st
 def _build(
     block: type[AdapterCompositionBlock],
     children: list[str | AdapterCompositionBlock],
-    options: dict[str, Any],
+    options: dict[str, Json],
     find_name: FindName | None,
 ) -> AdapterCompositionBlock:
     if block is Average:
@@ -93,5 +94,5 @@ def _build(
 
 
 def fused_names(fuse: Fuse) -> tuple[str, ...]:
-    """The adapters whose outputs a mixture mixes: the last one of each child."""
+    """The adapters whose outputs a fusion mixes: the last one of each child."""
     return tuple(child if isinstance(child, str) else child.last() for child in fuse)

@@ -1,21 +1,28 @@
-"""Files of earlier libraries, read as if they had been written today.
+"""Files of `adapters` and of its predecessors, read as if this library had written them.
 
-Each rule is one function over the document (`adapter_config.json`) and the tensors; `modernise` runs them in order. A file
-of `adapters` has a version "adapters.X.Y.Z"; one of its predecessor has none. Files of this library need no rule so far.
+Each rule is one function over the document (``adapter_config.json``) and the tensors; `modernise` runs them in order. A file
+of `adapters` has a version "adapters.X.Y.Z"; one of its predecessors has none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import torch
 from packaging.version import Version
 
-from adapter_runtime.files.tensors import Tensors
-
-Document = dict[str, Any]
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
+from adapter_runtime.files.documents import Document
+from adapter_runtime.files.formats import own
+from adapter_runtime.files.formats.refused_files import refuse_if_different, version_of_adapters
+from adapter_runtime.files.formats.saved import SavedAdapter
+from adapter_runtime.files.names import ADAPTER_FILES
+from adapter_runtime.files.options import LoadOptions
+from adapter_runtime.files.tensors import Tensors, read_tensors
 
 # `adapters` has the places of these models reversed: what its config calls "intermediate" sits at the last projection
 # of the feed-forward block, "output" at the first. The tensors of a file say where they were, so the config gives way.
@@ -32,36 +39,42 @@ _SELF_PREFIX = re.compile(r"(\.prefix_tunings\.[^.]+)\.self\.")
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
 
+def recognise(document: Document) -> bool:
+    """Whether one of these libraries wrote the document of an adapter: any that no other format recognises."""
+    return True
+
+
+def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOptions) -> SavedAdapter:
+    """The adapter in `folder`."""
+    tensors = read_tensors(folder, ADAPTER_FILES, options.use_safetensors)
+    modern, tensors = modernise(document, tensors)
+    return own.saved_adapter(model, folder, modern, tensors, options, refuse=partial(refuse_if_different, document))
+
+
 def modernise(document: Document, tensors: Tensors) -> tuple[Document, Tensors]:
     """Apply all rules. The arguments stay as they are."""
-    document = {**document, "config": _copy(document.get("config"))}
+    modern = {**document, "config": _copy(document.get("config"))}
     for rule in _RULES:
-        tensors = rule(document, tensors)
-    return document, tensors
+        tensors = rule(modern, tensors)
+    return modern, tensors
 
 
-def _copy(config: Any) -> Any:
+def _copy(config: Json) -> Json:
+    """The config, or each member of a union, in a dict of its own, which rules change."""
     if not isinstance(config, dict):
         return config
-    copy = dict(config)
-    if isinstance(copy.get("configs"), list):
-        copy["configs"] = [dict(member) if isinstance(member, dict) else member for member in copy["configs"]]
-    return copy
+    members = config.get("configs")
+    if not isinstance(members, list):
+        return dict(config)
+    return {**config, "configs": [dict(member) if isinstance(member, dict) else member for member in members]}
 
 
-def _members(document: Document) -> Iterator[dict[str, Any]]:
+def _members(document: Document) -> Iterator[dict[str, Json]]:
     """The config, or each member of a union. Absent where the file names its config by a string."""
     config = document["config"]
     if isinstance(config, dict):
-        yield from (config["configs"] if isinstance(config.get("configs"), list) else [config])
-
-
-def version_of_adapters(document: Document) -> Version | None:
-    """The version of `adapters` that wrote the file; None for other writers."""
-    written_by = document.get("version")
-    if not isinstance(written_by, str) or not written_by.startswith("adapters."):
-        return None
-    return Version(written_by.removeprefix("adapters."))
+        members = config.get("configs")
+        yield from members if isinstance(members, list) else [config]
 
 
 def _rename_containers(document: Document, tensors: Tensors) -> Tensors:
@@ -79,7 +92,8 @@ def _rename_activations(document: Document, tensors: Tensors) -> Tensors:
     if document.get("version") is None:
         for config in _members(document):
             activation = config.get("non_linearity")
-            config.update({"non_linearity": _OLD_ACTIVATIONS[activation]} if activation in _OLD_ACTIVATIONS else {})
+            if isinstance(activation, str) and activation in _OLD_ACTIVATIONS:
+                config["non_linearity"] = _OLD_ACTIVATIONS[activation]
     return tensors
 
 

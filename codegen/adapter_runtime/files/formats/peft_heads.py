@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from transformers.models.auto import modeling_auto
 
-from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import AdapterMismatchError, UnsupportedMethodError, listing
+from adapter_runtime.errors import UnsupportedMethodError, listing
 from adapter_runtime.files import heads as head_files
-from adapter_runtime.files.formats.static_heads import as_flexible
-from adapter_runtime.files.loading.adapter import add_head
-from adapter_runtime.files.loading.commit import Transaction
-from adapter_runtime.files.loading.fit import compare
+from adapter_runtime.files.documents import Document
+from adapter_runtime.files.formats.saved import SavedHead
 from adapter_runtime.files.tensors import Tensors
+from adapter_runtime.heads.protocol import head_named, is_flexible
 from adapter_runtime.heads.static import is_static
-from adapter_runtime.methods.peft_format import Document
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 logger = logging.getLogger(__name__)
 
 # PEFT's task -> upstream's class for each model type, and the type of our flexible heads.
-_CLASSES = {
+_CLASSES: Mapping[str, Mapping[str, str]] = {
     "CAUSAL_LM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "QUESTION_ANS": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
     "SEQ_2_SEQ_LM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
@@ -42,47 +38,43 @@ _HEAD_TYPES = {
 }
 
 
-def task_type_of(model: ModelAdaptersMixin) -> str | None:
+def task_type_of(model: AdaptedModel) -> str | None:
     """PEFT's name for what the head of `model` does; None where it has no name for it."""
     if head_files.is_bare(model):
         return "FEATURE_EXTRACTION"
-    if head_files.is_flexible(model):
+    if is_flexible(model):
         active = model.active_head
-        return _HEAD_TYPES.get(model.heads[active].config["head_type"]) if isinstance(active, str) else None
+        return _HEAD_TYPES.get(head_named(model, active).config["head_type"]) if isinstance(active, str) else None
     own = head_files.upstream_class_name(model)
     return next((task for task, names in _CLASSES.items() if own in names.values()), None)
 
 
-def read_heads(
-    model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str, transaction: Transaction
-) -> None:
-    """Load what was trained outside of the base model into the head of `model`, or into a flexible head `name`.
+def saved_head(model: AdaptedModel, folder: Path, document: Document, tensors: Tensors) -> SavedHead | None:
+    """What was trained outside of the base model, as the head that it is; None for a model without any.
 
     Args:
         tensors: named as in upstream's class with that head.
 
     Raises:
-        UnsupportedMethodError: modules of the base model were trained, or the head has no counterpart.
-        AdapterMismatchError: the head does not fit.
+        UnsupportedMethodError: modules of the base model were trained, or the head has no flexible counterpart.
     """
+    own = head_files.upstream_class_name(model)
     if head_files.is_bare(model):
-        logger.warning("The head in PEFT's file was not loaded: a %s has none.", head_files.upstream_class_name(model))
-        return
+        logger.warning("The head in PEFT's file was not loaded: a %s has none.", own)
+        return None
     _refuse_base_modules(model, tensors)
-    if head_files.is_flexible(model):
-        name, config, tensors = _as_flexible(model, document, tensors, name)
-        add_head(model, name, config)
-        expected = head_files.flexible_tensors(model, name)
-        missing = compare(tensors, expected).missing
-    else:
-        expected, missing = head_files.static_tensors(model), frozenset()
-    mismatch = compare(tensors, expected)
-    if mismatch.unexpected or mismatch.shapes or missing:
-        raise AdapterMismatchError(f"The head in PEFT's file does not fit.\n{mismatch}\nThe model is unchanged.")
-    transaction.copy(tensors, expected)
+    described = _described(model, document, tensors) if is_flexible(model) else {"model_class": own}
+    return SavedHead(
+        folder,
+        described,
+        tensors,
+        title="The head in PEFT's file",
+        is_partial=not is_flexible(model),  # only modules of upstream's head that were trained are in the file
+        may_be_tied=False,
+    )
 
 
-def _refuse_base_modules(model: ModelAdaptersMixin, tensors: Tensors) -> None:
+def _refuse_base_modules(model: AdaptedModel, tensors: Tensors) -> None:
     """Raise where a module of the base model was trained as a whole (embeddings, a norm)."""
     own = model.adapters_base.state_dict().keys()
     prefix = f"{model.base_model_prefix}."
@@ -94,31 +86,30 @@ def _refuse_base_modules(model: ModelAdaptersMixin, tensors: Tensors) -> None:
         )
 
 
-def _as_flexible(
-    model: ModelAdaptersMixin, document: Document, tensors: Tensors, name: str
-) -> tuple[str, HeadConfig, Tensors]:
-    mapping = document.get("auto_mapping") or {}
+def _described(model: AdaptedModel, document: Document, tensors: Tensors) -> Document:
+    """What this library would write about the head: of which of upstream's classes it is, and how many labels it has."""
+    mapping = document.get("auto_mapping")
+    stated = mapping.get("base_model_class") if isinstance(mapping, Mapping) else None
     names = _CLASSES.get(str(document.get("task_type")), {})
-    class_name = mapping.get("base_model_class") or names.get(model.config.model_type)
-    if class_name is None or not is_static(class_name):
+    class_name = stated or names.get(model.config.model_type)
+    if not isinstance(class_name, str) or not is_static(class_name):
         raise UnsupportedMethodError(
             f"PEFT's file has a head of the task {document.get('task_type')!r} ({', '.join(sorted(tensors))}), which has"
             " no flexible counterpart. Load without it: with_head=False."
         )
     last = next(path for path in reversed(registered().static_heads[class_name]["layers"]) if path)
     labels = len(tensors[f"{last}.weight"]) if f"{last}.weight" in tensors else None
-    static = {"model_class": class_name, "config": None, "num_labels": labels}
-    return as_flexible(static, tensors, name, model.base_model_prefix)
+    return {"model_class": class_name, "config": None, "num_labels": labels}
 
 
-def head_modules(model: ModelAdaptersMixin) -> tuple[list[str], Tensors]:
+def head_modules(model: AdaptedModel) -> tuple[list[str], Tensors]:
     """The names of the modules of a static head, and its tensors.
 
     Raises:
         UnsupportedMethodError: there is no static head, or it shares weights with the embeddings.
     """
     own = head_files.upstream_class_name(model)
-    if head_files.is_bare(model) or head_files.is_flexible(model):
+    if head_files.is_bare(model) or is_flexible(model):
         raise UnsupportedMethodError(
             f"PEFT keeps heads as modules of upstream's classes; a {own} has none. Write without it: with_head=False."
         )

@@ -9,13 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from packaging.version import Version
+
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterMismatchError
-from adapter_runtime.files.formats.legacy import Document, version_of_adapters
+from adapter_runtime.files.documents import Document
 from adapter_runtime.methods.table import specs_of
 from adapter_runtime.methods.union import members
 
 logger = logging.getLogger(__name__)
+
+
+def version_of_adapters(document: Document) -> Version | None:
+    """The version of `adapters` that wrote the file; None for other writers."""
+    written_by = document.get("version")
+    if not isinstance(written_by, str) or not written_by.startswith("adapters."):
+        return None
+    return Version(written_by.removeprefix("adapters."))
 
 
 def refuse_if_different(document: Document, config: AdapterConfig, strict: bool) -> None:

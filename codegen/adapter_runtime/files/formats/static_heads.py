@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError
+from adapter_runtime.files.documents import Document
 from adapter_runtime.heads.static import (
     DEFAULT_NAME,
     differences,
@@ -22,7 +23,7 @@ from adapter_runtime.heads.static import (
 
 
 def as_flexible(
-    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
+    document: Document, tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
 ) -> tuple[str, HeadConfig, dict[str, torch.Tensor]]:
     """A saved head, flexible or static, as name, config and tensors of a flexible head.
 
@@ -32,7 +33,7 @@ def as_flexible(
     if document.get("config") is not None:
         return _renamed(document, tensors, load_as)
     class_name = document.get("model_class")
-    if class_name is None or not is_static(class_name):
+    if not isinstance(class_name, str) or not is_static(class_name):
         raise AdapterFileError(f"The head of {class_name} has no flexible counterpart.")
     name = load_as or DEFAULT_NAME
     patterns = {
@@ -49,7 +50,7 @@ def as_flexible(
 
 
 def as_static(
-    document: Mapping[str, Any],
+    document: Document,
     tensors: Mapping[str, torch.Tensor],
     class_name: str,
     config: PreTrainedConfig,
@@ -76,18 +77,18 @@ def as_static(
     return {**kept, **static_keys(class_name, name, own, "", "")}
 
 
-def fits_static(document: Mapping[str, Any], class_name: str, config: PreTrainedConfig) -> bool:
+def fits_static(document: Document, class_name: str, config: PreTrainedConfig) -> bool:
     """Whether the saved head that `document` describes is a flexible one that `as_static` can convert."""
     head = _config_of(document)
     return head is not None and not _obstacles(class_name, head, config)
 
 
-def _config_of(document: Mapping[str, Any]) -> HeadConfig | None:
-    """The config of a saved flexible head; None where it is a static one, or no object."""
-    if not isinstance(document.get("config"), dict):
+def _config_of(document: Document) -> HeadConfig | None:
+    """A copy of the config of a saved flexible head; None where it is a static one, or no object."""
+    stored = document.get("config")
+    if not isinstance(stored, Mapping):
         return None
-    config: HeadConfig = {}
-    config.update(document["config"])
+    config: HeadConfig = json.loads(json.dumps(stored))
     return config
 
 
@@ -101,7 +102,7 @@ def _obstacles(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> l
 
 
 def _renamed(
-    document: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], load_as: str | None
+    document: Document, tensors: Mapping[str, torch.Tensor], load_as: str | None
 ) -> tuple[str, HeadConfig, dict[str, torch.Tensor]]:
     """Take only the tensors of the head itself: `adapters` also writes those of heads whose names begin alike."""
     old = document.get("name")

@@ -9,12 +9,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from string import Template
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.files import heads as head_files
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
 # The tag by which the hub, `adapters` and this library list adapters.
 LIBRARY_TAG = "adapter-transformers"
@@ -26,7 +24,7 @@ SECTIONS = {
 }
 _METADATA = ("tags", "language", "license", "metrics")
 
-CardValue: TypeAlias = "str | list[str] | None"  # of one option: a word or a text, several, or nothing
+CardValue: TypeAlias = str | list[str] | None  # of one option: a word or a text, several, or nothing
 
 # ``$name`` stands for what `render_card` puts there. Values are put in as they are, so a ``$`` in them is only a character.
 _CARD = Template("""\
@@ -89,7 +87,7 @@ class CardOptions:
     @classmethod
     def of(
         cls,
-        model: ModelAdaptersMixin,
+        model: AdaptedModel,
         adapter: str,
         load_function: str,
         repo_id: str,
@@ -111,7 +109,7 @@ class CardOptions:
             load_function=load_function,
             model_name=model.config.name_or_path or "",
             model_type=model.config.model_type,
-            is_adapter_model=head_files.is_adapter_model(model),
+            is_adapter_model=model.is_adapter_model,
             model_class=head_files.upstream_class_name(model),
             method=type(configs[adapter]).__name__ if adapter in configs else "",
             head=head_files.head_type_of(model, adapter),
@@ -122,7 +120,7 @@ class CardOptions:
     def metadata(self) -> dict[str, str | list[str]]:
         """The YAML header: lists where there can be several, nothing that is not known."""
         tags = [LIBRARY_TAG, self.model_type, *_as_list(self.extra.get("tags"))]
-        found: dict[str, CardValue] = {
+        found: dict[str, str | list[str] | None] = {
             "tags": list(dict.fromkeys(tags)),
             "base_model": self.model_name,
             "datasets": list(self.datasets),

@@ -1,34 +1,26 @@
-"""Create a repository, save into a folder, render the card, upload."""
+"""Save into a folder, create a repository of the hub, write the card, upload."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError, of whichever client it uses
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from adapter_runtime.composition import Setup, parse_composition
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import AdapterError, InvalidCompositionError
 from adapter_runtime.files.documents import write_atomically
-from adapter_runtime.files.hub.card import CardOptions, render_card
-from adapter_runtime.files.loading.setup import HeadSetup, save_adapter_setup
-from adapter_runtime.files.names import CARD_FILE
+from adapter_runtime.files.formats.setups import SavedHeads
+from adapter_runtime.files.hub.card import CardOptions, CardValue, render_card
+from adapter_runtime.files.names import CARD_FILE, Folder
 from adapter_runtime.files.saving.adapter import save_adapter
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.files.saving.setup import save_adapter_setup
+from adapter_runtime.files.source import UNREACHABLE
 
 
 class HubError(AdapterError, OSError):
@@ -40,7 +32,7 @@ class Upload:
     """Where an upload goes."""
 
     repo_id: str
-    local_path: str | os.PathLike[str] | None = None  # saved to and kept; None = a temporary folder
+    local_path: Folder | None = None  # saved to and kept; None = a temporary folder
     message: str | None = None
     description: str | None = None
     private: bool | None = None
@@ -51,7 +43,7 @@ class Upload:
 
 
 def push_adapter(
-    model: ModelAdaptersMixin, name: str, upload: Upload, datasets_tag: str | None, card: Mapping[str, Any]
+    model: AdaptedModel, name: str, upload: Upload, datasets_tag: str | None, card: Mapping[str, CardValue]
 ) -> str:
     """See `HubMixin.push_adapter_to_hub`."""
     model.adapters_config.get(name)
@@ -60,12 +52,12 @@ def push_adapter(
 
 
 def push_setup(
-    model: ModelAdaptersMixin,
+    model: AdaptedModel,
     setup: Setup,
-    head_setup: HeadSetup,
+    heads: SavedHeads,
     upload: Upload,
     datasets_tag: str | None,
-    card: Mapping[str, Any],
+    card: Mapping[str, CardValue],
 ) -> str:
     """See `HubMixin.push_adapter_setup_to_hub`."""
     block = parse_composition(setup)
@@ -74,7 +66,7 @@ def push_setup(
     model.adapters_config.require(block.flatten())
     options = CardOptions.of(model, str(block), "load_adapter_setup", upload.repo_id, datasets_tag, card)
     return _push(
-        upload, lambda folder: save_adapter_setup(model, folder, block, head_setup), options, "Upload adapter setup"
+        upload, lambda folder: save_adapter_setup(model, folder, block, heads), options, "Upload adapter setup"
     )
 
 
@@ -104,7 +96,7 @@ def _push(upload: Upload, save: Callable[[Path], object], card: CardOptions, mes
 
 
 @contextmanager
-def _folder(local_path: str | os.PathLike[str] | None) -> Iterator[Path]:
+def _folder(local_path: Folder | None) -> Iterator[Path]:
     if local_path is not None:
         path = Path(local_path)
         path.mkdir(parents=True, exist_ok=True)
@@ -132,5 +124,5 @@ def _explained(repo_id: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else None
         hint = " Log in with an account that may write there, or pass token=..." if status in (401, 403) else ""
         raise HubError(f"The hub refused the upload to {repo_id!r} (status {status}): {error}.{hint}") from error
-    except (OfflineModeIsEnabled, HTTPError) as error:
+    except UNREACHABLE as error:
         raise HubError(f"Nothing was pushed to {repo_id!r}: the hub cannot be reached ({error}).") from error

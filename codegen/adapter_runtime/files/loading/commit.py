@@ -7,13 +7,18 @@ from types import TracebackType
 
 import torch
 
-from adapter_runtime.files.loading.fit import copy_tensors
+
+@torch.no_grad()
+def copy_tensors(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Copy every tensor that both sides know, in the type and on the device of the model's."""
+    for key in given.keys() & expected.keys():
+        expected[key].copy_(given[key])
 
 
 class Transaction:
     """Copies of tensors that are made in the end, and only if no error came before.
 
-    What a load changes of the structure of a model is undone by `snapshot.unchanged_on_error`, around the transaction.
+    What a load changes of the structure of a model is undone by `unchanged_on_error`, around the transaction.
     """
 
     def __init__(self) -> None:

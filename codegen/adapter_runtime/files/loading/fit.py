@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from adapter_runtime.errors import listing
+from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.errors import AdapterMismatchError, listing
+from adapter_runtime.files import heads as head_files
+from adapter_runtime.files.formats.renames import fit_names
+from adapter_runtime.files.formats.saved import Origin
+from adapter_runtime.files.loading.leave_out import not_in_layers
+from adapter_runtime.files.options import LoadOptions
+from adapter_runtime.files.tensors import Tensors
+
+logger = logging.getLogger(__name__)
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -35,6 +45,80 @@ class Mismatch:
         return "\n".join(f"  {title} ({len(names)}):\n{listing(names)}" for title, names in parts if names)
 
 
+def fit(
+    model: AdaptedModel,
+    tensors: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    title: str,
+    origin: Origin | None,
+    options: LoadOptions,
+) -> Tensors:
+    """The tensors of a file under the names that the model gives them, which were held to what it expects.
+
+    Args:
+        expected: the tensors of the model that they are for.
+        title: what messages call the file: "Adapter 'a' from folder".
+        origin: the model that the file was written from, as far as it says.
+
+    Raises:
+        AdapterMismatchError: one has another shape; or, if `options` are strict, some are missing or unknown.
+    """
+    given = fit_names(tensors, expected, model, model.base_model_prefix)
+    given = not_in_layers(model, given, options.leave_out)
+    require_fit(model, given, expected, title, origin, options.strict)
+    return given
+
+
+def require_fit(
+    model: AdaptedModel,
+    given: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    title: str,
+    origin: Origin | None,
+    strict: bool,
+) -> None:
+    """Raise, or without `strict` warn, where tensors differ in name. A different shape always raises."""
+    mismatch = compare(given, expected)
+    if not mismatch:
+        return
+    message = f"{title} does not fit."
+    if origin is not None:
+        message += (
+            f" It was written from {origin.model_class} (type {origin.model_type}, hidden size {origin.hidden_size});"
+            f" this is {head_files.upstream_class_name(model)} (type {model.config.model_type})."
+        )
+    message += f"\n{mismatch}"
+    if any("shared_parameters" in key.split(".") for key in mismatch.missing):
+        message += (
+            "\nParameters that layers share are not in the file: `adapters` leaves them out for bare base models."
+        )
+    if strict or mismatch.shapes:
+        raise AdapterMismatchError(f"{message}\nThe model is unchanged.")
+    logger.warning(message)
+
+
+def require_same_type(model: AdaptedModel, origin: Origin | None, title: str, strict: bool) -> None:
+    """Raise, or without `strict` warn, where a file was written from another architecture: its tensors may fit by chance.
+
+    A file that does not say its type passes.
+    """
+    if origin is None:
+        return
+    written_from, own = origin.model_type, model.config.model_type
+    if written_from in (None, own):
+        return
+    message = (
+        f"{title} was written from a {origin.model_class} of type {written_from!r};"
+        f" this is a {head_files.upstream_class_name(model)} of type {own!r}."
+    )
+    if strict:
+        raise AdapterMismatchError(
+            f"{message} If it shall be loaded all the same, as far as tensors fit: strict=False."
+            " The model is unchanged."
+        )
+    logger.warning(message)
+
+
 def compare(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> Mismatch:
     """Compare names and shapes. A tensor that the model holds under several names needs to be given under one."""
     provided = {id(expected[key]) for key in given.keys() & expected.keys()}
@@ -45,21 +129,3 @@ def compare(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tens
         if given[key].shape != expected[key].shape
     }
     return Mismatch(frozenset(missing), frozenset(given.keys() - expected.keys()), shapes)
-
-
-@torch.no_grad()
-def copy_tensors(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Copy every tensor that both sides know, in the type and on the device of the model's."""
-    for key in given.keys() & expected.keys():
-        expected[key].copy_(given[key])
-
-
-def without_aliases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each tensor once, under the first of its names."""
-    seen: set[int] = set()
-    result = {}
-    for key, tensor in tensors.items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            result[key] = tensor
-    return result

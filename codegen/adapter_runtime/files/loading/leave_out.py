@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.table import specs_of
 from adapter_runtime.methods.union import ConfigUnion
 
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
 
-
-def without_layers(model: ModelAdaptersMixin, config: AdapterConfig, layers: frozenset[int]) -> AdapterConfig:
+def without_layers(model: AdaptedModel, config: AdapterConfig, layers: frozenset[int]) -> AdapterConfig:
     """The config of the same adapter without the layers with these indices.
 
     Raises:
@@ -40,7 +37,7 @@ def _without(config: AdapterConfig, layers: frozenset[int], indices: list[int]) 
 
 
 def not_in_layers(
-    model: ModelAdaptersMixin, tensors: Mapping[str, torch.Tensor], layers: frozenset[int]
+    model: AdaptedModel, tensors: Mapping[str, torch.Tensor], layers: frozenset[int]
 ) -> dict[str, torch.Tensor]:
     """The tensors that are not in the layers with these indices. The names are those of the model."""
     if not layers:

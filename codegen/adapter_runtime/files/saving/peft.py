@@ -1,27 +1,24 @@
-"""An adapter of the model -> a folder of PEFT's."""
+"""An adapter of a model as files of PEFT."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
-from adapter_runtime.files.names import PEFT_FILES
-from adapter_runtime.files.saving.adapter import Folder
+from adapter_runtime.files.names import PEFT_FILES, Folder
 from adapter_runtime.files.tensors import write_tensors
 from adapter_runtime.methods.peft_format import PeftFormat
 from adapter_runtime.methods.table import specs_of
 from adapter_runtime.methods.union import ConfigUnion
 
-if TYPE_CHECKING:
-    from adapter_runtime.model.api import ModelAdaptersMixin
-
 
 def save_peft_adapter(
-    model: ModelAdaptersMixin,
+    model: AdaptedModel,
     save_directory: Folder,
     adapter_name: str,
     with_head: bool = False,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError
 from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter
@@ -115,7 +116,7 @@ def _plain(value: float) -> float:
     return rounded if math.isclose(value, rounded, rel_tol=1e-12) else value
 
 
-def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, object], Tensors]:
+def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, Json], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -133,7 +134,7 @@ def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str,
             tensors[f"{path}.lora_magnitude_vector"] = _magnitude(adapter, adapter.m.weight, path)
     wider = {path: rank for path, rank in ranks.items() if rank != config.r}
     targets = dict(zip(sorted(known), target_modules(model, known), strict=True))
-    document: dict[str, object] = {
+    document: dict[str, Json] = {
         "peft_type": "LORA",
         "r": config.r,
         "lora_alpha": config.alpha,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
@@ -68,7 +69,7 @@ def _at_outputs(path: str, factor: torch.Tensor, known: Mapping[str, ProjectionP
     )
 
 
-def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, object], Tensors]:
+def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str, Json], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -85,7 +86,7 @@ def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str,
         for (first, last), piece in zip(adapter.parts, pieces, strict=True):
             whole[first:last] = piece
         tensors[f"{path}.ia3_l"] = whole.view(-1, 1)
-    document: dict[str, object] = {
+    document: dict[str, Json] = {
         "peft_type": "IA3",
         "target_modules": target_modules(model, known),
         "feedforward_modules": [],  # all factors stand at outputs

@@ -27,7 +27,7 @@ LORA = MethodSpec[LoRAConfig](
     },
     check=check_lora,
     place=places.place,
-    containers=places.CONTAINERS,
+    containers=frozenset({"loras"}),
     remove_empty=places.remove_empty,
     peft=(peft.FORMAT, peft_ia3.FORMAT),
 )

@@ -7,6 +7,7 @@ import logging
 import torch
 
 from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError, listing
 from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
@@ -77,7 +78,7 @@ def _check_positions(model: AdaptedModel, strict: bool) -> None:
     logger.warning("%s Pass position_ids that begin at the length of the prefix.", message)
 
 
-def write(model: AdaptedModel, name: str, config: PrefixTuningConfig) -> tuple[dict[str, object], Tensors]:
+def write(model: AdaptedModel, name: str, config: PrefixTuningConfig) -> tuple[dict[str, Json], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -104,7 +105,7 @@ def write(model: AdaptedModel, name: str, config: PrefixTuningConfig) -> tuple[d
     pairs = tuning.flat_states().detach().view(length, layers, 2, heads, width).permute(1, 2, 3, 0, 4)
     keys = turned(base, pairs[:, 0], length)
     embeddings = torch.stack([keys, pairs[:, 1]], dim=1).permute(3, 0, 1, 2, 4).reshape(length, -1)
-    document: dict[str, object] = {
+    document: dict[str, Json] = {
         "peft_type": "PREFIX_TUNING",
         "num_virtual_tokens": length,
         "num_layers": layers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
 from adapter_runtime.methods.prefix_tuning.peft import EMBEDDINGS, SHAPE_OPTIONS, only_embeddings
@@ -40,7 +41,7 @@ def read(model: AdaptedModel, saved: PeftFile) -> tuple[PromptTuningConfig, Tens
     return config, {f"{base_path}prompt_tuning.prompt_tunings.{saved.name}.prompt_embedding.weight": states}
 
 
-def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[dict[str, object], Tensors]:
+def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[dict[str, Json], Tensors]:
     """The document, without what all methods have, and the tensors by PEFT's names.
 
     Raises:
@@ -59,7 +60,7 @@ def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[d
     tensors = {key: tensor for key, tensor in base.state_dict().items() if f".prompt_tunings.{name}." in f".{key}"}
     (embeddings,) = tensors.values()
     layers = [layer for _, layer in base.iter_layers()]
-    document: dict[str, object] = {
+    document: dict[str, Json] = {
         "peft_type": "PROMPT_TUNING",
         "num_virtual_tokens": int(embeddings.shape[0]),
         "token_dim": int(embeddings.shape[1]),

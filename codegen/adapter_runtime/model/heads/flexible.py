@@ -49,6 +49,8 @@ class ModelWithFlexibleHeadsAdaptersMixin(
             ``add_..._head`` that adds them does not say.
     """
 
+    is_adapter_model = True
+
     # Trainer would else leave out the division by the number of accumulation steps, which our losses count on.
     accepts_loss_kwargs = False
 

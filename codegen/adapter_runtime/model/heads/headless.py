@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
@@ -19,12 +21,14 @@ class ModelWithoutHeadsAdaptersMixin(
     A generated class creates its base model, calls `init_adapter_model`, and calls the base model in its forward.
     """
 
+    is_adapter_model = True
+
     # As in the classes with flexible heads: `Trainer` shall not count items for a loss that there is not.
     accepts_loss_kwargs = False
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context."""
-        super().__init_subclass__()
+        super().__init_subclass__(**options)
         if "forward" in cls.__dict__:
             cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 

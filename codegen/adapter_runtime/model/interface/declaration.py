@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from adapter_runtime.contract.config import AdapterConfig
-from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.contract.values import Json
+from adapter_runtime.errors import AdapterFileError, InvalidConfigError, nearest
+from adapter_runtime.files.documents import Document
+from adapter_runtime.files.formats.interface import CacheOptions, find_interface_file
+from adapter_runtime.files.names import INTERFACE_FILE
 from adapter_runtime.methods.table import METHODS, methods_of
 
 
@@ -119,7 +127,7 @@ class AdapterModelInterface:
                 "of the one that they are fused into: attn_qkv_proj."
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """All fields by name, as in ``adapter_interface.json``."""
         return {**asdict(self), "adapter_methods": list(self.adapter_methods)}
 
@@ -140,10 +148,8 @@ class AdapterModelInterface:
         return cls(**values)
 
     @classmethod
-    def load(cls, folder: Any) -> Interface:
+    def load(cls, folder: str | os.PathLike[str]) -> Interface:
         """What the ``adapter_interface.json`` of a folder, or of a repository of the hub, says; see `read_interface`."""
-        from adapter_runtime.model.interface.files import read_interface
-
         return read_interface(folder)
 
     def differences(self, other: AdapterModelInterface) -> list[str]:
@@ -171,6 +177,53 @@ def by_part(interface: Interface) -> dict[str, AdapterModelInterface]:
         if not isinstance(path, str) or not isinstance(part, AdapterModelInterface):
             raise InvalidConfigError(f"interface[{path!r}] is {part!r}. It must be an AdapterModelInterface.")
     return dict(parts)
+
+
+def read_interface(source: str | os.PathLike[str], **options: Unpack[CacheOptions]) -> Interface:
+    """The interface that a folder, or a repository of the hub, holds.
+
+    Args:
+        options: of ``from_pretrained``: revision, token, cache_dir ...
+
+    Raises:
+        AdapterFileError: there is none, or the file is damaged.
+    """
+    interface = find_interface(source, **options)
+    if interface is None:
+        raise AdapterFileError(
+            f"{source} has no {INTERFACE_FILE}. It is written beside adapters of models with an interface."
+        )
+    return interface
+
+
+def find_interface(source: str | os.PathLike[str], **options: Unpack[CacheOptions]) -> Interface | None:
+    """As `read_interface`; None where there is no such file."""
+    file = find_interface_file(source, **options)
+    return None if file is None else parse_interface(file.path, file.document)
+
+
+def parse_interface(path: Path, document: Document) -> Interface:
+    """The interface that the file `path` holds.
+
+    Raises:
+        AdapterFileError: its fields are not those of an interface.
+    """
+    try:
+        if "interfaces" in document:
+            return {part: _of_fields(fields) for part, fields in _object(document["interfaces"]).items()}
+        return _of_fields(document.get("interface"))
+    except InvalidConfigError as error:
+        raise AdapterFileError(f"{path}: {error}") from error
+
+
+def _of_fields(stored: Json) -> AdapterModelInterface:
+    return AdapterModelInterface.from_dict(_object(stored))
+
+
+def _object(value: Json) -> Document:
+    if not isinstance(value, Mapping):
+        raise InvalidConfigError(f"An object with the fields of an interface was expected, not {value!r}.")
+    return value
 
 
 def _checked_methods(methods: Iterable[str]) -> tuple[str, ...]:

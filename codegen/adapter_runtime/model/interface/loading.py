@@ -9,8 +9,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.interface.declaration import Interface
-from adapter_runtime.model.interface.files import find_interface
+from adapter_runtime.model.interface.declaration import Interface, find_interface
 
 # Options of `from_pretrained` that say where files come from; all files of a model come from one place.
 _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only", "proxies", "subfolder")

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.files.keys import FUSION_CONTAINER
 from adapter_runtime.methods.table import CONTAINERS
 
 Value = TypeVar("Value")  # what is named: a tensor, or what is said about one
 
 
-def fit_names(tensors: Mapping[str, Value], expected: Iterable[str], model: Any, prefix: str) -> dict[str, Value]:
+def fit_names(
+    tensors: Mapping[str, Value], expected: Iterable[str], model: AdaptedModel, prefix: str
+) -> dict[str, Value]:
     """Name the tensors of a file as `model` does, as far as that can be told.
 
     Args:
-        expected: the names that the model has for the adapter, head or mixture in the file.
+        expected: the names that the model has for the adapter, head or fusion in the file.
         model: the model, whose class and submodels choose upstream's rules.
         prefix: its ``base_model_prefix``: a file may be from a bare base model, or from one with a head.
     """
