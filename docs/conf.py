@@ -29,7 +29,6 @@ default_role = "code"  # in docstrings, `name` is code, as in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"show-inheritance": True}
 python_use_unqualified_type_names = True
 toc_object_entries = False  # the table beside a page lists its sections, not every method
 nitpicky = False  # upstream's classes have no inventory that could be read without the network

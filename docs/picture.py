@@ -107,7 +107,8 @@ def drawn(house: str, uses: Mapping[str, list[str]]) -> str:
     height = max(top for _, top in places.values()) + HEIGHT + MARGIN
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+            f'viewBox="0 0 {width:g} {height:g}" role="img">',
             f"<title>The rooms of {house}, each above those that it imports from</title>",
             STYLE,
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">',

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import adapter_models
+import adapter_runtime
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 REFERENCE = "\n".join(
@@ -15,6 +16,9 @@ REFERENCE = "\n".join(
     for path in sorted([*DOCS.glob("reference/*.md"), *DOCS.glob("classes/models/*.rst")])
 )
 GUIDE = (DOCS / "moving-from-adapters.md").read_text(encoding="utf-8")
+
+# Documented under a submodule of ``adapter_models``, where `adapters` has it too.
+SUBMODULE_PATHS = {"adapter_models.methods.lora.LoRALayer", "adapter_models.utils.resolve_adapter_config"}
 
 # What ``adapters/__init__.py`` of release 1.3.0 exports.
 OF_ADAPTERS = """
@@ -55,6 +59,15 @@ def table_rows() -> dict[str, str]:
 def test_a_reference_page_names_it(name: str) -> None:
     is_there = name in names_in(REFERENCE)
     assert is_there, f"add {name} to a page of docs/reference"
+
+
+def test_reference_pages_show_paths_that_users_can_import() -> None:
+    documented = re.findall(r"^\.\. auto(?!module)\w+:: (\S+)", REFERENCE, re.MULTILINE)
+    assert len(documented) > 100
+    for path in documented:
+        house, name = path.split(".")[:2]
+        is_public = name in {"adapter_models": adapter_models, "adapter_runtime": adapter_runtime}[house].__all__
+        assert is_public or path in SUBMODULE_PATHS, f"no user imports {path}"
 
 
 def test_the_guide_has_exactly_the_names_of_adapters() -> None:

@@ -1,6 +1,6 @@
 """The whole way for some models: plan, rewrite, render, format, verify; everything in memory.
 
-`add_models` and `remove_models` say what shall be in the tree afterwards; `emit.write` brings it there. A model's own
+`add_models` and `remove_models` say what shall be in the tree afterwards; `disk.write` brings it there. A model's own
 files depend on that model alone, shared files on the records in the manifest, so one model never plans the others
 again; unless the release or the tool itself has changed, in which case nothing that was written before can be trusted.
 """
@@ -38,7 +38,7 @@ Progress = Callable[[str], None]  # called with a model type when that model is 
 
 
 def silent(model_type: str) -> None:
-    """The progress that nobody watches."""
+    """Progress that is reported to nobody."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Generated:
         return {**self.previous.files(), self.layout.manifest: digest(dump(self.previous))}
 
     def changes(self, target: Target) -> Changes:
-        """What `write` would do. Raises what `emit.changes` raises."""
+        """What `write` would do. Raises what `disk.changes` raises."""
         return changes(target.root, self.files, self.obsolete)
 
     def write(self, target: Target, overwrite: bool = False) -> Changes:
-        """Bring the tree in step. Raises what `emit.write` raises; then nothing was written."""
+        """Bring the tree in step. Raises what `disk.write` raises; then nothing was written."""
         return write(target.root, self.files, self.obsolete, self.written, overwrite)
 
 

@@ -1,7 +1,7 @@
 """The plan: what the tool knows about one upstream model, as frozen data.
 
 Everything before this file (``upstream``, ``parse``, ``plan``) works out these objects; everything after it (``rewrite``,
-``render``, ``explain``, ``coverage``) only reads them. A plan never holds a syntax tree: a place in upstream's text is a
+``emit``, ``inspect``) only reads them. A plan never holds a syntax tree: a place in upstream's text is a
 `Location`, a piece of upstream's code an `Expression`. So a plan can be compared, pickled, printed and stored.
 
 Where do I add ...
@@ -271,7 +271,7 @@ class AdapterModelPlan:
 
     class_name: str  # "LlamaAdapterModel"
     base_attribute: str  # where it holds the base model: "model"
-    states_attribute: bool  # whether the class must name that attribute itself, because no class of upstream does
+    states_attribute: bool  # whether the class must name that attribute itself, because upstream's classes do not
     arguments: tuple[Argument, ...]  # handed on to the base model
     imports: tuple[str, ...]  # statements for the names in annotations, sorted
     head_types: tuple[

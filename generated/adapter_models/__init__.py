@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         StaticAdapterFusionConfig,
     )
     from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
+    from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite, WeightUpdate
     from adapter_runtime.methods.lora.config import (
         DoRAConfig,
         DvoRAConfig,
@@ -90,9 +91,13 @@ if TYPE_CHECKING:
         MultiTaskConfig,
         VeraConfig,
     )
+    from adapter_runtime.methods.lora.low_rank import LowRank
+    from adapter_runtime.methods.lora.variant import projection_method
     from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
     from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
     from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
+    from adapter_runtime.methods.registering import MethodRegistrationError, register_method
+    from adapter_runtime.methods.spec import MethodSpec
     from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
     from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
     from adapter_runtime.model.api import ModelAdaptersMixin
@@ -103,6 +108,7 @@ if TYPE_CHECKING:
     from adapter_runtime.model.init import init
     from adapter_runtime.model.interface.declaration import AdapterMethod, AdapterModelInterface
     from adapter_runtime.model.interface.loading import load_model
+    from adapter_runtime.programs.blocks import BlockSpec, register_block
     from adapter_runtime.programs.layer import AdapterLayerBase, ComposableAdapterLayerBase
     from adapter_runtime.training import (
         AdapterArguments,
@@ -146,6 +152,7 @@ __all__ = [
     "BertAdapterModel",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
+    "BlockSpec",
     "BnConfig",
     "CausalLMHead",
     "ClassificationHead",
@@ -175,8 +182,11 @@ __all__ = [
     "LlamaAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
+    "LowRank",
     "MAMConfig",
     "MTLLoRAConfig",
+    "MethodRegistrationError",
+    "MethodSpec",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
@@ -191,6 +201,8 @@ __all__ = [
     "Parallel",
     "PredictionHead",
     "PrefixTuningConfig",
+    "ProjectionAdapter",
+    "ProjectionSite",
     "PromptTuningConfig",
     "QuestionAnsweringHead",
     "ReftConfig",
@@ -210,13 +222,17 @@ __all__ = [
     "UnsupportedMethodError",
     "UnsupportedModelError",
     "VeraConfig",
+    "WeightUpdate",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",
     "list_adapters",
     "load_model",
     "parse_composition",
+    "projection_method",
+    "register_block",
     "register_custom_head",
+    "register_method",
     "setup_adapter_training",
     "validate_composition",
 ]

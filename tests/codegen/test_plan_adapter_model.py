@@ -96,8 +96,11 @@ def test_an_attribute_without_a_name_is_refused() -> None:
 # Arguments.
 
 
-def test_a_model_that_names_no_attribute_gets_one_and_says_so(plan: ModelPlan, facts: ModuleFacts) -> None:
-    model = planned(plan, facts, prefix="")
+@pytest.mark.parametrize("prefix", ["", "model.tower"])
+def test_a_model_that_names_no_attribute_gets_one_and_says_so(
+    plan: ModelPlan, facts: ModuleFacts, prefix: str
+) -> None:
+    model = planned(plan, facts, prefix=prefix)
     assert (model.base_attribute, model.states_attribute) == ("model", True)
     assert not planned(plan, facts, prefix="mine").states_attribute
 

@@ -7,8 +7,11 @@ fails a check. Where do I add a method? A row of `METHODS`; a new kind of part n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from torch import Tensor
 
 Location = Literal["attention", "cross_attention", "output"]
 
@@ -37,7 +40,9 @@ class Prefix:
     bottleneck_size: int = 0
 
 
-Form = Literal["lora", "ia3", "dora", "vera", "dvora", "mtl"]
+Form = Literal["lora", "ia3", "dora", "vera", "dvora", "mtl", "own"]
+# The weight (O, I) of a projection, and the tensors of an adapter there by their names -> what is added to the weight.
+Update = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,13 @@ class LoRA:
     mlp_first: bool = False
     mlp_last: bool = False
     form: Form = "lora"
+    tensors: tuple[str, ...] = ()  # of a relative of one's own
+    update: Update | None = None  # and what they mean
 
     @property
     def adds(self) -> bool:
         """A low-rank update is added, and nothing else is done to the output."""
-        return self.form in ("lora", "vera", "mtl")
+        return self.form in ("lora", "vera", "mtl", "own")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def check(
 
 
 def exit_code(report: CheckReport) -> ExitCode:
-    """What the shell is told: the worst of it. A tool that failed can tell nothing about upstream."""
+    """Of the worst finding: a bug of the tool, which can then tell nothing about upstream; a refusal; drift."""
     if any(is_bug(diagnostic) for refusal in report.refusals for diagnostic in refusal.diagnostics):
         return ExitCode.ERROR
     if report.refusals and report.other_release:

@@ -389,7 +389,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "What is added to the stream did not come out of a submodule.",
-        "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
+        "Teach `plan/stream/work.py` the form of this addition, if adapters belong here.",
     )
     ADDITION_WITHOUT_CLASS = (
         "P230",

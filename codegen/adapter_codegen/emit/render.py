@@ -21,7 +21,7 @@ from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, ModelPlan
 from adapter_codegen.rewrite import naming
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 # Paths start at the root of a `Layout`; {code} is the folder of the generated package.
 MODEL_FILES: Mapping[str, str] = {
@@ -167,7 +167,7 @@ def _class_diagram(names: Names) -> tuple[tuple[str, str], ...]:
     return tuple({**names.mixins, **names.with_adapters}.items())
 
 
-def _template(name: str):  # type: ignore[no-untyped-def]
+def _template(name: str) -> Template:
     return _environment().get_template(name)
 
 

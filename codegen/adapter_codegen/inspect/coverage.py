@@ -1,7 +1,7 @@
 """``adapter-codegen coverage``: the plan over every modeling module of a release, in processes.
 
 A worker returns a `ModuleRow` of plain data, never a tree or an exception: what goes wrong in one module, foreseen or
-not, is a row of the report. Showing the report is the business of `coverage_table`.
+not, is a row of the report. Showing the report is the business of ``commands/show/coverage_view.py``.
 """
 
 from __future__ import annotations

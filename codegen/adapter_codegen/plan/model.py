@@ -58,7 +58,7 @@ def plan_model(
         licence=header(text),
         base=base,
         classes=_classes(entries, found),
-        layers=tuple(one.plan for one in entries),
+        layers=tuple(layer.plan for layer in entries),
         static_heads=plan_static_heads(release, entry, facts, base),
         flexible_heads=plan_flexible_heads(entry, base),
         config_keys=plan_config_keys(release, entry, facts, has_attention),
@@ -94,7 +94,7 @@ def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], lis
 
 def _classes(entries: Sequence[LayerEntry], found: ModulePlan) -> tuple[ClassPlan, ...]:
     touched = {name for entry in entries for name in entry.classes}
-    return tuple(one for one in found.classes if one.name in touched)
+    return tuple(copied for copied in found.classes if copied.name in touched)
 
 
 def _about(entries: Sequence[LayerEntry], found: ModulePlan) -> list[Diagnostic]:
@@ -103,4 +103,4 @@ def _about(entries: Sequence[LayerEntry], found: ModulePlan) -> list[Diagnostic]
     others = [entry for entry in found.entries if not ours & {entry.plan.class_name}]
     foreign = {problem for entry in others for problem in entry.prefix_problems}
     mine = {problem for entry in entries for problem in entry.prefix_problems}
-    return [one for one in found.diagnostics if one not in foreign or one in mine]
+    return [about for about in found.diagnostics if about not in foreign or about in mine]

@@ -1,4 +1,4 @@
-"""The same work on many items, in processes."""
+"""A function over many items, in several processes."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def _told(result: Result, item: Item, done: Callable[[Item], None]) -> Result:
 
 
 def _relax_collector() -> None:
-    """Syntax trees are many small objects, and few of them are garbage: looking for cycles all the time is in vain."""
+    """Syntax trees are many small objects, and few of them are garbage: look for cycles of references rarely."""
     gc.set_threshold(200_000, 20, 20)

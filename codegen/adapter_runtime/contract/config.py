@@ -34,7 +34,7 @@ class AdapterConfig(Mapping[str, Json]):
     # Each config class is a dataclass; this base, which has no options, is none, but may say of itself that it is one.
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
-    _known: ClassVar[KnownConfigs]  # given by ``methods/strings.py``, which lies above
+    _known: ClassVar[KnownConfigs]  # given by the package ``methods``, which lies above
 
     def __getitem__(self, key: str) -> Json:
         if key not in self._names():
@@ -71,6 +71,11 @@ class AdapterConfig(Mapping[str, Json]):
         """
         self._check_names(changes)
         return dataclasses.replace(self, **changes)
+
+    @staticmethod
+    def of_architecture(architecture: str | None) -> type[AdapterConfig] | None:
+        """The class that files of `architecture` are read into; None where there is none."""
+        return AdapterConfig._architectures.get(architecture)
 
     def never_meets(self, other: AdapterConfig) -> bool:
         """Whether no place is asked for by both, so that both can stand in one union though they are of one architecture."""

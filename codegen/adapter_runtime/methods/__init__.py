@@ -1,1 +1,26 @@
-"""The adapter methods: one file with the modules of each, and `placing`, which puts them into a model."""
+"""The methods: a folder each, a `MethodSpec` each, and one table of them.
+
+`AdapterConfig`, which lies below, knows no methods. Whoever imports a config of one passes here, and lets it find them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.values import Json
+
+
+class _KnownConfigs:
+    """Asks `strings`, which imports all methods, when it is first needed."""
+
+    def resolve(self, config: str | Mapping[str, Json] | AdapterConfig) -> AdapterConfig:
+        found: AdapterConfig = import_module(f"{__name__}.strings").resolve_adapter_config(config)
+        return found
+
+    def discover(self) -> None:
+        import_module(f"{__name__}.registering").discover_methods()
+
+
+AdapterConfig.use(_KnownConfigs())

@@ -11,10 +11,11 @@ from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, nearest
-from adapter_runtime.methods.table import METHODS
-from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
+from adapter_runtime.methods.named import NAMED
+from adapter_runtime.methods.registering import discover_methods
+from adapter_runtime.methods.union import ConfigUnion
 
-# `AdapterConfig` is offered from here, as its `load` and `from_dict` know the methods once this module is imported.
+# `AdapterConfig` is offered from here, as it finds the methods by their names only if their package was imported.
 __all__ = [
     "ADAPTER_CONFIG_MAP",
     "DEFAULT_ADAPTER_CONFIG",
@@ -23,11 +24,7 @@ __all__ = [
     "resolve_adapter_config",
 ]
 
-ADAPTER_CONFIG_MAP: dict[str, AdapterConfig] = {
-    **{name: config for spec in METHODS.values() for name, config in spec.named.items()},
-    "mam": MAMConfig(),
-    "unipelt": UniPELTConfig(),
-}
+ADAPTER_CONFIG_MAP = NAMED
 DEFAULT_ADAPTER_CONFIG = "seq_bn"
 
 _PART = re.compile(r"(?P<name>[^\[\]|\n]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
@@ -95,6 +92,8 @@ def _parse_part(part: str) -> AdapterConfig:
         raise InvalidConfigError(f"Cannot read {part!r} as a config. Write name[option=value,...].")
     name = match["name"].strip()
     if name not in ADAPTER_CONFIG_MAP:
+        discover_methods()
+    if name not in ADAPTER_CONFIG_MAP:
         raise InvalidConfigError(
             f"No adapter config is called {name!r}, and no file either. {nearest(name, ADAPTER_CONFIG_MAP)}"
         )
@@ -111,16 +110,3 @@ def _parse_options(text: str) -> dict[str, Any]:
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InvalidConfigError(f"Cannot read the options [{text}]: {error}.") from error
-
-
-class _KnownConfigs:
-    """What `AdapterConfig` asks, which knows no methods."""
-
-    def resolve(self, config: str | Mapping[str, Any] | AdapterConfig | None) -> AdapterConfig:
-        return resolve_adapter_config(config)
-
-    def discover(self) -> None:
-        """No further methods are known."""
-
-
-AdapterConfig.use(_KnownConfigs())

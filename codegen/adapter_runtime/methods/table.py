@@ -30,6 +30,7 @@ METHODS: dict[str, Spec] = {
     spec.name: spec for spec in (PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK, INVERTIBLE, LORA, REFT)
 }
 
+PLANNED = tuple(METHODS)  # as plans of models name methods
 # The names of the module dicts that hold adapters, by which the keys of files tell whose tensors they are
 CONTAINERS = {CONTAINER}.union(*(spec.containers for spec in METHODS.values()))
 

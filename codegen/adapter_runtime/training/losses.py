@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from torch import nn
 from transformers.trainer_pt_utils import LabelSmoother
 
+from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.readiness import TrainingSetupError, active_heads
+
+if TYPE_CHECKING:
+    from transformers.utils import ModelOutput
+
+# Predictions of a batch: tensors, and outputs of heads, which are mappings, in lists and tuples.
+Predictions: TypeAlias = (
+    "torch.Tensor | Mapping[str, Predictions] | list[Predictions] | tuple[Predictions, ...] | None"
+)
 
 
 @torch.no_grad()
-def uses_item_count(model: Any, inputs: Mapping[str, Any]) -> bool:
-    """Whether the loss of `model` depends on ``num_items_in_batch``: half the loss for twice the items."""
+def uses_item_count(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the loss of `model` depends on ``num_items_in_batch``: half the loss for twice the items.
+
+    Args:
+        model: it is called twice.
+        inputs: the arguments of a call, with targets; tensors are [B, ...].
+    """
     was_training = model.training
     model.eval()  # without dropout: no random number is drawn
     try:
@@ -26,11 +41,11 @@ def uses_item_count(model: Any, inputs: Mapping[str, Any]) -> bool:
     return losses[0] != losses[1]
 
 
-def per_head(predictions: Any, ignored: Collection[str]) -> Any:
+def per_head(predictions: Predictions, ignored: Collection[str]) -> Predictions:
     """Predictions with the outputs of heads, which `Trainer` cannot put into arrays, replaced by what is in them.
 
     Args:
-        predictions: tensors, and outputs of heads, in lists and tuples.
+        predictions: of a batch; tensors are [B, ...].
         ignored: names of fields that are no predictions.
     """
     if isinstance(predictions, Mapping):
@@ -41,27 +56,39 @@ def per_head(predictions: Any, ignored: Collection[str]) -> Any:
     return predictions
 
 
-class HeadLabelSmoother(LabelSmoother):  # type: ignore[misc]
+class HeadLabelSmoother:
     """Label smoothing that knows which flexible heads predict the next token.
 
     Upstream finds that out by the name of the model's class.
+
+    Args:
+        epsilon: how much of the weight of the right label goes to all labels.
+        model: the model that is trained.
     """
 
-    def __init__(self, epsilon: float, model: Any) -> None:
-        super().__init__(epsilon=epsilon)
+    def __init__(self, epsilon: float, model: ModelAdaptersMixin) -> None:
+        self.smoother = LabelSmoother(epsilon=epsilon)
         self.model = model
 
     def __call__(
         self,
-        model_output: Any,
+        model_output: ModelOutput,
         labels: torch.Tensor,
         shift_labels: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
+        """The loss, a scalar.
+
+        Args:
+            model_output: with logits [B, L, V].
+            labels: [B, L]; -100 counts for nothing.
+            shift_labels: whether upstream takes the model for one that predicts the next token.
+            num_items_in_batch: labels that count, over all batches of an optimiser step; None = those of this batch.
+        """
         heads = active_heads(self.model)
         if len(heads) > 1:
             names = ", ".join(head.name for head in heads)
             raise TrainingSetupError(f"label_smoothing_factor works for one head at a time; active are {names}.")
         shifted = shift_labels or any(head.config.get("shift_labels", False) for head in heads)
-        smoothed: torch.Tensor = super().__call__(model_output, labels, shifted, num_items_in_batch)
+        smoothed: torch.Tensor = self.smoother(model_output, labels, shifted, num_items_in_batch)
         return smoothed

@@ -9,7 +9,9 @@ from typing import Any
 from adapter_runtime.composition import Stack
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.values import Json
 from adapter_runtime.methods.strings import resolve_adapter_config
+from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.arguments import AdapterArguments
 from adapter_runtime.training.readiness import TrainingSetupError
 
@@ -17,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def setup_adapter_training(
-    model: Any,
+    model: ModelAdaptersMixin,
     adapter_args: AdapterArguments,
     adapter_name: str,
-    adapter_config_kwargs: Mapping[str, Any] | None = None,
+    adapter_config_kwargs: Mapping[str, Json] | None = None,
     adapter_load_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[str | None, str | None]:
     """Add or load the adapters that `adapter_args` asks for, freeze the rest of the model, and activate them.
@@ -67,7 +69,7 @@ def setup_adapter_training(
     return adapter_name, language
 
 
-def _config(given: str | Mapping[str, Any] | None, changes: Mapping[str, Any] | None) -> AdapterConfig:
+def _config(given: str | None, changes: Mapping[str, Json] | None) -> AdapterConfig:
     config = resolve_adapter_config(given)
     return config.replace(**changes) if changes else config
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from adapter_runtime.errors import AdapterError, listing
 from adapter_runtime.files.heads import is_bare
 from adapter_runtime.files.keys import fusion_owner, owner
-from adapter_runtime.heads.protocol import head_named, is_flexible
-from adapter_runtime.heads.setups import head_names
+from adapter_runtime.heads import protocol
+from adapter_runtime.heads.base import PredictionHead
+from adapter_runtime.heads.protocol import is_flexible
 from adapter_runtime.model.api import ModelAdaptersMixin
-
-if TYPE_CHECKING:
-    from adapter_runtime.heads.base import PredictionHead
 
 _WHOLE_MODEL = "To train a whole model use transformers.Trainer."
 
@@ -24,7 +21,7 @@ class TrainingSetupError(AdapterError, ValueError):
     """A model, or options, that adapters cannot be trained with."""
 
 
-def check_active(model: Any) -> None:
+def check_active(model: nn.Module | None) -> None:
     """Raise where no adapter would run.
 
     Raises:
@@ -85,6 +82,4 @@ def _is_of_head(model: ModelAdaptersMixin, key: str) -> bool:
 
 def active_heads(model: ModelAdaptersMixin) -> list[PredictionHead]:
     """The flexible heads that a forward runs; none for models without such heads."""
-    if not is_flexible(model):
-        return []
-    return [head_named(model, name) for name in head_names(model.active_head)]
+    return protocol.active_heads(model) if is_flexible(model) else []

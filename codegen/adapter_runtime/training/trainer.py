@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,15 +14,30 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import logging
 
 from adapter_runtime.composition import Setup
+from adapter_runtime.contract.values import Json
+from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.checkpoints import load_trained, save_trained
 from adapter_runtime.training.decay import own_parameters
-from adapter_runtime.training.losses import HeadLabelSmoother, per_head, uses_item_count
+from adapter_runtime.training.losses import HeadLabelSmoother, Predictions, per_head, uses_item_count
 from adapter_runtime.training.readiness import (
     TrainingSetupError,
     active_heads,
     check_active,
     check_trainable,
 )
+
+if TYPE_CHECKING:
+    from transformers import (
+        DataCollator,
+        EvalPrediction,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+        TrainerCallback,
+    )
+    from transformers.trainer_pt_utils import LabelSmoother
+    from transformers.trainer_utils import TrainOutput
+    from transformers.utils import ModelOutput
 
 logger = logging.get_logger(__name__)
 
@@ -47,24 +62,24 @@ class AdapterTrainer(Trainer):
         TrainingSetupError: the model has no adapters or none is active, or an option cannot be honoured.
     """
 
-    label_smoother: Any
+    label_smoother: LabelSmoother | HeadLabelSmoother | None
     model_accepts_loss_kwargs: bool
     _signature_columns: list[str] | None
 
     def __init__(
         self,
-        model: Any = None,
+        model: nn.Module | None = None,
         args: TrainingArguments | None = None,
-        data_collator: Callable[..., Any] | None = None,
+        data_collator: DataCollator | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        tokenizer: Any = None,
-        processing_class: Any = None,
-        model_init: Callable[..., Any] | None = None,
-        compute_metrics: Callable[..., Any] | None = None,
-        callbacks: Sequence[Any] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
-        preprocess_logits_for_metrics: Callable[..., torch.Tensor] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         adapter_names: Setup = None,
         **kwargs: Any,
     ) -> None:
@@ -96,8 +111,8 @@ class AdapterTrainer(Trainer):
         if self.label_smoother is not None:
             self.label_smoother = HeadLabelSmoother(self.args.label_smoothing_factor, model=self.model)
 
-    def _activate(self, model: Any) -> None:
-        if self.adapter_setup is not None and hasattr(model, "set_active_adapters"):
+    def _activate(self, model: nn.Module) -> None:
+        if self.adapter_setup is not None and isinstance(model, ModelAdaptersMixin):
             model.set_active_adapters(self.adapter_setup)
         check_active(model)
 
@@ -115,16 +130,16 @@ class AdapterTrainer(Trainer):
                     " gradients and optimiser are small: use DistributedDataParallel (torchrun without further options)."
                 )
 
-    def call_model_init(self, trial: Any = None) -> Any:
+    def call_model_init(self, trial: Mapping[str, Json] | None = None) -> nn.Module:
         """See transformers. Each new model gets the setup of this trainer."""
-        model = super().call_model_init(trial)
+        model: ModelAdaptersMixin = super().call_model_init(trial)
         self._activate(model)
         self._is_loss_probed = False
         if getattr(self, "is_in_train", False):
             check_trainable(model)
         return model
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """See transformers.
 
         Raises:
@@ -145,11 +160,18 @@ class AdapterTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """See transformers. In training, the regularisation of trained fusions is added, once per optimiser step."""
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """See transformers. In training, the regularisation of trained fusions is added, once per optimiser step.
+
+        Args:
+            model: the model, as the trainer wraps it.
+            inputs: the arguments of a call, with targets; tensors are [B, ...].
+            return_outputs: give the outputs of the model too.
+            num_items_in_batch: labels that count, over all batches of an optimiser step.
+        """
         if model.training:
             self._probe_loss(model, inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
@@ -166,7 +188,7 @@ class AdapterTrainer(Trainer):
             is_scaled = counts or self.compute_loss_func is not None
         return int(self.current_gradient_accumulation_steps) if is_scaled else 1
 
-    def _probe_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+    def _probe_loss(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
         """Find out, once, whether the loss of the model divides by the number of items that it is told.
 
         Upstream takes it for granted of all forwards that take any keyword, and leaves out the division by the number of
@@ -190,14 +212,14 @@ class AdapterTrainer(Trainer):
             taken = [name for head in heads for name in (*head.label_arguments, *head.input_arguments)]
             self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *taken]))
 
-    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, Predictions, Predictions]:
         """See transformers. The predictions of several heads are a tuple, one entry per head."""
         loss, predictions, labels = super().prediction_step(*args, **kwargs)
         return loss, per_head(predictions, getattr(self.model.config, "keys_to_ignore_at_inference", ())), labels
 
     # Files
 
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
         """See transformers: called in the process that writes."""
         if not self.args.should_save:
             return
@@ -228,9 +250,9 @@ class AdapterTrainer(Trainer):
 
 
 @contextmanager
-def _as_unquantized(model: Any) -> Iterator[None]:
+def _as_unquantized(model: PreTrainedModel | None) -> Iterator[None]:
     """Hide that the base model is quantized: upstream would refuse to train it, as it only knows of PEFT's adapters."""
-    if not getattr(model, "is_quantized", False):
+    if model is None or not getattr(model, "is_quantized", False):
         yield
         return
     quantizer = getattr(model, "hf_quantizer", None)

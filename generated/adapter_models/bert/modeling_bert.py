@@ -4,6 +4,7 @@
 # Copyright 2018 The Google AI Language Team Authors and The HuggingFace Inc. team.
 # Copyright (c) 2018, NVIDIA CORPORATION.  All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
+#
 # What is copied was written for upstream's checks, not for strict ones:
 # mypy: ignore-errors
 """Forwards of upstream's Bert that call adapters. What is ours stands between marker comments."""

@@ -7,6 +7,7 @@
 # original forms to accommodate minor architectural differences compared
 # to GPT-NeoX and OPT used by the Meta AI team that trained the model.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
+#
 # What is copied was written for upstream's checks, not for strict ones:
 # mypy: ignore-errors
 """Forwards of upstream's Llama that call adapters. What is ours stands between marker comments."""

@@ -21,6 +21,7 @@ from adapter_runtime.methods.fusion import api as fusion_api
 from adapter_runtime.methods.fusion.module import AdapterFusion
 from adapter_runtime.methods.invertible.layer import CouplingChain, InvertibleAdapters
 from adapter_runtime.methods.lora import program as lora_program
+from adapter_runtime.methods.lora.low_rank import LowRank
 from adapter_runtime.methods.prefix_tuning.layer import PrefixTuningLayer
 from adapter_runtime.programs.layer import AdapterLayerBase
 from conformance.defects.planting import BERT, EVERY, LOW_RANK, Defect, Plant, around, instead, nothing
@@ -77,7 +78,7 @@ BLOCKS = {
         ("ia3",),
     ),
     "stack: updates of any shape, and DoRA, are accepted": Defect(
-        instead(lora_program, "check_update", nothing), "stack", LOW_RANK
+        instead(LowRank, "refuse_in_stack", nothing), "stack", LOW_RANK
     ),
     "stack: the inverse begins with the adapter that ran first": Defect(
         instead(CouplingChain, "__call__", _inverse_in_the_order_of_the_forward), "stack", ("seq_bn_inv",), BERT

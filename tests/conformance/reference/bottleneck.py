@@ -48,7 +48,7 @@ class Branch:
 
 
 @dataclass
-class Site:
+class ProjectionSite:
     """One residual addition met while upstream ran."""
 
     branch: Branch
@@ -59,18 +59,20 @@ class Site:
     read_otherwise: bool = False
 
 
-Replace = Callable[[Site], Tensor]
+Replace = Callable[[ProjectionSite], Tensor]
 
 
 class Watch(TorchFunctionMode):
     """Follows branches through a forward of upstream; `at_site` may give another value for a sum."""
 
-    def __init__(self, upstream: nn.Module, layout: Layout, at_site: Callable[[Site], Tensor | None]) -> None:
+    def __init__(
+        self, upstream: nn.Module, layout: Layout, at_site: Callable[[ProjectionSite], Tensor | None]
+    ) -> None:
         super().__init__()
         self.at_site = at_site
-        self.sites: list[Site] = []
+        self.sites: list[ProjectionSite] = []
         self._branches: dict[int, tuple[Branch, Tensor]] = {}  # holds the tensor, so that its id stays its own
-        self._sums: dict[int, Site] = {}
+        self._sums: dict[int, ProjectionSite] = {}
         self._inside_norm = 0
         self.paused = False  # while the reference itself computes
         self._handles = [*_hook_projections(self, upstream, layout), *_hook_norms(self, upstream)]
@@ -97,7 +99,7 @@ class Watch(TorchFunctionMode):
     def leave_norm(self) -> None:
         self._inside_norm -= 1
 
-    def site_of(self, value: Any) -> Site | None:
+    def site_of(self, value: Any) -> ProjectionSite | None:
         return self._sums.get(id(value)) if isinstance(value, Tensor) else None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -122,7 +124,7 @@ class Watch(TorchFunctionMode):
             self.mark(result, branches[0])
         elif branches[0] or branches[1]:
             index = 0 if branches[0] else 1
-            site = Site(branches[index], args[index], args[1 - index], result)  # type: ignore[arg-type]
+            site = ProjectionSite(branches[index], args[index], args[1 - index], result)  # type: ignore[arg-type]
             self.sites.append(site)
             replaced = self.at_site(site)
             site.sum = result if replaced is None else replaced
@@ -185,7 +187,7 @@ def bottlenecks_applied(
     hosts = {layer.path: layer.hosts for layer in layout.layers}
     plain = type(upstream).forward.__get__(upstream)
 
-    def computed(site: Site, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
+    def computed(site: ProjectionSite, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
         here = [(name, part) for name, part in adapters if site.branch.location in part.locations]
         if not here:
             return None
@@ -217,12 +219,12 @@ def _replaced(
     upstream: nn.Module,
     layout: Layout,
     norms: Sequence[str],
-    compute: Callable[[Site, Callable[[Tensor], Tensor] | None], Tensor | None],
+    compute: Callable[[ProjectionSite, Callable[[Tensor], Tensor] | None], Tensor | None],
 ) -> Iterator[None]:
     """One forward in which `compute` says what a sum is, or, where the sum is normalised, what the norm gives."""
-    waiting: dict[int, Site] = {}
+    waiting: dict[int, ProjectionSite] = {}
 
-    def at_site(site: Site) -> Tensor | None:
+    def at_site(site: ProjectionSite) -> Tensor | None:
         if norms[len(watch.sites) - 1]:
             waiting[id(site.sum)] = site
             return None

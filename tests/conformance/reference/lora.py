@@ -54,7 +54,11 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
 
 def lora_names(layout: Layout, part: LoRA, name: str) -> list[str]:
     """The names under which a checkpoint stores the adapter `name`."""
-    own = [f"{path}.loras.{name}.{key}" for path in lora_targets(layout, part) for key in _TENSORS[part.form]]
+    own = [
+        f"{path}.loras.{name}.{key}"
+        for path in lora_targets(layout, part)
+        for key in part.tensors or _TENSORS[part.form]
+    ]
     return own + [shared_name(layout, name, key) for key in ("lora_A", "lora_B") if part.form in ("vera", "dvora")]
 
 
@@ -125,8 +129,13 @@ class _Adapter:
         mixed = [(share[:, None, None] * up).sum(0) for share, up in zip(shares, ups, strict=True)]
         return [(t[:, None] * down, up) for t, down, up in zip(inner, downs, mixed, strict=True)]
 
-    def update(self, inputs: int, outputs: int) -> Tensor:
-        """(out, in): s B A, zero outside of the adapted spans."""
+    def update(self, weight: Tensor) -> Tensor:
+        """(out, in): s B A, zero outside of the adapted spans, for a projection with this weight."""
+        outputs, inputs = weight.shape
+        if self.part.update is not None:
+            assert not self.spans, "a relative of one's own at parts of a fused projection"
+            tensors = {key: self.tensor(key) for key in self.part.tensors}
+            return self.part.alpha / self.part.r * self.part.update(weight.detach(), tensors)
         spans = self.spans_of(outputs)
         sizes = [stop - start for start, stop in spans]
         whole = self.tensor(_TENSORS[self.part.form][0]).new_zeros(outputs, inputs)
@@ -153,7 +162,7 @@ def _adapting(adapters: Sequence[_Adapter]) -> Callable[..., Tensor]:
             return output
         delta = x
         for adapter in adapters:
-            delta = delta @ adapter.update(delta.shape[-1], output.shape[-1]).T
+            delta = delta @ adapter.update(weight).T
         return output + delta
 
     return hook
@@ -169,10 +178,10 @@ def _averaging(together: Together, adapters: Sequence[_Adapter]) -> Callable[...
 
 def _rescaled(adapter: _Adapter, weight: Tensor, bias: Tensor | None, x: Tensor, output: Tensor) -> Tensor:
     """The output under ia3 or dora."""
-    outputs, inputs = weight.shape
+    outputs = weight.shape[0]
     if adapter.part.form == "ia3":
         return output * adapter.of_all(adapter.tensor("lora_B").flatten(), outputs)
-    directed = weight.detach() + adapter.update(inputs, outputs)
+    directed = weight.detach() + adapter.update(weight)
     norms = directed.detach().square().sum(1).sqrt()
     spans = adapter.spans_of(outputs)
     adapted = torch.cat([norms[start:stop] for start, stop in spans])

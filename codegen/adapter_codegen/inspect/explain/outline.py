@@ -1,6 +1,6 @@
 """``adapter-codegen explain``: a plan as a tree of words, before anybody decides how it looks.
 
-`outline` turns a plan into `Node`s; `explain_text` and `explain_html` draw those, `record` is the JSON form. What is
+`outline` turns a plan into `Node`s; `text` and `html` draw those, `record` is the JSON form. What is
 said about a plan is decided here and only here.
 """
 

@@ -54,7 +54,7 @@ class AttentionCore:
     value: Value
     nodes: dict[str, cst.BaseExpression]  # expression of each argument, by its parameter: query, key, value, mask, ...
     mask: Value | None = None
-    terms: tuple[tuple[Value, cst.BaseExpression], ...] = ()  # what is added to scores that are written out
+    terms: tuple[tuple[Value, cst.CSTNode], ...] = ()  # what is added to scores that are written out
     troubles: tuple[Trouble, ...] = ()  # what else happens to them
 
     @property

@@ -12,7 +12,7 @@ from adapter_codegen.plan.flow.walks import CASTS, VIEWS
 
 
 def lifted(core: AttentionCore, flow: Flow) -> AttentionCore | None:
-    """The same core with the call of its function in its place.
+    """The core with the call of its function in its place: the site of an edit is then where that call stands.
 
     None where query, key, value or anything added to the scores is not handed in as an argument of that call.
     """

@@ -13,7 +13,7 @@ from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.flexible import HEAD_TYPES
 
 GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
-# The attribute for the base model where upstream names none.
+# The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
@@ -77,10 +77,11 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
     read = list(_arguments(taken, facts, plan.module))
     imports = {statement for _, statements in read for statement in statements} | ({_OF_TORCH} if heads else set())
     given = [argument.name for argument, _ in read]
+    is_named = base.prefix.isidentifier()
     return AdapterModelPlan(
         class_name=class_name,
-        base_attribute=base.prefix or _ATTRIBUTE,
-        states_attribute=not base.prefix,
+        base_attribute=base.prefix if is_named else _ATTRIBUTE,
+        states_attribute=not is_named,
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,

@@ -74,7 +74,7 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
 
 
 def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:
-    """The same facts, in which only the forwards of the head and its small parts can be entered."""
+    """`facts`, reduced so that only the forwards of the head and its small parts can be entered."""
     classes = {
         name: replace(known, functions={}) if name != head and is_model(facts, name) else known
         for name, known in facts.classes.items()
@@ -123,10 +123,11 @@ class _Walk:
         elif value.op is Op.FUNCTION:
             before = value.inputs[:1]
         elif value.op is Op.BINARY:
-            before = tuple(one for one in value.inputs if not self._is_zero_buffer(one)) if value.is_sum else ()
+            operands = value.inputs if value.is_sum else ()
+            before = tuple(operand for operand in operands if not self._is_zero_buffer(operand))
         else:
             before = tuple(earlier(value))
-        distinct = {id(one): one for value in before for one in _reshaped(value)}
+        distinct = {id(shaped): shaped for value in before for shaped in _reshaped(value)}
         if len(distinct) != 1:
             raise _Unclear
         return next(iter(distinct.values()))
@@ -188,8 +189,8 @@ def _reshaped(value: Value) -> Iterator[Value]:
     """What `value` is another shape or type of: a loss may go on with ``logits.view(-1)``, in one of its branches."""
     value = same_tensor(value)
     if value.op is Op.JOIN:
-        for one in value.inputs:
-            yield from _reshaped(one)
+        for choice in value.inputs:
+            yield from _reshaped(choice)
     elif value.op is Op.METHOD and value.name in _RESHAPES:
         yield from _reshaped(value.inputs[0])
     else:
@@ -215,7 +216,7 @@ def submodule_at(facts: ModuleFacts, known: ClassFacts, path: str) -> Submodule 
     if submodule is None or not rest:
         return submodule
     inner = (facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes)
-    return next((found for one in inner if (found := submodule_at(facts, one, rest)) is not None), None)
+    return next((found for owner in inner if (found := submodule_at(facts, owner, rest)) is not None), None)
 
 
 def _activation(submodule: Submodule) -> str | cst.BaseExpression:

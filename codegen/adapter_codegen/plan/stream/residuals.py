@@ -7,7 +7,7 @@ What looks alike and is not on the stream (position embeddings, masks, biases, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -15,16 +15,13 @@ import libcst as cst
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
-from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.flow.walks import CASTS, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.stream.norms import placement_of
+from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, joint_work_behind, work_behind
 
 _BOTTLENECK = (Method.BOTTLENECK,)
-_STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)  # modules after which the stream is still the stream
-_STREAM_CALLS = (
-    CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where", "mul", "roll", "pad", "masked_fill"}
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +69,8 @@ def _outputs(returned: Value) -> list[Value]:
 
 
 class _Stream:
+    """Follows the stream backwards from its end, and claims the additions on it."""
+
     def __init__(self, scene: Scene, found: Residuals) -> None:
         self._scene = scene
         self._found = found
@@ -96,8 +95,8 @@ class _Stream:
         if value.op is Op.FUNCTION and value.through is not None:
             return (value.through,)
         if value.op is Op.SUBMODULE and value.inputs:
-            return value.inputs[:1] if self._scene.kind(value) in _STEPS else ()
-        if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS:
+            return value.inputs[:1] if self._scene.kind(value) in STEPS else ()
+        if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in STREAM_CALLS:
             return worked_on(value)
         if value.op is Op.BINARY and value.operator in "*/":
             return tensor_operands(value)[:1]
@@ -151,15 +150,15 @@ class _Stream:
         """In a root that is an own output module itself, the residual is a parameter that the branch never saw."""
         for residual, branch in (value.inputs, value.inputs[::-1]):
             start = same_tensor(residual)
-            if start.op is Op.PARAMETER and not start.frame.depth and self._work(branch) is not None:
+            if start.op is Op.PARAMETER and not start.frame.depth and work_behind(branch, self._scene) is not None:
                 return residual, branch
         return None
 
     def _claim(self, value: Value, residual: Value, branch: Value) -> None:
-        work = self._work(branch)
+        work = work_behind(branch, self._scene)
         joint = False
         if work is None:
-            work, joint = self._joint_work(branch), True
+            work, joint = joint_work_behind(branch, self._scene), True
         if work is None:
             self._found.findings.append(Finding(Problem.NO_WORK_ADDED, value.node, _BOTTLENECK))
             return
@@ -168,7 +167,7 @@ class _Stream:
             return
         left, right = nodes
         is_left = value.inputs[0] is residual
-        placement, norm = self._placement(value)
+        placement, norm = placement_of(value, self._scene)
         addition = Addition(
             value=value,
             branch=branch,
@@ -182,88 +181,9 @@ class _Stream:
         )
         self._found.additions.append(addition)
 
-    def _work(self, branch: Value) -> Value | None:
-        """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index."""
-        value = branch
-        for _ in range(40):
-            if value.op is Op.SUBMODULE and self._scene.kind(value) not in _STEPS:
-                return value
-            if (value.op is Op.SUBMODULE and value.inputs) or value.op is Op.ITEM:
-                value = value.inputs[0]
-            elif value.through is not None:
-                value = value.through
-            elif value.op is Op.JOIN:
-                return self._work_of_any(value.choices)
-            elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _STREAM_CALLS and value.inputs:
-                value = worked_on(value)[0]
-            elif value.op is Op.BINARY and value.operator in "*/":
-                return next((work for work in map(self._work, tensor_operands(value)) if work is not None), None)
-            else:
-                return None
-        return None
-
-    def _work_of_any(self, values: Sequence[Value]) -> Value | None:
-        """The submodule behind one of several alternatives; one that did no work must be what the others started from."""
-        works = [self._work(value) for value in values]
-        pairs = list(zip(values, works, strict=True))
-        behind = {key for value, work in pairs if work is not None for key in ancestors(value)}
-        idle = [value for value, work in pairs if work is None]
-        if any(id(same_tensor(value)) not in behind for value in idle):
-            return None
-        return next((work for work in works if work is not None), None)
-
-    def _joint_work(self, branch: Value) -> Value | None:
-        """``a + f`` where both came out of submodules."""
-        value = same_tensor(branch)
-        if not value.is_sum:
-            return None
-        works = [self._work(operand) or self._joint_work(operand) for operand in value.inputs]
-        return works[-1] if all(works) else None
-
-    # -- norms -------------------------------------------------------------------------------------------------------
-
-    def _placement(self, value: Value) -> tuple[Placement, Value | None]:
-        uses = list(self._tensor_uses(value))
-        if len(uses) != 1:
-            return Placement.ADDITION, None
-        norm = uses[0]
-        is_norm = self._scene.is_call_of(norm, Kind.NORM) and norm.frame is value.frame
-        if not is_norm or len(norm.inputs) != 1 or norm.keywords or not isinstance(norm.node, cst.Call):
-            return Placement.ADDITION, None
-        if norm.node.args[0].value is value.node:
-            return Placement.NORM_OF_ADDITION, norm
-        if self._is_next_statement(value, norm):
-            return Placement.NORM_IN_NEXT_STATEMENT, norm
-        return Placement.ADDITION, None
-
-    def _tensor_uses(self, value: Value) -> Iterator[Value]:
-        for use in self._scene.consumers.of(value):
-            if not use.is_metadata:
-                yield use
-
-    def _is_next_statement(self, value: Value, norm: Value) -> bool:
-        """``h = r + x`` and then ``h = self.norm(h)``, with nothing else in either."""
-        if value.statement is None or self._scene.flow.after.get((value.frame, value.statement)) is not norm.statement:
-            return False
-        first, second = _assigned(value.statement, value.node), _assigned(norm.statement, norm.node)
-        return first is not None and first == second
-
 
 def operand_nodes(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
     node = value.node
     if isinstance(node, cst.AugAssign):
         return node.target, node.value
     return (node.left, node.right) if isinstance(node, cst.BinaryOperation) else None
-
-
-def _assigned(statement: cst.CSTNode | None, node: cst.CSTNode) -> str | None:
-    """The name that a statement consisting of ``name = node`` binds."""
-    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-        return None
-    small = statement.body[0]
-    if small is node and isinstance(small, cst.AugAssign):
-        return small.target.value if isinstance(small.target, cst.Name) else None
-    if isinstance(small, cst.Assign) and small.value is node and len(small.targets) == 1:
-        target = small.targets[0].target
-        return target.value if isinstance(target, cst.Name) else None
-    return None

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import AdaptedProjection, Site
+from adapter_runtime.methods.lora.base import AdaptedProjection, ProjectionSite, exact
 from adapter_runtime.methods.lora.config import LoRAConfig
 
 Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]  # A [r, I] and B [O_i, r] of each part
@@ -27,7 +27,7 @@ class Magnitude(nn.Module):
 
     undecayed = ("weight",)  # neutral at the norms of the projection: see ``training/decay.py``
 
-    def __init__(self, config: LoRAConfig, site: Site) -> None:
+    def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
         super().__init__()
         self.parts, self.sizes = list(site.parts), site.sizes
         self.out_features, self.is_whole = site.out_features, site.is_whole
@@ -96,8 +96,3 @@ class Magnitude(nn.Module):
         if bias is not None and not self.is_paper:
             bias = (exact(bias) * scale).to(bias.dtype)
         return updated * scale[:, None], bias
-
-
-def exact(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in a precision of at least fp32."""
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.methods.lora.base import ProjectionAdapter, Site
+from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.config import LoRAConfig, MTLLoRAConfig
 from adapter_runtime.methods.lora.low_rank import LoRA
 from adapter_runtime.methods.lora.mtl import MTLLoRA
@@ -33,7 +33,7 @@ def check_lora(config: LoRAConfig) -> None:
         )
 
 
-def make_adapter(config: LoRAConfig, site: Site, shared: SharedDict | None = None) -> ProjectionAdapter:
+def make_adapter(config: LoRAConfig, site: ProjectionSite, shared: SharedDict | None = None) -> ProjectionAdapter:
     """The module that `config` asks for.
 
     Args:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from adapter_runtime.call.context import AdapterSetup, Place
 from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, Site
+from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.factory import make_adapter
 from adapter_runtime.methods.lora.program import ProjectionLeaf, ProjectionNode, adapters_in, chain, keep_output
@@ -72,10 +72,10 @@ class LoRALayer(
             dtype = weight.dtype
         self.loras[name] = adapter.to(weight.device, dtype)
 
-    def site(self, parts: Parts) -> Site:
+    def site(self, parts: Parts) -> ProjectionSite:
         """What an adapter must know about this projection to adapt the spans `parts` of its output features."""
         outputs = self.nf if self.stored_transposed else self.out_features
-        return Site(self, self.in_width(), int(outputs), parts)
+        return ProjectionSite(self, self.in_width(), int(outputs), parts)
 
     def in_width(self) -> int:
         return int(self.weight.shape[0] if self.stored_transposed else self.in_features)

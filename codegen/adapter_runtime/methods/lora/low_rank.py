@@ -7,23 +7,22 @@ import math
 import torch
 from torch import nn
 
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionAdapter, Site, in_parts, spans_of
+from adapter_runtime.methods.lora.base import ProjectionSite, WeightUpdate, exact
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.dora import Magnitude, exact
+from adapter_runtime.methods.lora.dora import Magnitude
 
 
-class LowRank(ProjectionAdapter):
+class LowRank(WeightUpdate):
     """``output + alpha / r * B A x``; gated: ``output + gate(x) * B A x``. With DoRA, the result is rescaled.
 
     A method says by `factors` what its A and B are. In a fused projection the parts stand one after the other in both.
     """
 
-    def __init__(self, config: LoRAConfig, site: Site) -> None:
+    def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
         super().__init__(config, site)
         self.m = Magnitude(config, site) if config.use_dora else None
-        if self.gate is not None:
-            self.scaling = 1.0  # the gate takes its place
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A [n * r, I] and B [O, r]."""
@@ -31,9 +30,7 @@ class LowRank(ProjectionAdapter):
 
     def forward(self, x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
         down, up = self.factors()
-        dropped = x
-        if self.training and self.config.dropout > 0.0:
-            dropped = nn.functional.dropout(x, self.config.dropout)
+        dropped = self.dropped(x)
         source = x if source is None else source
         if self.is_whole and x.dtype is down.dtype:
             # One product adds, scales and multiplies: addmm works on matrices, so the leading dimensions are folded.
@@ -44,44 +41,37 @@ class LowRank(ProjectionAdapter):
             flat = output.reshape(-1, output.shape[-1])
             adapted = torch.addmm(flat, hidden, up.t(), alpha=self.scaling).view(output.shape)
         else:
-            adapted = self._added(output, self._updates(dropped, source, down, up))
+            adapted = self.added(output, self.scaled(self._products(dropped, down, up), source))
         return adapted if self.m is None else self.m(adapted, self.split(down, up), self.scaling)
 
-    def _updates(
-        self, x: torch.Tensor, source: torch.Tensor, down: torch.Tensor, up: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """One [..., O_i] per part, scaled or gated."""
+    def _products(self, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> list[torch.Tensor]:
+        """B A x of each part: one [..., O_i] per part."""
         hidden = nn.functional.linear(x.to(down.dtype), down)
         pairs = zip(torch.split(hidden, self.config.r, dim=-1), torch.split(up, self.sizes), strict=True)
-        updates = [nn.functional.linear(part, matrix) for part, matrix in pairs]
-        if self.gate is None:
-            return updates if self.scaling == 1.0 else [update * self.scaling for update in updates]
-        return [update * gate for update, gate in zip(updates, self.gates(source), strict=True)]
-
-    def _added(self, output: torch.Tensor, updates: list[torch.Tensor]) -> torch.Tensor:
-        if self.is_whole:
-            return output + updates[0].to(output.dtype)
-        spans = spans_of(output, self.parts)
-        return in_parts(
-            output, self.parts, [span + update.to(output.dtype) for span, update in zip(spans, updates, strict=True)]
-        )
+        return [nn.functional.linear(part, matrix) for part, matrix in pairs]
 
     def split(self, down: torch.Tensor, up: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """A [r, I] and B [O_i, r] of each part."""
         return list(zip(torch.split(down, self.config.r), torch.split(up, self.sizes), strict=True))
 
-    def deltas(self) -> list[torch.Tensor]:
-        """What is added to the rows [O_i, I] of the weight, per part, in a precision of at least fp32."""
-        return [exact(b) @ exact(a) * self.scaling for a, b in self.split(*self.factors())]
+    def matrices(self) -> list[torch.Tensor]:
+        """B A of each part [O_i, I], in a precision of at least fp32."""
+        return [exact(b) @ exact(a) for a, b in self.split(*self.factors())]
 
     def merged(self, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        self.refuse_to_merge_gates()
-        merged = exact(weight).clone()
-        for (start, stop), delta in zip(self.parts, self.deltas(), strict=True):
-            merged[start:stop] += delta
+        if self.m is None:
+            return super().merged(weight, bias)
+        updated, bias = super().merged(exact(weight), bias)
+        updated, bias = self.m.merged(weight, updated, bias, self.split(*self.factors()), self.scaling)
+        return updated.to(weight.dtype), bias
+
+    def refuse_in_stack(self) -> None:
         if self.m is not None:
-            merged, bias = self.m.merged(weight, merged, bias, self.split(*self.factors()), self.scaling)
-        return merged.to(weight.dtype), bias
+            raise UnsupportedMethodError(
+                "DoRA rescales all of an output, so it cannot stand in a Stack with another adapter of the same projection."
+                " Use BatchSplit, Parallel or Average, or LoRA without use_dora."
+            )
+        super().refuse_in_stack()
 
 
 class LoRA(LowRank):
@@ -90,7 +80,7 @@ class LoRA(LowRank):
     Parameters: lora_A [n * r, I], lora_B [O, r].
     """
 
-    def __init__(self, config: LoRAConfig, site: Site) -> None:
+    def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
         super().__init__(config, site)
         with seeded(config.init_weights_seed):
             self.lora_A = nn.Parameter(torch.empty(config.r * len(self.sizes), site.in_features))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.base import ProjectionSite
 from adapter_runtime.methods.lora.config import MTLLoRAConfig
 from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
 
@@ -45,7 +45,7 @@ class MTLLoRA(LowRank):
 
     sharable_parameters = ("lora_A", "lora_B")
 
-    def __init__(self, config: MTLLoRAConfig, site: Site) -> None:
+    def __init__(self, config: MTLLoRAConfig, site: ProjectionSite) -> None:
         super().__init__(config, site)
         count = config.n_up_projection
         with seeded(config.init_weights_seed):

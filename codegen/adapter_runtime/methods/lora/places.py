@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Parts
+from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disable_lora, enable_lora
@@ -16,6 +16,8 @@ from adapter_runtime.methods.lora.vera import add_shared_matrices
 from adapter_runtime.methods.placing import layers_without
 from adapter_runtime.methods.projections import Projection, fused_spans, module_of, projections_of
 from adapter_runtime.methods.shared_parameters import shared_parameters_of
+
+CONTAINERS = frozenset({"loras"})  # what holds the modules of adapters in a projection
 
 
 class Placed(NamedTuple):
@@ -35,6 +37,19 @@ def place(model: AdaptedBaseModel, name: str, config: LoRAConfig) -> int:
         add_shared_matrices(shared, config, sites, like=places[0].host.weight)
     for host, parts in places:
         host.add_adapter(name, config, parts, shared)
+    return len(places)
+
+
+def place_each(
+    model: AdaptedBaseModel,
+    name: str,
+    config: LoRAConfig,
+    make: Callable[[LoRAConfig, ProjectionSite], ProjectionAdapter],
+) -> int:
+    """Create an adapter of which each projection has a module of its own. Returns how many projections it adapts."""
+    places = enabled_places(model, config)
+    for host, parts in places:
+        host.hold(name, make(config, host.site(parts)))
     return len(places)
 
 

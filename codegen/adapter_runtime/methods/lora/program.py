@@ -13,8 +13,6 @@ import torch
 
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.lora.base import ProjectionAdapter
-from adapter_runtime.methods.lora.low_rank import LowRank
-from adapter_runtime.methods.lora.scale import Scale
 from adapter_runtime.programs.nodes import Branch, Leaf, Node, TensorNode
 
 ProjectionNode: TypeAlias = TensorNode[torch.Tensor, torch.Tensor | None]
@@ -73,25 +71,10 @@ def chain(programs: Sequence[ProjectionNode]) -> ProjectionNode:
         UnsupportedMethodError: the adapters cannot run one after the other.
     """
     adapters = [adapter for program in programs for adapter in adapters_in(program)]
-    if all(isinstance(adapter, Scale) for adapter in adapters):
+    if all(adapter.scales for adapter in adapters):
         return ScaleChain(programs)
-    if any(isinstance(adapter, Scale) for adapter in adapters):
+    if any(adapter.scales for adapter in adapters):
         raise UnsupportedMethodError("LoRA adapters that add and that scale cannot stand in one Stack.")
     for adapter in adapters:
-        check_update(adapter)
+        adapter.refuse_in_stack()
     return UpdateChain(programs)
-
-
-def check_update(adapter: ProjectionAdapter) -> None:
-    """Raise where an adapter does not map updates to updates."""
-    if isinstance(adapter, LowRank) and adapter.m is not None:
-        raise UnsupportedMethodError(
-            "DoRA rescales all of an output, so it cannot stand in a Stack with another adapter of the same projection."
-            " Use BatchSplit, Parallel or Average, or LoRA without use_dora."
-        )
-    if adapter.in_features != adapter.out_features:
-        raise UnsupportedMethodError(
-            "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
-            f"inputs as outputs, not {adapter.in_features} and {adapter.out_features} ({adapter.place.location} of layer"
-            f" {adapter.place.layer})."
-        )

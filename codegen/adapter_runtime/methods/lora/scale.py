@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionAdapter, Site, in_parts, spans_of
+from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite, exact, in_parts, spans_of
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.dora import exact
 
 
 class Scale(ProjectionAdapter):
@@ -19,9 +18,10 @@ class Scale(ProjectionAdapter):
     Parameters: lora_B [O, 1].
     """
 
+    scales = True
     undecayed = ("lora_B",)  # neutral at one: see ``training/decay.py``
 
-    def __init__(self, config: LoRAConfig, site: Site) -> None:
+    def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
         super().__init__(config, site)
         self.lora_B = nn.Parameter(torch.ones(sum(self.sizes), 1))
         with seeded(config.init_weights_seed):

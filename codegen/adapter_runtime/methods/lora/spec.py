@@ -27,7 +27,7 @@ LORA = MethodSpec[LoRAConfig](
     },
     check=check_lora,
     place=places.place,
-    containers=frozenset({"loras"}),
+    containers=places.CONTAINERS,
     remove_empty=places.remove_empty,
     peft=(peft.FORMAT, peft_ia3.FORMAT),
 )

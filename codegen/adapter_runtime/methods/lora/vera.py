@@ -9,7 +9,7 @@ from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import Site
+from adapter_runtime.methods.lora.base import ProjectionSite
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
 from adapter_runtime.methods.shared_parameters import SharedDict
@@ -31,7 +31,7 @@ class VeRA(LowRank):
 
     shared: SharedDict
 
-    def __init__(self, config: LoRAConfig, site: Site, shared: SharedDict) -> None:
+    def __init__(self, config: LoRAConfig, site: ProjectionSite, shared: SharedDict) -> None:
         super().__init__(config, site)
         self.__dict__["shared"] = shared  # not registered as a child: a state dict names each parameter once
         assert config.vera_d is not None and config.vera_b is not None
@@ -61,7 +61,9 @@ class VeRA(LowRank):
         return rows.flatten(0, 1), self.vera_B[:, None] * torch.cat([up[:size] for size in self.sizes])
 
 
-def add_shared_matrices(shared: SharedDict, config: LoRAConfig, sites: Sequence[Site], like: torch.Tensor) -> None:
+def add_shared_matrices(
+    shared: SharedDict, config: LoRAConfig, sites: Sequence[ProjectionSite], like: torch.Tensor
+) -> None:
     """Draw the matrices that all `sites` share.
 
     Args:

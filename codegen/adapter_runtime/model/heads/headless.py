@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
@@ -26,9 +24,9 @@ class ModelWithoutHeadsAdaptersMixin(
     # As in the classes with flexible heads: `Trainer` shall not count items for a loss that there is not.
     accepts_loss_kwargs = False
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls) -> None:
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context."""
-        super().__init_subclass__(**options)
+        super().__init_subclass__()
         if "forward" in cls.__dict__:
             cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 

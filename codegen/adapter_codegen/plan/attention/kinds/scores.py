@@ -26,7 +26,7 @@ class Scores:
 
     def __init__(self, operand: Value, scene: Scene) -> None:
         self.products: list[Product] = []
-        self.terms: list[tuple[Value, cst.BaseExpression]] = []  # added to the scores
+        self.terms: list[tuple[Value, cst.CSTNode]] = []  # added to the scores
         self.troubles: list[Trouble] = []
         self._scene = scene
         self._seen: set[int] = set()
@@ -69,7 +69,6 @@ class Scores:
         given = product.value.inputs[0]
         bias = same_tensor(given)
         if not called(bias, "empty", "zeros") and bias is not same_tensor(product.left):
-            assert isinstance(given.node, cst.BaseExpression)
             self.terms.append((bias, given.node))
 
     def _binary(self, value: Value) -> bool:

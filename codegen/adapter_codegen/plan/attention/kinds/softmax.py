@@ -115,7 +115,7 @@ def _ambiguous(core: AttentionCore) -> AttentionCore:
     return replace(core, troubles=(*core.troubles, trouble))
 
 
-def _name_before(core: AttentionCore, value: Value, node: cst.BaseExpression, scene: Scene) -> cst.Name | None:
+def _name_before(core: AttentionCore, value: Value, node: cst.CSTNode, scene: Scene) -> cst.Name | None:
     """The name under which a term of the scores is bound before the core, if it is the same tensor there."""
     while isinstance(node, cst.Subscript):  # ``mask[..., : key.shape[-2]]`` is cut after it has grown
         node = node.value

@@ -1,0 +1,59 @@
+"""A relative of LoRA in one call: its places, files and compositions are those of LoRA, its modules are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.lora import places
+from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.factory import check_lora
+from adapter_runtime.methods.spec import MethodSpec, nothing_to_check
+
+L = TypeVar("L", bound=LoRAConfig)
+
+
+def projection_method(
+    name: str,
+    config: L,
+    adapter: Callable[[L, ProjectionSite], ProjectionAdapter],
+    check: Callable[[L], None] = nothing_to_check,
+) -> MethodSpec[L]:
+    """The spec of a method that adapts projections one by one, to be given to `register_method`.
+
+    Args:
+        name: of the method; also the config string that stands for `config`.
+        config: the default options, of a class of your own below `LoRAConfig`.
+        adapter: makes the module for one projection: a class of your own below `ProjectionAdapter`.
+        check: raises `InvalidConfigError` for options that LoRA has and this method has not, or that make no sense.
+
+    Raises:
+        InvalidConfigError: `config` is a `LoRAConfig` itself, so that its adapters could not be told from those of LoRA.
+    """
+    kind = type(config)
+    if kind is LoRAConfig:
+        raise InvalidConfigError(f"The method {name!r} needs a config class of its own: class ...(LoRAConfig).")
+
+    def check_all(config: L) -> None:
+        check_lora(config)
+        check(config)
+
+    def make(config: LoRAConfig, site: ProjectionSite) -> ProjectionAdapter:
+        assert isinstance(config, kind)
+        return adapter(config, site)
+
+    def place(model: AdaptedBaseModel, name: str, config: L) -> int:
+        return places.place_each(model, name, config, make)
+
+    return MethodSpec(
+        name=name,
+        configs=(kind,),
+        named={name: config},
+        places="lora",
+        check=check_all,
+        place=place,
+        containers=places.CONTAINERS,
+    )

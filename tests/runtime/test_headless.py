@@ -1,0 +1,104 @@
+"""Adapter models that no head fits on: adapters as everywhere, and nothing about heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+from transformers.models.bert.modeling_bert import BertPreTrainedModel
+
+from adapter_models import BertAdapterModel, Parallel
+from adapter_runtime.heads.errors import UnknownHeadError
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from runtime_models import BERT
+
+IDS = torch.arange(5, 17).reshape(2, 6)
+
+
+class BertWithoutHeadsAdapterModel(ModelWithoutHeadsAdaptersMixin, BertPreTrainedModel):
+    """What is rendered for a model whose plan has no head types."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.init_adapter_model()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: object) -> object:
+        return self.bert(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+
+@pytest.fixture
+def model() -> BertWithoutHeadsAdapterModel:
+    torch.manual_seed(0)
+    return BertWithoutHeadsAdapterModel(BertConfig(**BERT)).eval()
+
+
+@pytest.fixture
+def adapted(model: BertWithoutHeadsAdapterModel) -> BertWithoutHeadsAdapterModel:
+    for name in ("a", "b"):
+        model.add_adapter(name, "seq_bn[reduction_factor=4]")
+        for key, parameter in model.named_parameters():
+            if f".{name}." in key:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.set_active_adapters("a")
+    return model.eval()
+
+
+def test_nothing_about_heads_can_be_called(model: BertWithoutHeadsAdapterModel) -> None:
+    of_heads = [name for name in dir(BertAdapterModel) if name.startswith("add_") and name.endswith("_head")]
+    of_heads += ["active_head", "delete_head", "forward_head", "head_types", "heads", "generate", "to_static"]
+    assert len(of_heads) > 10
+    assert [name for name in of_heads if hasattr(model, name)] == []
+
+
+def test_the_outputs_are_the_base_model_s(adapted: BertWithoutHeadsAdapterModel) -> None:
+    mask = torch.ones_like(IDS)
+    mask[0, 4:] = 0
+    expected = adapted.bert(IDS, attention_mask=mask).last_hidden_state
+    assert torch.equal(adapted(IDS, attention_mask=mask).last_hidden_state, expected)
+    assert not torch.equal(BertModel(adapted.config).eval()(IDS).last_hidden_state, expected)
+
+
+def test_a_tuple_is_given_where_it_is_asked_for(model: BertWithoutHeadsAdapterModel) -> None:
+    assert isinstance(model(IDS, return_dict=False), tuple)
+
+
+def test_parallel_adapters_run_one_after_the_other(adapted: BertWithoutHeadsAdapterModel) -> None:
+    alone = {}
+    for name in ("a", "b"):
+        adapted.set_active_adapters(name)
+        alone[name] = adapted(IDS).last_hidden_state
+    adapted.set_active_adapters(Parallel("a", "b"))
+    together = adapted(IDS).last_hidden_state
+    torch.testing.assert_close(together, torch.cat([alone["a"], alone["b"]]))
+
+
+def test_files_of_adapters_name_the_class_and_are_read_again(
+    adapted: BertWithoutHeadsAdapterModel, tmp_path: Path
+) -> None:
+    adapted.save_adapter(tmp_path, "a", with_head=True)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["model_class"] == "BertWithoutHeadsAdapterModel"
+    assert not (tmp_path / "head_config.json").exists()
+    other = BertWithoutHeadsAdapterModel(adapted.config).eval()
+    other.bert.load_state_dict(
+        {key: tensor for key, tensor in adapted.bert.state_dict().items() if "adapters" not in key}, strict=False
+    )
+    other.load_adapter(tmp_path, set_active=True)
+    assert torch.equal(other(IDS).last_hidden_state, adapted(IDS).last_hidden_state)
+
+
+def test_a_head_beside_an_adapter_is_left_out(model: BertWithoutHeadsAdapterModel, tmp_path: Path) -> None:
+    flexible = BertAdapterModel(BertConfig(**BERT))
+    flexible.add_adapter("a")
+    flexible.add_classification_head("a")
+    flexible.save_adapter(tmp_path, "a")
+    model.load_adapter(tmp_path)
+    assert set(model.adapters_config) == {"a"}
+
+
+def test_a_head_that_there_is_not_cannot_be_saved(model: BertWithoutHeadsAdapterModel, tmp_path: Path) -> None:
+    with pytest.raises(UnknownHeadError, match="has no head"):
+        model.save_head(tmp_path)
