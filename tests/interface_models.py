@@ -121,4 +121,5 @@ def add(model: PreTrainedModel, name: str, config: Any, seed: int = 1) -> None:
 
 @torch.no_grad()
 def logits(model: PreTrainedModel, tokens: torch.Tensor = TOKENS, **kwargs: Any) -> torch.Tensor:
-    return model(tokens, **kwargs).logits
+    output: torch.Tensor = model(tokens, **kwargs).logits
+    return output

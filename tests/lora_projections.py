@@ -72,13 +72,15 @@ def active(layer: Any, block: Any) -> Any:
 
 
 def weight_of(module: Any) -> torch.Tensor:
-    return module.weight.T if isinstance(module, Conv1D) else module.weight
+    weight: torch.Tensor = module.weight
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def low_rank_of(adapter: Any, part: int, span: tuple[int, int], row: int) -> torch.Tensor:
     """``B A`` of one part, written out from the parameters."""
     size, rows = span[1] - span[0], slice(2 * part, 2 * part + 2)
     config = adapter.config
+    product: torch.Tensor
     if isinstance(config, MTLLoRAConfig):
         count = config.n_up_projection
         ups = adapter.lora_B[:, row : row + size]
@@ -86,12 +88,14 @@ def low_rank_of(adapter: Any, part: int, span: tuple[int, int], row: int) -> tor
         up = sum(weight / weights.sum() * matrix for weight, matrix in zip(weights, ups, strict=True))
         values = adapter.task_specific.values[rows]
         matrix = torch.diag(values) if values.dim() == 1 else values
-        return up @ matrix.T @ adapter.lora_A[rows]
-    if is_vera(config):
+        product = up @ matrix.T @ adapter.lora_A[rows]
+    elif is_vera(config):
         shared = adapter.shared
         b, d = torch.diag(adapter.vera_B[row : row + size]), torch.diag(adapter.vera_D[rows])
-        return b @ shared["lora_B"][:size] @ d @ shared["lora_A"][:, :I]
-    return adapter.lora_B[row : row + size] @ adapter.lora_A[rows]
+        product = b @ shared["lora_B"][:size] @ d @ shared["lora_A"][:, :I]
+    else:
+        product = adapter.lora_B[row : row + size] @ adapter.lora_A[rows]
+    return product
 
 
 def written_out(layer: Any, adapter: Any, parts: Any, x: torch.Tensor) -> torch.Tensor:

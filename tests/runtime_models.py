@@ -12,6 +12,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -37,7 +38,7 @@ BERT = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
 }
-CLASSES: dict[str, tuple[type[PreTrainedModel], Callable[[], object]]] = {
+CLASSES: dict[str, tuple[type[PreTrainedModel], Callable[[], PreTrainedConfig]]] = {
     "bert": (BertModel, lambda: BertConfig(**BERT)),
     "bert_lm": (BertForMaskedLM, lambda: BertConfig(**BERT)),
     "bert_decoder": (BertModel, lambda: BertConfig(**BERT, is_decoder=True, add_cross_attention=True)),

@@ -20,7 +20,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 import adapter_models
-from adapter_models import ADAPTER_CONFIG_MAP, AdapterCompositionBlock
+from adapter_models import AdapterCompositionBlock, ParBnConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES: dict[str, Any] = json.loads((ROOT / "docs" / "figures.json").read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def claims(page: str) -> list[str]:
             f"whose own weights take {megabytes(sizes['weights'])}, the file of weights has {files['seq_bn']} with `, "
             f"{files['double_seq_bn']} with `, {files['lora']} with ` and {files['ia3']} with `:",
         ],
-        "docs/methods.md": [f"scaled by {ADAPTER_CONFIG_MAP['par_bn'].scaling:g} or by a learned factor"],
+        "docs/methods.md": [f"scaled by {ParBnConfig().scaling:g} or by a learned factor"],
         "docs/command-line.md": [f"It takes about {spelled(seconds_of('coverage') / 60)} minutes on two cores"],
     }
     return said.get(page, [])

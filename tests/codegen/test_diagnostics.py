@@ -91,8 +91,9 @@ def details_of(problem: Problem) -> set[str]:
 
 def problem_named(node: ast.expr) -> Problem | None:
     """``Problem.X`` -> the problem."""
-    is_member = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Problem"
-    return Problem[node.attr] if is_member and node.attr in Problem.__members__ else None  # type: ignore[union-attr]
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Problem":
+        return Problem.__members__.get(node.attr)
+    return None
 
 
 def told() -> Iterator[tuple[str, Problem, set[str] | None]]:

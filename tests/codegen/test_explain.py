@@ -82,7 +82,7 @@ RESIDUAL = ResidualSite(
     "attention_adapters",
     Role.ATTENTION,
 )
-EMITTED = {
+EMITTED: dict[PrefixSite | ResidualSite, tuple[str, ...]] = {
     PREFIX: ("k, v, _ = self.prepend_prefix(q, k, v, None, x)",),
     RESIDUAL: ("h = self.attention_adapters(...)",),
 }

@@ -137,7 +137,7 @@ def test_the_installed_release_lists_its_modeling_files_in_order(release: Releas
 
 
 def test_no_installation_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CodegenError) as error:
         open_release()
     assert code_of(error) == "U101"
@@ -172,7 +172,7 @@ class FakePip:
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePip:
     fake = FakePip()
-    monkeypatch.setattr(upstream.subprocess, "run", fake)
+    monkeypatch.setattr("subprocess.run", fake)
     monkeypatch.setattr(upstream, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
     return fake
 
