@@ -116,6 +116,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
 
 # Module -> names that this package alone offers: what generated classes are made of, and what is of use beside them.
 OF_THE_RUNTIME: dict[str, tuple[str, ...]] = {
+    "heads.parts": ("Target",),
     "heads.setups": ("HeadSetup",),
     "methods.bottleneck.layer": ("BottleneckLayer",),
     "methods.lora.layer": ("LoRAConv1D", "LoRALinear", "LoRAMergedLinear"),

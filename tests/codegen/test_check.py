@@ -104,10 +104,25 @@ def test_cosmetic_drift_is_told_from_semantic_drift(
     assert Kind.HAND_EDITED not in {finding.kind for finding in report.findings}
 
 
+def test_a_release_that_changes_no_meaning_touches_the_manifest_alone(
+    target: Target, release: Release, tmp_path: Path
+) -> None:
+    folder = tmp_path / "transformers"
+    changed_release(release, folder, "# Initialize weights and apply final processing", "# The last step")
+    init = (folder / "__init__.py").read_text()
+    (folder / "__init__.py").write_text(init.replace(f'"{release.version}"', '"99.0.0"'))
+    newer = open_release(folder)
+    report = check(target, newer)
+    assert newer.version == "99.0.0"
+    assert [(drift.model_type, drift.change) for drift in report.drifts] == [("llama", Change.COSMETIC)]
+    assert found(report) == [(Kind.STALE, MANIFEST_PATH)]
+
+
 def changed_release(release: Release, folder: Path, there: str, instead: str) -> Release:
     """The part of a release that llama needs, with its modeling file changed."""
     for path in (
         "__init__.py",
+        "modeling_layers.py",
         *(f"models/auto/{name}" for name in AUTO),
         *(f"models/llama/{name}" for name in LLAMA),
     ):

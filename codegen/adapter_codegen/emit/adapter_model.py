@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from adapter_codegen.emit.public_names import Imports, read_public_names
 from adapter_codegen.model import AdapterModelPlan, ModelPlan
 
+_WORD = re.compile(r"\w+")
 _FLEXIBLE = "ModelWithFlexibleHeadsAdaptersMixin"
 _HEADLESS = "ModelWithoutHeadsAdaptersMixin"
 _GENERATION = "HeadsGenerationMixin"
@@ -25,11 +27,14 @@ class AdapterModelFile:
 def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModelFile:
     has_heads, public = bool(model.head_types), read_public_names()
     mixins = [_FLEXIBLE if has_heads else _HEADLESS, *([_GENERATION] if model.generates else [])]
+    written = {
+        word for group in model.head_arguments for one in group.arguments for word in _WORD.findall(one.annotation)
+    }
     for_types = {
         *model.imports,
         f"from {plan.config_module} import {plan.config_class}",
         "from transformers.utils import ModelOutput",
-        *(f"from {home} import HeadSetup" for home, _ in public.imports(["HeadSetup"] if has_heads else [])),
+        *(f"from {home} import {', '.join(names)}" for home, names in public.imports(written & {*public.homes})),
     }
     return AdapterModelFile(
         upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class})),

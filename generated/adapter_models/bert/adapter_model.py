@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers.models.bert.configuration_bert import BertConfig
     from transformers.models.bert.modeling_bert import Cache
     from transformers.utils import ModelOutput
+    from adapter_runtime.heads.parts import Target
     from adapter_runtime.heads.setups import HeadSetup
 
 
@@ -59,9 +60,9 @@ class BertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, BertPreTrainedModel,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         head: HeadSetup | None = None,
-        labels: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
-        start_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
-        end_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        labels: Target | None = None,
+        start_positions: Target | None = None,
+        end_positions: Target | None = None,
         word_starts: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers.models.llama.configuration_llama import LlamaConfig
     from transformers.models.llama.modeling_llama import Cache
     from transformers.utils import ModelOutput
+    from adapter_runtime.heads.parts import Target
     from adapter_runtime.heads.setups import HeadSetup
 
 
@@ -49,9 +50,9 @@ class LlamaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LlamaPreTrainedMode
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         head: HeadSetup | None = None,
-        labels: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
-        start_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
-        end_positions: torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None = None,
+        labels: Target | None = None,
+        start_positions: Target | None = None,
+        end_positions: Target | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:

@@ -19,7 +19,8 @@ _ATTRIBUTE = "model"
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
 
-_TARGETS = "torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor] | None"
+# Names in annotations that are neither built in nor torch's are the runtime's.
+_TARGET = "Target | None"
 # Types of heads that read the arguments (None = all) -> the arguments, and what is said about them.
 _HEAD_ARGUMENTS: tuple[tuple[frozenset[str] | None, HeadArguments], ...] = (
     (
@@ -32,14 +33,14 @@ _HEAD_ARGUMENTS: tuple[tuple[frozenset[str] | None, HeadArguments], ...] = (
     (
         frozenset(HEAD_TYPES) - {"question_answering"},
         HeadArguments(
-            (Argument("labels", _TARGETS, "None"),),
+            (Argument("labels", _TARGET, "None"),),
             "targets of the head; with them the output holds a loss. For several heads also a dict by their names.",
         ),
     ),
     (
         frozenset({"question_answering"}),
         HeadArguments(
-            (Argument("start_positions", _TARGETS, "None"), Argument("end_positions", _TARGETS, "None")),
+            (Argument("start_positions", _TARGET, "None"), Argument("end_positions", _TARGET, "None")),
             "(batch,), targets of a question answering head.",
         ),
     ),
