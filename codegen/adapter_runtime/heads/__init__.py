@@ -5,6 +5,9 @@ Where do I add a head? A class in a file of its own in ``kinds/``, its entry in 
 (``adapter_codegen/plan/heads/flexible.py``). A head of your own, outside of this library: `register_custom_head`.
 
 Here are the heads and the functions on them. What makes a model one that has heads is in ``model/heads/``.
+
+Letters of shapes: B batch, L tokens (or positions of an image), H hidden, C classes (the outputs of the last layer), V tokens
+of the vocabulary.
 """
 
 from adapter_runtime.heads.base import PredictionHead

@@ -20,15 +20,17 @@ def pool(
     """The hidden state that stands for each sequence.
 
     Args:
-        hidden_states: (batch, length, hidden).
+        hidden_states: [B, L, H].
         rule: "first" takes the first position, as upstream's encoders do: pad them on the right. "last" takes the last
             real token, padded on either side (decoders, where only that one has seen the sequence). "eos" takes the last
             end-of-sequence token (encoder-decoders).
-        input_ids: (batch, length); needed for "eos", and for padding where there is no mask.
-        attention_mask: (batch, length), 1 at real tokens. Without it padding is told by `pad_token_id`.
+        input_ids: [B, L]; needed for "eos", and for padding where there is no mask.
+        attention_mask: [B, L], 1 at real tokens. Without it padding is told by `pad_token_id`.
+        pad_token_id: of the model's config.
+        eos_token_id: of the model's config.
 
     Returns:
-        (batch, hidden)
+        [B, H].
 
     Raises:
         ValueError: "eos" without token ids, or a sequence without an end-of-sequence token.
@@ -48,6 +50,7 @@ def pool(
 def _real_tokens(
     input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
 ) -> torch.Tensor | None:
+    """[B, L], true at real tokens; None where nothing tells them from padding."""
     if attention_mask is not None and attention_mask.dim() == 2:
         return attention_mask.bool()
     if input_ids is not None and pad_token_id is not None:
@@ -56,6 +59,7 @@ def _real_tokens(
 
 
 def _end_tokens(input_ids: torch.Tensor | None, eos_token_id: int | None) -> torch.Tensor:
+    """[B, L], true at end-of-sequence tokens."""
     if input_ids is None or eos_token_id is None:
         raise ValueError("Pooling at the end-of-sequence token needs input_ids and an eos_token_id in the config.")
     marked = input_ids == eos_token_id

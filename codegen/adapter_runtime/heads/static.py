@@ -59,6 +59,8 @@ def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict
     """Patterns of a static model's keys -> names in the flexible one, as ``from_pretrained(key_mapping=...)`` takes.
 
     Args:
+        class_name: upstream's class.
+        head_name: of the head in the flexible model.
         base_model_prefix: of the flexible model; a class may keep its base model elsewhere (LlamaForQuestionAnswering).
     """
     layers = registered().static_heads[class_name]["layers"]
@@ -114,6 +116,9 @@ def static_keys(
     """Tensors of a flexible head, and of its base model, under the names that upstream's class gives them.
 
     Args:
+        class_name: upstream's class.
+        head_name: of the flexible head.
+        tensors: as the flexible model names them.
         prefix: under which the base model is in `tensors`.
         own_prefix: under which the class has it; "" where it holds the parts of a base model itself.
     """

@@ -53,7 +53,12 @@ class ClassificationHead(PredictionHead):
         self.build(model, num_labels)
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Scalar, from logits (batch, labels)."""
+        """The loss, a scalar.
+
+        Args:
+            logits: [B, C].
+            labels: as forward takes them.
+        """
         return classification_loss(logits, labels)
 
     def forward(
@@ -63,6 +68,14 @@ class ClassificationHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
+        """Logits [B, C] of each sequence, and the loss.
+
+        Args:
+            outputs: of the base model.
+            cls_output: [B, H], the vector that stands for each sequence.
+            attention_mask: not used.
+            labels: [B], the class of each; of several labels [B, C], 1 for those that are true; of a regression [B].
+        """
         assert cls_output is not None
         logits = self.logits(cls_output)
         loss = None if labels is None else self.loss(logits, labels)
@@ -70,7 +83,7 @@ class ClassificationHead(PredictionHead):
 
 
 class MultiLabelClassificationHead(ClassificationHead):
-    """Any number of labels per sequence, each true or false: labels are (batch, labels) of 0 and 1."""
+    """Any number of labels per sequence, each true or false: targets are [B, C] of 0 and 1."""
 
     head_type = "multilabel_classification"
 
@@ -115,6 +128,14 @@ class ImageClassificationHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
+        """Logits [B, C] of each image, and the loss.
+
+        Args:
+            outputs: of the base model.
+            cls_output: [B, H], the vector that stands for each image.
+            attention_mask: not used.
+            labels: [B], the class of each; with several labels [B, C], 1 for those that are true.
+        """
         assert cls_output is not None
         logits = self.logits(cls_output)
         compute = multilabel_loss if self.config["multilabel"] else classification_loss

@@ -1,6 +1,6 @@
 """The head that finds the syntactic head of each word, and the relation between the two.
 
-Letters of shapes: B batch, L tokens, W words (at most L), H hidden, N relations.
+Letters of shapes: B batch, L tokens, W words (at most L), H hidden, N relations, S entries of ``word_starts``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 class Biaffine(nn.Module):
-    """One score for each pair of a vector x and a vector y: x' W y', with a 1 appended where there is a bias."""
+    """One score for each pair of a vector x and a vector y: x W y, summed over both.
+
+    Args:
+        features: width of the vectors.
+        out_features: how many scores each pair gets.
+        bias_x: append a 1 to x, so that W also scores y by itself.
+        bias_y: append a 1 to y, so that W also scores x by itself.
+    """
 
     def __init__(self, features: int, out_features: int, bias_x: bool = True, bias_y: bool = True) -> None:
         super().__init__()
@@ -30,7 +37,7 @@ class Biaffine(nn.Module):
         self.weight = nn.Parameter(torch.zeros(out_features, features + bias_x, features + bias_y))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """(B, X, H) and (B, Y, H) -> (B, outputs, X, Y)."""
+        """[B, X, H] and [B, Y, H], X and Y numbers of vectors, -> [B, out_features, X, Y]."""
         x = functional.pad(x, (0, 1), value=1.0) if self.bias_x else x
         y = functional.pad(y, (0, 1), value=1.0) if self.bias_y else y
         return torch.einsum("bxi,oij,byj->boxy", x, self.weight, y)
@@ -67,16 +74,19 @@ class BiaffineParsingHead(PredictionHead):
         labels_arcs: torch.Tensor | None = None,
         labels_rels: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Scores (B, L, L + 1) of arcs and (B, L, L + 1, N) of relations: of each word, and each candidate for its head.
+        """Scores [B, L, L + 1] of arcs and [B, L, L + 1, N] of relations: of each word, and each candidate for its head.
 
         There is room for L words; rows and candidates after the last word of a sequence mean nothing.
 
         Args:
-            word_starts: (B, up to L + 1), the position of the first token of each word, and after the last word the
+            outputs: of the base model; ``last_hidden_state`` is [B, L, H].
+            cls_output: not used.
+            attention_mask: not used: `word_starts` tells where the words end.
+            word_starts: [B, up to L + 1], the position of the first token of each word, and after the last word the
                 position where it ends. It counts as far as it increases; anything smaller pads it.
-            labels_arcs: (B, up to L), the candidate that is the head of each word. Negative ones, and those after the last
+            labels_arcs: [B, up to L], the candidate that is the head of each word. Negative ones, and those after the last
                 word, count for nothing.
-            labels_rels: (B, up to L), the relation of each word to its head. Negative ones count for nothing.
+            labels_rels: [B, up to L], the relation of each word to its head. Negative ones count for nothing.
 
         Raises:
             ValueError: `word_starts` is missing, only one kind of labels is given, or labels are for more than L words.
@@ -85,7 +95,7 @@ class BiaffineParsingHead(PredictionHead):
             raise ValueError(f"Head {self.name!r} needs word_starts: where the words of each sequence begin.")
         hidden_states = self.dropout(outputs.last_hidden_state)
         words, is_word = merge_tokens(hidden_states, word_starts)
-        candidates = torch.cat([hidden_states[:, :1], words], dim=1)  # (B, 1 + L, H)
+        candidates = torch.cat([hidden_states[:, :1], words], dim=1)  # [B, 1 + L, H]
         arcs = self.biaffine_arcs(words, candidates).squeeze(1)
         relations = self.biaffine_rels(words, candidates).permute(0, 2, 3, 1)
         loss = self._loss(arcs, relations, is_word, labels_arcs, labels_rels)
@@ -99,7 +109,15 @@ class BiaffineParsingHead(PredictionHead):
         labels_arcs: torch.Tensor | None,
         labels_rels: torch.Tensor | None,
     ) -> torch.Tensor | None:
-        """Cross entropy of the arcs, plus that of the relations at the right arcs."""
+        """Cross entropy of the arcs, plus that of the relations at the right arcs; None without labels.
+
+        Args:
+            arcs: [B, L, L + 1], scores.
+            relations: [B, L, L + 1, N], scores.
+            is_word: [B, L], whether there is a word.
+            labels_arcs: [B, up to L].
+            labels_rels: of the same shape.
+        """
         if labels_arcs is None and labels_rels is None:
             return None
         if labels_arcs is None or labels_rels is None:
@@ -112,12 +130,19 @@ class BiaffineParsingHead(PredictionHead):
             )
         counts = is_word[:, :given] & (labels_arcs >= 0)
         right = labels_arcs.clamp(min=0)[..., None, None].expand(-1, -1, 1, relations.shape[-1])
-        chosen = relations[:, :given].gather(2, right).squeeze(2)  # (B, W, N)
+        chosen = relations[:, :given].gather(2, right).squeeze(2)  # [B, W, N]
         loss = _masked_cross_entropy(arcs[:, :given], labels_arcs, counts)
         return loss + _masked_cross_entropy(chosen, labels_rels, counts & (labels_rels >= 0))
 
 
 def _masked_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The mean over the words that count.
+
+    Args:
+        scores: [B, W, candidates or relations].
+        labels: [B, W].
+        counts: [B, W].
+    """
     labels = labels.masked_fill(~counts, IGNORED)
     return functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
 
@@ -126,19 +151,19 @@ def merge_tokens(hidden_states: torch.Tensor, word_starts: torch.Tensor) -> tupl
     """The mean of the tokens of each word.
 
     Args:
-        hidden_states: (B, L, H).
-        word_starts: (B, S); word j spans ``word_starts[:, j]`` up to ``word_starts[:, j + 1]``. Where it stops increasing,
+        hidden_states: [B, L, H].
+        word_starts: [B, S]; word j spans ``word_starts[:, j]`` up to ``word_starts[:, j + 1]``. Where it stops increasing,
             the words of a row end.
 
     Returns:
-        (B, L, H), zeros after the last word; and (B, L), whether there is a word.
+        [B, L, H], zeros after the last word; and [B, L], whether there is a word.
     """
     length = hidden_states.shape[1]
     starts, ends = word_starts[:, :-1, None], word_starts[:, 1:, None]
     is_word = ((ends > starts) & (starts >= 0)).squeeze(-1).cumprod(dim=1).bool()[:, :length]
     positions = torch.arange(length, device=hidden_states.device)
-    belongs = (positions >= starts[:, :length]) & (positions < ends[:, :length]) & is_word[..., None]  # (B, W, L)
-    tokens = belongs.sum(dim=-1, keepdim=True).clamp(min=1)  # (B, W, 1)
+    belongs = (positions >= starts[:, :length]) & (positions < ends[:, :length]) & is_word[..., None]  # [B, W, L]
+    tokens = belongs.sum(dim=-1, keepdim=True).clamp(min=1)  # [B, W, 1]
     words = (belongs.to(hidden_states.dtype) @ hidden_states) / tokens
     missing = length - words.shape[1]
     return functional.pad(words, (0, 0, 0, missing)), functional.pad(is_word, (0, missing))

@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 
 
 class Widths(TypedDict, total=False):
-    """Options of language modelling heads that are mostly left to the config of the model."""
+    """Options of language modelling heads that are mostly left to the config of the model.
+
+    E, the width of the last projection's inputs, is ``embedding_size``.
+    """
 
     vocab_size: int | None
     embedding_size: int | None
 
 
 class Layers(Widths, total=False):
-    """Those, and the options of the layers before the last projection."""
+    """Those of `Widths`, and the options of the layers before the last projection."""
 
     layers: int
     activation_function: str | None
@@ -45,7 +48,12 @@ class Layers(Widths, total=False):
 
 
 class LanguageModelingHead(PredictionHead):
-    """``layers - 1`` times projection, activation and norm, then the projection to the vocabulary."""
+    """``layers - 1`` times projection, activation and norm, then the projection to the vocabulary.
+
+    Attributes:
+        output_classes: transformers' classes for what the head gives, from the narrowest to the widest.
+        scale: of the hidden states, before the layers.
+    """
 
     is_pooled = False
     output_classes: ClassVar[tuple[type[ModelOutput], ...]]
@@ -124,6 +132,7 @@ class LanguageModelingHead(PredictionHead):
         return with_logits(self.output_classes, outputs, loss, logits=logits)
 
     def _inverted(self, hidden_states: torch.Tensor, inverse: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Run the layers with `inverse` before the last one: [B, L, H] -> [B, L, V]."""
         *transform, projection = self
         for layer in transform:
             hidden_states = layer(hidden_states)

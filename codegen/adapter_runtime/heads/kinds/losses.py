@@ -1,4 +1,4 @@
-"""Losses that more than one head uses."""
+"""Losses of heads. All are scalars. Letters of shapes: as in ``heads/__init__``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     """Cross entropy; with one output, the squared error of a regression.
 
     Args:
-        logits: (batch, labels).
-        labels: (batch,), class indices or, with one output, values.
+        logits: [B, C].
+        labels: [B], indices of classes or, with one output, values.
     """
     if logits.shape[-1] == 1:
         return functional.mse_loss(logits.reshape(-1), labels.reshape(-1).to(logits.dtype))
@@ -21,7 +21,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 
 def multilabel_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy per label. Both arguments are (batch, labels)."""
+    """Binary cross entropy per label. Both arguments are [B, C]."""
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
@@ -29,9 +29,9 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch
     """Cross entropy over tokens, without padding and without those labelled -100.
 
     Args:
-        logits: (batch, length, classes).
-        labels: (batch, length).
-        attention_mask: (batch, length), 1 at real tokens.
+        logits: [B, L, C].
+        labels: [B, L].
+        attention_mask: [B, L], 1 at real tokens.
     """
     if attention_mask is not None and attention_mask.shape == labels.shape:
         labels = labels.masked_fill(attention_mask == 0, IGNORED)
@@ -44,8 +44,10 @@ def span_loss(
     """Mean of the cross entropies of both ends of a span. Positions outside the text count for nothing.
 
     Args:
-        start_logits, end_logits: (batch, length).
-        starts, ends: (batch,) or (batch, 1), token positions.
+        start_logits: [B, L].
+        end_logits: [B, L].
+        starts: [B] or [B, 1], positions of tokens.
+        ends: [B] or [B, 1].
     """
     length = start_logits.shape[1]
     losses = []
@@ -60,8 +62,8 @@ def language_modeling_loss(logits: torch.Tensor, labels: torch.Tensor, shift: bo
     """Cross entropy of the predicted tokens, in fp32.
 
     Args:
-        logits: (batch, length, vocabulary).
-        labels: (batch, length); -100 counts for nothing.
+        logits: [B, L, V].
+        labels: [B, L]; -100 counts for nothing.
         shift: position t predicts the label at t + 1, not at t.
     """
     if shift:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class MultipleChoiceHead(PredictionHead):
-    """One score per choice. Inputs of the model are (batch, choices, length) and are flattened before the base model."""
+    """One score per choice.
+
+    Inputs of the model are [questions, choices, L]. The base model gets them as [questions * choices, L], so that B is
+    questions * choices here.
+    """
 
     head_type = "multiple_choice"
 
@@ -52,6 +56,17 @@ class MultipleChoiceHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
+        """Logits [questions, choices], and the loss.
+
+        Args:
+            outputs: of the base model.
+            cls_output: [B, H], the vector that stands for each choice of each question.
+            attention_mask: not used.
+            labels: [questions], the index of the right choice.
+
+        Raises:
+            ValueError: B is no multiple of the number of choices.
+        """
         assert cls_output is not None
         rows, choices = cls_output.shape[0], self.config["num_choices"]
         if rows % choices:
@@ -59,6 +74,6 @@ class MultipleChoiceHead(PredictionHead):
                 f"Head {self.name!r} chooses among {choices} answers, but got {rows} sequences, which is no multiple of"
                 f" it. Give inputs of shape (batch, {choices}, length)."
             )
-        logits = self.logits(cls_output).view(-1, choices)  # (batch * choices, 1) -> (batch, choices)
+        logits = self.logits(cls_output).view(-1, choices)  # [B, 1] -> [questions, choices]
         loss = None if labels is None else functional.cross_entropy(logits, labels.reshape(-1))
         return with_logits((MultipleChoiceModelOutput,), outputs, loss, logits=logits)

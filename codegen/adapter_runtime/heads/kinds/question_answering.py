@@ -53,8 +53,17 @@ class QuestionAnsweringHead(PredictionHead):
         start_positions: torch.Tensor | None = None,
         end_positions: torch.Tensor | None = None,
     ) -> ModelOutput:
+        """Logits [B, L] of each token as the start, and as the end, of the answer; and the loss.
+
+        Args:
+            outputs: of the base model; ``last_hidden_state`` is [B, L, H].
+            cls_output: not used.
+            attention_mask: not used.
+            start_positions: [B], the first token of each answer. One that is not in the text counts for nothing.
+            end_positions: [B], the last one.
+        """
         logits = self.logits(outputs.last_hidden_state)
-        start_logits, end_logits = logits.unbind(dim=-1)  # (batch, length, 2) -> 2 x (batch, length)
+        start_logits, end_logits = logits.unbind(dim=-1)  # [B, L, 2] -> 2 x [B, L]
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

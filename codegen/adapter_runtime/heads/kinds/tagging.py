@@ -49,6 +49,14 @@ class TaggingHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
+        """Logits [B, L, C] of each token, and the loss.
+
+        Args:
+            outputs: of the base model; ``last_hidden_state`` is [B, L, H].
+            cls_output: not used.
+            attention_mask: [B, L], 1 at real tokens: others do not count in the loss.
+            labels: [B, L], the class of each token; -100 counts for nothing.
+        """
         logits = self.logits(outputs.last_hidden_state)
         loss = None if labels is None else token_loss(logits, labels, attention_mask)
         return with_logits((TokenClassifierOutput,), outputs, loss, logits=logits)

@@ -26,7 +26,7 @@ from adapter_runtime.model.heads.named import check_new_head
 
 
 class AddHeadsMixin:
-    """One method per type of head. All take:
+    """One method per type of head. What all of them take, and raise:
 
     Args:
         head_name: the name under which the head is added, activated, saved and deleted.
@@ -130,7 +130,7 @@ class AddHeadsMixin:
         set_active: bool = True,
         dropout_prob: float | None = None,
     ) -> None:
-        """Add a head that picks one of `num_choices` answers. Inputs are (batch, choices, length)."""
+        """Add a head that picks one of `num_choices` answers. Inputs are [questions, choices, L]."""
         check_addable(self, MultipleChoiceHead, head_name, overwrite_ok)
         head = MultipleChoiceHead(
             self,
@@ -202,7 +202,7 @@ class AddHeadsMixin:
     ) -> None:
         """Add a head that finds the syntactic head of each word and the relation to it (https://arxiv.org/abs/2008.06788).
 
-        A call takes word_starts, (B, up to L + 1), and the targets labels_arcs and labels_rels; see `BiaffineParsingHead`.
+        A call takes word_starts, [B, up to L + 1], and the targets labels_arcs and labels_rels; see `BiaffineParsingHead`.
         """
         check_addable(self, BiaffineParsingHead, head_name, overwrite_ok)
         head = BiaffineParsingHead(self, head_name, num_labels=num_labels, id2label=id2label)

@@ -15,6 +15,11 @@ def averaged(
 ) -> dict[str, torch.Tensor]:
     """The state dict of the mean of `heads`.
 
+    Args:
+        heads: of one class, with the same layers.
+        weights: one for each; None = equal ones.
+        normalize_weights: divide the weights by their sum.
+
     Raises:
         ValueError: they differ in class or config (dropout aside), or the weights make no sense.
     """
@@ -36,6 +41,7 @@ def averaged(
 
 
 def _difference(first: PredictionHead, other: PredictionHead) -> str:
+    """In what two heads differ besides weights and dropout, in words; "" where in nothing."""
     if type(first) is not type(other):
         return f"their class ({type(first).__name__}, {type(other).__name__})"
     keys = sorted((first.config.keys() | other.config.keys()) - {"dropout_prob"})

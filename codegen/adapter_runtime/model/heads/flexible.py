@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.snapshot import unchanged_on_error
@@ -16,10 +15,8 @@ from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass
 from adapter_runtime.heads.protocol import all_heads
 from adapter_runtime.heads.setups import head_names, heads_of
-from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
-from adapter_runtime.model.calls import in_call
-from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from adapter_runtime.model.heads.adding import AddHeadsMixin
 from adapter_runtime.model.heads.exporting import ExportHeadsMixin
 from adapter_runtime.model.heads.named import NamedHeadsMixin
@@ -30,14 +27,13 @@ from adapter_runtime.model.init import init
 
 
 class ModelWithFlexibleHeadsAdaptersMixin(
-    EmbeddingAdaptersWrapperMixin,
-    InvertibleAdaptersWrapperMixin,
     RunHeadsMixin,
     NamedHeadsMixin,
     AddHeadsMixin,
     VocabularyHeadsMixin,
     ExportHeadsMixin,
     LoadPretrainedMixin,
+    AdapterModelMixin,
     ModelWithHeadsAdaptersMixin,
 ):
     """Base of the generated ``<Model>AdapterModel`` classes: any number of heads, of which one or several are active.
@@ -48,20 +44,6 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         use_pooler: whether heads that read one vector per sequence take the pooled output of the base model, where the
             ``add_..._head`` that adds them does not say.
     """
-
-    is_adapter_model = True
-
-    # Trainer would else leave out the division by the number of accumulation steps, which our losses count on.
-    accepts_loss_kwargs = False
-
-    def __init_subclass__(cls) -> None:
-        """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
-
-        `subclass` does the latter for upstream's classes.
-        """
-        super().__init_subclass__()
-        if "forward" in cls.__dict__:
-            cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""

@@ -18,11 +18,6 @@ class LoadPretrainedMixin(DynamicMixin):
     """`from_pretrained` of models with flexible heads."""
 
     @classmethod
-    def is_custom_code(cls) -> bool:
-        """Upstream renames keys of old checkpoints only for code that it knows; what we wrap is such code."""
-        return False
-
-    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default"."""
         given = kwargs.pop("config", None)
