@@ -225,6 +225,7 @@ UNIVERSAL = {
     README: {
         "with nothing active its outputs are bitwise": f"{CHECKS}/identity.py::inactive_is_upstream",
         "no file of the tool mentions": "tests/test_architecture.py::test_the_tool_names_no_model_in_its_code",
+        "for each topic": "tests/test_readme.py::test_the_example_of_the_readme_learns_the_topics_of_real_news",
         "Nothing is published yet": "tests/test_figures.py::test_nothing_is_published_yet",
     },
     "docs/a-generated-model.md": {
