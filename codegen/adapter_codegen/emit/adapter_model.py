@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adapter_codegen.emit.public_names import Imports, read_public_names
+from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
 from adapter_codegen.model import AdapterModelPlan, ModelPlan
 
 _WORD = re.compile(r"\w+")
@@ -20,7 +21,9 @@ class AdapterModelFile:
 
     upstream: tuple[str, ...]  # classes of upstream's modeling file
     runtime: Imports
-    for_types: tuple[str, ...]  # statements that only type checkers run
+    for_types: tuple[
+        tuple[str, ...], ...
+    ]  # statements that only type checkers run, in groups by where they import from
     bases: tuple[str, ...]
 
 
@@ -39,8 +42,14 @@ def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModel
     return AdapterModelFile(
         upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class})),
         runtime=public.imports(mixins),
-        for_types=tuple(
-            sorted(for_types, key=lambda line: (line.startswith("from "), "adapter_runtime" in line, line))
-        ),
+        for_types=tuple(tuple(sorted(group)) for group in _by_source(for_types) if group),
         bases=(mixins[0], plan.base.pretrained_class, *mixins[1:]),
     )
+
+
+def _by_source(statements: Iterable[str]) -> tuple[list[str], ...]:
+    """Those that import modules, those from Python and torch, those from upstream, those from the runtime."""
+    modules = [line for line in statements if line.startswith("import ")]
+    upstream = [line for line in statements if line.startswith("from transformers.")]
+    runtime = [line for line in statements if line.startswith(f"from {RUNTIME}.")]
+    return modules, [*{*statements} - {*modules, *upstream, *runtime}], upstream, runtime

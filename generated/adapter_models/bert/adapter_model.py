@@ -17,9 +17,11 @@ from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
+
     from transformers.models.bert.configuration_bert import BertConfig
     from transformers.models.bert.modeling_bert import Cache
     from transformers.utils import ModelOutput
+
     from adapter_runtime.heads.parts import Target
     from adapter_runtime.heads.setups import HeadSetup
 

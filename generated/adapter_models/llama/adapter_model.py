@@ -20,9 +20,11 @@ from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
+
     from transformers.models.llama.configuration_llama import LlamaConfig
     from transformers.models.llama.modeling_llama import Cache
     from transformers.utils import ModelOutput
+
     from adapter_runtime.heads.parts import Target
     from adapter_runtime.heads.setups import HeadSetup
 
