@@ -6,8 +6,11 @@ it means in a layer. From outside of this library: `register_block`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias, Union, overload
+
+from typing_extensions import Self
 
 from adapter_runtime.errors import InvalidCompositionError
 
@@ -47,8 +50,14 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
         return len(self.children)
 
     def options(self) -> Mapping[str, Option]:
-        """What the block holds besides its children."""
+        """What the block holds besides its children: further arguments of its class, as files write them."""
         return {}
+
+    def with_children(self, children: Sequence[Child]) -> Self:
+        """The same block of as many other children."""
+        other = copy.copy(self)
+        other.children = tuple(children)
+        return other
 
     def __repr__(self) -> str:
         options = [f"{name}={value!r}" for name, value in self.options().items() if value is not None]

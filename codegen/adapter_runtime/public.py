@@ -8,6 +8,7 @@ as seen from this package. Where do I add a name? In `PUBLIC`, if users write it
 # Module -> names that ``adapter_models`` and this package offer: the public names of `adapters`, and ours.
 PUBLIC: dict[str, tuple[str, ...]] = {
     "call.context": ("AdapterSetup", "ForwardContext"),
+    "call.division": ("RowDivision", "repeats_of"),
     "composition": (
         "AdapterCompositionBlock",
         "Average",
@@ -105,6 +106,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "model.interface.loading": ("load_model",),
     "programs.blocks": ("BlockSpec", "register_block"),
     "programs.layer": ("AdapterLayerBase", "ComposableAdapterLayerBase"),
+    "programs.nodes": ("Branch", "Node", "TensorNode"),
     "training": (
         "AdapterArguments",
         "AdapterTrainer",

@@ -64,6 +64,26 @@ class EqualRows:
         return RowDivision([total // self.children] * self.children)
 
 
+def repeats_of(rows: torch.Tensor, batch: int, block: str, among: str = "") -> int:
+    """How many rows of a tensor stand for one row of the batch: more than one for beams, and for tokens in one dimension with it.
+
+    Args:
+        rows: [B, ...] or [B * L, H]; those of one row of the batch stand side by side.
+        batch: how many rows a block divides.
+        block: its name, for the message.
+        among: as `RowDivider.divide` has it.
+
+    Raises:
+        InvalidCompositionError: the batch has another number of rows.
+    """
+    total = rows.shape[0]
+    beams = thread.context.rows_per_input if thread.context is not None else 1
+    is_flat = rows.dim() == 2
+    if total not in (batch, batch * beams) and not (is_flat and batch and total % batch == 0):
+        raise InvalidCompositionError(f"{block} divides {batch} rows{among}, but the batch has {total}.")
+    return total // batch if batch else 1
+
+
 class CountedRows:
     """Each child gets the number of rows that `BatchSplit` states, times the beams of a generation.
 
@@ -76,14 +96,9 @@ class CountedRows:
         self.layout: tuple[Hashable, ...] = ("counts", *self.counts)
 
     def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
-        total, whole = rows.shape[0], sum(self.counts)
-        beams = thread.context.rows_per_input if thread.context is not None else 1
-        is_flat = rows.dim() == 2
-        if total not in (whole, whole * beams) and not (is_flat and total % whole == 0):
-            raise InvalidCompositionError(
-                f"BatchSplit divides {whole} rows ({' + '.join(map(str, self.counts))}){among}, but the batch has {total}."
-            )
-        return RowDivision([count * (total // whole) for count in self.counts])
+        shown = f" ({' + '.join(map(str, self.counts))}){among}"
+        repeats = repeats_of(rows, sum(self.counts), "BatchSplit", shown)
+        return RowDivision([count * repeats for count in self.counts])
 
 
 class TaskedRows:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, Parallel, Setup, Stack
 from adapter_runtime.errors import InvalidCompositionError
-from adapter_runtime.programs.blocks import divider_of
+from adapter_runtime.programs.blocks import divider_of, is_registered
 
 HeadSetup: TypeAlias = str | list[str] | AdapterCompositionBlock
 
@@ -51,7 +51,7 @@ def head_names(setup: HeadSetup | None) -> list[str]:
 def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
     """The heads that go by the names of the adapters in `block`, as far as it shows which: its last block decides.
 
-    A name is the head of that name. Of a child of `Parallel` or `BatchSplit` it is the last adapter. Of blocks that join
+    A name is the head of that name. Of a child of a block that divides rows it is the last adapter. Of blocks that join
     their children into one there is none.
     """
     last: str | AdapterCompositionBlock | None = block
@@ -64,4 +64,6 @@ def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
         return BatchSplit(*names, batch_sizes=last.batch_sizes)
     if isinstance(last, Parallel):
         return names if len(names) > 1 else names[0]
+    if is_registered(last) and divider_of(last) is not None:
+        return last.with_children(names)
     return None

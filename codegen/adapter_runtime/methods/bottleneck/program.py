@@ -106,7 +106,11 @@ def completed(program: BottleneckNode, before: bool = True) -> BottleneckNode:
                 "rows alone. Use adapters with the same original_ln_after there."
             )
         return Chain([*first, completed(last, state)])
-    assert isinstance(program, (Parts, Mean))
+    if not isinstance(program, (Parts, Mean)):
+        raise UnsupportedMethodError(
+            f"The adapters of a {type(program).__name__} differ in original_ln_after, so that what follows them cannot be told."
+            " Use adapters with the same original_ln_after there."
+        )
     return program.with_programs([completed(child, before) for child in program.programs])
 
 
