@@ -13,6 +13,7 @@ from . import registry
 
 if TYPE_CHECKING:
     from adapter_runtime.call.context import AdapterSetup, ForwardContext
+    from adapter_runtime.call.division import RowDivision, repeats_of
     from adapter_runtime.composition import (
         AdapterCompositionBlock,
         Average,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from adapter_runtime.model.interface.loading import load_model
     from adapter_runtime.programs.blocks import BlockSpec, register_block
     from adapter_runtime.programs.layer import AdapterLayerBase, ComposableAdapterLayerBase
+    from adapter_runtime.programs.nodes import Branch, Node, TensorNode
     from adapter_runtime.training import (
         AdapterArguments,
         AdapterTrainer,
@@ -154,6 +156,7 @@ __all__ = [
     "BiaffineParsingHead",
     "BlockSpec",
     "BnConfig",
+    "Branch",
     "CausalLMHead",
     "ClassificationHead",
     "CompacterConfig",
@@ -197,6 +200,7 @@ __all__ = [
     "MultiTaskConfig",
     "MultipleChoiceHead",
     "NoReftConfig",
+    "Node",
     "ParBnConfig",
     "Parallel",
     "PredictionHead",
@@ -206,6 +210,7 @@ __all__ = [
     "PromptTuningConfig",
     "QuestionAnsweringHead",
     "ReftConfig",
+    "RowDivision",
     "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",
     "SeqBnConfig",
@@ -214,6 +219,7 @@ __all__ = [
     "Stack",
     "StaticAdapterFusionConfig",
     "TaggingHead",
+    "TensorNode",
     "TrainingSetupError",
     "UniPELTConfig",
     "UnknownAdapterError",
@@ -233,6 +239,7 @@ __all__ = [
     "register_block",
     "register_custom_head",
     "register_method",
+    "repeats_of",
     "setup_adapter_training",
     "validate_composition",
 ]

@@ -202,27 +202,26 @@ def test_a_name_that_is_taken_is_refused(page: Any) -> None:
 
 
 def test_the_node_on_the_page_joins_what_every_child_gives() -> None:
-    source = next(code for code in blocks_of_code() if "class Beyond" in code)
-    names: dict[str, Any] = {
-        "Branch": adapter_models.Branch,
-        "BlockSpec": BlockSpec,
-        "register_block": register_block,
-        "Minus": type("Minus", (adapter_models.AdapterCompositionBlock,), {}),
-    }
+    source = next(code for code in blocks_of_code() if "class Median" in code)
+    names: dict[str, Any] = {**vars(adapter_models), "torch": torch, "__name__": "median"}
+    names |= {name: getattr(adapter_models, name) for name in ("Branch", "AdapterCompositionBlock", "Stack")}
+    names |= {"BlockSpec": BlockSpec, "register_block": register_block}
     exec(source, names)
-    minus, given = names["Minus"], inputs()
-    composition._HOLDS[minus] = (str,)
-    model = bert("lora[r=2,attn_matrices=['q']]", "a", "b")
-    query = model.bert.encoder.layer[0].attention.self.query
-    x, given_to = torch.randn(2, 3, 16), {}
-    for name in "ab":
-        model.set_active_adapters(name)
-        given_to[name] = query(x)
-    model.set_active_adapters(None)
-    bare = query(x)
-    model.set_active_adapters(minus("a", "b"))
-    torch.testing.assert_close(query(x), bare + given_to["a"] - given_to["b"], rtol=1e-4, atol=1e-5)
-    assert model(**given).logits.shape == (4, 2)
-    with_prefix = bert("prefix_tuning[prefix_length=3,flat=True]", "a", "b")
-    with pytest.raises(UnsupportedMethodError, match="Minus cannot be run with prefix tuning"):
-        with_prefix.set_active_adapters(minus("a", "b"))
+    median = names["Median"]
+    for config in ("lora[r=2]", "seq_bn[reduction_factor=4]"):
+        model = bert(config, "a", "b", "c")
+        layer = model.bert.encoder.layer[0]
+        place = layer.attention.self.query if config.startswith("lora") else layer.output
+        state = [torch.randn(2, 3, width) for width in ((16,) if config.startswith("lora") else (24, 16))]
+        given = []
+        for name in "abc":
+            model.set_active_adapters(name)
+            given.append(place(*state))
+        model.set_active_adapters(median("a", "b", "c"))
+        middle = torch.stack(given).median(dim=0).values
+        if config.startswith("lora"):  # (after a bottleneck, a norm follows the median)
+            torch.testing.assert_close(place(*state), middle)
+        assert model(**inputs()).logits.shape == (4, 2)
+    prefixed = bert("prefix_tuning[prefix_length=3,flat=True]", "a", "b")
+    with pytest.raises(UnsupportedMethodError, match="Median cannot be run with prefix tuning"):
+        prefixed.set_active_adapters(median("a", "b"))
