@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
-from transformers import Cache
+from numpy.typing import NDArray
+from transformers import Cache, GenerationConfig
 from transformers.utils import ModelOutput
 
 # An argument of a forward, or of `generate`.
 Argument: TypeAlias = (
-    torch.Tensor | Cache | ModelOutput | str | float | Sequence["Argument"] | Mapping[str, "Argument"] | None
+    torch.Tensor
+    | Cache
+    | ModelOutput
+    | GenerationConfig
+    | str
+    | float
+    | Sequence["Argument"]
+    | Mapping[str, "Argument"]
+    | None
 )
 
+# What adapters computed beside their outputs: name of an adapter (or fusion) -> layer -> location -> array.
+Arrays: TypeAlias = dict[str, dict[int, dict[str, NDArray[np.float32]]]]
+
 # What a model gives: fields by name, or, with ``return_dict=False``, a tuple of them.
-Outputs: TypeAlias = ModelOutput | tuple[Argument, ...]
+Outputs: TypeAlias = ModelOutput | tuple[Argument | Arrays, ...]
 
 # What a layer gives: its hidden states [B, L, H], or a tuple that begins with them.
 LayerOutputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 
 
-class ModelForward(Protocol):
+Model = TypeVar("Model", contravariant=True)
+
+
+class ModelForward(Protocol[Model]):
     """The forward of a class of models, as a function."""
 
-    def __call__(self, model: nn.Module, /, *args: Argument, **kwargs: Argument) -> Outputs: ...
+    def __call__(self, model: Model, /, *args: Argument, **kwargs: Argument) -> Outputs: ...
+
+
+class Generate(Protocol):
+    """The method ``generate`` of a model."""
+
+    def __call__(self, *args: Argument, **kwargs: Argument) -> torch.Tensor | ModelOutput: ...
 
 
 class LayerForward(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from adapter_runtime.call.arguments import Arrays
 
 
 class Scores:
@@ -22,7 +22,7 @@ class Scores:
         kept = values.detach().reshape(values.shape[0], -1) if columns else values.detach()
         self._found.setdefault(name, {}).setdefault(layer, {}).setdefault(location, []).append(kept)
 
-    def as_arrays(self) -> dict[str, dict[int, dict[str, NDArray[np.float32]]]]:
+    def as_arrays(self) -> Arrays:
         """Name -> layer -> location -> numpy array. Several gates at one location stand side by side: [B, sum of G]."""
         return {
             name: {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.arguments import Argument, ModelForward
+from adapter_runtime.call.arguments import Argument, Model, ModelForward
 from adapter_runtime.errors import UnsupportedMethodError
 
 # Where the size of the batch is read, first come first served.
@@ -92,7 +92,7 @@ def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
     )
 
 
-def positional_names(forward: ModelForward) -> tuple[str, ...]:
+def positional_names(forward: ModelForward[Model]) -> tuple[str, ...]:
     """The names of the parameters of a method that can be given by position, without `self`."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = list(inspect.signature(forward).parameters.values())[1:]

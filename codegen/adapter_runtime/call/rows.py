@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ class TaskRows:
         self._others: dict[tuple[int, torch.device], TaskRows] = {}
 
     @classmethod
-    def read(cls, task_ids: torch.Tensor | Sequence[int] | Sequence[str], block: MultiTask) -> TaskRows:
+    def read(cls, task_ids: torch.Tensor | Iterable[Argument], block: MultiTask) -> TaskRows:
         """From the argument ``task_ids`` of a call: numbers, or names of adapters, one per row.
 
         Raises:
@@ -35,10 +35,11 @@ class TaskRows:
         """
         if not isinstance(task_ids, torch.Tensor):
             names = {name: index for index, child in enumerate(block) for name in _names(child)}
-            wrong = [task for task in task_ids if isinstance(task, str) and task not in names]
+            given = list(task_ids)
+            wrong = [task for task in given if isinstance(task, str) and task not in names]
             if wrong:
                 raise InvalidCompositionError(f"task_ids names {wrong[0]!r}, but the tasks are {', '.join(names)}.")
-            task_ids = torch.tensor([names[task] if isinstance(task, str) else task for task in task_ids])
+            task_ids = torch.tensor([names[task] if isinstance(task, str) else task for task in given])
         if task_ids.dim() != 1 or task_ids.is_floating_point():
             raise InvalidCompositionError(f"task_ids has one number per row, not the shape {list(task_ids.shape)}.")
         if task_ids.numel() and not (int(task_ids.min()) >= 0 and int(task_ids.max()) < len(block)):
@@ -79,17 +80,19 @@ class TokenSpans:
     Attributes:
         first: [B], the position of the first real token.
         end: [B], the position after the last real token of the prompt. Tokens that are generated come later.
-        past: positions that a cache holds already: the tokens of this call begin there.
+        past: positions that a cache holds already: the tokens of this call begin there. A static cache counts in a tensor.
         length: the number of positions of this call, padding and prompts too.
     """
 
     first: torch.Tensor
     end: torch.Tensor
-    past: int
+    past: int | torch.Tensor
     length: int
 
     @classmethod
-    def read(cls, mask: Argument, rows: int, length: int, past: int, shift: int, device: torch.device) -> TokenSpans:
+    def read(
+        cls, mask: Argument, rows: int, length: int, past: int | torch.Tensor, shift: int, device: torch.device
+    ) -> TokenSpans:
         """From a mask [B, past + L], 1 at real tokens, or None where all are.
 
         `generate` with a static cache gives a mask [B, 1, L, K] of what each token attends to, or several of them by the

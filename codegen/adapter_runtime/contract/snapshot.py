@@ -50,11 +50,17 @@ def unchanged_on_error(model: TorchModule, config: ModelAdaptersConfig) -> Itera
         raise
 
 
+def outside_of(module: nn.Module | TorchModule) -> dict[str, nn.Module]:
+    """The modules that a model keeps outside of its tree, by name."""
+    held: dict[str, nn.Module] = module.__dict__.get(OUTSIDE, {})
+    return held
+
+
 def _modules(model: TorchModule) -> Iterable[nn.Module]:
     """The modules of a model, and those that it keeps outside of its tree: embeddings that are not active."""
     found = dict.fromkeys(model.modules())
     for module in list(found):
-        found.update(dict.fromkeys(module.__dict__.get(OUTSIDE, {}).values()))
+        found.update(dict.fromkeys(outside_of(module).values()))
     return found
 
 

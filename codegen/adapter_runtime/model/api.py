@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, Stack, parse_composition
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.names import check_name
-from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.snapshot import outside_of, unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.files.names import Folder
@@ -27,11 +29,9 @@ from adapter_runtime.methods.table import check_built, place, remove_empty_place
 from adapter_runtime.model.averaging import AveragingMixin
 from adapter_runtime.model.inspection import InspectionMixin
 from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.layer import frozen_keys, has_own_type
 from adapter_runtime.programs.merging import MergeableLayer
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.base import ModelBaseAdaptersMixin
 
 
 class ModelAdaptersMixin(
@@ -47,29 +47,32 @@ class ModelAdaptersMixin(
 ):
     """The methods of models with adapters. Any error leaves the model as it was."""
 
-    _adapters_config: ModelAdaptersConfig  # of base models
     is_adapter_model: ClassVar[bool] = False  # whether the class is a generated ``<Model>AdapterModel``
 
     @property
-    def adapters_base(self) -> ModelBaseAdaptersMixin:
+    def adapters_base(self) -> AdaptedBaseModel:
         """The base model, which owns the adapters."""
         raise NotImplementedError
 
     @property
     def adapters_config(self) -> ModelAdaptersConfig:
         """The configs of all adapters and the active setup."""
-        return self.adapters_base._adapters_config
+        return self.adapters_base.adapters_config
 
     @adapters_config.setter
     def adapters_config(self, config: ModelAdaptersConfig) -> None:
-        self.adapters_base._adapters_config = config
+        self.adapters_base.adapters_config = config
 
     @property
     def unrepeated_arguments(self) -> frozenset[str]:
         """Arguments of a call that `Parallel` does not copy for each child."""
         return frozenset()
 
-    def supports_adapter(self, type_or_config: str | Mapping[str, Any] | AdapterConfig) -> bool:
+    def runs_head(self, head: Setup = None) -> bool:
+        """Whether a forward, called with this argument ``head``, ends in a head."""
+        return False
+
+    def supports_adapter(self, type_or_config: str | Mapping[str, Json] | AdapterConfig) -> bool:
         """Whether `add_adapter` with this config can succeed, by the plan of this model."""
         try:
             self._check_supported(resolve_adapter_config(type_or_config))
@@ -86,7 +89,7 @@ class ModelAdaptersMixin(
     def add_adapter(
         self,
         adapter_name: str,
-        config: str | Mapping[str, Any] | AdapterConfig | None = None,
+        config: str | Mapping[str, Json] | AdapterConfig | None = None,
         overwrite_ok: bool = False,
         set_active: bool = False,
     ) -> None:
@@ -125,7 +128,7 @@ class ModelAdaptersMixin(
         for layer in base.adapter_layers():
             for _, module in layer.modules_of(name):
                 module.train(base.training)
-                if not getattr(module, "has_own_type", False):
+                if not has_own_type(module):
                     module.to(base.device, base.dtype)
         declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
         new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
@@ -214,12 +217,11 @@ class ModelAdaptersMixin(
     def freeze_model(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
         base = self.adapters_base
-        further: dict[str, nn.Embedding] = getattr(base, "loaded_embeddings", {}) if base.token_embeddings else {}
-        for parameter in chain(base.parameters(), *(embeddings.parameters() for embeddings in further.values())):
+        for parameter in chain(base.parameters(), *(module.parameters() for module in outside_of(base).values())):
             if parameter.dtype.is_floating_point:
                 parameter.requires_grad_(not freeze)
         for module in base.modules():
-            for key in getattr(module, "frozen_parameters", ()):
+            for key in frozen_keys(module):
                 module.get_parameter(key).requires_grad_(False)
         self.model_frozen = freeze
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
+from typing_extensions import Never
 
-from adapter_runtime.call.checkpoint import ContextualCheckpoint
+from adapter_runtime.call.arguments import ModelForward
+from adapter_runtime.call.checkpoint import CheckpointFunction, ContextualCheckpoint
 from adapter_runtime.call.context import AdapterSetup, ComputedOnce, thread
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
@@ -18,7 +20,7 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.table import METHODS, computed_once, methods_of
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.calls import in_call
+from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.interface.comparing import check_interface, described
 from adapter_runtime.model.interface.declaration import Interface
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -39,6 +41,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     final_norm_path: ClassVar[str] = ""
     adapter_interface: Interface | None = None  # by which `init` found the modules; None in generated classes
 
+    _adapters_config: ModelAdaptersConfig
     call_plan: CallPlan
 
     def init_base_adapters(self) -> None:
@@ -69,6 +72,14 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     @property
     def adapters_base(self) -> ModelBaseAdaptersMixin:
         return self
+
+    @property
+    def adapters_config(self) -> ModelAdaptersConfig:
+        return self._adapters_config
+
+    @adapters_config.setter
+    def adapters_config(self, config: ModelAdaptersConfig) -> None:
+        self._adapters_config = config
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
@@ -150,22 +161,24 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         return computed_once(self, block.names() if block is not None else ())
 
     @classmethod
-    def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
+    def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
-        return {"forward": in_call(upstream.forward, is_base=True)}  # type: ignore[attr-defined]
+        return {"forward": with_call_context(upstream.forward, is_base=True)}
 
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
-        """Let the recomputation of a layer see the context of its forward."""
+    def _set_gradient_checkpointing(
+        self, *args: bool | CheckpointFunction, **kwargs: bool | CheckpointFunction
+    ) -> None:
+        """See transformers. The recomputation of a layer sees the context of its forward."""
         super()._set_gradient_checkpointing(*args, **kwargs)
         wrap_checkpoints(self)
 
 
-def wrap_checkpoints(model: Any) -> None:
+def wrap_checkpoints(model: nn.Module) -> None:
     """Wrap the checkpoint functions that upstream gave to the layers."""
     for module in model.modules():
         function = module.__dict__.get("_gradient_checkpointing_func")
         if function is not None:
-            module._gradient_checkpointing_func = ContextualCheckpoint.wrap(function)
+            module.__dict__["_gradient_checkpointing_func"] = ContextualCheckpoint.wrap(function)
 
 
 def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:

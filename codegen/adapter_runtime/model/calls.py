@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
 
 import torch
+from transformers import Cache
 from transformers.utils import ModelOutput
 
+from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
+from adapter_runtime.composition import AdapterCompositionBlock, Setup
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.table import recorded_arguments
 from adapter_runtime.programs.call_plan import CallPlan
-
-if TYPE_CHECKING:
-    from adapter_runtime.model.base import ModelBaseAdaptersMixin
 
 # Arguments that calls of models with adapters take beside upstream's.
 RECORDED = recorded_arguments()  # that ask for values which adapters compute
@@ -34,36 +34,41 @@ CALL_ARGUMENTS = (
 )
 
 
-def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
+def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> ModelForward[AdaptedModel]:
     """The forward of a model, run in a context where the active adapters need one.
 
     Its signature has `CALL_ARGUMENTS` in addition: `Trainer` keeps the columns of a data set that a forward can take.
+
+    Args:
+        forward: of a class with adapters.
+        is_base: whether that is a class of base models; else one of models with a head.
     """
     names = positional_names(forward)
-    run = _in_base(forward) if is_base else forward
+    run = _with_entry(forward) if is_base else forward
 
     @functools.wraps(forward)
-    def forward_in_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        base: ModelBaseAdaptersMixin = self if is_base else self.adapters_base
+    def forward_in_context(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
+        base = self.adapters_base
         plan = base.current_call_plan()
         asked = {name: kwargs.pop(name) for name in CALL_ARGUMENTS if name in kwargs} if kwargs else {}
         outer = thread.context
-        is_inside = outer is not None and outer.owner is base
-        if is_inside and not outer.is_generation:  # type: ignore[union-attr]
+        enclosing = outer if outer is not None and outer.owner is base else None
+        if enclosing is not None and not enclosing.is_generation:
             return run(self, *args, **kwargs)
         if plan.is_idle and not asked:
             return forward(self, *args, **kwargs)
-        context = ForwardContext(base, outer if is_inside else None)
+        context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments)
-            if isinstance(asked.get("task_ids"), torch.Tensor):
-                asked["task_ids"] = asked["task_ids"].repeat(plan.copies)
-        context.has_head = not is_base and self.runs_head(kwargs.get("head"))
+            task_ids = asked.get("task_ids")
+            if isinstance(task_ids, torch.Tensor):
+                asked["task_ids"] = task_ids.repeat(plan.copies)
+        context.has_head = not is_base and self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context
         try:
             if plan.reads_spans and not is_base:
-                _find_spans_of_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
+                _find_spans_before_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
             for computation in plan.computed:
                 context.states_of(computation)
@@ -73,42 +78,52 @@ def in_call(forward: Callable[..., Any], is_base: bool) -> Callable[..., Any]:
         _check_entered(self, plan, context)
         return _with_scores(context, outputs)
 
-    forward_in_call.__signature__ = _widened(inspect.signature(forward))  # type: ignore[attr-defined]
-    return forward_in_call
+    signature = _widened(inspect.signature(forward))
+    forward_in_context.__dict__["__signature__"] = signature
+    return forward_in_context
 
 
-def _prepare(context: ForwardContext, plan: CallPlan, asked: dict[str, Any]) -> None:
+def _heads_of(head: Argument) -> Setup:
+    """What the argument ``head`` of a call names. What is no head at all, the model refuses when it runs its heads."""
+    if head is None or isinstance(head, (str, AdapterCompositionBlock)):
+        return head
+    return [name for name in head if isinstance(name, str)] if isinstance(head, Sequence) else None
+
+
+def _prepare(context: ForwardContext, plan: CallPlan, asked: dict[str, Argument]) -> None:
+    """Tell a new context what the call asks for and what the plan needs."""
     context.is_repeated = plan.copies > 1
     context.recorded = {argument: Scores() for argument in RECORDED if asked.get(argument)}
     task_ids = asked.get("task_ids")
-    if plan.tasks is not None and task_ids is not None:
+    if plan.tasks is not None and isinstance(task_ids, (torch.Tensor, Iterable)):
         context.task_rows = TaskRows.read(task_ids, plan.tasks)
 
 
-def _in_base(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward of a base model, after what happens at its entry."""
+def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedModel]:
+    """The forward of a base model, with what adapters that act at its entry do before and after it."""
     names = positional_names(forward)
 
-    def forward_in_base(self: ModelBaseAdaptersMixin, *args: Any, **kwargs: Any) -> Any:
-        plan = self.current_call_plan()
+    def forward_with_entry(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
+        base = self.adapters_base
+        plan = base.current_call_plan()
         if not plan.reads_spans and not plan.at_entry:
             return forward(self, *args, **kwargs)
         assert thread.context is not None
         thread.context.is_in_base = True
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if plan.reads_spans:
-            find_spans(self, given, plan.added_positions)
+            find_spans(base, given, plan.added_positions)
         for layer in plan.at_entry:
-            given = layer.at_entry(self, given)
+            given = layer.at_entry(base, given)
         outputs = forward(self, **given)
         for layer in plan.at_entry:
             outputs = layer.at_exit(outputs)
         return outputs
 
-    return forward_in_base
+    return forward_with_entry
 
 
-def _check_entered(model: Any, plan: CallPlan, context: ForwardContext) -> None:
+def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext) -> None:
     """Raise where a head went past its base model, and what acts at the entry of that did not.
 
     Raises:
@@ -121,18 +136,18 @@ def _check_entered(model: Any, plan: CallPlan, context: ForwardContext) -> None:
         )
 
 
-def _find_spans_of_head(model: ModelBaseAdaptersMixin, given: dict[str, Any], plan: CallPlan) -> None:
-    """The same before the forward of a model with a head, for those that hand on to a part of the base model (OPT).
+def _find_spans_before_head(model: AdaptedBaseModel, given: dict[str, Argument], plan: CallPlan) -> None:
+    """`find_spans` before the forward of a model with a head, for those that go on to a part of the base model (OPT).
 
     Heads that give the base model other rows than they got (multiple choice) call the base model itself.
     """
     tokens, mask = given.get("input_ids"), given.get("attention_mask")
     is_plain = not isinstance(mask, torch.Tensor) or mask.dim() in (2, 4)
-    if is_plain and (tokens is None or tokens.dim() == 2):
+    if is_plain and (not isinstance(tokens, torch.Tensor) or tokens.dim() == 2):
         find_spans(model, given, plan.added_positions)
 
 
-def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any], prompt: int = 0) -> None:
+def find_spans(model: AdaptedBaseModel, given: dict[str, Argument], prompt: int = 0) -> None:
     """Tell the context where the real tokens of each row are, in the encoder and in the decoder.
 
     Args:
@@ -151,18 +166,34 @@ def find_spans(model: ModelBaseAdaptersMixin, given: dict[str, Any], prompt: int
     _add_span(context, "self", given, "decoder_", _past(given))
 
 
-def _past(given: dict[str, Any]) -> int:
+def _past(given: dict[str, Argument]) -> int | torch.Tensor:
+    """How many positions the cache among the arguments of a call holds.
+
+    A static cache counts in a tensor, to which the layers of this very call add: then it is a copy.
+    """
     cache = given.get("past_key_values")
-    past: Any = cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0  # type: ignore[union-attr]
-    # A static cache counts in a tensor, to which the layers of this very call add.
-    return past.clone() if isinstance(past, torch.Tensor) else past  # type: ignore[return-value]
+    past: int | torch.Tensor = cache.get_seq_length() if isinstance(cache, Cache) else 0
+    return past.clone() if isinstance(past, torch.Tensor) else past
 
 
 def _add_span(
-    context: ForwardContext, kind: str, given: dict[str, Any], prefix: str, past: int, prompt: int = 0
+    context: ForwardContext,
+    kind: str,
+    given: dict[str, Argument],
+    prefix: str,
+    past: int | torch.Tensor,
+    prompt: int = 0,
 ) -> None:
+    """Tell the context where the real tokens are that one stack reads.
+
+    Args:
+        kind: "encoder" or "self".
+        prefix: of the names of the arguments: "decoder_" or "".
+        past: positions in the cache.
+        prompt: positions in front of the tokens.
+    """
     inputs = [given.get(f"{prefix}{name}") for name in ("input_ids", "inputs_embeds")]
-    tokens = next((tensor for tensor in inputs if tensor is not None), None)
+    tokens = next((tensor for tensor in inputs if isinstance(tensor, torch.Tensor)), None)
     if tokens is None and not prefix:  # images, sounds; what a decoder reads shows in nothing else
         tokens = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
     if tokens is None:
@@ -178,6 +209,7 @@ def _add_span(
 
 
 def _widened(signature: inspect.Signature) -> inspect.Signature:
+    """A signature with `CALL_ARGUMENTS`, before ``**kwargs``."""
     parameters = list(signature.parameters.values())
     has_rest = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
     own = [
@@ -189,7 +221,7 @@ def _widened(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=[*(parameters[:-1] if has_rest else parameters), *own, *rest])
 
 
-def _with_scores(context: ForwardContext, outputs: Any) -> Any:
+def _with_scores(context: ForwardContext, outputs: Outputs) -> Outputs:
     """The outputs with what the call asked for: further fields, or further entries of a tuple."""
     for argument, scores in context.recorded.items():
         if isinstance(outputs, ModelOutput):

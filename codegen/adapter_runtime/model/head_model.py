@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
+import torch
+from torch import nn
+from transformers import GenerationConfig
+from transformers.utils import ModelOutput
+from typing_extensions import Never
+
+from adapter_runtime.call.arguments import Argument, Generate, ModelForward
+from adapter_runtime.call.checkpoint import CheckpointFunction
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.repeating import repeated
+from adapter_runtime.composition import Setup
 from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
-from adapter_runtime.model.calls import find_spans, in_call
+from adapter_runtime.model.calls import find_spans, with_call_context
 
 
 class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
@@ -28,10 +35,6 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
             )
         return base
 
-    def runs_head(self, head: Any = None) -> bool:
-        """Whether a forward, called with this argument ``head``, ends in a head."""
-        return False
-
     def summarized_heads(self) -> list[HeadSummary]:
         """The modules of upstream's class beside its base model: they always run."""
         base = self.adapters_base
@@ -41,11 +44,14 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
         ]
 
     @classmethod
-    def prepare_subclass(cls, upstream: type) -> dict[str, Any]:
+    def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
-        return {"forward": in_call(upstream.forward, is_base=False)}  # type: ignore[attr-defined]
+        return {"forward": with_call_context(upstream.forward, is_base=False)}
 
-    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+    def _set_gradient_checkpointing(
+        self, *args: bool | CheckpointFunction, **kwargs: bool | CheckpointFunction
+    ) -> None:
+        """See transformers. The recomputation of a layer sees the context of its forward."""
         super()._set_gradient_checkpointing(*args, **kwargs)
         wrap_checkpoints(self)
 
@@ -53,20 +59,20 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
 class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGenerationMixin):
     """Base of models with heads."""
 
-    def runs_head(self, head: Any = None) -> bool:
+    def runs_head(self, head: Setup = None) -> bool:
         """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
         return True
 
     @property
-    def generate(self) -> Callable[..., Any]:
+    def generate(self) -> Generate:
         """See transformers. Prefixes are computed once, not at each step; `Parallel` gives its copies one after the other.
 
         This is a property, so that models of upstream's that cannot generate still have no such attribute.
         """
-        upstream = super().generate
+        upstream: Generate = super().generate
 
         @functools.wraps(upstream)
-        def generate(*args: Any, **kwargs: Any) -> Any:
+        def generate(*args: Argument, **kwargs: Argument) -> torch.Tensor | ModelOutput:
             base = self.adapters_base
             context = ForwardContext(base, is_generation=True)
             plan = base.current_call_plan()
@@ -78,23 +84,31 @@ class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGeneration
 
         return generate
 
-    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> Any:
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, **kwargs: Argument
+    ) -> tuple[torch.Tensor | None, dict[str, Argument]]:
         """See transformers: each row gets its beams. (An encoder ran before, with the rows as they were.)"""
         if thread.context is not None:
             thread.context.rows_per_input = expand_size
-        return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        tokens, others = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        return tokens, others
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
-        self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Argument],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Argument]:
         """See transformers: runs the encoder by itself, before the first call of the model."""
         base = self.adapters_base
         plan = base.current_call_plan()
         if plan.reads_spans:
             find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.added_positions)
-        return super()._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, *args, **kwargs
+        prepared: dict[str, Argument] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
         )
+        return prepared
 
 
 class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from torch import nn
+from typing_extensions import Never
 
 from adapter_runtime.call.arguments import ModelForward
 from adapter_runtime.errors import UnsupportedModelError
@@ -27,15 +28,15 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
         return (_new, made_of, *reduced[2:])
 
     @classmethod
-    def prepare_subclass(cls, upstream: type) -> dict[str, ModelForward]:
+    def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
         """Further attributes of the class made of this mixin and `upstream`."""
         return {}
 
 
-_MADE: dict[tuple[type, type], type] = {}  # one class per pair: objects of equal make are of one class
+_MADE: dict[tuple[type, type], type[nn.Module]] = {}  # one class per pair: objects of equal make are of one class
 
 
-def subclass(mixin: type, upstream: type) -> type:
+def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
     """The class of objects that are `upstream` with `mixin`. It has upstream's name and module.
 
     Upstream compares class names (``_no_split_modules``), writes them to files (``architectures``) and reads the source
@@ -43,7 +44,7 @@ def subclass(mixin: type, upstream: type) -> type:
     """
     if (mixin, upstream) in _MADE:
         return _MADE[mixin, upstream]
-    namespace: dict[str, str | tuple[type, type] | ModelForward | None] = {
+    namespace: dict[str, str | tuple[type, type] | ModelForward[Never] | None] = {
         "__module__": upstream.__module__,
         "__qualname__": upstream.__qualname__,
         "__doc__": upstream.__doc__,
@@ -55,7 +56,7 @@ def subclass(mixin: type, upstream: type) -> type:
     return made
 
 
-def _new(mixin: type, upstream: type) -> nn.Module:
+def _new(mixin: type, upstream: type[nn.Module]) -> nn.Module:
     """An object of the class of `subclass` that nothing is in yet; pickle and copy fill it."""
     made: nn.Module = object.__new__(subclass(mixin, upstream))
     return made

@@ -30,6 +30,20 @@ class EntryModel(Protocol):
     def get_input_embeddings(self) -> nn.Module: ...
 
 
+# What a module of an adapter may say of itself. These may be modules of torch, which do not have the attributes.
+
+
+def frozen_keys(module: nn.Module) -> Sequence[str]:
+    """The names of the parameters of its own that training leaves as they are (``frozen_parameters``)."""
+    keys: Sequence[str] = getattr(module, "frozen_parameters", ())
+    return keys
+
+
+def has_own_type(module: nn.Module) -> bool:
+    """Whether it chose the type of its parameters by itself, whatever that of the model is (``has_own_type``)."""
+    return bool(getattr(module, "has_own_type", False))
+
+
 class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     """Base of modules that run adapters: hosts of bottlenecks, prefixes of an attention, adapted projections.
 
@@ -77,11 +91,11 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of the adapter `name` that training changes: all, unless a layer says otherwise.
 
-        A module below may have an attribute ``frozen_parameters``: names of its own parameters that stay as they are.
+        A module below may say which of its own parameters stay as they are (`frozen_keys`).
         """
         for _, module in self.modules_of(name):
             for part in module.modules():
-                frozen = getattr(part, "frozen_parameters", ())
+                frozen = frozen_keys(part)
                 for key, parameter in part.named_parameters(recurse=False):
                     if key not in frozen:
                         yield parameter

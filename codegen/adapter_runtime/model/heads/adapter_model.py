@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
-from adapter_runtime.model.calls import in_call
+from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
 from adapter_runtime.model.head_model import ModelAroundBaseAdaptersMixin
 
@@ -30,7 +30,7 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         """
         super().__init_subclass__()
         if "forward" in cls.__dict__:
-            cls.forward = in_call(can_return_tuple(cls.__dict__["forward"]), is_base=False)
+            cls.forward = with_call_context(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 
     @classmethod
     def is_custom_code(cls) -> bool:
