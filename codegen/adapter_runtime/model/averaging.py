@@ -1,26 +1,28 @@
 """`average_adapter`: a new adapter out of the parameters of others.
 
 Everything is computed and checked before the model is touched. A module of an adapter that cannot be averaged parameter by
-parameter has a method ``average(others, weights)`` (ReFT: its projections stay orthonormal).
+parameter averages itself (`AveragesItself`; ReFT, whose projections stay orthonormal).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import nn
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.names import check_name
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.low_rank import LoRA
-from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.layer import AdapterLayerBase
 
 CombineStrategy = Literal["linear", "lora_linear_only_negate_b", "lora_delta_w_svd"]
 Places = dict[str, nn.Module]  # path below the base model -> module of one adapter
@@ -29,11 +31,19 @@ Places = dict[str, nn.Module]  # path below the base model -> module of one adap
 _BEGINNINGS = frozenset({"dropout", "init_weights", "init_weights_seed", "stochastic_depth"})
 
 
-class AveragingMixin(DynamicMixin):
+@runtime_checkable
+class AveragesItself(Protocol):
+    """A module of an adapter that cannot be averaged parameter by parameter."""
+
+    def average(self, others: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        """Become the weighted sum of `others`, which have the same options."""
+
+
+class AveragingMixin:
     """Averages of adapters."""
 
     def average_adapter(
-        self,
+        self: AdaptedModel,
         adapter_name: str,
         adapter_list: Sequence[str] | Mapping[str, float],
         weights: Sequence[float] | None = None,
@@ -63,20 +73,18 @@ class AveragingMixin(DynamicMixin):
             InvalidConfigError: weights, options or strategies that do not go together. The model is unchanged.
             UnsupportedMethodError: the strategy cannot be used with the method of the adapters.
         """
-        model = cast("Any", self)
         check_name(adapter_name)
         shares = weights_of(adapter_list, weights, normalize_weights)
-        state: ModelAdaptersConfig = model.adapters_config
+        state = self.adapters_config
         config = _common_config(state, list(shares), combine_strategy, svd_rank)
-        given = [_places(model.adapters_base, name) for name in shares]
+        given = [_places(self.adapters_base, name) for name in shares]
         values = list(shares.values())
         tensors = _combined(given, values, combine_strategy, svd_rank, config)
-        with unchanged_on_error(model, state), torch.no_grad():
-            model.add_adapter(adapter_name, config, overwrite_ok=overwrite_ok, set_active=set_active)
-            for path, module in _places(model.adapters_base, adapter_name).items():
-                average = getattr(module, "average", None)
-                if average is not None:
-                    average([places[path] for places in given], values)
+        with unchanged_on_error(self, state), torch.no_grad():
+            self.add_adapter(adapter_name, config, overwrite_ok=overwrite_ok, set_active=set_active)
+            for path, module in _places(self.adapters_base, adapter_name).items():
+                if isinstance(module, AveragesItself):
+                    module.average([places[path] for places in given], values)
                 else:
                     _fill(module, tensors[path])
 
@@ -144,27 +152,25 @@ def _common_config(
     return first.replace(r=svd_rank) if is_svd else first
 
 
-def _differences(first: Mapping[str, Any], other: Mapping[str, Any], ignored: frozenset[str]) -> list[str]:
+def _differences(first: Mapping[str, Json], other: Mapping[str, Json], ignored: frozenset[str]) -> list[str]:
     """The options in which two configs differ."""
     one, two = dict(_options(first, ignored)), dict(_options(other, ignored))
-    missing = object()
-    return [key for key in sorted(one.keys() | two.keys()) if one.get(key, missing) != two.get(key, missing)]
+    return [key for key in sorted(one.keys() | two.keys()) if (key in one, one.get(key)) != (key in two, two.get(key))]
 
 
-def _options(config: Mapping[str, Any], ignored: frozenset[str], path: str = "") -> Iterator[tuple[str, Any]]:
+def _options(config: Mapping[str, Json], ignored: frozenset[str], path: str = "") -> Iterator[tuple[str, Json]]:
     """All options that matter, those of the members of a union too."""
     for key, value in config.items():
-        if key == "configs":
+        if key == "configs" and isinstance(value, Sequence):
             for index, member in enumerate(value):
-                yield from _options(member, ignored, f"{path}{key}[{index}].")
+                if isinstance(member, Mapping):
+                    yield from _options(member, ignored, f"{path}{key}[{index}].")
         elif key not in ignored:
             yield path + key, value
 
 
-def _places(base: Any, name: str) -> Places:
+def _places(base: AdaptedBaseModel, name: str) -> Places:
     """The modules of an adapter by their paths, in which the name is left out."""
-    from adapter_runtime.programs.layer import AdapterLayerBase
-
     return {
         f"{path}.{key[: -len(name)]}": module
         for path, layer in base.named_modules()
@@ -180,20 +186,30 @@ def _combined(
     combined = {}
     for path in given[0]:
         modules = [places[path] for places in given]
-        if hasattr(modules[0], "average"):
+        if isinstance(modules[0], AveragesItself):
             continue
         if strategy == "linear":
             combined[path] = dict(_linear(modules, weights))
-        elif not all(type(module) is LoRA and module.gate is None and module.m is None for module in modules):
-            raise UnsupportedMethodError(
-                f'{strategy!r} averages updates of plain LoRA, without a gate, magnitudes or shared matrices. Use "linear".'
-            )
         elif strategy == "lora_linear_only_negate_b":
-            combined[path] = dict(_negating_b(cast("list[LoRA]", modules), weights))
+            combined[path] = dict(_negating_b(_plain_loras(modules, strategy), weights))
         else:
             assert rank is not None and isinstance(config, LoRAConfig)
-            combined[path] = _decomposed(cast("list[LoRA]", modules), weights, rank, config.alpha / rank)
+            combined[path] = _decomposed(_plain_loras(modules, strategy), weights, rank, config.alpha / rank)
     return combined
+
+
+def _plain_loras(modules: Sequence[nn.Module], strategy: str) -> list[LoRA]:
+    """The modules with their type.
+
+    Raises:
+        UnsupportedMethodError: one of them is not plain LoRA.
+    """
+    loras = [module for module in modules if isinstance(module, LoRA) and type(module) is LoRA]
+    if len(loras) < len(modules) or any(lora.gate is not None or lora.m is not None for lora in loras):
+        raise UnsupportedMethodError(
+            f'{strategy!r} averages updates of plain LoRA, without a gate, magnitudes or shared matrices. Use "linear".'
+        )
+    return loras
 
 
 def _linear(modules: Sequence[nn.Module], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:

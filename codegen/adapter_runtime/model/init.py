@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import transformers
 from torch import nn
@@ -14,6 +13,7 @@ from adapter_runtime.composition import Fuse
 from adapter_runtime.contract.registry import Registry, load_class, registered
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedModelError, nearest
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.stored import read_fusions
@@ -43,7 +43,7 @@ class _StaticHeadModelMixin(
 
 
 class _StaticHeadModelWithoutEmbeddingsMixin(StaticLabelsMixin, ModelWithHeadsAdaptersMixin):
-    """The same where the base model has no token embeddings."""
+    """What `init` adds to upstream's classes with a head whose base model has no token embeddings."""
 
 
 def init(
@@ -89,6 +89,7 @@ def init(
         for module, upstream in upstream_classes.items():
             _give_back_unplaced(module, upstream)
         _keep_whole(upstream_classes)
+        assert isinstance(model, ModelAdaptersMixin)
         _restore_adapters(model, adapters_config)
 
 
@@ -183,9 +184,9 @@ def _keep_output_capturing(module: nn.Module) -> None:
         _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
 
-def _restore_adapters(model: Any, given: ModelAdaptersConfig | None) -> None:
+def _restore_adapters(model: ModelAdaptersMixin, given: ModelAdaptersConfig | None) -> None:
     """Add the adapters that the model's config, as saved with the full model, or the caller names."""
-    stored = getattr(model.config, "adapters", None)
+    stored = getattr(model.config, "adapters", None)  # upstream's configs keep entries that they do not know
     configs = ModelAdaptersConfig.read(stored) if stored else {}
     if given is not None:
         configs.update(given.adapters)
@@ -198,7 +199,7 @@ def _restore_adapters(model: Any, given: ModelAdaptersConfig | None) -> None:
 
 
 def _fusions(
-    stored: Mapping[str, Any] | None, given: ModelAdaptersConfig | None
+    stored: Mapping[str, Json] | None, given: ModelAdaptersConfig | None
 ) -> Iterator[tuple[Fuse, AdapterFusionConfig]]:
     yield from read_fusions(stored or {})
     for name, entry in given.fusions.items() if given is not None else ():

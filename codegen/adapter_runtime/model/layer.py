@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 
@@ -15,12 +14,13 @@ from adapter_runtime.programs.showing import ShowsOccupiedRoom
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 
 
-def child_of(module: Any, name: str) -> Any:
+def child_of(module: nn.Module, name: str) -> nn.Module | None:
     """The child `name` of a module, or None. A number counts elements of a list, from its end if negative (T5's
     feed-forward block is the last of two or of three sublayers)."""
     if isinstance(module, (nn.ModuleList, nn.Sequential)):
         return module[int(name)] if -len(module) <= int(name) < len(module) else None
-    return getattr(module, name, None)
+    child = getattr(module, name, None)  # by an attribute, which may be a property that gives a child
+    return child if isinstance(child, nn.Module) else None
 
 
 class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
@@ -44,24 +44,22 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         for spec in METHODS.values():
             spec.prepare_layer(self, layer_index, self_location)
 
-    def module_at(self, path: str, required: bool = True) -> Any:
+    def module_at(self, path: str, required: bool = True) -> nn.Module | None:
         """The module at a path from the layer; None where this layer lacks it and may.
 
         Raises:
             UnsupportedModelError: it must be there and is not.
         """
-        module: Any = self
+        module: nn.Module | None = self
         for name in path.split(".") if path else ():
-            module = child_of(module, name)
-            if module is None:
-                break
+            module = child_of(module, name) if module is not None else None
         if module is None and required and not any(f"{path}.".startswith(f"{p}.") for p in self.roles.optional):
             raise UnsupportedModelError(
                 f"{type(self).__name__} has no module {path!r}, which its adapter class names."
             )
         return module
 
-    def adapted_attentions(self) -> Iterator[tuple[AttentionRoles, Any]]:
+    def adapted_attentions(self) -> Iterator[tuple[AttentionRoles, nn.Module]]:
         """The attentions that this layer has, each with the module in which keys meet queries."""
         for roles in self.roles.attentions:
             core = self.module_at(roles.core)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.snapshot import OUTSIDE, unchanged_on_error
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError, nearest
 from adapter_runtime.model.embeddings.files import read_embeddings, write_embeddings
@@ -26,6 +26,7 @@ from adapter_runtime.model.embeddings.slots import EmbeddingSlots
 logger = logging.getLogger(__name__)
 
 DEFAULT_EMBEDDINGS = "default"
+_ACTIVE = "_active_embeddings_name"  # attribute of base models
 
 
 class UnknownEmbeddingsError(AdapterError, ValueError):
@@ -40,33 +41,21 @@ class EmbeddingAdaptersMixin:
     """
 
     @property
-    def _embeddings_base(self) -> Any:
-        """The base model, which keeps the books."""
-        return self.adapters_base  # type: ignore[attr-defined]
-
-    @property
-    def _stored_embeddings(self) -> dict[str, nn.Embedding]:
-        """All but the active ones. A plain dict, so that they are no part of the model."""
-        stored: dict[str, nn.Embedding] = self._embeddings_base.__dict__.setdefault(OUTSIDE, {})
-        return stored
-
-    @property
-    def active_embeddings(self) -> str:
+    def active_embeddings(self: AdaptedModel) -> str:
         """The name of the embeddings that the model uses."""
-        name: str = self._embeddings_base.__dict__.get("_active_embeddings_name", DEFAULT_EMBEDDINGS)
-        return name
+        return _active_name(self)
 
     @property
-    def loaded_embeddings(self) -> dict[str, nn.Embedding]:
+    def loaded_embeddings(self: AdaptedModel) -> dict[str, nn.Embedding]:
         """All embeddings by name. The active ones are the table of the model itself."""
-        return {**self._stored_embeddings, self.active_embeddings: EmbeddingSlots(self).table}
+        return _all_embeddings(self)
 
     def add_embeddings(
-        self,
+        self: AdaptedModel,
         name: str,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         reference_embedding: str | None = None,
-        reference_tokenizer: Any = None,
+        reference_tokenizer: PreTrainedTokenizerBase | None = None,
         embedding_dim: int | None = None,
     ) -> None:
         """Add embeddings for the vocabulary of a tokenizer, and activate them. They are frozen until trained.
@@ -83,7 +72,7 @@ class EmbeddingAdaptersMixin:
             UnknownEmbeddingsError: there is no such `reference_embedding`.
             UnsupportedMethodError: the model cannot use them.
         """
-        self._check_new(name)
+        _check_new(self, name)
         if (reference_embedding is None) != (reference_tokenizer is None):
             raise InvalidConfigError("reference_embedding and reference_tokenizer go together. Give both or none.")
         slots = EmbeddingSlots(self)
@@ -98,12 +87,12 @@ class EmbeddingAdaptersMixin:
         padding = tokenizer.pad_token_id
         if padding is not None:
             weight[padding] = 0.0
-        if reference_embedding is not None:
-            reference = self._embeddings(reference_embedding).weight
+        if reference_embedding is not None and reference_tokenizer is not None:
+            reference = _embeddings(self, reference_embedding).weight
             _copy_shared_tokens(weight, vocabulary, reference, reference_tokenizer.get_vocab())
-        self._add_weight(name, weight, padding)
+        _add_weight(self, name, weight, padding)
 
-    def load_embeddings(self, path: str | os.PathLike[str], name: str) -> Any:
+    def load_embeddings(self: AdaptedModel, path: str | os.PathLike[str], name: str) -> PreTrainedTokenizerBase | None:
         """Read embeddings from a folder, and activate them.
 
         Returns:
@@ -114,38 +103,40 @@ class EmbeddingAdaptersMixin:
             InvalidConfigError: the name is taken.
             UnsupportedMethodError: the model cannot use them.
         """
-        self._check_new(name)
+        _check_new(self, name)
         weight, tokenizer = read_embeddings(path)
-        self._add_weight(name, weight, getattr(tokenizer, "pad_token_id", None))
+        _add_weight(self, name, weight, tokenizer.pad_token_id if tokenizer is not None else None)
         return tokenizer
 
-    def save_embeddings(self, path: str | os.PathLike[str], name: str, tokenizer: Any = None) -> None:
+    def save_embeddings(
+        self: AdaptedModel, path: str | os.PathLike[str], name: str, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
         """Write embeddings to a folder: ``embedding.pt``, and the tokenizer to ``tokenizer/``.
 
         Raises:
             UnknownEmbeddingsError: there are none of this name.
         """
-        write_embeddings(path, self._embeddings(name).weight, tokenizer)
+        write_embeddings(path, _embeddings(self, name).weight, tokenizer)
 
-    def delete_embeddings(self, name: str) -> None:
+    def delete_embeddings(self: AdaptedModel, name: str) -> None:
         """Remove embeddings. Where they are active, the model goes back to its own.
 
         Raises:
             UnknownEmbeddingsError: there are none of this name.
             InvalidConfigError: they are the model's own.
         """
-        self._embeddings(name)
+        _embeddings(self, name)
         if name == DEFAULT_EMBEDDINGS:
             raise InvalidConfigError("The model's own embeddings cannot be deleted.")
-        with self._unchanged_on_error():
-            if name == self.active_embeddings:
+        with unchanged_on_error(self, self.adapters_config):
+            if name == _active_name(self):
                 logger.warning("The active embeddings %r are deleted. The model uses its own again.", name)
-                self.set_active_embeddings(DEFAULT_EMBEDDINGS)
-            del self._stored_embeddings[name]
-            for biases in (root.__dict__.get("_output_biases", {}) for root in (self, self._embeddings_base)):
+                _activate(self, DEFAULT_EMBEDDINGS)
+            del _stored_embeddings(self)[name]
+            for biases in (root.__dict__.get("_output_biases", {}) for root in (self, self.adapters_base)):
                 biases.pop(name, None)
 
-    def set_active_embeddings(self, name: str) -> None:
+    def set_active_embeddings(self: AdaptedModel, name: str) -> None:
         """Use the embeddings `name` from now on: in the model, and in every projection that is tied to them.
 
         A bias of such a projection is kept for each embeddings by itself, at first zero. A model that was frozen keeps its
@@ -155,38 +146,78 @@ class EmbeddingAdaptersMixin:
             UnknownEmbeddingsError: there are none of this name.
             UnsupportedMethodError: the projection to the vocabulary has weights of its own, for another vocabulary.
         """
-        chosen, active = self._embeddings(name), self.active_embeddings
-        if name == active:
-            return
-        slots = EmbeddingSlots(self)
-        slots.check(chosen)
-        with self._unchanged_on_error():
-            stored = self._stored_embeddings
-            stored[active] = slots.put(chosen, active, name)
-            stored.pop(name, None)
-            self._embeddings_base._active_embeddings_name = name
+        _activate(self, name)
 
-    def _unchanged_on_error(self) -> AbstractContextManager[None]:
-        return unchanged_on_error(self, self._embeddings_base.adapters_config)  # type: ignore[arg-type]
 
-    def _embeddings(self, name: str) -> nn.Embedding:
-        known = self.loaded_embeddings
-        if name not in known:
-            raise UnknownEmbeddingsError(f"The model has no embeddings {name!r}. {nearest(name, known)}")
-        return known[name]
+class EmbeddingAdaptersWrapperMixin(EmbeddingAdaptersMixin):
+    """`EmbeddingAdaptersMixin` under the name that it has in models around a base model."""
 
-    def _check_new(self, name: str) -> None:
-        if name in self.loaded_embeddings:
-            raise InvalidConfigError(f"The model has embeddings {name!r}. Delete them first, or choose another name.")
 
-    def _add_weight(self, name: str, weight: torch.Tensor, padding: int | None) -> None:
-        size, width = weight.shape
-        padding_idx = padding if padding is not None and 0 <= padding < size else None
-        added = nn.Embedding(size, width, padding_idx=padding_idx, _weight=weight, _freeze=True)
-        EmbeddingSlots(self).check(added)
-        with self._unchanged_on_error():
-            self._stored_embeddings[name] = added
-            self.set_active_embeddings(name)
+def _stored_embeddings(model: AdaptedModel) -> dict[str, nn.Embedding]:
+    """All but the active ones. A plain dict of the base model, so that they are no part of a model."""
+    stored: dict[str, nn.Embedding] = model.adapters_base.__dict__.setdefault(OUTSIDE, {})
+    return stored
+
+
+def _active_name(model: AdaptedModel) -> str:
+    name: str = model.adapters_base.__dict__.get(_ACTIVE, DEFAULT_EMBEDDINGS)
+    return name
+
+
+def _all_embeddings(model: AdaptedModel) -> dict[str, nn.Embedding]:
+    return {**_stored_embeddings(model), _active_name(model): EmbeddingSlots(model).table}
+
+
+def _embeddings(model: AdaptedModel, name: str) -> nn.Embedding:
+    """The embeddings of a name.
+
+    Raises:
+        UnknownEmbeddingsError: there are none.
+    """
+    known = _all_embeddings(model)
+    if name not in known:
+        raise UnknownEmbeddingsError(f"The model has no embeddings {name!r}. {nearest(name, known)}")
+    return known[name]
+
+
+def _check_new(model: AdaptedModel, name: str) -> None:
+    """Raise where embeddings have the name already.
+
+    Raises:
+        InvalidConfigError: they do.
+    """
+    if name in _all_embeddings(model):
+        raise InvalidConfigError(f"The model has embeddings {name!r}. Delete them first, or choose another name.")
+
+
+def _activate(model: AdaptedModel, name: str) -> None:
+    """Put the weights of a name into the table, and what was in it among the others."""
+    chosen, active = _embeddings(model, name), _active_name(model)
+    if name == active:
+        return
+    slots = EmbeddingSlots(model)
+    slots.check(chosen)
+    with unchanged_on_error(model, model.adapters_config):
+        stored = _stored_embeddings(model)
+        stored[active] = slots.put(chosen, active, name)
+        stored.pop(name, None)
+        model.adapters_base.__dict__[_ACTIVE] = name
+
+
+def _add_weight(model: AdaptedModel, name: str, weight: torch.Tensor, padding: int | None) -> None:
+    """Add and activate embeddings.
+
+    Args:
+        weight: [V, E].
+        padding: the token whose embedding stays as it is; None, or one that is not in the table: there is none.
+    """
+    size, width = weight.shape
+    padding_idx = padding if padding is not None and 0 <= padding < size else None
+    added = nn.Embedding(size, width, padding_idx=padding_idx, _weight=weight, _freeze=True)
+    EmbeddingSlots(model).check(added)
+    with unchanged_on_error(model, model.adapters_config):
+        _stored_embeddings(model)[name] = added
+        _activate(model, name)
 
 
 def _copy_shared_tokens(
@@ -198,7 +229,3 @@ def _copy_shared_tokens(
     if pairs:
         own, others = (torch.tensor(column) for column in zip(*pairs, strict=True))
         weight[own] = reference.detach()[others.to(reference.device)].to(weight)
-
-
-class EmbeddingAdaptersWrapperMixin(EmbeddingAdaptersMixin):
-    """The same for models around a base model."""

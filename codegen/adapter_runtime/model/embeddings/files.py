@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from adapter_runtime.errors import AdapterFileError
 from adapter_runtime.files.names import EMBEDDING_FILE, TOKENIZER_FOLDER
 
 
-def write_embeddings(path: str | os.PathLike[str], weight: torch.Tensor, tokenizer: Any) -> None:
+def write_embeddings(
+    path: str | os.PathLike[str], weight: torch.Tensor, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
     """Write a weight [V, E], and a tokenizer if one is given. The file is never seen half written."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,7 @@ def write_embeddings(path: str | os.PathLike[str], weight: torch.Tensor, tokeniz
         tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
 
 
-def read_embeddings(path: str | os.PathLike[str]) -> tuple[torch.Tensor, Any]:
+def read_embeddings(path: str | os.PathLike[str]) -> tuple[torch.Tensor, PreTrainedTokenizerBase | None]:
     """The weight [V, E], and the tokenizer or None.
 
     Raises:
@@ -53,12 +55,12 @@ def _shown(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in a folder; None where there is no such folder."""
     if not folder.is_dir():
         return None
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return found
     except (OSError, ValueError, KeyError) as error:
         raise AdapterFileError(f"The tokenizer in {folder} cannot be read: {error}") from error

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.heads.base import PredictionHead
 
 
-def _table(model: Any) -> nn.Embedding:
+def _table(model: AdaptedModel) -> nn.Embedding:
+    """The table of token embeddings of a model.
+
+    Raises:
+        UnsupportedMethodError: it has none.
+    """
     try:
         table = model.get_input_embeddings()
     except NotImplementedError:
@@ -30,7 +37,7 @@ class EmbeddingSlots:
         root: the model, with its head if it has one.
     """
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: AdaptedModel) -> None:
         self.root = root
         self.table: nn.Embedding = _table(root)
 
@@ -42,9 +49,10 @@ class EmbeddingSlots:
         return weight
 
     @property
-    def config(self) -> Any:
+    def config(self) -> PreTrainedConfig:
         """The config that has ``vocab_size``."""
-        return self.root.config.get_text_config()
+        config: PreTrainedConfig = self.root.config.get_text_config()
+        return config
 
     def check(self, chosen: nn.Embedding) -> None:
         """Raise where the model cannot use `chosen`.
@@ -57,7 +65,7 @@ class EmbeddingSlots:
                 f"These embeddings are {chosen.embedding_dim} wide, but the model reads {self.table.embedding_dim}."
             )
         projection = self.root.get_output_embeddings()
-        weight = getattr(projection, "weight", None)
+        weight = getattr(projection, "weight", None)  # some of upstream's projections are modules around one
         if weight is None or weight is self.table.weight or weight.shape[0] == chosen.num_embeddings:
             return
         raise UnsupportedMethodError(
@@ -118,24 +126,28 @@ class EmbeddingSlots:
     def _biases(self) -> list[tuple[str, torch.Tensor]]:
         """What is added to the logits of tied projections, by its name: a parameter, or a buffer of BART's kind."""
         tied = {module for module, _ in self._holders(self.weight) if isinstance(module, nn.Linear)}
-        found = [(f"{path}.bias", module.bias) for path, module in self.root.named_modules() if module in tied]
+        found: list[tuple[str, torch.Tensor | None]] = [
+            (f"{path}.bias", module.bias) for path, module in self.root.named_modules() if module in tied
+        ]
         found += [(key, buffer) for key, buffer in self.root.named_buffers() if key == "final_logits_bias"]
         size = self.table.num_embeddings
         return [(key, bias) for key, bias in found if bias is not None and bias.shape[-1] == size]
 
     def _replace(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Put `new` in the place of the parameter or buffer `old`, whoever has it."""
         for module in self.root.modules():
-            for held in (module._parameters, module._buffers):
-                for key in [key for key, tensor in held.items() if tensor is old]:
-                    held[key] = new
+            for key in [key for key, tensor in module._parameters.items() if tensor is old]:
+                module._parameters[key] = new if isinstance(new, nn.Parameter) else nn.Parameter(new)
+            for key in [key for key, tensor in module._buffers.items() if tensor is old]:
+                module._buffers[key] = new
 
     def _set_size(self, size: int) -> None:
-        for model in {self.root, self.root.base_model}:
+        """Tell configs and heads of how many tokens the table is."""
+        for model in {self.root, self.root.adapters_base}:
             model.config.get_text_config().vocab_size = size
             if "vocab_size" in model.__dict__:  # some upstream classes keep a copy
-                model.vocab_size = size
-        heads: Any = getattr(self.root, "heads", {})
-        for head in heads.values():
-            projection = head.get_output_embeddings()
-            if projection is not None and projection.weight is self.table.weight:
+                model.__dict__["vocab_size"] = size
+        for head in self.root.modules():
+            projection = head.get_output_embeddings() if isinstance(head, PredictionHead) else None
+            if isinstance(head, PredictionHead) and projection is not None and projection.weight is self.table.weight:
                 head.config["vocab_size"] = size

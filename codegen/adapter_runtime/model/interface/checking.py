@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -34,14 +34,14 @@ class Part(NamedTuple):
     layers: list[nn.Module]
 
 
-def found(module: Any, path: str) -> Any:
+def found(module: nn.Module | None, path: str) -> nn.Module | None:
     """The module at a dotted path; None where there is none."""
     for name in path.split("."):
         is_list = isinstance(module, (nn.ModuleList, nn.Sequential))
         if module is None or (is_list and not name.lstrip("-").isdigit()):
             return None
         module = child_of(module, name)
-    return module if isinstance(module, nn.Module) else None
+    return module
 
 
 def check_parts(base: nn.Module, interfaces: Mapping[str, AdapterModelInterface]) -> list[Part]:
@@ -87,8 +87,8 @@ def _check_layers(layers: Sequence[nn.Module], interface: AdapterModelInterface)
     for name, path in _given(interface, LAYER_FIELDS):
         _require(name, path, layers, f"no layer ({kinds}) has such a module")
     for field in ("layer_self_attn", "layer_cross_attn"):
-        where = getattr(interface, field)
-        if where is None:
+        where = interface.to_dict()[field]
+        if not isinstance(where, str):
             continue
         attentions = [attention for layer in layers if (attention := found(layer, where)) is not None]
         for name, path in _given(interface, ATTENTION_FIELDS):
@@ -96,7 +96,8 @@ def _check_layers(layers: Sequence[nn.Module], interface: AdapterModelInterface)
 
 
 def _given(interface: AdapterModelInterface, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    return ((name, path) for name in names if (path := getattr(interface, name)) is not None)
+    paths = interface.to_dict()
+    return ((name, path) for name in names if isinstance(path := paths[name], str))
 
 
 def _require(name: str, path: str, modules: Sequence[nn.Module], complaint: str) -> None:

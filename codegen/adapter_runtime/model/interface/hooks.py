@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument, LayerOutputs
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.module import Norm
 from adapter_runtime.methods.bottleneck.program import BottleneckNode
 from adapter_runtime.programs.layer import AdapterLayerBase
 
@@ -38,7 +39,7 @@ class HookedBottleneckLayer(BottleneckLayer):
         return AdapterLayerBase.resolve(self, block)
 
     def bottleneck_layer_forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Any = None
+        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None = None
     ) -> torch.Tensor:
         """What takes the place of the sublayer's output.
 
@@ -57,10 +58,10 @@ class ResidualHook:
     def __init__(self, host: HookedBottleneckLayer) -> None:
         self.host = host
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Argument, ...], kwargs: Mapping[str, Argument]) -> None:
         if self.host.current_program() is None:
             return
-        residuals.held[self.host.location_key] = args[0] if args else _first_tensor(kwargs)
+        residuals.held[self.host.location_key] = _hidden_states(args, kwargs)
 
 
 class BottleneckHook:
@@ -76,13 +77,13 @@ class BottleneckHook:
         self.norm = norm
         self.pre = pre
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Argument, ...], output: LayerOutputs) -> LayerOutputs | None:
         if self.host.current_program() is None:
             return None  # the output stays as it is
         residual = self._residual() if self.pre else None
-        if isinstance(output, torch.Tensor):
-            return self.host(output, residual, self.norm)
-        return (self.host(output[0], residual, self.norm), *output[1:])
+        states = output if isinstance(output, torch.Tensor) else output[0]
+        changed: torch.Tensor = self.host(states, residual, self.norm)
+        return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
 
     def _residual(self) -> torch.Tensor:
         residual = residuals.held.pop(self.host.location_key, None)
@@ -95,7 +96,7 @@ class BottleneckHook:
         return residual
 
 
-def _first_tensor(kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """The hidden states among the arguments of a module that is called by name."""
-    named = kwargs.get("hidden_states")
-    return named if named is not None else next(v for v in kwargs.values() if isinstance(v, torch.Tensor))
+def _hidden_states(args: tuple[Argument, ...], kwargs: Mapping[str, Argument]) -> torch.Tensor:
+    """The hidden states [B, L, H] among the arguments of a module: the first, that of their name, or the first tensor."""
+    candidates = (*args[:1], kwargs.get("hidden_states"), *kwargs.values())
+    return next(value for value in candidates if isinstance(value, torch.Tensor))

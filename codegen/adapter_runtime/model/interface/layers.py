@@ -71,7 +71,9 @@ class InterfaceLayerAdaptersMixin(LayerAdaptersMixin):
             norm=found(self, norm) if norm else None,
             pre=f"{PRE[location]} ({pre!r})" if before is not None else None,
         )
-        found(self, adapted_outputs(interface)[location]).register_forward_hook(hook)
+        adapted = found(self, adapted_outputs(interface)[location])
+        assert adapted is not None  # else the layer would not have the role
+        adapted.register_forward_hook(hook)
 
     def stream_width(self) -> int:
         """Width of the residual stream."""
@@ -153,8 +155,8 @@ def check_bottleneck(config: BnConfig, interface: AdapterModelInterface) -> None
 
 
 def _path(interface: AdapterModelInterface, field: str | None) -> str | None:
-    path: str | None = getattr(interface, field) if field is not None else None
-    return path
+    path = interface.to_dict()[field] if field is not None else None
+    return path if isinstance(path, str) else None
 
 
 def _there(layer: nn.Module, path: str) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model.api import ModelAdaptersMixin
+from adapter_runtime.model.init import init
 from adapter_runtime.model.interface.declaration import Interface, find_interface
 
 # Options of `from_pretrained` that say where files come from; all files of a model come from one place.
@@ -17,7 +20,7 @@ _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_on
 
 def load_model(
     model_name_or_path: str | os.PathLike[str],
-    model_class: Any,
+    model_class: type[PreTrainedModel] | type[_BaseAutoModelClass],
     interface: Interface | None = None,
     *model_args: Any,
     **kwargs: Any,
@@ -51,27 +54,28 @@ def load_model(
     return loaded
 
 
-def _concrete(model_class: Any, source: str | os.PathLike[str], kwargs: dict[str, Any]) -> type[PreTrainedModel]:
+def _concrete(
+    model_class: type[PreTrainedModel] | type[_BaseAutoModelClass],
+    source: str | os.PathLike[str],
+    kwargs: Mapping[str, Any],
+) -> type[PreTrainedModel]:
     """The class itself, or the one that an auto class stands for."""
-    mapping = getattr(model_class, "_model_mapping", None)
-    if mapping is None:
-        found: type[PreTrainedModel] = model_class
-        return found
-    config: Any = kwargs.get("config")
-    if not hasattr(config, "model_type"):
+    if not issubclass(model_class, _BaseAutoModelClass):
+        return model_class
+    mapping = model_class._model_mapping
+    config = kwargs.get("config")
+    if not isinstance(config, PreTrainedConfig):
         config = AutoConfig.from_pretrained(config or source, **{k: kwargs[k] for k in _DOWNLOAD if k in kwargs})
     if type(config) not in mapping:
         raise UnsupportedModelError(f"{model_class.__name__} has no class for models of type {config.model_type!r}.")
-    classes = mapping[type(config)]
-    first: type[PreTrainedModel] = classes[0] if isinstance(classes, (tuple, list)) else classes
-    return first
+    classes: type[PreTrainedModel] | Sequence[type[PreTrainedModel]] = mapping[type(config)]
+    return classes[0] if isinstance(classes, Sequence) else classes
 
 
-def _turned_when_made(upstream: type[PreTrainedModel], interface: Interface | None) -> Any:
+def _turned_when_made(upstream: type[PreTrainedModel], interface: Interface | None) -> type[PreTrainedModel]:
     """A class whose objects are made as `upstream`, and given adapters at once: before any weights are read."""
-    from adapter_runtime.model.init import init
 
-    def made(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+    def made(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         upstream.__init__(self, config, *args, **kwargs)
         self.__class__ = upstream
         init(self, interface=interface)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -18,11 +17,7 @@ from adapter_runtime.methods.union import members
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.interface.checking import Part
-from adapter_runtime.model.interface.declaration import (
-    AdapterModelInterface,
-    Interface,
-    by_part,
-)
+from adapter_runtime.model.interface.declaration import AdapterModelInterface, Interface, by_part
 from adapter_runtime.model.interface.layers import InterfaceLayerAdaptersMixin, check_bottleneck
 from adapter_runtime.programs.dynamic import change_class, subclass
 from adapter_runtime.roles import LayerStack
@@ -62,7 +57,7 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
                     check_bottleneck(member, part)
 
 
-def described_base(model: PreTrainedModel, interface: Interface) -> Any:
+def described_base(model: PreTrainedModel, interface: Interface) -> PreTrainedModel:
     """The base model that `interface` speaks of.
 
     Raises:
