@@ -125,7 +125,7 @@ class Fuse(AdapterCompositionBlock):
 
 
 class Split(AdapterCompositionBlock):
-    """Each child gets its part of the sequence. `splits` are lengths; one number = the same for each child."""
+    """Each child gets its part of the sequence. `splits` are lengths in tokens; one number is that of every child."""
 
     def __init__(self, *children: Child, splits: int | Sequence[int]) -> None:
         super().__init__(*children)
@@ -136,7 +136,7 @@ class Split(AdapterCompositionBlock):
 
 
 class BatchSplit(AdapterCompositionBlock):
-    """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number = the same for each."""
+    """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number is that of every child."""
 
     def __init__(self, *children: Child, batch_sizes: int | Sequence[int]) -> None:
         super().__init__(*children)

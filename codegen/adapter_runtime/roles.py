@@ -30,7 +30,7 @@ class AttentionRoles:
     )
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
-    value_head_dim: str = ""  # the same for values, where it differs
+    value_head_dim: str = ""  # likewise for values, where their width differs
 
 
 @dataclass(frozen=True)

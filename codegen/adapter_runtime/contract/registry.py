@@ -52,4 +52,5 @@ def registered() -> Registry:
 def load_class(dotted: str) -> type:
     """Import ``package.module.Class``."""
     module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    found: type = getattr(importlib.import_module(module), name)
+    return found

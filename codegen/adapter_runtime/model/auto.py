@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from adapter_runtime.contract.registry import load_class, registered
@@ -34,6 +34,7 @@ class AdapterModelMapping(Mapping[type[PreTrainedConfig], type]):
 ADAPTER_MODEL_MAPPING = AdapterModelMapping()
 
 
+# (transformers has no types for mypy, so that a class of it is Any.)
 class AutoAdapterModel(_BaseAutoModelClass):  # type: ignore[misc]
     """Makes a model with flexible heads: ``AutoAdapterModel.from_pretrained("google-bert/bert-base-uncased")``.
 
@@ -44,14 +45,15 @@ class AutoAdapterModel(_BaseAutoModelClass):  # type: ignore[misc]
     _model_mapping = ADAPTER_MODEL_MAPPING
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig, **kwargs: Any) -> Any:
+    def from_config(cls, config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
         """A model with random weights.
 
         Raises:
             UnsupportedModelError: no adapter model was generated for this type.
         """
         _check(config)
-        return super().from_config(config, **kwargs)
+        model: PreTrainedModel = super().from_config(config, **kwargs)
+        return model
 
 
 def _check(config: PreTrainedConfig) -> None:

@@ -220,6 +220,7 @@ def _linear(modules: Sequence[nn.Module], weights: Sequence[float]) -> Iterator[
 
 
 def _negating_b(modules: Sequence[LoRA], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:
+    """A as the sum by the sizes of the weights, B as that by the weights: a negative weight subtracts the update."""
     yield "lora_A", _sum([module.lora_A.detach() for module in modules], [abs(weight) for weight in weights])
     yield "lora_B", _sum([module.lora_B.detach() for module in modules], weights)
 
@@ -244,12 +245,13 @@ def _decomposed(
 
 
 def _sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """The weighted sum, in a precision of at least fp32."""
+    """The weighted sum of tensors of one shape, in a precision of at least fp32."""
     exact = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
     return torch.stack([tensor * weight for tensor, weight in zip(exact, weights, strict=True)]).sum(dim=0)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give the parameters and buffers of a module the values of `tensors`, which are of their names and shapes."""
     own = module.state_dict()
     assert own.keys() == tensors.keys(), f"{sorted(own)} != {sorted(tensors)}"
     for key, tensor in tensors.items():

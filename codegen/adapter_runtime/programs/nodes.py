@@ -109,7 +109,7 @@ class Parts(Branch[Unpack[Rest]]):
     dimension = 0
 
     def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Parts[Unpack[Rest]]:
-        """The same division among other children."""
+        """This division of the state, among other children."""
         raise NotImplementedError
 
     def run_parts(self, state: tuple[torch.Tensor, Unpack[Rest]], sizes: Sequence[int]) -> torch.Tensor:
@@ -202,7 +202,7 @@ class Mean(Branch[Unpack[Rest]]):
         self.identity = Keep() if identity is None else identity
 
     def with_programs(self, programs: Sequence[TensorNode[Unpack[Rest]]]) -> Mean[Unpack[Rest]]:
-        """The same weights for other children."""
+        """This sum with the same weights, of other children."""
         return Mean(programs, self.weights, self.rest, self.identity)
 
     def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
