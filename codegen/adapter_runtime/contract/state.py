@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
@@ -10,8 +11,6 @@ from adapter_runtime.composition import AdapterCompositionBlock, Fuse
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnknownAdapterError, nearest
-from adapter_runtime.methods.fusion.config import AdapterFusionConfig
-from adapter_runtime.methods.fusion.stored import fusions_to_dict
 
 
 class StoredAdapters(TypedDict, total=False):
@@ -26,7 +25,8 @@ class FusionEntry:
     """A fusion of a model."""
 
     adapter_names: tuple[str, ...]  # in the order of `Fuse`
-    config: AdapterFusionConfig
+    config: Mapping[str, Json]  # its options: an `AdapterFusionConfig`
+    known_as: str | None = None  # the name of these options among the known ones; None = they have none
 
 
 class ModelAdaptersConfig:
@@ -93,10 +93,24 @@ class ModelAdaptersConfig:
             "config_map": {keys[identities[name]]: config.to_dict() for name, config in self.adapters.items()},
         }
         if self.fusions:
-            stored.update(fusions_to_dict(self.fusions))
+            stored.update(self._fusions_to_dict())
         if self.shared:
             stored["shared_parameters"] = {group: list(names) for group, names in self.shared.items()}
         return stored
+
+    def _fusions_to_dict(self) -> dict[str, Json]:
+        """The fusions in ``config.json``, as `adapters` has them: names, each config once, and what each fusion mixes."""
+        keys: dict[str, str] = {}
+        stored: dict[str, str] = {}
+        configs: dict[str, Json] = {}
+        for name, entry in self.fusions.items():
+            # Known configs are stored by their names: `adapters` cannot reload a model that has another one.
+            key = entry.known_as or keys.setdefault(json.dumps(dict(entry.config)), f"fusion_config_{len(configs)}")
+            stored[name] = key
+            if entry.known_as is None:
+                configs[key] = dict(entry.config)
+        members = {name: list(entry.adapter_names) for name, entry in self.fusions.items()}
+        return {"fusions": stored, "fusion_config_map": configs, "fusion_name_map": members}
 
     @staticmethod
     def read(stored: StoredAdapters) -> dict[str, AdapterConfig]:

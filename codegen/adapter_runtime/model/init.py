@@ -15,7 +15,6 @@ from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedModelError, nearest
-from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.stored import read_fusions
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
 from adapter_runtime.methods.lora.sharing import restore as restore_sharing
@@ -200,7 +199,7 @@ def _restore_adapters(model: ModelAdaptersMixin, given: ModelAdaptersConfig | No
 
 def _fusions(
     stored: Mapping[str, Json] | None, given: ModelAdaptersConfig | None
-) -> Iterator[tuple[Fuse, AdapterFusionConfig]]:
+) -> Iterator[tuple[Fuse, Mapping[str, Json]]]:
     yield from read_fusions(stored or {})
     for name, entry in given.fusions.items() if given is not None else ():
         yield Fuse(*entry.adapter_names, name=name), entry.config

@@ -96,7 +96,7 @@ def add(model: AdaptedModel, fusion: NewFusion) -> None:
     present = model.adapters_config.fusions.get(name)
     if present is None:
         model.add_adapter_fusion(fusion.block, fusion.config)
-    elif tuple(present.adapter_names) != fusion.block.children or present.config.to_dict() != fusion.config.to_dict():
+    elif tuple(present.adapter_names) != fusion.block.children or dict(present.config) != dict(fusion.config):
         raise AdapterMismatchError(
             f"The model has a fusion {name!r} of other adapters or with another config. Load under a new name"
             f" (load_as=...) or delete it first (delete_adapter_fusion({name!r}))."

@@ -38,7 +38,7 @@ def save_adapter_fusion(
         **envelope(model),
         "name": name,
         "adapter_names": list(entry.adapter_names),
-        "config": entry.config.to_dict(),
+        "config": dict(entry.config),
         **options.meta_dict,
     }
     tensors = without_aliases(of_fusion(model.state_dict(keep_vars=True), name))

@@ -19,7 +19,7 @@ from adapter_runtime.errors import AdapterError, InvalidCompositionError, Invali
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.places import bottleneck_layers
-from adapter_runtime.methods.fusion.config import AdapterFusionConfig
+from adapter_runtime.methods.fusion.config import AdapterFusionConfig, known_name
 from adapter_runtime.methods.fusion.module import AdapterFusion
 from adapter_runtime.methods.union import members
 
@@ -73,7 +73,7 @@ class AdapterFusionMixin:
         """
         block = _as_block(adapter_names, name)
         resolved, state, base = AdapterFusionConfig.load(config), self.adapters_config, self.adapters_base
-        entry = FusionEntry(tuple(c if isinstance(c, str) else c.last() for c in block), resolved)
+        names = tuple(child if isinstance(child, str) else child.last() for child in block)
         check_name(block.name, "fusion")
         state.require(block.flatten())
         if block.name in state.fusions and not overwrite_ok:
@@ -83,8 +83,8 @@ class AdapterFusionMixin:
         with unchanged_on_error(cast("nn.Module", self), state):
             if block.name in state.fusions:
                 self._remove_fusion(block.name)
-            _place(base, block.name, entry)
-            state.fusions[block.name] = entry
+            _place(base, block.name, names, resolved)
+            state.fusions[block.name] = FusionEntry(names, resolved, known_name(resolved))
             self._activate(state.active_setup, state.skip_layers)
             if set_active:
                 self.set_active_adapters(block)
@@ -220,14 +220,14 @@ def _as_block(adapter_names: Fusion, name: str | None) -> Fuse:
     return block if name in (None, block.name) else Fuse(*children, name=name)
 
 
-def _place(base: AdaptedBaseModel, name: str, entry: FusionEntry) -> None:
-    """Create the modules of a fusion.
+def _place(base: AdaptedBaseModel, name: str, adapters: Sequence[str], config: AdapterFusionConfig) -> None:
+    """Create the modules of a fusion of `adapters`.
 
     Raises:
         UnsupportedMethodError: an adapter has no bottlenecks.
         InvalidConfigError: no place is open to all adapters.
     """
-    wanted = [_locations(base, adapter) for adapter in entry.adapter_names]
+    wanted = [_locations(base, adapter) for adapter in adapters]
     dropout = float(config_value(base.config, "attention_probs_dropout_prob", 0.0))
     found = [
         (host, layer.stream_width())
@@ -236,12 +236,10 @@ def _place(base: AdaptedBaseModel, name: str, entry: FusionEntry) -> None:
         if all(host.location_key in locations for locations in wanted)
     ]
     if not found:
-        shown = ", ".join(
-            f"{adapter}: {sorted(own)}" for adapter, own in zip(entry.adapter_names, wanted, strict=True)
-        )
+        shown = ", ".join(f"{adapter}: {sorted(own)}" for adapter, own in zip(adapters, wanted, strict=True))
         raise InvalidConfigError(f"The adapters of the fusion {name!r} have no location in common ({shown}).")
     for host, width in found:
-        host.add_fusion(name, entry.config, width, dropout)
+        host.add_fusion(name, config, width, dropout)
         host.adapter_fusion_layer[name].train(base.training).to(base.device, base.dtype)
 
 

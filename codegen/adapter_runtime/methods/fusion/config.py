@@ -144,6 +144,12 @@ ADAPTERFUSION_CONFIG_MAP: dict[str, AdapterFusionConfig] = {
 DEFAULT_ADAPTERFUSION_CONFIG = "dynamic"
 
 
+def known_name(config: AdapterFusionConfig) -> str | None:
+    """The name of these options in `ADAPTERFUSION_CONFIG_MAP`; None = they have none."""
+    known = ADAPTERFUSION_CONFIG_MAP.items()
+    return next((name for name, options in known if options.to_dict() == config.to_dict()), None)
+
+
 def _resolve(config: Any) -> AdapterFusionConfig:
     if isinstance(config, AdapterFusionConfig):
         return config
