@@ -15,10 +15,12 @@ from typing import ClassVar
 
 import libcst as cst
 
-from adapter_codegen.model import Expression
+from adapter_codegen.model import Expression, Method
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Value
+
+PREFIX = (Method.PREFIX_TUNING,)  # what a core that is not claimed makes unavailable
 
 
 class Reason(Enum):

@@ -13,7 +13,7 @@ import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Expression, Method, PrefixSite
-from adapter_codegen.plan.attention.core import AttentionCore, Claims
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims
 from adapter_codegen.plan.attention.gate import gate_input
 from adapter_codegen.plan.attention.lift import lifted
 from adapter_codegen.plan.attention.text import is_in_comprehension, is_in_other_branch, is_read_behind
@@ -23,8 +23,6 @@ from adapter_codegen.plan.flow.layout import is_key_layout
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value
 from adapter_codegen.plan.flow.walks import called, one_step_back, sources
-
-PREFIX = (Method.PREFIX_TUNING,)
 
 _HANDED_ON = ("is_causal", "sliding_window")
 _RESHAPING = ("view", "reshape", "permute", "transpose", "unfold", "flatten", "unflatten")

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Set
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import Expression, Method
+from adapter_codegen.model import Expression
 from adapter_codegen.parse.syntax import dotted_name
-from adapter_codegen.plan.attention.core import AttentionCore, CoreKind
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, CoreKind
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import is_scalar
-
-PREFIX = (Method.PREFIX_TUNING,)
 
 # Arguments that say nothing about single keys, or that grow as the mask does.
 _SAFE = frozenset(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.plan.attention.core import AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
-from adapter_codegen.plan.attention.kinds.calls import PREFIX, attention_call, unclaimed_arguments
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
+from adapter_codegen.plan.attention.kinds.calls import attention_call, unclaimed_arguments
 from adapter_codegen.plan.attention.kinds.sdpa import PARAMETERS, causal_flag
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.plan.attention.core import AttentionCore, Claims, CoreKind, Signs
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Signs
 from adapter_codegen.plan.attention.eager import Added, added_to_scores
 from adapter_codegen.plan.attention.kinds.calls import (
-    PREFIX,
     attention_call,
     bias_arguments,
     mask_argument,
@@ -35,10 +34,9 @@ class Interface(CoreKind):
         """The eager function of the file stands for all that the registry may give: it shows what is added to the scores."""
         eager = _eager_function(core.call)
         added = added_to_scores(scene.facts, eager, scene.kinds) if eager else Added()
-        said = ({"function": eager, "what": str(trouble)} for trouble in added.troubles)
-        nodes = (trouble.node for trouble in added.troubles)
         differing = (
-            Finding(Problem.EAGER_DIFFERS, node, PREFIX, text) for node, text in zip(nodes, said, strict=True)
+            Finding(Problem.EAGER_DIFFERS, trouble.node, PREFIX, {"function": eager, "what": str(trouble)})
+            for trouble in added.troubles
         )
         return Claims(
             against=(*unclaimed_arguments(core, added.parameters), *differing),

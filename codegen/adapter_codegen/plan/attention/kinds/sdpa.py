@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.plan.attention.core import AttentionCore, Claims, CoreKind, Signs
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Signs
 from adapter_codegen.plan.attention.kinds.calls import (
-    PREFIX,
     attention_call,
     bias_arguments,
     mask_argument,

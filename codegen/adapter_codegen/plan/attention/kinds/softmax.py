@@ -8,8 +8,7 @@ from dataclasses import replace
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.plan.attention.core import AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
-from adapter_codegen.plan.attention.kinds.calls import PREFIX
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
 from adapter_codegen.plan.attention.kinds.products import (
     Product,
     as_product,
