@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from adapter_runtime.composition import Stack
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.values import Json
+from adapter_runtime.files.options import DownloadOptions, FurtherFiles
 from adapter_runtime.methods.strings import resolve_adapter_config
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.arguments import AdapterArguments
@@ -18,12 +18,28 @@ from adapter_runtime.training.readiness import TrainingSetupError
 logger = logging.getLogger(__name__)
 
 
+class LoadArguments(DownloadOptions, total=False):
+    """The arguments of `load_adapter` that `setup_adapter_training` does not give itself."""
+
+    config: Mapping[str, Json] | AdapterConfig | str | None
+    version: str | None
+    model_name: str | None
+    custom_weights_loaders: Sequence[FurtherFiles] | None
+    leave_out: Iterable[int] | None
+    id2label: Mapping[int, str] | None
+    set_active: bool
+    use_safetensors: bool | None
+    with_head: bool
+    strict: bool
+    num_labels: int | None
+
+
 def setup_adapter_training(
     model: ModelAdaptersMixin,
     adapter_args: AdapterArguments,
     adapter_name: str,
     adapter_config_kwargs: Mapping[str, Json] | None = None,
-    adapter_load_kwargs: Mapping[str, Any] | None = None,
+    adapter_load_kwargs: LoadArguments | None = None,
 ) -> tuple[str | None, str | None]:
     """Add or load the adapters that `adapter_args` asks for, freeze the rest of the model, and activate them.
 
@@ -52,7 +68,7 @@ def setup_adapter_training(
                 " (--train_adapter), or leave them out."
             )
         return None, None
-    loading = dict(adapter_load_kwargs or {})
+    loading: LoadArguments = adapter_load_kwargs or {}
     with unchanged_on_error(model, model.adapters_config):
         language = None
         if adapter_args.load_lang_adapter:

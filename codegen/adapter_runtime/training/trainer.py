@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import logging
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.values import Json
 from adapter_runtime.model.api import ModelAdaptersMixin
@@ -40,6 +41,18 @@ if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
 logger = logging.get_logger(__name__)
+
+
+# What a search for hyperparameters tries in one run.
+Trial: TypeAlias = "Mapping[str, Json]"
+# From the outputs of a model, the targets, and the number of items in all batches of a step.
+LossFunction: TypeAlias = "Callable[[ModelOutput, torch.Tensor, torch.Tensor | int | None], torch.Tensor]"
+
+
+class Examples(Protocol):
+    """A data set: one of torch or of the library ``datasets``, or a list of examples."""
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Argument]: ...
 
 
 class AdapterTrainer(Trainer):
@@ -71,17 +84,17 @@ class AdapterTrainer(Trainer):
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         data_collator: DataCollator | None = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
+        train_dataset: Examples | None = None,
+        eval_dataset: Examples | Mapping[str, Examples] | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
-        model_init: Callable[..., nn.Module] | None = None,
+        model_init: Callable[[], nn.Module] | Callable[[Trial], nn.Module] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         adapter_names: Setup = None,
-        **kwargs: Any,
+        **kwargs: LossFunction | tuple[type[torch.optim.Optimizer], dict[str, Json]] | None,
     ) -> None:
         if tokenizer is not None and processing_class not in (None, tokenizer):
             raise TrainingSetupError("tokenizer and processing_class are two names of one argument. Give one of them.")
@@ -130,7 +143,7 @@ class AdapterTrainer(Trainer):
                     " gradients and optimiser are small: use DistributedDataParallel (torchrun without further options)."
                 )
 
-    def call_model_init(self, trial: Mapping[str, Json] | None = None) -> nn.Module:
+    def call_model_init(self, trial: Trial | None = None) -> nn.Module:
         """See transformers. Each new model gets the setup of this trainer."""
         model: ModelAdaptersMixin = super().call_model_init(trial)
         self._activate(model)
@@ -139,7 +152,12 @@ class AdapterTrainer(Trainer):
             check_trainable(model)
         return model
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Trial | None = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """See transformers.
 
         Raises:
@@ -147,7 +165,7 @@ class AdapterTrainer(Trainer):
         """
         if self.model_init is None:
             check_trainable(self.model)
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     # Optimiser and loss
 
@@ -212,9 +230,26 @@ class AdapterTrainer(Trainer):
             taken = [name for head in heads for name in (*head.label_arguments, *head.input_arguments)]
             self._signature_columns = list(dict.fromkeys([*(self._signature_columns or ()), *taken]))
 
-    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, Predictions, Predictions]:
-        """See transformers. The predictions of several heads are a tuple, one entry per head."""
-        loss, predictions, labels = super().prediction_step(*args, **kwargs)
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **options: Argument,
+    ) -> tuple[torch.Tensor | None, Predictions, Predictions]:
+        """See transformers. The predictions of several heads are a tuple, one entry per head.
+
+        Args:
+            model: the model, as the trainer wraps it.
+            inputs: the arguments of a call, with targets where there are some; tensors are [B, ...].
+            prediction_loss_only: give the loss alone.
+            ignore_keys: names of fields of the outputs that are no predictions.
+            options: of `generate`, for a `Seq2SeqAdapterTrainer`.
+        """
+        loss, predictions, labels = super().prediction_step(
+            model, inputs, prediction_loss_only, ignore_keys=ignore_keys, **options
+        )
         return loss, per_head(predictions, getattr(self.model.config, "keys_to_ignore_at_inference", ())), labels
 
     # Files

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import torch
+from transformers import GenerationConfig, GenerationMixin
+from transformers.utils import ModelOutput
 
-from transformers import GenerationMixin
-
-from adapter_runtime.composition import BatchSplit
+from adapter_runtime.call.arguments import Argument
+from adapter_runtime.composition import BatchSplit, Setup
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.protocol import FlexibleHeadsModel, head_named
 from adapter_runtime.heads.setups import HeadSetup, head_names
@@ -16,23 +17,30 @@ from adapter_runtime.model.heads.running import copies_of_batch, used_heads
 class HeadsGenerationMixin(GenerationMixin):
     """The base of a generated class with flexible heads where one of its head types can generate."""
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, *args: Argument, head: Setup = None, **kwargs: Argument) -> ModelOutput | torch.Tensor:
         """See transformers. Needs an active head that generates, or ``head=...``; with parallel adapters, one or one for each.
 
         Raises:
             UnknownHeadError: there is no head of the given name.
             UnsupportedHeadError: no head, one that predicts no tokens, or several are active.
         """
-        check_generative(self, used_heads(self, kwargs.get("head")))
-        return super().generate(*args, **kwargs)
+        check_generative(self, used_heads(self, head))
+        if head is not None:
+            kwargs["head"] = head
+        generated: ModelOutput | torch.Tensor = super().generate(*args, **kwargs)
+        return generated
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
-        self, inputs_tensor: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Argument],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Argument]:
         """See transformers. The encoder, which runs by itself before the first call, knows no heads."""
         head = model_kwargs.pop("head", None)
-        prepared: dict[str, Any] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, *args, **kwargs
+        prepared: dict[str, Argument] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
         )
         return prepared if head is None else {**prepared, "head": head}
 
