@@ -32,7 +32,7 @@ WITH_ADAPTERS_MAPPING: Mapping[str, str] = {
     "transformers.models.llama.modeling_llama.LlamaDecoderLayer": ".llama.modeling_llama.LlamaDecoderLayerWithAdapters",
 }
 
-# Model type -> class with flexible heads, for AutoAdapterModel.
+# Model type -> class that holds its base model, with flexible heads where any fit, for AutoAdapterModel.
 ADAPTER_MODEL_MAPPING_NAMES: Mapping[str, str] = {
     "bert": "BertAdapterModel",
     "llama": "LlamaAdapterModel",

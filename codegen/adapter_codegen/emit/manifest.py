@@ -38,7 +38,7 @@ class ModelRecord:
     model_type: str  # upstream's: "xlm-roberta"
     package: str  # of the generated code: "xlm_roberta"
     title: str  # for people, from upstream's class names: "XLMRoberta"
-    adapter_model: str  # class with flexible heads: "XLMRobertaAdapterModel"
+    adapter_model: str  # class that holds a base model: "XLMRobertaAdapterModel"
     path: str  # upstream's modeling file, relative to the transformers package
     module: str  # the same as a dotted module
     config_class: str
