@@ -19,9 +19,10 @@ class CheckpointFunction(Protocol):
 class Reentry:
     """A function that runs in the setup and context in which it was wrapped, in whatever thread.
 
-    Its first arguments are the tensors of the context's prefix states: a reentrant checkpoint runs a backward pass of its
-    own for each layer, and may not go from there into the graph that the states came out of, which all layers share. Such
-    a checkpoint also gives no gradients to the parameters of a layer where no argument needs one: then an empty tensor does.
+    Its first arguments are the tensors of the context's prefix states. A reentrant checkpoint runs a backward pass of its
+    own for each layer, and this pass must end at the arguments: the graph that the states came out of is that of all layers.
+    A reentrant checkpoint also computes no gradients for the parameters of a layer if none of its arguments needs one. Then
+    an empty tensor that does, the anchor, is handed on too.
     """
 
     def __init__(self, function: LayerForward, args: tuple[Argument, ...]) -> None:

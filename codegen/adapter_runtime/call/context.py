@@ -103,7 +103,7 @@ class AdapterSetup:
 class ComputedOnce(Protocol):
     """What a call computes once for many layers: the prefixes of an adapter, weights that its layers share."""
 
-    key: str  # tells it apart in a model
+    key: str  # unique in a model
 
     def states(self) -> Sequence[tuple[torch.Tensor, ...]]:
         """What is computed, with gradients."""
@@ -113,7 +113,7 @@ class CallSlot:
     """Base of what a method keeps in a `ForwardContext`: one object per call, of a class of the method's own."""
 
     def recomputed(self) -> CallSlot | None:
-        """What a checkpointed layer sees of it when it runs again on other prefix states; None = an empty one."""
+        """What a layer sees of this object when gradient checkpointing runs it again, on other prefix states; None = a new one."""
         return self
 
 
@@ -197,7 +197,7 @@ class ForwardContext:
         return other
 
     def without_recording(self) -> ForwardContext:
-        """This context for a computation that is done a second time."""
+        """This context without records, for a layer that runs again: its first run has recorded the values already."""
         if not self.recorded:
             return self
         other = copy.copy(self)

@@ -87,7 +87,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         yield from enumerate(layers)
 
     def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
-        """`iter_layers` with the type that they have after `init`."""
+        """`iter_layers`, in which every layer has the mixin of its class after `init`."""
         for index, layer in self.iter_layers():
             assert isinstance(layer, LayerAdaptersMixin)
             yield index, layer

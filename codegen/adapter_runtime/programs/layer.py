@@ -83,10 +83,16 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
 
     def modules_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the adapter `name`, each with its key relative to this layer."""
-        for attribute in self.adapter_containers:
-            held: nn.ModuleDict = getattr(self, attribute)
+        for attribute, held in self._containers():
             if name in held:
                 yield f"{attribute}.{name}", held[name]
+
+    def _containers(self) -> Iterator[tuple[str, nn.ModuleDict]]:
+        """What holds modules by adapter name, each with its attribute."""
+        for attribute in self.adapter_containers:
+            held = self._modules[attribute]
+            assert isinstance(held, nn.ModuleDict)
+            yield attribute, held
 
     def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of the adapter `name` that training changes: all, unless a layer says otherwise.
@@ -102,7 +108,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
 
     def adapter_names(self) -> set[str]:
         """The names of adapters that live here."""
-        return {name for attribute in self.adapter_containers for name in getattr(self, attribute)}
+        return {name for _, held in self._containers() for name in held}
 
     def is_vacant(self) -> bool:
         """Whether the module holds no adapter, and is no module of upstream's either."""
@@ -112,8 +118,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
 
     def delete_adapter(self, name: str) -> None:
         """Remove the adapter `name`, if it is here."""
-        for attribute in self.adapter_containers:
-            held: nn.ModuleDict = getattr(self, attribute)
+        for _, held in self._containers():
             if name in held:
                 del held[name]
 
@@ -188,7 +193,7 @@ class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
     without_adapter: TensorNode[Unpack[Rest]] = Keep()  # the program of no adapter
 
     def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:
-        held: nn.ModuleDict = getattr(self, self.adapter_containers[0])
+        _, held = next(self._containers())
         return Leaf(held[name]) if name in held else None
 
     def build_program(

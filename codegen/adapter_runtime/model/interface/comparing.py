@@ -58,7 +58,7 @@ def _difference(theirs: Mapping[str, AdapterModelInterface], mine: Mapping[str, 
         return f"It describes the parts {sorted(theirs)}; this model was described by {sorted(mine)}."
     for path, part in theirs.items():
         for name in part.differences(mine[path]):
-            return f"Its {name} is {getattr(part, name)!r}; in this model it is {getattr(mine[path], name)!r}."
+            return f"Its {name} is {part.to_dict()[name]!r}; in this model it is {mine[path].to_dict()[name]!r}."
     return None
 
 
@@ -67,14 +67,15 @@ def _generated_differs(theirs: Mapping[str, AdapterModelInterface], config: Adap
     if not any(isinstance(member, BnConfig) for member in members(config)):
         return None
     for part in theirs.values():
+        fields = part.to_dict()
         for name in ("layer_ln_1", "layer_ln_2"):
-            if getattr(part, name) is not None:
+            if fields[name] is not None:
                 return (
-                    f"Its bottlenecks apply the norm {getattr(part, name)!r} ({name}) by themselves; those of the classes "
+                    f"Its bottlenecks apply the norm {fields[name]!r} ({name}) by themselves; those of the classes "
                     "generated for this model do not."
                 )
         for name in ("layer_pre_self_attn", "layer_pre_ffn"):
-            if getattr(part, name) is None:
+            if fields[name] is None:
                 return (
                     f"It gives no {name}, so its bottlenecks do not see the residual stream; those of the classes "
                     "generated for this model do."

@@ -73,10 +73,10 @@ class AdapterModelInterface:
         attn_k_proj, attn_q_proj, attn_v_proj: projections of keys, queries and values, all three or none.
         attn_qkv_proj: one projection in place of the three. Its outputs are all queries, then all keys, then all values.
         layer_pre_self_attn: a module whose input is the residual stream before the self-attention.
-        layer_pre_cross_attn: the same for the cross-attention.
-        layer_pre_ffn: the same for the feed-forward block.
+        layer_pre_cross_attn: a module whose input is the residual stream before the cross-attention.
+        layer_pre_ffn: a module whose input is the residual stream before the feed-forward block.
         layer_ln_1: a norm that bottlenecks of the self-attention apply to the sum of their input and the residual.
-        layer_ln_2: the same for bottlenecks after the feed-forward block.
+        layer_ln_2: a norm that bottlenecks after the feed-forward block apply to the sum of their input and the residual.
         base_model: attribute of the model that holds the base model; None = as its class says (``base_model_prefix``).
 
     Raises:
@@ -114,7 +114,8 @@ class AdapterModelInterface:
         self._check_projections()
 
     def _check_projections(self) -> None:
-        separate = [name for name in ("attn_q_proj", "attn_k_proj", "attn_v_proj") if getattr(self, name) is not None]
+        paths = self.to_dict()
+        separate = [name for name in ("attn_q_proj", "attn_k_proj", "attn_v_proj") if paths[name] is not None]
         if self.attn_qkv_proj is not None and separate:
             raise InvalidConfigError(
                 f"AdapterModelInterface: attn_qkv_proj and {', '.join(separate)} are given. Give the one projection, or "
