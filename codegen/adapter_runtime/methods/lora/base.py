@@ -108,6 +108,9 @@ class ProjectionAdapter(nn.Module):
         """
         raise NotImplementedError
 
+    def extra_repr(self) -> str:
+        return f"r={self.config.r}, alpha={self.config.alpha}"
+
     def merged(self, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The weight [P, I] and bias [P] with which the bare projection gives the adapted output.
 
