@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from adapter_runtime.composition import Stack
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     DvoRAConfig,
@@ -18,10 +19,9 @@ from adapter_runtime.methods.lora.config import (
     MTLLoRAConfig,
     VeraConfig,
 )
-from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import enable_lora
-from adapter_runtime.methods.lora.vera import add_shared_matrices
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.lora.modules.factory import is_vera
+from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
 
 I, P = 6, 12
 FAMILY: dict[str, LoRAConfig] = {

@@ -74,6 +74,8 @@ if TYPE_CHECKING:
         SeqBnConfig,
         SeqBnInvConfig,
     )
+    from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
+    from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
     from adapter_runtime.methods.fusion.config import (
         ADAPTERFUSION_CONFIG_MAP,
         AdapterFusionConfig,
@@ -82,7 +84,6 @@ if TYPE_CHECKING:
         StaticAdapterFusionConfig,
     )
     from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
-    from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite, WeightUpdate
     from adapter_runtime.methods.lora.config import (
         DoRAConfig,
         DvoRAConfig,
@@ -92,15 +93,14 @@ if TYPE_CHECKING:
         MultiTaskConfig,
         VeraConfig,
     )
-    from adapter_runtime.methods.lora.low_rank import LowRank
+    from adapter_runtime.methods.lora.modules.base import ProjectionAdapter, ProjectionSite, WeightUpdate
+    from adapter_runtime.methods.lora.modules.low_rank import LowRank
     from adapter_runtime.methods.lora.variant import projection_method
     from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
     from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
     from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
     from adapter_runtime.methods.registering import MethodRegistrationError, register_method
     from adapter_runtime.methods.spec import MethodSpec
-    from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
-    from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
     from adapter_runtime.model.api import ModelAdaptersMixin
     from adapter_runtime.model.auto import ADAPTER_MODEL_MAPPING, AutoAdapterModel
     from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin

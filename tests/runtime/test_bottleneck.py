@@ -27,7 +27,7 @@ from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import AdapterPlusConfig, BnConfig, ParBnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck
-from adapter_runtime.methods.union import ConfigUnion
+from adapter_runtime.methods.configs.union import ConfigUnion
 from runtime_models import adapted, randomise
 
 H = 6

@@ -21,8 +21,8 @@ from adapter_runtime.methods.bottleneck.config import (
 )
 from adapter_runtime.methods.bottleneck.module import Bottleneck
 from adapter_runtime.methods.bottleneck.phm import PHMLinear, share
-from adapter_runtime.methods.shared_parameters import SharedDict
-from adapter_runtime.methods.union import ConfigUnion
+from adapter_runtime.methods.common.shared_parameters import SharedDict
+from adapter_runtime.methods.configs.union import ConfigUnion
 from runtime_models import adapted, randomise
 
 H, D, N = 12, 6, 3

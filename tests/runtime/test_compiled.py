@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapter_runtime import AdapterSetup
-from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP
+from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
 from runtime_models import adapted, randomise
 
 # Every method by its name, in sizes that fit the models of this test, and options with code of their own.

@@ -12,11 +12,11 @@ import pytest
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, SeqBnConfig
+from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
+from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
 from adapter_runtime.methods.lora.config import LoRAConfig, VeraConfig
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
-from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP
-from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
 
 REFUSED = [
     pytest.param("seq_bm", "Did you mean 'seq_bn'", id="an unknown name, with the nearest ones"),

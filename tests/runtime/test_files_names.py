@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from adapter_models import AutoAdapterModel, init
-from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP
+from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
 from conformance.tiny import tiny_config
 
 # Model type -> places in a layer, and the base model. A place of a whole model has no number of a layer in it.

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapter_runtime.call.context import GATING_SCORES, ForwardContext, thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     IA3Config,
@@ -21,10 +22,9 @@ from adapter_runtime.methods.lora.config import (
     MTLLoRAConfig,
     VeraConfig,
 )
-from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import disable_lora, enable_lora
-from adapter_runtime.methods.lora.vera import add_shared_matrices
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.lora.modules.factory import is_vera
+from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
 from lora_projections import FAMILY, KINDS, PARTS, I, P, active, adapt, conv1d, low_rank_of, written_out
 
 

@@ -20,8 +20,8 @@ import adapter_models
 from adapter_models import LoRAConfig, MethodRegistrationError, MethodSpec, Parallel, register_method
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.methods import registering, table
-from adapter_runtime.methods.named import NAMED
-from adapter_runtime.methods.union import members
+from adapter_runtime.methods.configs.named import NAMED
+from adapter_runtime.methods.configs.union import members
 from conformance.adapted import adapted_subjects
 from conformance.checks import CHECKS, Cell
 from conformance.methods import LoRA, Method

@@ -24,7 +24,7 @@ from transformers import BertForSequenceClassification, BertModel, LlamaForCausa
 
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.errors import AdapterError, AdapterFileError, AdapterMismatchError, UnsupportedMethodError
-from adapter_runtime.methods.lora.peft import joined
+from adapter_runtime.methods.lora.peft.low_rank import joined
 from conformance.tiny import tiny_config
 
 CLASSES: dict[str, type[PreTrainedModel]] = {

@@ -237,8 +237,8 @@ class Block(LayerAdaptersMixin, nn.Module):
 
 
 def test_a_fused_projection_of_unknown_order_is_refused() -> None:
+    from adapter_runtime.methods.common.projections import fused_spans, projections_of
     from adapter_runtime.methods.lora.places import adapted_parts
-    from adapter_runtime.methods.projections import fused_spans, projections_of
 
     block = Block()
     block.attn = GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10)).h[0].attn

@@ -16,10 +16,10 @@ from transformers import DynamicCache, LlamaConfig, LlamaModel
 from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
 from adapter_runtime import init
 from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
+from adapter_runtime.methods.configs.union import MAMConfig
 from adapter_runtime.methods.prefix_tuning import masks
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
-from adapter_runtime.methods.union import MAMConfig
 from runtime_models import adapted, randomise, upstream
 
 Inputs = dict[str, torch.Tensor]

@@ -23,7 +23,7 @@ from adapter_runtime.files.names import (
     SETUP_FILE,
     TOKENIZER_FOLDER,
 )
-from adapter_runtime.methods.strings import resolve_adapter_config
+from adapter_runtime.methods.configs.strings import resolve_adapter_config
 
 CONFIG_NAME = ADAPTER_FILES.config
 WEIGHTS_NAME = ADAPTER_FILES.pickle

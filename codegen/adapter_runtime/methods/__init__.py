@@ -1,6 +1,12 @@
 """The methods: a folder each, a `MethodSpec` each, and one table of them.
 
 `AdapterConfig`, which lies below, knows no methods. Whoever imports a config of one passes here, and lets it find them.
+
+Where do I find ...
+  what a method is?            spec.py; all of them: table.py; methods from outside: registering.py
+  the layers an adapter is in? placing.py
+  configs by name, and unions? configs/
+  what several methods use?    common/ (gates, projections by role, parameters that layers share, PEFT's format)
 """
 
 from __future__ import annotations
@@ -13,10 +19,10 @@ from adapter_runtime.contract.values import Json
 
 
 class _KnownConfigs:
-    """Asks `strings`, which imports all methods, when it is first needed."""
+    """Asks `configs.strings`, which imports all methods, when it is first needed."""
 
     def resolve(self, config: str | Mapping[str, Json] | AdapterConfig) -> AdapterConfig:
-        found: AdapterConfig = import_module(f"{__name__}.strings").resolve_adapter_config(config)
+        found: AdapterConfig = import_module(f"{__name__}.configs.strings").resolve_adapter_config(config)
         return found
 
     def discover(self) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterError
-from adapter_runtime.methods.named import NAMED
+from adapter_runtime.methods.configs.named import NAMED
 from adapter_runtime.methods.spec import C, MethodSpec
 from adapter_runtime.methods.table import CONTAINERS, METHODS, PLANNED
 

@@ -17,7 +17,7 @@ from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.peft_format import PeftFormat
+from adapter_runtime.methods.common.peft_format import PeftFormat
 
 C = TypeVar("C", bound=AdapterConfig)
 

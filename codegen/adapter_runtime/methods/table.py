@@ -13,16 +13,16 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.spec import BOTTLENECK
+from adapter_runtime.methods.common.peft_format import PeftFormat
+from adapter_runtime.methods.common.shared_parameters import CONTAINER
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
 from adapter_runtime.methods.invertible.spec import INVERTIBLE
 from adapter_runtime.methods.lora.spec import LORA
-from adapter_runtime.methods.peft_format import PeftFormat
 from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
 from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
 from adapter_runtime.methods.reft.spec import REFT
-from adapter_runtime.methods.shared_parameters import CONTAINER
 from adapter_runtime.methods.spec import MethodSpec
-from adapter_runtime.methods.union import members
 
 Spec = MethodSpec[Any]  # of some class of configs, which the spec itself says
 

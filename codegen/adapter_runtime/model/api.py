@@ -20,11 +20,11 @@ from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.files.names import Folder
 from adapter_runtime.files.saving.model import stored_with
+from adapter_runtime.methods.configs.strings import resolve_adapter_config
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
-from adapter_runtime.methods.lora.sharing import SharingMixin, forget
+from adapter_runtime.methods.lora.modules.sharing import SharingMixin, forget
 from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
 from adapter_runtime.methods.prompt_tuning.api import PromptTuningMixin
-from adapter_runtime.methods.strings import resolve_adapter_config
 from adapter_runtime.methods.table import check_built, place, remove_empty_places
 from adapter_runtime.model.averaging import AveragingMixin
 from adapter_runtime.model.inspection import InspectionMixin

@@ -21,7 +21,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.low_rank import LoRA
+from adapter_runtime.methods.lora.modules.low_rank import LoRA
 from adapter_runtime.programs.layer import AdapterLayerBase
 
 CombineStrategy = Literal["linear", "lora_linear_only_negate_b", "lora_delta_w_svd"]

@@ -17,7 +17,7 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedModelError, nearest
 from adapter_runtime.methods.fusion.stored import read_fusions
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
-from adapter_runtime.methods.lora.sharing import restore as restore_sharing
+from adapter_runtime.methods.lora.modules.sharing import restore as restore_sharing
 from adapter_runtime.methods.prompt_tuning.module import weights_follow
 from adapter_runtime.methods.table import METHODS
 from adapter_runtime.model.api import ModelAdaptersMixin

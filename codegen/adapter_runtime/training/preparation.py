@@ -10,7 +10,7 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.values import Json
 from adapter_runtime.files.options import DownloadOptions, FurtherFiles
-from adapter_runtime.methods.strings import resolve_adapter_config
+from adapter_runtime.methods.configs.strings import resolve_adapter_config
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.training.arguments import AdapterArguments
 from adapter_runtime.training.readiness import TrainingSetupError

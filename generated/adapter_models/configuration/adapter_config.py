@@ -14,6 +14,8 @@ from adapter_runtime.methods.bottleneck.config import (
     SeqBnConfig,
     SeqBnInvConfig,
 )
+from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
+from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
 from adapter_runtime.methods.fusion.config import (
     ADAPTERFUSION_CONFIG_MAP,
     AdapterFusionConfig,
@@ -33,8 +35,6 @@ from adapter_runtime.methods.lora.config import (
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
-from adapter_runtime.methods.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
-from adapter_runtime.methods.union import ConfigUnion, MAMConfig, UniPELTConfig
 
 __all__ = [
     "ADAPTERFUSION_CONFIG_MAP",

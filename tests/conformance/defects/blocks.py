@@ -21,7 +21,7 @@ from adapter_runtime.methods.fusion import api as fusion_api
 from adapter_runtime.methods.fusion.module import AdapterFusion
 from adapter_runtime.methods.invertible.layer import CouplingChain, InvertibleAdapters
 from adapter_runtime.methods.lora import program as lora_program
-from adapter_runtime.methods.lora.low_rank import LowRank
+from adapter_runtime.methods.lora.modules.low_rank import LowRank
 from adapter_runtime.methods.prefix_tuning.layer import PrefixTuningLayer
 from adapter_runtime.programs.layer import AdapterLayerBase
 from conformance.defects.planting import BERT, EVERY, LOW_RANK, Defect, Plant, around, instead, nothing

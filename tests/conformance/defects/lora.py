@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from adapter_runtime.methods import placing
-from adapter_runtime.methods.lora.dora import Magnitude
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.layer import LoRALayer
-from adapter_runtime.methods.lora.low_rank import LoRA, LowRank
-from adapter_runtime.methods.lora.mtl import MTLLoRA, TaskMatrix
+from adapter_runtime.methods.lora.modules.dora import Magnitude
+from adapter_runtime.methods.lora.modules.low_rank import LoRA, LowRank
+from adapter_runtime.methods.lora.modules.mtl import MTLLoRA, TaskMatrix
+from adapter_runtime.methods.lora.modules.scale import Scale
+from adapter_runtime.methods.lora.modules.vera import VeRA
 from adapter_runtime.methods.lora.program import ProjectionLeaf
-from adapter_runtime.methods.lora.scale import Scale
-from adapter_runtime.methods.lora.vera import VeRA
-from adapter_runtime.methods.shared_parameters import SharedDict
 from conformance.defects.planting import BERT, LORA_FORMS, Defect, Patch, around, drawn_anew, instead
 
 

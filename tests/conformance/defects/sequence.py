@@ -9,8 +9,8 @@ from torch import Tensor
 
 from adapter_runtime.methods.bottleneck.module import Bottleneck
 from adapter_runtime.methods.invertible.module import Coupling
-from adapter_runtime.methods.lora.low_rank import LowRank
-from adapter_runtime.methods.lora.scale import Scale
+from adapter_runtime.methods.lora.modules.low_rank import LowRank
+from adapter_runtime.methods.lora.modules.scale import Scale
 from adapter_runtime.methods.prompt_tuning import call as prompt_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.reft import layer as reft_layers

@@ -1,7 +1,7 @@
 """Files of PEFT: ``adapter_config.json`` with a "peft_type", and ``adapter_model.safetensors`` with the adapter and its head.
 
-Each method has its own formats in its folder (``methods/lora/peft.py``) and lists them in its `MethodSpec`. What they share is in
-``methods/peft_format.py``. Where do I add one?  There.
+Each method has its own formats in its folder (``methods/lora/peft/low_rank.py``) and lists them in its `MethodSpec`. What they share is in
+``methods/common/peft_format.py``. Where do I add one?  There.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adapter_runtime.files.formats.saved import SavedAdapter
 from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.options import LoadOptions
 from adapter_runtime.files.tensors import Tensors, read_tensors
-from adapter_runtime.methods.peft_format import PeftFile
+from adapter_runtime.methods.common.peft_format import PeftFile
 from adapter_runtime.methods.table import peft_formats
 
 DEFAULT_NAME = "default"  # PEFT's files do not say the name; this is the one that PEFT gives

@@ -14,8 +14,8 @@ from packaging.version import Version
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.documents import Document
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.table import specs_of
-from adapter_runtime.methods.union import members
 
 logger = logging.getLogger(__name__)
 

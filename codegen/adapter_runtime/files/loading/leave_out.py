@@ -9,8 +9,8 @@ import torch
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.table import specs_of
-from adapter_runtime.methods.union import ConfigUnion
 
 
 def without_layers(model: AdaptedModel, config: AdapterConfig, layers: frozenset[int]) -> AdapterConfig:

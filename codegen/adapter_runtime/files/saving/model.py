@@ -13,7 +13,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.files.keys import owner
 from adapter_runtime.files.saving.envelope import write_interface
-from adapter_runtime.methods.lora.sharing import forget
+from adapter_runtime.methods.lora.modules.sharing import forget
 
 
 @contextmanager

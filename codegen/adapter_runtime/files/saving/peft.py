@@ -12,9 +12,9 @@ from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
 from adapter_runtime.files.names import PEFT_FILES, Folder
 from adapter_runtime.files.tensors import write_tensors
-from adapter_runtime.methods.peft_format import PeftFormat
+from adapter_runtime.methods.common.peft_format import PeftFormat
+from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.table import specs_of
-from adapter_runtime.methods.union import ConfigUnion
 
 
 def save_peft_adapter(

@@ -22,9 +22,9 @@ from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.module import Bottleneck, Norm
 from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, BottleneckNode, Member, Mixture, completed
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
-from adapter_runtime.methods.shared_parameters import SharedDict
 from adapter_runtime.programs.layer import EntryModel, TensorLayer
 
 

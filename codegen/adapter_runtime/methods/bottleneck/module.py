@@ -13,9 +13,9 @@ from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.phm import PHMLinear
-from adapter_runtime.methods.gates import mean_gate
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.common.gates import mean_gate
+from adapter_runtime.methods.common.initialisation import seeded
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 
 Norm = Callable[[torch.Tensor], torch.Tensor]  # a norm of the upstream layer
 

@@ -11,8 +11,8 @@ from torch import nn
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.common.initialisation import seeded
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 
 Shapes = dict[str, tuple[int, ...]]
 

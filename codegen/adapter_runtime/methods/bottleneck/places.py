@@ -12,8 +12,8 @@ from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.module import bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
+from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.placing import layers_without
-from adapter_runtime.methods.shared_parameters import shared_parameters_of
 from adapter_runtime.roles import BottleneckLocation
 
 # The option that asks for bottlenecks at a location; it is also part of what `adapters` calls the place.

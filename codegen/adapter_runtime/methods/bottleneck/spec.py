@@ -17,7 +17,10 @@ from adapter_runtime.methods.bottleneck.config import (
     SeqBnConfig,
     SeqBnInvConfig,
 )
-from adapter_runtime.methods.shared_parameters import prepare_shared_parameters, shared_parameters_of
+from adapter_runtime.methods.common.shared_parameters import (
+    prepare_shared_parameters,
+    shared_parameters_of,
+)
 from adapter_runtime.methods.spec import MethodSpec, RefusedFile
 
 

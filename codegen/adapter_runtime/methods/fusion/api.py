@@ -19,9 +19,9 @@ from adapter_runtime.errors import AdapterError, InvalidCompositionError, Invali
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.places import bottleneck_layers
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig, known_name
 from adapter_runtime.methods.fusion.module import AdapterFusion
-from adapter_runtime.methods.union import members
 
 Fusion = str | Sequence[str] | Fuse
 

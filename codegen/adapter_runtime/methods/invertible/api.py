@@ -11,12 +11,12 @@ from torch import nn
 from adapter_runtime.call.context import thread
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.layer import (
     add_invertible,
     disable_invertible,
     invertible_adapters_of,
 )
-from adapter_runtime.methods.union import members
 
 
 class InvertibleAdaptersMixin:

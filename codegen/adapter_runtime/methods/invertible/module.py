@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.common.initialisation import seeded
 
 
 class Coupling(nn.Module):

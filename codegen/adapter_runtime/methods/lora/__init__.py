@@ -1,10 +1,9 @@
-"""LoRA and the methods that share its places: what one adapter does at one projection.
+"""LoRA and the methods that share its places.
 
-base.py      what they have in common
-low_rank.py  LoRA, and the base of all whose update is a product of two low matrices
-vera.py      VeRA: matrices that all projections share, and a vector for each of them
-mtl.py       MTL-LoRA: several up-projections and a matrix per task
-dora.py      DoRA: any of these with a learned magnitude
-scale.py     IA3: a factor per output
-factory.py   from config to module
+Where do I find ...
+  the parameters of an adapter, and its formula?  modules/
+  the projection that adapters act on?            layer.py, and what a composition means there: program.py
+  which projections of a model are adapted?       places.py
+  files of PEFT?                                  peft/
+  how a relative from outside is declared?        variant.py
 """

@@ -15,11 +15,11 @@ from transformers.pytorch_utils import Conv1D
 from adapter_runtime.call.context import AdapterSetup, Place
 from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.factory import make_adapter
+from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.lora.modules.factory import make_adapter
 from adapter_runtime.methods.lora.program import ProjectionLeaf, ProjectionNode, adapters_in, chain, keep_output
-from adapter_runtime.methods.shared_parameters import SharedDict
 from adapter_runtime.programs.dynamic import DynamicMixin, subclass
 from adapter_runtime.programs.hooks import patch_forward
 from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer

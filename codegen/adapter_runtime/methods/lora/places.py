@@ -8,14 +8,19 @@ from typing import NamedTuple
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.common.projections import (
+    Projection,
+    fused_spans,
+    module_of,
+    projections_of,
+)
+from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.factory import is_vera
 from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disable_lora, enable_lora
-from adapter_runtime.methods.lora.vera import add_shared_matrices
+from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.lora.modules.factory import is_vera
+from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
 from adapter_runtime.methods.placing import layers_without
-from adapter_runtime.methods.projections import Projection, fused_spans, module_of, projections_of
-from adapter_runtime.methods.shared_parameters import shared_parameters_of
 
 CONTAINERS = frozenset({"loras"})  # what holds the modules of adapters in a projection
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import ProjectionAdapter
+from adapter_runtime.methods.lora.modules.base import ProjectionAdapter
 from adapter_runtime.programs.nodes import Branch, Leaf, Node, TensorNode
 
 ProjectionNode: TypeAlias = TensorNode[torch.Tensor, torch.Tensor | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_runtime.methods.lora import peft, peft_ia3, places
+from adapter_runtime.methods.lora import places
 from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     DvoRAConfig,
@@ -11,7 +11,9 @@ from adapter_runtime.methods.lora.config import (
     MTLLoRAConfig,
     VeraConfig,
 )
-from adapter_runtime.methods.lora.factory import check_lora
+from adapter_runtime.methods.lora.modules.factory import check_lora
+from adapter_runtime.methods.lora.peft import ia3 as peft_ia3
+from adapter_runtime.methods.lora.peft import low_rank as peft
 from adapter_runtime.methods.spec import MethodSpec
 
 LORA = MethodSpec[LoRAConfig](

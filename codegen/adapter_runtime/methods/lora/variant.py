@@ -8,9 +8,9 @@ from typing import TypeVar
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.lora import places
-from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.factory import check_lora
+from adapter_runtime.methods.lora.modules.base import ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.lora.modules.factory import check_lora
 from adapter_runtime.methods.spec import MethodSpec, nothing_to_check
 
 L = TypeVar("L", bound=LoRAConfig)

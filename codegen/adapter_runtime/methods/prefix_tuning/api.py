@@ -6,9 +6,9 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.places import prefixes_of
-from adapter_runtime.methods.union import ConfigUnion
 
 
 class PrefixTuningMixin:

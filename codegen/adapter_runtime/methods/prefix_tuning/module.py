@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, nearest
-from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.prefix_tuning.call import LayerPrefix, PrefixSlot
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.programs.layer import AdapterLayerBase

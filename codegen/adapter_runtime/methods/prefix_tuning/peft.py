@@ -9,7 +9,12 @@ import torch
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterFileError, AdapterMismatchError, UnsupportedMethodError, listing
-from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
+from adapter_runtime.methods.common.peft_format import (
+    PeftFile,
+    PeftFormat,
+    Tensors,
+    refuse_unknown,
+)
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.places import prefixes_of
 from adapter_runtime.methods.prefix_tuning.rotation import rotary_module, turned

@@ -10,11 +10,11 @@ from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.projections import fused_spans, module_of
 from adapter_runtime.methods.placing import layers_without
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
 from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning, PrefixTuningPool
-from adapter_runtime.methods.projections import fused_spans, module_of
 from adapter_runtime.roles import AttentionRoles
 
 ATTRIBUTE = "prefix_tuning"  # of base models, which holds the prefixes; a part of keys in files

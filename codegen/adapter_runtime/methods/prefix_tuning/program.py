@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.call.division import RowDivider
-from adapter_runtime.methods.gates import mean_gate
+from adapter_runtime.methods.common.gates import mean_gate
 from adapter_runtime.methods.prefix_tuning.call import LayerPrefix
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.programs.nodes import Node

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.peft_format import PeftFile, PeftFormat, Tensors, refuse_unknown
+from adapter_runtime.methods.common.peft_format import (
+    PeftFile,
+    PeftFormat,
+    Tensors,
+    refuse_unknown,
+)
 from adapter_runtime.methods.prefix_tuning.peft import EMBEDDINGS, SHAPE_OPTIONS, only_embeddings
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 

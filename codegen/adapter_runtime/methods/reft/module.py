@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from adapter_runtime.errors import InvalidConfigError, nearest
-from adapter_runtime.methods.initialisation import seeded
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
 

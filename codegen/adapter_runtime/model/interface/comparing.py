@@ -10,7 +10,7 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.union import members
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.model.interface.declaration import AdapterModelInterface, Interface, by_part, parse_interface
 
 logger = logging.getLogger(__name__)

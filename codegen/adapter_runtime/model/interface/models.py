@@ -11,9 +11,9 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.methods.table import METHODS, methods_of
-from adapter_runtime.methods.union import members
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.interface.checking import Part

@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite, exact, in_parts, spans_of
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.modules.base import (
+    ProjectionAdapter,
+    ProjectionSite,
+    exact,
+    in_parts,
+    spans_of,
+)
 
 
 class Scale(ProjectionAdapter):

@@ -11,10 +11,7 @@ from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
-from adapter_runtime.methods.lora.peft_places import adapted_projections, options_for, require_regular
-from adapter_runtime.methods.lora.scale import Scale
-from adapter_runtime.methods.peft_format import (
+from adapter_runtime.methods.common.peft_format import (
     PeftFile,
     PeftFormat,
     ProjectionPlace,
@@ -24,6 +21,13 @@ from adapter_runtime.methods.peft_format import (
     places,
     refuse_unknown,
     target_modules,
+)
+from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
+from adapter_runtime.methods.lora.modules.scale import Scale
+from adapter_runtime.methods.lora.peft.places import (
+    adapted_projections,
+    options_for,
+    require_regular,
 )
 
 _KEY = re.compile(r"(?P<path>.+)\.(?P<leaf>ia3_l)$")

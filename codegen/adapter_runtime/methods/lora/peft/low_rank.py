@@ -12,11 +12,7 @@ from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError
-from adapter_runtime.methods.lora.base import Parts, ProjectionAdapter
-from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.low_rank import LoRA
-from adapter_runtime.methods.lora.peft_places import adapted_projections, options_for, require_regular
-from adapter_runtime.methods.peft_format import (
+from adapter_runtime.methods.common.peft_format import (
     Document,
     PeftFile,
     PeftFormat,
@@ -27,6 +23,14 @@ from adapter_runtime.methods.peft_format import (
     places,
     refuse_unknown,
     target_modules,
+)
+from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter
+from adapter_runtime.methods.lora.modules.low_rank import LoRA
+from adapter_runtime.methods.lora.peft.places import (
+    adapted_projections,
+    options_for,
+    require_regular,
 )
 
 _READ = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.methods.configs.union import MAMConfig, UniPELTConfig
 from adapter_runtime.methods.table import METHODS
-from adapter_runtime.methods.union import MAMConfig, UniPELTConfig
 
 NAMED: dict[str, AdapterConfig] = {
     **{name: config for spec in METHODS.values() for name, config in spec.named.items()},

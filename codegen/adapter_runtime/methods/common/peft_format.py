@@ -17,7 +17,7 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedLayer, AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError, listing
-from adapter_runtime.methods.projections import Projection, projections_of
+from adapter_runtime.methods.common.projections import Projection, projections_of
 
 Document: TypeAlias = Mapping[str, Any]  # JSON: what is in there is for the reader to find out
 Tensors: TypeAlias = dict[str, torch.Tensor]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionSite
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.lora.config import MTLLoRAConfig
-from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
+from adapter_runtime.methods.lora.modules.base import ProjectionSite
+from adapter_runtime.methods.lora.modules.low_rank import LowRank, init_factors
 
 
 class TaskMatrix(nn.Module):

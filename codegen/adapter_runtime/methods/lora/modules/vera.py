@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionSite
+from adapter_runtime.methods.common.initialisation import seeded
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.low_rank import LowRank, init_factors
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.lora.modules.base import ProjectionSite
+from adapter_runtime.methods.lora.modules.low_rank import LowRank, init_factors
 
 SHARED = ("lora_A", "lora_B")  # keys of the matrices among the shared parameters of an adapter
 

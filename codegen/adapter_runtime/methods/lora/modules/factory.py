@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.methods.lora.base import ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import LoRAConfig, MTLLoRAConfig
-from adapter_runtime.methods.lora.low_rank import LoRA
-from adapter_runtime.methods.lora.mtl import MTLLoRA
-from adapter_runtime.methods.lora.scale import Scale
-from adapter_runtime.methods.lora.vera import VeRA
-from adapter_runtime.methods.shared_parameters import SharedDict
+from adapter_runtime.methods.lora.modules.base import ProjectionAdapter, ProjectionSite
+from adapter_runtime.methods.lora.modules.low_rank import LoRA
+from adapter_runtime.methods.lora.modules.mtl import MTLLoRA
+from adapter_runtime.methods.lora.modules.scale import Scale
+from adapter_runtime.methods.lora.modules.vera import VeRA
 
 
 def is_vera(config: LoRAConfig) -> bool:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.lora.base import AdaptedProjection, ProjectionSite, exact
 from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.modules.base import AdaptedProjection, ProjectionSite, exact
 
 Factors = Sequence[tuple[torch.Tensor, torch.Tensor]]  # A [r, I] and B [O_i, r] of each part
 

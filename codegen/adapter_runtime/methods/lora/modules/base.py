@@ -11,7 +11,7 @@ from torch import nn
 
 from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.gates import mean_gate
+from adapter_runtime.methods.common.gates import mean_gate
 from adapter_runtime.methods.lora.config import LoRAConfig
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.initialisation import seeded
-from adapter_runtime.methods.lora.base import ProjectionSite, WeightUpdate, exact
+from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.dora import Magnitude
+from adapter_runtime.methods.lora.modules.base import ProjectionSite, WeightUpdate, exact
+from adapter_runtime.methods.lora.modules.dora import Magnitude
 
 
 class LowRank(WeightUpdate):

@@ -11,9 +11,9 @@ from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, nearest
-from adapter_runtime.methods.named import NAMED
+from adapter_runtime.methods.configs.named import NAMED
+from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.registering import discover_methods
-from adapter_runtime.methods.union import ConfigUnion
 
 # `AdapterConfig` is offered from here, as it finds the methods by their names only if their package was imported.
 __all__ = [

@@ -7,10 +7,10 @@ from typing import TypedDict
 
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError, listing
-from adapter_runtime.methods.lora.base import ProjectionAdapter
+from adapter_runtime.methods.common.peft_format import ProjectionPlace, places
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRALayer
-from adapter_runtime.methods.peft_format import ProjectionPlace, places
+from adapter_runtime.methods.lora.modules.base import ProjectionAdapter
 
 
 class PlaceOptions(TypedDict):

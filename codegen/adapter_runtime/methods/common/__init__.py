@@ -1,0 +1,1 @@
+"""What several methods use: gates, random numbers, projections by role, parameters that layers share, the format of PEFT."""

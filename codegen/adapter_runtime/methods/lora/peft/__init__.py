@@ -1,0 +1,1 @@
+"""LoRA, DoRA and IA3 in the format of PEFT."""
