@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, Parallel, Setup, Stack
+from adapter_runtime.composition import AdapterCompositionBlock, MultiTask, Parallel, Setup, Stack
 from adapter_runtime.errors import InvalidCompositionError
-from adapter_runtime.programs.blocks import divider_of, is_registered
+from adapter_runtime.programs.blocks import divider_of
 
 HeadSetup: TypeAlias = str | list[str] | AdapterCompositionBlock
 
@@ -52,7 +52,7 @@ def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
     """The heads that go by the names of the adapters in `block`, as far as it shows which: its last block decides.
 
     A name is the head of that name. Of a child of a block that divides rows it is the last adapter. Of blocks that join
-    their children into one there is none.
+    their children into one there is none, and none of `MultiTask`.
     """
     last: str | AdapterCompositionBlock | None = block
     while isinstance(last, Stack):
@@ -60,10 +60,9 @@ def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
     if last is None or isinstance(last, str):
         return last
     names = [child if isinstance(child, str) else child.last() for child in last]
-    if isinstance(last, BatchSplit):
-        return BatchSplit(*names, batch_sizes=last.batch_sizes)
     if isinstance(last, Parallel):
         return names if len(names) > 1 else names[0]
-    if is_registered(last) and divider_of(last) is not None:
-        return last.with_children(names)
-    return None
+    # As in `adapters`, the head stays where tasks share adapters: one head may serve all tasks.
+    if isinstance(last, MultiTask) or divider_of(last) is None:
+        return None
+    return last.with_children(names)

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument
-from adapter_runtime.composition import BatchSplit, Setup
+from adapter_runtime.composition import Parallel, Setup
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.protocol import FlexibleHeadsModel, head_named
 from adapter_runtime.heads.setups import HeadSetup, head_names
@@ -54,7 +54,8 @@ def check_generative(model: FlexibleHeadsModel, setup: HeadSetup | None) -> None
     heads = [head_named(model, name) for name in head_names(setup)]
     other = next((head for head in heads if not head.is_generative), None)
     if heads and other is None:
-        if len(heads) == 1 or (not isinstance(setup, BatchSplit) and len(heads) == copies_of_batch(model)):
+        # Heads of other blocks give their logits in another order than that of the rows.
+        if len(heads) == 1 or (isinstance(setup, (list, Parallel)) and len(heads) == copies_of_batch(model)):
             return
         state = f"{setup!r} are active; several heads can generate only if each has its parallel adapter"
     elif other is None:
