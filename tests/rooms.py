@@ -143,7 +143,8 @@ def _absolute(module: str, package: str) -> str:
 def _named_in_strings(tree: ast.Module, package: str, known: Set[str]) -> Iterator[str]:
     """Modules that strings name: in full, or as seen from the package or its root, with or without a name in the module.
 
-    A single word ("heads") is a module only where the file imports by name at all.
+    A single word ("heads") is a module only where the file imports by name at all. Of a text that is put together
+    (``f"{__name__}.heads"``) the literal part counts, as seen from the package.
     """
     house = package.partition(".")[0]
     by_name = any(
@@ -165,9 +166,8 @@ def _named_in_strings(tree: ast.Module, package: str, known: Set[str]) -> Iterat
             continue
         text = node.value.replace(":", ".")
         homes = [_absolute(text, package)] if match["dots"] else [text, f"{house}.{text}", f"{package}.{text}"]
-        with_a_name = ":" in node.value or text.startswith(
-            f"{house}."
-        )  # "heads.jinja" is a file, not `jinja` in `heads`
+        # "heads.jinja" is a file, not `jinja` in `heads`
+        with_a_name = ":" in node.value or text.startswith(f"{house}.")
         candidates = [*homes, *(home.rpartition(".")[0] for home in homes if with_a_name)]
         yield from [module for module in candidates if module in known - {house, package}][:1]
 
