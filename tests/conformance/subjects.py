@@ -245,7 +245,7 @@ def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> di
     """``input_ids`` (B, L) and, where something is padded, ``attention_mask`` (B, L)."""
     tokens = random_tokens(config, LENGTH, seed)
     mask = padding_mask(LENGTH, padding)
-    end = config.get_text_config().eos_token_id
+    end = getattr(config.get_text_config(), "eos_token_id", None)  # configs of encoders need not have one
     if config.is_encoder_decoder and isinstance(end, int):  # pooled there, once per row: at the last real token
         tokens[torch.arange(BATCH), LENGTH - 1 - mask.flip(-1).argmax(-1)] = end
     if padding == "none":
