@@ -1,4 +1,4 @@
-"""Heads as documents and tensors: flexible heads by name, or the one head of a class of upstream's."""
+"""Heads as documents and tensors: flexible heads by name, or the head of an upstream class."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def export(model: AdaptedModel, name: str | None) -> tuple[dict[str, Json], Tens
     """The document of a head, without what all documents have, and its tensors.
 
     Args:
-        name: of a flexible head; None = the active one, or the one head of a class of upstream's.
+        name: of a flexible head; None = the active one, or the head of an upstream class.
 
     Raises:
         UnknownHeadError: there is no such head.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client that it uses
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is imported there
     HfHubHTTPError,
     HFValidationError,
     HTTPError,

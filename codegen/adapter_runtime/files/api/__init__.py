@@ -1,1 +1,6 @@
-"""Saving and loading as methods of models: arguments, and what they mean. The work is done in ``loading``, ``saving``, ``hub``."""
+"""Saving and loading as methods of models. What the methods do is in ``loading``, ``saving`` and ``hub``.
+
+adapters  adapters and heads
+setups    fusions and compositions
+hub       uploads
+"""

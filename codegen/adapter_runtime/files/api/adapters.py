@@ -86,7 +86,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Args:
             save_directory: created where missing.
             adapter_name: an adapter of LoRA, IA3, prefix tuning or prompt tuning.
-            with_head: write the head of a class with a static head too, as ``modules_to_save``.
+            with_head: write the head of an upstream class too, as ``modules_to_save``.
             task_type: PEFT's name of the task ("CAUSAL_LM", ...); None = what the head of this model does.
 
         Raises:
@@ -120,7 +120,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         Args:
             adapter_name_or_path: the folder or repository.
             config: options that the file does not hold, or the whole config. A file of DiReFT by `adapters` needs
-                ``{"subtract_projection": False}``: it does not tell itself from one of NoReFT.
+                ``{"subtract_projection": False}``: it does not say whether it is of DiReFT or of NoReFT.
             load_as: its name in this model; None = the name in the file, for one of PEFT "default".
             set_active: run it from now on.
             with_head: read the head too, if there is one and this model can hold it.
@@ -167,7 +167,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         save_head(self, save_directory, head_name, use_safetensors)
 
     def save_all_heads(self: AdaptedModel, save_directory: Folder, use_safetensors: bool = True) -> None:
-        """Write each head to a folder of its name; a static head to the folder itself.
+        """Write each head to a folder of its name; the head of an upstream class to the folder itself.
 
         Raises:
             UnknownHeadError: a bare base model has no head.
@@ -189,10 +189,10 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
         """Read a head from a folder or a repository of the hub. See `load_adapter` for the other arguments.
 
         Args:
-            set_active: make a flexible head the active one.
+            set_active: make it the active head, if it is one that is added by name.
 
         Returns:
-            Its name; None for a static head.
+            Its name; None for the head of an upstream class.
 
         Raises:
             AdapterFileError: a file is missing or damaged.

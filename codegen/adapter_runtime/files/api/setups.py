@@ -134,7 +134,7 @@ class SetupFilesMixin:
         Args:
             save_directory: created where missing. Each adapter, fusion and head gets a folder of its name in it.
             adapter_setup: a name or a block.
-            head_setup: heads to write too: True for a static head; a name, names or a block of flexible heads.
+            head_setup: heads to write too: True for the head of an upstream class; else a name, names or a block.
             meta_dict: further entries of the documents of the adapters and fusions.
             custom_weights_loaders: objects whose ``save(folder, name)`` writes further files.
             use_safetensors: False writes ``.bin`` files.

@@ -14,7 +14,7 @@ from adapter_runtime.files.documents import read_document
 from adapter_runtime.files.formats.blocks import block_from_dict, block_to_dict
 from adapter_runtime.files.names import FUSION_FILES, SETUP_FILE
 
-# None; True = the one head of a class of upstream's; the name of a flexible head; several; a block of them.
+# None; True = the head of an upstream class; the name of a flexible head; several; a block of them.
 SavedHeads: TypeAlias = bool | str | Sequence[str] | AdapterCompositionBlock | None
 
 

@@ -1,4 +1,4 @@
-"""All or nothing: the tensors that a load replaces are copied when all of them are known to fit."""
+"""The last step of loading: tensors are copied when all of them are known to fit, or none is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the tensors of a file fit those of a model? All is compared before anything is copied."""
+"""Do the tensors of a file fit a model? All of them are compared before any is copied."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A head from a folder or the hub into a model: resolve, add, fit, commit.
 
-A model with flexible heads gets a head by name; one of upstream's classes gets the weights of its one head.
+A model with flexible heads gets a head by name; an upstream class gets the weights of its one head.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_head(
     """Read a head; see `AdapterFilesMixin.load_head`.
 
     Returns:
-        The name of the head; None for the one of a class of upstream's.
+        The name of the head; None for the head of an upstream class.
     """
     folder = local_folder(source, HEAD_FILES, options.revision, options.download)
     if head_files.is_bare(model):
@@ -77,7 +77,7 @@ def put_head_beside(
 
 
 def put_head(model: AdaptedModel, saved: SavedHead, options: LoadOptions, transaction: Transaction) -> str | None:
-    """Put a head into a model. Returns its name; None for the one of a class of upstream's.
+    """Put a head into a model. Returns its name; None for the head of an upstream class.
 
     What goes wrong on the way is to be undone by the caller: with `unchanged_on_error`, around the transaction.
     """
@@ -95,7 +95,7 @@ def put_head(model: AdaptedModel, saved: SavedHead, options: LoadOptions, transa
 class NewHead:
     """A head as the model shall have it."""
 
-    name: str | None  # None = the one head of a class of upstream's
+    name: str | None  # None = the head of an upstream class
     config: HeadConfig  # of a flexible head
     label2id: Json  # the labels of a head of the other kind, unchecked; None = the file does not say
     tensors: Tensors  # named as in the model

@@ -32,6 +32,11 @@ def without_layers(model: AdaptedModel, config: AdapterConfig, layers: frozenset
 
 
 def _without(config: AdapterConfig, layers: frozenset[int], indices: list[int]) -> AdapterConfig:
+    """`config`, which is no union, without some layers, as its method says it.
+
+    Args:
+        indices: of all layers of the model.
+    """
     found: AdapterConfig = specs_of(config)[0].without_layers(config, layers, indices)
     return found
 

@@ -71,7 +71,7 @@ def _put_fusions(
 def _put_heads(
     model: AdaptedModel, root: Path, heads: SavedHeads, options: LoadOptions, transaction: Transaction
 ) -> None:
-    """Put heads into a model: the one of a class of upstream's from `root` itself, others from the folders of their names."""
+    """Put heads into a model: the head of an upstream class from `root` itself, others from the folders of their names."""
     if heads is not None and heads is not False and head_files.is_bare(model):
         own = head_files.upstream_class_name(model)
         logger.warning("The setup in %s has heads, which a %s cannot hold: they are left out.", root, own)

@@ -16,7 +16,7 @@ from adapter_runtime.heads.protocol import is_flexible
 def save_head(
     model: AdaptedModel, save_directory: Folder, head_name: str | None = None, use_safetensors: bool = True
 ) -> None:
-    """Write a flexible head, or the one head of a class of upstream's.
+    """Write a flexible head, or the head of an upstream class.
 
     Raises:
         UnknownHeadError: there is no such head.
@@ -28,7 +28,7 @@ def save_head(
 
 
 def save_all_heads(model: AdaptedModel, save_directory: Folder, use_safetensors: bool = True) -> None:
-    """Write each flexible head to a folder of its name; the one head of a class of upstream's to the folder itself.
+    """Write each flexible head to a folder of its name; the head of an upstream class to the folder itself.
 
     Raises:
         UnknownHeadError: the model is a bare base model.
