@@ -226,8 +226,8 @@ MUTATIONS = (
     Mutation(
         "transaction: hooks and children stay as a failed method left them",
         "contract/snapshot.py",
-        "            container.clear()\n",
-        "            continue\n",
+        "        container.clear()\n        container.update(contents)\n",
+        "        return\n",
         "test_model_methods.py::test_a_refused_adapter_leaves_no_trace",
     ),
     Mutation(
@@ -380,8 +380,8 @@ DEFECTS = (
     Mutation(
         "24: what a refused adapter left is not taken back",
         "contract/snapshot.py",
-        "        for container, contents in containers:\n",
-        "        for container, contents in containers[:0]:\n",
+        "        for refill in refills:\n",
+        "        for refill in refills[:0]:\n",
         "test_model_methods.py::test_a_refused_adapter_leaves_no_trace"
         " test_fusion.py::test_defect_24_an_error_while_modules_are_made_leaves_no_ghost",
     ),
