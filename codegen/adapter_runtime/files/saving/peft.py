@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
 from adapter_runtime.files.names import PEFT_FILES, Folder
 from adapter_runtime.files.tensors import write_tensors
-from adapter_runtime.methods.common.peft_format import PeftFormat
 from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.table import specs_of
 
@@ -26,7 +23,8 @@ def save_peft_adapter(
 ) -> None:
     """See `AdapterFilesMixin.save_peft_adapter`."""
     config = model.adapters_config.get(adapter_name)
-    form = _format_of(config)
+    formats = () if isinstance(config, ConfigUnion) else specs_of(config)[0].peft
+    form = next((form for form in formats if form.writes(config)), None)
     if form is None:
         what = "a union of methods" if isinstance(config, ConfigUnion) else f"a {type(config).__name__}"
         raise UnsupportedMethodError(
@@ -49,9 +47,3 @@ def save_peft_adapter(
     }
     write_tensors(Path(save_directory), PEFT_FILES, tensors, use_safetensors=True)
     write_document(Path(save_directory) / PEFT_FILES.config, {**common, **document})
-
-
-def _format_of(config: AdapterConfig) -> PeftFormat[Any] | None:
-    """The format in which PEFT has an adapter with these options."""
-    formats = () if isinstance(config, ConfigUnion) else specs_of(config)[0].peft
-    return next((form for form in formats if form.writes(config)), None)
