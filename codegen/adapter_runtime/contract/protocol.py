@@ -133,6 +133,7 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
     token_embeddings: str  # path of the table of token embeddings; "" = there is none
     embedding_output: str  # path of the module whose output enters the first layer; "" = there is no one such module
     main_input_name: ClassVar[str]
+    final_norm_path: ClassVar[str]  # of the norm behind the last layer; "" = there is none
 
     @property
     def adapters_config(self) -> ModelAdaptersConfig: ...

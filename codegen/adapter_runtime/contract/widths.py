@@ -17,6 +17,11 @@ def in_width(module: nn.Module) -> int:
     return _width(module, "nx", "in_features")
 
 
+def embedding_width(module: nn.Module) -> int:
+    """Width of a table of embeddings."""
+    return _width(module, "embedding_dim")
+
+
 def has_out_width(module: nn.Module) -> bool:
     """Whether a module tells how many output features it has."""
     return any(isinstance(getattr(module, name, None), int) for name in ("nf", "out_features"))

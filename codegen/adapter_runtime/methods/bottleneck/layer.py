@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import Place
 from adapter_runtime.composition import (
     AdapterCompositionBlock,
@@ -123,12 +124,14 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
 
     # Running
 
+    # A property in the place of a class variable: here it depends on what is held.
     @property
     def acts_at_entry(self) -> bool:  # type: ignore[override]
         """Whether a fusion here has a temperature that falls from call to call."""
-        return any(fusion.config.temperature for fusion in self.adapter_fusion_layer.values())  # type: ignore[union-attr]
+        held = self.adapter_fusion_layer.values()
+        return any(fusion.config.temperature for fusion in held if isinstance(fusion, AdapterFusion))
 
-    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         """Here, and not in its forward, a fusion learns that training goes on: checkpointed layers run twice."""
         program = self.current_program()
         if program is not None and model.training:

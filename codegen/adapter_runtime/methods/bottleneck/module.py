@@ -98,8 +98,10 @@ class Bottleneck(nn.Module):
         if self.adapter_norm_after is None:
             return output + own_residual
         if self.config.adapter_residual_before_ln and not self.config.is_parallel:
-            return self.adapter_norm_after(output + own_residual)  # type: ignore[no-any-return]
-        return self.adapter_norm_after(output) + own_residual  # type: ignore[no-any-return]
+            normed: torch.Tensor = self.adapter_norm_after(output + own_residual)
+            return normed
+        normed = self.adapter_norm_after(output)
+        return normed + own_residual
 
     def extra_repr(self) -> str:
         size = self.adapter_up.in_features

@@ -80,7 +80,7 @@ class PHMLinear(nn.Module):
         if self.product_key is not None and thread.context is not None:
             found = thread.context.computed.get(self.product_key)
             if found is not None:
-                return getattr(found[0], self.position)  # type: ignore[no-any-return]
+                return found[0][SharedWeights._fields.index(self.position)]
         rule = _product(self if self.rule_owner is None else self.rule_owner, self.rule_keys)
         factor = _product(self if self.factor_owner is None else self.factor_owner, self.factor_keys)
         return kronecker_sum(rule, factor)

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.configs.named import NAMED
 from adapter_runtime.methods.configs.union import ConfigUnion
@@ -30,7 +30,7 @@ DEFAULT_ADAPTER_CONFIG = "seq_bn"
 _PART = re.compile(r"(?P<name>[^\[\]|\n]+)(?:\[(?P<options>.*)\])?", re.DOTALL)
 
 
-def resolve_adapter_config(config: str | Mapping[str, Any] | AdapterConfig | None) -> AdapterConfig:
+def resolve_adapter_config(config: str | Mapping[str, Json] | AdapterConfig | None) -> AdapterConfig:
     """The config that a name, config string, path of a JSON file, dict or config stands for.
 
     Raises:
@@ -101,7 +101,7 @@ def _parse_part(part: str) -> AdapterConfig:
     return config.replace(**_parse_options(match["options"])) if match["options"] else config
 
 
-def _parse_options(text: str) -> dict[str, Any]:
+def _parse_options(text: str) -> dict[str, Json]:
     """``a=1,b=['q','k']`` as a dict. Values are Python literals."""
     try:
         call = ast.parse(f"options({text})", mode="eval").body

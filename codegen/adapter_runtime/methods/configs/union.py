@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from typing_extensions import Self
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, ParBnConfig, SeqBnConfig
 from adapter_runtime.methods.lora.config import LoRAConfig
@@ -42,7 +42,7 @@ class ConfigUnion(AdapterConfig):
                         f"A union cannot hold both {first} and {second}: they would take the same places."
                     )
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Json:
         if key == "architecture":
             return self.architecture
         if key == "configs":
@@ -59,10 +59,10 @@ class ConfigUnion(AdapterConfig):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.configs))})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return {"architecture": self.architecture, "configs": [config.to_dict() for config in self.configs]}
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Json) -> Self:
         """A copy with options changed in every member that has them."""
         known = {name for config in self.configs for name in config}
         for name in changes:
@@ -77,10 +77,12 @@ class ConfigUnion(AdapterConfig):
         return copy
 
     @classmethod
-    def _from_options(cls, options: Mapping[str, Any]) -> AdapterConfig:
-        if not isinstance(options.get("configs"), list):
-            raise InvalidConfigError('The dict of a union needs a list of members under "configs".')
-        return ConfigUnion(*(AdapterConfig.from_dict(member) for member in options["configs"]))
+    def _from_options(cls, options: Mapping[str, Json]) -> AdapterConfig:
+        configs = options.get("configs")
+        members = [member for member in configs if isinstance(member, Mapping)] if isinstance(configs, list) else []
+        if not isinstance(configs, list) or len(members) < len(configs):
+            raise InvalidConfigError('The dict of a union needs a list of members, which are dicts, under "configs".')
+        return ConfigUnion(*map(AdapterConfig.from_dict, members))
 
 
 def members(config: AdapterConfig) -> tuple[AdapterConfig, ...]:

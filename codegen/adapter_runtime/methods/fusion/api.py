@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 
-from adapter_runtime.composition import AdapterCompositionBlock, Fuse, Setup, parse_composition
+from adapter_runtime.composition import AdapterCompositionBlock, Child, Fuse, Setup, parse_composition
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.names import check_name
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import FusionEntry, ModelAdaptersConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, InvalidCompositionError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
@@ -22,37 +21,20 @@ from adapter_runtime.methods.bottleneck.places import bottleneck_layers
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig, known_name
 from adapter_runtime.methods.fusion.module import AdapterFusion
+from adapter_runtime.programs.dynamic import DynamicMixin
 
 Fusion = str | Sequence[str] | Fuse
 
 REGULARIZATION = 0.01  # weight of the loss that keeps value matrices near the identity
 
 
-class AdapterFusionMixin:
+class AdapterFusionMixin(DynamicMixin):
     """Adding, training and deleting fusions. A fusion is known by its name, by default "a,b" for the adapters a and b."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def adapters_base(self) -> AdaptedBaseModel: ...
-
-        @property
-        def adapters_config(self) -> ModelAdaptersConfig: ...
-
-        def _activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None: ...
-
-        def set_active_adapters(self, adapter_setup: Setup) -> None: ...
-
-        def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]: ...
-
-        def freeze_model(self, freeze: bool = True) -> None: ...
-
-        def train(self) -> Any: ...
 
     def add_adapter_fusion(
         self,
         adapter_names: Fusion,
-        config: str | Path | Mapping[str, Any] | AdapterFusionConfig | None = None,
+        config: str | Path | Mapping[str, Json] | AdapterFusionConfig | None = None,
         name: str | None = None,
         overwrite_ok: bool = False,
         set_active: bool = False,
@@ -80,7 +62,7 @@ class AdapterFusionMixin:
             raise ValueError(
                 f"The model has a fusion {block.name!r}. Delete it first (delete_adapter_fusion), or pass overwrite_ok=True."
             )
-        with unchanged_on_error(cast("nn.Module", self), state):
+        with unchanged_on_error(self, state):
             if block.name in state.fusions:
                 self._remove_fusion(block.name)
             _place(base, block.name, names, resolved)
@@ -126,7 +108,7 @@ class AdapterFusionMixin:
         fusions = [] if block is None else list(fusions_in(block))
         if block is None or not fusions:
             raise InvalidCompositionError(f"{adapter_setup!r} has no fusion to train. Give one: Fuse('a', 'b').")
-        with unchanged_on_error(cast("nn.Module", self), self.adapters_config):
+        with unchanged_on_error(self, self.adapters_config):
             self.set_active_adapters(block)
             self.train()
             self.freeze_model(True)
@@ -209,7 +191,7 @@ def refuse_if_fused(state: ModelAdaptersConfig, adapter_name: str) -> None:
 def _as_block(adapter_names: Fusion, name: str | None) -> Fuse:
     """The block that activates the fusion."""
     if isinstance(adapter_names, Fuse):
-        children: Sequence[Any] = adapter_names.children
+        children: Sequence[Child] = adapter_names.children
         name = adapter_names.name if name is None else name
     elif isinstance(adapter_names, str):
         children = [part.strip() for part in adapter_names.split(",")]

@@ -11,11 +11,12 @@ from typing import Any
 
 from typing_extensions import Self
 
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 
 
 @dataclass(frozen=True, eq=False)
-class AdapterFusionConfig(Mapping[str, Any]):
+class AdapterFusionConfig(Mapping[str, Json]):
     """How the outputs of several adapters are mixed (https://arxiv.org/abs/2005.00247).
 
     Raises:
@@ -44,10 +45,11 @@ class AdapterFusionConfig(Mapping[str, Any]):
                     f"{type(self).__name__}: {item.name} is {value!r}, but must be True or False."
                 )
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Json:
         if key not in set(self):
             raise KeyError(key)
-        return getattr(self, key)
+        value: Json = getattr(self, key)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return (item.name for item in dataclasses.fields(self))
@@ -58,7 +60,7 @@ class AdapterFusionConfig(Mapping[str, Any]):
     def __hash__(self) -> int:
         return hash(tuple(self.to_dict().values()))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The options as plain data that JSON can hold."""
         return dataclasses.asdict(self)
 
@@ -72,7 +74,7 @@ class AdapterFusionConfig(Mapping[str, Any]):
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> AdapterFusionConfig:
+    def from_dict(cls, options: Mapping[str, Json]) -> AdapterFusionConfig:
         """The config with the options that `to_dict` wrote.
 
         Raises:
@@ -80,7 +82,8 @@ class AdapterFusionConfig(Mapping[str, Any]):
         """
         cls._check_names(options)
         try:
-            return cls(**options)
+            values: dict[str, Any] = dict(options)  # `__post_init__` looks at their types
+            return cls(**values)
         except TypeError as error:
             raise InvalidConfigError(
                 f"Cannot make a {cls.__name__} of {dict(options)}: {error}. For changes of few options, write "
@@ -88,7 +91,7 @@ class AdapterFusionConfig(Mapping[str, Any]):
             ) from error
 
     @classmethod
-    def _check_names(cls, options: Mapping[str, Any]) -> None:
+    def _check_names(cls, options: Mapping[str, Json]) -> None:
         known = [item.name for item in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
@@ -96,7 +99,7 @@ class AdapterFusionConfig(Mapping[str, Any]):
 
     @staticmethod
     def load(
-        config: str | Path | Mapping[str, Any] | AdapterFusionConfig | None, **changes: Any
+        config: str | Path | Mapping[str, Json] | AdapterFusionConfig | None, **changes: Json
     ) -> AdapterFusionConfig:
         """The config that a name, dict, path of a JSON file or config stands for, with `changes`. None = "dynamic".
 
@@ -150,7 +153,7 @@ def known_name(config: AdapterFusionConfig) -> str | None:
     return next((name for name, options in known if options.to_dict() == config.to_dict()), None)
 
 
-def _resolve(config: Any) -> AdapterFusionConfig:
+def _resolve(config: str | Path | Mapping[str, Json] | AdapterFusionConfig) -> AdapterFusionConfig:
     if isinstance(config, AdapterFusionConfig):
         return config
     if isinstance(config, Mapping):

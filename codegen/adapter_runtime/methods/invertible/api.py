@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
 
 from adapter_runtime.call.context import thread
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.configs.union import members
@@ -17,9 +17,10 @@ from adapter_runtime.methods.invertible.layer import (
     disable_invertible,
     invertible_adapters_of,
 )
+from adapter_runtime.programs.dynamic import DynamicMixin
 
 
-class InvertibleAdaptersMixin:
+class InvertibleAdaptersMixin(DynamicMixin):
     """Base of generated mixins of base models whose embeddings can have an invertible adapter.
 
     `add_adapter` creates invertible adapters where the config has ``inv_adapter``; the methods here are for code that wants
@@ -36,7 +37,7 @@ class InvertibleAdaptersMixin:
             UnknownAdapterError: there is no such adapter.
             ValueError: it has that part.
         """
-        model: Any = self
+        model: AdaptedBaseModel = self
         state = model.adapters_config
         configs = [member for member in members(state.get(adapter_name)) if isinstance(member, BnConfig)]
         found = next((config for config in configs if config.inv_adapter is not None), None)
@@ -55,7 +56,7 @@ class InvertibleAdaptersMixin:
 
     def delete_invertible_adapter(self, adapter_name: str) -> None:
         """Remove the invertible part of an adapter, if it has one."""
-        model: Any = self
+        model: AdaptedBaseModel = self
         held = invertible_adapters_of(model)
         if held is None or adapter_name not in held:
             return
@@ -65,7 +66,7 @@ class InvertibleAdaptersMixin:
 
     def get_invertible_adapter(self) -> nn.Module | None:
         """The invertible part of the first active adapter that has one."""
-        model: Any = self
+        model: AdaptedBaseModel = self
         held, block = invertible_adapters_of(model), model.adapters_config.active_setup
         names = [name for name in block.names() if name in held] if held is not None and block is not None else []
         return held[names[0]] if names and held is not None else None
@@ -83,7 +84,7 @@ class InvertibleAdaptersMixin:
         It is where the projection is tied to the token embeddings, as in the paper: only then do states have to come back to
         where the embeddings of tokens are. A projection with weights of its own was trained on states as they come.
         """
-        model: Any = self
+        model: AdaptedBaseModel = self
         held = invertible_adapters_of(model)
         if held is None or held.current_program() is None:
             return False
@@ -100,12 +101,12 @@ class InvertibleAdaptersMixin:
         return hidden_states if held is None else held.couple(hidden_states, rev)
 
 
-class InvertibleAdaptersWrapperMixin:
+class InvertibleAdaptersWrapperMixin(DynamicMixin):
     """The same for models around a base model; those of upstream's heads undo before their tied projection."""
 
     def add_invertible_adapter(self, adapter_name: str) -> bool:
         """See `InvertibleAdaptersMixin`."""
-        return bool(self._inverting_base.add_invertible_adapter(adapter_name))
+        return self._inverting_base.add_invertible_adapter(adapter_name)
 
     def delete_invertible_adapter(self, adapter_name: str) -> None:
         """See `InvertibleAdaptersMixin`."""
@@ -113,8 +114,7 @@ class InvertibleAdaptersWrapperMixin:
 
     def get_invertible_adapter(self) -> nn.Module | None:
         """See `InvertibleAdaptersMixin`."""
-        found: nn.Module | None = self._inverting_base.get_invertible_adapter()
-        return found
+        return self._inverting_base.get_invertible_adapter()
 
     def enable_invertible_adapters(self, adapter_names: Iterable[str]) -> None:
         """See `InvertibleAdaptersMixin`."""
@@ -122,12 +122,12 @@ class InvertibleAdaptersWrapperMixin:
 
     def invertible_adapters_forward(self, hidden_states: torch.Tensor, rev: bool = False) -> torch.Tensor:
         """See `InvertibleAdaptersMixin`."""
-        states: torch.Tensor = self._inverting_base.invertible_adapters_forward(hidden_states, rev)
-        return states
+        return self._inverting_base.invertible_adapters_forward(hidden_states, rev)
 
     @property
-    def _inverting_base(self) -> Any:
-        return self.adapters_base  # type: ignore[attr-defined]
+    def _inverting_base(self) -> InvertibleAdaptersMixin:
+        base: InvertibleAdaptersMixin = self.adapters_base
+        return base
 
 
 class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
@@ -135,11 +135,11 @@ class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """See transformers."""
-        super().set_output_embeddings(new_embeddings)  # type: ignore[misc]
+        super().set_output_embeddings(new_embeddings)
         watch_projection(self)
 
 
-def undo_before_projection(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def undo_before_projection(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
     """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
 
     It knows nothing but the context of the call, so that it may stay where it is: `watch_projection` puts it there when a
@@ -152,7 +152,7 @@ def undo_before_projection(module: nn.Module, args: tuple[Any, ...]) -> tuple[An
     return (owner.invertible_adapters_forward(args[0], rev=True), *args[1:])
 
 
-def watch_projection(model: Any) -> None:
+def watch_projection(model: AdaptedModel) -> None:
     """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters."""
     projection = model.get_output_embeddings()
     if isinstance(projection, nn.Module) and undo_before_projection not in projection._forward_pre_hooks.values():

@@ -11,19 +11,24 @@ heads as a part of the head, in upstream's heads by `undo_before_projection`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import thread
 from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.widths import embedding_width
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.module import Coupling, make_invertible
 from adapter_runtime.programs.hooks import remove_hooks
 from adapter_runtime.programs.layer import AdapterDict, EntryModel, TensorLayer
 from adapter_runtime.programs.nodes import Branch, Leaf, TensorNode
+
+CONTAINER = "invertible_adapters"  # the attribute of the host; a part of keys in files
 
 CouplingNode: TypeAlias = TensorNode[bool]
 
@@ -76,7 +81,9 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
 
     # Hooks
 
-    def after_embeddings(self, module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
+    def after_embeddings(
+        self, module: nn.Module, args: tuple[Argument, ...], output: torch.Tensor
+    ) -> torch.Tensor | None:
         """Forward hook of the module after which they run."""
         if self.is_token_table and not self.in_encoder:
             context = thread.context
@@ -84,11 +91,13 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
                 return None
         return None if self.current_program() is None else self.couple(output)
 
-    def before_encoder(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    def before_encoder(
+        self, module: nn.Module, args: tuple[Argument, ...], kwargs: dict[str, Argument]
+    ) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
         """Forward pre-hook of an encoder that has embeddings given."""
         return args, self._coupled_inputs(kwargs)
 
-    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         if self.in_encoder or not self.is_token_table:
             return given
         table = model.get_submodule(model.embedding_output)
@@ -96,16 +105,18 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
             table.register_forward_hook(self.after_embeddings, prepend=True)
         return self._coupled_inputs(given)
 
-    def _coupled_inputs(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _coupled_inputs(self, given: dict[str, Argument]) -> dict[str, Argument]:
         embeddings = given.get("inputs_embeds")
-        return given if embeddings is None else {**given, "inputs_embeds": self.couple(embeddings)}
+        if not isinstance(embeddings, torch.Tensor):
+            return given
+        return {**given, "inputs_embeds": self.couple(embeddings)}
 
 
 def _is_hooked(module: nn.Module, owner: nn.Module) -> bool:
     return any(getattr(hook, "__self__", None) is owner for hook in module._forward_hooks.values())
 
 
-def add_invertible(model: Any, name: str, config: BnConfig) -> None:
+def add_invertible(model: AdaptedBaseModel, name: str, config: BnConfig) -> None:
     """Create the invertible part of the adapter `name`.
 
     Raises:
@@ -117,38 +128,38 @@ def add_invertible(model: Any, name: str, config: BnConfig) -> None:
             f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
             "invertible adapters. Use inv_adapter=None."
         )
-    coupling = make_invertible(config, model.get_submodule(model.token_embeddings).embedding_dim)
+    coupling = make_invertible(config, embedding_width(model.get_submodule(model.token_embeddings)))
     host = host_of(model)
     layer = invertible_adapters_of(model)
     if layer is None:
-        layer = host.invertible_adapters = _attached(model, host)
+        layer = _attached(model, host)
+        host.add_module(CONTAINER, layer)
     if hasattr(layer, name):  # names of adapters stand beside those of methods
         raise InvalidConfigError(f"An adapter with an invertible part cannot be called {name!r}. Choose another name.")
     layer[name] = coupling
 
 
-def host_of(model: Any) -> nn.Module:
+def host_of(model: AdaptedBaseModel) -> nn.Module:
     """The module that holds the invertible adapters of a base model: its encoder, or itself."""
-    host: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
-    return host
+    return model.get_encoder() if model.config.is_encoder_decoder else model.get_submodule("")
 
 
-def invertible_adapters_of(model: Any) -> InvertibleAdapters | None:
+def invertible_adapters_of(model: AdaptedBaseModel) -> InvertibleAdapters | None:
     """The invertible adapters of a base model, if it has any."""
-    found = host_of(model)._modules.get("invertible_adapters")
+    found = host_of(model)._modules.get(CONTAINER)
     return found if isinstance(found, InvertibleAdapters) else None
 
 
-def _attached(model: Any, host: nn.Module) -> InvertibleAdapters:
+def _attached(model: AdaptedBaseModel, host: nn.Module) -> InvertibleAdapters:
     module = model.get_submodule(model.embedding_output)
-    layer = InvertibleAdapters(isinstance(module, nn.Embedding), host is not model)
+    layer = InvertibleAdapters(isinstance(module, nn.Embedding), in_encoder=bool(model.config.is_encoder_decoder))
     module.register_forward_hook(layer.after_embeddings, prepend=True)  # before that of a prompt
     if layer.in_encoder and layer.is_token_table:
         host.register_forward_pre_hook(layer.before_encoder, with_kwargs=True)
     return layer
 
 
-def disable_invertible(model: Any) -> None:
+def disable_invertible(model: AdaptedBaseModel) -> None:
     """Make a base model whose last invertible adapter is gone what it was."""
     layer = invertible_adapters_of(model)
     if layer is None or layer.adapter_names():
@@ -156,4 +167,4 @@ def disable_invertible(model: Any) -> None:
     host = host_of(model)
     for module in (model.get_submodule(model.embedding_output), host):
         remove_hooks(module, lambda hook: getattr(hook, "__self__", None) is layer)
-    del host.invertible_adapters
+    delattr(host, CONTAINER)

@@ -156,6 +156,7 @@ class LoRALinear(LoRALayer, nn.Linear):
     """`torch.nn.Linear` with LoRA adapters."""
 
 
+# (transformers has no types for mypy, so that a class of it is Any.)
 class LoRAConv1D(LoRALayer, Conv1D):  # type: ignore[misc]
     """The transposed linear layer of GPT-2 with LoRA adapters."""
 
@@ -228,5 +229,6 @@ def disable_lora(module: LoRALayer) -> None:
     del module.loras
     for name in ("program", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
         del module.__dict__[name]
+    # A class that is found at run time; mypy takes an assignment for one to the class of the variable.
     module.__class__ = upstream  # type: ignore[assignment]
     patch_forward(module)

@@ -6,11 +6,11 @@ The prefix goes in after the update of the cache, so that a cache never holds it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import Place
 from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias
@@ -88,7 +88,7 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
         value: torch.Tensor,
         mask: torch.Tensor | None,
         gate_input: torch.Tensor | None = None,
-        **keywords: Any,
+        **keywords: Argument,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Keys, values and mask with the active prefixes in front.
 
@@ -111,7 +111,7 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
         is_causal = keywords.get("is_causal")
         if is_causal is None:
             is_causal = getattr(self, "is_causal", True)
-        mask = grow(self, mask, query, key, program, is_causal)
+        mask = grow(self, mask, query, key, program, bool(is_causal))
         key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
         return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
 

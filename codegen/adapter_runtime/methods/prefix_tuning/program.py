@@ -31,7 +31,7 @@ class Attended(NamedTuple):
     value: torch.Tensor  # [B, h, K, value width]
     gate_input: torch.Tensor | None  # [B, Q, H]
 
-    def of(self, rows: slice | torch.Tensor) -> Attended:
+    def of(self, rows: slice[int, int, None] | torch.Tensor) -> Attended:
         """The same of some rows, or of all in another order."""
         gate_input = None if self.gate_input is None else self.gate_input[rows]
         return Attended(self.key[rows], self.value[rows], gate_input)

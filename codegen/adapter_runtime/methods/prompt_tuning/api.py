@@ -12,6 +12,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.module import (
     PromptTuning,
+    Tokenizer,
     find_tokenizer,
     text_embeddings,
 )
@@ -22,7 +23,9 @@ from adapter_runtime.programs.dynamic import DynamicMixin
 class PromptTuningMixin:
     """Methods of every model with adapters."""
 
-    def initialise_prompt(self: AdaptedModel, adapter_name: str, text: str, tokenizer: Any = None) -> None:
+    def initialise_prompt(
+        self: AdaptedModel, adapter_name: str, text: str, tokenizer: Tokenizer | None = None
+    ) -> None:
         """Let the prompt of an adapter start from the embeddings of a text (https://arxiv.org/abs/2104.08691).
 
         Args:

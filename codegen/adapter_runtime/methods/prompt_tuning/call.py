@@ -21,18 +21,27 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import nn
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
+from transformers.utils import ModelOutput
 
+from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
+from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from adapter_runtime.methods.prompt_tuning.module import goes_to_tokens
 from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.programs.hooks import remove_hooks
+
+Arguments: TypeAlias = tuple[Argument, ...]  # of a forward, by position
+ChangedArguments: TypeAlias = (
+    tuple[Arguments, dict[str, Argument]] | None
+)  # what a hook makes of both kinds; None = nothing
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class PromptSites:
     is_encoder_decoder: bool
 
     @staticmethod
-    def find(model: Any) -> PromptSites:
+    def find(model: AdaptedBaseModel) -> PromptSites:
         """Look at a base model.
 
         Raises:
@@ -69,13 +78,13 @@ class PromptSites:
         return PromptSites(
             embeddings=model.embedding_output,
             holds_tokens=not goes_to_tokens(model, "embedding_output"),
-            takes_positions="position_ids" in inspect.signature(type(model).forward).parameters,
+            takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
             masks_embeddings="mask" in own,
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
 
-    def attach(self, model: Any, layer: RunsPrompts) -> None:
+    def attach(self, model: AdaptedBaseModel, layer: RunsPrompts) -> None:
         """Register the hooks that put a prompt in and take it out."""
         module = model.get_submodule(self.embeddings)
         if self.holds_tokens:
@@ -89,12 +98,12 @@ class PromptSites:
         if isinstance(pooler, nn.Module):
             pooler.register_forward_pre_hook(before_pooler, with_kwargs=True)
         if isinstance(pooler, nn.Linear):  # it gets the first position alone, so the stream is read before
-            norm = type(model).final_norm_path
-            layers = [layer for _, layer in model.adapted_layers()]
+            layers = [layer for _, layer in model.iter_layers()]
+            norm = model.final_norm_path
             (model.get_submodule(norm) if norm else layers[-1]).register_forward_hook(after_last_layer)
 
     @staticmethod
-    def detach(model: Any) -> None:
+    def detach(model: AdaptedBaseModel) -> None:
         """Take these hooks away."""
         for module in model.modules():
             remove_hooks(module, lambda hook: hook in _HOOKS or isinstance(hook, EncoderEntry))
@@ -108,6 +117,12 @@ class PromptSlot(CallSlot):
         self.around_encoder: tuple[ForwardContext | None] | None = (
             None  # in an encoder with a prompt: the outer context
         )
+
+
+class EmbedsTokens(Protocol):
+    """A model that has a table of token embeddings."""
+
+    def get_input_embeddings(self) -> nn.Module: ...
 
 
 class RunsPrompts(Protocol):
@@ -131,7 +146,7 @@ class PromptCall:
         past_length: positions in the cache, those of the prompt too; with none, the prompt goes in.
     """
 
-    def __init__(self, prompts: Prompts, insertion: Insertion, past_length: Any) -> None:
+    def __init__(self, prompts: Prompts, insertion: Insertion, past_length: int | torch.Tensor) -> None:
         self.prompts = prompts
         self.insertion = insertion
         self.is_first = not bool(past_length)
@@ -166,7 +181,9 @@ class PromptCall:
         return self.grown_mask
 
 
-def before_call(sites: PromptSites, model: Any, prompts: Prompts, given: dict[str, Any]) -> dict[str, Any]:
+def before_call(
+    sites: PromptSites, model: EmbedsTokens, prompts: Prompts, given: dict[str, Argument]
+) -> dict[str, Argument]:
     """The arguments of the base model with the prompt, as far as it shows in them.
 
     Raises:
@@ -177,19 +194,19 @@ def before_call(sites: PromptSites, model: Any, prompts: Prompts, given: dict[st
     context = thread.context
     assert context is not None
     cache = given.get("past_key_values")
-    past = 0 if cache is None else cache.get_seq_length()
+    past = cache.get_seq_length() if isinstance(cache, Cache) else 0
     mask = _checked_mask(given.get("attention_mask"))
     call = context.slot(PromptSlot).call = PromptCall(prompts, _insertion(prompts, mask), past)
     length = _length(given)
     _check_room(cache, prompts.length, mask, length)
-    if mask is None and sites.masks_embeddings and length is not None:
-        tokens = _tokens(given)
+    tokens = _tokens(given)
+    if mask is None and sites.masks_embeddings and tokens is not None:
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-    changed = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
+    changed: dict[str, Argument] = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
     at_tokens = not sites.holds_tokens or prompts.insert_at == "token_embeddings"
     call.at_embeddings = not at_tokens
     if sites.takes_positions:
-        positions = _positions(sites, call, given.get("position_ids"), length, _tokens(given))
+        positions = _positions(sites, call, given.get("position_ids"), tokens)
         changed["position_ids"] = positions
     if at_tokens and call.is_first:
         changed |= _at_tokens(model, call, given)
@@ -204,8 +221,10 @@ def _insertion(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
     return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1) + 1)
 
 
-def _checked_mask(mask: Any) -> torch.Tensor | None:
-    if mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2):
+def _checked_mask(mask: Argument) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
         return mask
     shown = f"shape {list(mask.shape)}" if isinstance(mask, torch.Tensor) else f"type {type(mask).__name__}"
     raise UnsupportedMethodError(
@@ -214,20 +233,20 @@ def _checked_mask(mask: Any) -> torch.Tensor | None:
     )
 
 
-def _tokens(given: dict[str, Any]) -> Any:
+def _tokens(given: dict[str, Argument]) -> torch.Tensor | None:
     """The tensor [B, L, ...] that stands for the tokens; None in models that read images."""
-    ids = given.get("input_ids")
-    return given.get("inputs_embeds") if ids is None else ids
+    found = (given.get(name) for name in ("input_ids", "inputs_embeds"))
+    return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
 
 
-def _length(given: dict[str, Any]) -> int | None:
+def _length(given: dict[str, Argument]) -> int | None:
     tokens = _tokens(given)
     return None if tokens is None else int(tokens.shape[1])
 
 
-def _check_room(cache: Any, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
+def _check_room(cache: Argument, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
     """Raise where a static cache has no room for the prompt: upstream writes past its end, or counts wrong."""
-    for layer in getattr(cache, "layers", ()):
+    for layer in cache.layers if isinstance(cache, Cache) else ():
         if isinstance(layer, StaticLayer) and not isinstance(layer, StaticSlidingWindowLayer):
             needed = prompt + (mask.shape[1] if mask is not None else length or 0)
             if needed > layer.max_cache_len:
@@ -238,52 +257,54 @@ def _check_room(cache: Any, prompt: int, mask: torch.Tensor | None, length: int 
             return
 
 
-def _positions(sites: PromptSites, call: PromptCall, given: Any, length: int | None, tokens: Any) -> Any:
+def _positions(sites: PromptSites, call: PromptCall, given: Argument, tokens: torch.Tensor | None) -> Argument:
     """What to hand on as position_ids."""
     prompt = call.insertion.length
     if sites.positions_come_first and call.at_embeddings:
         return given
-    if given is not None:
+    if isinstance(given, torch.Tensor):
         if given.dim() != 2:
             raise UnsupportedMethodError(
                 f"Prompt tuning moves positions of shape [batch, length], but got position_ids of shape {list(given.shape)}."
             )
         return call.insertion.into_positions(given) if call.is_first else given + prompt
-    if call.is_first and call.at_embeddings and length is not None:
-        return torch.arange(length + prompt, device=tokens.device)[None]  # upstream would count the tokens alone
+    if call.is_first and call.at_embeddings and tokens is not None:
+        return torch.arange(tokens.shape[1] + prompt, device=tokens.device)[
+            None
+        ]  # upstream would count the tokens alone
     return None
 
 
-def _at_tokens(model: Any, call: PromptCall, given: dict[str, Any]) -> dict[str, Any]:
+def _at_tokens(model: EmbedsTokens, call: PromptCall, given: dict[str, Argument]) -> dict[str, Argument]:
     """The arguments that hold one entry per token, with the prompt."""
     embeddings = given.get("inputs_embeds")
-    if embeddings is None:
+    if not isinstance(embeddings, torch.Tensor):
         embeddings = model.get_input_embeddings()(given["input_ids"])
-    changed = {"input_ids": None, "inputs_embeds": call.put_into(embeddings)}
+    changed: dict[str, Argument] = {"input_ids": None, "inputs_embeds": call.put_into(embeddings)}
     types = given.get("token_type_ids")
-    if types is not None:
+    if isinstance(types, torch.Tensor):
         prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
         changed["token_type_ids"] = call.insertion.into(types, prompt_types)
     return changed
 
 
-def after_call(outputs: Any) -> Any:
+def after_call(outputs: Outputs) -> Outputs:
     """The outputs of the base model; for a head, those of real tokens only."""
     call, context = current_call(), thread.context
     if call is None or not call.is_in or context is None or not context.has_head:
         return outputs
+    states = outputs[0] if isinstance(outputs, tuple) else outputs["last_hidden_state"]
+    assert isinstance(states, torch.Tensor)
     if isinstance(outputs, tuple):
-        return (call.insertion.out_of(outputs[0]), *outputs[1:])
-    outputs["last_hidden_state"] = call.insertion.out_of(outputs["last_hidden_state"])
+        return (call.insertion.out_of(states), *outputs[1:])
+    outputs["last_hidden_state"] = call.insertion.out_of(states)
     return outputs
 
 
 # Hooks. They are functions, and find the call in the context, so that models can be copied and pickled.
 
 
-def before_embeddings(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argument]) -> ChangedArguments:
     """Let the embeddings see what belongs to the tokens alone."""
     call = current_call()
     if call is None or not call.at_embeddings:
@@ -292,12 +313,13 @@ def before_embeddings(
         grown, mask = call.grown_mask, call.mask
         args = tuple(mask if entry is grown else entry for entry in args)
         kwargs = {name: mask if entry is grown else entry for name, entry in kwargs.items()}
-    if not call.is_first and "past_key_values_length" in kwargs:
-        kwargs = {**kwargs, "past_key_values_length": kwargs["past_key_values_length"] - call.insertion.length}
+    past = kwargs.get("past_key_values_length")
+    if not call.is_first and isinstance(past, (int, torch.Tensor)):
+        kwargs = {**kwargs, "past_key_values_length": past - call.insertion.length}
     return args, kwargs
 
 
-def after_embeddings(module: nn.Module, args: Any, output: Any) -> Any:
+def after_embeddings(module: nn.Module, args: Arguments, output: LayerOutputs) -> LayerOutputs | None:
     """Put the prompt into the output of the embeddings."""
     call = current_call()
     if call is None or not (call.at_embeddings and call.is_first):
@@ -312,20 +334,20 @@ def after_embeddings(module: nn.Module, args: Any, output: Any) -> Any:
     return call.put_into(output)
 
 
-def before_pooler(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+def before_pooler(module: nn.Module, args: Arguments, kwargs: dict[str, Argument]) -> ChangedArguments:
     """For a head, let the pooler read real tokens only."""
     call, context = current_call(), thread.context
     if call is None or not call.is_in or context is None or not context.has_head:
         return None
+    name = "" if args else next(iter(kwargs))
+    states = args[0] if args else kwargs[name]
+    assert isinstance(states, torch.Tensor)
     if args:
-        return (call.pooled_from(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: call.pooled_from(kwargs[name])}
+        return (call.pooled_from(states), *args[1:]), kwargs
+    return args, {**kwargs, name: call.pooled_from(states)}
 
 
-def after_last_layer(module: nn.Module, args: Any, output: Any) -> None:
+def after_last_layer(module: nn.Module, args: Arguments, output: LayerOutputs) -> None:
     """Keep the stream for a pooler that gets one position of it. (ALBERT runs its layer many times; the last one counts.)"""
     call = current_call()
     if call is not None and call.is_in:
@@ -335,13 +357,14 @@ def after_last_layer(module: nn.Module, args: Any, output: Any) -> None:
 # Encoder-decoders: the prompt is the encoder's, which `generate` also calls by itself
 
 
-def _before_encoder_decoder(prompts: Prompts, given: dict[str, Any]) -> dict[str, Any]:
+def _before_encoder_decoder(prompts: Prompts, given: dict[str, Argument]) -> dict[str, Argument]:
     """The mask of the encoder is also what cross-attention sees of it, so it grows here, not only in the encoder."""
     mask = _checked_mask(given.get("attention_mask"))
     encoded = given.get("encoder_outputs")
     if mask is None:
         return given
-    if encoded is not None and encoded[0].shape[1] != mask.shape[1] + prompts.length:
+    states = encoded[0] if isinstance(encoded, (ModelOutput, tuple, list)) else None
+    if isinstance(states, torch.Tensor) and states.shape[1] != mask.shape[1] + prompts.length:
         return given  # of an encoder that ran without the prompt
     grown = PromptCall(prompts, _insertion(prompts, mask), 0).grow_mask(mask)
     return {**given, "attention_mask": grown}
@@ -359,9 +382,7 @@ class EncoderEntry:
         self.sites = sites
         self.layer = layer
 
-    def __call__(
-        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def __call__(self, module: nn.Module, args: Arguments, kwargs: dict[str, Argument]) -> ChangedArguments:
         prompts = self.layer.current_program()
         if prompts is None:
             return None
@@ -373,7 +394,7 @@ class EncoderEntry:
         context.put(slot)
         thread.context = context
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given: dict[str, Argument] = {**dict(zip(names, args, strict=False)), **kwargs}
         mask = _checked_mask(given.get("attention_mask"))
         length = _length(given)
         is_grown = mask is not None and mask.shape[1] != length
@@ -383,11 +404,12 @@ class EncoderEntry:
             given["attention_mask"] = call.grow_mask(mask)
         call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
         if not call.at_embeddings:
+            assert isinstance(module, PreTrainedModel)
             given |= _at_tokens(module, call, given)
         return (), given
 
 
-def after_encoder(module: nn.Module, args: Any, output: Any) -> None:
+def after_encoder(module: nn.Module, args: Arguments, output: Outputs) -> None:
     """Leave the context that `EncoderEntry` opened."""
     slot = thread.context.find(PromptSlot) if thread.context is not None else None
     if slot is not None and slot.around_encoder is not None:

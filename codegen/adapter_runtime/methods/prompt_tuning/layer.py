@@ -1,18 +1,19 @@
 """The prompts of a model, and which of them run.
 
-prompt_insertion.py   the arithmetic of columns
-prompt_call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
+insertion.py   the arithmetic of columns
+call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument, Outputs
 from adapter_runtime.composition import AdapterCompositionBlock, Average, Stack
+from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
@@ -42,14 +43,14 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         self.init_adapter_layer(-1, "prompt")
         self.sites: PromptSites | None = None  # found when the first prompt is added
 
-    def add_adapter(self, name: str, tuning: PromptTuning, model: Any) -> None:
+    def add_adapter(self, name: str, tuning: PromptTuning, model: AdaptedBaseModel) -> None:
         """Use `tuning` for the adapter `name` of the base model `model`."""
         if self.sites is None:
             self.sites = PromptSites.find(model)
             self.sites.attach(model, self)
         self.prompt_tunings[name] = tuning
 
-    def leave_if_empty(self, model: Any) -> None:
+    def leave_if_empty(self, model: AdaptedBaseModel) -> None:
         """Make a base model whose last prompt is gone what it was."""
         if self.sites is not None and not self.prompt_tunings:
             self.sites.detach(model)
@@ -94,12 +95,12 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         )
         return Prompts(joined, first.length, *places.pop())
 
-    def at_entry(self, model: EntryModel, given: dict[str, Any]) -> dict[str, Any]:
+    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         prompts = self.current_program()
         assert prompts is not None and self.sites is not None
         return before_call(self.sites, model, prompts, given)
 
-    def at_exit(self, outputs: Any) -> Any:
+    def at_exit(self, outputs: Outputs) -> Outputs:
         return after_call(outputs)
 
 

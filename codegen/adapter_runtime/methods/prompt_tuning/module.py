@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.widths import embedding_width
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
+
+
+class Tokenizer(Protocol):
+    """One of transformers' tokenizers."""
+
+    def __call__(self, text: str, /) -> Mapping[str, Sequence[int]]: ...
 
 
 class PromptTuning(nn.Module):
@@ -55,7 +63,7 @@ class PromptTuning(nn.Module):
             weight.copy_(embeddings.repeat(repeats, 1)[: len(weight)])
 
 
-def text_embeddings(model: Any, text: str, tokenizer: Any) -> torch.Tensor:
+def text_embeddings(model: AdaptedBaseModel, text: str, tokenizer: Tokenizer) -> torch.Tensor:
     """The embeddings [T, H] of the tokens of a text, with the special tokens that the tokenizer adds.
 
     Args:
@@ -67,6 +75,7 @@ def text_embeddings(model: Any, text: str, tokenizer: Any) -> torch.Tensor:
     """
     ids = torch.as_tensor(tokenizer(text)["input_ids"], dtype=torch.long)
     embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
     if ids.dim() != 1 or not len(ids):
         raise InvalidConfigError(f"The tokenizer makes no list of tokens of the text {text!r}.")
     if int(ids.max()) >= embeddings.num_embeddings:
@@ -80,7 +89,7 @@ def text_embeddings(model: Any, text: str, tokenizer: Any) -> torch.Tensor:
     return found
 
 
-def find_tokenizer(model: Any, config: PromptTuningConfig) -> Any:
+def find_tokenizer(model: AdaptedBaseModel, config: PromptTuningConfig) -> Tokenizer:
     """The tokenizer that a config names, or else the one beside the checkpoint of the model, if it is on this machine.
 
     Raises:
@@ -99,12 +108,13 @@ def find_tokenizer(model: Any, config: PromptTuningConfig) -> Any:
             f"A prompt that starts from a text needs a tokenizer, and the model was not loaded from anywhere. {remedy}"
         )
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=named is None)
+        found: Tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=named is None)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidConfigError(
             f"A prompt that starts from a text needs a tokenizer, but none could be read from {source!r} "
             f"({error}). {remedy}"
         ) from error
+    return found
 
 
 class _Loading(threading.local):
@@ -128,7 +138,7 @@ def weights_follow() -> Iterator[None]:
         _loading.is_on = before
 
 
-def initialise_prompt(tuning: PromptTuning, model: Any) -> None:
+def initialise_prompt(tuning: PromptTuning, model: AdaptedBaseModel) -> None:
     """Give a new prompt the start that its config asks for.
 
     Raises:
@@ -141,7 +151,7 @@ def initialise_prompt(tuning: PromptTuning, model: Any) -> None:
     tuning.start_from(embeddings)
 
 
-def goes_to_tokens(model: Any, insert_at: str) -> bool:
+def goes_to_tokens(model: AdaptedBaseModel, insert_at: str) -> bool:
     """Whether a prompt of a base model stands among the embeddings of tokens, and not behind a module that adds to them.
 
     Where the table of tokens is no part of such a module, upstream goes on to use what comes out of the table: for masks, say.
@@ -157,18 +167,23 @@ def goes_to_tokens(model: Any, insert_at: str) -> bool:
     return bool(model.token_embeddings) and (insert_at == "token_embeddings" or not holds_table)
 
 
-def prompt_width(model: Any, config: PromptTuningConfig) -> int:
+def prompt_width(model: AdaptedBaseModel, config: PromptTuningConfig) -> int:
     """Width of the embeddings where a prompt of `config` goes in.
 
     Raises:
         UnsupportedMethodError: the model has no table of token embeddings, and the prompt shall go in there.
     """
     if goes_to_tokens(model, config.insert_at):
-        return int(model.get_submodule(model.token_embeddings).embedding_dim)
+        return _token_width(model)
     output = model.get_submodule(model.embedding_output)
     norms = [module for module in output.modules() if isinstance(module, nn.LayerNorm)]
     if norms:  # embeddings may be projected, but are normalised at the end
         return int(norms[-1].normalized_shape[-1])
     if model.token_embeddings:
-        return int(model.get_submodule(model.token_embeddings).embedding_dim)
-    return int(next(layer for _, layer in model.adapted_layers()).stream_width())
+        return _token_width(model)
+    return next(layer for _, layer in model.adapted_layers()).stream_width()
+
+
+def _token_width(model: AdaptedBaseModel) -> int:
+    """Width of the table of token embeddings."""
+    return embedding_width(model.get_submodule(model.token_embeddings))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class ReftConfig(AdapterConfig):
         return self.output_reft and (self.layers == "all" or layer in self.layers)
 
     @classmethod
-    def _from_options(cls, options: Mapping[str, Any]) -> AdapterConfig:
+    def _from_options(cls, options: Mapping[str, Json]) -> AdapterConfig:
         if not options.get("orthogonality", True) and "subtract_projection" not in options:
             logger.warning(
                 "This ReFT config may be NoReFT or DiReFT: `adapters` writes the same for both. It is read as NoReFT. For "

@@ -7,12 +7,13 @@ a checkpointed forward, for which only the layer itself is computed twice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from adapter_runtime.call.arguments import Argument, LayerOutputs
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.config import ReftConfig
@@ -98,7 +99,7 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         reft = self._reft(name)
         return PlacedEdit(reft, self.shapes.index(reft.shape))
 
-    def edit_output(self, layer: nn.Module, args: Any, output: Any) -> Any:
+    def edit_output(self, layer: nn.Module, args: tuple[Argument, ...], output: LayerOutputs) -> LayerOutputs | None:
         """The forward hook: the output of `layer`, a tensor or a tuple that begins with one, with the edits."""
         program = self.current_program()
         if not isinstance(program, Edits):

@@ -12,7 +12,6 @@ began, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -103,7 +102,7 @@ class _Reflections(nn.Module):
         """[R]: 1 or -1. Torch writes -1, and so -1 is also what an optimizer leaves that moved the diagonal to zero."""
         return (self.original.detach().diagonal() > 0.5).to(self.original.dtype) * 2 - 1
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(self, destination: dict[str, torch.Tensor], prefix: str, keep_vars: bool) -> None:
         if not self.is_square and not self.original.is_meta:
             with torch.no_grad():  # changes nothing: only the signs are read
                 self.original.diagonal().copy_(self.signs())

@@ -7,21 +7,29 @@ saved model ties them again when it is loaded; each file of an adapter holds a c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.composition import MultiTask
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, nearest
 from adapter_runtime.methods.lora.config import MultiTaskConfig
 from adapter_runtime.programs.dynamic import DynamicMixin
 
-if TYPE_CHECKING:
-    from adapter_runtime.contract.state import ModelAdaptersConfig
-
 Names = MultiTask | Sequence[str] | str
+
+
+class Shares(Protocol):
+    """A model whose adapters can share parameters."""
+
+    def share_parameters(
+        self, adapter_names: Names, name: str | None = None, reference_adapter_name: str | None = None
+    ) -> None: ...
 
 
 class SharingMixin(DynamicMixin):
@@ -42,7 +50,7 @@ class SharingMixin(DynamicMixin):
             UnsupportedMethodError: a method that shares nothing.
             InvalidConfigError: adapters that differ in their places or shapes, or that share already.
         """
-        model = cast("Any", self)
+        model: AdaptedModel = self
         names = _names(adapter_names)
         state: ModelAdaptersConfig = model.adapters_config
         group = name or ",".join(names)
@@ -72,7 +80,7 @@ class SharingMixin(DynamicMixin):
         Raises:
             InvalidConfigError: there is no such group.
         """
-        model = cast("Any", self)
+        model: AdaptedModel = self
         state: ModelAdaptersConfig = model.adapters_config
         group = name or ",".join(_names(adapter_names))
         if group not in state.shared:
@@ -81,11 +89,11 @@ class SharingMixin(DynamicMixin):
             _untie(list(_shared_modules(model.adapters_base, state.shared[group])))
             del state.shared[group]
 
-    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+    def tie_weights(self, *args: Argument, **kwargs: Argument) -> None:
         """See transformers, which calls this after it has loaded a model. Shared parameters become one object again."""
         super().tie_weights(*args, **kwargs)
-        base = cast("Any", self).adapters_base
-        state: ModelAdaptersConfig | None = getattr(base, "_adapters_config", None)
+        base: AdaptedBaseModel = self.adapters_base
+        state: ModelAdaptersConfig | None = getattr(base, "_adapters_config", None)  # None while a model is made
         for names in state.shared.values() if state is not None else ():
             _tie(list(_shared_modules(base, names)))
 
@@ -99,10 +107,11 @@ def forget(state: ModelAdaptersConfig, name: str) -> None:
 def _names(given: Names) -> tuple[str, ...]:
     if isinstance(given, str):
         return tuple(given.split(","))
-    names = tuple(given.children if isinstance(given, MultiTask) else given)
-    if not all(isinstance(name, str) for name in names):
+    children = given.children if isinstance(given, MultiTask) else given
+    names = tuple(name for name in children if isinstance(name, str))
+    if len(names) < len(children):
         raise InvalidConfigError(f"Only adapters can share parameters, not blocks: {given!r}.")
-    return cast("tuple[str, ...]", names)
+    return names
 
 
 def _check_group(state: ModelAdaptersConfig, group: str, names: Sequence[str]) -> None:
@@ -122,7 +131,7 @@ def _check_group(state: ModelAdaptersConfig, group: str, names: Sequence[str]) -
             )
 
 
-def _shared_modules(base: Any, names: Sequence[str]) -> Iterator[list[nn.Module | None]]:
+def _shared_modules(base: AdaptedBaseModel, names: Sequence[str]) -> Iterator[list[nn.Module | None]]:
     """At each place where one of the adapters lives: their modules, in the order of `names`."""
     for layer in base.adapter_layers():
         found = [next((module for _, module in layer.modules_of(name)), None) for name in names]
@@ -142,7 +151,7 @@ def _check_alike(places: Sequence[Sequence[nn.Module | None]], names: Sequence[s
                 )
 
 
-def _shapes(module: nn.Module | None) -> dict[str, tuple[Any, ...]]:
+def _shapes(module: nn.Module | None) -> dict[str, tuple[int | torch.dtype, ...]]:
     return {key: (*parameter.shape, parameter.dtype) for key, parameter in _sharable(module)}
 
 
@@ -167,7 +176,7 @@ def _untie(places: Sequence[Sequence[nn.Module | None]]) -> None:
                 setattr(module, key, nn.Parameter(parameter.clone(), requires_grad=parameter.requires_grad))
 
 
-def restore(model: Any, groups: Mapping[str, Sequence[str]]) -> None:
+def restore(model: Shares, groups: Mapping[str, Sequence[str]]) -> None:
     """Share what a saved model says: names of adapters by the name of their group."""
     for group, names in groups.items():
         model.share_parameters(names, name=group)
