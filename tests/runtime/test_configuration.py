@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, SeqBnConfig
 from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
 from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
+from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.lora.config import LoRAConfig, VeraConfig
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
@@ -103,3 +106,41 @@ def test_configs_read_like_mappings() -> None:
     assert dict(LoRAConfig(r=2))["r"] == 2
     with pytest.raises(KeyError):
         LoRAConfig()["_architectures"]
+
+
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _below(below)
+
+
+CONFIG_CLASSES = sorted(
+    (
+        kind
+        for base in (AdapterConfig, AdapterFusionConfig)
+        for kind in dict.fromkeys((base, *_below(base)))
+        if dataclasses.is_dataclass(kind) and kind.__module__.startswith("adapter_runtime.")
+    ),
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", CONFIG_CLASSES)
+def test_help_names_every_option_with_its_default(kind: type[Any]) -> None:
+    """A variant of another config names the options whose defaults it changes; the rest are told there."""
+    bases = [base for base in kind.__mro__[1:] if dataclasses.is_dataclass(base)]
+    inherited = {item.name: _default(item) for base in reversed(bases) for item in dataclasses.fields(base)}
+    entries = dict(
+        re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w|^$|^ {4}\w|\Z)", kind.__doc__ or "", re.MULTILINE | re.DOTALL)
+    )
+    for item in dataclasses.fields(kind):
+        default = _default(item)
+        if item.name in inherited and inherited[item.name] == default:
+            continue
+        shown = "Required" if default is dataclasses.MISSING else repr(default).replace("'", '"')
+        assert shown in entries.get(item.name, ""), (item.name, shown)
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    factory = item.default_factory
+    return item.default if factory is dataclasses.MISSING else factory()

@@ -13,49 +13,85 @@ from adapter_runtime.errors import InvalidConfigError
 class BnConfig(AdapterConfig):
     """A bottleneck after a sublayer: down-projection, non-linearity, up-projection (https://arxiv.org/abs/1902.00751).
 
+    Args:
+        mh_adapter: an adapter after self-attention. Required.
+        output_adapter: an adapter after the feed-forward block. Required.
+        reduction_factor: width of the hidden states over that of the bottleneck; or one by index of the layer, with
+            "default" for the rest. Required.
+        non_linearity: between the projections; a name of transformers' ``ACT2FN``. Required.
+        original_ln_before: run the residual addition and the norm of the layer before the adapter. Default: False.
+        original_ln_after: run them after the adapter. Default: True.
+        ln_before: a norm of the adapter's own at its start. Default: False.
+        ln_after: a norm of the adapter's own at its end. Default: False.
+        init_weights: how the weights are drawn: "bert", "mam_adapter" (the up-projection is zero) or "houlsby".
+            Default: "bert".
+        init_weights_seed: of a generator of its own for these draws; None = torch's. Default: None.
+        is_parallel: the adapter reads the input of the sublayer, and is added to its output. What the options
+            original_ln_before, residual_before_ln and adapter_residual_before_ln say has no meaning then. Default: False.
+        scaling: factor of what the adapter gives; "learned" = one that is trained, "channel" = one per channel.
+            Default: 1.0.
+        use_gating: multiply by a learned gate that reads the input, averaged over the sequence. Default: False.
+        residual_before_ln: what is added to the output of the adapter: True = the output of the sublayer,
+            "post_add" = that after the addition of the layer's residual, False = that after the layer's norm. Default: True.
+        adapter_residual_before_ln: add it before the norm of `ln_after`, not after that. Default: False.
+        inv_adapter: an invertible adapter after the embeddings: "nice" or "glow"; None = none. Default: None.
+        inv_adapter_reduction_factor: that of the networks inside it. Default: None.
+        cross_adapter: an adapter after cross-attention. Default: False.
+        leave_out: indices of layers that get no adapter. Default: [].
+        dropout: probability of dropping an entry of what the adapter gives, in training. Default: 0.0.
+        phm_layer: hypercomplex multiplications in the place of linear layers (Compacter). Default: False.
+        phm_dim: number of Kronecker products in their sum; divides the widths of the layers. Default: 4.
+        factorized_phm_W: the second factors of these products are themselves products, of rank `phm_rank`. Default: True.
+        shared_W_phm: one set of second factors for all layers. Default: False.
+        shared_phm_rule: one set of first factors (rules) for all layers. Default: True.
+        factorized_phm_rule: rules are products of rank 1. Default: False.
+        phm_c_init: how rules are drawn: "normal", with std `phm_init_range`, or "uniform" in [-1, 1]. Default: "normal".
+        phm_init_range: standard deviation of these draws. Default: 0.0001.
+        learn_phm: train the rules; False = they stay as they were drawn. Default: True.
+        hypercomplex_nonlinearity: how second factors are drawn: "glorot-uniform", "glorot-normal", "phm" (the same as
+            that) or "normal", with std `phm_init_range`. Default: "glorot-uniform".
+        phm_rank: rank of the second factors, where they are products. Default: 1.
+        phm_bias: hypercomplex layers have a bias. Default: True.
+        stochastic_depth: probability of skipping the adapter, per sample, in training. Default: 0.0.
+
     Raises:
         InvalidConfigError: options that exclude each other or have no meaning.
     """
 
-    mh_adapter: bool  # an adapter after self-attention
-    output_adapter: bool  # an adapter after the feed-forward block
-    reduction_factor: (
-        float | Mapping[str, float]
-    )  # hidden size / bottleneck size; by layer, with "default" for the rest
-    non_linearity: str  # a name of transformers' ACT2FN
+    mh_adapter: bool
+    output_adapter: bool
+    reduction_factor: float | Mapping[str, float]
+    non_linearity: str
 
-    original_ln_before: bool = False  # run the residual addition and the norm of the layer before the adapter
-    original_ln_after: bool = True  # run them after the adapter
-    ln_before: bool = False  # a norm of the adapter's own at its start
-    ln_after: bool = False  # and one at its end
-    init_weights: str = "bert"  # "bert", "mam_adapter" (starts as zero) or "houlsby"
+    original_ln_before: bool = False
+    original_ln_after: bool = True
+    ln_before: bool = False
+    ln_after: bool = False
+    init_weights: str = "bert"
     init_weights_seed: int | None = None
-    is_parallel: bool = False  # the adapter reads the input of the sublayer, and is added to its output; what is said
-    # about norms and residuals in front of the adapter (original_ln_before, the two below) has no meaning then
-    scaling: float | str = 1.0  # a factor, "learned" or "channel" (one learned factor per channel)
-    use_gating: bool = False  # a learned gate, averaged over the sequence
-    residual_before_ln: bool | str = True  # the adapter's residual: True = sublayer output, "post_add" = after the
-    # addition of the layer's residual, False = after the layer's norm
-    adapter_residual_before_ln: bool = False  # add that residual before (not after) the norm of `ln_after`
-    inv_adapter: str | None = None  # an invertible adapter after the embeddings: "nice" or "glow"
+    is_parallel: bool = False
+    scaling: float | str = 1.0
+    use_gating: bool = False
+    residual_before_ln: bool | str = True
+    adapter_residual_before_ln: bool = False
+    inv_adapter: str | None = None
     inv_adapter_reduction_factor: float | None = None
-    cross_adapter: bool = False  # an adapter after cross-attention
-    leave_out: Sequence[int] = field(default_factory=list)  # indices of layers without adapters
+    cross_adapter: bool = False
+    leave_out: Sequence[int] = field(default_factory=list)
     dropout: float = 0.0
-    phm_layer: bool = False  # hypercomplex multiplications instead of linear layers (compacter)
-    phm_dim: int = 4  # number of Kronecker products in a sum; divides the widths of the layers
-    factorized_phm_W: bool = True  # second factors of these products are themselves products, of rank `phm_rank`
-    shared_W_phm: bool = False  # one set of second factors for all layers
-    shared_phm_rule: bool = True  # one set of first factors (rules) for all layers
-    factorized_phm_rule: bool = False  # rules are products of rank 1
-    phm_c_init: str = "normal"  # how rules are drawn: "normal", with std `phm_init_range`, or "uniform" in [-1, 1]
+    phm_layer: bool = False
+    phm_dim: int = 4
+    factorized_phm_W: bool = True
+    shared_W_phm: bool = False
+    shared_phm_rule: bool = True
+    factorized_phm_rule: bool = False
+    phm_c_init: str = "normal"
     phm_init_range: float = 0.0001
-    learn_phm: bool = True  # False: rules stay as they were drawn
-    hypercomplex_nonlinearity: str = "glorot-uniform"  # how second factors are drawn; also "glorot-normal", "phm" (the
-    # same), "normal" (std `phm_init_range`)
+    learn_phm: bool = True
+    hypercomplex_nonlinearity: str = "glorot-uniform"
     phm_rank: int = 1
     phm_bias: bool = True
-    stochastic_depth: float = 0.0  # probability to skip the adapter, per sample, in training
+    stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self, "residual_before_ln", (True, False, "post_add"))
@@ -115,7 +151,15 @@ class BnConfig(AdapterConfig):
 
 @dataclass(frozen=True, eq=False)
 class SeqBnConfig(BnConfig):
-    """One adapter per layer, after the feed-forward block (https://arxiv.org/abs/2005.00247)."""
+    """One adapter per layer, after the feed-forward block (https://arxiv.org/abs/2005.00247).
+
+    Other defaults than those of `BnConfig`:
+        original_ln_before: True
+        mh_adapter: False
+        output_adapter: True
+        non_linearity: "relu"
+        reduction_factor: 16
+    """
 
     original_ln_before: bool = True
     mh_adapter: bool = False
@@ -126,7 +170,12 @@ class SeqBnConfig(BnConfig):
 
 @dataclass(frozen=True, eq=False)
 class SeqBnInvConfig(SeqBnConfig):
-    """`SeqBnConfig` with an invertible adapter after the embeddings (https://arxiv.org/abs/2005.00052)."""
+    """`SeqBnConfig` with an invertible adapter after the embeddings (https://arxiv.org/abs/2005.00052).
+
+    Other defaults than those of `SeqBnConfig`:
+        inv_adapter: "nice"
+        inv_adapter_reduction_factor: 2
+    """
 
     inv_adapter: str | None = "nice"
     inv_adapter_reduction_factor: float | None = 2
@@ -134,7 +183,14 @@ class SeqBnInvConfig(SeqBnConfig):
 
 @dataclass(frozen=True, eq=False)
 class DoubleSeqBnConfig(BnConfig):
-    """Two adapters per layer, after attention and after the feed-forward block (https://arxiv.org/abs/1902.00751)."""
+    """Two adapters per layer, after attention and after the feed-forward block (https://arxiv.org/abs/1902.00751).
+
+    Other defaults than those of `BnConfig`:
+        mh_adapter: True
+        output_adapter: True
+        non_linearity: "swish"
+        reduction_factor: 16
+    """
 
     mh_adapter: bool = True
     output_adapter: bool = True
@@ -144,7 +200,12 @@ class DoubleSeqBnConfig(BnConfig):
 
 @dataclass(frozen=True, eq=False)
 class DoubleSeqBnInvConfig(DoubleSeqBnConfig):
-    """`DoubleSeqBnConfig` with an invertible adapter after the embeddings."""
+    """`DoubleSeqBnConfig` with an invertible adapter after the embeddings.
+
+    Other defaults than those of `DoubleSeqBnConfig`:
+        inv_adapter: "nice"
+        inv_adapter_reduction_factor: 2
+    """
 
     inv_adapter: str | None = "nice"
     inv_adapter_reduction_factor: float | None = 2
@@ -152,7 +213,17 @@ class DoubleSeqBnInvConfig(DoubleSeqBnConfig):
 
 @dataclass(frozen=True, eq=False)
 class ParBnConfig(BnConfig):
-    """An adapter beside the feed-forward block (https://arxiv.org/abs/2110.04366)."""
+    """An adapter beside the feed-forward block (https://arxiv.org/abs/2110.04366).
+
+    Other defaults than those of `BnConfig`:
+        mh_adapter: False
+        output_adapter: True
+        non_linearity: "relu"
+        reduction_factor: 2
+        init_weights: "mam_adapter"
+        is_parallel: True
+        scaling: 4.0
+    """
 
     mh_adapter: bool = False
     output_adapter: bool = True
@@ -165,7 +236,13 @@ class ParBnConfig(BnConfig):
 
 @dataclass(frozen=True, eq=False)
 class CompacterConfig(DoubleSeqBnConfig):
-    """Two adapters per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647)."""
+    """Two adapters per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647).
+
+    Other defaults than those of `DoubleSeqBnConfig`:
+        phm_layer: True
+        reduction_factor: 32
+        non_linearity: "gelu"
+    """
 
     phm_layer: bool = True
     reduction_factor: float | Mapping[str, float] = 32
@@ -174,7 +251,13 @@ class CompacterConfig(DoubleSeqBnConfig):
 
 @dataclass(frozen=True, eq=False)
 class CompacterPlusPlusConfig(SeqBnConfig):
-    """One adapter per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647)."""
+    """One adapter per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647).
+
+    Other defaults than those of `SeqBnConfig`:
+        phm_layer: True
+        reduction_factor: 32
+        non_linearity: "gelu"
+    """
 
     phm_layer: bool = True
     reduction_factor: float | Mapping[str, float] = 32
@@ -183,7 +266,20 @@ class CompacterPlusPlusConfig(SeqBnConfig):
 
 @dataclass(frozen=True, eq=False)
 class AdapterPlusConfig(BnConfig):
-    """An adapter with a factor per channel, for vision models (https://arxiv.org/abs/2406.06820)."""
+    """An adapter with a factor per channel, for vision models (https://arxiv.org/abs/2406.06820).
+
+    Other defaults than those of `BnConfig`:
+        original_ln_after: False
+        original_ln_before: True
+        residual_before_ln: False
+        stochastic_depth: 0.1
+        init_weights: "houlsby"
+        scaling: "channel"
+        mh_adapter: False
+        output_adapter: True
+        reduction_factor: 96
+        non_linearity: "gelu"
+    """
 
     original_ln_after: bool = False
     original_ln_before: bool = True

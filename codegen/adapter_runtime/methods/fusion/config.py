@@ -19,20 +19,32 @@ from adapter_runtime.errors import InvalidConfigError, nearest
 class AdapterFusionConfig(Mapping[str, Json]):
     """How the outputs of several adapters are mixed (https://arxiv.org/abs/2005.00247).
 
+    Args:
+        key: project the outputs of the adapters before they are compared with the query. Required.
+        query: project the query. Required.
+        value: project what is mixed. Required.
+        query_before_ln: the query is the output of the sublayer; otherwise it is what the adapters read. Required.
+        regularization: keep value matrices near the identity (`get_fusion_regularization_loss`). Required.
+        residual_before: add the residual to each output before they are compared and mixed, not to the mixture. Required.
+        temperature: begin the training with an even mixture. Required.
+        value_before_softmax: mix projections, or project the mixture: the same results, read for compatibility. Required.
+        value_initialized: value matrices start as identities. Required.
+        dropout_prob: probability of dropping a score, in training; None = the model's dropout of attentions. Default: None.
+
     Raises:
         InvalidConfigError: an option that makes no sense.
     """
 
-    key: bool  # project the outputs of the adapters for comparing them with the query
-    query: bool  # project the query
-    value: bool  # project what is mixed
-    query_before_ln: bool  # the query is the output of the sublayer; else it is what the adapters read
-    regularization: bool  # keep value matrices near the identity (`get_fusion_regularization_loss`)
-    residual_before: bool  # add the residual to each output before they are compared and mixed, not to the mixture
-    temperature: bool  # begin the training with an even mixture
-    value_before_softmax: bool  # mix projections, or project the mixture: the same results, read for compatibility
-    value_initialized: bool  # value matrices start as identities
-    dropout_prob: float | None = None  # of scores, in training; None = the model's dropout of attentions
+    key: bool
+    query: bool
+    value: bool
+    query_before_ln: bool
+    regularization: bool
+    residual_before: bool
+    temperature: bool
+    value_before_softmax: bool
+    value_initialized: bool
+    dropout_prob: float | None = None
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -112,7 +124,19 @@ class AdapterFusionConfig(Mapping[str, Json]):
 
 @dataclass(frozen=True, eq=False)
 class StaticAdapterFusionConfig(AdapterFusionConfig):
-    """A mixture of the outputs as they are."""
+    """A mixture of the outputs as they are.
+
+    Other defaults than those of `AdapterFusionConfig`:
+        key: True
+        query: True
+        value: False
+        query_before_ln: False
+        regularization: False
+        residual_before: False
+        temperature: False
+        value_before_softmax: True
+        value_initialized: False
+    """
 
     key: bool = True
     query: bool = True
@@ -127,7 +151,19 @@ class StaticAdapterFusionConfig(AdapterFusionConfig):
 
 @dataclass(frozen=True, eq=False)
 class DynamicAdapterFusionConfig(AdapterFusionConfig):
-    """A mixture of the outputs after a learned value projection."""
+    """A mixture of the outputs after a learned value projection.
+
+    Other defaults than those of `AdapterFusionConfig`:
+        key: True
+        query: True
+        value: True
+        query_before_ln: False
+        regularization: True
+        residual_before: False
+        temperature: False
+        value_before_softmax: True
+        value_initialized: True
+    """
 
     key: bool = True
     query: bool = True

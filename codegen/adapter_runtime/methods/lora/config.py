@@ -13,33 +13,56 @@ from adapter_runtime.errors import InvalidConfigError
 class LoRAConfig(AdapterConfig):
     """A low-rank update of projections: ``W x + alpha / r * B A x`` (https://arxiv.org/abs/2106.09685).
 
+    Args:
+        architecture: by which files of such adapters are recognised. Default: "lora".
+        selfattn_lora: adapt the projections of attention that `attn_matrices` names. Default: True.
+        intermediate_lora: adapt the first projection of the feed-forward block. Default: False.
+        output_lora: adapt its last projection. Default: False.
+        leave_out: indices of layers that get no adapter. Default: [].
+        r: the rank, which is the number of rows of A and of columns of B. Default: 8.
+        alpha: the update is multiplied by alpha / r. Default: 8.
+        dropout: probability of dropping an entry of the input of A, in training. Default: 0.0.
+        attn_matrices: which projections of attention: of "q", "k", "v" and "o". Default: ["q", "v"].
+        composition_mode: "add" a low-rank update, or "scale" the output by a vector (IA3, with r = 1). Default: "add".
+        init_weights: how A and B are drawn: "lora": A random and B zero; "bert": both normal; "ia3": ones; "vera": both
+            random. Default: "lora".
+        init_weights_seed: of a generator of its own for these draws; None = torch's. Default: None.
+        use_gating: a gate that reads the input takes the place of alpha / r. Default: False.
+        use_dora: learn the magnitudes of the rows of weights too (DoRA). Default: False.
+        vera_d: first value of VeRA's vector between its shared matrices; with `vera_b`, or neither. Default: None.
+        vera_b: first value of the vector behind them. Default: None.
+        dtype: of the parameters, as torch calls it ("float32"); None = that of the projection. Default: None.
+        gate_lora: adapt the projection that gates the first one of the feed-forward block. Default: False.
+        dora_form: "paper", or "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too.
+            Files of `adapters` 1.3.0 are read with the latter. Default: "paper".
+        vera_dense: full matrices in the place of VeRA's two vectors; files of `adapters` 1.3.0 are read with that.
+            Default: False.
+
     Raises:
         InvalidConfigError: options that have no meaning.
     """
 
     architecture: str | None = "lora"
-    selfattn_lora: bool = True  # in the projections of attention that `attn_matrices` names
-    intermediate_lora: bool = False  # in the first projection of the feed-forward block
-    output_lora: bool = False  # in its last projection
+    selfattn_lora: bool = True
+    intermediate_lora: bool = False
+    output_lora: bool = False
     leave_out: Sequence[int] = field(default_factory=list)
     r: int = 8
     alpha: float = 8
     dropout: float = 0.0
-    attn_matrices: Sequence[str] = field(default_factory=lambda: ["q", "v"])  # of "q", "k", "v", "o"
-    composition_mode: str = "add"  # "add" a low-rank update, or "scale" the output by a vector (r = 1)
-    init_weights: str = "lora"  # "lora": random and 0; "bert": normal; "ia3": ones; "vera": both random
+    attn_matrices: Sequence[str] = field(default_factory=lambda: ["q", "v"])
+    composition_mode: str = "add"
+    init_weights: str = "lora"
     init_weights_seed: int | None = None
-    use_gating: bool = False  # a gate that reads the input takes the place of alpha / r
-    use_dora: bool = False  # learned magnitudes of the rows of weights
-    vera_d: float | None = None  # first value of VeRA's vector between its matrices; with vera_b, or neither
-    vera_b: float | None = None  # first value of the one behind them
-    dtype: str | None = None  # of the parameters, as torch calls it; None = that of the model
-    gate_lora: bool = False  # also in the projection that gates the first one of the feed-forward block
-    # What `adapters` 1.3.0 computes in a way of its own. Its files are read with the second form of each.
-    dora_form: str = (
-        "paper"  # "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too
-    )
-    vera_dense: bool = False  # True: full matrices in the place of VeRA's two vectors
+    use_gating: bool = False
+    use_dora: bool = False
+    vera_d: float | None = None
+    vera_b: float | None = None
+    dtype: str | None = None
+    gate_lora: bool = False
+
+    dora_form: str = "paper"
+    vera_dense: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "composition_mode", ("add", "scale"))
@@ -88,7 +111,18 @@ class LoRAConfig(AdapterConfig):
 
 @dataclass(frozen=True, eq=False)
 class IA3Config(LoRAConfig):
-    """Learned factors for keys, values and the feed-forward block (https://arxiv.org/abs/2205.05638)."""
+    """Learned factors for keys, values and the feed-forward block (https://arxiv.org/abs/2205.05638).
+
+    Other defaults than those of `LoRAConfig`:
+        selfattn_lora: True
+        intermediate_lora: True
+        output_lora: False
+        r: 1
+        alpha: 1
+        attn_matrices: ["k", "v"]
+        composition_mode: "scale"
+        init_weights: "ia3"
+    """
 
     selfattn_lora: bool = True
     intermediate_lora: bool = True
@@ -102,14 +136,24 @@ class IA3Config(LoRAConfig):
 
 @dataclass(frozen=True, eq=False)
 class DoRAConfig(LoRAConfig):
-    """LoRA of the direction of weights, with learned magnitudes (https://arxiv.org/abs/2402.09353)."""
+    """LoRA of the direction of weights, with learned magnitudes (https://arxiv.org/abs/2402.09353).
+
+    Other defaults than those of `LoRAConfig`:
+        use_dora: True
+    """
 
     use_dora: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class VeraConfig(LoRAConfig):
-    """LoRA with random matrices that all layers share and learned factors (https://arxiv.org/abs/2310.11454)."""
+    """LoRA with random matrices that all layers share and learned factors (https://arxiv.org/abs/2310.11454).
+
+    Other defaults than those of `LoRAConfig`:
+        init_weights: "vera"
+        vera_d: 0.1
+        vera_b: 0.0
+    """
 
     init_weights: str = "vera"
     vera_d: float | None = 0.1
@@ -118,7 +162,14 @@ class VeraConfig(LoRAConfig):
 
 @dataclass(frozen=True, eq=False)
 class DvoRAConfig(LoRAConfig):
-    """DoRA whose low-rank part is that of VeRA (https://arxiv.org/abs/2402.09353)."""
+    """DoRA whose low-rank part is that of VeRA (https://arxiv.org/abs/2402.09353).
+
+    Other defaults than those of `LoRAConfig`:
+        init_weights: "vera"
+        use_dora: True
+        vera_d: 0.1
+        vera_b: 0.0
+    """
 
     init_weights: str = "vera"
     use_dora: bool = True
@@ -132,12 +183,23 @@ class MultiTaskConfig(AdapterConfig):
 
 @dataclass(frozen=True, eq=False)
 class MTLLoRAConfig(LoRAConfig, MultiTaskConfig):
-    """LoRA for several tasks that share parts (https://arxiv.org/abs/2410.09437)."""
+    """LoRA for several tasks that share parts (https://arxiv.org/abs/2410.09437). All other options: `LoRAConfig`.
+
+    Args:
+        architecture: by which files of such adapters are recognised. Default: "mtl_lora".
+        n_up_projection: how many up-projections are mixed. Default: 1.
+        task_specific_matrix_type: the matrix of a task between A and B: "singular_values" = a diagonal one, or "linear" = a
+            full one. Default: "singular_values".
+        weights_sharpness: temperature of the mixture: the smaller, the nearer to one of the up-projections. Default: 0.05.
+
+    Raises:
+        InvalidConfigError: options that have no meaning.
+    """
 
     architecture: str | None = "mtl_lora"
-    n_up_projection: int = 1  # up-projections that are mixed
-    task_specific_matrix_type: str = "singular_values"  # a diagonal matrix, or "linear": a full one
-    weights_sharpness: float = 0.05  # temperature of the mixture: the smaller, the nearer to one of them
+    n_up_projection: int = 1
+    task_specific_matrix_type: str = "singular_values"
+    weights_sharpness: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,20 +12,35 @@ from adapter_runtime.errors import InvalidConfigError
 class PromptTuningConfig(AdapterConfig):
     """Learned embeddings in front of those of the tokens (https://arxiv.org/abs/2104.08691).
 
-    With ``insert_at="embedding_output"`` the prompt comes behind the module that embeds tokens and adds positions, types and
-    norms to them, where a model has such a module (BERT), as in `adapters`. With ``"token_embeddings"`` it stands in the place
-    of embeddings of tokens, and gets all that like them, as in PEFT. In other models (Llama, GPT-2) both are the latter.
+    Args:
+        architecture: by which files of such adapters are recognised. Default: "prompt_tuning".
+        prompt_length: number of positions. Default: 10.
+        prompt_init: "random_uniform", or "from_string": the embeddings of the tokens of `prompt_init_text`.
+            Default: "random_uniform".
+        prompt_init_text: the text for "from_string". Default: None.
+        combine: "prefix": the prompt stands in front of all tokens; "prefix_after_bos": after the first real token of a row.
+            Default: "prefix".
+        init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.
+        random_uniform_scale: these lie between its negative and itself. Default: 0.5.
+        insert_at: "embedding_output": behind the module that embeds tokens and adds positions, types and norms to them, where
+            a model has such a module (BERT), as in `adapters`; "token_embeddings": in the place of embeddings of tokens, so
+            that the prompt gets all that like them, as in PEFT. In other models (Llama, GPT-2) both are the latter.
+            Default: "embedding_output".
+        tokenizer_name_or_path: tokenizer for "from_string"; None = the one beside the model's checkpoint. Default: None.
+
+    Raises:
+        InvalidConfigError: options that have no meaning.
     """
 
     architecture: str | None = "prompt_tuning"
     prompt_length: int = 10
-    prompt_init: str = "random_uniform"  # or "from_string": the embeddings of the tokens of `prompt_init_text`
+    prompt_init: str = "random_uniform"
     prompt_init_text: str | None = None
-    combine: str = "prefix"  # in front of all tokens; or "prefix_after_bos": after the first real token
+    combine: str = "prefix"
     init_weights_seed: int | None = None
     random_uniform_scale: float = 0.5
     insert_at: str = "embedding_output"
-    tokenizer_name_or_path: str | None = None  # for "from_string"; None = the one beside the model's checkpoint
+    tokenizer_name_or_path: str | None = None
 
     def __post_init__(self) -> None:
         check_choice(self, "prompt_init", ("random_uniform", "from_string"))

@@ -17,21 +17,37 @@ logger = logging.getLogger(__name__)
 class ReftConfig(AdapterConfig):
     """Low-rank edits of the hidden states at some positions (https://arxiv.org/abs/2404.03592).
 
+    Args:
+        layers: "all", or the indices of the layers whose outputs are edited. Required.
+        prefix_positions: how many real tokens are edited at the start of a row. Required.
+        suffix_positions: how many at its end; in a short row, the end has its tokens first. Required.
+        r: rank of an edit: the number of directions in which states are changed. Required.
+        orthogonality: keep these directions orthonormal. Required.
+        architecture: by which files of such adapters are recognised. Default: "reft".
+        tied_weights: the same edit at the start and at the end. Default: False.
+        subtract_projection: take out what the states have in these directions before; False is DiReFT. Files of `adapters` do
+            not say it. Default: True.
+        dropout: probability of dropping an entry of an edited state, in training. Default: 0.05.
+        non_linearity: of what is put in; a name of transformers' ``ACT2FN``, None = none. Default: None.
+        dtype: of the parameters: "float32", "float64", "float16" or "bfloat16"; None = that of the layer. Default: None.
+        output_reft: edit the outputs of layers at all. Default: True.
+        init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.
+
     Raises:
         InvalidConfigError: no position would be edited, or an option has no meaning.
     """
 
-    layers: str | Sequence[int]  # "all" or indices
-    prefix_positions: int  # how many real tokens are edited at the start of a row
-    suffix_positions: int  # and at its end; where a short row has less than both, the end has its tokens first
+    layers: str | Sequence[int]
+    prefix_positions: int
+    suffix_positions: int
     r: int
-    orthogonality: bool  # keep the rows of the projection orthonormal
+    orthogonality: bool
     architecture: str | None = "reft"
-    tied_weights: bool = False  # the same edit at the start and at the end
-    subtract_projection: bool = True  # False: DiReFT; files of `adapters` do not say
+    tied_weights: bool = False
+    subtract_projection: bool = True
     dropout: float = 0.05
     non_linearity: str | None = None
-    dtype: str | None = None  # "float32", ...; None = that of the layer
+    dtype: str | None = None
     output_reft: bool = True
     init_weights_seed: int | None = None
 
@@ -73,7 +89,15 @@ _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 @dataclass(frozen=True, eq=False)
 class LoReftConfig(ReftConfig):
-    """ReFT with an orthonormal projection."""
+    """ReFT with an orthonormal projection.
+
+    Other defaults than those of `ReftConfig`:
+        layers: "all"
+        prefix_positions: 3
+        suffix_positions: 0
+        r: 1
+        orthogonality: True
+    """
 
     layers: str | Sequence[int] = "all"
     prefix_positions: int = 3
@@ -84,7 +108,15 @@ class LoReftConfig(ReftConfig):
 
 @dataclass(frozen=True, eq=False)
 class NoReftConfig(ReftConfig):
-    """ReFT with a projection that is not kept orthonormal."""
+    """ReFT with a projection that is not kept orthonormal.
+
+    Other defaults than those of `ReftConfig`:
+        layers: "all"
+        prefix_positions: 3
+        suffix_positions: 0
+        r: 1
+        orthogonality: False
+    """
 
     layers: str | Sequence[int] = "all"
     prefix_positions: int = 3
@@ -95,7 +127,11 @@ class NoReftConfig(ReftConfig):
 
 @dataclass(frozen=True, eq=False)
 class DiReftConfig(NoReftConfig):
-    """`NoReftConfig` that does not subtract the projected state."""
+    """`NoReftConfig` that does not subtract the projected state.
+
+    Other defaults than those of `NoReftConfig`:
+        subtract_projection: False
+    """
 
     subtract_projection: bool = False
 
