@@ -3,15 +3,17 @@
 Names are imported when they are first touched, so that importing this package costs nothing.
 
 Where do I find ...
-  the methods of models?     model_api.py (add, train, merge ...), base_model.py, head_model.py, files_api.py
-  `init`?                    wrapping.py; for models nobody generated: interface/
-  what runs in a layer?      layers/ (places) and methods/ (modules of one adapter)
-  options of methods?        configuration/
-  blocks like Stack?         composition.py
-  files and the hub?         saving.py, loading.py, files/
+  the methods of models?     model/ (api.py: add, train, merge ...), files/api/ (save and load), model/heads/
+  `init`?                    model/init.py; for models that nobody generated: model/interface/
+  a method, and its options? methods/, a folder each; methods/table.py lists them
+  what runs in a layer?      programs/ (nodes, and the base of all places), methods/*/layer.py
+  blocks like Stack?         composition.py; what they do in a layer: programs/blocks.py
+  what a call knows?         call/
+  what a model promises?     contract/ (configs, state, Protocols)
+  files and the hub?         files/
   prediction heads?          heads/
-  embeddings of tokens?      embeddings.py (further ones, by name), invertible_api.py
   `AdapterTrainer`?          training/
+Which of these imports which is drawn in docs/architecture.md.
 """
 
 from __future__ import annotations
