@@ -123,7 +123,7 @@ class ModelAdaptersMixin(
                 self.set_active_adapters(adapter_name)
 
     def _finish_new_modules(self, name: str, known: set[int]) -> None:
-        """Move new modules to where their layers are, and hold the layers to their declaration."""
+        """Give new modules the device and type of the model, and check that layers declare all new parameters."""
         base = self.adapters_base
         for layer in base.adapter_layers():
             for _, module in layer.modules_of(name):

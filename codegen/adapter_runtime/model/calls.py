@@ -124,7 +124,7 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
 
 
 def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext) -> None:
-    """Raise where a head went past its base model, and what acts at the entry of that did not.
+    """Raise where a model with a head called parts of its base model past the forward, at whose entry adapters act.
 
     Raises:
         UnsupportedMethodError: it did.

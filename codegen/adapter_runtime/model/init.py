@@ -140,7 +140,7 @@ def _swap(module: nn.Module, registry: Registry) -> None:
 
 
 def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
-    """Give a module that no layer claims its upstream class back: one of the same class as those in the layers, but used
+    """Give its upstream class back to a module that no layer claims: one of the same class as those in layers, but used
     elsewhere (an attention that pools, say)."""
     claims = (spec.is_claimed(module) for spec in METHODS.values())
     placed = [is_claimed for is_claimed in claims if is_claimed is not None]
