@@ -56,9 +56,9 @@ class AdaptedModel(TorchModule, Protocol):
 
     config: PreTrainedConfig
     base_model_prefix: ClassVar[str]
-    is_adapter_model: ClassVar[
-        bool
-    ]  # whether its class is a generated ``<Model>AdapterModel``, and none of upstream's
+    # Whether its class is a generated ``<Model>AdapterModel``, and none of upstream's.
+    is_adapter_model: ClassVar[bool]
+    model_frozen: bool  # whether `freeze_model` was called last with True, on this object
 
     @property
     def base_model(self) -> nn.Module | AdaptedModel: ...

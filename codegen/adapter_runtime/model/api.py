@@ -48,6 +48,7 @@ class ModelAdaptersMixin(
     """The methods of models with adapters. Any error leaves the model as it was."""
 
     is_adapter_model: ClassVar[bool] = False  # whether the class is a generated ``<Model>AdapterModel``
+    model_frozen: bool = False  # whether `freeze_model` was called last with True
 
     @property
     def adapters_base(self) -> AdaptedBaseModel:

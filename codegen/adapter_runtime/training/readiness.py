@@ -60,7 +60,7 @@ def check_trainable(model: ModelAdaptersMixin) -> None:
 
 def is_frozen(model: ModelAdaptersMixin) -> bool:
     """Whether `freeze_model`, which `train_adapter` calls, was called last with True."""
-    return any(getattr(module, "model_frozen", False) for module in (model, model.adapters_base))
+    return model.model_frozen or model.adapters_base.model_frozen
 
 
 def trained_besides(model: ModelAdaptersMixin) -> Iterator[tuple[str, nn.Parameter]]:
