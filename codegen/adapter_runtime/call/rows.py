@@ -28,7 +28,7 @@ class TaskRows:
 
     @classmethod
     def read(cls, task_ids: torch.Tensor | Iterable[Argument], block: MultiTask) -> TaskRows:
-        """From the argument ``task_ids`` of a call: numbers, or names of adapters, one per row.
+        """From the argument ``task_ids`` of a call: a tensor [B] of numbers, or B numbers or names of adapters.
 
         Raises:
             InvalidCompositionError: a name or number is none of a child of `block`.

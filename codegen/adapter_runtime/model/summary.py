@@ -14,37 +14,55 @@ _TITLES = ("Name", "Architecture", "#Param", "%Param", "Active", "Train")
 _NUMBERS = frozenset({"#Param", "%Param", "Train"})
 
 
-class _Counter:
-    """Makes rows, and counts each parameter of a model once.
+def rows(model: AdaptedModel) -> list[SummaryRow]:
+    """One row per adapter, and a last one for the base model, which holds those of fusions and heads.
+
+    Weights of a head that are those of the base model count there.
+    """
+    base, state = model.adapters_base, model.adapters_config
+    adapters = {name: [parameter for _, parameter in base.adapter_parameters(name)] for name in state.adapters}
+    fusions = {name: _parameters(fusion_modules(base, name)) for name in state.fusions}
+    own = {id(parameter) for part in (*adapters.values(), *fusions.values()) for parameter in part}
+    bare = {id(parameter): parameter for parameter in base.parameters() if id(parameter) not in own}
+    size = _size(bare.values())
+    block = model.active_adapters
+    active = block.flatten() if block is not None else set()
+    fused = {fuse.name for fuse in fusions_in(block)} if block is not None else set()
+    full = _row("Full model", None, None, bare.values(), size)
+    full["fusions"] = [_row(name, "fusion", name in fused, part, size) for name, part in fusions.items()]
+    full["heads"] = [
+        _row(head.name, f"{head.kind} head", head.is_active, _not_in(bare, head.module), size)
+        for head in model.summarized_heads()
+    ]
+    full["#total"], full["#total_train"] = _size(model.parameters()), _size(_trained(model.parameters()))
+    found = [
+        _row(name, state.adapters[name].architecture or "bottleneck", name in active, part, size)
+        for name, part in adapters.items()
+    ]
+    return [*found, full]
+
+
+def _row(
+    name: str, architecture: str | None, active: bool | None, parameters: Iterable[nn.Parameter], base_size: int
+) -> SummaryRow:
+    """The row of a part of a model.
 
     Args:
+        active: whether it runs; None where that makes no sense.
+        parameters: of the part, each once.
         base_size: how many parameters the base model has without adapters and fusions.
     """
-
-    def __init__(self, base_size: int) -> None:
-        self.base_size = base_size
-        self.total = self.total_train = 0
-        self._seen: set[int] = set()
-
-    def row(
-        self, name: str, architecture: str | None, active: bool | None, parameters: Iterable[nn.Parameter]
-    ) -> SummaryRow:
-        """The row of a part of the model. Parameters that it shares with another part count in both rows, but once in all."""
-        own = list({id(parameter): parameter for parameter in parameters}.values())
-        new = [parameter for parameter in own if id(parameter) not in self._seen]
-        self._seen |= {id(parameter) for parameter in new}
-        self.total += _size(new)
-        self.total_train += _size(_trained(new))
-        size, trained = _size(own), _size(_trained(own))
-        return {
-            "name": name,
-            "architecture": architecture,
-            "#param": size,
-            "%param": 100 * size / self.base_size if self.base_size else 0.0,
-            "active": active,
-            "train": trained > 0,
-            "#train": trained,
-        }
+    own = list(parameters)
+    size, trained = _size(own), _size(_trained(own))
+    return {
+        "name": name,
+        "architecture": architecture,
+        "#param": size,
+        "%param": 100 * size / base_size if base_size else 0.0,
+        "active": active,
+        "train": trained > 0,
+        "#train": trained,
+    }
 
 
 def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
@@ -62,41 +80,6 @@ def _size(parameters: Iterable[nn.Parameter]) -> int:
 
 def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]
-
-
-def rows(model: AdaptedModel) -> list[SummaryRow]:
-    """One row per adapter, and a last one for the base model, which holds those of fusions and heads.
-
-    Weights of a head that are those of the base model count there.
-    """
-    base, state = model.adapters_base, model.adapters_config
-    block = model.active_adapters
-    adapters = {name: [parameter for _, parameter in base.adapter_parameters(name)] for name in state.adapters}
-    fusions = {name: _parameters(fusion_modules(base, name)) for name in state.fusions}
-    own = {id(parameter) for part in (*adapters.values(), *fusions.values()) for parameter in part}
-    bare = {id(parameter): parameter for parameter in base.parameters() if id(parameter) not in own}
-    counter = _Counter(_size(bare.values()))
-    active = block.flatten() if block is not None else set()
-    found = [
-        counter.row(name, state.adapters[name].architecture or "bottleneck", name in active, parameters)
-        for name, parameters in adapters.items()
-    ]
-    fused = {fuse.name for fuse in fusions_in(block)} if block is not None else set()
-    fusion_rows = [counter.row(name, "fusion", name in fused, parameters) for name, parameters in fusions.items()]
-    head_rows = [
-        counter.row(head.name, f"{head.kind} head", head.is_active, _not_in(bare, head.module))
-        for head in model.summarized_heads()
-    ]
-    full = counter.row("Full model", None, None, bare.values())
-    full.update(
-        {
-            "fusions": fusion_rows,
-            "heads": head_rows,
-            "#total": counter.total,
-            "#total_train": counter.total_train,
-        }
-    )
-    return [*found, full]
 
 
 def table(rows: Sequence[SummaryRow]) -> str:
