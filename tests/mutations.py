@@ -51,8 +51,8 @@ MUTATIONS = (
     Mutation(
         "compositions: the rest of an average is not the identity",
         "programs/nodes.py",
-        "terms.append(self.identity(*state) * self.rest)",
-        "terms.append(self.identity(*state))",
+        "terms.append(self.identity(value, *rest) * self.rest)",
+        "terms.append(self.identity(value, *rest))",
         "test_program.py::test_a_mean_leaves_the_rest_to_what_came_in",
     ),
     Mutation(
@@ -127,9 +127,9 @@ MUTATIONS = (
     ),
     Mutation(
         "LoRA: the merged update is not scaled",
-        "methods/lora/modules/low_rank.py",
-        "return [exact(b) @ exact(a) * self.scaling for a, b in self.split(*self.factors())]",
-        "return [exact(b) @ exact(a) for a, b in self.split(*self.factors())]",
+        "methods/lora/modules/base.py",
+        "return [exact(matrix) * self.scaling for matrix in self.matrices()]",
+        "return [exact(matrix) for matrix in self.matrices()]",
         "test_lora_family.py::test_active_and_merged_outputs_are_those_of_the_formula",
     ),
     Mutation(
@@ -155,7 +155,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bottlenecks: the layer's norm follows whatever the option says",
-        "methods/bottleneck/finishing.py",
+        "methods/bottleneck/program.py",
         "return bool(adapter.config.original_ln_after)",
         "return True",
         "test_places.py::test_order_of_norm_and_residuals",
@@ -226,8 +226,8 @@ MUTATIONS = (
     Mutation(
         "transaction: hooks and children stay as a failed method left them",
         "contract/snapshot.py",
-        "        container.clear()\n        container.update(contents)\n",
-        "        return\n",
+        "contents = dict(container)  # faster than a copy of an OrderedDict, and in the same order",
+        "return lambda: None",
         "test_model_methods.py::test_a_refused_adapter_leaves_no_trace",
     ),
     Mutation(
@@ -294,7 +294,7 @@ DEFECTS = (
     Mutation(
         "7: how DiReFT differs from NoReFT is not written",
         "contract/config.py",
-        "return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]",
+        "return dataclasses.asdict(self)",
         'return {k: v for k, v in dataclasses.asdict(self).items() if k != "subtract_projection"}',
         "test_reft.py::test_defect_7_files_tell_direft_from_noreft",
     ),
@@ -308,8 +308,8 @@ DEFECTS = (
     Mutation(
         "9: Average divides twice",
         "programs/nodes.py",
-        "terms = [program(*state) * weight for program, weight in zip(self.programs, self.weights, strict=True)]",
-        "terms = [program(*state) * weight / 2 for program, weight in zip(self.programs, self.weights, strict=True)]",
+        "terms = [program(value, *rest) * weight for program, weight in zip(self.programs, self.weights, strict=True)]",
+        "terms = [program(value, *rest) * weight / 2 for program, weight in zip(self.programs, self.weights, strict=True)]",
         "test_bottleneck.py::test_defect_9_the_average_of_an_adapter_with_itself_is_the_adapter"
         " test_lora_composition.py::test_defect_9_an_average_is_the_weighted_sum",
     ),
@@ -336,7 +336,7 @@ DEFECTS = (
     ),
     Mutation(
         "13: places in the feed-forward block are exchanged",
-        "model/layer.py",
+        "methods/common/projections.py",
         'yield Projection(path, "intermediate_lora", "", None)',
         'yield Projection(path, "output_lora", "", None)',
         "test_lora_models.py::test_defect_13_places_in_the_feed_forward_block_are_what_their_names_say",

@@ -11,9 +11,10 @@ from torch.testing import assert_close
 from transformers.pytorch_utils import Conv1D
 
 from adapter_runtime.errors import AdapterError
+from adapter_runtime.methods.lora.averaging import decomposed
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import enable_lora
-from adapter_runtime.model.averaging import _decomposed, weights_of
+from adapter_runtime.model.averaging import weights_of
 from runtime_models import adapted, randomise
 
 LINEAR = [
@@ -131,7 +132,7 @@ def test_svd_of_fused_projections_goes_part_by_part(make: Any) -> None:
     for name in "abc":
         layer.add_adapter(name, LoRAConfig(r=2, alpha=6), [(0, 6), (9, 12)])
         nn.init.normal_(layer.loras[name].lora_B)
-    layer.loras["c"].load_state_dict(_decomposed([layer.loras["a"], layer.loras["b"]], [0.25, 0.75], 2, 3.0))
+    layer.loras["c"].load_state_dict(decomposed([layer.loras["a"], layer.loras["b"]], [0.25, 0.75], 2, 3.0))
     for one, two, mean in zip(*(layer.loras[name].deltas() for name in "abc"), strict=True):
         left, sizes, right = torch.linalg.svd(one / 4 + two * 3 / 4)
         assert_close(mean, left[:, :2] @ torch.diag(sizes[:2]) @ right[:2], atol=1e-5, rtol=1e-5)

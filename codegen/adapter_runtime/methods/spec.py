@@ -17,6 +17,7 @@ from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.averaging import Averaging
 from adapter_runtime.methods.common.peft_format import PeftFormat
 
 C = TypeVar("C", bound=AdapterConfig)
@@ -124,6 +125,7 @@ class MethodSpec(Generic[C]):
     without_layers: Callable[[C, frozenset[int], Sequence[int]], C] = leave_out_layers
     peft: tuple[PeftFormat[C], ...] = ()  # the formats of PEFT that its adapters can have
     refused_files: tuple[RefusedFile[C], ...] = ()  # files of `adapters` that would compute something else here
+    averages: tuple[Averaging[C], ...] = ()  # strategies of `average_adapter` beside "linear"
     recorded: tuple[str, ...] = ()  # arguments of calls that ask for values which its modules compute
     interface_refusal: str = ""  # why models with an interface cannot have it; "" = they can
 

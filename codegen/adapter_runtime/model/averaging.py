@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -20,11 +20,12 @@ from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.lora.config import LoRAConfig
-from adapter_runtime.methods.lora.modules.low_rank import LoRA
+from adapter_runtime.methods.common.averaging import Averaging, weighted_sum
+from adapter_runtime.methods.configs.union import members
+from adapter_runtime.methods.table import METHODS, specs_of
 from adapter_runtime.programs.layer import AdapterLayerBase
 
-CombineStrategy = Literal["linear", "lora_linear_only_negate_b", "lora_delta_w_svd"]
+LINEAR = "linear"
 Places = dict[str, nn.Module]  # path below the base model -> module of one adapter
 
 # Options that say how an adapter began or is trained, not what it computes
@@ -47,7 +48,7 @@ class AveragingMixin:
         adapter_name: str,
         adapter_list: Sequence[str] | Mapping[str, float],
         weights: Sequence[float] | None = None,
-        combine_strategy: CombineStrategy = "linear",
+        combine_strategy: str = LINEAR,
         normalize_weights: bool = True,
         overwrite_ok: bool = False,
         set_active: bool = False,
@@ -76,10 +77,11 @@ class AveragingMixin:
         check_name(adapter_name)
         shares = weights_of(adapter_list, weights, normalize_weights)
         state = self.adapters_config
-        config = _common_config(state, list(shares), combine_strategy, svd_rank)
+        strategy = _strategy(combine_strategy, svd_rank)
+        config = _common_config(state, list(shares), strategy, svd_rank)
         given = [_places(self.adapters_base, name) for name in shares]
         values = list(shares.values())
-        tensors = _combined(given, values, combine_strategy, svd_rank, config)
+        tensors = _combined(given, values, strategy, config)
         with unchanged_on_error(self, state), torch.no_grad():
             self.add_adapter(adapter_name, config, overwrite_ok=overwrite_ok, set_active=set_active)
             for path, module in _places(self.adapters_base, adapter_name).items():
@@ -122,20 +124,31 @@ def weights_of(
     return {name: weight / total if normalize else float(weight) for name, weight in zip(names, given, strict=True)}
 
 
+def _strategy(name: str, svd_rank: int | None) -> Averaging[Any] | None:
+    """The strategy of this name; None for "linear", which all methods have.
+
+    Raises:
+        InvalidConfigError: there is none, or it needs a rank and gets none.
+    """
+    known = {averaging.name: averaging for spec in METHODS.values() for averaging in spec.averages}
+    if name != LINEAR and name not in known:
+        shown = ", ".join(map(repr, (LINEAR, *known)))
+        raise InvalidConfigError(f"combine_strategy is {name!r}, but must be one of {shown}.")
+    found = known.get(name)
+    needs_rank = found is not None and found.needs_rank
+    if needs_rank != (svd_rank is not None) or (svd_rank is not None and svd_rank < 1):
+        ranked = " and ".join(f'"{averaging.name}"' for averaging in known.values() if averaging.needs_rank)
+        raise InvalidConfigError(
+            f"svd_rank is {svd_rank!r}. {ranked} needs one of at least 1, and only this strategy has one."
+        )
+    return found
+
+
 def _common_config(
-    state: ModelAdaptersConfig, names: Sequence[str], strategy: str, svd_rank: int | None
+    state: ModelAdaptersConfig, names: Sequence[str], strategy: Averaging[Any] | None, svd_rank: int | None
 ) -> AdapterConfig:
     """The options of the average: those of the first, where the others agree in all that matters."""
-    if strategy not in get_args(CombineStrategy):
-        raise InvalidConfigError(
-            f"combine_strategy is {strategy!r}, but must be one of {', '.join(map(repr, get_args(CombineStrategy)))}."
-        )
-    is_svd = strategy == "lora_delta_w_svd"
-    if is_svd != (svd_rank is not None) or (svd_rank is not None and svd_rank < 1):
-        raise InvalidConfigError(
-            f'svd_rank is {svd_rank!r}. "lora_delta_w_svd" needs one of at least 1, and only this strategy has one.'
-        )
-    ignored = _BEGINNINGS | {"r", "alpha"} if is_svd else _BEGINNINGS
+    ignored = _BEGINNINGS if strategy is None else _BEGINNINGS | strategy.may_differ
     first = state.get(names[0])
     for name in names[1:]:
         differing = _differences(first.to_dict(), state.get(name).to_dict(), ignored)
@@ -143,13 +156,16 @@ def _common_config(
             raise InvalidConfigError(
                 f"Adapters {names[0]!r} and {name!r} cannot be averaged: they differ in {', '.join(differing)}."
             )
-    if strategy != "linear" and not (isinstance(first, LoRAConfig) and first.composition_mode == "add"):
+    if strategy is None:
+        return first
+    own = [averaging for member in members(first) for spec in specs_of(member) for averaging in spec.averages]
+    if len(members(first)) > 1 or strategy not in own or not strategy.applies(first):
         raise UnsupportedMethodError(
-            f'{strategy!r} averages updates of LoRA, but {names[0]!r} is a {type(first).__name__}. Use "linear".'
+            f"{strategy.name!r} averages {strategy.averages}, but {names[0]!r} is a {type(first).__name__}. "
+            'Use "linear".'
         )
-    if is_svd and first["alpha"] == 0:
-        raise InvalidConfigError(f"Adapter {names[0]!r} has alpha=0, and no update of the new one can have an effect.")
-    return first.replace(r=svd_rank) if is_svd else first
+    config: AdapterConfig = strategy.config(first, svd_rank)
+    return config
 
 
 def _differences(first: Mapping[str, Json], other: Mapping[str, Json], ignored: frozenset[str]) -> list[str]:
@@ -180,7 +196,7 @@ def _places(base: AdaptedBaseModel, name: str) -> Places:
 
 
 def _combined(
-    given: Sequence[Places], weights: Sequence[float], strategy: str, rank: int | None, config: AdapterConfig
+    given: Sequence[Places], weights: Sequence[float], strategy: Averaging[Any] | None, config: AdapterConfig
 ) -> dict[str, dict[str, torch.Tensor]]:
     """The tensors of the new adapter, by place and by name; none for modules that average themselves."""
     combined = {}
@@ -188,66 +204,17 @@ def _combined(
         modules = [places[path] for places in given]
         if isinstance(modules[0], AveragesItself):
             continue
-        if strategy == "linear":
-            combined[path] = dict(_linear(modules, weights))
-        elif strategy == "lora_linear_only_negate_b":
-            combined[path] = dict(_negating_b(_plain_loras(modules, strategy), weights))
-        else:
-            assert rank is not None and isinstance(config, LoRAConfig)
-            combined[path] = _decomposed(_plain_loras(modules, strategy), weights, rank, config.alpha / rank)
-    return combined
-
-
-def _plain_loras(modules: Sequence[nn.Module], strategy: str) -> list[LoRA]:
-    """The modules with their type.
-
-    Raises:
-        UnsupportedMethodError: one of them is not plain LoRA.
-    """
-    loras = [module for module in modules if isinstance(module, LoRA) and type(module) is LoRA]
-    if len(loras) < len(modules) or any(lora.gate is not None or lora.m is not None for lora in loras):
-        raise UnsupportedMethodError(
-            f'{strategy!r} averages updates of plain LoRA, without a gate, magnitudes or shared matrices. Use "linear".'
+        combined[path] = (
+            dict(_linear(modules, weights)) if strategy is None else strategy.combined(modules, weights, config)
         )
-    return loras
+    return combined
 
 
 def _linear(modules: Sequence[nn.Module], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each parameter and buffer as the weighted sum."""
     states = [module.state_dict() for module in modules]
     for key, first in states[0].items():
-        yield key, _sum([state[key] for state in states], weights) if first.dtype.is_floating_point else first
-
-
-def _negating_b(modules: Sequence[LoRA], weights: Sequence[float]) -> Iterator[tuple[str, torch.Tensor]]:
-    """A as the sum by the sizes of the weights, B as that by the weights: a negative weight subtracts the update."""
-    yield "lora_A", _sum([module.lora_A.detach() for module in modules], [abs(weight) for weight in weights])
-    yield "lora_B", _sum([module.lora_B.detach() for module in modules], weights)
-
-
-def _decomposed(
-    modules: Sequence[LoRA], weights: Sequence[float], rank: int, scaling: float
-) -> dict[str, torch.Tensor]:
-    """A and B of `rank` whose update, times `scaling`, is nearest to the weighted sum of the updates.
-
-    A has orthonormal rows. Where the update is too small for the rank, the rest is zero.
-    """
-    with torch.no_grad():
-        deltas = [_sum(parts, weights) for parts in zip(*(module.deltas() for module in modules), strict=True)]
-    downs, ups = [], []
-    for delta in deltas:
-        left, sizes, right = torch.linalg.svd(delta.float(), full_matrices=False)
-        missing = max(0, rank - len(sizes))
-        up = left[:, :rank] * (sizes[:rank] / scaling)
-        downs.append(nn.functional.pad(right[:rank], (0, 0, 0, missing)))
-        ups.append(nn.functional.pad(up, (0, missing)))
-    return {"lora_A": torch.cat(downs), "lora_B": torch.cat(ups)}
-
-
-def _sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """The weighted sum of tensors of one shape, in a precision of at least fp32."""
-    exact = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-    return torch.stack([tensor * weight for tensor, weight in zip(exact, weights, strict=True)]).sum(dim=0)
+        yield key, weighted_sum([state[key] for state in states], weights) if first.dtype.is_floating_point else first
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_runtime.methods.lora import places
+from adapter_runtime.methods.lora import averaging, places
 from adapter_runtime.methods.lora.config import (
     DoRAConfig,
     DvoRAConfig,
@@ -31,5 +31,6 @@ LORA = MethodSpec[LoRAConfig](
     place=places.place,
     containers=places.CONTAINERS,
     remove_empty=places.remove_empty,
+    averages=(averaging.NEGATING_B, averaging.DECOMPOSED),
     peft=(peft.FORMAT, peft_ia3.FORMAT),
 )
