@@ -1,4 +1,8 @@
-"""From config to module. Where do I add a variant?  Its config and module in this folder, and its line in `make_adapter`."""
+"""From config to module.
+
+Where do I add a variant?  Its config in ``lora/config.py``, its module in this folder, its line in `make_adapter`, and in
+``lora/spec.py`` the name by which strings ask for it. From outside of this library: `projection_method`.
+"""
 
 from __future__ import annotations
 
