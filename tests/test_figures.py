@@ -219,6 +219,12 @@ def test_badges_are_current() -> None:
         assert f"docs/_static/badges/{path.name}" in (ROOT / README).read_text(encoding="utf-8")
 
 
+def test_descriptions_of_the_distributions_promise_nothing_of_all() -> None:
+    for path in ("pyproject.toml", "codegen/pyproject.toml"):
+        (description,) = re.findall(r'^description = "(.+)"$', (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert not re.search(r"\b(?:any|every|all)\b", description), path
+
+
 def test_nothing_is_published_yet() -> None:
     assert "https://example.org/adapter-codegen" in PROJECT, "say in README.md where it can be installed from"
 
