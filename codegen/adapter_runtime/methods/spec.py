@@ -15,10 +15,12 @@ from torch import nn
 
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig, left_out_layers
+from adapter_runtime.contract.described import Described
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.averaging import Averaging
 from adapter_runtime.methods.common.peft_format import PeftFormat
+from adapter_runtime.roles import BottleneckRole
 
 C = TypeVar("C", bound=AdapterConfig)
 
@@ -50,6 +52,24 @@ def no_place_in_layers(layer: AdaptedLayer, index: int, self_location: str) -> N
 
 def not_its_class(module: nn.Module) -> bool | None:
     """No class of modules is generated for the method."""
+    return None
+
+
+def no_roles(layer: AdaptedLayer, described: Described) -> Iterable[BottleneckRole]:
+    """None."""
+    return ()
+
+
+def no_hooks(layer: AdaptedLayer, described: Described) -> None:
+    """Leave a layer as it is."""
+
+
+def every_option(config: AdapterConfig, described: Described) -> None:
+    """Raise for no config."""
+
+
+def no_difference(described: Described) -> str | None:
+    """None."""
     return None
 
 
@@ -127,6 +147,12 @@ class MethodSpec(Generic[C]):
     refused_files: tuple[RefusedFile[C], ...] = ()  # files of `adapters` that would compute something else here
     averages: tuple[Averaging[C], ...] = ()  # strategies of `average_adapter` beside "linear"
     recorded: tuple[str, ...] = ()  # arguments of calls that ask for values which its modules compute
+    # Models that an interface describes: the roles that their layers have for the method; the hooks that run it; raises for
+    # options that hooks cannot honour; what generated classes would do otherwise with an adapter of such a model
+    described_roles: Callable[[AdaptedLayer, Described], Iterable[BottleneckRole]] = no_roles
+    hook_layer: Callable[[AdaptedLayer, Described], None] = no_hooks
+    check_described: Callable[[C, Described], None] = every_option
+    generated_differs: Callable[[Described], str | None] = no_difference
     interface_refusal: str = ""  # why models with an interface cannot have it; "" = they can
 
     @property

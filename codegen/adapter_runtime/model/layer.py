@@ -6,21 +6,13 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from adapter_runtime.contract.paths import child_of
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.table import METHODS
 from adapter_runtime.programs.dynamic import DynamicMixin
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
 from adapter_runtime.roles import AttentionRoles, LayerRoles
-
-
-def child_of(module: nn.Module, name: str) -> nn.Module | None:
-    """The child `name` of a module, or None. A number counts elements of a list, from its end if negative (T5's
-    feed-forward block is the last of two or of three sublayers)."""
-    if isinstance(module, (nn.ModuleList, nn.Sequential)):
-        return module[int(name)] if -len(module) <= int(name) < len(module) else None
-    child = getattr(module, name, None)  # by an attribute, which may be a property that gives a child
-    return child if isinstance(child, nn.Module) else None
 
 
 class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel
-from adapter_runtime.methods.bottleneck import places
+from adapter_runtime.methods.bottleneck import described, places
 from adapter_runtime.methods.bottleneck.config import (
     BnConfig,
     CompacterConfig,
@@ -55,6 +55,10 @@ BOTTLENECK = MethodSpec[BnConfig](
     prepare_layer=places.prepare_layer,
     is_claimed=places.is_claimed,
     computed_once=_shared_products,
+    described_roles=described.roles_of,
+    hook_layer=described.hook_layer,
+    check_described=described.check,
+    generated_differs=described.generated_differs,
     refused_files=(
         RefusedFile(
             frozenset({"albert"}),

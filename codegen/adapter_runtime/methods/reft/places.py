@@ -23,10 +23,10 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
             raise InvalidConfigError(f"ReFT in layers {unknown}: the model has layers 0 to {layers[-1][0]}.")
     encoder = model.get_encoder() if model.config.is_encoder_decoder else None
     inside = set() if encoder is None else set(encoder.modules())
-    wanted = [(index, layer) for index, layer in model.iter_layers() if config.is_in(index)]
-    widths = {index: layer.stream_width() for index, layer in layers if config.is_in(index)}
+    wanted = [(index, layer) for index, layer in layers if config.is_in(index)]
     for index, layer in wanted:
-        add_reft(layer, index, "encoder" if layer in inside else "self", name, config, widths[index])
+        module = layer.get_submodule("")
+        add_reft(module, index, "encoder" if module in inside else "self", name, config, layer.stream_width())
     return len(wanted)
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from adapter_runtime.contract.paths import found
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.model.interface.declaration import AdapterModelInterface
-from adapter_runtime.model.layer import child_of
 
 LAYER_FIELDS = (
     "layer_self_attn",
@@ -32,16 +32,6 @@ class Part(NamedTuple):
     interface: AdapterModelInterface
     module: nn.Module
     layers: list[nn.Module]
-
-
-def found(module: nn.Module | None, path: str) -> nn.Module | None:
-    """The module at a dotted path; None where there is none."""
-    for name in path.split("."):
-        is_list = isinstance(module, (nn.ModuleList, nn.Sequential))
-        if module is None or (is_list and not name.lstrip("-").isdigit()):
-            return None
-        module = child_of(module, name)
-    return module
 
 
 def check_parts(base: nn.Module, interfaces: Mapping[str, AdapterModelInterface]) -> list[Part]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterMismatchError
-from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.configs.union import members
+from adapter_runtime.methods.table import specs_of
 from adapter_runtime.model.interface.declaration import AdapterModelInterface, Interface, by_part, parse_interface
 
 logger = logging.getLogger(__name__)
@@ -63,21 +63,7 @@ def _difference(theirs: Mapping[str, AdapterModelInterface], mine: Mapping[str, 
 
 
 def _generated_differs(theirs: Mapping[str, AdapterModelInterface], config: AdapterConfig) -> str | None:
-    """What generated code, which knows the real residual stream and norms, would do otherwise."""
-    if not any(isinstance(member, BnConfig) for member in members(config)):
-        return None
-    for part in theirs.values():
-        fields = part.to_dict()
-        for name in ("layer_ln_1", "layer_ln_2"):
-            if fields[name] is not None:
-                return (
-                    f"Its bottlenecks apply the norm {fields[name]!r} ({name}) by themselves; those of the classes "
-                    "generated for this model do not."
-                )
-        for name in ("layer_pre_self_attn", "layer_pre_ffn"):
-            if fields[name] is None:
-                return (
-                    f"It gives no {name}, so its bottlenecks do not see the residual stream; those of the classes "
-                    "generated for this model do."
-                )
-    return None
+    """What generated code would do otherwise with such an adapter; None = nothing."""
+    asked = (spec for member in members(config) for spec in specs_of(member))
+    problems = (spec.generated_differs(part) for spec in asked for part in theirs.values())
+    return next((problem for problem in problems if problem is not None), None)

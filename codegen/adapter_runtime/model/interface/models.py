@@ -10,15 +10,14 @@ from transformers import PreTrainedModel
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.methods.table import METHODS, methods_of
+from adapter_runtime.methods.table import METHODS, methods_of, specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.interface.checking import Part
 from adapter_runtime.model.interface.declaration import AdapterModelInterface, Interface, by_part
-from adapter_runtime.model.interface.layers import InterfaceLayerAdaptersMixin, check_bottleneck
+from adapter_runtime.model.interface.layers import InterfaceLayerAdaptersMixin
 from adapter_runtime.programs.dynamic import change_class, subclass
 from adapter_runtime.roles import LayerStack
 
@@ -53,8 +52,8 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
                 reason = refusal or "its interface does not list it in adapter_methods."
                 raise UnsupportedMethodError(f"{type(self).__name__} does not support {method}: {reason}")
             for member in members(config):
-                if isinstance(member, BnConfig):
-                    check_bottleneck(member, part)
+                for spec in specs_of(member):
+                    spec.check_described(member, part)
 
 
 def described_base(model: PreTrainedModel, interface: Interface) -> PreTrainedModel:
