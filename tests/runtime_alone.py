@@ -18,8 +18,14 @@ import torch
 GENERATOR = ("adapter_codegen", "adapter_templates", "libcst", "jinja2", "black", "click", "rich", "platformdirs")
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is more of a package than a folder with caches, as an uninstallation may leave it."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
 def main(folder: Path) -> None:
-    present = [name for name in GENERATOR if find_spec(name) is not None]
+    present = [name for name in GENERATOR if is_installed(name)]
     assert not present, f"this proves nothing: {present} can be imported"
     from transformers import BertConfig, TrainingArguments
 
