@@ -109,7 +109,7 @@ class Stack(AdapterCompositionBlock):
 
 
 class Fuse(AdapterCompositionBlock):
-    """A learned mixture of the outputs of the children. `name` defaults to the names with commas between."""
+    """A fusion: a learned attention over the outputs of the children. `name` defaults to the names with commas between."""
 
     def __init__(self, *children: Child, name: str | None = None) -> None:
         super().__init__(*children)

@@ -15,10 +15,10 @@ from adapter_runtime.contract.snapshot import unchanged_on_error
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedModelError, nearest
+from adapter_runtime.methods.common.initialisation import weights_follow
 from adapter_runtime.methods.fusion.stored import read_fusions
 from adapter_runtime.methods.invertible.api import WatchedProjectionMixin, watch_projection
 from adapter_runtime.methods.lora.modules.sharing import restore as restore_sharing
-from adapter_runtime.methods.prompt_tuning.module import weights_follow
 from adapter_runtime.methods.table import METHODS
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints

@@ -111,7 +111,7 @@ BLOCKS = {
             AdapterFusion,
             "forward",
             lambda forward, self, query, values, residual: forward(self, query, values, residual)
-            + (_mixture(self, query, values) - self.value(_mixture(self, query, values))),
+            + (_fusion_node(self, query, values) - self.value(_fusion_node(self, query, values))),
         ),
         "fuse",
         ("double_seq_bn",),
@@ -125,6 +125,6 @@ BLOCKS = {
 }
 
 
-def _mixture(fusion: AdapterFusion, query: Tensor, values: Tensor) -> Tensor:
+def _fusion_node(fusion: AdapterFusion, query: Tensor, values: Tensor) -> Tensor:
     shares = torch.softmax(fusion.scores(query, values), dim=-1)
     return (shares.unsqueeze(-1) * values).sum(-2)

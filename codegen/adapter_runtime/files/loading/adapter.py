@@ -24,7 +24,7 @@ from adapter_runtime.files.names import ADAPTER_FILES
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
 from adapter_runtime.files.source import Source, local_folder
 from adapter_runtime.files.tensors import Tensors
-from adapter_runtime.methods.prompt_tuning.module import weights_follow
+from adapter_runtime.methods.common.initialisation import weights_follow
 
 ConfigChange = Mapping[str, Json] | AdapterConfig | str | None
 

@@ -22,7 +22,7 @@ from adapter_runtime.composition import (
 from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.module import Bottleneck, Norm
-from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, BottleneckNode, Member, Mixture, completed
+from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, BottleneckNode, FusionNode, Member, completed
 from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
@@ -82,7 +82,7 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         return completed(program)
 
     def program_of(self, block: str | AdapterCompositionBlock) -> BottleneckNode | None:
-        return self._mixture(block) if isinstance(block, Fuse) else super().program_of(block)
+        return self._fusion_node(block) if isinstance(block, Fuse) else super().program_of(block)
 
     def leaf(self, name: str) -> BottleneckLeaf | None:
         if name not in self.adapters:
@@ -91,14 +91,14 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         assert isinstance(adapter, Bottleneck)
         return BottleneckLeaf(adapter)
 
-    def _mixture(self, block: Fuse) -> Mixture | None:
+    def _fusion_node(self, block: Fuse) -> FusionNode | None:
         """The program of a fusion: the attention over those of its members that live here. None without any, and where the
         fusion has no module because not all members can stand at this location."""
         members = [member for child in block if (member := self._member(block, child)) is not None]
         if members and block.name in self.adapter_fusion_layer:
             fusion = self.adapter_fusion_layer[block.name]
             assert isinstance(fusion, AdapterFusion)
-            return Mixture(fusion, members)
+            return FusionNode(fusion, members)
         if len(members) == len(block):
             raise UnknownAdapterError(
                 f"The model has no fusion {block.name!r}. Add it: model.add_adapter_fusion({block.name.split(',')})."
@@ -136,7 +136,7 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         program = self.current_program()
         if program is not None and model.training:
             for node in program.walk():
-                if isinstance(node, Mixture):
+                if isinstance(node, FusionNode):
                     node.fusion.advance()
         return given
 

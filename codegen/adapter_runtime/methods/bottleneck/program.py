@@ -38,10 +38,10 @@ class Member(NamedTuple):
     last: BottleneckLeaf
 
 
-class Mixture(BottleneckNode):
+class FusionNode(BottleneckNode):
     """`Fuse`: all members read the same input, and an attention over their outputs mixes these.
 
-    The last member decides what the input is, what the mixture is added to, and whether the layer's norm follows.
+    The last member decides what the input is, what the result is added to, and whether the layer's norm follows.
     A member that is a stack starts from the output of the sublayer, as outside of a fusion.
     """
 
@@ -126,7 +126,7 @@ def is_finished_by_layer(program: Node, before: bool | None = True) -> bool | No
         for step in program.programs:
             before = is_finished_by_layer(step, before)
         return before
-    if isinstance(program, (BottleneckLeaf, Mixture)):
+    if isinstance(program, (BottleneckLeaf, FusionNode)):
         adapter = program.adapter if isinstance(program, BottleneckLeaf) else program.last
         return bool(adapter.config.original_ln_after)
     states = {is_finished_by_layer(child, before) for child in program.children}

@@ -1,7 +1,8 @@
-"""Random numbers for new adapters."""
+"""The first values of new adapters: random numbers, and whether they matter at all."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,3 +18,29 @@ def seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not those of accelerators, which are not restored
         yield
+
+
+class _Loading(threading.local):
+    """Whether the weights of adapters that are added now will be replaced."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+
+
+_loading = _Loading()
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Adapters added in here get their weights from a file: no text is read, no tokenizer needed."""
+    before = _loading.is_on
+    _loading.is_on = True
+    try:
+        yield
+    finally:
+        _loading.is_on = before
+
+
+def weights_will_follow() -> bool:
+    """Whether that is so of what is added now."""
+    return _loading.is_on

@@ -1,1 +1,1 @@
-"""AdapterFusion: a learned mixture of bottleneck adapters."""
+"""AdapterFusion: a learned attention over the outputs of bottleneck adapters."""

@@ -1,4 +1,4 @@
-"""Mixtures of adapters (AdapterFusion) as methods of models."""
+"""Fusions of adapters (AdapterFusion) as methods of models."""
 
 from __future__ import annotations
 

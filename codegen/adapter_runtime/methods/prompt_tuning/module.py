@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -13,7 +11,7 @@ from torch import nn
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.contract.widths import embedding_width
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.common.initialisation import seeded
+from adapter_runtime.methods.common.initialisation import seeded, weights_will_follow
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 
 
@@ -117,27 +115,6 @@ def find_tokenizer(model: AdaptedBaseModel, config: PromptTuningConfig) -> Token
     return found
 
 
-class _Loading(threading.local):
-    """Whether the weights of adapters that are added now will be replaced."""
-
-    def __init__(self) -> None:
-        self.is_on = False
-
-
-_loading = _Loading()
-
-
-@contextmanager
-def weights_follow() -> Iterator[None]:
-    """Adapters added in here get their weights from a file: no text is read, no tokenizer needed."""
-    before = _loading.is_on
-    _loading.is_on = True
-    try:
-        yield
-    finally:
-        _loading.is_on = before
-
-
 def initialise_prompt(tuning: PromptTuning, model: AdaptedBaseModel) -> None:
     """Give a new prompt the start that its config asks for.
 
@@ -145,7 +122,7 @@ def initialise_prompt(tuning: PromptTuning, model: AdaptedBaseModel) -> None:
         InvalidConfigError: it shall start from a text, and there is no tokenizer.
     """
     config = tuning.config
-    if config.prompt_init != "from_string" or _loading.is_on or tuning.prompt_embedding.weight.is_meta:
+    if config.prompt_init != "from_string" or weights_will_follow() or tuning.prompt_embedding.weight.is_meta:
         return
     embeddings = text_embeddings(model, config.prompt_init_text or "", find_tokenizer(model, config))
     tuning.start_from(embeddings)

@@ -1,10 +1,13 @@
 """From config to module.
 
-Where do I add a variant?  Its config in ``lora/config.py``, its module in this folder, its line in `make_adapter`, and in
+Where do I add a variant?  Its config in ``lora/config.py``, its module in this folder, its line in `VARIANTS`, and in
 ``lora/spec.py`` the name by which strings ask for it. From outside of this library: `projection_method`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -37,17 +40,37 @@ def check_lora(config: LoRAConfig) -> None:
         )
 
 
+def _vera(config: LoRAConfig, site: ProjectionSite, shared: SharedDict | None) -> VeRA:
+    assert shared is not None
+    return VeRA(config, site, shared)
+
+
+def _mtl_lora(config: LoRAConfig, site: ProjectionSite, shared: SharedDict | None) -> MTLLoRA:
+    assert isinstance(config, MTLLoRAConfig)
+    return MTLLoRA(config, site)
+
+
+class Variant(NamedTuple):
+    """A relative of LoRA: which configs ask for it, and what makes its module for one projection."""
+
+    is_meant: Callable[[LoRAConfig], bool]
+    make: Callable[[LoRAConfig, ProjectionSite, SharedDict | None], ProjectionAdapter]
+
+
+# The first that is meant counts.
+VARIANTS = (
+    Variant(lambda config: config.composition_mode == "scale", lambda config, site, shared: Scale(config, site)),
+    Variant(lambda config: isinstance(config, MTLLoRAConfig), _mtl_lora),
+    Variant(is_vera, _vera),
+    Variant(lambda config: True, lambda config, site, shared: LoRA(config, site)),
+)
+
+
 def make_adapter(config: LoRAConfig, site: ProjectionSite, shared: SharedDict | None = None) -> ProjectionAdapter:
     """The module that `config` asks for.
 
     Args:
         shared: of the adapter, where it `is_vera`.
     """
-    if config.composition_mode == "scale":
-        return Scale(config, site)
-    if isinstance(config, MTLLoRAConfig):
-        return MTLLoRA(config, site)
-    if is_vera(config):
-        assert shared is not None
-        return VeRA(config, site, shared)
-    return LoRA(config, site)
+    variant = next(variant for variant in VARIANTS if variant.is_meant(config))
+    return variant.make(config, site, shared)
