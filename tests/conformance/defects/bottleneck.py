@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import Tensor
 
-from adapter_runtime.methods import placing
 from adapter_runtime.methods.bottleneck import phm
-from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.methods.table import METHODS
 from conformance.defects.planting import BERT, Defect, Patch, around
 
 
@@ -18,12 +18,9 @@ def _without_scale(transform: Any, self: Bottleneck, entry: Tensor) -> Tensor:
 
 
 def _rule_per_layer(patch: Patch) -> None:
-    place = placing.place_bottleneck
-    patch.setitem(
-        placing._PLACERS,
-        BnConfig,
-        lambda model, name, config: place(model, name, config.replace(shared_phm_rule=False)),
-    )
+    spec = METHODS["bottleneck"]
+    changed = lambda model, name, config: spec.place(model, name, config.replace(shared_phm_rule=False))  # noqa: E731
+    patch.setitem(METHODS, spec.name, dataclasses.replace(spec, place=changed))
 
 
 BOTTLENECK = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adapter_runtime.methods.invertible import layer as invertible_layers
+from adapter_runtime.methods.invertible import api as invertible_api
 from adapter_runtime.methods.invertible.module import NICE
 from adapter_runtime.methods.prompt_tuning import layer as prompt_layers
 from adapter_runtime.methods.prompt_tuning.call import PromptCall
@@ -35,7 +35,7 @@ def _always_first(init: Any, self: PromptCall, *args: Any) -> None:
 
 EMBEDDINGS = {
     "reference: nothing is undone before a tied projection": Defect(
-        instead(invertible_layers, "undo_before_projection", nothing), "reference", ("seq_bn_inv",), BERT
+        instead(invertible_api, "undo_before_projection", nothing), "reference", ("seq_bn_inv",), BERT
     ),
     "reference: the halves of an invertible adapter change places": Defect(
         around(NICE, "done", lambda done, self, first, second: done(self, second, first)),

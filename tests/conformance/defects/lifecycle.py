@@ -11,6 +11,7 @@ from adapter_runtime.files.loading import adapter as loading
 from adapter_runtime.files.loading import fit
 from adapter_runtime.files.saving import adapter as saving
 from adapter_runtime.methods.invertible.module import Coupling
+from adapter_runtime.methods.lora import places as lora_places
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.model import api as model_api
@@ -97,7 +98,7 @@ LIFECYCLE = {
         message="something of the first adapter",
     ),
     "removal: projections keep their class": Defect(
-        instead(model_api, "disable_lora", nothing), "removal", LORA_FORMS
+        instead(lora_places, "disable_lora", nothing), "removal", LORA_FORMS
     ),
     "removal: hooks stay": Defect(
         instead(model_api, "remove_empty_places", nothing), "removal", ("seq_bn_inv", "loreft", "prompt_tuning"), BERT

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapter_runtime.methods import placing
 from adapter_runtime.methods.common.shared_parameters import SharedDict
+from adapter_runtime.methods.lora import places
 from adapter_runtime.methods.lora.layer import LoRALayer
 from adapter_runtime.methods.lora.modules.dora import Magnitude
 from adapter_runtime.methods.lora.modules.low_rank import LoRA, LowRank
@@ -67,7 +67,7 @@ LORA_FAMILY = {
         around(LoRALayer, "add_adapter", _random_start), "zero start", LORA_FORMS
     ),
     "liveness: the matrices that VeRA shares are trained": Defect(
-        around(placing, "add_shared_matrices", _trained_matrices), "liveness", ("vera", "dvora")
+        around(places, "add_shared_matrices", _trained_matrices), "liveness", ("vera", "dvora")
     ),
     "reference: the scale of LoRA is missing": Defect(_unscaled, "reference", ("lora",)),
     "reference: the factors of IA3 leave the bias alone": Defect(
