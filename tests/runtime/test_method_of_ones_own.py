@@ -218,6 +218,12 @@ def test_a_model_says_that_it_supports_it_and_peft_that_it_does_not() -> None:
         model.save_peft_adapter("unused", "a")
 
 
+@pytest.mark.parametrize("option", ["use_dora=True", "init_weights='bert'", "composition_mode='scale',r=1"])
+def test_options_that_it_does_not_have_are_refused(option: str) -> None:
+    with pytest.raises(adapter_models.InvalidConfigError, match=r"HiRAConfig|composition_mode"):
+        bert().add_adapter("a", config=f"hira[{option}]")
+
+
 # What cannot be registered
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel
@@ -15,12 +15,16 @@ from adapter_runtime.methods.spec import MethodSpec, nothing_to_check
 
 L = TypeVar("L", bound=LoRAConfig)
 
+# Options of `LoRAConfig` that say what single relatives of LoRA compute
+PARTICULAR = ("composition_mode", "init_weights", "use_dora", "dora_form", "vera_d", "vera_b", "vera_dense")
+
 
 def projection_method(
     name: str,
     config: L,
     adapter: Callable[[L, ProjectionSite], ProjectionAdapter],
     check: Callable[[L], None] = nothing_to_check,
+    honours: Collection[str] = (),
 ) -> MethodSpec[L]:
     """The spec of a method that adapts projections one by one, to be given to `register_method`.
 
@@ -28,7 +32,8 @@ def projection_method(
         name: of the method; also the config string that stands for `config`.
         config: the default options, of a class of your own below `LoRAConfig`.
         adapter: makes the module for one projection: a class of your own below `ProjectionAdapter`.
-        check: raises `InvalidConfigError` for options that LoRA has and this method has not, or that make no sense.
+        check: raises `InvalidConfigError` for options of your own that make no sense.
+        honours: of the options `PARTICULAR`, which the module honours. To change any other one of them is an error.
 
     Raises:
         InvalidConfigError: `config` is a `LoRAConfig` itself, so that its adapters could not be told from those of LoRA.
@@ -37,9 +42,12 @@ def projection_method(
     if kind is LoRAConfig:
         raise InvalidConfigError(f"The method {name!r} needs a config class of its own: class ...(LoRAConfig).")
 
-    def check_all(config: L) -> None:
-        check_lora(config)
-        check(config)
+    def check_all(given: L) -> None:
+        check_lora(given)
+        for option in PARTICULAR:
+            if option not in honours and given[option] != config[option]:
+                raise InvalidConfigError(f"{kind.__name__}: {option} has no meaning for the method {name!r}.")
+        check(given)
 
     def make(config: LoRAConfig, site: ProjectionSite) -> ProjectionAdapter:
         assert isinstance(config, kind)
