@@ -25,7 +25,7 @@ from typing import Protocol, TypeAlias
 
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 from transformers.utils import ModelOutput
 
@@ -246,7 +246,8 @@ def _length(given: dict[str, Argument]) -> int | None:
 
 def _check_room(cache: Argument, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
     """Raise where a static cache has no room for the prompt: upstream writes past its end, or counts wrong."""
-    for layer in cache.layers if isinstance(cache, Cache) else ():
+    # That of an encoder-decoder is two caches, and has no layers of its own.
+    for layer in cache.layers if isinstance(cache, Cache) and not isinstance(cache, EncoderDecoderCache) else ():
         if isinstance(layer, StaticLayer) and not isinstance(layer, StaticSlidingWindowLayer):
             needed = prompt + (mask.shape[1] if mask is not None else length or 0)
             if needed > layer.max_cache_len:
