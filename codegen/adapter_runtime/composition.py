@@ -25,6 +25,9 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
 
     Args:
         children: names of adapters, or blocks.
+
+    Raises:
+        InvalidCompositionError: there are no children, or one is neither a name nor a block.
     """
 
     def __init__(self, *children: Child) -> None:
@@ -54,7 +57,7 @@ class AdapterCompositionBlock(Sequence["str | AdapterCompositionBlock"]):
         return {}
 
     def with_children(self, children: Sequence[Child]) -> Self:
-        """The same block of as many other children."""
+        """A copy of this block, with the same options, of as many other children."""
         other = copy.copy(self)
         other.children = tuple(children)
         return other
@@ -125,7 +128,7 @@ class Fuse(AdapterCompositionBlock):
 
 
 class Split(AdapterCompositionBlock):
-    """Each child gets its part of the sequence. `splits` are lengths in tokens; one number is that of every child."""
+    """Each child gets its part of the sequence. `splits` are lengths in tokens; one number holds for every child."""
 
     def __init__(self, *children: Child, splits: int | Sequence[int]) -> None:
         super().__init__(*children)
@@ -136,7 +139,7 @@ class Split(AdapterCompositionBlock):
 
 
 class BatchSplit(AdapterCompositionBlock):
-    """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number is that of every child."""
+    """Each child gets its part of the batch. `batch_sizes` are numbers of rows; one number holds for every child."""
 
     def __init__(self, *children: Child, batch_sizes: int | Sequence[int]) -> None:
         super().__init__(*children)
@@ -159,7 +162,16 @@ class MultiTask(AdapterCompositionBlock):
 
 
 class Average(AdapterCompositionBlock):
-    """The weighted mean of the outputs of the children. `weights` default to equal ones."""
+    """The weighted mean of the outputs of the children.
+
+    Args:
+        children: names of adapters, or blocks.
+        weights: one per child; None = equal ones.
+        normalize_weights: divide the weights by their sum.
+
+    Raises:
+        InvalidCompositionError: the weights are not one per child, or sum up to 0 and cannot be normalised.
+    """
 
     def __init__(
         self,
@@ -189,6 +201,7 @@ def _sizes(sizes: int | Sequence[int], count: int, option: str) -> list[int]:
     return sizes
 
 
+# What may stand in each block.
 _HOLDS: dict[type[AdapterCompositionBlock], tuple[type, ...]] = {
     Stack: (str, Stack, Fuse, Split, Parallel, BatchSplit, Average, MultiTask),
     Fuse: (str, Stack),
@@ -211,7 +224,7 @@ def allow_block(block: type[AdapterCompositionBlock], holds: Sequence[type], sta
         stands_in: classes of blocks that it may stand in.
 
     Raises:
-        InvalidCompositionError: there is a block of this name.
+        InvalidCompositionError: another class of blocks has this name.
     """
     if BLOCKS.get(block.__name__, block) is not block:
         raise InvalidCompositionError(f"There is a block {block.__name__} already. Choose another name.")
@@ -223,6 +236,10 @@ def allow_block(block: type[AdapterCompositionBlock], holds: Sequence[type], sta
 
 def parse_composition(setup: Setup, level: int = 0) -> AdapterCompositionBlock | None:
     """The block that `setup` stands for: a name or a list of them is a `Stack`, a list in a list a `Fuse`.
+
+    Args:
+        setup: a name, a block, or nested lists of them; None = no adapters.
+        level: how many lists `setup` stands in already.
 
     Raises:
         InvalidCompositionError: `setup` stands for none, or nests blocks that cannot be nested.
@@ -262,7 +279,7 @@ def validate_composition(block: AdapterCompositionBlock) -> None:
 
 
 def _validate_copies(block: AdapterCompositionBlock) -> None:
-    """`Parallel` divides the whole batch, so that only `Stack` may hold it, and several of them need equal numbers."""
+    """`Parallel` divides the whole batch, so that only `Stack` may hold it; several in one `Stack` need the same number of children."""
     for child in block:
         if not isinstance(child, AdapterCompositionBlock):
             continue

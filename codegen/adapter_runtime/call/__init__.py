@@ -1,1 +1,1 @@
-"""What a call of a model knows: the setup of a thread, what is computed once for many layers, rows and spans of tokens."""
+"""State of one call of a model: the thread's `AdapterSetup`, values computed once for many layers, rows and real tokens."""

@@ -20,9 +20,9 @@ class Reentry:
     """A function that runs in the setup and context in which it was wrapped, in whatever thread.
 
     Its first arguments are the tensors of the context's prefix states. A reentrant checkpoint runs a backward pass of its
-    own for each layer, and this pass must end at the arguments: the graph that the states came out of is that of all layers.
-    A reentrant checkpoint also computes no gradients for the parameters of a layer if none of its arguments needs one. Then
-    an empty tensor that does, the anchor, is handed on too.
+    own for each layer, and this pass must end at the arguments: the graph that computed the states is shared by all layers.
+    A reentrant checkpoint also computes no gradients for the parameters of a layer if none of its arguments needs one. In
+    that case an empty tensor that requires a gradient, the anchor, is passed too.
     """
 
     def __init__(self, function: LayerForward, args: tuple[Argument, ...]) -> None:
@@ -31,8 +31,8 @@ class Reentry:
         given = (*self.states, *args)
         needs_gradients = any(isinstance(entry, torch.Tensor) and entry.requires_grad for entry in given)
         self.anchors = [] if needs_gradients else [torch.empty(0, requires_grad=torch.is_grad_enabled())]
-        self.is_done = False  # a second call computes the same again, in the backward pass
-        self.is_reentrant = False  # the first one computes no gradients
+        self.is_done = False  # set by the first call; the second one recomputes the layer in the backward pass
+        self.is_reentrant = False  # whether the first call ran without gradients, as a reentrant checkpoint does
 
     def __call__(self, *args: Argument, **kwargs: Argument) -> LayerOutputs:
         count = len(self.states)
@@ -54,16 +54,16 @@ class Reentry:
 
 
 def _tensors(args: tuple[Argument, ...]) -> list[torch.Tensor]:
-    """Arguments that are tensors, with their type."""
+    """The tensors among `args`."""
     return [entry for entry in args if isinstance(entry, torch.Tensor)]
 
 
 def _anchored(outputs: LayerOutputs, anchor: torch.Tensor) -> LayerOutputs:
-    """Outputs of a layer that trains nothing, for a reentrant checkpoint, whose backward pass needs one with a gradient.
+    """The outputs of a layer, made to depend on `anchor` if they require no gradient: a reentrant checkpoint needs one that does.
 
     Args:
-        outputs: of the layer.
-        anchor: [0], a tensor that needs a gradient; its sum, 0, is added to the hidden states.
+        outputs: of the layer; hidden states [B, L, H] come first.
+        anchor: [0], a tensor that requires a gradient; its sum, 0, is added to the hidden states.
     """
     first = outputs[0] if isinstance(outputs, tuple) else outputs
     if first.requires_grad:

@@ -31,7 +31,7 @@ thread = ThreadState()
 
 
 class Place(NamedTuple):
-    """Where a module of an adapter stands: under this what it computes is recorded."""
+    """Where a module of an adapter stands. Values that the module records are filed under it."""
 
     adapter: str
     layer: int
@@ -42,9 +42,10 @@ def record(argument: str, place: Place, values: torch.Tensor, columns: bool = Tr
     """Keep what a module computes if the call asks for it.
 
     Args:
-        argument: of the call, that asks for such values: "output_adapter_gating_scores".
+        argument: the argument of the call that asks for such values: "output_adapter_gating_scores".
         place: where the module stands.
-        values: [B, ...]; with `columns` kept as [B, G].
+        values: [B, ...].
+        columns: keep the values as [B, G], with all dimensions after the first flattened into G.
     """
     context = thread.context
     if context is not None and argument in context.recorded:
@@ -71,7 +72,7 @@ class AdapterSetup:
     def __init__(self, adapter_setup: Setup, head_setup: Setup = None, ignore_empty: bool = False) -> None:
         self.adapter_setup = parse_composition(adapter_setup)
         self.head_setup = head_setup
-        self.key = repr(self.adapter_setup)  # under which layers remember what it means for them
+        self.key = repr(self.adapter_setup)  # layers cache the program of this setup under it
         self._outer: list[AdapterSetup | None] = []
 
     def __enter__(self) -> AdapterSetup:
@@ -91,12 +92,12 @@ class AdapterSetup:
 
     @classmethod
     def get_context_adapter_setup(cls) -> AdapterCompositionBlock | None:
-        """What that setup runs in place of the active adapters; None without a setup."""
+        """The adapters that the innermost setup of this thread runs; None without a setup, or for one without adapters."""
         return thread.setup.adapter_setup if thread.setup else None
 
     @classmethod
     def get_context_head_setup(cls) -> Setup:
-        """The heads that that setup names; None without a setup."""
+        """The heads that the innermost setup of this thread names; None without a setup, or for one that names none."""
         return thread.setup.head_setup if thread.setup else None
 
 
@@ -106,14 +107,17 @@ class ComputedOnce(Protocol):
     key: str  # unique in a model
 
     def states(self) -> Sequence[tuple[torch.Tensor, ...]]:
-        """What is computed, with gradients."""
+        """The computed tensors, with gradients, in tuples as the method needs them."""
 
 
 class CallSlot:
     """Base of what a method keeps in a `ForwardContext`: one object per call, of a class of the method's own."""
 
     def recomputed(self) -> CallSlot | None:
-        """What a layer sees of this object when gradient checkpointing runs it again, on other prefix states; None = a new one."""
+        """The slot for a layer that gradient checkpointing recomputes, where `ForwardContext.computed` holds other tensors.
+
+        None = a new, empty slot.
+        """
         return self
 
 
@@ -126,7 +130,7 @@ class ForwardContext:
     A context spans one call of a model, or one `generate`: then what is computed once outlives the single call.
 
     Args:
-        owner: the base model; it is only compared.
+        owner: the base model, by which calls of the same model inside of this one are recognised.
         generation: the context of an enclosing `generate` of the same model.
         is_generation: whether this is such a context.
     """
@@ -137,42 +141,42 @@ class ForwardContext:
         self.owner = owner
         self.generation = generation
         self.is_generation = is_generation
-        # Beams: rows for each one given.
+        # Rows per row that was given: more than 1 with beam search, or with several returned sequences.
         self.rows_per_input: int = 1 if generation is None else generation.rows_per_input
         # The input has a copy per parallel adapter.
         self.is_repeated: bool = generation is not None and generation.is_repeated
         self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed
         self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
-        self.is_in_base = False  # the base model's own forward runs, where what happens at its entry has happened
+        self.is_in_base = False  # the base model's own forward runs, after the adapters that act at its entry
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
         self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them
         self._slots: dict[type[CallSlot], CallSlot] = {}
 
     def slot(self, kind: type[Slot]) -> Slot:
-        """What a method keeps in this call; an empty one at first."""
+        """The slot of this class; created, empty, where there is none yet."""
         found = self._slots.get(kind)
         if not isinstance(found, kind):
             found = self._slots[kind] = kind()
         return found
 
     def find(self, kind: type[Slot]) -> Slot | None:
-        """What a method keeps in this call; None where it has kept nothing."""
+        """The slot of this class; None where there is none yet."""
         found = self._slots.get(kind)
         return found if isinstance(found, kind) else None
 
     def put(self, slot: CallSlot) -> None:
-        """Keep `slot` in place of what its method has kept."""
+        """Keep `slot`, in place of an earlier one of its class."""
         self._slots[type(slot)] = slot
 
     def copied(self) -> ForwardContext:
-        """A context that begins with the same values and can be given others."""
+        """A copy of this context; setting attributes or slots of one leaves the other unchanged."""
         other = copy.copy(self)
         other._slots = dict(self._slots)
         return other
 
     def states_of(self, computation: ComputedOnce) -> list[tuple[torch.Tensor, ...]]:
-        """What is computed once in a call, when it is first asked for."""
+        """The tensors of `computation`: computed when they are first asked for in this call, then reused."""
         states = self.computed.get(computation.key)
         if states is None:
             states = self.computed[computation.key] = list(computation.states())
@@ -183,7 +187,10 @@ class ForwardContext:
         return [tensor for states in self.computed.values() for state in states for tensor in state]
 
     def with_states(self, tensors: Sequence[torch.Tensor]) -> ForwardContext:
-        """This context with other tensors in place of `state_tensors`; itself where they are the same."""
+        """A copy of this context with `tensors` in place of `state_tensors`, of the same number and shapes.
+
+        Where they are the very same tensors, the context itself.
+        """
         if all(new is old for new, old in zip(tensors, self.state_tensors(), strict=True)):
             return self
         given = iter(tensors)

@@ -1,4 +1,4 @@
-"""How a block divides the rows of a batch among its children: said once, for layers and for heads."""
+"""How a block divides the rows of a batch among its children: stated once, for layers and for heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RowDivision(NamedTuple):
 
     sizes: list[int]  # rows of each child, in the order of the children
     order: torch.Tensor | None = (
-        None  # [B]: the rows of the first child, of the second ...; None = they stand like that
+        None  # [B]: the rows of the first child, of the second ...; None = the batch is in this order
     )
     inverse: torch.Tensor | None = None  # [B]: from there back to the order of the batch
 
@@ -34,18 +34,19 @@ class RowDivider(Protocol):
     def divide(self, rows: torch.Tensor, among: str = "") -> RowDivision:
         """The division of a tensor [B, ...] with the batch in front.
 
-        Tokens may come as one dimension with the batch, in a tensor [B * L, H]: then a row of the batch is several of it.
+        Batch and tokens may also be one dimension, in a tensor [B * L, H]: then each row of the batch is L rows of it.
 
         Args:
+            rows: [B, ...] or [B * L, H], the tensor to divide.
             among: who the children are, for messages: " among heads"; "" = adapters.
 
         Raises:
-            InvalidCompositionError: the numbers do not fit, or the call does not say what belongs to whom.
+            InvalidCompositionError: the numbers of rows do not fit, or the call does not say which rows belong to which child.
         """
 
 
 class EqualRows:
-    """Each child gets as many rows as the others: what `Parallel` leaves after the input was repeated.
+    """Each child gets an equal share of the rows. With `Parallel`, the input was repeated once per child.
 
     Args:
         children: how many.
@@ -65,13 +66,13 @@ class EqualRows:
 
 
 def repeats_of(rows: torch.Tensor, batch: int, block: str, among: str = "") -> int:
-    """How many rows of a tensor stand for one row of the batch: more than one for beams, and for tokens in one dimension with it.
+    """How many rows of a tensor stand for one row of the batch: more than one with beam search, and where tokens and batch are one dimension.
 
     Args:
         rows: [B, ...] or [B * L, H]; those of one row of the batch stand side by side.
         batch: how many rows a block divides.
         block: its name, for the message.
-        among: as `RowDivider.divide` has it.
+        among: see `RowDivider.divide`.
 
     Raises:
         InvalidCompositionError: the batch has another number of rows.
@@ -119,6 +120,10 @@ class TaskedRows:
 
 def task_rows(rows: int, device: torch.device) -> TaskRows:
     """The tasks of the rows of a tensor.
+
+    Args:
+        rows: how many rows the tensor has.
+        device: of the tensor.
 
     Raises:
         InvalidCompositionError: the call does not tell them.

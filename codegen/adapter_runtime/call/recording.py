@@ -17,7 +17,9 @@ class Scores:
         """Keep `values`.
 
         Args:
-            values: gates [B, ..., G] with ones in between, kept as [B, G]; or, without `columns`, any tensor.
+            name, layer, location: the place of the module that computed them; see `Place`.
+            values: gates [B, ..., G] whose other dimensions are 1, kept as [B, G]; or, without `columns`, any tensor.
+            columns: keep the values as [B, G].
         """
         kept = values.detach().reshape(values.shape[0], -1) if columns else values.detach()
         self._found.setdefault(name, {}).setdefault(layer, {}).setdefault(location, []).append(kept)

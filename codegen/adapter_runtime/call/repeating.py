@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from adapter_runtime.call.arguments import Argument, Model, ModelForward
 from adapter_runtime.errors import UnsupportedMethodError
 
-# Where the size of the batch is read, first come first served.
+# The arguments that tell the size of the batch: the first one that is given counts.
 _MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "pixel_values", "input_features",
          "input_values", "attention_mask")  # fmt: skip
 # Arguments without a batch: positions in a cache; which positions get logits.
@@ -32,7 +32,9 @@ def repeated(
     """The arguments of a call with `copies` of each row.
 
     Args:
-        names: of the positional parameters.
+        names: the names of the positional parameters of the forward.
+        args, kwargs: the arguments; tensors are [B, ...].
+        copies: how many copies of each row.
         kept: names of arguments that stay as they are.
 
     Raises:

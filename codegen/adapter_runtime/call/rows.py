@@ -31,7 +31,7 @@ class TaskRows:
         """From the argument ``task_ids`` of a call: a tensor [B] of numbers, or B numbers or names of adapters.
 
         Raises:
-            InvalidCompositionError: a name or number is none of a child of `block`.
+            InvalidCompositionError: a name or number stands for no child of `block`, or the shape is not [B].
         """
         if not isinstance(task_ids, torch.Tensor):
             names = {name: index for index, child in enumerate(block) for name in _names(child)}
@@ -49,7 +49,7 @@ class TaskRows:
         return cls(task_ids.long())
 
     def of(self, rows: int, device: torch.device) -> TaskRows:
-        """These tasks for a tensor with `rows` rows, in which each row of the batch may be several: one for each token.
+        """These tasks for a tensor with `rows` rows, in which each row of the batch may be several rows: one per token.
 
         Raises:
             InvalidCompositionError: `rows` is no multiple of the batch.
@@ -64,7 +64,7 @@ class TaskRows:
         return self._others[rows, device]
 
     def sizes(self, tasks: int) -> list[int]:
-        """How many rows each of `tasks` tasks has; 0 for those that the batch has none of."""
+        """How many rows each of `tasks` tasks has; 0 for tasks without rows in the batch."""
         return self.counts + [0] * (tasks - len(self.counts))
 
 
@@ -75,7 +75,7 @@ def _names(child: Child) -> set[str]:
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """Where the real tokens of each row are. Positions are counted from the first token that was ever given, padding too.
+    """Where the real tokens of each row are. Positions count from the start of the sequence, with padding and cached tokens.
 
     Attributes:
         first: [B], the position of the first real token.
@@ -93,16 +93,18 @@ class TokenSpans:
     def read(
         cls, mask: Argument, rows: int, length: int, past: int | torch.Tensor, shift: int, device: torch.device
     ) -> TokenSpans:
-        """From a mask [B, past + L], 1 at real tokens, or None where all are.
+        """Find the real tokens by the attention mask of a call.
 
         `generate` with a static cache gives a mask [B, 1, L, K] of what each token attends to, or several of them by the
-        kind of layer: then the keys that any token attends to are the real ones. (A window hides the first from the last.)
+        kind of layer: then the keys that any token attends to are the real ones. (With a sliding window, the last token by
+        itself does not attend to the first ones.)
 
         Args:
+            mask: [B, past + L], 1 at real tokens; None where all are real.
             rows: B.
             length: L, tokens of this call.
             past: positions in the cache, those of a prompt too.
-            shift: positions in front of all tokens that stand for none (prompts); they come with the first call.
+            shift: positions of prompts, in front of all tokens; they are part of the first call only.
         """
         keys = _of_keys(mask)
         if shift and not bool(past):
@@ -115,17 +117,20 @@ class TokenSpans:
         return cls(first, first + real.sum(dim=-1), past, length)
 
     def after(self, prompt: TokenSpans) -> TokenSpans:
-        """These spans in a step of a generation whose first call had the spans `prompt`: what was generated is no padding."""
+        """These spans in a later step of a generation: rows begin and end where they do in `prompt`, the spans of its first call."""
         if prompt.end.shape != self.end.shape:
             return self
         return TokenSpans(prompt.first, prompt.end, self.past, self.length)
 
 
 def _of_keys(mask: Argument) -> torch.Tensor | None:
-    """A mask of keys [B, K] out of any that a model can be given.
+    """The mask of keys [B, K] that any attention mask of a call amounts to; None without a mask.
+
+    Args:
+        mask: [B, K], or [B, 1, L, K], or several of the latter by kind of layer.
 
     Raises:
-        UnsupportedMethodError: it does not show which tokens are real.
+        UnsupportedMethodError: the mask does not show which tokens are real.
     """
     if isinstance(mask, Mapping):
         mask = mask.get("full_attention", next(iter(mask.values()), None))

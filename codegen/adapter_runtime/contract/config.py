@@ -14,7 +14,7 @@ from adapter_runtime.errors import InvalidConfigError, nearest
 
 
 class KnownConfigs(Protocol):
-    """What knows the configs of all methods."""
+    """Finds the configs of all methods; the package ``methods`` has one."""
 
     def resolve(self, config: str | Mapping[str, Json] | AdapterConfig) -> AdapterConfig:
         """The config that a name, config string, path of a JSON file, dict or config stands for."""
@@ -31,10 +31,10 @@ class AdapterConfig(Mapping[str, Json]):
     """
 
     architecture: str | None = None
-    # Each config class is a dataclass; this base, which has no options, is none, but may say of itself that it is one.
+    # Each config class is a dataclass. This base is none, as it has no options; declared for `dataclasses.fields(cls)`.
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
-    _known: ClassVar[KnownConfigs]  # given by the package ``methods``, which lies above
+    _known: ClassVar[KnownConfigs]  # set by the package ``methods``, which this room cannot import
 
     def __getitem__(self, key: str) -> Json:
         if key not in self._names():
@@ -78,7 +78,7 @@ class AdapterConfig(Mapping[str, Json]):
         return AdapterConfig._architectures.get(architecture)
 
     def never_meets(self, other: AdapterConfig) -> bool:
-        """Whether no place is asked for by both, so that both can stand in one union though they are of one architecture."""
+        """Whether two configs of one architecture never ask for the same place, so that one `ConfigUnion` can hold both."""
         return False
 
     @classmethod
@@ -94,7 +94,7 @@ class AdapterConfig(Mapping[str, Json]):
 
     @staticmethod
     def use(known: KnownConfigs) -> None:
-        """Let `load` and `from_dict` ask `known`."""
+        """Let `load` and `from_dict` find configs by `known`."""
         AdapterConfig._known = known
 
     @staticmethod
@@ -125,19 +125,27 @@ class AdapterConfig(Mapping[str, Json]):
 
     @staticmethod
     def load(config: str | Mapping[str, Json] | AdapterConfig, **changes: Json) -> AdapterConfig:
-        """The config that a name, config string, path of a JSON file, dict or config stands for, with `changes`."""
+        """The config that a name, config string, path of a JSON file, dict or config stands for, with `changes`.
+
+        Raises:
+            InvalidConfigError: it stands for none, or a changed option does not exist.
+        """
         resolved = AdapterConfig._known.resolve(config)
         return resolved.replace(**changes) if changes else resolved
 
 
 def left_out_layers(config: AdapterConfig) -> list[int]:
-    """The indices of the layers that get nothing of an adapter; none where its config has no option ``leave_out``."""
+    """The indices of the layers without modules of an adapter; none where its config has no option ``leave_out``."""
     indices = config.get("leave_out")
     return [index for index in indices if isinstance(index, int)] if isinstance(indices, Sequence) else []
 
 
 def check_choice(owner: AdapterConfig, option: str, choices: Sequence[Json]) -> None:
-    """Raise where the option of a config is none of `choices`."""
+    """Check the value of an option.
+
+    Raises:
+        InvalidConfigError: it is none of `choices`.
+    """
     value = owner[option]
     if value not in choices:
         shown = ", ".join(map(repr, choices))

@@ -1,4 +1,4 @@
-"""What methods may ask of an interface, by which a model is described that no classes were generated for."""
+"""What methods read of an `AdapterModelInterface`, which describes a model without generated classes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OUTSIDE = "_stored_embeddings_by_name"
 def unchanged_on_error(model: TorchModule, config: ModelAdaptersConfig) -> Iterator[None]:
     """Restore the class, attributes and children of every module, the configs, and what is trained, if the block raises.
 
-    Containers are refilled, not replaced: handles of hooks refer to the very dicts, and a head shares its config with the
+    Containers are refilled, not replaced: handles of hooks keep references to these dicts, and a head shares its config with the
     config of its model. Values of parameters are not copied, except those that hold a merged adapter: whatever else
     changes values must be checked before, or restore them itself.
     """

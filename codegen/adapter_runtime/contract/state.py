@@ -71,12 +71,20 @@ class ModelAdaptersConfig:
         return self.fusions[name]
 
     def require(self, names: set[str]) -> None:
-        """Raise where an adapter is missing."""
+        """Check that the model has adapters of these names.
+
+        Raises:
+            UnknownAdapterError: it lacks one.
+        """
         for name in sorted(names):
             self.get(name)
 
     def require_block(self, block: AdapterCompositionBlock) -> None:
-        """Raise where an adapter or a fusion of a composition is missing."""
+        """Check that the model has the adapters and fusions of a composition.
+
+        Raises:
+            UnknownAdapterError: it lacks one.
+        """
         self.require(block.flatten())
         if isinstance(block, Fuse):
             self.get_fusion(block.name)

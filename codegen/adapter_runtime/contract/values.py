@@ -1,4 +1,4 @@
-"""What options of configs are made of."""
+"""The types of the values that options of configs have."""
 
 from __future__ import annotations
 

@@ -8,12 +8,20 @@ from adapter_runtime.errors import UnsupportedMethodError
 
 
 def out_width(module: nn.Module) -> int:
-    """Output features of a linear layer or Conv1D."""
+    """Output features of a linear layer or Conv1D.
+
+    Raises:
+        UnsupportedMethodError: the module does not tell them.
+    """
     return _width(module, "nf", "out_features")
 
 
 def in_width(module: nn.Module) -> int:
-    """Input features of a linear layer or Conv1D."""
+    """Input features of a linear layer or Conv1D.
+
+    Raises:
+        UnsupportedMethodError: the module does not tell them.
+    """
     return _width(module, "nx", "in_features")
 
 

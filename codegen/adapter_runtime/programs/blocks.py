@@ -1,9 +1,9 @@
 """What each composition block means in a layer: how it divides rows, and the node that it becomes.
 
 Where do I add a block?  Its class in ``composition.py`` and its line in `BLOCK_SPECS` here; from outside of this library, a
-`BlockSpec` given to `register_block`. `Stack` and `Average` have no node here: what one adapter after the other, and a sum of
-adapters, means differs by kind of layer (`AdapterLayerBase.chain`, `AdapterLayerBase.mean`); so does `Fuse`, which only
-bottlenecks can run.
+`BlockSpec` given to `register_block`. `Stack` and `Average` have no node here: each kind of layer has its own way to run
+adapters one after the other, and to average them (`TensorLayer.chain`, `TensorLayer.mean`). `Fuse` has none either: only
+bottlenecks can run it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ B = TypeVar("B", bound=AdapterCompositionBlock)
 
 @dataclass(frozen=True)
 class BlockSpec(Generic[B]):
-    """A composition block, for all kinds of layers and for heads."""
+    """What a composition block means in all kinds of layers, and for heads.
+
+    Raises:
+        TypeError: both of `rows` and `node` are given, or neither.
+    """
 
     block: type[B]
     rows: Callable[[B], RowDivider] | None = None  # how it divides a batch; None = every child sees the whole of it
@@ -44,7 +48,7 @@ class BlockSpec(Generic[B]):
             raise TypeError(f"The spec of {self.block.__name__} says either how it divides rows, or what its node is.")
 
     def program(self, block: B, programs: Sequence[TensorNode[Unpack[Rest]]]) -> TensorNode[Unpack[Rest]]:
-        """What `block` means in a layer whose adapters are called with tensors."""
+        """The program of `block`, in a layer whose adapters are called with tensors, from those of its children."""
         if self.node is not None:
             return self.node(block, programs)
         assert self.rows is not None
@@ -75,7 +79,7 @@ def register_block(spec: BlockSpec[B]) -> None:
 def program_of_block(
     block: AdapterCompositionBlock, programs: Sequence[TensorNode[Unpack[Rest]]]
 ) -> TensorNode[Unpack[Rest]]:
-    """What `block` means where every child runs."""
+    """The program of `block` in a layer, from those of all its children."""
     if isinstance(block, Parallel) and len(programs) == 1:
         return programs[0]
     return BLOCK_SPECS[type(block)].program(block, programs)
@@ -88,5 +92,5 @@ def divider_of(block: AdapterCompositionBlock) -> RowDivider | None:
 
 
 def is_registered(block: AdapterCompositionBlock) -> bool:
-    """Whether a block came by `register_block`."""
+    """Whether the class of a block was registered with `register_block`."""
     return type(block) in _REGISTERED

@@ -20,9 +20,9 @@ class CallPlan:
     copies: int = 1  # of the input, one per child of `Parallel`
     tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
     reads_spans: bool = False  # some layer needs to know where the real tokens are
-    at_entry: tuple[AdapterLayerBase, ...] = ()  # change the arguments of the base model, and its outputs
-    added_positions: int = 0  # that they put in front of the tokens
-    is_idle: bool = field(init=False)  # nothing of all that
+    at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
+    added_positions: int = 0  # how many positions these layers put in front of the tokens
+    is_idle: bool = field(init=False)  # nothing of the above is needed
 
     def __post_init__(self) -> None:
         # (torch.compile cannot negate a tuple.)
@@ -41,6 +41,7 @@ def plan_call(
     """The plan for `block`.
 
     Args:
+        block: the adapters that run; None = none.
         layers: all modules that hold adapters, each with the program that runs there.
         computed: what the adapters of the block compute once per call.
 

@@ -33,11 +33,13 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
         return {}
 
 
-_MADE: dict[tuple[type, type], type[nn.Module]] = {}  # one class per pair: objects of equal make are of one class
+_MADE: dict[tuple[type, type], type[nn.Module]] = (
+    {}
+)  # one class per pair, so that objects of the same mixin and upstream class share it
 
 
 def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
-    """The class of objects that are `upstream` with `mixin`. It has upstream's name and module.
+    """The class that inherits from `mixin`, then from `upstream`. It has upstream's name and module.
 
     Upstream compares class names (``_no_split_modules``), writes them to files (``architectures``) and reads the source
     of a class's module, so a class made here must look like the one that it extends.
@@ -57,7 +59,7 @@ def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
 
 
 def _new(mixin: type, upstream: type[nn.Module]) -> nn.Module:
-    """An object of the class of `subclass` that nothing is in yet; pickle and copy fill it."""
+    """An object of the class that `subclass` gives, without attributes; pickle and copy fill it."""
     made: nn.Module = object.__new__(subclass(mixin, upstream))
     return made
 

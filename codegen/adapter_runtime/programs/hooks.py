@@ -18,7 +18,7 @@ def patch_forward(module: nn.Module) -> None:
 
 
 def remove_hooks(module: nn.Module, is_ours: Callable[[Hashable], bool]) -> None:
-    """Take away the forward hooks and pre-hooks of a module that `is_ours` says yes to."""
+    """Remove the forward hooks and pre-hooks of a module for which `is_ours` is true."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for key in [key for key, hook in hooks.items() if is_ours(hook)]:
             del hooks[key]

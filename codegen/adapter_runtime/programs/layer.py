@@ -20,7 +20,7 @@ P = TypeVar("P", bound=Node, default=Node)  # the nodes of a kind of layer
 
 
 class EntryModel(Protocol):
-    """What an adapter that acts at the entry of a base model may ask of it."""
+    """The members of a base model that adapters use that act at its entry."""
 
     training: bool
     embedding_output: str  # path of the module whose output enters the first layer
@@ -30,17 +30,17 @@ class EntryModel(Protocol):
     def get_input_embeddings(self) -> nn.Module: ...
 
 
-# What a module of an adapter may say of itself. These may be modules of torch, which do not have the attributes.
+# Attributes by which a module of an adapter can describe itself. Modules of torch do not have them.
 
 
 def frozen_keys(module: nn.Module) -> Sequence[str]:
-    """The names of the parameters of its own that training leaves as they are (``frozen_parameters``)."""
+    """The module's attribute ``frozen_parameters``: names of its own parameters that training leaves as they are."""
     keys: Sequence[str] = getattr(module, "frozen_parameters", ())
     return keys
 
 
 def has_own_type(module: nn.Module) -> bool:
-    """Whether it chose the type of its parameters by itself, whatever that of the model is (``has_own_type``)."""
+    """The module's attribute ``has_own_type``: whether its parameters keep their dtype, whatever that of the model is."""
     return bool(getattr(module, "has_own_type", False))
 
 
@@ -65,7 +65,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
     entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
 
-    # Whether nothing runs here: modules elsewhere use the parameters, and all that can be merged is in them
+    # Whether the module only stores parameters that modules elsewhere use: merging concerns those, not this one.
     only_holds_parameters: ClassVar[bool] = False
 
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
@@ -107,7 +107,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
                         yield parameter
 
     def adapter_names(self) -> set[str]:
-        """The names of adapters that live here."""
+        """The names of the adapters that have modules here."""
         return {name for _, held in self._containers() for name in held}
 
     def is_vacant(self) -> bool:
@@ -128,7 +128,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         """Decide what runs from now on. Layers in `skip_layers` run nothing.
 
         Raises:
-            UnsupportedMethodError: the method that lives here cannot run a block.
+            UnsupportedMethodError: the method of this layer cannot run a block.
         """
         self.overrides = {}
         self.is_skipped = self.layer_index in skip_layers
@@ -167,7 +167,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         return self.build_program(block, programs)
 
     def can_run(self, block: AdapterCompositionBlock) -> bool:
-        """Whether the method that lives here can run a block, its children apart."""
+        """Whether the method of this layer can run a block, whatever its children are."""
         return isinstance(block, self.runnable_blocks) or is_registered(block)
 
     def leaf(self, name: str) -> P | None:
@@ -175,15 +175,15 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         return None
 
     def build_program(self, block: AdapterCompositionBlock, programs: Sequence[P | None]) -> P:
-        """The program of a block out of those of its children, in which None stands for children that do not live here."""
+        """The program of a block from those of its children; None stands for a child without modules here."""
         raise NotImplementedError
 
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
-        """The arguments of a forward of the base model, changed; called if `acts_at_entry` and something runs here."""
+        """The arguments of a call of the base model, changed. Called where `acts_at_entry` and an adapter runs here."""
         raise NotImplementedError
 
     def at_exit(self, outputs: Outputs) -> Outputs:
-        """The outputs of that forward, changed."""
+        """The outputs of a call of the base model, changed. Called after each call that `at_entry` changed."""
         return outputs
 
 

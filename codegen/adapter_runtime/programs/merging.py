@@ -17,7 +17,7 @@ class MergeableLayer(AdapterLayerBase[P]):
         """Put the adapter `name` into the weight. The original is kept, so that `unmerge` is exact.
 
         Raises:
-            UnsupportedMethodError: the weight cannot take it, or what the adapter does is not linear in the weight.
+            UnsupportedMethodError: the weight cannot hold it, or what the adapter does is not linear in the weight.
         """
         raise NotImplementedError
 

@@ -78,7 +78,7 @@ class Leaf(TensorNode[Unpack[Rest]]):
 
 
 class Keep(TensorNode[Unpack[Rest]]):
-    """No adapter, in a layer whose adapters change the first entry of the state."""
+    """No adapter: gives the first entry of the state unchanged."""
 
     def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
         return value
@@ -116,6 +116,7 @@ class Parts(Branch[Unpack[Rest]]):
         """Divide the state, run the children that get anything, and put their results together.
 
         Args:
+            state: tensors [B, ...], which are divided, and other entries, which every child gets as they are.
             sizes: how much of the dimension each child gets.
         """
         columns = [
@@ -159,7 +160,11 @@ class Spans(Parts[Unpack[Rest]]):
     """Each child gets its part of the sequence.
 
     Args:
+        programs: of the children.
         lengths: tokens of each child.
+
+    Raises:
+        InvalidCompositionError: in a call, the lengths do not sum up to L of the state's tensor [B, L, ...].
     """
 
     dimension = 1
@@ -185,8 +190,10 @@ class Mean(Branch[Unpack[Rest]]):
     """The weighted sum of the children.
 
     Args:
-        rest: weight of the state as it is, beside the children.
-        identity: the program of no adapter; None = `Keep`.
+        programs: of the children.
+        weights: one per child.
+        rest: weight of the unchanged state in the sum; 0 = it is no part of it.
+        identity: the program that gives the unchanged state; None = `Keep`.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from torch import nn
 
 @runtime_checkable
 class Room(Protocol):
-    """A module that may hold nothing but adapters, and at a time none."""
+    """A module that exists to hold adapters, and may be empty."""
 
     def is_vacant(self) -> bool:
         """Whether there is nothing in the module that upstream's model would not have."""
