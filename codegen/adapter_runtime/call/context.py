@@ -187,7 +187,7 @@ class ForwardContext:
         return [tensor for states in self.computed.values() for state in states for tensor in state]
 
     def with_states(self, tensors: Sequence[torch.Tensor]) -> ForwardContext:
-        """A copy of this context with `tensors` in place of `state_tensors`, of the same number and shapes.
+        """A copy of this context with `tensors` in place of `state_tensors`, as many and of the same shapes [...].
 
         Where they are the very same tensors, the context itself.
         """

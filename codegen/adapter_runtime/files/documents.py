@@ -61,10 +61,10 @@ def read_document(path: Path) -> dict[str, Json]:
 
 @contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Say which file it was when what it describes cannot be made: a text where a number should be, a list for a name.
+    """Name the file in errors that its contents cause: a string where a number should be, a list in place of a name.
 
     Raises:
-        AdapterFileError: in the place of errors that are not about files.
+        AdapterFileError: in place of errors that Python raises for wrong types and values.
     """
     try:
         yield

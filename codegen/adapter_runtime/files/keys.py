@@ -55,7 +55,11 @@ def of_fusion(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch
 def renamed(
     tensors: Mapping[str, torch.Tensor], old: str, new: str, containers: Container[str] = CONTAINERS
 ) -> dict[str, torch.Tensor]:
-    """The same tensors under the names that the adapter `new` gives them; with other `containers`, a fusion."""
+    """The tensors of adapter `old`, with the keys that they have in an adapter named `new`.
+
+    Args:
+        containers: module dicts that hold modules by the name to replace: those of adapters, or `FUSION_CONTAINER` alone.
+    """
     if old == new:
         return dict(tensors)
     result = {}

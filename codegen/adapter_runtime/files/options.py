@@ -29,7 +29,7 @@ class FurtherFiles(Protocol):
 
     @property
     def load(self) -> Callable[..., object]:
-        """Gets the folder, and `load_as` and `id2label` if it takes them: readers for `adapters` differ in that."""
+        """Called with the folder, and with those of `load_as` and `id2label` that it takes."""
 
     def save(self, save_directory: str, name: str) -> object:
         """Write into a folder what belongs to an adapter, fusion or setup."""
@@ -116,8 +116,8 @@ def load_options(
     """The options from the keyword arguments of a public method.
 
     Args:
-        num_labels: names the labels of a head "LABEL_0", ...; the same as an `id2label` of that kind.
-        model_name: has no meaning any more.
+        num_labels: names the labels of a head "LABEL_0", ...; short for an `id2label` of these names.
+        model_name: ignored; kept for old code.
         version: revision of a repository.
 
     Raises:

@@ -61,7 +61,7 @@ __all__ = [
     "resolve_adapter_config",
 ]
 
-ADAPTER_CACHE = HF_HUB_CACHE  # there is no cache of adapters of its own: files are kept where all of the hub are
+ADAPTER_CACHE = HF_HUB_CACHE  # adapters have no cache of their own: their files are in that of the hub
 
 _LIBRARY = "adapters"  # by which the hub lists repositories that hold adapters
 

@@ -68,6 +68,9 @@ class PredictionHead(nn.Sequential):
         Args:
             model: the model that the head belongs to; gives width, dropout and initialisation.
             out_features: width of the logits; None = the ``num_labels`` of the config.
+
+        Raises:
+            ValueError: the activation function of the config is unknown.
         """
         if out_features is None:
             out_features = self.config["num_labels"]
@@ -126,7 +129,11 @@ class PredictionHead(nn.Sequential):
         return None
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the projection to the vocabulary."""
+        """Replace the projection to the vocabulary.
+
+        Raises:
+            TypeError: the head has none.
+        """
         raise TypeError(f"The {self.head_type} head {self.name!r} has no projection to the vocabulary.")
 
     def get_label_names(self) -> list[str]:

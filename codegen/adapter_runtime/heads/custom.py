@@ -30,7 +30,11 @@ def register_custom_head(identifier: str, head_class: HeadClass) -> None:
 
 
 def check_custom(identifier: str, head_class: object) -> None:
-    """Raise where a head class cannot be registered; see `register_custom_head`."""
+    """Check that a head class can be registered.
+
+    Raises:
+        ValueError, TypeError: it cannot; see `register_custom_head`.
+    """
     if identifier in HEAD_CLASSES:
         raise ValueError(f"{identifier!r} is a type of head that there is already. Choose another identifier.")
     if not (isinstance(head_class, type) and issubclass(head_class, PredictionHead)):

@@ -39,7 +39,7 @@ class DependencyParsingOutput(ModelOutput):
 
 @dataclass
 class MultiHeadOutput(ModelOutput):
-    """What several heads give in one call. A number as index, iteration and length are those of `head_outputs`.
+    """What several heads give in one call. Indexing by a number, iterating and `len` act on `head_outputs`.
 
     What the base model gives besides hidden states (cache, attentions, ...) is an entry of this output.
 
@@ -114,7 +114,7 @@ def with_logits(
         classes: output classes from the narrowest to the widest; the last is taken where none holds everything.
         outputs: of the base model.
         loss: scalar or None.
-        logits: the fields that the head computed, mostly ``logits``.
+        logits: the fields that the head computed, mostly ``logits``, [B, ...].
     """
     handed_on = {name: value for name, value in outputs.items() if name not in _CONSUMED}
     # Not by dataclasses.fields, which torch.compile cannot look through.

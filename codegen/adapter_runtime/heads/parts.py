@@ -88,10 +88,10 @@ def divide(setup: HeadSetup, heads: int, outputs: ModelOutput, copies: int) -> l
         setup: the heads that run.
         heads: their number.
         outputs: of the base model; ``last_hidden_state`` is [B, L, H].
-        copies: that the active adapters make of the batch, one after the other.
+        copies: how many copies of the batch `outputs` holds, one after the other: one per parallel adapter.
 
     Raises:
-        InvalidCompositionError: the numbers do not fit.
+        InvalidCompositionError: the numbers of heads, parallel adapters or rows do not fit together.
     """
     hidden_states = outputs["last_hidden_state"]
     total = hidden_states.shape[0]
@@ -126,7 +126,7 @@ def targets_of(
     """The targets, and other arguments of their own, of each head.
 
     A tensor is for all heads that take such an argument: the same for all that see the whole batch, or a copy of it, and
-    else divided as the batch is. A dict holds an own one for each head by name, a list one for each in their order.
+    else divided as the batch is. A dict gives each head one of its own by name, a list one for each in their order.
 
     Args:
         given: the arguments by name; tensors for all heads are [B, ...], or for copies of a batch have its rows once.

@@ -6,7 +6,7 @@ Parallel("a", "b")           the same; where the adapters are parallel too, each
 BatchSplit("a", "b", ...)    each on its rows of the batch
 MultiTask("a", "b")          each on the rows of its task
 
-Of other blocks, those that divide the rows of a batch among their children stand for heads too.
+Registered blocks (`register_block`) that divide the rows of a batch among their children can hold heads too.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def head_names(setup: HeadSetup | None) -> list[str]:
 
 
 def heads_of(block: AdapterCompositionBlock | None) -> HeadSetup | None:
-    """The heads that go by the names of the adapters in `block`, as far as it shows which: its last block decides.
+    """The heads named like the adapters in `block`, if it tells which. The last child of a `Stack` decides:
 
-    A name is the head of that name. Of a child of a block that divides rows it is the last adapter. Of blocks that join
-    their children into one there is none, and none of `MultiTask`.
+    a name stands for the head of this name; a block that divides rows, for one head per child, named like the last adapter
+    of the child. `MultiTask`, and blocks that make one output of all children (`Fuse`, `Average`), name no heads: None.
     """
     last: str | AdapterCompositionBlock | None = block
     while isinstance(last, Stack):

@@ -85,7 +85,7 @@ def _tied_keys(class_name: str) -> dict[str, str]:
 
 
 def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> list[str]:
-    """In what a flexible head differs from that of a static class; empty where the same weights fit, to the same effect.
+    """The options in which a flexible head differs from that of a static class; none where both compute the same.
 
     Args:
         class_name: upstream's class.
@@ -105,7 +105,7 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
 
 
 def _kind(head: HeadConfig) -> str | None:
-    """The type of a head, for comparison: a head for several labels has the layers of one for one of them."""
+    """The type of a head, for comparison: a multi-label head has the same layers as a classification head."""
     kind = head.get("head_type")
     return "classification" if kind == "multilabel_classification" else kind
 

@@ -1,6 +1,7 @@
 """The methods: a folder each, a `MethodSpec` each, and one table of them.
 
-`AdapterConfig`, which lies below, knows no methods. Whoever imports a config of one passes here, and lets it find them.
+`AdapterConfig` is in a room below this one (``contract``) and imports no methods. This file, which runs when any of them is
+imported, tells it how to find them.
 
 Where do I find ...
   what a method is?            spec.py; all of them: table.py; methods from outside: registering.py

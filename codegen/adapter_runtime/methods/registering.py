@@ -22,10 +22,10 @@ def register_method(spec: MethodSpec[C]) -> None:
     """Let all models have adapters of a method of your own.
 
     Its config strings, `add_adapter`, files and all that models can do know it from now on. Register it before you load
-    adapters of it, and before `init` where it says `prepare_model` or `prepare_layer`. To give the same spec again does nothing.
+    adapters of it, and before `init` if it has `prepare_model` or `prepare_layer`. Registering a spec again does nothing.
 
     Raises:
-        MethodRegistrationError: a name, config class or architecture of the spec is taken, or one of its facts cannot be true.
+        MethodRegistrationError: a name, config class or architecture of the spec is taken, or a field cannot be honoured.
     """
     if METHODS.get(spec.name) is spec:
         return

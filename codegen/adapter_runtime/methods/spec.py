@@ -34,12 +34,12 @@ class RefusedFile(NamedTuple, Generic[C]):
 
 
 def every(config: AdapterConfig) -> bool:
-    """Yes to each config."""
+    """True for every config."""
     return True
 
 
 def nothing_to_check(config: AdapterConfig) -> None:
-    """Raise for no config."""
+    """Accept every config."""
 
 
 def nothing_to_prepare(model: AdaptedBaseModel) -> None:
@@ -56,7 +56,7 @@ def not_its_class(module: nn.Module) -> bool | None:
 
 
 def no_roles(layer: AdaptedLayer, described: Described) -> Iterable[BottleneckRole]:
-    """None."""
+    """No roles: an interface describes no places for the method."""
     return ()
 
 
@@ -65,24 +65,24 @@ def no_hooks(layer: AdaptedLayer, described: Described) -> None:
 
 
 def every_option(config: AdapterConfig, described: Described) -> None:
-    """Raise for no config."""
+    """Accept every config: hooks can honour all options."""
 
 
 def no_difference(described: Described) -> str | None:
-    """None."""
+    """None: generated classes would compute the same."""
     return None
 
 
 def nothing_computed_once(model: AdaptedBaseModel, name: str) -> Iterable[ComputedOnce]:
-    """Nothing."""
+    """Nothing: no layers share what the method computes."""
     return ()
 
 
 def leave_out_layers(config: C, layers: frozenset[int], every_layer: Sequence[int]) -> C:
-    """The same options without some layers, by the option `leave_out`.
+    """`config`, with `layers` added to its option `leave_out`.
 
     Raises:
-        UnsupportedMethodError: there is no such option.
+        UnsupportedMethodError: the config has no such option.
     """
     if "leave_out" not in config:
         raise UnsupportedMethodError(
@@ -106,7 +106,7 @@ def not_of_single_layers(config: C, layers: frozenset[int], every_layer: Sequenc
 
 @dataclass(frozen=True)
 class MethodSpec(Generic[C]):
-    """A method, or a part of one that models support or not by itself (invertible adapters).
+    """A method, or a part of one that a model can lack while it has the rest (invertible adapters).
 
     Functions get the base model, the name of an adapter and its config, as far as they need them.
     """

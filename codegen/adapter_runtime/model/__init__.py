@@ -10,7 +10,7 @@ Where do I find ...
   how a model of upstream's becomes one of these?      init.py, auto.py
   what happens around a forward?                       calls.py
   further token embeddings?                            embeddings/
-  models that nobody generated?                        interface/
+  models without generated classes?                    interface/
 
 What the others count on, a type of models with adapters that imports none of these classes, is ``contract/protocol.py``.
 """

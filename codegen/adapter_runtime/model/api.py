@@ -103,7 +103,9 @@ class ModelAdaptersMixin(
             set_active: run it from now on.
 
         Raises:
-            InvalidConfigError: the config or the name makes no sense.
+            InvalidConfigError: the config makes no sense.
+            InvalidNameError: the name cannot be the name of a module.
+            ValueError: there is an adapter of this name, and `overwrite_ok` is false.
             UnsupportedMethodError: this model cannot have such an adapter.
         """
         resolved = resolve_adapter_config(config)

@@ -65,7 +65,7 @@ class AveragingMixin:
                 the update (https://arxiv.org/abs/2306.14870). "lora_delta_w_svd" averages the updates ``alpha / r * B A``,
                 and keeps their `svd_rank` largest singular values; r and alpha may differ there.
             normalize_weights: divide the weights by their sum.
-            overwrite_ok: replace an adapter of this name, which may be one of the averaged.
+            overwrite_ok: replace an adapter of this name, which may be one of those in `adapter_list`.
             set_active: run it from now on.
             svd_rank: rank of the new adapter, with "lora_delta_w_svd".
 

@@ -84,7 +84,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
 
 
 def _heads_of(head: Argument) -> Setup:
-    """What the argument ``head`` of a call names. What is no head at all, the model refuses when it runs its heads."""
+    """What the argument ``head`` of a call names. The model refuses anything else when it runs its heads."""
     if head is None or isinstance(head, (str, AdapterCompositionBlock)):
         return head
     return [name for name in head if isinstance(name, str)] if isinstance(head, Sequence) else None

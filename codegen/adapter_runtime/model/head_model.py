@@ -87,7 +87,7 @@ class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGeneration
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, **kwargs: Argument
     ) -> tuple[torch.Tensor | None, dict[str, Argument]]:
-        """See transformers: each row gets its beams. (An encoder ran before, with the rows as they were.)"""
+        """See transformers: each row gets its beams. (An encoder ran before this, with one row per input.)"""
         if thread.context is not None:
             thread.context.rows_per_input = expand_size
         tokens, others = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)

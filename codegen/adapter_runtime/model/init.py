@@ -51,7 +51,7 @@ def init(
     """Turn a model of a supported type, or one described by an interface, into one with adapters.
 
     The objects, their parameters and hooks stay; classes of some modules change. Adapters that the model's config
-    names are added, with random weights. A model that was turned already is left alone.
+    names are added, with random weights. A model that has adapters already is left alone.
 
     Args:
         model: a base model of upstream, or one with a head.
@@ -60,8 +60,8 @@ def init(
             mapping from paths of these to interfaces. It has precedence over generated classes.
 
     Raises:
-        UnsupportedModelError: no adapter classes were generated for the model and there is no interface, or the model was
-            turned already with another interface.
+        UnsupportedModelError: no adapter classes were generated for the model and there is no interface, or the model has
+            adapters already, by another interface.
         InvalidConfigError: the model has no such modules as the interface names. In each case the model is unchanged.
     """
     base = model.base_model if interface is None else described_base(model, interface)
@@ -140,8 +140,8 @@ def _swap(module: nn.Module, registry: Registry) -> None:
 
 
 def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
-    """Give its upstream class back to a module that no layer claims: one of the same class as those in layers, but used
-    elsewhere (an attention that pools, say)."""
+    """Give a module that no layer uses its upstream class back. It has the class of modules in layers, but is used elsewhere
+    (an attention that pools, say)."""
     claims = (spec.is_claimed(module) for spec in METHODS.values())
     placed = [is_claimed for is_claimed in claims if is_claimed is not None]
     if placed and not any(placed):

@@ -89,7 +89,7 @@ class InspectionMixin:
                 module.to(device=device, dtype=dtype)
 
     def summarized_heads(self) -> list[HeadSummary]:
-        """What `adapter_summary` says of heads; of those of a base model, which has none, nothing."""
+        """The heads in `adapter_summary`: none for a base model."""
         return []
 
     @overload

@@ -27,7 +27,7 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
 
         Args:
             layer_index: counted over all stacks of the model.
-            self_location: "self" or "encoder", which prefixes of self-attention are told apart by.
+            self_location: "self" or "encoder", by which prefixes of self-attention are told apart.
 
         Raises:
             UnsupportedModelError: a module that the roles name is not there.
@@ -59,7 +59,11 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
                 yield roles, core
 
     def stream_width(self) -> int:
-        """Width of the residual stream."""
+        """Width H of the residual stream.
+
+        Raises:
+            UnsupportedMethodError: no projection tells it.
+        """
         for path in (*self.roles.mlp.last, *(roles.output for roles in self.roles.attentions)):
             module = self.module_at(path) if path else None
             if module is not None:

@@ -33,9 +33,8 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
         return {}
 
 
-_MADE: dict[tuple[type, type], type[nn.Module]] = (
-    {}
-)  # one class per pair, so that objects of the same mixin and upstream class share it
+# One class per pair, so that objects of the same mixin and upstream class share it.
+_MADE: dict[tuple[type, type], type[nn.Module]] = {}
 
 
 def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:

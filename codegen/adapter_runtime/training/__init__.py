@@ -5,7 +5,7 @@ Names are imported when they are first touched: `Trainer` brings accelerate and 
 Where do I find ...
   the trainers?                           trainer.py, seq2seq.py
   what must hold before training?         readiness.py
-  which parameters weight decay pulls on? decay.py
+  which parameters are decayed?           decay.py
   what a checkpoint holds?                checkpoints.py
   options on a command line?              arguments.py, and what they do to a model: preparation.py
 """

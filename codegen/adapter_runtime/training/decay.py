@@ -1,9 +1,9 @@
-"""Which parameters of adapters weight decay pulls on.
+"""Which parameters of adapters weight decay applies to.
 
 Decay pulls towards zero. That is right for weights, whose zero means "no change", and wrong for biases, norms and all
-parameters that mean something else by zero: factors (IA3, learned scalings, the magnitudes of DoRA) are neutral at one,
-the value matrix of a fusion at the identity (it has a regularisation of its own). Modules name those in ``undecayed``,
-parameters of children with dots ("value.weight").
+parameters whose neutral value is not zero: factors (IA3, learned scalings) are neutral at one, the magnitudes of DoRA at
+the norms of the projection, the value matrix of a fusion at the identity (it has a regularisation of its own). Modules
+name these in ``undecayed``, parameters of children with dots ("value.weight").
 
 Upstream decides by patterns in the whole name, which holds the names of adapters and heads: all of an adapter "debias"
 would go without decay. For adapters, fusions and heads we decide by the module and the last part of the name.

@@ -81,9 +81,12 @@ class HeadLabelSmoother:
 
         Args:
             model_output: with logits [B, L, V].
-            labels: [B, L]; -100 counts for nothing.
+            labels: [B, L]; -100 is ignored.
             shift_labels: whether upstream takes the model for one that predicts the next token.
             num_items_in_batch: labels that count, over all batches of an optimiser step; None = those of this batch.
+
+        Raises:
+            TrainingSetupError: several heads are active.
         """
         heads = active_heads(self.model)
         if len(heads) > 1:

@@ -61,7 +61,7 @@ class AdapterTrainer(Trainer):
     What differs from `transformers.Trainer`, to which all other arguments belong:
 
     - checkpoints hold adapters, fusions, heads and whatever else is trained, never the weights of the base model;
-    - weight decay leaves alone what zero is not neutral for (see ``decay.py``);
+    - weight decay skips biases, norms and parameters whose neutral value is not zero (see ``decay.py``);
     - the regularisation of fusions is part of the training loss (https://arxiv.org/abs/2005.00247);
     - ``label_names`` are those of the active heads;
     - losses that do not count items are averaged over accumulation steps.
@@ -170,7 +170,7 @@ class AdapterTrainer(Trainer):
     # Optimiser and loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """The names of parameters that weight decay pulls on."""
+        """The names of the parameters that weight decay applies to."""
         own = own_parameters(model)
         upstream = set(super().get_decay_parameter_names(model))
         return [name for name, _ in model.named_parameters() if own.get(name, name in upstream)]
@@ -199,7 +199,7 @@ class AdapterTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _steps_that_are_summed(self, num_items_in_batch: torch.Tensor | int | None) -> int:
-        """Over how many batches the losses are summed up for one optimiser step; 1 where they are averaged."""
+        """The number of batches per optimiser step, where their losses are summed; 1 where they are averaged."""
         is_scaled: bool | None = self.loss_is_scaled_for_ga
         if is_scaled is None:
             counts = self.model_accepts_loss_kwargs and num_items_in_batch is not None
@@ -209,8 +209,8 @@ class AdapterTrainer(Trainer):
     def _probe_loss(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
         """Find out, once, whether the loss of the model divides by the number of items that it is told.
 
-        Upstream takes it for granted of all forwards that take any keyword, and leaves out the division by the number of
-        accumulation steps. Many losses ignore the number; their gradients would be as many times too big.
+        Upstream assumes so of every forward that takes ``**kwargs``, and then does not divide the loss by the number of
+        accumulation steps. The gradients of a loss that ignores the number of items would be too large by that factor.
         """
         if self._is_loss_probed or self.compute_loss_func is not None or self.label_smoother is not None:
             return

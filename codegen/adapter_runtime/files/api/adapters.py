@@ -130,7 +130,7 @@ class AdapterFilesMixin(SetupFilesMixin, HubMixin):
             custom_weights_loaders: objects whose ``load(folder, ...)`` reads further files.
             leave_out: indices of layers that get nothing of the adapter.
             id2label: names of the labels of the head, in place of those in the file.
-            num_labels: the same with the names "LABEL_0", ...
+            num_labels: names the labels "LABEL_0", ..., in place of `id2label`.
             model_name: ignored; kept for old code.
             **kwargs: token, cache_dir, force_download, local_files_only, subfolder: see `huggingface_hub`.
 

@@ -21,7 +21,7 @@ from adapter_runtime.methods.fusion.api import Fusion
 
 
 class FusionLoadOptions(DownloadOptions, total=False):
-    """What can be chosen too where a fusion is loaded; see `load_adapter`."""
+    """Further arguments of `load_adapter_fusion`; see `load_adapter`."""
 
     id2label: Mapping[int, str] | None
     leave_out: Iterable[int] | None
@@ -30,7 +30,7 @@ class FusionLoadOptions(DownloadOptions, total=False):
 
 
 class SetupLoadOptions(DownloadOptions, total=False):
-    """What can be chosen too where a setup is loaded; see `load_adapter`."""
+    """Further arguments of `load_adapter_setup`; see `load_adapter`."""
 
     id2label: Mapping[int, str] | None
     num_labels: int | None

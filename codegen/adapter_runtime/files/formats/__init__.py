@@ -9,7 +9,7 @@
     renames        names of tensors from before upstream renamed a module
     static_heads   heads of upstream's classes as heads that are added by name, and back
     setups         a composition and its heads, and in ``blocks`` the JSON of blocks
-    interface      where the modules are in a model that nobody generated
+    interface      where the modules are in a model without generated classes
 
 Nothing here changes a model.
 """

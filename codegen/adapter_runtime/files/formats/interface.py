@@ -1,4 +1,6 @@
-"""``adapter_interface.json``: where the modules are in a model that nobody generated. Beside its adapters, and beside itself.
+"""``adapter_interface.json``: where the modules of a model without generated classes are.
+
+The file lies beside adapters of the model, and beside the model where all of it was saved.
 
 ``{"model_type": ..., "interface": {the fields}, "version": ...}``. A model with several interfaces has "interfaces" instead,
 with the fields of each by the path of its part.

@@ -44,7 +44,7 @@ def saved_adapter(
     options: LoadOptions,
     refuse: Callable[[AdapterConfig, bool], None] = accept,
 ) -> SavedAdapter:
-    """What a document and tensors that are laid out as ours say.
+    """The adapter that a document and tensors in the layout of this library describe.
 
     Raises:
         AdapterFileError: the tensors are those of no adapter, or of several.
@@ -64,7 +64,7 @@ def saved_adapter(
 
 
 def _written_as(folder: Path, document: Document, tensors: Tensors) -> str:
-    """The adapter that the names of the tensors name: the one in the document, or else the only one that there is."""
+    """The name of the adapter in the keys of the tensors: that of the document, or else the only one in the keys."""
     owners = sorted({own for key in tensors if not is_alias(key) and (own := owner(key)) is not None})
     if not owners:
         raise AdapterFileError(f"The weights in {folder} hold no adapter.")

@@ -1,7 +1,7 @@
 """Files of PEFT: ``adapter_config.json`` with a "peft_type", and ``adapter_model.safetensors`` with the adapter and its head.
 
 Each method has its own formats in its folder (``methods/lora/peft/low_rank.py``) and lists them in its `MethodSpec`. What they share is in
-``methods/common/peft_format.py``. Where do I add one?  There.
+``methods/common/peft_format.py``. A new format goes there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
 
 
 class _NamesOf:
-    """Names what a file names as a model does."""
+    """Renames keys of a file to those of one model; see `FitNames`."""
 
     def __init__(self, model: AdaptedModel) -> None:
         self.model = model
@@ -71,6 +71,6 @@ class _NamesOf:
 
 
 def _without_wrappers(tensors: Tensors, is_prompt: bool) -> Tensors:
-    """Names as in the model that PEFT wrapped. It wraps once for prompts, and twice for adapted modules."""
+    """The tensors with keys as in the model that PEFT wrapped. It wraps once for prompts, and twice for adapted modules."""
     wrapper = "base_model." if is_prompt else "base_model.model."
     return {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}

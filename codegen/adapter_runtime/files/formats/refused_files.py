@@ -1,6 +1,6 @@
 """Files of `adapters` that load, but would compute something else here than where they were trained.
 
-The library does something of its own with some models, which no option of ours repeats. Such a file is refused; without
+`adapters` treats some models in ways that no option of this library reproduces. Such a file is refused; without
 `strict` it is loaded with a warning. Where do I add a case?  In the `MethodSpec` of the method, by the facts of that library.
 """
 
@@ -47,7 +47,7 @@ def refuse_if_different(document: Document, config: AdapterConfig, strict: bool)
 
 
 def _deeds(model_type: object, config: AdapterConfig) -> Iterator[str]:
-    """What `adapters` does of its own with such an adapter in such a model."""
+    """In what ways `adapters` computes such an adapter differently in such a model, each as the end of a sentence."""
     for member in members(config):
         for spec in specs_of(member):
             yield from (

@@ -43,9 +43,9 @@ class SavedHead:
     tensors: Tensors  # named as in the model that it was written from; empty where this model cannot hold the head
     title: str = ""  # what messages call it; "" = by its name and folder
     origin: Origin | None = None  # None = its format does not say
-    is_partial: bool = False  # what it lacks stays in the model as it is
+    is_partial: bool = False  # tensors of the model that are not in the file stay as they are
     may_be_tied: bool = (
-        True  # what the model has as its input embeddings is left out; else it must have a place of its own
+        True  # tensors that the model ties to its embeddings are ignored; False = each must have a place of its own
     )
 
 
@@ -60,9 +60,9 @@ class SavedAdapter:
     written_as: str
     title: str = ""  # what messages call it; "" = by its name and folder
     origin: Origin | None = None  # None = its format does not say
-    interface: InterfaceFile | None = None  # where the modules were in a model that nobody generated
+    interface: InterfaceFile | None = None  # where the modules were in a model without generated classes
     head: SavedHead | None = None
-    # Raises, or without `strict` warns, where an adapter of this config would compute something else than it did
+    # Raises, or without `strict` warns, where an adapter of this config would give other outputs than where it was saved
     refuse: Callable[[AdapterConfig, bool], None] = accept
 
 

@@ -93,7 +93,7 @@ def _config_of(document: Document) -> HeadConfig | None:
 
 
 def _obstacles(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> list[str]:
-    """`differences`, and another number of labels."""
+    """What `differences` gives, and a different number of labels."""
     reasons = differences(class_name, head, config)
     labels, own = head.get("num_labels"), config.num_labels
     if labels not in (None, own) and head.get("head_type") != "question_answering":

@@ -59,7 +59,11 @@ def push_setup(
     datasets_tag: str | None,
     card: Mapping[str, CardValue],
 ) -> str:
-    """See `HubMixin.push_adapter_setup_to_hub`."""
+    """See `HubMixin.push_adapter_setup_to_hub`.
+
+    Raises:
+        InvalidCompositionError: the setup is None.
+    """
     block = parse_composition(setup)
     if block is None:
         raise InvalidCompositionError("There is no setup to push: give a name or a block.")
@@ -71,7 +75,7 @@ def push_setup(
 
 
 def _push(upload: Upload, save: Callable[[Path], object], card: CardOptions, message: str) -> str:
-    """Save first: what cannot be saved makes no repository."""
+    """Save, create the repository, upload. An error while saving leaves no repository behind."""
     if upload.create_pr and upload.revision is not None:
         raise ValueError("A pull request gets a branch of its own: give either create_pr=True or a revision.")
     text = render_card(card)

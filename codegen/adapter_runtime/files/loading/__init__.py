@@ -4,7 +4,7 @@
 
     resolve  what the model shall get: under which name, of which config. The model is not changed
     add      make room for it
-    fit      the tensors under the names that the model gives them, held to what the model expects (``fit``, ``leave_out``)
+    fit      the tensors under the names that the model gives them, compared with what it expects (``fit``, ``leave_out``)
     commit   copy the tensors, when those of all parts are known to fit (``commit``)
 
 ``setup`` does that for all parts of a composition, in one transaction.

@@ -101,7 +101,7 @@ def resolve(model: AdaptedModel, saved: SavedAdapter, change: ConfigChange, opti
 
 
 def _config(saved: SavedAdapter, change: ConfigChange) -> AdapterConfig:
-    """The config of the file, with what the caller knows better."""
+    """The config in the file, with the changes of the caller."""
     if isinstance(change, (AdapterConfig, str)):
         return AdapterConfig.load(change)
     if saved.config is None:

@@ -10,7 +10,7 @@ import torch
 
 @torch.no_grad()
 def copy_tensors(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Copy every tensor that both sides know, in the type and on the device of the model's."""
+    """Copy each tensor that is in both into `expected`, with the dtype and device that it has there."""
     for key in given.keys() & expected.keys():
         expected[key].copy_(given[key])
 

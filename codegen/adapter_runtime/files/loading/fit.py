@@ -53,7 +53,7 @@ def fit(
     origin: Origin | None,
     options: LoadOptions,
 ) -> Tensors:
-    """The tensors of a file under the names that the model gives them, which were held to what it expects.
+    """The tensors of a file under the names that the model gives them, compared with what it expects.
 
     Args:
         expected: the tensors of the model that they are for.
@@ -77,7 +77,11 @@ def require_fit(
     origin: Origin | None,
     strict: bool,
 ) -> None:
-    """Raise, or without `strict` warn, where tensors differ in name. A different shape always raises."""
+    """Compare the names and shapes of tensors. Without `strict`, a difference in names is only a warning.
+
+    Raises:
+        AdapterMismatchError: they differ.
+    """
     mismatch = compare(given, expected)
     if not mismatch:
         return
@@ -98,9 +102,12 @@ def require_fit(
 
 
 def require_same_type(model: AdaptedModel, origin: Origin | None, title: str, strict: bool) -> None:
-    """Raise, or without `strict` warn, where a file was written from another architecture: its tensors may fit by chance.
+    """Check that a file was written from this model type: tensors of another one may fit by chance. Else warn, or raise.
 
     A file that does not say its type passes.
+
+    Raises:
+        AdapterMismatchError: the type is another one, and `strict` is true.
     """
     if origin is None:
         return

@@ -42,6 +42,10 @@ def load_head(
 
     Returns:
         The name of the head; None for the head of an upstream class.
+
+    Raises:
+        AdapterMismatchError: the model cannot hold a head, or not this one.
+        AdapterFileError: a file is missing or damaged.
     """
     folder = local_folder(source, HEAD_FILES, options.revision, options.download)
     if head_files.is_bare(model):
@@ -97,15 +101,15 @@ class NewHead:
 
     name: str | None  # None = the head of an upstream class
     config: HeadConfig  # of a flexible head
-    label2id: Json  # the labels of a head of the other kind, unchecked; None = the file does not say
+    label2id: Json  # the labels of the head of an upstream class, unchecked; None = the file does not say
     tensors: Tensors  # named as in the model
 
 
 def resolve(model: AdaptedModel, saved: SavedHead, options: LoadOptions) -> NewHead:
-    """What the model shall get. A head of the other kind is converted. The model is not changed.
+    """What the model shall get. A flexible head is converted for an upstream class, and the reverse. The model is not changed.
 
     Raises:
-        AdapterFileError: the head has no counterpart of the other kind, or its document is incomplete.
+        AdapterFileError: the head cannot be converted, or its document is incomplete.
         AdapterMismatchError: the class of the model has another head.
     """
     if is_flexible(model):
@@ -120,7 +124,7 @@ def resolve(model: AdaptedModel, saved: SavedHead, options: LoadOptions) -> NewH
 
 
 def add(model: AdaptedModel, head: NewHead, id2label: Mapping[int, str] | None) -> None:
-    """Make room for a flexible head, unless it is there with the same config; name the labels of the other kind.
+    """Make room for a flexible head, unless it is there with the same config. For an upstream class: name its labels.
 
     Raises:
         AdapterMismatchError: a head of this name is there with another config.
@@ -140,7 +144,7 @@ def add(model: AdaptedModel, head: NewHead, id2label: Mapping[int, str] | None) 
 def fit(
     model: AdaptedModel, saved: SavedHead, head: NewHead, expected: Mapping[str, torch.Tensor], strict: bool
 ) -> Tensors:
-    """The tensors of the head, which were held to what the model expects.
+    """The tensors of the head, compared with what the model expects.
 
     Raises:
         AdapterMismatchError: one has another shape; or, if `strict`, some are missing or unknown.

@@ -1,4 +1,4 @@
-"""A setup from a folder or the hub into a model: its adapters, fusions and heads, one after the other, or nothing."""
+"""A setup from a folder or the hub into a model: all of its adapters, fusions and heads, or none of them."""
 
 from __future__ import annotations
 

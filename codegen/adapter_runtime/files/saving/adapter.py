@@ -19,7 +19,11 @@ from adapter_runtime.files.tensors import without_aliases, write_tensors
 def save_adapter(
     model: AdaptedModel, save_directory: Folder, adapter_name: str, options: SaveOptions = AS_IT_IS
 ) -> None:
-    """See `AdapterFilesMixin.save_adapter`."""
+    """See `AdapterFilesMixin.save_adapter`.
+
+    Raises:
+        UnknownAdapterError: there is no such adapter.
+    """
     names = model.adapters_config.adapters
     if adapter_name not in names:
         raise UnknownAdapterError(f"The model has no adapter {adapter_name!r}. {nearest(adapter_name, names)}")

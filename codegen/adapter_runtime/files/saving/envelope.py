@@ -31,7 +31,7 @@ def written_by() -> str:
 
 
 def write_interface(model: AdaptedModel, folder: Path) -> None:
-    """Write where the modules are in a model that nobody generated; nothing for generated ones."""
+    """Write ``adapter_interface.json`` for a model without generated classes; for others nothing."""
     described = model.adapters_base.described_interface()
     if described is not None:
         document = {"model_type": model.adapters_base.config.model_type, **described, "version": written_by()}

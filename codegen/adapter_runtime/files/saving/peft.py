@@ -21,7 +21,11 @@ def save_peft_adapter(
     with_head: bool = False,
     task_type: str | None = None,
 ) -> None:
-    """See `AdapterFilesMixin.save_peft_adapter`."""
+    """See `AdapterFilesMixin.save_peft_adapter`.
+
+    Raises:
+        UnsupportedMethodError: PEFT cannot express the adapter.
+    """
     config = model.adapters_config.get(adapter_name)
     formats = () if isinstance(config, ConfigUnion) else specs_of(config)[0].peft
     form = next((form for form in formats if form.writes(config)), None)

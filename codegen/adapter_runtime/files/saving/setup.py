@@ -28,7 +28,11 @@ def save_adapter_setup(
     heads: SavedHeads = None,
     options: SaveOptions = AS_IT_IS,
 ) -> None:
-    """See `SetupFilesMixin.save_adapter_setup`."""
+    """See `SetupFilesMixin.save_adapter_setup`.
+
+    Raises:
+        InvalidCompositionError: the setup is None.
+    """
     block = parse_composition(adapter_setup)
     if block is None:
         raise InvalidCompositionError("There is no setup to save: give a name or a block.")

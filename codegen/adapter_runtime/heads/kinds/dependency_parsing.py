@@ -83,10 +83,10 @@ class BiaffineParsingHead(PredictionHead):
             cls_output: not used.
             attention_mask: not used: `word_starts` tells where the words end.
             word_starts: [B, up to L + 1], the position of the first token of each word, and after the last word the
-                position where it ends. It counts as far as it increases; anything smaller pads it.
+                position where it ends. Only the first values, as long as they increase, are read; the rest is padding.
             labels_arcs: [B, up to L], the candidate that is the head of each word. Negative ones, and those after the last
-                word, count for nothing.
-            labels_rels: [B, up to L], the relation of each word to its head. Negative ones count for nothing.
+                word, are ignored.
+            labels_rels: [B, up to L], the relation of each word to its head. Negative ones are ignored.
 
         Raises:
             ValueError: `word_starts` is missing, only one kind of labels is given, or labels are for more than L words.
@@ -136,12 +136,12 @@ class BiaffineParsingHead(PredictionHead):
 
 
 def _masked_cross_entropy(scores: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The mean over the words that count.
+    """The mean cross entropy over the words that count.
 
     Args:
         scores: [B, W, candidates or relations].
         labels: [B, W].
-        counts: [B, W].
+        counts: [B, W], whether a word counts.
     """
     labels = labels.masked_fill(~counts, IGNORED)
     return functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)

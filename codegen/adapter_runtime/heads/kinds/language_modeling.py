@@ -39,7 +39,7 @@ class Widths(TypedDict, total=False):
 
 
 class Layers(Widths, total=False):
-    """Those of `Widths`, and the options of the layers before the last projection."""
+    """The options in `Widths`, and those of the layers before the last projection."""
 
     layers: int
     activation_function: str | None
@@ -52,7 +52,7 @@ class LanguageModelingHead(PredictionHead):
 
     Attributes:
         output_classes: transformers' classes for what the head gives, from the narrowest to the widest.
-        scale: of the hidden states, before the layers.
+        scale: factor of the hidden states before the layers.
     """
 
     is_pooled = False
@@ -85,7 +85,7 @@ class LanguageModelingHead(PredictionHead):
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         width, embedding = sizes.hidden_size(model.config), self.config["embedding_size"]
-        # T5 and its like project what its first release scaled; the flag is upstream's, whose own head reads it too.
+        # The first release of T5 scales hidden states before the projection; upstream's own head reads this flag too.
         self.scale = width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
         for _ in range(self.config["layers"] - 1):
             self._append(nn.Linear(width, embedding))
@@ -120,7 +120,7 @@ class LanguageModelingHead(PredictionHead):
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
             cls_output: not used.
             attention_mask: not used.
-            labels: [B, L]; -100 counts for nothing.
+            labels: [B, L]; -100 is ignored.
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
             inverse: what undoes invertible adapters, [B, L, E] -> [B, L, E]; runs before the last projection.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-IGNORED = -100  # the label that counts for nothing, as everywhere in transformers
+IGNORED = -100  # the label of targets that losses ignore, as everywhere in transformers
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch
 def span_loss(
     start_logits: torch.Tensor, end_logits: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
 ) -> torch.Tensor:
-    """Mean of the cross entropies of both ends of a span. Positions outside the text count for nothing.
+    """Mean of the cross entropies of both ends of a span. Positions outside the text are ignored.
 
     Args:
         start_logits: [B, L].
@@ -63,7 +63,7 @@ def language_modeling_loss(logits: torch.Tensor, labels: torch.Tensor, shift: bo
 
     Args:
         logits: [B, L, V].
-        labels: [B, L]; -100 counts for nothing.
+        labels: [B, L]; -100 is ignored.
         shift: position t predicts the label at t + 1, not at t.
     """
     if shift:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class QuestionAnsweringHead(PredictionHead):
-    """Scores every token as the start and as the end of the answer."""
+    """Scores every token as the start and as the end of the answer.
+
+    Raises:
+        ValueError: `num_labels` is not 2.
+    """
 
     head_type = "question_answering"
     is_pooled = False
@@ -59,8 +63,8 @@ class QuestionAnsweringHead(PredictionHead):
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
             cls_output: not used.
             attention_mask: not used.
-            start_positions: [B], the first token of each answer. One that is not in the text counts for nothing.
-            end_positions: [B], the last one.
+            start_positions: [B], the first token of each answer. One outside the text is ignored.
+            end_positions: [B], the last token of each.
         """
         logits = self.logits(outputs.last_hidden_state)
         start_logits, end_logits = logits.unbind(dim=-1)  # [B, L, 2] -> 2 x [B, L]

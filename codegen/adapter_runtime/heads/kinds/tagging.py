@@ -55,7 +55,7 @@ class TaggingHead(PredictionHead):
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
             cls_output: not used.
             attention_mask: [B, L], 1 at real tokens: others do not count in the loss.
-            labels: [B, L], the class of each token; -100 counts for nothing.
+            labels: [B, L], the class of each token; -100 is ignored.
         """
         logits = self.logits(outputs.last_hidden_state)
         loss = None if labels is None else token_loss(logits, labels, attention_mask)

@@ -35,11 +35,11 @@ class BnConfig(AdapterConfig):
             "post_add" = that after the addition of the layer's residual, False = that after the layer's norm. Default: True.
         adapter_residual_before_ln: add it before the norm of `ln_after`, not after that. Default: False.
         inv_adapter: an invertible adapter after the embeddings: "nice" or "glow"; None = none. Default: None.
-        inv_adapter_reduction_factor: that of the networks inside it. Default: None.
+        inv_adapter_reduction_factor: reduction factor of the networks inside it. Default: None.
         cross_adapter: an adapter after cross-attention. Default: False.
         leave_out: indices of layers that get no adapter. Default: [].
         dropout: probability of dropping an entry of what the adapter gives, in training. Default: 0.0.
-        phm_layer: hypercomplex multiplications in the place of linear layers (Compacter). Default: False.
+        phm_layer: hypercomplex layers (sums of Kronecker products) in place of linear layers (Compacter). Default: False.
         phm_dim: number of Kronecker products in their sum; divides the widths of the layers. Default: 4.
         factorized_phm_W: the second factors of these products are themselves products, of rank `phm_rank`. Default: True.
         shared_W_phm: one set of second factors for all layers. Default: False.
@@ -49,7 +49,7 @@ class BnConfig(AdapterConfig):
         phm_init_range: standard deviation of these draws. Default: 0.0001.
         learn_phm: train the rules; False = they stay as they were drawn. Default: True.
         hypercomplex_nonlinearity: how second factors are drawn: "glorot-uniform", "glorot-normal", "phm" (the same as
-            that) or "normal", with std `phm_init_range`. Default: "glorot-uniform".
+            "glorot-normal") or "normal", with std `phm_init_range`. Default: "glorot-uniform".
         phm_rank: rank of the second factors, where they are products. Default: 1.
         phm_bias: hypercomplex layers have a bias. Default: True.
         stochastic_depth: probability of skipping the adapter, per sample, in training. Default: 0.0.
@@ -236,7 +236,7 @@ class ParBnConfig(BnConfig):
 
 @dataclass(frozen=True, eq=False)
 class CompacterConfig(DoubleSeqBnConfig):
-    """Two adapters per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647).
+    """Two adapters per layer, made of hypercomplex layers (https://arxiv.org/abs/2106.04647).
 
     Other defaults than those of `DoubleSeqBnConfig`:
         phm_layer: True
@@ -251,7 +251,7 @@ class CompacterConfig(DoubleSeqBnConfig):
 
 @dataclass(frozen=True, eq=False)
 class CompacterPlusPlusConfig(SeqBnConfig):
-    """One adapter per layer of hypercomplex multiplications (https://arxiv.org/abs/2106.04647).
+    """One adapter per layer, made of hypercomplex layers (https://arxiv.org/abs/2106.04647).
 
     Other defaults than those of `SeqBnConfig`:
         phm_layer: True

@@ -92,8 +92,8 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         return BottleneckLeaf(adapter)
 
     def _fusion_node(self, block: Fuse) -> FusionNode | None:
-        """The program of a fusion: the attention over those of its members that live here. None without any, and where the
-        fusion has no module because not all members can stand at this location."""
+        """The program of a fusion: the attention over those of its members that are in this layer. None without any, and
+        where the fusion has no module because not all members can stand at this location."""
         members = [member for child in block if (member := self._member(block, child)) is not None]
         if members and block.name in self.adapter_fusion_layer:
             fusion = self.adapter_fusion_layer[block.name]
@@ -132,7 +132,7 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         return any(fusion.config.temperature for fusion in held if isinstance(fusion, AdapterFusion))
 
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
-        """Here, and not in its forward, a fusion learns that training goes on: checkpointed layers run twice."""
+        """Lower the temperatures of running fusions in training: once per call, as forwards of checkpointed layers run twice."""
         program = self.current_program()
         if program is not None and model.training:
             for node in program.walk():

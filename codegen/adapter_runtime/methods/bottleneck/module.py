@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
         config: the options.
         hidden_size: H.
         layer_index: decides the reduction factor where the config gives it by layer.
-        shared: parameters that the adapter has once for all layers (`methods.phm.share`).
+        shared: parameters that the adapter has once for all layers (``phm.share``).
 
     Raises:
         InvalidConfigError: the non-linearity is unknown, or `phm_dim` does not divide H and D.
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
     def __init__(self, config: BnConfig, hidden_size: int, layer_index: int, shared: SharedDict | None = None) -> None:
         super().__init__()
         self.config = config
-        self.place = Place("", layer_index, "")  # the layer says it in full
+        self.place = Place("", layer_index, "")  # `BottleneckLayer` completes it
         with seeded(config.init_weights_seed):
             self._create(hidden_size, bottleneck_size(config, hidden_size, layer_index), shared)
             self.reset_parameters()
@@ -111,9 +111,13 @@ class Bottleneck(nn.Module):
     def before(
         self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What enters the adapter, and what its own residual connection carries.
+        """The input of the down-projection and the residual of the adapter's own, both [B, L, H].
 
-        There is no `residual` where an interface names no module that gets it; then nothing is added before.
+        Args:
+            x: [B, L, H], output of the sublayer, or of the adapter before in a stack.
+            residual: [B, L, H], the residual stream before the sublayer; None where an interface names no module that gets
+                it. Then nothing is added before the adapter.
+            norm: the norm of the layer where it follows the addition, else None.
         """
         if residual is None or (not self.config.original_ln_before and not self.config.is_parallel):
             return x, x
@@ -175,7 +179,7 @@ def draw(layer: nn.Linear, scheme: str) -> None:
 
 
 def drop_samples(output: torch.Tensor, probability: float) -> torch.Tensor:
-    """Stochastic depth: zero whole samples, scale up the rest (https://arxiv.org/abs/1603.09382)."""
+    """Stochastic depth: zero whole samples of `output` [B, ...], scale up the rest (https://arxiv.org/abs/1603.09382)."""
     keep = 1.0 - probability
     kept = output.new_empty((output.shape[0], *[1] * (output.dim() - 1))).bernoulli_(keep)
     return output * (kept / keep)

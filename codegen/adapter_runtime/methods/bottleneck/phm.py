@@ -86,7 +86,7 @@ class PHMLinear(nn.Module):
         return kronecker_sum(rule, factor)
 
     def _product_key(self, shared: SharedDict | None) -> str | None:
-        """Where a call keeps the weight, if nothing of it is the layer's own."""
+        """The key under which a call keeps the weight; None where a part of the weight belongs to this layer alone."""
         if self.rule_owner is None or self.factor_owner is None:
             return None
         wanted = (self.rule_keys, self.factor_keys)
@@ -122,7 +122,7 @@ class SharedWeights(NamedTuple):
 
 
 class SharedProducts:
-    """Computes these weights. Calls of models do it once and keep the result in their context, as they do with prefixes.
+    """Computes `SharedWeights`. Calls of models do it once and keep the result in their context, as they do with prefixes.
 
     Args:
         key: under which they keep it.
@@ -145,13 +145,13 @@ class SharedProducts:
 
 
 def _product(owner: nn.Module, keys: tuple[str, ...]) -> torch.Tensor:
-    """The parameter of that name, or the product of the two."""
+    """The parameter that `keys` names, or the matrix product of the two."""
     first: torch.Tensor = getattr(owner, keys[0])
     return first if len(keys) == 1 else torch.bmm(first, getattr(owner, keys[1]))
 
 
 def rule_shapes(config: BnConfig) -> Shapes:
-    """Names and shapes of the parameters that make up the rules."""
+    """Names and shapes of the parameters that make up the first factors, the rules."""
     parts = config.phm_dim
     if config.factorized_phm_rule:
         return {"phm_rule_left": (parts, parts, 1), "phm_rule_right": (parts, 1, parts)}
@@ -159,7 +159,7 @@ def rule_shapes(config: BnConfig) -> Shapes:
 
 
 def factor_shapes(config: BnConfig, in_features: int, out_features: int) -> Shapes:
-    """The same for the factors of a layer.
+    """Names and shapes of the parameters that make up the second factors of a layer.
 
     Raises:
         InvalidConfigError: the sizes are no multiples of `phm_dim`.
@@ -211,7 +211,7 @@ def share(config: BnConfig, pool: SharedDict, hidden_size: int, size: int, name:
 
 
 def _compute_once(config: BnConfig, pool: SharedDict, name: str) -> None:
-    """Let calls compute the weights that have no part of a layer's own."""
+    """Let calls compute, once for all layers, the weights whose factors are all shared."""
     factors = ("W_left", "W_right") if config.factorized_phm_W else ("W",)
     keys = {
         position: (tuple(rule_shapes(config)), tuple(shared_key(key, position) for key in factors))

@@ -84,13 +84,13 @@ class Finished(Branch[torch.Tensor | None, Norm | None]):
 
 
 def completed(program: BottleneckNode, before: bool = True) -> BottleneckNode:
-    """`program`, and after it what the layer does, where its adapters do not exclude that.
+    """`program`, then the layer's addition and norm, where its adapters have `original_ln_after`.
 
     Args:
         before: whether the layer's addition would follow what stands before `program`.
 
     Raises:
-        UnsupportedMethodError: it depends on the row, in a way that is not known beforehand.
+        UnsupportedMethodError: whether they follow depends on the row, in a way that is not known at activation.
     """
     follows = is_finished_by_layer(program, before)
     if follows is not None:

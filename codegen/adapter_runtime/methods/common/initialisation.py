@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw from a generator of its own if a seed is given, and leave the global one as it was."""
+    """Within the context, torch draws as after `manual_seed(seed)`; its state is restored afterwards. None changes nothing."""
     if seed is None:
         yield
         return
@@ -32,7 +32,7 @@ _loading = _Loading()
 
 @contextmanager
 def weights_follow() -> Iterator[None]:
-    """Adapters added in here get their weights from a file: no text is read, no tokenizer needed."""
+    """Within the context, the weights of new adapters will be read from a file: prompts need no text and no tokenizer."""
     before = _loading.is_on
     _loading.is_on = True
     try:
@@ -42,5 +42,5 @@ def weights_follow() -> Iterator[None]:
 
 
 def weights_will_follow() -> bool:
-    """Whether that is so of what is added now."""
+    """Whether the weights of an adapter that is added now will be read from a file."""
     return _loading.is_on

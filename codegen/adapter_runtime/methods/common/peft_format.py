@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 class FitNames(Protocol):
-    """Names what a file names as the model does: renamed modules, a missing or further prefix."""
+    """Renames the keys of a file to those of the model: upstream may have renamed modules, and prefixes may differ."""
 
     def __call__(self, given: Mapping[str, Value], known: Iterable[str]) -> dict[str, Value]: ...
 
@@ -119,7 +119,7 @@ def places(model: AdaptedModel) -> dict[str, ProjectionPlace]:
 
 
 def by_place(saved: PeftFile, given: Mapping[str, Value], known: Mapping[str, ProjectionPlace]) -> dict[str, Value]:
-    """What `given` holds by PEFT's module names, by the paths of `known`.
+    """The values of `given`, whose keys are PEFT's module names, by the paths of `known`.
 
     Raises:
         UnsupportedMethodError: some of the modules have no role here.

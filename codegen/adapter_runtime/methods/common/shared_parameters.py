@@ -66,12 +66,12 @@ class SharedParameters(AdapterDict):
 
 
 def prepare_shared_parameters(model: AdaptedBaseModel) -> None:
-    """Give a base model room for them."""
+    """Give a base model room for shared parameters."""
     model.add_module(CONTAINER, SharedParameters())
 
 
 def shared_parameters_of(model: AdaptedBaseModel) -> SharedParameters:
-    """Those of a base model."""
+    """The shared parameters of a base model, by adapter."""
     held = model.get_submodule(CONTAINER)
     assert isinstance(held, SharedParameters)
     return held

@@ -29,7 +29,11 @@ class ConfigUnion(AdapterConfig):
 
     @staticmethod
     def validate(configs: tuple[AdapterConfig, ...]) -> None:
-        """Raise where `configs` cannot stand in one union."""
+        """Check that `configs` can stand in one union.
+
+        Raises:
+            InvalidConfigError: they cannot; see the class.
+        """
         for config in configs:
             if not isinstance(config, AdapterConfig):
                 raise InvalidConfigError(f"A union holds configs of adapters, not {type(config).__name__}.")
@@ -63,7 +67,11 @@ class ConfigUnion(AdapterConfig):
         return {"architecture": self.architecture, "configs": [config.to_dict() for config in self.configs]}
 
     def replace(self, **changes: Json) -> Self:
-        """A copy with options changed in every member that has them."""
+        """A copy with options changed in every member that has them.
+
+        Raises:
+            InvalidConfigError: no member has an option.
+        """
         known = {name for config in self.configs for name in config}
         for name in changes:
             if name not in known:

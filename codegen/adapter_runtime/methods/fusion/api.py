@@ -50,6 +50,7 @@ class AdapterFusionMixin(DynamicMixin):
 
         Raises:
             UnknownAdapterError: the model has no adapter of a name.
+            ValueError: there is a fusion of this name, and `overwrite_ok` is false.
             UnsupportedMethodError: an adapter has no bottlenecks.
             InvalidConfigError: the config makes no sense, or the adapters have no place in common.
         """

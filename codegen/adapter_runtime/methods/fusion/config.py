@@ -22,12 +22,12 @@ class AdapterFusionConfig(Mapping[str, Json]):
     Args:
         key: project the outputs of the adapters before they are compared with the query. Required.
         query: project the query. Required.
-        value: project what is mixed. Required.
+        value: project the values, which are the outputs of the adapters. Required.
         query_before_ln: the query is the output of the sublayer; otherwise it is what the adapters read. Required.
         regularization: keep value matrices near the identity (`get_fusion_regularization_loss`). Required.
-        residual_before: add the residual to each output before they are compared and mixed, not to the mixture. Required.
-        temperature: begin the training with an even mixture. Required.
-        value_before_softmax: mix projections, or project the mixture: the same results, read for compatibility. Required.
+        residual_before: add the residual to each output before they are compared, not to their weighted sum. Required.
+        temperature: begin the training with nearly equal weights. Required.
+        value_before_softmax: project the values, or project their weighted sum: the same results; for compatibility. Required.
         value_initialized: value matrices start as identities. Required.
         dropout_prob: probability of dropping a score, in training; None = the model's dropout of attentions. Default: None.
 
@@ -124,7 +124,7 @@ class AdapterFusionConfig(Mapping[str, Json]):
 
 @dataclass(frozen=True, eq=False)
 class StaticAdapterFusionConfig(AdapterFusionConfig):
-    """A mixture of the outputs as they are.
+    """A weighted sum of the outputs as they are.
 
     Other defaults than those of `AdapterFusionConfig`:
         key: True
@@ -151,7 +151,7 @@ class StaticAdapterFusionConfig(AdapterFusionConfig):
 
 @dataclass(frozen=True, eq=False)
 class DynamicAdapterFusionConfig(AdapterFusionConfig):
-    """A mixture of the outputs after a learned value projection.
+    """A weighted sum of the outputs after a learned value projection.
 
     Other defaults than those of `AdapterFusionConfig`:
         key: True

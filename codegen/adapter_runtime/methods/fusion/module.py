@@ -34,7 +34,7 @@ class AdapterFusion(nn.Module):
     def __init__(self, config: AdapterFusionConfig, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.config = config
-        self.place = Place("", -1, "")  # the layer says it
+        self.place = Place("", -1, "")  # `BottleneckLayer` sets it
         self.dropout = dropout if config.dropout_prob is None else config.dropout_prob
         self.query = nn.Linear(hidden_size, hidden_size) if config.query else None
         self.key = nn.Linear(hidden_size, hidden_size) if config.key else None
@@ -60,12 +60,12 @@ class AdapterFusion(nn.Module):
             nn.init.normal_(self.value.weight, std=0.02)
 
     def forward(self, query: torch.Tensor, values: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """[B, L, H]: the mixture, and the residual.
+        """[B, L, H]: the weighted sum of the values, plus the residual.
 
         Args:
             query: [B, L, H], what all adapters read.
-            values: [B, L, N, H], outputs of their up-projections. The keys are the same.
-            residual: [B, L, H], added to the mixture, or with `residual_before` to each of the outputs.
+            values: [B, L, N, H], outputs of their up-projections. They are the keys too.
+            residual: [B, L, H], added to the weighted sum, or with `residual_before` to each of the values.
         """
         if self.config.residual_before:
             values = values + residual.unsqueeze(-2)
@@ -73,13 +73,18 @@ class AdapterFusion(nn.Module):
         record(FUSION_ATTENTIONS, self.place, attention, columns=False)
         mixture = (attention.unsqueeze(-2) @ values).squeeze(-2)
         # The weights sum up to 1 and the projection is linear, so `value_before_softmax` does not change what comes
-        # out: projecting the mixture is N times as cheap as mixing projections.
+        # out: projecting the sum once is N times as cheap as projecting each value.
         if self.value is not None:
             mixture = self.value(mixture)
         return mixture if self.config.residual_before else mixture + residual
 
     def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """[B, L, N]: the products of the projected query with the projected keys; some are dropped in training."""
+        """[B, L, N]: the products of the projected query with the projected keys; some are dropped in training.
+
+        Args:
+            query: [B, L, H].
+            keys: [B, L, N, H].
+        """
         if self.query is not None:
             query = self.query(query)
         offset = None
@@ -93,14 +98,14 @@ class AdapterFusion(nn.Module):
         return nn.functional.dropout(scores, self.dropout, self.training)
 
     def tempered(self, scores: torch.Tensor) -> torch.Tensor:
-        """The scores over the temperature that the training has reached."""
+        """The scores [B, L, N], in training divided by the current temperature."""
         if self.steps is None or not self.training:
             return scores
         temperature = FIRST_TEMPERATURE * (1 - self.steps.to(scores.dtype) / ANNEALING_STEPS)
         return scores / temperature.clamp(min=1.0)
 
     def advance(self) -> None:
-        """One more step of the annealing. Models call it once per call in training mode, whatever is computed twice."""
+        """Lower the temperature by one step: once per call in training mode, even where checkpointing runs layers twice."""
         if self.steps is not None:
             self.steps += 1
 

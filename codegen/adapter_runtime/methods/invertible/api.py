@@ -31,11 +31,11 @@ class InvertibleAdaptersMixin(DynamicMixin):
         """Create the invertible part of an adapter that has lost it.
 
         Returns:
-            False where its config has none.
+            False where its config asks for none.
 
         Raises:
             UnknownAdapterError: there is no such adapter.
-            ValueError: it has that part.
+            ValueError: it has that part already.
         """
         model: AdaptedBaseModel = self
         state = model.adapters_config
@@ -81,8 +81,8 @@ class InvertibleAdaptersMixin(DynamicMixin):
     def has_running_invertible(self, projection: nn.Module | None = None) -> bool:
         """Whether an invertible adapter runs now, and, given a projection to the vocabulary, is undone before it.
 
-        It is where the projection is tied to the token embeddings, as in the paper: only then do states have to come back to
-        where the embeddings of tokens are. A projection with weights of its own was trained on states as they come.
+        It is undone only where the projection is tied to the token embeddings, as in the paper: there, hidden states are
+        compared with embeddings. A projection with weights of its own was trained on hidden states as they are.
         """
         model: AdaptedBaseModel = self
         held = invertible_adapters_of(model)
@@ -102,7 +102,7 @@ class InvertibleAdaptersMixin(DynamicMixin):
 
 
 class InvertibleAdaptersWrapperMixin(DynamicMixin):
-    """The same for models around a base model; those of upstream's heads undo before their tied projection."""
+    """The methods of `InvertibleAdaptersMixin`, for models around a base model, to which the adapters belong."""
 
     def add_invertible_adapter(self, adapter_name: str) -> bool:
         """See `InvertibleAdaptersMixin`."""
@@ -131,7 +131,10 @@ class InvertibleAdaptersWrapperMixin(DynamicMixin):
 
 
 class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
-    """The same for upstream's classes with a head, whose projection may be replaced."""
+    """`InvertibleAdaptersWrapperMixin` for upstream's classes with a head.
+
+    A new projection to the vocabulary undoes invertible adapters too.
+    """
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """See transformers."""
@@ -142,8 +145,12 @@ class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
 def undo_before_projection(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
     """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
 
-    It knows nothing but the context of the call, so that it may stay where it is: `watch_projection` puts it there when a
-    model is turned, since adapters are also added to base models that do not know of their head.
+    It is registered once, by `watch_projection` in `init`, and decides in each call whether there is anything to undo: a
+    base model, to which adapters can be added later, does not know the head around it.
+
+    Args:
+        module: the projection.
+        args: hidden states [B, L, E], and whatever else the projection takes.
     """
     context = thread.context
     owner = context.owner if context is not None else None

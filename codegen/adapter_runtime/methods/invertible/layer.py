@@ -1,11 +1,11 @@
 """Where invertible adapters run: after the embeddings, and, backwards, before the projection to the vocabulary.
 
-Forwards by a hook on the module whose output enters the first layer. It is there only while the model has such adapters.
+Forwards, they run in a hook on the module whose output enters the first layer, registered while the model has such adapters.
 Where that module is the table of token embeddings itself, callers may go past it with ``inputs_embeds``, or call it by
 themselves: it is then the base model's call that decides.
 
-Backwards only where the projection is tied to the token embeddings, which is why there is anything to undo: in flexible
-heads as a part of the head, in upstream's heads by `undo_before_projection`.
+Backwards, they run only where the projection is tied to the token embeddings: in flexible heads as a part of the head, in
+upstream's heads by `undo_before_projection`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
     """Adapter name -> invertible adapter. Keys in files: ``<base or encoder>.invertible_adapters.<adapter>.<key>``.
 
     Args:
-        is_token_table: the module after which they run is that of the token embeddings.
-        in_encoder: they belong to the encoder of an encoder-decoder model.
+        is_token_table: whether the module after which they run is the table of token embeddings.
+        in_encoder: whether they belong to the encoder of an encoder-decoder model.
     """
 
     method_name = "an invertible adapter"
@@ -68,7 +68,11 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
         return CouplingChain(programs)
 
     def couple(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
-        """[B, ..., E] -> [B, ..., E]: what runs now, forwards or backwards."""
+        """[B, ..., E] -> [B, ..., E]: run the active adapters, with `rev` backwards.
+
+        Raises:
+            UnsupportedMethodError: the adapters are for embeddings of another width.
+        """
         program = self.current_program()
         if program is None:
             return states
@@ -84,7 +88,7 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
     def after_embeddings(
         self, module: nn.Module, args: tuple[Argument, ...], output: torch.Tensor
     ) -> torch.Tensor | None:
-        """Forward hook of the module after which they run."""
+        """Forward hook of the module after which invertible adapters run; `output` is [B, L, E]."""
         if self.is_token_table and not self.in_encoder:
             context = thread.context
             if context is None or context.is_generation:  # the caller wants the embeddings for itself
@@ -160,7 +164,7 @@ def _attached(model: AdaptedBaseModel, host: nn.Module) -> InvertibleAdapters:
 
 
 def disable_invertible(model: AdaptedBaseModel) -> None:
-    """Make a base model whose last invertible adapter is gone what it was."""
+    """Remove what `add_invertible` added to a base model, when its last invertible adapter is deleted."""
     layer = invertible_adapters_of(model)
     if layer is None or layer.adapter_names():
         return

@@ -54,27 +54,27 @@ class Coupling(nn.Module):
         raise NotImplementedError
 
     def network(self, inputs: int, outputs: int) -> nn.Sequential:
-        """A bottleneck of its own."""
+        """Down-projection, non-linearity and up-projection: [..., inputs] -> [..., outputs]."""
         assert self.config.inv_adapter_reduction_factor is not None
         size = max(1, int(inputs // self.config.inv_adapter_reduction_factor))
         return nn.Sequential(nn.Linear(inputs, size), ACT2FN[self.config.non_linearity], nn.Linear(size, outputs))
 
     def forward(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
-        """[..., E] -> [..., E], or with `rev` back."""
+        """[..., E] -> [..., E]: the change, or with `rev` its inverse."""
         first, second = torch.split(states, self.halves, dim=-1)
         return torch.cat(self.undone(first, second) if rev else self.done(first, second), dim=-1)
 
     def done(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both halves, changed."""
+        """Both halves [..., E // 2] and [..., E - E // 2], changed."""
         raise NotImplementedError
 
     def undone(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `done` was given, from what it gave."""
+        """The inverse of `done`, of halves of the same shapes."""
         raise NotImplementedError
 
 
 class NICE(Coupling):
-    """Adds to each half what the other half gives (https://arxiv.org/abs/1410.8516)."""
+    """Adds to each half a function of the other half (https://arxiv.org/abs/1410.8516)."""
 
     def build(self) -> None:
         self.F = self.network(self.halves[1], self.halves[0])
@@ -90,13 +90,13 @@ class NICE(Coupling):
 
 
 class GLOW(Coupling):
-    """Scales each half, and adds to it, by what the other half gives (https://arxiv.org/abs/1807.03039).
+    """Scales and shifts each half by functions of the other half (https://arxiv.org/abs/1807.03039).
 
     Scales lie between ``exp(-CLAMP)`` and ``exp(CLAMP)``.
     """
 
     CLAMP = 5.0
-    _SLOPE = 0.636  # about 2 / pi, by which the arc tangent comes to lie in (-1, 1); the same as in files' own library
+    _SLOPE = 0.636  # about 2 / pi, by which the arc tangent comes to lie in (-1, 1); the value that `adapters` has
 
     def build(self) -> None:
         self.s1 = self.network(self.halves[0], 2 * self.halves[1])

@@ -18,7 +18,7 @@ def _adds(config: LoRAConfig) -> bool:
 
 
 def _plain_loras(modules: Sequence[nn.Module], strategy: str) -> list[LoRA]:
-    """The modules with their type.
+    """`modules`, checked to be plain LoRA.
 
     Raises:
         UnsupportedMethodError: one of them is not plain LoRA.
@@ -32,7 +32,7 @@ def _plain_loras(modules: Sequence[nn.Module], strategy: str) -> list[LoRA]:
 
 
 def _negating_b(modules: Sequence[nn.Module], weights: Sequence[float], config: LoRAConfig) -> dict[str, torch.Tensor]:
-    """A as the sum by the sizes of the weights, B as that by the weights: a negative weight subtracts the update."""
+    """A summed with the absolute weights, B with the signed ones, so that a negative weight subtracts the update."""
     loras = _plain_loras(modules, NEGATING_B.name)
     return {
         "lora_A": weighted_sum([lora.lora_A.detach() for lora in loras], [abs(weight) for weight in weights]),

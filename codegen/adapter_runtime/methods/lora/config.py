@@ -30,7 +30,7 @@ class LoRAConfig(AdapterConfig):
         use_gating: a gate that reads the input takes the place of alpha / r. Default: False.
         use_dora: learn the magnitudes of the rows of weights too (DoRA). Default: False.
         vera_d: first value of VeRA's vector between its shared matrices; with `vera_b`, or neither. Default: None.
-        vera_b: first value of the vector behind them. Default: None.
+        vera_b: first value of the vector after them. Default: None.
         dtype: of the parameters, as torch calls it ("float32"); None = that of the projection. Default: None.
         gate_lora: adapt the projection that gates the first one of the feed-forward block. Default: False.
         dora_form: "paper", or "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too.
@@ -187,10 +187,11 @@ class MTLLoRAConfig(LoRAConfig, MultiTaskConfig):
 
     Args:
         architecture: by which files of such adapters are recognised. Default: "mtl_lora".
-        n_up_projection: how many up-projections are mixed. Default: 1.
+        n_up_projection: how many up-projections are summed, with learned weights. Default: 1.
         task_specific_matrix_type: the matrix of a task between A and B: "singular_values" = a diagonal one, or "linear" = a
             full one. Default: "singular_values".
-        weights_sharpness: temperature of the mixture: the smaller, the nearer to one of the up-projections. Default: 0.05.
+        weights_sharpness: temperature of the softmax over these weights: the smaller, the nearer to one up-projection alone.
+            Default: 0.05.
 
     Raises:
         InvalidConfigError: options that have no meaning.

@@ -39,7 +39,7 @@ class LoRALayer(
     runnable_blocks = (Stack, BatchSplit, Parallel, MultiTask, Average, Split)
     without_adapter = keep_output
     loras: nn.ModuleDict
-    # Of upstream's class, whichever of the widths it has:
+    # Attributes of upstream's class; which widths it has depends on the class:
     weight: torch.Tensor
     bias: nn.Parameter
     in_features: int
@@ -64,7 +64,7 @@ class LoRALayer(
         self.hold(name, make_adapter(config, self.site(parts), shared))
 
     def hold(self, name: str, adapter: ProjectionAdapter) -> None:
-        """Take in the module of the adapter `name`, in the type that its config asks for, or else in that of the weight."""
+        """Add the module of the adapter `name`, with the dtype that its config asks for, or else that of the weight."""
         weight, config = self.weight, adapter.config
         adapter.place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
         dtype = getattr(torch, config.dtype) if config.dtype else None
@@ -168,7 +168,7 @@ class LoRAMergedLinear(LoRALinear):
 
 
 class LoRAMergedConv1D(LoRAConv1D):
-    """The same for GPT-2's transposed layer."""
+    """GPT-2's transposed layer (Conv1D) that gives queries, keys and values together, with adapters for some of them."""
 
 
 class _TransposedLoRALayer(LoRALayer):
@@ -223,7 +223,7 @@ def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: b
 
 
 def disable_lora(module: LoRALayer) -> None:
-    """Make a projection without adapters what it was."""
+    """Give a projection that holds no adapters its upstream class back."""
     modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
     upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
     del module.loras

@@ -84,7 +84,11 @@ def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tup
 
 
 def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfig) -> Parts:
-    """The spans of output features of a projection that `config` adapts."""
+    """The spans of output features of a projection that `config` adapts.
+
+    Raises:
+        UnsupportedMethodError: it gives several matrices that cannot be told apart.
+    """
     module = module_of(layer, projection.path)
     if projection.location != "selfattn_lora" or projection.fused is None:
         wanted = [matrix in config.attn_matrices for matrix in projection.matrix]
@@ -108,7 +112,7 @@ def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfi
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:
-    """Make projections without adapters what they were."""
+    """Give projections that hold no adapters their upstream classes back."""
     for layer in list(model.adapter_layers()):
         if isinstance(layer, LoRALayer) and not layer.adapter_names():
             disable_lora(layer)

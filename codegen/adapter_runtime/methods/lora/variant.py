@@ -15,7 +15,7 @@ from adapter_runtime.methods.spec import MethodSpec, nothing_to_check
 
 L = TypeVar("L", bound=LoRAConfig)
 
-# Options of `LoRAConfig` that say what single relatives of LoRA compute
+# Options of `LoRAConfig` that only some relatives of LoRA have a meaning for
 PARTICULAR = ("composition_mode", "init_weights", "use_dora", "dora_form", "vera_d", "vera_b", "vera_dense")
 
 
@@ -33,7 +33,7 @@ def projection_method(
         config: the default options, of a class of your own below `LoRAConfig`.
         adapter: makes the module for one projection: a class of your own below `ProjectionAdapter`.
         check: raises `InvalidConfigError` for options of your own that make no sense.
-        honours: of the options `PARTICULAR`, which the module honours. To change any other one of them is an error.
+        honours: the options in `PARTICULAR` that the module honours. A config that changes any other one of them is refused.
 
     Raises:
         InvalidConfigError: `config` is a `LoRAConfig` itself, so that its adapters could not be told from those of LoRA.

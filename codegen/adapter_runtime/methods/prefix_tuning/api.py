@@ -15,7 +15,7 @@ class PrefixTuningMixin:
     """Methods of every model with adapters."""
 
     def eject_prefix_tuning(self: AdaptedModel, name: str) -> None:
-        """Put what the MLP of a prefix computes in its place: the same outputs without its cost (arXiv:2101.00190, 4.3).
+        """Replace the MLP of a prefix by the keys and values that it computes (arXiv:2101.00190, 4.3): the same outputs, cheaper.
 
         The config of the adapter becomes that of a flat prefix, and the adapter is saved as such. A flat prefix stays as it
         is. Optimizers that hold the parameters of the MLP must be made anew.
@@ -36,7 +36,7 @@ class PrefixTuningMixin:
 
 
 def _flattened(config: AdapterConfig) -> AdapterConfig:
-    """The same config with a flat prefix."""
+    """`config`, with `flat` set for its prefix."""
     if isinstance(config, ConfigUnion):
         return ConfigUnion(*(_flattened(member) for member in config.configs))
     return config.replace(flat=True) if isinstance(config, PrefixTuningConfig) else config

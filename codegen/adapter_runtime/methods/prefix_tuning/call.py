@@ -18,7 +18,7 @@ class LayerPrefix(NamedTuple):
 
 
 class GrownMask(NamedTuple):
-    """A mask, and what it grew to."""
+    """An attention mask of a call, and the mask with columns for the prefixes that was made of it."""
 
     mask: torch.Tensor | None
     layout: tuple[
@@ -27,7 +27,7 @@ class GrownMask(NamedTuple):
     grown: torch.Tensor
 
     def answers(self, mask: torch.Tensor | None, layout: tuple[Hashable, ...], device: torch.device) -> bool:
-        """Whether this is it. Layers may lie on several devices."""
+        """Whether `grown` is what `mask` [..., Q, K] needs to become on `device`: layers may lie on several."""
         return self.mask is mask and self.layout == layout and self.grown.device == device
 
 
@@ -41,4 +41,4 @@ class PrefixSlot(CallSlot):
         self.grown_masks: list[GrownMask] = []  # the last ones
 
     def recomputed(self) -> None:
-        """Both were made of other states."""
+        """None: prefixes and masks were made of other tensors than the layer now gets."""

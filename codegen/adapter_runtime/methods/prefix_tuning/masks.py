@@ -95,7 +95,7 @@ def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor
     seen = pad(visible, (0, keys), value=True)
     seen = seen.view(seen.shape[0], *(1,) * (grown.dim() - 2), seen.shape[1])
     if grown.dtype.is_floating_point:
-        # Less than the least number that hides tokens: a query that sees no token spreads over these alone, as without us.
+        # Below the value that hides tokens: a query that sees no token still spreads over tokens alone, as without a prefix.
         return grown.masked_fill(~seen, -torch.inf)
     return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
 

@@ -36,7 +36,7 @@ class StackedPrefixes(NamedTuple):
     states: torch.Tensor  # [2L, heads, P, width] or [2L, B, heads, P, width]; keys and values alternate
 
     def layers(self) -> list[LayerPrefix]:
-        """Those of each attention."""
+        """The prefix of each of the L attentions."""
         parts = self.states.unbind()
         return [LayerPrefix(parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
 
@@ -51,6 +51,9 @@ class PrefixTuning(nn.Module):
         hidden_size: width of the embeddings.
         shapes: of the L attentions.
         key: tells the prefixes of a model apart.
+
+    Raises:
+        InvalidConfigError: the non-linearity is unknown.
     """
 
     def __init__(self, config: PrefixTuningConfig, hidden_size: int, shapes: Sequence[PrefixShape], key: str) -> None:
@@ -79,7 +82,7 @@ class PrefixTuning(nn.Module):
                 )
 
     def flat_states(self) -> torch.Tensor:
-        """[P * sum of sizes] or [P, sum of sizes]"""
+        """The keys and values of all attentions: [P * sum of sizes] of a flat prefix, [P, sum of sizes] out of an MLP."""
         control = self.control_trans
         return control if isinstance(control, nn.Parameter) else cast("torch.Tensor", control(self.wte.weight))
 
@@ -150,7 +153,7 @@ def _batched(states: Sequence[tuple[torch.Tensor, ...]], key: torch.Tensor) -> l
 
 
 def _like(prefix: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """With the type and device of `key`."""
+    """`prefix`, with the dtype and device of `key`."""
     if prefix.dtype is key.dtype and prefix.device == key.device:
         return prefix
     return prefix.to(key.device, key.dtype)

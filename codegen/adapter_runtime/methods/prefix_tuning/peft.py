@@ -31,9 +31,13 @@ _POSITIONS = (
 
 
 def read(model: AdaptedModel, saved: PeftFile) -> tuple[PrefixTuningConfig, Tensors]:
-    """The config and tensors that give the outputs of PEFT's. Positions that make them differ are refused, if it is strict.
+    """The config and tensors that give the same outputs here as the prefix does in PEFT.
+
+    Where PEFT counts positions in a way that makes outputs differ, `saved.strict` decides between an error and a warning.
 
     Raises:
+        AdapterFileError: the tensors are not those of a prefix, or do not fit the document.
+        AdapterMismatchError: the prefix is for another number of layers.
         UnsupportedMethodError: the model or an option has no counterpart in the other library.
     """
     document = saved.document
@@ -66,7 +70,11 @@ def read(model: AdaptedModel, saved: PeftFile) -> tuple[PrefixTuningConfig, Tens
 
 
 def only_embeddings(tensors: Tensors) -> torch.Tensor:
-    """The one tensor that files of prompts and prefixes have, [P, ...]."""
+    """The one tensor that files of prompts and prefixes have, [P, ...].
+
+    Raises:
+        AdapterFileError: there are others, or it is missing.
+    """
     foreign = tensors.keys() - {EMBEDDINGS}
     if foreign or EMBEDDINGS not in tensors:
         raise AdapterFileError(f"PEFT's file should hold {EMBEDDINGS} only, but has:\n{listing(tensors)}")

@@ -93,7 +93,7 @@ def prefix_shape(layer: AdaptedLayer, roles: AttentionRoles) -> PrefixShape:
     """Heads and widths of the keys and values of one attention.
 
     Raises:
-        UnsupportedMethodError: they do not show.
+        UnsupportedMethodError: the modules of the layer do not tell them.
     """
     keys, values = _key_value_sizes(layer, roles)
     core = module_of(layer, roles.core)

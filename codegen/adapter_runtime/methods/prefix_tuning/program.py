@@ -32,7 +32,11 @@ class Attended(NamedTuple):
     gate_input: torch.Tensor | None  # [B, Q, H]
 
     def of(self, rows: slice[int, int, None] | torch.Tensor) -> Attended:
-        """The same of some rows, or of all in another order."""
+        """These tensors for some rows, or for all rows in another order.
+
+        Args:
+            rows: a range of rows, or their indices [R].
+        """
         gate_input = None if self.gate_input is None else self.gate_input[rows]
         return Attended(self.key[rows], self.value[rows], gate_input)
 
@@ -174,7 +178,7 @@ class PrefixesOfRows(PrefixNode):
         return columns if inverse is None else columns[inverse]
 
     def _seen(self, program: PrefixNode | None, rows: torch.Tensor, found: torch.Tensor | None) -> torch.Tensor:
-        """[rows of the child, P]"""
+        """Which of the P positions each row of a child sees: [rows of the child, P]."""
         length = 0 if program is None else program.length
         if found is None:
             found = rows.new_ones(rows.shape[0], length, dtype=torch.bool)

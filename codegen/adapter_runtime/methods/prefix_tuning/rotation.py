@@ -1,7 +1,8 @@
-"""Turning the keys of a prefix by some positions, in models with rotary embeddings.
+"""Rotating the keys of a prefix by some positions, in models with rotary position embeddings (RoPE).
 
 PEFT puts a prefix of P positions into the cache, so that upstream counts tokens from P on; here they are counted from 0. The
-score of a query and a key of the prefix depends on the angle between them only, so keys turned back by P give the same.
+score of a query and a key of the prefix depends on the angle between them only, so keys
+rotated back by P give the same scores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 
-# Upstream's function: queries and keys [B, heads, L, width], cosines and sines -> both, turned
+# Upstream's function: queries and keys [B, heads, L, width], cosines and sines -> both, rotated
 Turn: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -27,10 +28,10 @@ def rotary_module(base: AdaptedBaseModel) -> nn.Module | None:
 
 @torch.no_grad()
 def turned(base: AdaptedBaseModel, keys: torch.Tensor, positions: int) -> torch.Tensor:
-    """Keys [..., heads, P, width] turned on by a number of positions, back if it is negative.
+    """Keys [..., heads, P, width] rotated forward by a number of positions, back if it is negative.
 
     Raises:
-        UnsupportedMethodError: the model does not turn keys by one angle per position that can be undone.
+        UnsupportedMethodError: the model does not rotate keys by one angle per position, so that it could be undone.
     """
     rotary, apply = rotary_module(base), _function(base)
     if rotary is None or apply is None:
@@ -49,7 +50,7 @@ def turned(base: AdaptedBaseModel, keys: torch.Tensor, positions: int) -> torch.
 
 
 def _function(base: AdaptedBaseModel) -> Turn | None:
-    """Upstream's function that turns queries and keys, from the module of the attention's class."""
+    """Upstream's function that rotates queries and keys, from the module of the attention's class."""
     _, layer = next(base.adapted_layers())
     for _, core in layer.adapted_attentions():
         for cls in type(core).__mro__:

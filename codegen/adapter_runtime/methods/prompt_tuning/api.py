@@ -67,12 +67,12 @@ class PromptGenerationMixin(DynamicMixin):
         return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
 
     def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Any:
-        """See transformers: with room for the prompt."""
+        """See transformers. The cache has room for the prompt too."""
         return super()._prepare_static_cache(*args, max_cache_len=max_cache_len + self._prompt_length(), **kwargs)
 
     @property
     def create_masks_for_generate(self) -> Callable[..., Any]:
-        """See transformers. With a prompt the base model makes the masks, of the mask for tokens."""
+        """See transformers. With a prompt, the base model makes the masks of its layers from the mask of the tokens."""
         upstream: Callable[..., Any] = getattr(super(), "create_masks_for_generate", create_masks_for_generate)
         if not self._prompt_length():
             return upstream
@@ -81,10 +81,10 @@ class PromptGenerationMixin(DynamicMixin):
     def _prefill(
         self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """See transformers. Going on from a cache, it cuts off as many tokens as the cache holds; a prompt is none.
+        """See transformers. Continuing from a cache, upstream drops one token per cached position; those of a prompt are none.
 
         Raises:
-            UnsupportedMethodError: it goes on from a cache in a way in which upstream would cut off too much.
+            UnsupportedMethodError: it continues from a cache in a way in which upstream would drop too many tokens.
         """
         prompt, cache = self._prompt_length(), model_kwargs.get("past_key_values")
         if prompt and generation_config.prefill_chunk_size is not None:

@@ -104,7 +104,7 @@ class PromptSites:
 
     @staticmethod
     def detach(model: AdaptedBaseModel) -> None:
-        """Take these hooks away."""
+        """Remove the hooks that `attach` registered."""
         for module in model.modules():
             remove_hooks(module, lambda hook: hook in _HOOKS or isinstance(hook, EncoderEntry))
 
@@ -158,12 +158,16 @@ class PromptCall:
         self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
 
     def put_into(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """[B, L, H] -> [B, L + P, H]"""
+        """Put the prompt among the embeddings: [B, L, H] -> [B, L + P, H].
+
+        Raises:
+            UnsupportedMethodError: the embeddings have another width than the prompt.
+        """
         prompt = self.prompts(embeddings)
         if prompt.shape[-1] != embeddings.shape[-1]:
             raise UnsupportedMethodError(
-                f"The embeddings are {embeddings.shape[-1]} wide at the place of the prompt, but the prompt "
-                f"{prompt.shape[-1]}. Use insert_at='token_embeddings'."
+                f"The embeddings are {embeddings.shape[-1]} wide at the place of the prompt, but the prompt is "
+                f"{prompt.shape[-1]} wide. Use insert_at='token_embeddings'."
             )
         self.is_in = True
         return self.insertion.into(embeddings, prompt)
@@ -175,7 +179,7 @@ class PromptCall:
         return states if self.stream is None else self.insertion.out_of(self.stream)[:, 0]
 
     def grow_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """[B, L] -> [B, L + P]"""
+        """Put ones for the prompt into a mask: [B, L] -> [B, L + P]."""
         self.mask = mask
         self.grown_mask = self.insertion.into(mask, mask.new_ones(mask.shape[0], self.insertion.length))
         return self.grown_mask
@@ -184,7 +188,7 @@ class PromptCall:
 def before_call(
     sites: PromptSites, model: EmbedsTokens, prompts: Prompts, given: dict[str, Argument]
 ) -> dict[str, Argument]:
-    """The arguments of the base model with the prompt, as far as it shows in them.
+    """The arguments of the base model, changed for the prompt: mask, positions, and what holds one entry per token.
 
     Raises:
         UnsupportedMethodError: the mask or the positions cannot grow, or a static cache has no room.
@@ -306,7 +310,7 @@ def after_call(outputs: Outputs) -> Outputs:
 
 
 def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argument]) -> ChangedArguments:
-    """Let the embeddings see what belongs to the tokens alone."""
+    """Give the module that embeds tokens the mask and the positions of the tokens alone, without the prompt."""
     call = current_call()
     if call is None or not call.at_embeddings:
         return None
@@ -321,7 +325,11 @@ def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argu
 
 
 def after_embeddings(module: nn.Module, args: Arguments, output: LayerOutputs) -> LayerOutputs | None:
-    """Put the prompt into the output of the embeddings."""
+    """Put the prompt into the output [B, L, H] of the module that embeds tokens.
+
+    Raises:
+        UnsupportedMethodError: the module gives something else than one tensor.
+    """
     call = current_call()
     if call is None or not (call.at_embeddings and call.is_first):
         return None

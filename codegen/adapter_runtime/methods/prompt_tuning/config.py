@@ -21,10 +21,10 @@ class PromptTuningConfig(AdapterConfig):
         combine: "prefix": the prompt stands in front of all tokens; "prefix_after_bos": after the first real token of a row.
             Default: "prefix".
         init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.
-        random_uniform_scale: these lie between its negative and itself. Default: 0.5.
+        random_uniform_scale: bound s of these values, which are drawn from [-s, s]. Default: 0.5.
         insert_at: "embedding_output": behind the module that embeds tokens and adds positions, types and norms to them, where
             a model has such a module (BERT), as in `adapters`; "token_embeddings": in the place of embeddings of tokens, so
-            that the prompt gets all that like them, as in PEFT. In other models (Llama, GPT-2) both are the latter.
+            that all that is added to the prompt too, as in PEFT. In other models (Llama, GPT-2) both are the latter.
             Default: "embedding_output".
         tokenizer_name_or_path: tokenizer for "from_string"; None = the one beside the model's checkpoint. Default: None.
 

@@ -22,7 +22,7 @@ class Insertion(NamedTuple):
     at: int | torch.Tensor = 0
 
     def into(self, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """[B, L, ...] and [B, P, ...] -> [B, L + P, ...]"""
+        """Put the prompt among the tokens: [B, L, ...] and [B, P, ...] -> [B, L + P, ...]."""
         if isinstance(self.at, int):
             if self.at == 0:
                 return torch.cat([prompt, tokens], dim=1)
@@ -58,6 +58,6 @@ class Insertion(NamedTuple):
 
 
 def _pick(source: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """[B, S, ...] and column numbers [B, C] -> [B, C, ...]"""
+    """Pick columns of each row: [B, S, ...] and column numbers [B, C] -> [B, C, ...]."""
     index = columns.reshape(*columns.shape, *(1,) * (source.dim() - 2))
     return source.gather(1, index.expand(*columns.shape, *source.shape[2:]))

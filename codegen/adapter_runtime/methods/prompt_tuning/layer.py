@@ -51,7 +51,7 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         self.prompt_tunings[name] = tuning
 
     def leave_if_empty(self, model: AdaptedBaseModel) -> None:
-        """Make a base model whose last prompt is gone what it was."""
+        """Remove the hooks for prompts from a base model, when its last prompt is deleted."""
         if self.sites is not None and not self.prompt_tunings:
             self.sites.detach(model)
             self.sites = None

@@ -22,8 +22,9 @@ _POOLED = (
 
 
 def read(model: AdaptedModel, saved: PeftFile) -> tuple[PromptTuningConfig, Tensors]:
-    """The config and tensors that give the hidden states of PEFT's. A classifier that reads the prompt is refused, if it is
-    strict: its logits differ.
+    """The config and tensors that give the same hidden states here as the prompt does in PEFT.
+
+    Where PEFT's classifier reads the prompt, its logits differ from those here: refused, if `saved.strict`.
 
     Raises:
         UnsupportedMethodError: the model or an option has no counterpart in the other library.

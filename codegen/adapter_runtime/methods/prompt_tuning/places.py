@@ -31,5 +31,5 @@ def place(model: AdaptedBaseModel, name: str, config: PromptTuningConfig) -> int
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:
-    """Make a base model whose last prompt is gone what it was."""
+    """Remove the hooks for prompts from a base model, when its last prompt is deleted."""
     prompts_of(model).leave_if_empty(model)

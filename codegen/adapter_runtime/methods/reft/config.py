@@ -20,15 +20,15 @@ class ReftConfig(AdapterConfig):
     Args:
         layers: "all", or the indices of the layers whose outputs are edited. Required.
         prefix_positions: how many real tokens are edited at the start of a row. Required.
-        suffix_positions: how many at its end; in a short row, the end has its tokens first. Required.
+        suffix_positions: how many at its end; in a row too short for both, these come first. Required.
         r: rank of an edit: the number of directions in which states are changed. Required.
         orthogonality: keep these directions orthonormal. Required.
         architecture: by which files of such adapters are recognised. Default: "reft".
         tied_weights: the same edit at the start and at the end. Default: False.
-        subtract_projection: take out what the states have in these directions before; False is DiReFT. Files of `adapters` do
-            not say it. Default: True.
+        subtract_projection: subtract the projection of the states onto these directions; False is DiReFT. Files of
+            `adapters` do not say it. Default: True.
         dropout: probability of dropping an entry of an edited state, in training. Default: 0.05.
-        non_linearity: of what is put in; a name of transformers' ``ACT2FN``, None = none. Default: None.
+        non_linearity: of the learned projection W h + b; a name of transformers' ``ACT2FN``, None = none. Default: None.
         dtype: of the parameters: "float32", "float64", "float16" or "bfloat16"; None = that of the layer. Default: None.
         output_reft: edit the outputs of layers at all. Default: True.
         init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.

@@ -27,10 +27,11 @@ EditNode: TypeAlias = TensorNode[Unpack[tuple[torch.Tensor, ...]]]
 
 
 class PlacedEdit(EditNode):
-    """An adapter in a program: which of the positions that the layer hands on are its own.
+    """An adapter in a program. It edits those of the positions in the state that are for its own `EditShape`.
 
     Args:
-        slot: number of its shape among those of the layer.
+        reft: the module of the adapter.
+        slot: index of its shape in the `EditShape`s of the program.
     """
 
     def __init__(self, reft: Reft, slot: int) -> None:
@@ -100,7 +101,11 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         return PlacedEdit(reft, self.shapes.index(reft.shape))
 
     def edit_output(self, layer: nn.Module, args: tuple[Argument, ...], output: LayerOutputs) -> LayerOutputs | None:
-        """The forward hook: the output of `layer`, a tensor or a tuple that begins with one, with the edits."""
+        """The forward hook: the output of `layer`, a tensor [B, L, H] or a tuple that begins with one, with the edits.
+
+        Raises:
+            UnsupportedMethodError: the tensor has another number of dimensions.
+        """
         program = self.current_program()
         if not isinstance(program, Edits):
             return None
@@ -127,7 +132,7 @@ def enable_reft(layer: nn.Module, layer_index: int, stack: str) -> ReftLayer:
 
 
 def disable_reft(layer: nn.Module) -> None:
-    """Make a layer whose last ReFT adapter is gone what it was."""
+    """Remove the hook and the container from a layer, when its last ReFT adapter is deleted."""
     found = getattr(layer, "reft_layer", None)
     if not isinstance(found, ReftLayer) or found.adapter_names():
         return

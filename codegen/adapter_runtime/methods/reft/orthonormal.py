@@ -25,7 +25,7 @@ class OrthonormalRows(nn.Module):
     Shapes: R rows, H hidden.
 
     Raises:
-        InvalidConfigError: there cannot be that many.
+        InvalidConfigError: R is greater than H.
     """
 
     def __init__(self, width: int, rows: int) -> None:
@@ -55,7 +55,7 @@ class OrthonormalRows(nn.Module):
 
 
 class _Reflections(nn.Module):
-    """`original` and ``0.base``."""
+    """The tensors ``original`` and ``0.base``, under the keys that torch's parametrisation gives them."""
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()

@@ -31,12 +31,12 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:
-    """Make layers whose last edit is gone what they were."""
+    """Remove hooks and containers from layers whose last ReFT adapter was deleted."""
     for _, layer in model.iter_layers():
         disable_reft(layer)
 
 
 def without_layers(config: ReftConfig, layers: frozenset[int], every_layer: Sequence[int]) -> ReftConfig:
-    """The same options for fewer layers."""
+    """`config` without edits in `layers`."""
     kept = every_layer if isinstance(config.layers, str) else config.layers
     return config.replace(layers=[index for index in kept if index not in layers])

@@ -84,7 +84,7 @@ def _of_shape(
     is_continued: bool | torch.Tensor,
     prompted: int | torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the two parts meet in a short row, the one at the end has its tokens and the one at the start the rest.
+    """The positions of one shape. In a row too short for both parts, the end has its tokens first, the start the rest.
 
     Args:
         is_continued: the call goes on after what a cache holds, and what the prompt was is not known: then only the first

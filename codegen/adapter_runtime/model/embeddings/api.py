@@ -1,7 +1,8 @@
 """Further token embeddings, by name: for another vocabulary, say, of another language.
 
-A model has one table of token embeddings, a module that stays what and where it is; named embeddings are weights that take
-turns in it. So whatever is tied to the table stays tied, and whatever it does beside looking up (scaling, hooks) is kept.
+A model has one table of token embeddings, a module that stays what and where it is. Named embeddings are weights, of which
+one at a time is in it. So whatever is tied to the table stays tied, and whatever it does beside looking up (scaling, hooks)
+is kept.
 Upstream's own weights are called "default".
 
 The weights that are not active belong to no state dict: ``save_pretrained`` writes the active ones, as the model's own, and

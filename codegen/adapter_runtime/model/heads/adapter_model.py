@@ -34,5 +34,5 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Upstream renames keys of old checkpoints only for code that it knows; what we wrap is such code."""
+        """False: upstream renames keys of old checkpoints for its own classes only, and this class wraps one of those."""
         return False

@@ -42,7 +42,11 @@ class AddHeadsMixin:
     use_pooler: bool = False  # what ``use_pooler=None`` means
 
     def check_head_type(self: FlexibleHeadsModel, head_type: str) -> None:
-        """Raise where heads of `head_type` make no sense for the model."""
+        """Check that the model can have heads of `head_type`.
+
+        Raises:
+            UnsupportedHeadError: it cannot.
+        """
         if head_type not in self.head_types:
             raise UnsupportedHeadError(
                 f"{type(self).__name__} takes no head of type {head_type!r}. {nearest(head_type, self.head_types)}"

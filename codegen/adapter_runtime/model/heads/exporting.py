@@ -70,7 +70,7 @@ class ExportHeadsMixin:
 
 
 def export_static_head(model: FlexibleHeadsModel, head_name: str | None, class_name: str | None) -> StaticExport:
-    """See `ExportHeadsMixin.export_static_head`."""
+    """See `ExportHeadsMixin.export_static_head`, also for what it raises."""
     active = model.active_head
     if head_name is None and not isinstance(active, str):
         raise UnknownHeadError(f"Say which head to export: {active!r} is active.")

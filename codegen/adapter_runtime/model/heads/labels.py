@@ -1,4 +1,4 @@
-"""The names of the labels of upstream's own heads, as flexible heads give theirs."""
+"""The names of the labels of upstream's own heads, by the same methods as those of flexible heads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from adapter_runtime.contract.protocol import AdaptedModel
 
 
 class StaticLabelsMixin:
-    """Of models with one head, whose labels are in the config of the model."""
+    """Methods of models with one head, whose labels are in the config of the model."""
 
     def get_labels_dict(self: AdaptedModel) -> dict[int, str]:
         """Index -> name of the labels."""

@@ -35,7 +35,7 @@ Inverse = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Inputs(TypedDict):
-    """What of the inputs of a model its heads read."""
+    """The inputs of a model that its heads read."""
 
     input_ids: torch.Tensor | None  # [B, L], to find the token that stands for the sequence
     attention_mask: torch.Tensor | None  # [B, L], 1 at real tokens
@@ -63,7 +63,7 @@ class RunHeadsMixin:
         A setup that names no heads means those that go by the names of its adapters, if there are such.
 
         Raises:
-            UnknownHeadError: `head` or the setup names a head that there is not.
+            UnknownHeadError: `head` or the setup names a head that does not exist.
         """
         return used_heads(self, head)
 
@@ -93,7 +93,7 @@ class RunHeadsMixin:
         Raises:
             UnknownHeadError: there is no such head.
             ValueError: targets were given that no head takes.
-            InvalidCompositionError: the heads do not fit to the rows or to the parallel adapters.
+            InvalidCompositionError: the heads do not fit the rows or the parallel adapters.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
         descriptions = _descriptions(self) & given.keys()

@@ -1,10 +1,10 @@
-"""Adapters in models nobody generated: the user names the modules, and these modules get adapters by forward hooks.
+"""Adapters in models without generated classes: the user names the modules, which get adapters by forward hooks.
 
 Where do I find ...
   the names that a user gives?                 declaration.py
   how they are checked against a model?        checking.py
   what a generated mixin would have stated?    layers.py, models.py: roles and stacks, made from the names
-  how bottlenecks run without edited code?     hooks.py
+  how bottlenecks run without edited code?     methods/bottleneck/hooks.py
   ``adapter_interface.json``?                  files/formats/interface.py, comparing.py
   `load_model`?                                loading.py
 

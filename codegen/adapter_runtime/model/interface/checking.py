@@ -1,4 +1,4 @@
-"""Does a model have the modules that an interface names? Looked up before anything is changed."""
+"""Checks, before anything is changed, that a model has the modules that an interface names."""
 
 from __future__ import annotations
 

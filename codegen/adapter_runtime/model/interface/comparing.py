@@ -1,4 +1,4 @@
-"""The interface of a model, as its files state it, held against the one beside an adapter."""
+"""Compares the interface of a model with the one in the file beside an adapter."""
 
 from __future__ import annotations
 

@@ -37,7 +37,11 @@ class InterfaceLayerAdaptersMixin(LayerAdaptersMixin):
             spec.hook_layer(self, interface)
 
     def stream_width(self) -> int:
-        """Width of the residual stream."""
+        """Width H of the residual stream.
+
+        Raises:
+            UnsupportedMethodError: no projection and no config tells it.
+        """
         for path in (*self.roles.mlp.last, *(roles.output for roles in self.roles.attentions)):
             module = found(self, path) if path else None
             if module is not None and has_out_width(module):

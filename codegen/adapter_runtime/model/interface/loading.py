@@ -73,7 +73,7 @@ def _concrete(
 
 
 def _turned_when_made(upstream: type[PreTrainedModel], interface: Interface | None) -> type[PreTrainedModel]:
-    """A class whose objects are made as `upstream`, and given adapters at once: before any weights are read."""
+    """A subclass of `upstream` whose constructor also calls `init`, so that weights are read into a model with adapters."""
 
     def made(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         upstream.__init__(self, config, *args, **kwargs)

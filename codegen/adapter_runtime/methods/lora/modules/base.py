@@ -81,7 +81,9 @@ class ProjectionAdapter(nn.Module):
     has_own_type = (
         True  # the layer decides it, and not the model: the config may ask for another one than the model has
     )
-    scales: ClassVar[bool] = False  # whether it multiplies the output, where others add to it: a stack has one of both
+    scales: ClassVar[bool] = (
+        False  # whether it multiplies the output, where others add to it: a stack cannot hold both kinds
+    )
     place = Place("", -1, "")
 
     def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
@@ -120,7 +122,11 @@ class ProjectionAdapter(nn.Module):
         raise NotImplementedError
 
     def gates(self, source: torch.Tensor) -> list[torch.Tensor]:
-        """One [B, 1, 1] per part, from the input [B, L, I] of the projection."""
+        """One gate [B, 1, 1] per part, from the input [B, L, I] of the projection.
+
+        Raises:
+            UnsupportedMethodError: the input has no dimension for the sequence.
+        """
         assert self.gate is not None
         if source.dim() < 3:
             raise UnsupportedMethodError(
@@ -200,7 +206,7 @@ class WeightUpdate(ProjectionAdapter):
 
 
 def in_parts(output: torch.Tensor, parts: Parts, values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """`output` [..., P] with `values` [..., O_i] in the spans `parts`."""
+    """`output` [..., P] with `values` [..., O_i] in place of the features in `parts`."""
     pieces, position = [], 0
     for (start, stop), value in zip(parts, values, strict=True):
         pieces += [output[..., position:start], value]
@@ -214,5 +220,5 @@ def spans_of(output: torch.Tensor, parts: Parts) -> Iterator[torch.Tensor]:
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in a precision of at least fp32."""
+    """The tensor [...] in a precision of at least fp32."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -21,6 +21,9 @@ class Magnitude(nn.Module):
     which files of `adapters` are read with, it is ``||W + B A||``, is not constant, and rescales the bias too.
 
     Parameters: weight [O, 1], the magnitudes, which start as those of the projection.
+
+    Raises:
+        UnsupportedMethodError: the weight of the projection is quantised.
     """
 
     projection: AdaptedProjection

@@ -27,7 +27,7 @@ def is_vera(config: LoRAConfig) -> bool:
 
 
 def check_lora(config: LoRAConfig) -> None:
-    """Raise for what the config, which knows no torch, cannot tell.
+    """Check the options that a config, which does not import torch, cannot check by itself.
 
     Raises:
         InvalidConfigError: its dtype is none of torch's floating-point types.
@@ -57,7 +57,7 @@ class Variant(NamedTuple):
     make: Callable[[LoRAConfig, ProjectionSite, SharedDict | None], ProjectionAdapter]
 
 
-# The first that is meant counts.
+# The first one whose `is_meant` is true of a config makes its modules.
 VARIANTS = (
     Variant(lambda config: config.composition_mode == "scale", lambda config, site, shared: Scale(config, site)),
     Variant(lambda config: isinstance(config, MTLLoRAConfig), _mtl_lora),
@@ -70,7 +70,9 @@ def make_adapter(config: LoRAConfig, site: ProjectionSite, shared: SharedDict | 
     """The module that `config` asks for.
 
     Args:
-        shared: of the adapter, where it `is_vera`.
+        config: the options.
+        site: the projection.
+        shared: the parameters that all projections of the adapter share; None but for VeRA (`is_vera`).
     """
     variant = next(variant for variant in VARIANTS if variant.is_meant(config))
     return variant.make(config, site, shared)

@@ -17,7 +17,7 @@ from adapter_runtime.methods.lora.modules.dora import Magnitude
 class LowRank(WeightUpdate):
     """``output + alpha / r * B A x``; gated: ``output + gate(x) * B A x``. With DoRA, the result is rescaled.
 
-    A method says by `factors` what its A and B are. In a fused projection the parts stand one after the other in both.
+    Subclasses give A and B by `factors`. In a fused projection the parts stand one after the other in both.
     """
 
     def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
@@ -92,7 +92,7 @@ class LoRA(LowRank):
 
 
 def init_factors(scheme: str, down: torch.Tensor, up: torch.Tensor) -> None:
-    """Draw A and B as `LoRAConfig.init_weights` says."""
+    """Draw A [n * r, I] and B [O, r] as `LoRAConfig.init_weights` says."""
     if scheme == "bert":
         nn.init.normal_(down, std=0.02)
         nn.init.normal_(up, std=0.02)

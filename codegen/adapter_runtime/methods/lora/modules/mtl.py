@@ -61,7 +61,7 @@ class MTLLoRA(LowRank):
         return self.task_specific(self.lora_A), self._up()
 
     def _up(self) -> torch.Tensor:
-        """The mixture [O, r] of the up-projections."""
+        """The weighted sum [O, r] of the up-projections."""
         count = self.lora_B.shape[0]
         if len(self.sizes) == 1:
             shares = torch.softmax(self.weights / self.sharpness, dim=0)

@@ -37,7 +37,7 @@ class Scale(ProjectionAdapter):
                 nn.init.zeros_(self.lora_B)
 
     def factor(self) -> torch.Tensor:
-        """[O]"""
+        """The factors [O], times alpha unless there is a gate."""
         factor = self.lora_B.view(-1)
         return factor if self.scaling == 1.0 or self.gate is not None else factor * self.scaling
 

@@ -177,6 +177,10 @@ def _untie(places: Sequence[Sequence[nn.Module | None]]) -> None:
 
 
 def restore(model: Shares, groups: Mapping[str, Sequence[str]]) -> None:
-    """Share what a saved model says: names of adapters by the name of their group."""
+    """Let the adapters of each group share parameters again, as a saved model states.
+
+    Args:
+        groups: name of a group -> names of its adapters.
+    """
     for group, names in groups.items():
         model.share_parameters(names, name=group)

@@ -27,6 +27,9 @@ class VeRA(LowRank):
 
     Args:
         shared: holds lora_A [r, largest I] and lora_B [largest O_i, r].
+
+    Raises:
+        UnsupportedMethodError: `vera_dense` is true and several parts of a fused projection are adapted.
     """
 
     shared: SharedDict

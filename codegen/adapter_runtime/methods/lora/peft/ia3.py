@@ -34,7 +34,7 @@ _KEY = re.compile(r"(?P<path>.+)\.(?P<leaf>ia3_l)$")
 
 
 def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
-    """The config and tensors that give the outputs of PEFT's.
+    """The config and tensors that give the same outputs here as the adapter does in PEFT.
 
     Raises:
         UnsupportedMethodError: an option or a module has no counterpart here.

@@ -54,7 +54,7 @@ _LEAVES = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "m.w
 
 
 def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
-    """The config and tensors that give the outputs of PEFT's.
+    """The config and tensors that give the same outputs here as the adapter does in PEFT.
 
     Raises:
         UnsupportedMethodError: an option or a module has no counterpart here.

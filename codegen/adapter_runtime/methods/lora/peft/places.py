@@ -1,4 +1,4 @@
-"""PEFT says which modules are adapted, a `LoRAConfig` which roles are."""
+"""From the modules that PEFT adapts to the roles that options of a `LoRAConfig` choose, and back."""
 
 from __future__ import annotations
 
