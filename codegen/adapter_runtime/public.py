@@ -77,6 +77,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "StaticAdapterFusionConfig",
     ),
     "methods.invertible.api": ("InvertibleAdaptersMixin", "InvertibleAdaptersWrapperMixin"),
+    "methods.common.initialisation": ("seeded",),
     "methods.lora.modules.base": ("ProjectionAdapter", "ProjectionSite", "WeightUpdate"),
     "methods.lora.config": (
         "DoRAConfig",

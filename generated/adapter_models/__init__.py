@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         SeqBnConfig,
         SeqBnInvConfig,
     )
+    from adapter_runtime.methods.common.initialisation import seeded
     from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP, AdapterConfig, DEFAULT_ADAPTER_CONFIG
     from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
     from adapter_runtime.methods.fusion.config import (
@@ -240,6 +241,7 @@ __all__ = [
     "register_custom_head",
     "register_method",
     "repeats_of",
+    "seeded",
     "setup_adapter_training",
     "validate_composition",
 ]

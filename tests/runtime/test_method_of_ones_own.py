@@ -14,10 +14,21 @@ from typing import Any
 import black
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2Model
 
 import adapter_models
-from adapter_models import LoRAConfig, MethodRegistrationError, MethodSpec, Parallel, register_method
+from adapter_models import (
+    LoRAConfig,
+    LowRank,
+    MethodRegistrationError,
+    MethodSpec,
+    Parallel,
+    ProjectionSite,
+    UnsupportedMethodError,
+    projection_method,
+    register_method,
+)
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.methods import registering, table
 from adapter_runtime.methods.configs.named import NAMED
@@ -346,3 +357,111 @@ def test_every_conformance_check(cell: Cell) -> None:
     if cell.why_not:
         pytest.skip(cell.why_not)
     cell.check.run(cell.subject, cell.method)
+
+
+# What two builders of further variants met
+
+
+@dataclass(frozen=True, eq=False)
+class SVDConfig(LoRAConfig):
+    """Options of a method whose factors are those of the weight (LoRA-XS, arXiv:2405.17604)."""
+
+    architecture: str | None = "svd"
+
+
+class SVD(LowRank):
+    """Only R [r, r] is trained between frozen factors of the weight."""
+
+    frozen_parameters = ("lora_A", "lora_B")
+
+    def __init__(self, config: SVDConfig, site: ProjectionSite) -> None:
+        super().__init__(config, site)
+        (weight,) = site.frozen_weights()
+        if config.r > min(weight.shape):
+            raise UnsupportedMethodError(
+                f"r={config.r} is too large for {self.place.location} of layer {self.place.layer}."
+            )
+        u, s, vh = torch.linalg.svd(weight.float(), full_matrices=False)
+        self.lora_A = nn.Parameter(vh[: config.r].clone(), requires_grad=False)
+        self.lora_B = nn.Parameter(u[:, : config.r] * s[: config.r], requires_grad=False)
+        self.lora_R = nn.Parameter(torch.zeros(config.r, config.r))
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.lora_A, self.lora_B @ self.lora_R
+
+
+def svd_method() -> MethodSpec[SVDConfig]:
+    return projection_method("svd", SVDConfig(r=4), SVD)
+
+
+def small_adapter_model() -> Any:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+    )
+    return adapter_models.BertAdapterModel(config)
+
+
+@pytest.mark.parametrize("config", ["svd[r=4]", "vera"])
+def test_a_whole_model_keeps_what_is_frozen(config: str, tmp_path: Path) -> None:
+    register_method(SPEC)
+    model = small_adapter_model()
+    model.add_adapter("a", config=config)
+    model.save_pretrained(tmp_path)
+    loaded = adapter_models.BertAdapterModel.from_pretrained(tmp_path)
+    flags, names = ({key: p.requires_grad for key, p in m.adapter_parameters("a")} for m in (model, loaded))
+    assert flags == names and set(flags.values()) == {True, False}
+    for (_, theirs), (_, ours) in zip(model.adapter_parameters("a"), loaded.adapter_parameters("a"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+SPEC = svd_method()
+
+
+def test_an_option_that_does_not_fit_can_name_its_place() -> None:
+    register_method(SPEC)
+    with pytest.raises(UnsupportedMethodError, match="r=20 is too large for selfattn_lora of layer 0"):
+        small_adapter_model().add_adapter("a", config="svd[r=20]")
+
+
+def test_a_method_that_is_defined_anew_takes_the_place_of_itself() -> None:
+    register_method(SPEC)
+    redefined = type("SVDConfig", (SVDConfig,), {"__module__": __name__, "__qualname__": "SVDConfig"})
+    register_method(projection_method("svd", redefined(r=2), SVD))
+    assert type(AdapterConfig.load("svd")) is redefined and AdapterConfig.load("svd")["r"] == 2
+    register_method(SPEC)
+    assert type(AdapterConfig.load("svd")) is SVDConfig
+
+
+class Unnamed(SVD):
+    """Forgets to say what is frozen."""
+
+    frozen_parameters = ("lora_A",)
+
+
+class Misnamed(SVD):
+    """Says that something is frozen which is not there."""
+
+    frozen_parameters = ("lora_A", "lora_B", "lora_Z")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [(Unnamed, "lora_B with requires_grad=False, but training would"), (Misnamed, "names lora_Z, but it has")],
+)
+def test_frozen_parameters_are_held_to_what_they_say(adapter: type[SVD], message: str) -> None:
+    kind = type("OtherConfig", (SVDConfig,), {"architecture": adapter.__name__})
+    register_method(projection_method(adapter.__name__, kind(r=2), adapter))
+    model = small_adapter_model()
+    with pytest.raises(TypeError, match=message):
+        model.add_adapter("a", config=adapter.__name__)
+    assert not model.has_adapters()
+
+
+def test_what_is_not_written_is_named() -> None:
+    with pytest.raises(NotImplementedError, match=r"LowRank has no factors\(\)"):
+        LowRank.factors(LowRank.__new__(LowRank))
+    with pytest.raises(adapter_models.InvalidConfigError, match="honours names use_doora"):
+        projection_method("svd", SVDConfig(), SVD, honours=("use_doora",))
+    with pytest.raises(adapter_models.InvalidConfigError, match="text in quotes"):
+        AdapterConfig.load("lora[attn_matrices=[q]]")

@@ -93,6 +93,11 @@ class AdapterConfig(Mapping[str, Json]):
         AdapterConfig._architectures[architecture] = cls
 
     @staticmethod
+    def unregister(architecture: str | None) -> None:
+        """Let no class be the one of `architecture`."""
+        AdapterConfig._architectures.pop(architecture, None)
+
+    @staticmethod
     def use(known: KnownConfigs) -> None:
         """Let `load` and `from_dict` find configs by `known`."""
         AdapterConfig._known = known
@@ -110,7 +115,8 @@ class AdapterConfig(Mapping[str, Json]):
         if architecture not in AdapterConfig._architectures:
             known = [name for name in AdapterConfig._architectures if name]
             raise InvalidConfigError(
-                f"No adapter config has architecture {architecture!r}. {nearest(str(architecture), known)}"
+                f"No adapter config has architecture {architecture!r}. {nearest(str(architecture), known)} If it is one of a "
+                "method from outside, import the file that registers it first."
             )
         return AdapterConfig._architectures[architecture]._from_options(options)
 

@@ -22,20 +22,44 @@ def register_method(spec: MethodSpec[C]) -> None:
     """Let all models have adapters of a method of your own.
 
     Its config strings, `add_adapter`, files and all that models can do know it from now on. Register it before you load
-    adapters of it, and before `init` if it has `prepare_model` or `prepare_layer`. Registering a spec again does nothing.
+    adapters of it, and before `init` if it has `prepare_model` or `prepare_layer`. Registering a spec again does nothing;
+    where its config classes were defined anew, under the same names in the same module (a cell of a notebook that runs a second
+    time), the new ones take the place of the old ones.
 
     Raises:
         MethodRegistrationError: a name, config class or architecture of the spec is taken, or a field cannot be honoured.
     """
-    if METHODS.get(spec.name) is spec:
+    known = METHODS.get(spec.name)
+    if known is spec:
         return
+    if known is not None and _is_redefined(known, spec):
+        _forget(known)
     _check_names(spec)
     _check_configs(spec)
     for kind in spec.configs:
         kind.register(kind.architecture)
+    _REGISTERED.add(spec.name)
     METHODS[spec.name] = spec
     NAMED.update(spec.named)
     CONTAINERS.update(spec.containers)
+
+
+_REGISTERED: set[str] = set()  # names of methods from outside
+
+
+def _is_redefined(known: MethodSpec[C], spec: MethodSpec[C]) -> bool:
+    """Whether `spec` is a method from outside that is there already, made of classes that were defined anew."""
+    paths = [[(kind.__module__, kind.__qualname__) for kind in method.configs] for method in (known, spec)]
+    return spec.name in _REGISTERED and paths[0] == paths[1]
+
+
+def _forget(spec: MethodSpec[C]) -> None:
+    """Take a method from outside away."""
+    del METHODS[spec.name]
+    for name in spec.named:
+        NAMED.pop(name, None)
+    for kind in spec.configs:
+        AdapterConfig.unregister(kind.architecture)
 
 
 def _check_names(spec: MethodSpec[C]) -> None:

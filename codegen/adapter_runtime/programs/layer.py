@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Generic, Protocol
 
 from torch import nn
@@ -37,6 +37,33 @@ def frozen_keys(module: nn.Module) -> Sequence[str]:
     """The module's attribute ``frozen_parameters``: names of its own parameters that training leaves as they are."""
     keys: Sequence[str] = getattr(module, "frozen_parameters", ())
     return keys
+
+
+def check_frozen(module: nn.Module) -> None:
+    """Raise where ``frozen_parameters`` of a module and what its parameters say contradict each other.
+
+    Raises:
+        TypeError: it names no parameter, or a parameter that takes no gradients is not named.
+    """
+    own = dict(module.named_parameters(recurse=False))
+    unknown = sorted(set(frozen_keys(module)) - own.keys())
+    if unknown:
+        raise TypeError(
+            f"{type(module).__name__}.frozen_parameters names {', '.join(unknown)}, but it has {', '.join(own)}."
+        )
+    unnamed = sorted(key for key in own.keys() - set(frozen_keys(module)) if not own[key].requires_grad)
+    if unnamed:
+        raise TypeError(
+            f"{type(module).__name__} makes {', '.join(unnamed)} with requires_grad=False, but training would train it: name it"
+            " in the class attribute frozen_parameters."
+        )
+
+
+def freeze_frozen(modules: Iterable[nn.Module]) -> None:
+    """Let what modules name in ``frozen_parameters`` take no gradients. Loading a whole model makes parameters anew."""
+    for module in modules:
+        for key in frozen_keys(module):
+            module.get_parameter(key).requires_grad_(False)
 
 
 def has_own_type(module: nn.Module) -> bool:

@@ -109,4 +109,7 @@ def _parse_options(text: str) -> dict[str, Json]:
             raise ValueError("options are written as name=value")
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
-        raise InvalidConfigError(f"Cannot read the options [{text}]: {error}.") from error
+        raise InvalidConfigError(
+            f"Cannot read the options [{text}]. Options are written as name=value with Python literals, text in quotes: "
+            "[r=8,attn_matrices=['q','v'],dtype='bfloat16']."
+        ) from error

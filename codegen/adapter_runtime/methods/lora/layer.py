@@ -22,7 +22,7 @@ from adapter_runtime.methods.lora.modules.factory import make_adapter
 from adapter_runtime.methods.lora.program import ProjectionLeaf, ProjectionNode, adapters_in, chain, keep_output
 from adapter_runtime.programs.dynamic import DynamicMixin, subclass
 from adapter_runtime.programs.hooks import patch_forward
-from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer
+from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer, check_frozen
 from adapter_runtime.programs.merging import MergeableLayer
 from adapter_runtime.programs.nodes import Mean, TensorNode
 
@@ -61,21 +61,26 @@ class LoRALayer(
         Raises:
             UnsupportedMethodError: the method needs a weight that it can read, and this one is quantised.
         """
-        self.hold(name, make_adapter(config, self.site(parts), shared))
+        self.hold(name, make_adapter(config, self.site(parts, name), shared))
 
     def hold(self, name: str, adapter: ProjectionAdapter) -> None:
-        """Add the module of the adapter `name`, with the dtype that its config asks for, or else that of the weight."""
+        """Add the module of the adapter `name`, with the dtype that its config asks for, or else that of the weight.
+
+        Raises:
+            TypeError: the class of the module does not say which of its parameters are frozen.
+        """
         weight, config = self.weight, adapter.config
-        adapter.place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
+        check_frozen(adapter)
         dtype = getattr(torch, config.dtype) if config.dtype else None
         if dtype is None and weight.dtype.is_floating_point:
             dtype = weight.dtype
         self.loras[name] = adapter.to(weight.device, dtype)
 
-    def site(self, parts: Parts) -> ProjectionSite:
-        """What an adapter must know about this projection to adapt the spans `parts` of its output features."""
+    def site(self, parts: Parts, name: str = "") -> ProjectionSite:
+        """What the adapter `name` must know about this projection to adapt the spans `parts` of its output features."""
         outputs = self.nf if self.stored_transposed else self.out_features
-        return ProjectionSite(self, self.in_width(), int(outputs), parts)
+        place = Place(name, self.layer_index, self.location_key.partition("_lora")[0] + "_lora")
+        return ProjectionSite(self, self.in_width(), int(outputs), parts, place)
 
     def in_width(self) -> int:
         return int(self.weight.shape[0] if self.stored_transposed else self.in_features)

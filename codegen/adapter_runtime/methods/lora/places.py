@@ -54,7 +54,7 @@ def place_each(
     """Create an adapter of which each projection has a module of its own. Returns how many projections it adapts."""
     places = enabled_places(model, config)
     for host, parts in places:
-        host.hold(name, make(config, host.site(parts)))
+        host.hold(name, make(config, host.site(parts, name)))
     return len(places)
 
 

@@ -33,14 +33,21 @@ def projection_method(
         config: the default options, of a class of your own below `LoRAConfig`.
         adapter: makes the module for one projection: a class of your own below `ProjectionAdapter`.
         check: raises `InvalidConfigError` for options of your own that make no sense.
-        honours: the options in `PARTICULAR` that the module honours. A config that changes any other one of them is refused.
+        honours: which of composition_mode, init_weights, use_dora, dora_form, vera_d, vera_b and vera_dense the module
+            honours. A config that changes another one of them is refused.
 
     Raises:
-        InvalidConfigError: `config` is a `LoRAConfig` itself, so that its adapters could not be told from those of LoRA.
+        InvalidConfigError: `config` is a `LoRAConfig` itself, so that its adapters could not be told from those of LoRA; or
+            `honours` names another option.
     """
     kind = type(config)
     if kind is LoRAConfig:
         raise InvalidConfigError(f"The method {name!r} needs a config class of its own: class ...(LoRAConfig).")
+    unknown = sorted(set(honours) - set(PARTICULAR))
+    if unknown:
+        raise InvalidConfigError(
+            f"honours names {', '.join(unknown)}, but these options are refused unless it names them: {', '.join(PARTICULAR)}."
+        )
 
     def check_all(given: L) -> None:
         check_lora(given)

@@ -27,6 +27,9 @@ class AdaptedProjection(Protocol):
 Parts = Sequence[tuple[int, int]]  # spans of output features that are adapted, in order; a plain projection has one
 
 
+NOWHERE = Place("", -1, "")
+
+
 @dataclass(frozen=True)
 class ProjectionSite:
     """What an adapter must know about its projection.
@@ -38,6 +41,7 @@ class ProjectionSite:
     in_features: int  # I
     out_features: int  # P
     parts: Parts
+    place: Place = NOWHERE  # which adapter is made, and where
 
     @property
     def sizes(self) -> list[int]:
@@ -84,12 +88,12 @@ class ProjectionAdapter(nn.Module):
     scales: ClassVar[bool] = (
         False  # whether it multiplies the output, where others add to it: a stack cannot hold both kinds
     )
-    place = Place("", -1, "")
 
     def __init__(self, config: LoRAConfig, site: ProjectionSite) -> None:
         super().__init__()
         self.config = config
         self.site = site
+        self.place = site.place
         self.parts = list(site.parts)
         self.sizes = site.sizes
         self.in_features, self.out_features = site.in_features, site.out_features
@@ -108,7 +112,7 @@ class ProjectionAdapter(nn.Module):
             output: [..., P], what the projection made of its input.
             source: [..., I], the input of the projection where it is not `x`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no forward(x, output, source).")
 
     def extra_repr(self) -> str:
         return f"r={self.config.r}, alpha={self.config.alpha}"
@@ -119,7 +123,7 @@ class ProjectionAdapter(nn.Module):
         Raises:
             UnsupportedMethodError: the output depends on the input in another way.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no merged(weight, bias).")
 
     def gates(self, source: torch.Tensor) -> list[torch.Tensor]:
         """One gate [B, 1, 1] per part, from the input [B, L, I] of the projection.
@@ -149,7 +153,7 @@ class ProjectionAdapter(nn.Module):
         """
         if self.in_features != self.out_features:
             raise UnsupportedMethodError(
-                "In a Stack, a LoRA adapter reads the update of the one before it, so the projection must have as many "
+                f"In a Stack, a {type(self).__name__} adapter reads the update of the one before it, so the projection must have as many "
                 f"inputs as outputs, not {self.in_features} and {self.out_features} ({self.place.location} of layer"
                 f" {self.place.layer})."
             )
@@ -165,7 +169,7 @@ class WeightUpdate(ProjectionAdapter):
 
     def matrices(self) -> list[torch.Tensor]:
         """D of each part: [O_i, I]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no matrices(), which give what is added to the weight.")
 
     def deltas(self) -> list[torch.Tensor]:
         """What is added to the rows [O_i, I] of the weight, per part, in a precision of at least fp32."""

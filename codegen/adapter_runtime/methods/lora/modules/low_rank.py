@@ -26,7 +26,7 @@ class LowRank(WeightUpdate):
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A [n * r, I] and B [O, r]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no factors(), which give A and B.")
 
     def forward(self, x: torch.Tensor, output: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
         down, up = self.factors()

@@ -20,6 +20,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, nearest
 from adapter_runtime.methods.lora.config import MultiTaskConfig
 from adapter_runtime.programs.dynamic import DynamicMixin
+from adapter_runtime.programs.layer import freeze_frozen
 
 Names = MultiTask | Sequence[str] | str
 
@@ -90,9 +91,13 @@ class SharingMixin(DynamicMixin):
             del state.shared[group]
 
     def tie_weights(self, *args: Argument, **kwargs: Argument) -> None:
-        """See transformers, which calls this after it has loaded a model. Shared parameters become one object again."""
+        """See transformers, which calls this after it has loaded a model, and so made its parameters anew.
+
+        Shared parameters become one object again, and frozen ones take no gradients again.
+        """
         super().tie_weights(*args, **kwargs)
         base: AdaptedBaseModel = self.adapters_base
+        freeze_frozen(base.modules())
         state: ModelAdaptersConfig | None = getattr(base, "_adapters_config", None)  # None while a model is made
         for names in state.shared.values() if state is not None else ():
             _tie(list(_shared_modules(base, names)))
