@@ -105,6 +105,7 @@ def test_wheel_holds_every_file_of_the_package(package: str, names: list[str]) -
         "adapter_runtime/py.typed",
         "adapter_models/py.typed",
         "adapter_codegen/plan/overrides.toml",
+        "adapter_codegen/plan/verdicts.json",
         "adapter_models/manifest.json",
     ],
 )

@@ -73,35 +73,48 @@ def generate(
     """Everything for `model_types`, as into an empty folder. Where one of them fails, that one is refused.
 
     Raises:
-        CodegenError: overrides.toml is wrong (P300 to P304), or a shared file fails a check of ours (V-codes).
+        CodegenError: overrides.toml (P300 to P304) or verdicts.json (C100) is wrong, or a shared file fails a check of
+            ours (V-codes).
     """
-    return _assemble(release.version, EMPTY, {}, _generate_all(release, model_types, layout, progress), layout)
+    results = _generate_all(release, model_types, layout, progress, verdicts=True)
+    return _assemble(release.version, EMPTY, {}, results, layout, generator_digest())
 
 
-def add_models(release: Release, model_types: Iterable[str], target: Target, progress: Progress = silent) -> Generated:
+def add_models(
+    release: Release,
+    model_types: Iterable[str],
+    target: Target,
+    progress: Progress = silent,
+    verdicts: bool = True,
+) -> Generated:
     """The tree below `target` with `model_types` added, or written again where they are there.
 
     A model that is there and is now refused keeps its files. Raises what `generate` raises, and CodegenError for a
     manifest that cannot be read (M101).
+
+    Args:
+        verdicts: whether verdicts.json is heeded. What is written without it is what the conformance checks try.
     """
     previous = load(target.root, target.layout.manifest)
-    return _update(release, previous, {*model_types, *outdated(release, target)}, target.layout, progress)
+    names = {*model_types, *outdated(release, target, verdicts)}
+    return _update(release, previous, names, target.layout, progress, verdicts)
 
 
-def outdated(release: Release, target: Target) -> frozenset[str]:
+def outdated(release: Release, target: Target, verdicts: bool = True) -> frozenset[str]:
     """The models that `add_models` writes again unasked: all that are there, where the release or the tool has changed.
 
     Raises:
         CodegenError: the manifest cannot be read (M101).
     """
     previous = load(target.root, target.layout.manifest)
-    return frozenset(previous.models) if _is_outdated(previous, release) else frozenset()
+    same = (previous.transformers, previous.generator) == (release.version, generator_digest(verdicts))
+    return frozenset() if same else frozenset(previous.models)
 
 
 def regenerate(release: Release, target: Target, progress: Progress = silent) -> Generated:
     """The tree below `target` with every model that is there written again. Raises what `add_models` raises."""
     previous = load(target.root, target.layout.manifest)
-    return _update(release, previous, set(previous.models), target.layout, progress)
+    return _update(release, previous, set(previous.models), target.layout, progress, verdicts=True)
 
 
 def remove_models(model_types: Iterable[str], target: Target) -> Generated:
@@ -120,30 +133,31 @@ def remove_models(model_types: Iterable[str], target: Target) -> Generated:
     return _assemble(previous.transformers, previous, kept, (), target.layout, previous.generator)
 
 
-def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT) -> ModelResult:
+def generate_model(release: Release, model_type: str, layout: Layout = CHECKOUT, verdicts: bool = True) -> ModelResult:
     """The files of one model, or why there are none: whatever goes wrong with it concerns this model alone.
 
     Raises:
-        CodegenError: its entry in overrides.toml is wrong (P300 to P304).
+        CodegenError: its entry in overrides.toml is wrong (P300 to P304), or verdicts.json is (C100).
     """
     try:
-        return _generated(release, model_type, layout)
+        return _generated(release, model_type, layout, verdicts)
     except CodegenError as error:
-        if any(fault_of(diagnostic) is Fault.OVERRIDES for diagnostic in error.diagnostics):
+        if any(fault_of(diagnostic) in (Fault.OVERRIDES, Fault.CONFORMANCE) for diagnostic in error.diagnostics):
             raise
         return Refusal(model_type, error.diagnostics)
     except Exception as error:
         return Refusal(model_type, (crash(error),))
 
 
-def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult:
+def _generated(release: Release, model_type: str, layout: Layout, verdicts: bool) -> ModelResult:
     from adapter_codegen.emit.render import record_of, render_model
     from adapter_codegen.emit.verify import verify_model
     from adapter_codegen.parse import parse_module
     from adapter_codegen.plan import plan_adapter_model, plan_model
+    from adapter_codegen.plan.told.verdicts import NO_VERDICTS
     from adapter_codegen.rewrite import rewrite_module
 
-    plan = plan_model(release, model_type)
+    plan = plan_model(release, model_type, verdicts=None if verdicts else NO_VERDICTS)
     if isinstance(plan, Refusal):
         return plan
     facts = parse_module(release.read(plan.path), plan.path)
@@ -157,27 +171,23 @@ def _generated(release: Release, model_type: str, layout: Layout) -> ModelResult
 
 
 def _update(
-    release: Release, previous: Manifest, model_types: set[str], layout: Layout, progress: Progress
+    release: Release, previous: Manifest, model_types: set[str], layout: Layout, progress: Progress, verdicts: bool
 ) -> Generated:
-    results = _generate_all(release, model_types, layout, progress)
+    results = _generate_all(release, model_types, layout, progress, verdicts)
     renewed = {result.plan.model_type for result in results if isinstance(result, GeneratedModel)}
     kept = {name: record for name, record in previous.models.items() if name not in renewed}
-    return _assemble(release.version, previous, kept, results, layout)
-
-
-def _is_outdated(previous: Manifest, release: Release) -> bool:
-    return previous.transformers != release.version or previous.generator != generator_digest()
+    return _assemble(release.version, previous, kept, results, layout, generator_digest(verdicts))
 
 
 def _generate_all(
-    release: Release, model_types: Iterable[str], layout: Layout, progress: Progress
+    release: Release, model_types: Iterable[str], layout: Layout, progress: Progress, verdicts: bool
 ) -> list[ModelResult]:
     """One result per model type, in their order; in processes where there are many."""
     from adapter_codegen.plan.pool import in_processes  # here, as in `_generated`: a check by digests parses nothing
 
     ordered = sorted(set(model_types))
     jobs = 1 if len(ordered) < POOL_FROM else None
-    return in_processes(partial(generate_model, release, layout=layout), ordered, jobs, progress)
+    return in_processes(partial(generate_model, release, layout=layout, verdicts=verdicts), ordered, jobs, progress)
 
 
 def _assemble(
@@ -186,7 +196,7 @@ def _assemble(
     kept: Mapping[str, ModelRecord],
     results: Sequence[ModelResult],
     layout: Layout,
-    generator: str | None = None,
+    generator: str,
 ) -> Generated:
     """Model files, shared files and the manifest together."""
     from adapter_codegen.emit.render import render_shared
@@ -197,7 +207,7 @@ def _assemble(
     rendered = render_shared(list(records.values()), layout)
     shared = {path: formatted(path, text) for path, text in rendered.items()}
     verify_shared(shared)
-    manifest = Manifest(version, generator or generator_digest(), records, _digests(shared))
+    manifest = Manifest(version, generator, records, _digests(shared))
     files = {path: text for model in models.values() for path, text in model.files.items()}
     files |= {**shared, layout.manifest: dump(manifest)}
     return Generated(

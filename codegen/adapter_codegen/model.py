@@ -64,7 +64,7 @@ class Level(str, Enum):
 class Diagnostic:
     """Something in upstream that no rule claims, and the way out."""
 
-    code: str  # stable, "P203": letter = stage (U upstream, S syntax/parse, P plan, R rewrite, V verification), number
+    code: str  # stable, "P203": letter = stage (U upstream, S syntax/parse, P plan, C conformance, R rewrite, V verification), number
     level: Level
     message: str  # what was found and what was expected, one sentence
     remedy: str  # what the user or contributor can do, one sentence

@@ -47,7 +47,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _unchanging_tool() -> Iterator[None]:
     """Somebody who edits the tool while the tests run is not drift."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adapter_codegen.generate.generator_digest", lambda: "0")
+        patch.setattr("adapter_codegen.generate.generator_digest", lambda *_: "0")
         patch.setattr("adapter_codegen.inspect.check.generator_digest", lambda: "0")
         yield
 

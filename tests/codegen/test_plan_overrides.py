@@ -7,7 +7,7 @@ import pytest
 from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.model import Method, ModelPlan
 from adapter_codegen.plan import plan_model
-from adapter_codegen.plan.overrides import apply_override, read_overrides
+from adapter_codegen.plan.told.overrides import apply_override, read_overrides
 from adapter_codegen.upstream import Release
 
 

@@ -19,19 +19,25 @@ if TYPE_CHECKING:
 @click.command("explain", short_help="Show the plan for a model: sites, roles, methods.")
 @click.argument("model_type")
 @options.shown_as("text", "json", "html")
+@options.without_verdicts
 @options.from_release
 @options.talking
-def explain(console: Console, model_type: str, shown_as: str, release_spec: str | None) -> None:
+def explain(
+    console: Console, model_type: str, shown_as: str, without_verdicts: bool, release_spec: str | None
+) -> None:
     """Show the plan for MODEL_TYPE: classes, sites, roles and methods, upstream's lines beside the emitted ones.
 
     The page of --format html goes to stdout and needs no other file.
     """
+    from adapter_codegen.commands.writing import tell_whose_verdicts
     from adapter_codegen.model import Refusal
     from adapter_codegen.plan import plan_model
+    from adapter_codegen.plan.told.verdicts import NO_VERDICTS
     from adapter_codegen.upstream import open_release
 
     release = open_release(release_spec)
-    result = plan_model(release, model_type)
+    tell_whose_verdicts(console, release)
+    result = plan_model(release, model_type, verdicts=NO_VERDICTS if without_verdicts else None)
     _show(console, release, result, _emitted(release, result), shown_as)
     if isinstance(result, Refusal):
         raise click.exceptions.Exit(ExitCode.DRIFT)

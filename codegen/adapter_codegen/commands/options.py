@@ -48,6 +48,12 @@ from_release = click.option(
     "pip into your cache folder. Default: the installed one.",
 )
 
+without_verdicts = click.option(
+    "--without-verdicts",
+    is_flag=True,
+    help="Leave out what the conformance checks found (plan/verdicts.json): for the run of the checks that writes it.",
+)
+
 jobs = click.option(
     "-j",
     "--jobs",

@@ -9,7 +9,8 @@ from rich.text import Text
 from adapter_codegen.commands.show.console import Console
 from adapter_codegen.commands.show.diffs import show_diff, unified_diff
 from adapter_codegen.diagnostics import report
-from adapter_codegen.diagnostics.faults import is_bug
+from adapter_codegen.diagnostics.faults import fault_of, is_bug
+from adapter_codegen.diagnostics.table import Fault
 from adapter_codegen.emit.disk import Changes, read
 from adapter_codegen.emit.layout import Target
 from adapter_codegen.generate import Generated
@@ -61,14 +62,20 @@ def show_plans(console: Console, plans: Iterable[ModelPlan], release: Release) -
             line.append(f" (not {', '.join(lacking)}: see `adapter-codegen explain {plan.model_type}`)", "yellow")
         console.say(line)
         for diagnostic in report.collect(plan.diagnostics):
-            console.detail(report.text(diagnostic, release_sources(release)))
+            tell = console.complain if fault_of(diagnostic) is Fault.CONFORMANCE else console.detail
+            tell(report.text(diagnostic, release_sources(release)))
 
 
 def refused(console: Console, generated: Generated, release: Release, briefly: bool) -> None:
     """Tell which models were refused and why; `briefly`: only how many, and those that a bug of ours stopped."""
     told = tuple(refusal for refusal in generated.refusals if not briefly or by_a_bug(refusal))
-    if count := len(generated.refusals) - len(told):
+    failing = sum(map(by_a_verdict, generated.refusals)) if briefly else 0
+    if count := len(generated.refusals) - len(told) - failing:
         console.say(f"{report.plural(count, 'model type')} cannot be planned; `adapter-codegen list --plan` says why.")
+    if failing:
+        console.say(
+            f"{report.plural(failing, 'model type')} refused, which fail a conformance check: see plan/verdicts.json."
+        )
     for refusal in told:
         console.complain(Text.assemble((refusal.model_type, "bold"), " was refused:"))
         for diagnostic in _worst(refusal.diagnostics):
@@ -78,6 +85,22 @@ def refused(console: Console, generated: Generated, release: Release, briefly: b
 def by_a_bug(refusal: Refusal) -> bool:
     """Whether the tool failed, and not upstream's text."""
     return any(map(is_bug, refusal.diagnostics))
+
+
+def by_a_verdict(refusal: Refusal) -> bool:
+    """Whether the model was understood, and what is generated fails a conformance check."""
+    return any(fault_of(diagnostic) is Fault.CONFORMANCE for diagnostic in refusal.diagnostics)
+
+
+def tell_whose_verdicts(console: Console, release: Release) -> None:
+    """Say it where the conformance checks have tried another release than the one that is read."""
+    from adapter_codegen.plan.told.verdicts import own_verdicts
+
+    tried = own_verdicts().transformers
+    if tried != release.version:
+        console.say(
+            f"The conformance checks have tried transformers {tried}; what fails them in {release.version} is not known."
+        )
 
 
 def _worst(diagnostics: tuple[Diagnostic, ...]) -> list[Diagnostic]:

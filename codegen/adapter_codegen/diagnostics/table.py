@@ -24,11 +24,12 @@ class Fault(Enum):
     RELEASE = "the release of transformers as a whole"
     UPSTREAM = "the text of one model, or a rule that it needs"
     OVERRIDES = "overrides.toml"
+    CONFORMANCE = "what was generated: a conformance check fails, or none could be made"
     TOOL = "the tool: a bug"
 
 
 _ERROR, _WARNING, _NOTE = Level.ERROR, Level.WARNING, Level.NOTE
-_REQUEST, _RELEASE, _UPSTREAM, _OVERRIDES, _TOOL = Fault
+_REQUEST, _RELEASE, _UPSTREAM, _OVERRIDES, _CONFORMANCE, _TOOL = Fault
 
 _NAME_WHEEL = (
     "Name a wheel of transformers with `--from`, or a version such as transformers==5.23.0 to have it fetched."
@@ -507,6 +508,32 @@ class Problem(Enum):
         _ERROR,
         "[{model_type}] in overrides.toml changes nothing ({what}).",
         "Remove it from `plan/overrides.toml`: the plan says the same without it.",
+    )
+
+    # C: what the conformance checks say of models that were generated -------------------------------------------------
+
+    BROKEN_VERDICTS = (
+        "C100",
+        _CONFORMANCE,
+        _ERROR,
+        "verdicts.json is not what the conformance checks write: {error}.",
+        "Restore `plan/verdicts.json` from version control, or have it written again: `python -m conformance --help`.",
+    )
+    FAILED_CHECK = (
+        "C101",
+        _CONFORMANCE,
+        _ERROR,
+        "{model_type} is understood, and what is generated fails the conformance check `{check}`: {reason}",
+        "In a checkout, `python -m conformance {model_type}` shows the failure; "
+        "`adapter-codegen explain {model_type} --without-verdicts` shows the plan.",
+    )
+    UNTRIED = (
+        "C102",
+        _CONFORMANCE,
+        _WARNING,
+        "No conformance check has tried {model_type}: {reason}.",
+        "Compare its outputs with upstream's before you rely on it; in a checkout, `python -m conformance {model_type}` "
+        "says what a check would need.",
     )
 
     # R: plan -> edited classes ----------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class ModelRecord:
 @dataclass(frozen=True)
 class Manifest:
     transformers: str  # release that all models were generated from
-    generator: str  # digest of the tool's sources, templates and overrides
+    generator: str  # digest of the tool's sources, templates, overrides and verdicts
     models: Mapping[str, ModelRecord]
     shared: Mapping[str, str]  # emitted file that belongs to no single model -> sha256 of its bytes
 
@@ -129,7 +129,7 @@ def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:
         return EMPTY
 
 
-def _generator_sources() -> Iterator[tuple[str, Path]]:
+def _generator_sources(verdicts: bool) -> Iterator[tuple[str, Path]]:
     """Name and path of every file of the tool that can change what is generated."""
     tool = Path(__file__).parents[1]
     # Not imported: the templates are beside the tool in an installation, in a source root of their own in a checkout.
@@ -138,9 +138,10 @@ def _generator_sources() -> Iterator[tuple[str, Path]]:
         for folder in (tool.parent / "adapter_templates", tool.parents[1] / "templates" / "adapter_templates")
         if folder.is_dir()
     )
+    suffixes = {".py", ".toml", *([".json"] if verdicts else [])}  # verdicts.json is the only JSON of the tool
     for path in tool.rglob("*"):
         name = path.relative_to(tool).as_posix()
-        if path.suffix in {".py", ".toml"} and not name.startswith(SHOWING):
+        if path.suffix in suffixes and not name.startswith(SHOWING):
             yield f"adapter_codegen/{name}", path
     for path in templates.rglob("*.jinja"):
         name = path.relative_to(templates).as_posix()
@@ -149,10 +150,14 @@ def _generator_sources() -> Iterator[tuple[str, Path]]:
     yield "adapter_runtime/public.py", public_names_path()
 
 
-def generator_digest() -> str:
-    """One digest of the tool's own sources, its templates, its overrides and the table of public names."""
+def generator_digest(verdicts: bool = True) -> str:
+    """One digest of the tool's own sources, its templates, its overrides and the table of public names.
+
+    Args:
+        verdicts: whether verdicts.json is heeded, and so is a source too.
+    """
     total = hashlib.sha256()
-    for name, path in sorted(_generator_sources()):
+    for name, path in sorted(_generator_sources(verdicts)):
         # Line ends are not meaning: a checkout on another system must give the same digest.
         total.update(f"{name}\0{digest(path.read_bytes().replace(bytes([13, 10]), bytes([10])))}\n".encode())
     return total.hexdigest()

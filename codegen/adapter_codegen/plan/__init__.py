@@ -9,7 +9,7 @@
     config_keys  names of configs that differ from ours
     methods      which adapter methods hold in the end, and why not the others
     findings     diagnostics about sites
-    overrides    what a person had to say, in ``overrides.toml``
+    told/        what a person (``overrides.toml``) or the conformance checks (``verdicts.json``) had to say
     pool         the same work for many models, in processes
 
 Where do I add a new rule? In the recogniser whose question it answers, with its near-misses in ``tests/codegen`` first.

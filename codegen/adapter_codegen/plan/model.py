@@ -16,25 +16,34 @@ from adapter_codegen.plan.heads.flexible import plan_flexible_heads
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
-from adapter_codegen.plan.overrides import Overrides, apply_override, read_overrides
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
+from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release
 
 
 def plan_model(
-    release: Release, model_type: str, overrides: Overrides | None = None, found: ModulePlan | None = None
+    release: Release,
+    model_type: str,
+    overrides: Overrides | None = None,
+    found: ModulePlan | None = None,
+    verdicts: Verdicts | None = None,
 ) -> PlanResult:
     """Plan one model type of a release.
 
     Args:
         overrides: entries by model type; None: those of overrides.toml.
         found: what `plan_module` gives for the model's file, where it is known already.
+        verdicts: what the conformance checks found; None: those of verdicts.json.
 
     Raises:
-        CodegenError: upstream has no such model type, a file is missing, or an override is wrong.
+        CodegenError: upstream has no such model type, a file is missing, an override or verdicts.json is wrong.
     """
     entry = read_auto_mappings(release).entry(model_type)
+    verdicts = (own_verdicts() if verdicts is None else verdicts).of(release.version)
+    if refusal := verdicts.refusal(model_type):
+        return refusal
     text = release.read(entry.path)
     if unknown := read_licence(text).unknown:
         return Refusal(model_type, (_unknown_licence(entry, text, unknown),))
@@ -68,7 +77,7 @@ def plan_model(
         meaning_digest=meaning_digest(facts.tree),
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
-    return plan if override is None else apply_override(plan, override)
+    return verdicts.applied(plan if override is None else apply_override(plan, override))
 
 
 def _unknown_licence(entry: ModelEntry, text: str, unknown: str) -> Diagnostic:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
+from pathlib import Path
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, Method, ModelPlan
@@ -46,7 +46,7 @@ def read_overrides(text: str | None = None) -> Overrides:
             what its key takes (P303).
     """
     if text is None:
-        text = resources.files("adapter_codegen.plan").joinpath("overrides.toml").read_text(encoding="utf-8")
+        text = (Path(__file__).parents[1] / "overrides.toml").read_text(encoding="utf-8")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,0 +1,5 @@
+"""What a plan is told because upstream's text cannot say it; the files stand in ``plan/``.
+
+overrides   by a person, in ``overrides.toml``: what structure leaves open
+verdicts    by the conformance checks, in ``verdicts.json``: what does not work although it was understood
+"""
