@@ -12,8 +12,10 @@ from transformers import PreTrainedModel
 
 import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
-from conformance.methods import LoRA, Method, Prefix
+from adapter_runtime.errors import UnsupportedModelError
+from conformance.methods import Bottleneck, LoRA, Method
+from conformance.reasons import Reason
+from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
 from conformance.subjects import Attention, Subject, architecture, auto, method_subjects
 
@@ -84,12 +86,36 @@ def structure(model: nn.Module) -> dict[str, Any]:
 
 
 @functools.cache
-def refused(subject: Subject, method: Method) -> str:
-    """Why there is no `method` on `subject`, in the words of the plan or of the runtime; "" if there is.
+def refused(subject: Subject, method: Method) -> Reason | None:
+    """Why there is no `method` on `subject`: by the plan, or because no module of the kind that the config names is there."""
+    if init_refuses(subject):
+        return Reason.NO_ADAPTER_CLASSES
+    planned = planned_methods(subject.model_type)
+    if any(planned.get(part.planned_as, "not planned") for part in method.parts):
+        return Reason.NOT_PLANNED
+    return Reason.NO_PLACE if _has_no_place(subject, method) else None
 
-    The runtime's word counts only where the roles show a projection of which the parts cannot be told apart.
-    """
-    return init_refuses(subject) or unsupported(subject.model_type, method) or _parts_are_unknown(subject, method)
+
+def _has_no_place(subject: Subject, method: Method) -> bool:
+    """The config asks for a projection or a location of which the roles of no layer have one, or for parts nobody can tell."""
+    layers = layout_of(initialised(subject)).layers
+    attentions = [attention for layer in layers for attention in layer.attentions]
+    for part in method.parts:
+        if isinstance(part, LoRA):
+            wanted = [("mlp_first", part.mlp_first), ("mlp_last", part.mlp_last)]
+            if any(asked and not any(getattr(layer, name) for layer in layers) for name, asked in wanted):
+                return True
+            if any(not _gives(attentions, role) for role in part.attention):
+                return True
+        if isinstance(part, Bottleneck):
+            there = {location for layer in layers for location in layer.hosts}
+            if not there.intersection(part.locations):
+                return True
+    return False
+
+
+def _gives(attentions: list[AttentionPaths], role: str) -> bool:
+    return any(getattr(one, role) or one.fused for one in attentions)
 
 
 def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
@@ -105,34 +131,20 @@ def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
 
 
 @functools.cache
-def init_refuses(subject: Subject) -> str:
-    """Why ``init`` does not take the class, because no code was generated for its base model; "" if it does."""
+def init_refuses(subject: Subject) -> bool:
+    """Whether ``init`` does not take the class because no code was generated for its base model."""
     upstream = subject.upstream()
     base = type(upstream.base_model)
     if f"{base.__module__}.{base.__qualname__}" in registered().model_mixins:
-        return ""
+        return False
     try:
         adapter_models.init(upstream)
-    except UnsupportedModelError as error:
-        return str(error)
-    raise AssertionError(f"init takes {subject.architecture}, whose base model {base.__name__} has no adapter classes")
-
-
-def _parts_are_unknown(subject: Subject, method: Method) -> str:
-    attentions = layout_of(initialised(subject)).attentions
-    vague = any(entry.shares_projection or (entry.fused and not entry.spans) for entry in attentions)
-    if not vague or not (method.has(LoRA) or method.has(Prefix)):
-        return ""
-    try:
-        initialised(subject).add_adapter(FIRST, config=method.config)
-    except UnsupportedMethodError as error:
-        return str(error)
-    return ""
+    except UnsupportedModelError:
+        return True
+    return False
 
 
 @functools.cache
-def unsupported(model_type: str, method: Method) -> str:
-    """The plan's reason why `model_type` has no `method`; "" if it has."""
-    planned = registered().methods[model_type]
-    reasons = {part.planned_as: planned.get(part.planned_as, "not planned") for part in method.parts}
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+def planned_methods(model_type: str) -> dict[str, str]:
+    """Family of methods -> the plan's reason why `model_type` has none of it; "" if it has."""
+    return dict(registered().methods[model_type])

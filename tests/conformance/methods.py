@@ -138,6 +138,7 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("compacter", "compacter[reduction_factor=4]", (COMPACTER,)),
     Method("seq_bn_inv", "seq_bn_inv[reduction_factor=4]", (SEQ_BN, Invertible())),
+    Method("inv", "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]", (Invertible(),)),
     Method("ia3", "ia3", (IA3,)),
     Method("dora", "dora[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="dora"),)),
     Method("vera", "vera[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="vera"),)),
@@ -150,6 +151,16 @@ METHODS: tuple[Method, ...] = (
     Method("prefix+par_bn", "prefix_tuning[prefix_length=5,bottleneck_size=12]|par_bn", (PREFIX_MLP, PAR_BN)),
     Method("seq_bn+lora", "seq_bn[reduction_factor=4]|lora[r=4,alpha=8]", (SEQ_BN, LORA)),
 )
+
+# One method of each family, which shows the most of it: what a run over many models tries.
+FAMILIES: Mapping[str, str] = {
+    "bottleneck": "double_seq_bn",
+    "prefix_tuning": "prefix_tuning_flat",
+    "lora": "lora",
+    "reft": "loreft",
+    "prompt_tuning": "prompt_tuning",
+    "invertible": "inv",
+}
 
 
 def method(name: str) -> Method:

@@ -1,35 +1,24 @@
-"""The table model x method x check, as Markdown: ``python -m conformance llama bert`` or ``--all``, from ``tests/``.
+"""Runs the checks of models, and shows them: ``python -m conformance llama bert`` or ``--all``, from ``tests/``.
 
-A cell is ``ok``, ``FAIL`` or a number that points to the reason why the check does not apply. Models run in parallel.
+Each model is checked in a process of its own, in a limited time. ``--all`` tries one method of each family on every model (the models of
+the core: every method), and writes what came out into a file, which it goes on with when it is called again.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
+import importlib.util
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from conformance.results import ModelResult, Result, ResultFile, summary
+from conformance.runner import run_models
 
 OK, FAIL = "ok", "FAIL"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one check of one method on one subject."""
-
-    model_type: str
-    subject: str
-    method: str
-    check: str
-    text: str = ""  # the error, or the reason why the check does not apply
-    ran: bool = True
-
-    @property
-    def failed(self) -> bool:
-        return self.ran and bool(self.text)
+RESULTS = Path(__file__).with_name("results.jsonl")
 
 
 @dataclass
@@ -43,24 +32,83 @@ class Notes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.package:
+        use_package(Path(options.package))
+    model_types = generated_models() if options.all or options.again else options.model_types
+    if not model_types:
+        parser.error(f"name a model type, or --all. Generated: {', '.join(generated_models())}")
+    unknown = sorted({*options.model_types, *options.again} - set(generated_models()))
+    if unknown:
+        parser.error(f"not generated: {', '.join(unknown)}")
+    return _run_all(options, model_types) if options.all or options.again else _run_named(options, model_types)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
-    parser.add_argument("--all", action="store_true", help="every generated model")
+    parser.add_argument("--all", action="store_true", help="every generated model, with results in a file")
+    parser.add_argument("--again", action="append", default=[], metavar="MODEL", help="redo this one in the file")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help=f"the file (default: {RESULTS.name} beside the code)"
+    )
+    parser.add_argument("--package", help="folder of the package adapter_models, in the place of the installed one")
+    parser.add_argument("--methods", choices=("families", "all"), help="one per family, or every one")
     parser.add_argument("--check", action="append", default=[], help="only this check (may be repeated)")
     parser.add_argument("--method", action="append", default=[], help="only this method (may be repeated)")
     parser.add_argument("--jobs", type=int, default=2, help="models at a time (default: 2)")
-    options = parser.parse_args(arguments)
-    model_types = generated_models() if options.all else options.model_types
-    if not model_types:
-        parser.error(f"name a model type, or --all. Generated: {', '.join(generated_models())}")
+    parser.add_argument("--limit", type=float, default=120, help="seconds for a model (default: 120)")
+    return parser
+
+
+def _run_all(options: argparse.Namespace, model_types: Sequence[str]) -> int:
+    import transformers
+
+    file = ResultFile(options.results, transformers.__version__)
+    if options.again:
+        model_types = options.again
+    else:
+        file.keep(model_types)
+        model_types = [name for name in model_types if name not in file.models]
+    scope = Scope.of(options)
+    for number, (result, seconds) in enumerate(
+        run_models(model_types, scope.run, options.jobs, options.limit), start=1
+    ):
+        file.add(result)
+        print(progress(result, seconds, number, len(model_types)), flush=True)
+    print(summary(file.models.values()))
+    return 0 if all(result.clean for result in file.models.values()) else 1
+
+
+def _run_named(options: argparse.Namespace, model_types: Sequence[str]) -> int:
     started = time.perf_counter()
-    results = run_models(model_types, options.jobs, tuple(options.check), tuple(options.method))
-    print(table(results))
-    failures = [result for result in results if result.failed]
-    print(f"\n{summary(results)} in {time.perf_counter() - started:.0f} s")
-    for result in failures:
-        print(f"\n### {result.model_type}, {result.subject}, {result.method}, {result.check}\n\n{result.text}")
-    return 1 if failures else 0
+    scope = Scope.of(options)
+    results = {
+        result.model_type: result for result, _ in run_models(model_types, scope.run, options.jobs, options.limit)
+    }
+    ordered = [results[name] for name in model_types]
+    print(table(cell for result in ordered for cell in result.cells))
+    print(f"\n{summary(ordered)} in {time.perf_counter() - started:.0f} s")
+    for result in ordered:
+        if result.status != "ran":
+            print(f"\n### {result.model_type}: {result.status}\n\n{result.text}")
+        for cell in result.failures:
+            print(f"\n### {cell.model_type}, {cell.subject}, {cell.method}, {cell.check}\n\n{cell.text}")
+    return 0 if all(result.clean for result in ordered) else 1
+
+
+def use_package(folder: Path) -> None:
+    """Let `import adapter_models` find the package in `folder`, or in ``folder/adapter_models``."""
+    home = folder if (folder / "__init__.py").exists() else folder / "adapter_models"
+    spec = importlib.util.spec_from_file_location(
+        "adapter_models", home / "__init__.py", submodule_search_locations=[str(home)]
+    )
+    if spec is None or spec.loader is None or not (home / "__init__.py").exists():
+        raise SystemExit(f"{folder} holds no package: there is no {home / '__init__.py'}")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["adapter_models"] = package
+    spec.loader.exec_module(package)
 
 
 def generated_models() -> list[str]:
@@ -70,67 +118,43 @@ def generated_models() -> list[str]:
     return sorted(registered().methods)
 
 
-def run_models(
-    model_types: Sequence[str], jobs: int, checks: tuple[str, ...] = (), methods: tuple[str, ...] = ()
-) -> list[Result]:
-    """Results of all models, in the order of `model_types`. One process per model; torch is imported once in each."""
-    if len(model_types) == 1 or jobs == 1:
-        return [result for name in model_types for result in run_model(name, checks, methods)]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(run_model, name, checks, methods) for name in model_types]
-        return [result for future in futures for result in future.result()]
+@dataclass(frozen=True)
+class Scope:
+    """Which cells of a model are run."""
+
+    methods: str | None = None  # "families", "all"; None: what suits the model
+    only_checks: tuple[str, ...] = ()
+    only_methods: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(options: argparse.Namespace) -> Scope:
+        default = "families" if options.all or options.again else "all"
+        return Scope(options.methods or default, tuple(options.check), tuple(options.method))
+
+    def run(self, model_type: str, report: object) -> None:
+        """In the process of the model."""
+        from conformance.cells import run_model
+
+        run_model(model_type, report, self.methods or "all", self.only_checks, self.only_methods)
 
 
-def run_model(model_type: str, checks: tuple[str, ...] = (), methods: tuple[str, ...] = ()) -> list[Result]:
-    """Every cell of one model's table. An error of a check is a result, whatever it is."""
-    import torch
-
-    from conformance.checks import MODEL_CHECKS, cells
-
-    torch.set_num_threads(1)
-    results = _missing_attention(model_type)
-    for check in MODEL_CHECKS:
-        if not checks or check.name in checks:
-            for subject in check.subjects(model_type):
-                why_not = check.why_not(subject)
-                error = why_not or _error_of(lambda check=check, subject=subject: check.run(subject))
-                results.append(Result(model_type, subject.label, "", check.name, error, ran=not why_not))
-    for cell in cells(model_type):
-        if (checks and cell.check.name not in checks) or (methods and cell.method.name not in methods):
-            continue
-        why_not = cell.why_not
-        error = why_not or _error_of(lambda cell=cell: cell.check.run(cell.subject, cell.method))
-        label, method = cell.subject.label, cell.method.name
-        results.append(Result(model_type, label, method, cell.check.name, error, ran=not why_not))
-    return results
-
-
-def _missing_attention(model_type: str) -> list[Result]:
-    """What every check leaves out because upstream does not have it."""
-    from conformance.subjects import head_subjects, without_sdpa
-
-    reasons = {subject.label: without_sdpa(subject) for subject in head_subjects(model_type)}
-    return [Result(model_type, label, "", "sdpa", why, ran=False) for label, why in reasons.items() if why]
-
-
-def _error_of(run) -> str:  # type: ignore[no-untyped-def]
-    try:
-        run()
-    except Exception as error:
-        first, *_ = str(error).splitlines() or [""]
-        return f"{type(error).__name__}: {first[:300]}"
-    return ""
+def progress(result: ModelResult, seconds: float, number: int, total: int) -> str:
+    failures = result.failures
+    what = result.status if result.status != "ran" else "clean" if not failures else f"{len(failures)} failed"
+    text = result.text or (f"{failures[0].method} {failures[0].check}: {failures[0].text}" if failures else "")
+    return f"[{number}/{total}] {result.model_type}: {what} ({seconds:.1f} s) {text[:150]}".rstrip()
 
 
 def table(results: Iterable[Result]) -> str:
     """One Markdown table per model: a row per method, a column per check; then the reasons."""
+    from conformance.reasons import Reason
+
     notes = Notes()
     by_model: dict[str, list[Result]] = {}
     for result in results:
         by_model.setdefault(result.model_type, []).append(result)
     parts = [_model_table(name, entries, notes) for name, entries in by_model.items()]
-    reasons = [f"{number}. {reason}" for reason, number in notes.numbers.items()]
+    reasons = [f"{number}. {Reason[reason].value}" for reason, number in notes.numbers.items()]
     return "\n\n".join([*parts, "\n".join(["Not applicable:", "", *reasons])] if reasons else parts)
 
 
@@ -147,7 +171,10 @@ def _model_table(model_type: str, results: list[Result], notes: Notes) -> str:
         return "\n".join(lines)
     lines += ["| method | on | " + " | ".join(checks) + " |", "|---" * (len(checks) + 2) + "|"]
     for method, subject in rows:
-        shown = [_cell(cells[method, subject, check], notes) for check in checks]
+        shown = [
+            _cell(cells[method, subject, check], notes) if (method, subject, check) in cells else ""
+            for check in checks
+        ]
         lines.append(f"| {method} | {subject} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
@@ -156,12 +183,6 @@ def _cell(result: Result, notes: Notes) -> str:
     if not result.ran:
         return f"({notes.number(result.text)})"
     return FAIL if result.failed else OK
-
-
-def summary(results: Sequence[Result]) -> str:
-    ran = [result for result in results if result.ran]
-    failed = sum(result.failed for result in ran)
-    return f"{len(ran)} checks ran, {failed} failed, {len(results) - len(ran)} do not apply"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from conformance.checks.round_trip import damaged_files_are_refused, saved_is_lo
 from conformance.checks.setup import setup_is_activation
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
+from conformance.reasons import Reason
 from conformance.reference.layout import layout_of
 from conformance.subjects import Subject, head_subjects, model_class
 
@@ -44,7 +45,8 @@ from conformance.subjects import Subject, head_subjects, model_class
 class Check:
     name: str
     run: Callable[[Subject, Method], None]
-    why_not: Callable[[Subject, Method], str] = lambda subject, method: ""
+    why_not: Callable[[Subject, Method], Reason | None] = lambda subject, method: None
+    may_find: tuple[Reason, ...] = ()  # reasons that it raises as `DoesNotApply` while it runs
     smoke: bool = False  # runs for every model in the normal test run, not only for those of the core
 
 
@@ -55,31 +57,32 @@ class ModelCheck:
     name: str
     run: Callable[[Subject], None]
     subjects: Callable[[str], tuple[Subject, ...]]
+    may_find: tuple[Reason, ...] = ()
     smoke: bool = True
 
-    def why_not(self, subject: Subject) -> str:
-        """The reason why the check does not apply; "" if it does."""
-        return init_refuses(subject)
+    def why_not(self, subject: Subject) -> Reason | None:
+        """The reason why the check does not apply; None if it does."""
+        return Reason.NO_ADAPTER_CLASSES if init_refuses(subject) else None
 
 
-def _no_cross_attention(subject: Subject, method: Method) -> str:
+def _no_cross_attention(subject: Subject, method: Method) -> Reason | None:
     wanted = any("cross_attention" in part.locations for part in method.parts if isinstance(part, Bottleneck))
     has = subject.cross or subject.kind == "encoder-decoder"
-    return "it has no cross-attention" if wanted and not has else ""
+    return Reason.NO_CROSS_ATTENTION if wanted and not has else None
 
 
-def _no_causality(subject: Subject, method: Method) -> str:
-    return "" if subject.causal else "not a decoder: every token may see every other"
+def _no_causality(subject: Subject, method: Method) -> Reason | None:
+    return None if subject.causal else Reason.NOT_CAUSAL
 
 
-def _no_padding(subject: Subject, method: Method) -> str:
-    return "" if subject.text else "its inputs have no padding"
+def _no_padding(subject: Subject, method: Method) -> Reason | None:
+    return None if subject.text else Reason.NO_PADDING
 
 
-def _no_generation(subject: Subject, method: Method) -> str:
+def _no_generation(subject: Subject, method: Method) -> Reason | None:
     if method.has(Prompt) and _only_windows(subject):
-        return "a sliding window hides the prompt from the last tokens"
-    return "" if subject.generates else "its class does not generate, or in a way of its own"
+        return Reason.WINDOW
+    return None if subject.generates else Reason.NO_GENERATION
 
 
 def _only_windows(subject: Subject) -> bool:
@@ -88,53 +91,37 @@ def _only_windows(subject: Subject) -> bool:
     return bool(getattr(config, "sliding_window", None)) and "full_attention" not in (kinds or ())
 
 
-def _no_checkpointing(subject: Subject, method: Method) -> str:
+def _no_checkpointing(subject: Subject, method: Method) -> Reason | None:
     supported = model_class(subject.architecture).supports_gradient_checkpointing
-    return "" if supported else "upstream has no gradient checkpointing for it"
+    return None if supported else Reason.NO_CHECKPOINTING
 
 
-def _no_zero_start(subject: Subject, method: Method) -> str:
-    starts = {
-        Prefix: "a prefix changes the attention from the first step on",
-        Prompt: "a prompt is seen from the first step on",
-        ReFT: "its edits are random at first",
-        Invertible: "its weights are random at first",
-    }
-    return next((reason for kind, reason in starts.items() if method.has(kind)), "")
+def _no_zero_start(subject: Subject, method: Method) -> Reason | None:
+    return Reason.NO_ZERO_START if any(method.has(kind) for kind in (Prefix, Prompt, ReFT, Invertible)) else None
 
 
-def _not_lora_alone(subject: Subject, method: Method) -> str:
-    return "" if isinstance(method.only, LoRA) else "only LoRA has weights to merge"
+def _not_lora_alone(subject: Subject, method: Method) -> Reason | None:
+    return None if isinstance(method.only, LoRA) else Reason.ONLY_LORA
 
 
-def _not_in_peft(subject: Subject, method: Method) -> str:
+def _not_in_peft(subject: Subject, method: Method) -> Reason | None:
+    if not isinstance(method.only, LoRA):
+        return Reason.ONLY_LORA
     if any(attention.fused for attention in layout_of(initialised(subject)).attentions):
-        return "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
-    if isinstance(method.only, LoRA) and method.only.form != "lora":
-        return "compared with peft in the tests of the runtime"
-    return _not_lora_alone(subject, method)
+        return Reason.FUSED_IN_PEFT
+    return Reason.OTHER_THAN_PEFT if method.only.form != "lora" else None
 
 
-def _no_cache_to_fill(subject: Subject, method: Method) -> str:
+def _no_cache_to_fill(subject: Subject, method: Method) -> Reason | None:
     if not isinstance(method.only, Prefix):
-        return "only a prefix stands for tokens in a cache"
-    if subject.kind != "decoder":
-        return "there is no cache to fill; compared with the reference attention instead"
-    if getattr(subject.config(), "sliding_window", None):
-        return "a sliding window would hide cached tokens, but never a prefix; compared with the reference attention"
-    return (
-        "cross-attention caches no tokens of the decoder; compared with the reference attention"
-        if subject.cross
-        else ""
-    )
+        return Reason.ONLY_PREFIX
+    if subject.kind != "decoder" or subject.cross:
+        return Reason.NO_CACHE
+    return Reason.WINDOW if getattr(subject.config(), "sliding_window", None) else None
 
 
-def _no_stack(subject: Subject, method: Method) -> str:
-    return "" if method.only is not None or method.has(Invertible) else "stacked per part already"
-
-
-def _no_rows(subject: Subject, method: Method) -> str:
-    return "" if method.only is not None or method.has(Invertible) else "checked per part already"
+def _per_part(subject: Subject, method: Method) -> Reason | None:
+    return None if method.only is not None or method.has(Invertible) else Reason.PER_PART
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
@@ -153,10 +140,10 @@ CHECKS: tuple[Check, ...] = (
     Check("causal", earlier_outputs_are_unchanged, _no_causality),
     Check("padding", padded_places_do_not_matter, _no_padding),
     Check("decoding", decoding_agrees, _no_generation),
-    Check("stack", stack_is_one_after_the_other, _no_stack),
+    Check("stack", stack_is_one_after_the_other, _per_part),
     Check("parallel", parallel_is_one_at_a_time),
-    Check("batch split", split_batch_is_its_parts, _no_rows),
-    Check("multi task", tasks_are_their_rows, _no_rows),
+    Check("batch split", split_batch_is_its_parts, _per_part),
+    Check("multi task", tasks_are_their_rows, _per_part),
     Check("average", average_is_the_weighted_sum),
     Check("fuse", fusion_is_an_attention),
     Check("setup", setup_is_activation),
@@ -175,9 +162,8 @@ class Cell:
     method: Method
     subject: Subject
 
-    @property
-    def why_not(self) -> str:
-        """The reason why the check does not apply; "" if it does."""
+    def why_not(self) -> Reason | None:
+        """The reason why the check does not apply; None if it does."""
         return (
             refused(self.subject, self.method)
             or _no_cross_attention(self.subject, self.method)

@@ -86,8 +86,9 @@ def _double_a_size(folder: Path) -> None:
     config = document["config"]
     part = config.get("configs", [config])[0]
     part = part.get("config", part)  # in a union
-    size = next(name for name in ("r", "reduction_factor", "prefix_length", "prompt_length") if name in part)
-    part[size] *= 2
+    for size in ("r", "reduction_factor", "inv_adapter_reduction_factor", "prefix_length", "prompt_length"):
+        if part.get(size):
+            part[size] *= 2
     (folder / CONFIG).write_text(json.dumps(document))
 
 

@@ -1,0 +1,54 @@
+"""The closed table of reasons for which a check does not apply: no other text stands in a cell of the results.
+
+A reason is about the structure of a model or of a method, or about what upstream's own class was seen to do; never about what our code
+does. Where do I add one?  A member of `Reason` with its sentence, and its name in the line of `APPLICABLE` of each check that may use it.
+A check that finds out while it runs raises `DoesNotApply`; a reason that its line does not have is a failure.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a check says nothing about a method on a subject."""
+
+    # of the plan and of classes
+    NOT_PLANNED = "the plan has no place for the method"
+    NO_PLACE = "no layer has a module of the kind that the config asks for"
+    NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
+    NO_CROSS_ATTENTION = "it has no cross-attention"
+    # of what upstream's own class does, as observed
+    UPSTREAM_DOES_NOT_RUN = "upstream's own class does not run on the inputs"
+    UPSTREAM_IS_NOT_REPEATABLE = "upstream's own outputs differ from call to call"
+    UPSTREAM_SEES_LATER_TOKENS = "upstream's own outputs depend on later tokens"
+    UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
+    UPSTREAM_HAS_NO_MASK = "upstream's class takes no mask for its padding"
+    UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"
+    UPSTREAM_MIXES_ROWS = "upstream's own outputs of a row depend on the other rows, or have no rows"
+    NO_GRADIENT_UPSTREAM = "no gradient comes through upstream's own class"
+    # of the subject
+    NOT_CAUSAL = "not a decoder: every token may see every other"
+    NO_PADDING = "its inputs have no padding"
+    NO_GENERATION = "its class does not generate, or in a way of its own"
+    NO_CHECKPOINTING = "upstream has no gradient checkpointing for it"
+    NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"
+    WINDOW = "a sliding window hides what stands in front from the last tokens"
+    # of the reference
+    ATTENTION_WRITTEN_OUT = "its attention is written out, so no other one can stand in its place"
+    BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"
+    FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
+    # of the method
+    NO_ZERO_START = "the method acts from the first step on, or is random at first"
+    ONLY_LORA = "only LoRA has weights to merge"
+    ONLY_PREFIX = "only a prefix stands for tokens in a cache"
+    OTHER_THAN_PEFT = "compared with peft in the tests of the runtime"
+    PER_PART = "checked per part of the mixture already"
+
+
+class DoesNotApply(Exception):
+    """Raised by a check that finds while it runs that it says nothing here."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason

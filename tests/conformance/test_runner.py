@@ -1,0 +1,120 @@
+"""A run over many models: what becomes of one that crashes, hangs or has no instance, and that a run goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_runtime.composition import Average
+from adapter_runtime.errors import InvalidCompositionError
+from conformance.cells import described, outcome
+from conformance.reasons import DoesNotApply, Reason
+from conformance.results import ModelResult, Result, ResultFile, stable
+from conformance.runner import run_models
+
+CELL = Result("sound", "decoder", "lora", "liveness")
+
+
+def _work(model_type: str, report: Any) -> None:
+    report({"lora": "", "reft": "no layer"})
+    if model_type == "untested":
+        report("untested: KeyError: 'vocab_size'")
+        return
+    report("liveness of lora on decoder")
+    if model_type == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if model_type == "raises":
+        raise ValueError("what is wrong")
+    if model_type == "hangs":
+        time.sleep(60)
+    report(CELL)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, ModelResult]:
+    names = ["sound", "untested", "crash", "raises", "hangs"]
+    return {result.model_type: result for result, _ in run_models(names, _work, jobs=5, limit=3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [
+        ("sound", "ran", ""),
+        ("untested", "untested", "KeyError: 'vocab_size'"),
+        ("crash", "crash", "the process ended with SIGKILL in liveness of lora on decoder"),
+        ("raises", "crash", "ValueError: what is wrong (test_runner.py, _work) in liveness of lora on decoder"),
+        ("hangs", "time-out", "not done after 3 s in liveness of lora on decoder"),
+    ],
+)
+def test_each_end_is_a_result(results: dict[str, ModelResult], name: str, status: str, text: str) -> None:
+    assert (results[name].status, results[name].text) == (status, text)
+
+
+def test_what_a_model_did_before_its_end_is_kept(results: dict[str, ModelResult]) -> None:
+    assert results["sound"].cells == (CELL,)
+    assert results["hangs"].planned == {"lora": "", "reft": "no layer"}
+
+
+def test_only_what_ran_without_a_failure_is_clean() -> None:
+    assert ModelResult("a", "ran", cells=(CELL,)).clean
+    assert not ModelResult("a", "ran", cells=(Result("a", "", "", "identity", "differs"),)).clean
+    assert not ModelResult("a", "time-out", cells=(CELL,)).clean
+
+
+def test_a_file_is_read_as_it_was_written_and_sorted(tmp_path: Path) -> None:
+    cells = (
+        CELL,
+        Result("b", "encoder", "", "identity", "it differs"),
+        Result("b", "x", "lora", "merge", "NO_MASK", False),
+    )
+    file = ResultFile(tmp_path / "results.jsonl", "5.23.0")
+    for name in ("b", "a"):
+        owned = tuple(
+            Result(name, *[getattr(cell, key) for key in ("subject", "method", "check", "text", "ran")])
+            for cell in cells
+        )
+        file.add(ModelResult(name, "ran", cells=owned, planned={"lora": ""}))
+    again = ResultFile(file.path, "5.23.0")
+    assert again.models == file.models
+    assert list(again.models) == ["a", "b"]
+
+
+def test_results_of_another_release_are_not_gone_on_with(tmp_path: Path) -> None:
+    ResultFile(tmp_path / "results.jsonl", "5.22.0").add(ModelResult("a", "ran"))
+    with pytest.raises(ValueError, match=r"holds results for transformers 5\.22\.0"):
+        ResultFile(tmp_path / "results.jsonl", "5.23.0")
+
+
+def test_a_text_is_the_same_in_each_run() -> None:
+    assert stable("\nat 0x7f31 by up to 3.21e-05, shape (3, 8)\nmore") == "at 0x… by up to …, shape (3, 8)"
+
+
+def _raise(error: Exception) -> Any:
+    def run() -> None:
+        raise error
+
+    return run
+
+
+def test_a_reason_that_the_check_may_give_is_no_failure() -> None:
+    found = _raise(DoesNotApply(Reason.WINDOW))
+    assert outcome(lambda: None, found, (Reason.WINDOW,)) == ("WINDOW", False)
+
+
+def test_a_reason_out_of_another_line_of_the_table_is_a_failure() -> None:
+    text, ran = outcome(lambda: None, _raise(DoesNotApply(Reason.WINDOW)), ())
+    assert ran
+    assert text.startswith("harness: WINDOW")
+
+
+def test_a_failure_says_whose_it_is() -> None:
+    assert outcome(lambda: None, _raise(KeyError("a")), ()) == ("harness: KeyError: 'a'", True)
+    assert outcome(lambda: None, _raise(AssertionError("it differs")), ()) == ("it differs", True)
+    with pytest.raises(InvalidCompositionError) as refused:
+        Average("a", "b", weights=[1.0])
+    assert described(refused.value).startswith("InvalidCompositionError: ")
