@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import libcst as cst
 
 from adapter_codegen.model import (
     BasePlan,
+    Beside,
     ClassPlan,
     Expression,
     Location,
@@ -72,6 +75,15 @@ class Handmade:
             host=host,
             role=role,
         )
+
+    def parallel(
+        self, class_name: str, statement: str, replaced: str, *, attention: str, feed_forward: str, residual: str
+    ) -> ResidualSite:
+        """A sum of attention, feed-forward block and residual stream."""
+        plain = self.residual(class_name, statement, replaced, feed_forward, residual, host="output_adapters")
+        added = Expression(attention, self._inside((class_name, "forward"), attention, plain.location))
+        beside = Beside(added, "attention_adapters", Role.ATTENTION)
+        return replace(plain, placement=Placement.PARALLEL_SUM, role=Role.OUTPUT, beside=beside)
 
     def _replaced(self, where: tuple[str, str], code: str, nth: int) -> Location:
         return self._find(*where, code, nth, (cst.BaseExpression, cst.AugAssign))

@@ -112,9 +112,21 @@ class PrefixSite:
 class Placement(str, Enum):
     """What a bottleneck call takes the place of."""
 
-    ADDITION = "addition"  # r + x  ->  site(x, r, None)
+    ADDITION = "addition"  # r + x  ->  site(x, r, None); x + r  ->  site(x, r, None, branch_first=True)
     NORM_OF_ADDITION = "norm of addition"  # self.norm(r + x)  ->  site(x, r, self.norm)
     NORM_IN_NEXT_STATEMENT = "norm in the next statement"  # h = r + x; h = self.norm(h)  ->  h = site(x, r, self.norm)
+    PARALLEL_SUM = (
+        "parallel sum"  # a + f + r  ->  site(f, beside(a, r, None), None), while adapters run; else as it is
+    )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The other sublayer of a parallel sum. Its adapters come first: what they give is the residual of the site's own."""
+
+    branch: Expression
+    host: str
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -132,12 +144,26 @@ class ResidualSite:
     dropped: Location | None  # NORM_IN_NEXT_STATEMENT: the statement that the edit removes
     host: str  # attribute that holds the adapters ("attention_adapters"); "" = the class is its own site (BertSelfOutput)
     role: Role | None  # None for an own output module: the layer that uses it says (BottleneckRole)
+    beside: Beside | None = None  # PARALLEL_SUM: what else is added in this sum
 
     def __post_init__(self) -> None:
+        if (self.placement is Placement.PARALLEL_SUM) != (self.beside is not None):
+            raise ValueError("beside is given exactly with PARALLEL_SUM")
         if (self.placement is Placement.NORM_IN_NEXT_STATEMENT) != (self.dropped is not None):
             raise ValueError("dropped is given exactly with NORM_IN_NEXT_STATEMENT")
-        if (self.placement is Placement.ADDITION) != (self.norm is None):
+        if (self.placement in (Placement.ADDITION, Placement.PARALLEL_SUM)) != (self.norm is None):
             raise ValueError("norm is given exactly where the addition is normalised")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of what the edit calls, in the order in which they run."""
+        own = self.host or "bottleneck_layer_forward"
+        return (own,) if self.beside is None else (self.beside.host, own)
+
+    @property
+    def branch_first(self) -> bool:
+        """Whether upstream writes ``x + r``: the first operand decides the strides of the sum."""
+        return self.branch.location < self.residual.location
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,31 @@ def test_a_norm_that_is_not_the_sole_next_step_stays_outside_the_site(after: str
     assert sites(plan)[0].placement is Placement.ADDITION
 
 
-def test_attention_and_feed_forward_in_one_sum_give_nested_sites() -> None:
-    plan = plan_of_layer("n = self.norm1(x)\na = self.attention(n, mask)[0]\nf = self.mlp(n)\nreturn a + f + x")
-    inner, outer = sorted(sites(plan), key=lambda site: site.location.end_column)
-    assert (inner.role, inner.branch.code, inner.residual.code) == (Role.ATTENTION, "a", "f")
-    assert (outer.role, outer.branch.code, outer.residual.code) == (Role.OUTPUT, "a + f", "x")
+PARALLEL = "n = self.norm1(x)\na = self.attention(n, mask)[0]\nf = self.mlp(n)"
+
+
+@pytest.mark.parametrize("added", ["a + f + x", "f + a + x", "x + (a + f)", "x + (f + a)"])
+def test_attention_and_feed_forward_in_one_sum_are_one_site_with_two_hosts(added: str) -> None:
+    plan = plan_of_layer(f"{PARALLEL}\nreturn {added}")
+    (site,) = sites(plan)
+    assert site.placement is Placement.PARALLEL_SUM and site.beside is not None
+    assert (site.beside.role, site.beside.branch.code, site.beside.host) == (
+        Role.ATTENTION,
+        "a",
+        "attention_adapters",
+    )
+    assert (site.role, site.branch.code, site.residual.code) == (Role.OUTPUT, "f", "x")
+    assert [(role.host, role.location) for role in plan.layers[0].bottlenecks] == [
+        ("attention_adapters", Role.ATTENTION),
+        ("output_adapters", Role.OUTPUT),
+    ]
+
+
+def test_a_mixer_beside_the_attention_belongs_to_the_same_sublayer() -> None:
+    init = "self.mixer = nn.Conv1d(8, 8, 3)"
+    text = "n = self.norm1(x)\nh = self.mixer(n) + self.attention(n, mask)[0]\nx = x + h\nreturn x + self.mlp(x)"
+    found = [(site.role, site.branch.code, site.residual.code) for site in sites(plan_of_layer(text, init))]
+    assert found == [(Role.ATTENTION, "h", "x"), (Role.OUTPUT, "self.mlp(x)", "x")]
 
 
 def test_a_sum_that_starts_with_the_stream_gives_one_site_within_the_other() -> None:

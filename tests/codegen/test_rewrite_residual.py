@@ -88,7 +88,10 @@ def test_an_addition_that_is_normalised_hands_its_norm_over() -> None:
         "r",
         norm="self.norm",
     )
-    assert "return self.bottleneck_layer_forward(self.drop(x) * self.scale, r, self.norm)\n" in emitted(module, site)
+    assert (
+        "return self.bottleneck_layer_forward(self.drop(x) * self.scale, r, self.norm, branch_first=True)\n"
+        in emitted(module, site)
+    )
 
 
 def test_a_norm_in_the_next_statement_is_taken_out_and_its_comments_are_kept() -> None:
@@ -131,6 +134,39 @@ def test_an_addition_in_place_becomes_an_assignment() -> None:
         """)
     site = module.residual("Block", "x += r", "x += r", "r", "x", host="output_adapters")
     assert "x = self.output_adapters(r, x, None)\n" in emitted(module, site)
+
+
+@pytest.mark.parametrize(
+    ("addition", "call"),
+    [
+        pytest.param("r + x", "self.output_adapters(x, r, None)", id="the residual comes first"),
+        pytest.param("x + r", "self.output_adapters(x, r, None, branch_first=True)", id="the branch comes first"),
+    ],
+)
+def test_the_order_of_the_operands_is_upstream_s(addition: str, call: str) -> None:
+    module = handmade(f"x = {addition}\nreturn x")
+    site = module.residual("Block", f"x = {addition}", addition, "x", "r", host="output_adapters")
+    assert f"x = {call}\n" in emitted(module, site)
+
+
+@pytest.mark.parametrize(
+    ("statement", "emitted_sum"),
+    [
+        pytest.param("x = a + f + r", "a + f + r", id="the attention first"),
+        pytest.param("x = f + a + r", "f + a + r", id="the feed-forward block first"),
+        pytest.param("x = r + (a + f)", "r + (a + f)", id="the residual first"),
+        pytest.param("r += a + f", "r + (a + f)", id="in place"),
+    ],
+)
+def test_a_parallel_sum_stays_upstream_s_while_nothing_runs(statement: str, emitted_sum: str) -> None:
+    module = handmade(f"a = self.attn(x)\nf = self.mlp(x)\n{statement}\nreturn x")
+    replaced = statement if "+=" in statement else statement.removeprefix("x = ")
+    site = module.parallel("Block", statement, replaced, attention="a", feed_forward="f", residual="r")
+    text = " ".join(emitted(module, site).split())
+    assert (
+        f"{statement[0]} = ( self.output_adapters(f, self.attention_adapters(a, r, None), None) "
+        f"if self.attention_adapters.runs or self.output_adapters.runs else {emitted_sum} )" in text
+    )
 
 
 def test_a_suite_on_one_line_gets_a_block() -> None:
@@ -180,13 +216,13 @@ def test_sites_in_both_branches_of_a_condition_are_edited_each() -> None:
 def test_two_sites_in_one_sum_nest() -> None:
     module = handmade("""
         a = self.attn(x)
-        x = self.mlp(x) + (a + r)
+        x = (r + a) + self.mlp(x)
         return x
         """)
-    statement = "x = self.mlp(x) + (a + r)"
-    inner = module.residual("Block", statement, "(a + r)", "a", "r", host="attention_adapters")
+    statement = "x = (r + a) + self.mlp(x)"
+    inner = module.residual("Block", statement, "(r + a)", "a", "r", host="attention_adapters")
     outer = module.residual(
-        "Block", statement, "self.mlp(x) + (a + r)", "self.mlp(x)", "(a + r)", host="output_adapters"
+        "Block", statement, "(r + a) + self.mlp(x)", "self.mlp(x)", "(r + a)", host="output_adapters"
     )
     expected = "x = self.output_adapters(self.mlp(x), self.attention_adapters(a, r, None), None)\n"
     assert expected in emitted(module, outer, inner)

@@ -66,6 +66,9 @@ def test_what_the_rewrite_wrote_passes(module: Handmade, plan: ModelPlan, text: 
         pytest.param("        x = x + out * 2\n", "", "V106", id="a statement of upstream lost"),
         pytest.param("x: torch.Tensor", "x: torch.LongTensor", "V106", id="an annotation of upstream changed"),
         pytest.param("adapters(x, r, None)", "adapters(r, x, None)", "V106", id="branch and residual swapped"),
+        pytest.param(
+            "adapters(x, r, None)", "adapters(x, r, None, branch_first=True)", "V106", id="the order of an addition"
+        ),
         pytest.param("(q, k, v, None, x)", "(q, k, v, None)", "V105", id="an argument of the prefix lost"),
         pytest.param("k, v, _ = self", "v, k, _ = self", "V106", id="key and value swapped"),
         pytest.param("self.output_adapters(", "self.attention_adapters(", "V105", id="a call of another host"),

@@ -456,3 +456,26 @@ def test_rows_of_different_adapters_are_as_alone(
     torch.testing.assert_close(model(**inputs)[0], torch.cat([alone[0][:1], alone[1][1:]]))
     with AdapterSetup(BatchSplit("b", "a", batch_sizes=1)):
         torch.testing.assert_close(model(**inputs)[0], torch.cat([alone[1][:1], alone[0][1:]]))
+
+
+@pytest.mark.parametrize("branch_first", [True, False])
+@pytest.mark.parametrize("transposed", ["branch", "residual"])
+def test_without_adapters_the_sum_has_the_strides_of_upstream_s_expression(
+    transposed: str, branch_first: bool
+) -> None:
+    view = tensors(5).transpose(0, 1).contiguous().transpose(0, 1)  # equal values of X's shape, in another order
+    x, r = (view, R) if transposed == "branch" else (X, view)
+    expected = x + r if branch_first else r + x
+    idle = host({"a": bottleneck()})
+    idle.activate(None, frozenset())
+    found = idle(x, r, None, branch_first=branch_first)
+    assert torch.equal(found, expected) and found.stride() == expected.stride()
+    other = r + x if branch_first else x + r
+    assert other.stride() != expected.stride()  # else the order would not matter here
+
+
+def test_a_host_says_whether_adapters_run_in_it() -> None:
+    with_adapter = host({"a": bottleneck()})
+    assert with_adapter.runs
+    with_adapter.activate(None, frozenset())
+    assert not with_adapter.runs

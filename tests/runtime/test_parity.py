@@ -36,11 +36,6 @@ SKIPPED_IN = {
         "`adapters` gives the adapter after attention the input of the layer in place of the output of the attention, which "
         "it takes for the residual",
     ),
-    "gptj": dict.fromkeys(
-        ("par_bn", "scaled_par_bn"),
-        "`adapters` lets the parallel adapter read the sum of the attention and the input of the layer, which nothing in the "
-        "layer computes: attention and MLP read the input, and so does ours",
-    ),
     "t5": dict.fromkeys(
         ("comp_prefix_*", "mam", "prefix_*"),
         "`adapters` moves the relative positions of all keys by the length of the prefix, so such files mean something else",

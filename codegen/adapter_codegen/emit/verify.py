@@ -172,7 +172,7 @@ def _without_marked(function: cst.FunctionDef) -> str:
 
 
 def _adapter_calls(code: str, entry: ClassPlan) -> str:
-    hosts = {site.host or "bottleneck_layer_forward" for site in entry.residual_sites}
+    hosts = {host for site in entry.residual_sites for host in site.hosts}
     calls = (f".{name}(" for name in (*sorted(hosts), "prepend_prefix", "extend_bias"))
     return next((call for call in calls if call in code), "")
 

@@ -49,7 +49,7 @@ class ModulePlan:
     @property
     def residuals(self) -> int:
         """Residual additions that take a bottleneck."""
-        return sum(len(entry.residual_sites) for entry in self.classes)
+        return sum(len(site.hosts) for entry in self.classes for site in entry.residual_sites)
 
 
 def plan_module(facts: ModuleFacts) -> ModulePlan:

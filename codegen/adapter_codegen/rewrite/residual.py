@@ -1,4 +1,8 @@
-"""The edit at a residual addition: the sum, with its norm, becomes a call of the adapters that are held there."""
+"""The edit at a residual addition: the sum, with its norm, becomes a call of the adapters that are held there.
+
+Where two sublayers are added in one sum, ``a + f + r``, no call of two adapters gives upstream's bits, because floats do not
+associate. So upstream's sum stays in the text, for the time in which nothing runs.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Callable, Iterator
 
 import libcst as cst
 
-from adapter_codegen.model import ResidualSite
+from adapter_codegen.model import Placement, ResidualSite
 from adapter_codegen.rewrite.copied import Copied
 from adapter_codegen.rewrite.edit import Edit, Operand, Remove, Replace
+
+_EQUAL = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
 
 
 def residual_edits(function: Copied) -> Iterator[Edit]:
@@ -20,14 +26,54 @@ def residual_edits(function: Copied) -> Iterator[Edit]:
 
 def _build(function: Copied, site: ResidualSite) -> Callable[[Operand], cst.CSTNode]:
     """``r + x`` -> ``self.host(x, r, norm)``; ``r += x`` -> ``r = self.host(x, r, norm)``."""
-    callee = cst.Attribute(cst.Name(function.first_parameter), cst.Name(site.host or "bottleneck_layer_forward"))
     replaced = function.replaced(site.location)
 
     def build(operand: Operand) -> cst.CSTNode:
-        norm = operand(site.norm) if site.norm else cst.Name("None")
-        call = cst.Call(callee, [cst.Arg(value) for value in (operand(site.branch), operand(site.residual), norm)])
+        is_parallel = site.placement is Placement.PARALLEL_SUM
+        instead = _parallel(function, site, operand) if is_parallel else _call(function, site, operand)
         if isinstance(replaced, cst.AugAssign):
-            return cst.Assign([cst.AssignTarget(replaced.target)], call)
-        return call
+            return cst.Assign([cst.AssignTarget(replaced.target)], instead)
+        return instead
 
     return build
+
+
+def _call(function: Copied, site: ResidualSite, operand: Operand) -> cst.Call:
+    norm = operand(site.norm) if site.norm else cst.Name("None")
+    arguments = [cst.Arg(value) for value in (operand(site.branch), operand(site.residual), norm)]
+    if site.branch_first:
+        arguments.append(cst.Arg(cst.Name("True"), keyword=cst.Name("branch_first"), equal=_EQUAL))
+    return cst.Call(_host(function, site.hosts[-1]), arguments)
+
+
+def _parallel(function: Copied, site: ResidualSite, operand: Operand) -> cst.IfExp:
+    """``self.host(f, self.beside(a, r, None), None) if self.beside.runs or self.host.runs else a + f + r``."""
+    assert site.beside is not None
+    beside, own = (_host(function, name) for name in site.hosts)
+    inner = cst.Call(beside, _arguments(operand(site.beside.branch), operand(site.residual)))
+    runs = [cst.Attribute(host, cst.Name("runs")) for host in (beside, own)]
+    return cst.IfExp(
+        test=cst.BooleanOperation(runs[0], cst.Or(), runs[1]),
+        body=cst.Call(own, _arguments(operand(site.branch), inner)),
+        orelse=_sum_of(function, site),
+        lpar=[cst.LeftParen()],
+        rpar=[cst.RightParen()],
+    )
+
+
+def _sum_of(function: Copied, site: ResidualSite) -> cst.BaseExpression:
+    """Upstream's own sum, as an expression."""
+    replaced = function.replaced(site.location)
+    if isinstance(replaced, cst.AugAssign):
+        value = replaced.value.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+        return cst.BinaryOperation(replaced.target, cst.Add(), value)
+    assert isinstance(replaced, cst.BinaryOperation)
+    return replaced.deep_clone()
+
+
+def _arguments(branch: cst.BaseExpression, residual: cst.BaseExpression) -> list[cst.Arg]:
+    return [cst.Arg(branch), cst.Arg(residual), cst.Arg(cst.Name("None"))]
+
+
+def _host(function: Copied, name: str) -> cst.Attribute:
+    return cst.Attribute(cst.Name(function.first_parameter), cst.Name(name))

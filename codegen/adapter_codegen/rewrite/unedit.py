@@ -47,9 +47,29 @@ class _Inverse(cst.CSTTransformer):
         self.residuals: dict[str, deque[ResidualSite]] = defaultdict(deque)
         for site in sorted(entry.residual_sites, key=lambda site: site.location):
             if site.function == function:
-                self.residuals[site.host or "bottleneck_layer_forward"].append(site)
+                self.residuals[site.hosts[-1]].append(site)
         self.renamed: dict[str, cst.BaseExpression] = {}  # local names that an edit introduced -> what they stand for
+        self.sums: set[cst.IfExp] = set()  # parallel sums that are being taken back
         self.norms: list[str] = []  # of statements that an edit took out: to stand behind the present statement
+
+    def visit_IfExp(self, node: cst.IfExp) -> bool:
+        """A parallel sum is taken back as a whole, with the calls in it: what stands behind ``else`` is upstream's."""
+        name = _method(node.body) if isinstance(node.body, cst.Call) else ""
+        waiting = self.residuals.get(name)
+        if not waiting or waiting[0].beside is None:
+            return True
+        site, own = waiting.popleft(), cst.ensure_type(node.body, cst.Call).func
+        assert site.beside is not None
+        owner = cst.Module([]).code_for_node(own).removesuffix(f".{name}")
+        beside = f"{owner}.{site.beside.host}"
+        inner = f"{beside}({site.beside.branch.code}, {site.residual.code}, None)"
+        _compare([node.test], (f"{beside}.runs or {owner}.{name}.runs",))
+        _compare([node.body], (f"{owner}.{name}({site.branch.code}, {inner}, None)",))
+        self.sums.add(node)
+        return False
+
+    def leave_IfExp(self, original_node: cst.IfExp, updated_node: cst.IfExp) -> cst.BaseExpression:
+        return updated_node.orelse if original_node in self.sums else updated_node
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         name = _method(updated_node)
@@ -60,11 +80,12 @@ class _Inverse(cst.CSTTransformer):
         return updated_node
 
     def _addition(self, name: str, call: cst.Call) -> cst.BaseExpression:
-        if not self.residuals[name] or len(call.args) != 3:
+        branch_first = call.args[3:]
+        if not self.residuals[name] or len(call.args) not in (3, 4) or not all(map(_says_branch_first, branch_first)):
             raise NotAnEdit(f"a call of {name} that was not planned")
         site = self.residuals[name].popleft()
-        branch, residual, norm = (argument.value for argument in call.args)
-        ordered = (residual, branch) if site.residual.location < site.branch.location else (branch, residual)
+        branch, residual, norm = (argument.value for argument in call.args[:3])
+        ordered = (branch, residual) if branch_first else (residual, branch)
         added = cst.BinaryOperation(ordered[0], cst.Add(), ordered[1])
         if site.placement is Placement.NORM_OF_ADDITION:
             return cst.Call(norm, [cst.Arg(added)])
@@ -112,7 +133,12 @@ class _Inverse(cst.CSTTransformer):
 def _compare(arguments: Sequence[cst.BaseExpression], planned: Sequence[str]) -> None:
     found = [shape(argument) for argument in arguments]
     if found != [shape(cst.parse_expression(f"({code})")) for code in planned]:
-        raise NotAnEdit(f"arguments of a prefix are not the planned ones: {', '.join(planned)}")
+        raise NotAnEdit(f"what an edit works on is not what was planned: {', '.join(planned)}")
+
+
+def _says_branch_first(argument: cst.Arg) -> bool:
+    keyword, value = argument.keyword, argument.value
+    return keyword is not None and keyword.value == "branch_first" and shape(value) == shape(cst.Name("True"))
 
 
 def _method(call: cst.Call) -> str:

@@ -140,7 +140,7 @@ class BertSelfOutputWithAdapters(BottleneckLayer, BertSelfOutput):
         hidden_states = self.dense(hidden_states)
         hidden_states = self.dropout(hidden_states)
         # >>> adapters
-        hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm)
+        hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm, branch_first=True)
         # <<< adapters
         return hidden_states
 
@@ -150,6 +150,6 @@ class BertOutputWithAdapters(BottleneckLayer, BertOutput):
         hidden_states = self.dense(hidden_states)
         hidden_states = self.dropout(hidden_states)
         # >>> adapters
-        hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm)
+        hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm, branch_first=True)
         # <<< adapters
         return hidden_states

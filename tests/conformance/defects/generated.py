@@ -36,7 +36,7 @@ GENERATED = {
         in_text(
             BERT_CODE,
             lambda text: text.replace(
-                "self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm)",
+                "self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm, branch_first=True)",
                 "self.LayerNorm(hidden_states) + input_tensor",
             ),
         ),

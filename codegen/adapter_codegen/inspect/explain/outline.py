@@ -147,6 +147,8 @@ def _site(site: Site, emitted: Emitted, sources: report.Sources) -> Node:
         upstream += _lines(site.dropped, sources)
     role = f" after {site.role.value}" if site.role is not None else ""
     host = site.host or "the class itself"
+    if site.beside is not None:
+        host = f"{site.beside.host} and {host}"
     value = f"{site.placement.value}{role} in {site.function}, adapters in {host}"
     return Node("bottleneck", value, site.location, upstream=upstream, emitted=lines, replaced=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter_codegen.model import AttentionRoles, BottleneckRole, LayerPlan, MLPRoles, PrefixSite, Role
+from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite, Role
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.attention.core import AttentionCore
@@ -54,7 +54,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),
         attentions=roles,
-        bottlenecks=tuple(dict.fromkeys(BottleneckRole(_join(at.path, at.site.host), at.role) for at in placed)),
+        bottlenecks=tuple(dict.fromkeys(role for at in placed for role in at.bottlenecks)),
         mlp=_feed_forward(outputs, roles, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts))
@@ -90,7 +90,3 @@ def _feed_forward(outputs: Iterable[Addition], attentions: Iterable[AttentionRol
 
 def _projections(roles: AttentionRoles) -> tuple[str, ...]:
     return (roles.query, *roles.query_alternatives, roles.key, roles.value, roles.fused, roles.output)
-
-
-def _join(path: str, name: str) -> str:
-    return ".".join(part for part in (path, name) if part)

@@ -1,4 +1,8 @@
-"""Which adapters a residual addition gets: its role in the layer, the module that holds them, and the site of the edit."""
+"""Which adapters a residual addition gets: its role in the layer, the module that holds them, and the site of the edit.
+
+Of two sublayers that are added to the stream in one sum, the attention comes first: its adapters read the stream, and those of
+the feed-forward block what the attention's gave (`parallel`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import AttentionKind, Method, Placement, ResidualSite, Role
+from adapter_codegen.model import AttentionKind, Beside, BottleneckRole, Method, Placement, ResidualSite, Role
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.findings import Finding, behind_super
 from adapter_codegen.plan.flow.kinds import Kind
@@ -16,7 +20,8 @@ from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import last_name
 from adapter_codegen.plan.stream.feed_forward import feed_forward
-from adapter_codegen.plan.stream.residuals import Addition, operand_nodes
+from adapter_codegen.plan.stream.parallel import Terms, terms_of
+from adapter_codegen.plan.stream.residuals import Addition
 
 _HOSTS = {
     Role.ATTENTION: "attention_adapters",
@@ -34,11 +39,25 @@ class PlacedSite:
     path: str  # of the module that holds the site's class, from the layer
     role: Role
 
+    @property
+    def bottlenecks(self) -> tuple[BottleneckRole, ...]:
+        """What holds its adapters, from the layer, in the order in which they run."""
+        beside = self.site.beside
+        held = [] if beside is None else [(beside.host, beside.role)]
+        return tuple(
+            BottleneckRole(_join(self.path, host), role) for host, role in (*held, (self.site.host, self.role))
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
     addition: Addition
     role: Role
+    terms: Terms | None = None  # of a parallel sum
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return (self.role,) if self.terms is None else (Role.ATTENTION, self.role)
 
 
 class Placing:
@@ -53,7 +72,7 @@ class Placing:
         before = ancestors(addition.residual)
         branch = {key: value for key, value in ancestors(addition.branch).items() if key not in before}
         kinds = self._attentions.kinds_in(branch)
-        if addition.joint and kinds:
+        if addition.joint and kinds and terms_of(addition, self._scene, self._attentions) is not None:
             return Role.OUTPUT
         if AttentionKind.CROSS in kinds:
             return Role.CROSS_ATTENTION
@@ -73,7 +92,7 @@ class Placing:
     def sites(self, additions: Iterable[Addition], findings: list[Finding]) -> tuple[PlacedSite, ...]:
         """The sites of additions, in their order. What gets none goes into `findings`."""
         found = [placed for addition in additions for placed in self._placed(addition, findings)]
-        return tuple(self._site(placed, self._host(placed, found)) for placed in found)
+        return tuple(self._site(placed, found) for placed in found)
 
     def _placed(self, addition: Addition, findings: list[Finding]) -> Iterator[_Placed]:
         role, value = self.role(addition), addition.value
@@ -83,50 +102,30 @@ class Placing:
             findings.append(Finding(Problem.ADDITION_WITHOUT_CLASS, value.node, (Method.BOTTLENECK,)))
         elif self._scene.is_behind_super(value.frame):
             findings.append(behind_super(value, Method.BOTTLENECK))
-        elif (inner := self._attending_term(addition)) is not None:
-            findings.append(Finding(Problem.JOINT_ADDITION, inner.value.node))
-            yield _Placed(inner, Role.ATTENTION)
-            yield _Placed(addition, Role.OUTPUT)
+        elif (terms := terms_of(addition, self._scene, self._attentions)) is not None:
+            findings.append(Finding(Problem.JOINT_ADDITION, value.node))
+            yield _Placed(addition, Role.OUTPUT, terms)
         else:
             yield _Placed(addition, role)
 
-    def _attending_term(self, addition: Addition) -> Addition | None:
-        """``a + f`` of ``a + f + r``: the attention gets its own site in the inner sum."""
-        inner = addition.branch
-        while inner.through is not None:
-            inner = inner.through
-        if not addition.joint or inner.op is not Op.BINARY or inner.frame is not addition.value.frame:
-            return None
-        attending = [self._attentions.is_behind(operand) for operand in inner.inputs]
-        nodes = operand_nodes(inner)
-        if attending.count(True) != 1 or nodes is None:
-            return None
-        place = attending.index(True)
-        return Addition(
-            value=inner,
-            branch=inner.inputs[place],
-            residual=inner.inputs[1 - place],
-            branch_node=nodes[place],
-            residual_node=nodes[1 - place],
-            work=addition.work,
-            placement=Placement.ADDITION,
-            norm=None,
-        )
-
-    def _host(self, placed: _Placed, found: list[_Placed]) -> str:
+    def _host(self, placed: _Placed, role: Role, found: list[_Placed]) -> str:
         """The attribute that holds the adapters; "" where the class of the addition is a module of its own for it."""
         frame = placed.addition.value.frame
         here = [other for other in found if other.addition.value.frame is frame]
-        if frame.depth and len(here) == 1 and placed.addition.residual.op is Op.PARAMETER:
+        alone = len(here) == 1 and placed.terms is None
+        if frame.depth and alone and placed.addition.residual.op is Op.PARAMETER:
             return ""
-        earlier = [other for other in here[: here.index(placed)] if other.role is placed.role]
+        earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters.
         number = sum(id(other.addition.value) in behind for other in earlier)
-        return _HOSTS[placed.role] + (f"_{number}" if number else "")
+        return _HOSTS[role] + (f"_{number}" if number else "")
 
-    def _site(self, placed: _Placed, host: str) -> PlacedSite:
+    def _site(self, placed: _Placed, found: list[_Placed]) -> PlacedSite:
+        if placed.terms is not None:
+            return self._parallel_site(placed, placed.terms, found)
         addition, role, scene = placed.addition, placed.role, self._scene
+        host = self._host(placed, role, found)
         value, norm = addition.value, addition.norm
         assert value.statement is not None
         in_next = addition.placement is Placement.NORM_IN_NEXT_STATEMENT
@@ -147,3 +146,28 @@ class Placing:
             role=role if host else None,
         )
         return PlacedSite(site, value.frame.path, role)
+
+    def _parallel_site(self, placed: _Placed, terms: Terms, found: list[_Placed]) -> PlacedSite:
+        value, scene = placed.addition.value, self._scene
+        assert value.statement is not None
+        site = ResidualSite(
+            class_name=value.frame.class_name,
+            function=value.frame.function,
+            placement=Placement.PARALLEL_SUM,
+            location=scene.facts.location(value.node),
+            statement=scene.facts.location(value.statement),
+            branch=scene.expression(terms.other),
+            residual=scene.expression(placed.addition.residual_node),
+            norm=None,
+            dropped=None,
+            host=self._host(placed, placed.role, found),
+            role=placed.role,
+            beside=Beside(
+                scene.expression(terms.attending), self._host(placed, Role.ATTENTION, found), Role.ATTENTION
+            ),
+        )
+        return PlacedSite(site, value.frame.path, placed.role)
+
+
+def _join(path: str, name: str) -> str:
+    return ".".join(part for part in (path, name) if part)

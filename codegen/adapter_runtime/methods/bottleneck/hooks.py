@@ -39,7 +39,7 @@ class HookedBottleneckLayer(BottleneckLayer):
         return AdapterLayerBase.resolve(self, block)
 
     def bottleneck_layer_forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None = None
+        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None = None, *, branch_first: bool = False
     ) -> torch.Tensor:
         """What takes the place of the sublayer's output.
 
@@ -47,6 +47,7 @@ class HookedBottleneckLayer(BottleneckLayer):
             x: [B, L, H], output of the sublayer.
             residual: [B, L, H], the residual stream before it; None where the interface does not say where it is.
             norm: applied by adapters to the sum of both, else None.
+            branch_first: of no effect, as nothing is added here.
         """
         program = self.current_program()
         return x if program is None else program(x, residual, norm)

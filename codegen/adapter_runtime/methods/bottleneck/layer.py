@@ -140,11 +140,18 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
                     node.fusion.advance()
         return given
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None) -> torch.Tensor:
-        return self.bottleneck_layer_forward(x, residual, norm)
+    @property
+    def runs(self) -> bool:
+        """Whether adapters run here now; without, the layer computes what upstream computes."""
+        return self.current_program() is not None
+
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None, *, branch_first: bool = False
+    ) -> torch.Tensor:
+        return self.bottleneck_layer_forward(x, residual, norm, branch_first=branch_first)
 
     def bottleneck_layer_forward(
-        self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None
+        self, x: torch.Tensor, residual: torch.Tensor, norm: Norm | None = None, *, branch_first: bool = False
     ) -> torch.Tensor:
         """The new value of the residual stream.
 
@@ -152,9 +159,11 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
             x: [B, L, H], output of the sublayer.
             residual: [B, L, H], the residual stream before it.
             norm: the norm of the layer where it follows the addition, else None.
+            branch_first: whether upstream writes ``x + residual``. The values are the same, but where one of both is a
+                transposed view, the first one decides the strides of the sum, on which views and norms behind it depend.
         """
         program = self.current_program()
         if program is not None:
             return program(x, residual, norm)
-        total = x + residual
+        total = x + residual if branch_first else residual + x
         return total if norm is None else norm(total)
