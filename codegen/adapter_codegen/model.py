@@ -292,6 +292,14 @@ class HeadArguments:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """How upstream turns labels into the inputs of a decoder."""
+
+    expression: str  # of the adapter model, over ``labels``: "self._shift_right(labels)"
+    function: str  # of upstream's file, that it calls; "" where it calls a method
+
+
+@dataclass(frozen=True)
 class AdapterModelPlan:
     """The class ``<Model>AdapterModel``: a base model, and heads on it if any fit. Its template only prints this."""
 
@@ -310,11 +318,12 @@ class AdapterModelPlan:
     stacked: tuple[
         str, ...
     ] = ()  # arguments of the base model that have a row per answer in multiple choice; () = no such head
+    shift: Shift | None = None  # of labels, where a head predicts the tokens of a decoder
 
     def __post_init__(self) -> None:
         of_heads = [argument.name for group in self.head_arguments for argument in group.arguments]
         given = [argument.name for argument in self.arguments]
-        facts = (self.pooling, self.generates, self.head_arguments, self.read_by_heads, self.stacked)
+        facts = (self.pooling, self.generates, self.head_arguments, self.read_by_heads, self.stacked, self.shift)
         if not self.head_types and any(facts):
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
         if self.head_types and self.pooling not in ("first", "last", "eos"):

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_codegen.model import AdapterModelPlan, Argument, ModelPlan, Parameter
+from adapter_codegen.model import AdapterModelPlan, Argument, ModelPlan, Parameter, Shift, StaticHead
 from adapter_codegen.parse import parse_module
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan import plan_adapter_model
 from adapter_codegen.plan.heads.annotations import read_annotation
+from adapter_codegen.plan.heads.shifting import plan_shift
 from handmade import Handmade
 
 MODULE = """
@@ -209,3 +210,73 @@ def test_a_default_of_none_is_in_the_type(facts: ModuleFacts) -> None:
     assert read_annotation("torch.Tensor", facts, NAME).optional().text == "torch.Tensor | None"
     assert read_annotation("torch.Tensor | None", facts, NAME).optional().text == "torch.Tensor | None"
     assert read_annotation("Optional[Cache]", facts, NAME).optional().text == "Optional[Cache]"
+
+
+# What a decoder reads
+
+SHIFTING = """
+from torch import nn
+from ...modeling_utils import PreTrainedModel
+
+def shift_right(tokens, pad, start): ...
+
+class MinePreTrainedModel(PreTrainedModel):
+    def _shift(self, tokens): ...
+
+class Head(MinePreTrainedModel):
+    def _own(self, tokens): ...
+    def forward(self, input_ids=None, decoder_input_ids=None, labels=None):
+        if labels is not None and decoder_input_ids is None:
+            {statement}
+
+class OtherHead(MinePreTrainedModel):
+    def forward(self, labels=None):
+        {other}
+"""
+
+
+def shift(plan: ModelPlan, statement: str, other: str = "pass", reads: bool = True) -> Shift | None:
+    facts = parse_module(SHIFTING.format(statement=statement, other=other), "models/mine/modeling_mine.py")
+    heads = tuple(StaticHead(name, "mine", "") for name in ("Head", "OtherHead"))
+    parameters = (optional("decoder_input_ids"),) if reads else ()
+    base = replace(plan.base, parameters=parameters, pretrained_class="MinePreTrainedModel")
+    return plan_shift(replace(plan, static_heads=heads, base=base), facts)
+
+
+METHOD = "decoder_input_ids = self._shift(labels)"
+
+
+@pytest.mark.parametrize(
+    ("statement", "other"),
+    [
+        pytest.param("decoder_input_ids = self._shift(input_ids)", "pass", id="the inputs, not the labels"),
+        pytest.param("decoder_input_ids = self._own(labels)", "pass", id="a method that adapter models do not have"),
+        pytest.param("decoder_input_ids = unknown(labels)", "pass", id="a function of another file"),
+        pytest.param("decoder_input_ids = shift_right(labels, pad, 0)", "pass", id="a local variable"),
+        pytest.param("other_input_ids = self._shift(labels)", "pass", id="for something else"),
+        pytest.param(
+            METHOD, "decoder_input_ids = shift_right(labels, self.config.pad, self.config.start)", id="two ways"
+        ),
+    ],
+)
+def test_labels_are_not_shifted_where_upstream_does_not_say_how(plan: ModelPlan, statement: str, other: str) -> None:
+    assert shift(plan, statement, other) is None
+
+
+def test_labels_are_not_shifted_where_the_base_model_takes_no_inputs_of_a_decoder(plan: ModelPlan) -> None:
+    assert shift(plan, METHOD, reads=False) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "expression", "function"),
+    [
+        (METHOD, "self._shift(labels)", ""),
+        (
+            "decoder_input_ids = shift_right(\n                labels, self.config.pad, self.config.start\n            )",
+            "shift_right( labels, self.config.pad, self.config.start )",
+            "shift_right",
+        ),
+    ],
+)
+def test_labels_are_shifted_as_upstream_does(plan: ModelPlan, statement: str, expression: str, function: str) -> None:
+    assert shift(plan, statement, METHOD if not function else "pass") == Shift(expression, function)

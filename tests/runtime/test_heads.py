@@ -17,6 +17,7 @@ from adapter_models.heads import PredictionHead
 from adapter_runtime.contract.names import InvalidNameError
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
+from adapter_runtime.model.heads.running import _predicted
 from conformance.tiny import randomise, tiny_config
 
 TOKENS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(2))
@@ -355,3 +356,64 @@ def test_a_checkpoint_for_several_labels_at_once_gives_a_multilabel_head(tmp_pat
     model = AutoAdapterModel.from_pretrained(tmp_path)
     assert model.heads["default"].head_type == "multilabel_classification"
     assert model.heads["default"].config["num_labels"] == 3
+
+
+# Losses of language modelling
+
+
+def test_losses_of_micro_batches_add_up_where_the_number_of_labels_is_given() -> None:
+    model = adapter_model("llama")
+    model.add_causal_lm_head("lm", layers=1, layer_norm=False)
+    labels = TOKENS.clone()
+    labels[0, :5] = -100
+    counted = int((labels[:, 1:] != -100).sum())
+    parts = [model(TOKENS[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=counted).loss for i in (0, 1)]
+    assert_close(parts[0] + parts[1], model(TOKENS, labels=labels).loss)
+
+
+@pytest.mark.parametrize(("heads", "counts"), [(["lm"], True), (["c"], False), (["lm", "c"], False), ([], False)])
+def test_only_a_language_modelling_head_alone_counts_labels(heads: list[str], counts: bool) -> None:
+    model = adapter_model("llama")
+    model.add_causal_lm_head("lm")
+    model.add_classification_head("c")
+    model.active_head = heads or None
+    assert model.accepts_loss_kwargs is counts
+
+
+# What a decoder reads that was given nothing
+
+
+class Decoder:
+    """As much of a head as the choice of what the decoder reads looks at."""
+
+    def __init__(self, name: str, is_generative: bool = True) -> None:
+        self.name, self.is_generative = name, is_generative
+
+
+LM, CLASSIFIER, OTHER = Decoder("lm"), Decoder("c", is_generative=False), Decoder("other")
+
+
+@pytest.mark.parametrize(
+    ("heads", "labels", "copies", "rows"),
+    [
+        pytest.param([CLASSIFIER], TOKENS, 1, None, id="classes are no tokens"),
+        pytest.param([], TOKENS, 1, None, id="without a head"),
+        pytest.param([LM], None, 1, None, id="without labels"),
+        pytest.param([LM, CLASSIFIER], {"c": TOKENS}, 1, None, id="labels of the classifier"),
+        pytest.param([LM], TOKENS, 1, [0, 1], id="the labels"),
+        pytest.param([CLASSIFIER, LM], {"lm": TOKENS, "c": TOKENS[:, 0]}, 1, [0, 1], id="by name"),
+        pytest.param([CLASSIFIER, LM], [TOKENS[:, 0], TOKENS], 1, [0, 1], id="in order"),
+        pytest.param([LM], TOKENS, 2, [0, 1, 0, 1], id="a copy for each parallel adapter"),
+        pytest.param([LM, OTHER], [TOKENS[:1], TOKENS[1:]], 2, [0, 1], id="those of each parallel adapter"),
+    ],
+)
+def test_the_decoder_reads_the_labels_of_heads_that_predict_tokens(
+    heads: list[Any], labels: Any, copies: int, rows: list[int] | None
+) -> None:
+    found = _predicted(heads, labels, copies)
+    assert (found is None) if rows is None else torch.equal(found, TOKENS[rows])
+
+
+def test_two_heads_with_labels_of_their_own_cannot_share_a_decoder() -> None:
+    with pytest.raises(ValueError, match=r"2 heads have labels .* Say what it reads: decoder_input_ids"):
+        _predicted([LM, OTHER], [TOKENS, TOKENS], 1)  # type: ignore[list-item]

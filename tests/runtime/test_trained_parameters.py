@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
 
+from adapter_models import LlamaAdapterModel
 from adapter_runtime.composition import Fuse, Stack
+from adapter_runtime.errors import UnknownAdapterError
 from adapter_runtime.files.keys import owner
-from runtime_models import adapted
+from runtime_models import LLAMA, adapted
 
 # Config strings, and the last parts of the names of parameters that stay as they are.
 METHODS = {
@@ -123,3 +125,43 @@ def test_training_a_fusion_leaves_its_adapters_alone_unless_asked() -> None:
     assert all(".adapter_fusion_layer.a,other." in key for key in trained)
     made.train_adapter_fusion(Fuse("a", "other"), unfreeze_adapters=True)
     assert {owner(key) for key, p in made.named_parameters() if p.requires_grad} == {None, "a", "other"}
+
+
+def vocabulary(made: PreTrainedModel) -> set[str]:
+    """The trained parameters of the projection to the vocabulary."""
+    projection = {id(parameter) for parameter in made.get_output_embeddings().parameters()}
+    return {
+        key for key, parameter in made.named_parameters() if parameter.requires_grad and id(parameter) in projection
+    }
+
+
+def with_lm_head(kind: str) -> PreTrainedModel:
+    if kind == "static":
+        made = adapted("llama_lm")
+    else:
+        made = LlamaAdapterModel(LlamaConfig(**LLAMA, tie_word_embeddings=False))
+        made.add_causal_lm_head("lm", layers=1, layer_norm=False)
+    for name in ("a", "b"):
+        made.add_adapter(name, "seq_bn")
+    made.add_adapter_fusion(Fuse("a", "b"))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["static", "flexible"])
+def test_the_projection_to_the_vocabulary_is_trained_with_the_embeddings_only(kind: str) -> None:
+    made = with_lm_head(kind)
+    made.train_adapter("a", train_embeddings=True)
+    assert vocabulary(made)
+    made.train_adapter("a")
+    assert not vocabulary(made)
+    made.train_adapter("a", train_embeddings=True)
+    made.train_adapter_fusion(Fuse("a", "b"))
+    assert not vocabulary(made)
+
+
+def test_a_failing_call_leaves_the_projection_as_it_was() -> None:
+    made = with_lm_head("static")
+    before = vocabulary(made)
+    with pytest.raises(UnknownAdapterError):
+        made.train_adapter("missing")
+    assert vocabulary(made) == before

@@ -19,7 +19,7 @@ _GENERATION = "HeadsGenerationMixin"
 class AdapterModelFile:
     """The imports and the bases."""
 
-    upstream: tuple[str, ...]  # classes of upstream's modeling file
+    upstream: tuple[str, ...]  # classes and functions of upstream's modeling file
     runtime: Imports
     for_types: tuple[
         tuple[str, ...], ...
@@ -39,8 +39,9 @@ def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModel
         "from transformers.utils import ModelOutput",
         *(f"from {home} import {', '.join(names)}" for home, names in public.imports(written & {*public.homes})),
     }
+    functions = [model.shift.function] if model.shift is not None and model.shift.function else []
     return AdapterModelFile(
-        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class})),
+        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class, *functions})),
         runtime=public.imports(mixins),
         for_types=tuple(tuple(sorted(group)) for group in _by_source(for_types) if group),
         bases=(mixins[0], plan.base.pretrained_class, *mixins[1:]),

@@ -161,7 +161,7 @@ def _target_of(
     if not head.takes(argument):
         return None
     is_divided = part.rows is not None and not part.is_copy
-    if is_divided and isinstance(value, torch.Tensor) and len(value) != part.total:
+    if is_divided and isinstance(value, torch.Tensor) and value.dim() and len(value) != part.total:
         raise ValueError(
             f"{argument} has {len(value)} rows, but the batch that is divided among heads has {part.total}."
         )

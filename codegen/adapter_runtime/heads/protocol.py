@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, TypeGuard
 
+import torch
 from torch import nn
 
 from adapter_runtime.composition import Setup
@@ -33,6 +34,10 @@ class FlexibleHeadsModel(AdaptedModel, Protocol):
 
     @active_head.setter
     def active_head(self, heads: Setup) -> None: ...
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Where there is a decoder that predicts tokens."""
+        ...
 
     def check_head_type(self, head_type: str) -> None: ...
 

@@ -198,6 +198,12 @@ class ModelAdaptersMixin(
     def train_adapter(self, adapter_setup: Setup, train_embeddings: bool = False) -> None:
         """Go into training mode, freeze the base model, and let the adapters of the setup, now active, be trained.
 
+        Heads go on being trained, but for projections to the vocabulary: they are often the embeddings, or as large.
+
+        Args:
+            adapter_setup: a name or a block.
+            train_embeddings: train the token embeddings and the projections to the vocabulary that run, too.
+
         Raises:
             UnknownAdapterError: the setup names an adapter that was not added.
         """
@@ -211,6 +217,7 @@ class ModelAdaptersMixin(
                     parameter.requires_grad_(True)
             if train_embeddings:
                 self.get_input_embeddings().requires_grad_(True)
+            self.train_vocabulary(train_embeddings)
 
     def trained_parameters(self, adapter_name: str) -> Iterator[nn.Parameter]:
         """The parameters of an adapter that training changes, as its layers declare them."""
@@ -227,6 +234,12 @@ class ModelAdaptersMixin(
             for key in frozen_keys(module):
                 module.get_parameter(key).requires_grad_(False)
         self.model_frozen = freeze
+
+    def train_vocabulary(self, train: bool) -> None:
+        """Resume, or with False stop, the training of the projections to the vocabulary that run."""
+        projection = self.get_output_embeddings()
+        if projection is not None:
+            projection.requires_grad_(train)
 
     def freeze_embeddings(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of the token embeddings that run."""

@@ -11,6 +11,7 @@ from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArgu
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.flexible import HEAD_TYPES
+from adapter_codegen.plan.heads.shifting import plan_shift
 
 GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
@@ -91,6 +92,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         head_arguments=groups,
         read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
+        shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
     )
 
 

@@ -27,6 +27,8 @@ from adapter_runtime.heads.outputs import with_logits
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+ITEMS = "num_items_in_batch"  # what `Trainer` calls the number of labels of all batches of an optimiser step
+
 
 class Widths(TypedDict, total=False):
     """Options of language modelling heads that are mostly left to the config of the model.
@@ -56,6 +58,7 @@ class LanguageModelingHead(PredictionHead):
     """
 
     is_pooled = False
+    input_arguments = (ITEMS,)
     output_classes: ClassVar[tuple[type[ModelOutput], ...]]
 
     def __init__(
@@ -113,6 +116,7 @@ class LanguageModelingHead(PredictionHead):
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         inverse: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> ModelOutput:
         """Logits over the vocabulary, [B, L, V], and the loss.
 
@@ -123,13 +127,18 @@ class LanguageModelingHead(PredictionHead):
             labels: [B, L]; -100 is ignored.
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
             inverse: what undoes invertible adapters, [B, L, E] -> [B, L, E]; runs before the last projection.
+            num_items_in_batch: labels that count, over all batches whose losses are summed; None = the mean of this one's.
         """
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         if self.scale != 1.0:
             hidden_states = hidden_states * self.scale
         logits = self.logits(hidden_states) if inverse is None else self._inverted(hidden_states, inverse)
-        loss = None if labels is None else language_modeling_loss(logits, labels, self.config["shift_labels"])
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return with_logits(self.output_classes, outputs, loss, logits=logits)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+        """See `language_modeling_loss`."""
+        return language_modeling_loss(logits, labels, self.config["shift_labels"], items)
 
     def _inverted(self, hidden_states: torch.Tensor, inverse: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Run the layers with `inverse` before the last one: [B, L, H] -> [B, L, V]."""

@@ -58,14 +58,21 @@ def span_loss(
     return (losses[0] + losses[1]) / 2
 
 
-def language_modeling_loss(logits: torch.Tensor, labels: torch.Tensor, shift: bool) -> torch.Tensor:
+def language_modeling_loss(
+    logits: torch.Tensor, labels: torch.Tensor, shift: bool, items: torch.Tensor | int | None = None
+) -> torch.Tensor:
     """Cross entropy of the predicted tokens, in fp32.
 
     Args:
         logits: [B, L, V].
         labels: [B, L]; -100 is ignored.
         shift: position t predicts the label at t + 1, not at t.
+        items: labels that count, over all batches whose losses are summed; None = the mean over those of this batch.
     """
     if shift:
         logits, labels = logits[:, :-1], labels[:, 1:]
-    return token_loss(logits.float(), labels)
+    if items is None:
+        return token_loss(logits.float(), labels)
+    flat = logits.float().flatten(0, -2)
+    total = functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (items.to(total.device) if isinstance(items, torch.Tensor) else items)

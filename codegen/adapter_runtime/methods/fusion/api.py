@@ -113,6 +113,7 @@ class AdapterFusionMixin(DynamicMixin):
             self.set_active_adapters(block)
             self.train()
             self.freeze_model(True)
+            self.train_vocabulary(False)
             for fuse in fusions:
                 for module in self._fusion_modules(fuse.name):
                     module.requires_grad_(True)

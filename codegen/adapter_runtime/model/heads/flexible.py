@@ -13,7 +13,8 @@ from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass
-from adapter_runtime.heads.protocol import all_heads
+from adapter_runtime.heads.kinds.language_modeling import ITEMS
+from adapter_runtime.heads.protocol import active_heads, all_heads
 from adapter_runtime.heads.setups import head_names, heads_of
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
@@ -56,6 +57,12 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         for name, config in configs.items():
             self.add_prediction_head_from_config(name, config)
         self.post_init()
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether `Trainer` may leave the division by the number of labels of a step to the loss: it asks for this name."""
+        heads = active_heads(self)
+        return len(heads) == 1 and heads[0].takes(ITEMS)
 
     @property
     def unrepeated_arguments(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ Letters of shapes: B rows of the outputs of the base model, L tokens, H hidden, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import ClassVar, TypedDict, TypeVar
 
 import torch
@@ -113,6 +113,27 @@ class RunHeadsMixin:
         is_single = isinstance(setup, str) and len(parts) == 1
         return results[0] if is_single else multi_head_output(outputs, results)
 
+    def decoder_inputs(
+        self: FlexibleHeadsModel, head: Setup, labels: Target | None, input_ids: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """What a decoder reads that was given nothing: the labels that it shall predict, else the input, shifted.
+
+        None, which leaves it to the base model, where no head runs or there is neither.
+
+        Args:
+            head: the argument ``head`` of the call.
+            labels: its targets.
+            input_ids: [B, L].
+
+        Raises:
+            ValueError: heads that share a decoder have labels of their own.
+        """
+        setup = used_heads(self, head)
+        heads = [head_named(self, name) for name in head_names(setup)]
+        predicted = _predicted(heads, labels, copies_of_batch(self))
+        tokens = input_ids if predicted is None and heads else predicted
+        return None if tokens is None else self.prepare_decoder_input_ids_from_labels(tokens)
+
     def pooled(
         self: FlexibleHeadsModel,
         head: PredictionHead,
@@ -162,6 +183,30 @@ def used_heads(model: FlexibleHeadsModel, head: Setup) -> HeadSetup | None:
 def copies_of_batch(model: FlexibleHeadsModel) -> int:
     """How many copies of the batch the active adapters make."""
     return model.adapters_base.current_call_plan().copies
+
+
+def _predicted(heads: Sequence[PredictionHead], labels: Target | None, copies: int) -> torch.Tensor | None:
+    """The labels [B, L] of heads that predict the tokens of a decoder, with a copy for each parallel adapter; None without.
+
+    Raises:
+        ValueError: several heads on one decoder have labels of their own.
+    """
+    generative = [head.is_generative for head in heads]
+    if isinstance(labels, torch.Tensor) and any(generative):
+        return labels.repeat(copies, 1) if copies > 1 else labels
+    if isinstance(labels, Mapping):
+        labels = [labels.get(head.name) for head in heads]
+    if not isinstance(labels, (list, tuple)):
+        return None
+    own = [label for label, is_taken in zip(labels, generative, strict=False) if is_taken and label is not None]
+    if not own:
+        return None
+    if len(own) != max(copies, 1):
+        raise ValueError(
+            f"{len(own)} heads have labels of their own, but there is one decoder for {max(copies, 1)} parallel adapters."
+            " Say what it reads: decoder_input_ids=..."
+        )
+    return torch.cat(own)
 
 
 def _descriptions(model: FlexibleHeadsModel) -> set[str]:

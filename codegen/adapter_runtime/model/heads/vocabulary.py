@@ -27,6 +27,13 @@ class VocabularyHeadsMixin(DynamicMixin):
                 head.set_output_embeddings(new_embeddings)
                 return
 
+    def train_vocabulary(self, train: bool) -> None:
+        """Resume, or with False stop, the training of the projections to the vocabulary of all active heads."""
+        for head in active_heads(self):
+            projection = head.get_output_embeddings()
+            if projection is not None:
+                projection.requires_grad_(train)
+
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
