@@ -34,6 +34,14 @@ def submodules(value: Value) -> set[str]:
         pytest.param("z, w = self.a(x), y\nreturn z", {"a"}, id="a tuple is taken apart"),
         pytest.param("w, *z = y, self.a(x)\nreturn w", set(), id="the other part of a tuple is no origin"),
         pytest.param("z = (self.a(x),) + (y,)\nreturn z[0]", {"a"}, id="tuples are put together"),
+        pytest.param("z = (self.a(x),) + y[1:]\nreturn z[0]", {"a"}, id="an element before what is of unknown length"),
+        pytest.param(
+            "z = (x,) + (y, self.a(x))[1:]\nreturn z[0]", set(), id="what follows an element is no origin of it"
+        ),
+        pytest.param("z = (*y, self.a(x))\nreturn z[-1]", {"a"}, id="an element behind it, counted from the end"),
+        pytest.param("z = (x, *y, self.a(x))\nreturn z[-1]", {"a"}, id="an element at the end only"),
+        pytest.param("z = (x, *y, self.a(x))\nreturn z[2]", {"a"}, id="behind an unknown length it may be any"),
+        pytest.param("z = (*y, x, self.a(x))\nreturn z[-2]", set(), id="the last but one is not the last"),
         pytest.param("return self.b(x)", {"b", "b.up", "b.down"}, id="the forward of a submodule is entered"),
         pytest.param("if y is not None:\n    x = self.a(x)\nreturn x", {"a"}, id="a branch that may run is an origin"),
         pytest.param("for _ in range(3):\n    x = self.a(x)\nreturn x", {"a"}, id="a loop's body is an origin"),

@@ -121,6 +121,45 @@ def test_a_sum_that_starts_with_the_stream_gives_one_site_within_the_other() -> 
     assert found == {Role.ATTENTION: ("a", "x"), Role.OUTPUT: ("f", "x + a")}
 
 
+JOINED = """
+joined = torch.cat([x, states], dim=1)
+a = self.attention(self.norm1(joined), mask)[0]
+x = {}
+return x + self.mlp(self.norm2(x))
+"""
+
+
+def test_streams_that_go_through_a_sublayer_together_are_its_residual() -> None:
+    found = [(site.role, site.residual.code) for site in sites(plan_of_layer(JOINED.format("joined + a")))]
+    assert found == [(Role.ATTENTION, "joined"), (Role.OUTPUT, "x")]
+
+
+def test_a_stream_that_the_sublayer_never_read_is_no_part_of_a_residual() -> None:
+    text = JOINED.format("torch.cat([x, self.bias], dim=1) + a")
+    found = [site.role for site in sites(plan_of_layer(text, "self.bias = nn.Parameter(torch.zeros(8))"))]
+    assert Role.ATTENTION not in found
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        pytest.param("self.mlp(n) + self.second(n)", id="two modules"),
+        pytest.param("(self.mlp(n) + self.second(n)) * 0.5", id="scaled"),
+        pytest.param("self.mlp(n) + self.second(n) if states is None else self.mlp(n)", id="one or both"),
+    ],
+)
+def test_a_branch_may_be_the_sum_of_what_several_modules_gave(branch: str) -> None:
+    text = f"{ATTEND}\nn = self.norm2(x)\nf = {branch}\nreturn x + f"
+    found = [(site.role, site.branch.code) for site in sites(plan_of_layer(text, "self.second = Mlp(config)"))]
+    assert found[1:] == [(Role.OUTPUT, "f")]
+
+
+def test_a_sum_with_a_parameter_did_not_come_out_of_submodules() -> None:
+    text = f"{ATTEND}\nreturn x + (self.mlp(self.norm2(x)) + self.bias)"
+    plan = plan_of_layer(text, "self.bias = nn.Parameter(torch.zeros(8))")
+    assert [site.role for site in sites(plan)] == [Role.ATTENTION]
+
+
 def test_branches_of_which_only_one_runs_share_their_adapters() -> None:
     text = """
     a = self.attention(self.norm1(x), mask)[0]

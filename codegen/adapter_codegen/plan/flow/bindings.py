@@ -95,12 +95,22 @@ def _elements_at(base: Value, index: str) -> list[Value]:
     """The elements at a place of all tuples that `base` may be; empty where it may be something else."""
     found: list[Value] = []
     for alternative in _alternatives(base):
-        is_tuple = alternative.op is Op.TUPLE and not any(part.op is Op.STARRED for part in alternative.inputs)
-        if not is_tuple or not index.lstrip("-").isdigit():
+        if alternative.op is not Op.TUPLE or not index.lstrip("-").isdigit():
             return []
-        if -len(alternative.inputs) <= int(index) < len(alternative.inputs):
-            found.append(alternative.inputs[int(index)])
+        place, parts = int(index), alternative.inputs
+        if _star_on_the_way(parts, place):
+            return []
+        if -len(parts) <= place < len(parts):
+            found.append(parts[place])
     return found
+
+
+def _star_on_the_way(parts: Sequence[Value], index: int) -> bool:
+    """Whether a part of unknown length stands between the end from which `index` counts and the element: ``(x, *rest)[0]``
+    is `x`, ``(*rest, x)[0]`` may be anything."""
+    counted = parts[: index + 1] if index >= 0 else parts[index:]
+    reaches = len(counted) == (index + 1 if index >= 0 else -index)
+    return any(part.op is Op.STARRED for part in (counted if reaches else parts))
 
 
 def _alternatives(base: Value) -> list[Value]:

@@ -48,7 +48,8 @@ _KEEPING = (
     | CASTS
 )
 _NUMBERS = frozenset({"scaling", "dropout", "softcap"})  # by the convention of attention functions
-_GATHERING = frozenset({"cat", "concat", "concatenate", "stack"})
+JOINING = frozenset({"cat", "concat", "concatenate"})
+_GATHERING = JOINING | {"stack"}
 
 
 def last_name(value: Value) -> str:

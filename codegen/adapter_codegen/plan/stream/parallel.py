@@ -8,7 +8,6 @@ import libcst as cst
 
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.residuals import Addition, operand_nodes
 
@@ -28,7 +27,7 @@ def terms_of(addition: Addition, scene: Scene, attentions: Attentions) -> Terms 
     attention (``mamba + attention``) is a part of the same sublayer.
     """
     inner = addition.branch
-    nodes = operand_nodes(inner) if addition.joint and inner.op is Op.BINARY else None
+    nodes = operand_nodes(inner) if inner.is_sum else None
     if nodes is None or inner.node is not addition.branch_node:
         return None
     attending = [attentions.is_behind(operand) for operand in inner.inputs]

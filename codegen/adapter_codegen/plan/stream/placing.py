@@ -72,7 +72,7 @@ class Placing:
         before = ancestors(addition.residual)
         branch = {key: value for key, value in ancestors(addition.branch).items() if key not in before}
         kinds = self._attentions.kinds_in(branch)
-        if addition.joint and kinds and terms_of(addition, self._scene, self._attentions) is not None:
+        if kinds and terms_of(addition, self._scene, self._attentions) is not None:
             return Role.OUTPUT
         if AttentionKind.CROSS in kinds:
             return Role.CROSS_ATTENTION

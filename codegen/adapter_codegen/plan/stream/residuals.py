@@ -17,9 +17,9 @@ from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
 from adapter_codegen.plan.stream.norms import placement_of
-from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, joint_work_behind, work_behind
+from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, work_behind
 
 _BOTTLENECK = (Method.BOTTLENECK,)
 
@@ -36,7 +36,6 @@ class Addition:
     work: Value  # the submodule call that the branch came out of
     placement: Placement
     norm: Value | None  # the call of the norm that the sum goes into
-    joint: bool = False  # the branch is itself a sum of what two sublayers gave
 
 
 @dataclass
@@ -94,6 +93,8 @@ class _Stream:
             return value.inputs
         if value.op is Op.FUNCTION and value.through is not None:
             return (value.through,)
+        if parts := joined_streams(value):
+            return parts[:1]  # what is joined to the stream comes behind it
         if value.op is Op.SUBMODULE and value.inputs:
             return value.inputs[:1] if self._scene.kind(value) in STEPS else ()
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in STREAM_CALLS:
@@ -140,6 +141,9 @@ class _Stream:
                 yield from self._starts(choice)
         elif value.op is Op.METHOD and last_name(value) in CASTS | VIEWS:
             yield from self._starts(value.inputs[0])
+        elif parts := joined_streams(value):
+            for part in parts:
+                yield from self._starts(part)
         elif value.op is Op.BINARY and value.operator in "*/":
             tensors = tensor_operands(value)
             yield from self._starts(tensors[0]) if len(tensors) == 1 else iter((value,))
@@ -156,9 +160,6 @@ class _Stream:
 
     def _claim(self, value: Value, residual: Value, branch: Value) -> None:
         work = work_behind(branch, self._scene)
-        joint = False
-        if work is None:
-            work, joint = joint_work_behind(branch, self._scene), True
         if work is None:
             self._found.findings.append(Finding(Problem.NO_WORK_ADDED, value.node, _BOTTLENECK))
             return
@@ -177,9 +178,14 @@ class _Stream:
             work=work,
             placement=placement,
             norm=norm,
-            joint=joint,
         )
         self._found.additions.append(addition)
+
+
+def joined_streams(value: Value) -> tuple[Value, ...]:
+    """``torch.cat([words, entities], dim=1)``: streams that go through a sublayer together; () for all else."""
+    joined = value.op is Op.FUNCTION and last_name(value) in JOINING and value.inputs
+    return value.inputs[0].inputs if joined and value.inputs[0].op is Op.TUPLE else ()
 
 
 def operand_nodes(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:

@@ -15,7 +15,11 @@ STREAM_CALLS = CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where
 
 
 def work_behind(branch: Value, scene: Scene) -> Value | None:
-    """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index."""
+    """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index.
+
+    Of a branch that is itself a sum (attention beside a feed-forward block, shared experts beside others), every term must have
+    come out of one; the last is given.
+    """
     value = branch
     for _ in range(40):
         if value.op is Op.SUBMODULE and scene.kind(value) not in STEPS:
@@ -29,8 +33,11 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
         elif value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in STREAM_CALLS and value.inputs:
             value = worked_on(value)[0]
         elif value.op is Op.BINARY and value.operator in "*/":
-            works = (work_behind(operand, scene) for operand in tensor_operands(value))
+            works = [work_behind(operand, scene) for operand in tensor_operands(value)]
             return next((work for work in works if work is not None), None)
+        elif value.is_sum:
+            works = [work_behind(operand, scene) for operand in value.inputs]
+            return works[-1] if all(works) else None
         else:
             return None
     return None
@@ -45,12 +52,3 @@ def _work_of_any(values: Sequence[Value], scene: Scene) -> Value | None:
     if any(id(same_tensor(value)) not in behind for value in idle):
         return None
     return next((work for work in works if work is not None), None)
-
-
-def joint_work_behind(branch: Value, scene: Scene) -> Value | None:
-    """``a + f`` where both came out of submodules: the last of these."""
-    value = same_tensor(branch)
-    if not value.is_sum:
-        return None
-    works = [work_behind(operand, scene) or joint_work_behind(operand, scene) for operand in value.inputs]
-    return works[-1] if all(works) else None
