@@ -14,7 +14,7 @@ from functools import partial
 from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.diagnostics.faults import crash, fault_of
 from adapter_codegen.diagnostics.table import Fault, Problem
-from adapter_codegen.emit.disk import Changes, changes, write
+from adapter_codegen.emit.disk import Changes, changes, refuse_installation, write
 from adapter_codegen.emit.formatting import formatted
 from adapter_codegen.emit.layout import CHECKOUT, Layout, Target
 from adapter_codegen.emit.manifest import EMPTY, Manifest, ModelRecord, digest, dump, generator_digest, load
@@ -64,6 +64,10 @@ class Generated:
 
     def write(self, target: Target, overwrite: bool = False) -> Changes:
         """Bring the tree in step. Raises what `disk.write` raises; then nothing was written."""
+        planned = self.changes(target)
+        if not planned:  # to know what was written costs a whole manifest
+            refuse_installation(target.root)
+            return planned
         return write(target.root, self.files, self.obsolete, self.written, overwrite)
 
 

@@ -124,10 +124,7 @@ if TYPE_CHECKING:
     from .bert.adapter_model import BertAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
 
-_MODULES = {
-    **{name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names},
-    **registry.ADAPTER_MODEL_MODULES,
-}
+_MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
 __all__ = [
     "ADAPTERFUSION_CONFIG_MAP",
@@ -248,9 +245,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
+    elif name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
+    else:
+        value = registry.PACKAGE.adapter_model(name)
+    globals()[name] = value
     return value
 
 

@@ -64,7 +64,7 @@ def named_in(remedy: str) -> list[str]:
 
 @pytest.mark.parametrize("problem", Problem, ids=lambda problem: f"{problem.code} {problem.name}")
 def test_a_remedy_names_what_helps_and_all_that_it_names_exists(problem: Problem) -> None:
-    named = named_in(problem.remedy.replace("{model_type}", "MODEL_TYPE"))
+    named = named_in(re.sub(r"\{model_type\}|\{other\}", "MODEL_TYPE", problem.remedy))
     assert named, "the remedy names no command, option, key or file"
     assert [text for text in named if not exists(text)] == []
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from adapter_codegen.emit.formatting import formatted
 from adapter_codegen.emit.layout import CHECKOUT, PACKAGE
 from adapter_codegen.emit.manifest import EMPTY, Manifest, dump, parse
 from adapter_codegen.emit.mixin import literal, roles
@@ -76,6 +77,21 @@ def test_shared_files_rendered_now_and_from_the_manifest_read_back_agree(plan: M
     record = record_of(replace(plan, methods=methods), {"models/mine/modeling_mine.py": "0" * 64})
     manifest = parse(dump(Manifest("5.23.0", "0" * 64, {"mine": record}, {})))
     assert render_shared([record]) == render_shared(list(manifest.models.values()))
+
+
+def test_shared_files_are_rendered_as_black_leaves_them(plan: ModelPlan) -> None:
+    """So formatting them, of which some speak of every model, happens once and not again to see that it changes nothing."""
+    methods = tuple(MethodSupport(method, True, "") for method in Method)
+    record = record_of(replace(plan, methods=methods), {})
+    names = ("mine", "a" * 40, "b" * 60)
+    records = [replace(record, model_type=name, package=name, adapter_model=name.title()) for name in names]
+    files = {path: text for path, text in render_shared(records).items() if path.endswith(".py")}
+    assert [path for path, text in files.items() if formatted(path, text) != text] == []
+
+
+def test_a_model_that_borrows_the_classes_of_another_is_called_after_its_own_config(plan: ModelPlan) -> None:
+    borrower = replace(plan, config_module="transformers.models.loan.configuration_loan", config_class="LoanConfig")
+    assert (names_of(plan).adapter_model, names_of(borrower).adapter_model) == ("MineAdapterModel", "LoanAdapterModel")
 
 
 def test_an_empty_manifest_reads_back_as_itself() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from adapter_codegen.cli import cli
 from adapter_codegen.diagnostics.errors import CodegenError
-from adapter_codegen.emit.manifest import generator_digest
+from adapter_codegen.emit.manifest import generator_digest, load
 from adapter_codegen.model import Level, Method, ModelPlan, Refusal
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.told import verdicts as module
@@ -156,12 +156,14 @@ def test_a_model_that_fails_is_not_written_and_ends_with_1(run: Callable[..., Re
     assert not (tmp_path / "mine" / "bert").exists()
 
 
-def test_a_method_that_fails_is_told_in_the_registry(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_method_that_fails_is_told_in_the_manifest(run: Callable[..., Result], tmp_path: Path) -> None:
     result = run("add-model", "llama")
     assert result.exit_code == 0
     assert "llama: bottleneck, lora, reft, prompt_tuning, invertible (not prefix_tuning: see" in result.stderr
-    registry = (tmp_path / "mine" / "registry.py").read_text("utf-8")
-    assert "'prefix_tuning': 'It fails the check `padding`: Real tokens move by 0.1.'" in registry.replace('"', "'")
+    manifest = load(tmp_path / "mine", "manifest.json")
+    assert (
+        manifest.models["llama"].methods["prefix_tuning"] == "It fails the check `padding`: Real tokens move by 0.1."
+    )
 
 
 def test_a_model_that_nobody_could_try_is_written_and_warned_of(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_without_verdicts_all_that_can_be_planned_is_written(run: Callable[..., 
     assert result.exit_code == 0, result.output
     written = {path.name for path in (tmp_path / "mine").iterdir() if (path / "adapter_model.py").is_file()}
     assert written == {"bert", "llama", "mistral"}
-    assert "fails the check" not in (tmp_path / "mine" / "registry.py").read_text("utf-8")
+    assert "fails the check" not in (tmp_path / "mine" / "manifest.json").read_text("utf-8")
 
 
 def test_explain_names_the_check_and_shows_the_plan_on_request(run: Callable[..., Result]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import adapter_models
 import adapter_runtime
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.public import OF_THE_RUNTIME, PUBLIC, SECOND_PATHS, SUBMODULES
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def test_a_module_defines_the_names_that_the_table_gives_it(module: str) -> None
 
 def test_the_root_of_the_models_offers_the_public_names_and_the_classes_of_models() -> None:
     public = {name for names in PUBLIC.values() for name in names}
-    models = set(adapter_models.registry.ADAPTER_MODEL_MODULES)
+    models = {dotted.rpartition(".")[2] for dotted in registered().adapter_models.values()}
     assert set(adapter_models.__all__) == public | models
     assert adapter_models.__all__ == sorted(adapter_models.__all__)
     for name in adapter_models.__all__:

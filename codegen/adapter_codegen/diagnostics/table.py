@@ -234,6 +234,13 @@ class Problem(Enum):
         "No single module of {base} gives what enters the first layer in {path}.",
         "Name the module as `embedding_output` in `plan/overrides.toml` if there is one.",
     )
+    OTHER_NAME = (
+        "P104",
+        _UPSTREAM,
+        _ERROR,
+        "{model_type} is only another name: models of this type have the config class {config}, whose type is {other}.",
+        "Add it under its own name: `adapter-codegen add-model {other}`.",
+    )
 
     # P2: sites in layers ----------------------------------------------------------------------------------------------
 

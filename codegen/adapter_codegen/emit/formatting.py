@@ -25,6 +25,9 @@ def formatted(path: str, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@lru_cache(
+    maxsize=32
+)  # a text that was final when it was rendered is formatted once, and not again to see that it is stable
 def _black_formatted(path: str, text: str) -> str:
     import black  # here: it costs a tenth of a second, and a check by digests formats nothing
     from black.parsing import InvalidInput

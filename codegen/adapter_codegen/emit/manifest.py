@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def digest(content: bytes | str) -> str:
 
 def dump(manifest: Manifest) -> str:
     """The manifest as text. Models and files are sorted; inside a record, upstream's order is kept."""
-    models = {model_type: asdict(record) for model_type, record in sorted(manifest.models.items())}
+    models = {model_type: _fields(record) for model_type, record in sorted(manifest.models.items())}
     content = {
         "@generated": "by adapter-codegen; do not edit",
         "schema": SCHEMA,
@@ -118,7 +118,12 @@ def _record(content: dict[str, Any]) -> ModelRecord:
 
 def canonical(record: ModelRecord) -> ModelRecord:
     """The record as it will be read back, so that files rendered from it now and later agree (JSON knows no tuples)."""
-    return _record(json.loads(json.dumps(asdict(record))))
+    return _record(json.loads(json.dumps(_fields(record))))
+
+
+def _fields(record: ModelRecord) -> dict[str, Any]:
+    """Name -> value, not copied: there may be hundreds of records."""
+    return {one.name: getattr(record, one.name) for one in fields(record)}
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from adapter_codegen.emit.adapter_model import adapter_model_file
+from adapter_codegen.emit.formatting import LINE_LENGTH
 from adapter_codegen.emit.headers import licence_expression, licence_of, model_header, shared_header
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
@@ -155,6 +156,7 @@ def render_shared(records: Sequence[ModelRecord], layout: Layout = CHECKOUT) -> 
         "exported": sorted(exported),
         "expression": licence_expression(ordered),
         "header": shared_header(),
+        "gives_way": layout == CHECKOUT,
     }
     files = {path: _template(name).render(variables) for name, path in layout.paths(SHARED_FILES).items()}
     modules = {module: layout.path("{code}/" + module.path) for module in public.modules}
@@ -184,4 +186,22 @@ def _environment() -> Environment:
         autoescape=False,  # Python and reStructuredText, no HTML
     )
     environment.filters["literal"] = literal
+    environment.globals |= {"imports": import_statement, "offer": offer_statement}
     return environment
+
+
+def import_statement(module: str, names: Sequence[str], indent: int = 0) -> str:
+    """The statement as black leaves it: a text that is final is formatted only once, to see that it is. Some files have hundreds."""
+    statement = f"from {module} import {', '.join(names)}"
+    if len(statement) + indent <= LINE_LENGTH:
+        return statement
+    return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
+
+
+def offer_statement(names: Sequence[str]) -> str:
+    """``__all__`` as black leaves it."""
+    quoted = [f'"{name}"' for name in names]
+    statement = f"__all__ = [{', '.join(quoted)}]"
+    if len(statement) <= LINE_LENGTH:
+        return statement
+    return "__all__ = [\n" + "".join(f"    {name},\n" for name in quoted) + "]"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Location, ModelPlan, PlanResult, Refusal
 from adapter_codegen.parse import parse_module, read_auto_mappings
+from adapter_codegen.parse.aliases import Alias, alias_of
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.parse.licences import header, read_licence
@@ -40,7 +41,10 @@ def plan_model(
     Raises:
         CodegenError: upstream has no such model type, a file is missing, an override or verdicts.json is wrong.
     """
-    entry = read_auto_mappings(release).entry(model_type)
+    mappings = read_auto_mappings(release)
+    entry = mappings.entry(model_type)
+    if alias := alias_of(mappings, model_type):
+        return Refusal(model_type, (_other_name(model_type, alias),))
     verdicts = (own_verdicts() if verdicts is None else verdicts).of(release.version)
     if refusal := verdicts.refusal(model_type):
         return refusal
@@ -78,6 +82,12 @@ def plan_model(
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))
+
+
+def _other_name(model_type: str, alias: Alias) -> Diagnostic:
+    return Problem.OTHER_NAME.diagnostic(
+        alias.location, model_type=model_type, other=alias.model_type, config=alias.config_class
+    )
 
 
 def _unknown_licence(entry: ModelEntry, text: str, unknown: str) -> Diagnostic:

@@ -68,7 +68,7 @@ def init(
     if isinstance(base, ModelBaseAdaptersMixin):
         _check_turned(base, interface)
         return
-    registry = registered()
+    registry = registered().of_type(base.config.model_type)
     parts = check_parts(base, by_part(interface)) if interface is not None else _check_supported(base, registry)
     with unchanged_on_error(model, ModelAdaptersConfig()):
         upstream_classes = {module: type(module) for module in model.modules()}
