@@ -48,6 +48,11 @@ def scores(*between: str) -> tuple[str, ...]:
             id="sequences are packed into one row",
         ),
         pytest.param(
+            (PROJECT, INTERFACE, "mask = mask * self.gate(value.mean(-1))", CALL, RETURN),
+            "P202",
+            id="the mask is made of the values",
+        ),
+        pytest.param(
             (PROJECT, INTERFACE, CALL, "return self.o(out), (key, value)"),
             "P202",
             id="the keys are used again after the core",
@@ -127,6 +132,22 @@ def test_a_call_of_the_interface_takes_a_prefix_with_its_mask_and_its_keywords()
     assert site.gate_input.code == "states"
     assert site.keywords == ("is_causal=False", "**kwargs")
     assert site.kept == ()
+
+
+def test_a_mask_that_reads_only_the_shape_of_keys_grows() -> None:
+    lines = (PROJECT, INTERFACE, "mask = mask[..., : key.shape[-2]].to(value.dtype)", CALL, RETURN)
+    (site,) = prefix_sites(plan_of_attention(*lines))
+    assert site.mask is not None and site.mask.code == "mask"
+
+
+def test_what_hides_nothing_by_itself_says_so() -> None:
+    """transformers' sdpa hides later keys in causal modules where it gets no mask; scores that are written out do not."""
+    called = "out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)"
+    (written,) = prefix_sites(plan_of_attention(*scores("if mask is not None:\n    scores = scores + mask")))
+    (torchs,) = prefix_sites(plan_of_attention(PROJECT, called, "return self.o(out), None"))
+    (interface,) = prefix_sites(plan_of_attention(PROJECT, INTERFACE, CALL, RETURN))
+    assert written.keywords == torchs.keywords == ("is_causal=False",)
+    assert interface.keywords == ("**kwargs",)
 
 
 def test_a_position_bias_is_grown_too_and_keeps_its_name_where_it_is_returned() -> None:

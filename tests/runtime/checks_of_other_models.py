@@ -6,9 +6,6 @@ Usage: python checks_of_other_models.py  (in the folder that holds `my_models`).
 from __future__ import annotations
 
 import copy
-import json
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 import my_models
@@ -31,6 +28,7 @@ from transformers import (
 )
 
 from adapter_runtime.composition import Parallel
+from generated_aside import report
 
 SIZES = {
     "vocab_size": 60,
@@ -197,15 +195,5 @@ def defect_21_fused_projections_take_every_member_of_the_lora_family() -> None:
             assert_close(model(IDS, attention_mask=MASK)[0], expected, atol=1e-4, rtol=1e-3)
 
 
-CHECKS: dict[str, Callable[[], None]] = {
-    name: check for name, check in list(globals().items()) if name.startswith("defect_")
-}
-
 if __name__ == "__main__":
-    for name, check in CHECKS.items():
-        try:
-            check()
-        except Exception:
-            print(json.dumps({"check": name, "error": traceback.format_exc()}))
-        else:
-            print(json.dumps({"check": name, "error": ""}))
+    report(globals(), "defect_")

@@ -18,7 +18,7 @@ from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.module import drop_samples
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRAConv1D, LoRALinear, disable_lora, enable_lora
-from adapter_runtime.methods.prefix_tuning.masks import grow
+from adapter_runtime.methods.prefix_tuning.masks import grow, hides_later_keys
 from adapter_runtime.methods.prefix_tuning.module import LayerPrefix
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, LayerRoles
@@ -296,6 +296,31 @@ def states(length: int) -> torch.Tensor:
 )
 def test_no_mask_stays_none(implementation: str, queries: int, is_causal: bool) -> None:
     assert grow(Core(implementation), None, states(queries), states(5), Columns(2), is_causal) is None
+
+
+@pytest.mark.parametrize(
+    ("implementation", "stated", "own", "hides"),
+    [
+        pytest.param("sdpa", None, True, True, id="sdpa reads the attribute of the module"),
+        pytest.param("sdpa", None, False, False, id="of an encoder too"),
+        pytest.param("sdpa", False, True, False, id="the call is asked first"),
+        pytest.param(None, None, True, False, id="a module without a config calls no kernel that reads it"),
+        pytest.param(None, True, False, True, id="unless the call says so"),
+        pytest.param("eager", None, True, False, id="eager reads masks alone"),
+    ],
+)
+def test_who_hides_later_keys(implementation: str | None, stated: bool | None, own: bool, hides: bool) -> None:
+    core = nn.Identity()
+    core.is_causal = own
+    if implementation is not None:
+        core.config = Core(implementation).config
+    assert hides_later_keys(core, stated) is hides
+
+
+def test_a_mask_that_is_made_can_be_added_whoever_adds_it() -> None:
+    mask = grow(nn.Identity(), None, states(3), states(3), Columns(2), True)
+    assert mask is not None and mask.dtype is torch.float32
+    assert torch.equal(mask.exp()[0, 0], torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]))
 
 
 def test_a_causal_kernel_without_a_mask_gets_one() -> None:

@@ -272,6 +272,13 @@ class Problem(Enum):
         "The {name} is used again after the core.",
         "Teach `plan/attention/prefix.py` what this use means for longer keys.",
     )
+    MASK_OF_KEYS = (
+        "P202",
+        _UPSTREAM,
+        _WARNING,
+        "The mask is computed from the {name}, which decide what is seen.",
+        f"A prefix would be seen whatever upstream makes of it; {_OTHER_METHOD}",
+    )
     SCORES_NOT_ADDITIVE = (
         "P203",
         _UPSTREAM,

@@ -88,6 +88,7 @@ class CoreKind(ABC):
 
     name: ClassVar[str]  # as plans show it
     signs: ClassVar[Signs]
+    may_hide_keys: ClassVar[bool] = False  # without a mask, what is called may hide later keys by itself
     has_fixed_layout: ClassVar[bool] = (
         False  # keys are (batch, heads, length, width), whether the text shows it or not
     )

@@ -21,7 +21,7 @@ from adapter_codegen.plan.findings import Finding, behind_super
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.layout import is_key_layout
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value
+from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import called, one_step_back, sources
 
 _HANDED_ON = ("is_causal", "sliding_window")
@@ -66,6 +66,7 @@ def _findings(core: AttentionCore, claims: Claims, scene: Scene) -> Iterator[Fin
     yield from _other_layouts(core, scene)
     yield from _windows(core, scene)
     yield from claims.against
+    yield from _mask_of_keys(core)
     yield from _later_uses(core, scene)
 
 
@@ -91,6 +92,20 @@ def _windows(core: AttentionCore, scene: Scene) -> Iterator[Finding]:
                 return
             back = () if value.is_sum else one_step_back(value, scene.kinds)
             value = back[0] if len(back) == 1 else None
+
+
+def _mask_of_keys(core: AttentionCore) -> Iterator[Finding]:
+    """A mask that upstream makes of these very keys or values (a gate for each of them) would have nothing for a prefix."""
+    seen: set[int] = set()
+    ahead = [] if core.mask is None else [core.mask]
+    while ahead:
+        value = ahead.pop()
+        if id(value) not in seen:
+            seen.add(id(value))
+            ahead += value.origins()
+    for name, attended in (("keys", core.key), ("values", core.value)):
+        if id(same_tensor(attended)) in seen:
+            yield Finding(Problem.MASK_OF_KEYS, core.nodes["mask"], PREFIX, {"name": name})
 
 
 def _later_uses(core: AttentionCore, scene: Scene) -> Iterator[Finding]:
@@ -139,7 +154,9 @@ def _site(core: AttentionCore, claims: Claims, gate: str, scene: Scene) -> Prefi
 
 
 def _keywords(core: AttentionCore, scene: Scene) -> Iterator[str]:
-    """What the core is told about causality and windows is told to the prefix too."""
+    """What the core is told about causality and windows is told to the prefix too; and what its kind is known to do."""
+    if "is_causal" not in core.nodes and not core.kind.may_hide_keys:
+        yield "is_causal=False"
     for name in _HANDED_ON:
         if name in core.nodes:
             yield f"{name}={scene.facts.code(core.nodes[name])}"

@@ -35,9 +35,8 @@ class PrefixSlot(CallSlot):
     """The prefixes of the current call."""
 
     def __init__(self) -> None:
-        self.batched: dict[str, list[LayerPrefix]] = (
-            {}
-        )  # by `PrefixTuning.key`: of all attentions, [B, heads, P, width]
+        # By `PrefixTuning.key` and whether gradients were on: of all attentions, [B, heads, P, width]
+        self.batched: dict[tuple[str, bool], list[LayerPrefix]] = {}
         self.grown_masks: list[GrownMask] = []  # the last ones
 
     def recomputed(self) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import Place
 from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
-from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias
+from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias, hides_later_keys
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prefix_tuning.program import (
     Attended,
@@ -98,7 +98,8 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
             value: [B, key heads, K, value width].
             mask: [B or 1, heads or 1, Q, K], boolean or additive; None where there is none.
             gate_input: [B, Q, H], the hidden states that gates read.
-            keywords: of the call of the attention kernel; ``is_causal`` is read.
+            keywords: of the call of the attention kernel; ``is_causal`` is read. False where upstream writes the scores out or
+                calls torch's kernel: there nothing is hidden but by the mask.
 
         Raises:
             UnsupportedMethodError: the attention implementation cannot honour a prefix.
@@ -108,10 +109,7 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
             return key, value, mask
         check_backend(self)
         pieces = program.pieces(Attended(key, value, gate_input))
-        is_causal = keywords.get("is_causal")
-        if is_causal is None:
-            is_causal = getattr(self, "is_causal", True)
-        mask = grow(self, mask, query, key, program, bool(is_causal))
+        mask = grow(self, mask, query, key, program, hides_later_keys(self, keywords.get("is_causal")))
         key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
         return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
 

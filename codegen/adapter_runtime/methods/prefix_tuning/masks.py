@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prefix_tuning.call import GrownMask, PrefixSlot
@@ -44,6 +45,20 @@ def check_backend(core: nn.Module) -> None:
         )
 
 
+def hides_later_keys(core: nn.Module, stated: Argument) -> bool:
+    """Whether the kernel of a core hides later keys by itself where it gets no mask.
+
+    Only transformers' sdpa reads a core's attribute ``is_causal``. A core that is not known to call it (it has no config) adds
+    up its scores, and what it got no mask for, it sees.
+
+    Args:
+        stated: the keyword ``is_causal`` of the call; None = it has none.
+    """
+    if stated is not None:
+        return bool(stated)
+    return _backend(core) == "sdpa" and bool(getattr(core, "is_causal", True))
+
+
 # How many are kept: models have few kinds of masks (self, cross, sliding windows), but some make one anew in each layer.
 KEPT = 4
 
@@ -74,7 +89,8 @@ def grow(
             return entry.grown
     visible = program.visible(key)
     if is_made:
-        grown = _causal(program.length, queries, keys, key.device)
+        # Additive, which all kernels take: a core of unknown kind would add a boolean one as zeros and ones.
+        grown = _additive(_causal(program.length, queries, keys, key.device), query)
     elif mask is None:
         if visible is None:
             return None
@@ -85,7 +101,7 @@ def grow(
         grown = _hide(grown, visible, keys)
     if grown.dtype is torch.bool and _backend(core) == "sdpa":
         # The kernel would do this in each layer.
-        grown = query.new_zeros(grown.shape).masked_fill_(~grown, -torch.inf)
+        grown = _additive(grown, query)
     slot.grown_masks = [GrownMask(mask, layout, grown), *known[: KEPT - 1]]
     return grown
 
@@ -109,6 +125,11 @@ def _causal(prefix: int, queries: int, keys: int, device: torch.device) -> torch
     """[1, 1, Q, P + K]: the prefix and no later key."""
     visible = torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
     return pad(visible, (prefix, 0), value=True)[None, None]
+
+
+def _additive(visible: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """A boolean mask [..., Q, K] as one that is added to scores, in the type of the queries."""
+    return query.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)
 
 
 def _grow(mask: torch.Tensor, prefix: int, keys: int) -> torch.Tensor:

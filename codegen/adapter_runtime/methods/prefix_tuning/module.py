@@ -135,9 +135,11 @@ class PrefixTuning(nn.Module):
         if context is None:
             return _batched(self.states(), key)
         batched = context.slot(PrefixSlot).batched
-        known = batched.get(self.key)
+        # Some models run their layers several times, the first ones without gradients: what was made there has none.
+        which = (self.key, torch.is_grad_enabled())
+        known = batched.get(which)
         if known is None or not _fits(known[0].key, key):
-            known = batched[self.key] = _batched(context.states_of(self), key)
+            known = batched[which] = _batched(context.states_of(self), key)
         return known
 
 

@@ -25,6 +25,7 @@ class Interface(CoreKind):
     name = "attention interface"
     signs = Signs(names=frozenset({REGISTRY}))
     has_fixed_layout = True
+    may_hide_keys = True  # sdpa does, in modules with `is_causal`
 
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:
         if value.op is Op.CALL and _is_interface(value.inputs[0]):

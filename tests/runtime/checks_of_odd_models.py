@@ -1,0 +1,122 @@
+"""What `test_odd_models.py` runs in a process of its own, where `my_models` was generated: models that do what few others do.
+
+Usage: python checks_of_odd_models.py  (in the folder that holds `my_models`). Prints a line of JSON per check.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import my_models
+import torch
+from torch.testing import assert_close
+from transformers import (
+    AutoModel,
+    HrmTextConfig,
+    LxmertConfig,
+    MegatronBertConfig,
+    PreTrainedModel,
+    RemBertConfig,
+    RoFormerConfig,
+    TapasConfig,
+)
+
+from generated_aside import report
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+CONFIGS: dict[str, Any] = {
+    "megatron-bert": MegatronBertConfig(**SIZES),
+    "rembert": RemBertConfig(**SIZES, input_embedding_size=16),
+    "roformer": RoFormerConfig(**SIZES, embedding_size=32),
+    "tapas": TapasConfig(**SIZES),
+    "lxmert": LxmertConfig(
+        vocab_size=60, hidden_size=32, num_attention_heads=4, intermediate_size=48, l_layers=2, x_layers=2, r_layers=2,
+        visual_feat_dim=6, bos_token_id=1, eos_token_id=2,
+    ),
+    "hrm_text": HrmTextConfig(**SIZES, head_dim=8, H_cycles=2, L_cycles=3, pad_token_id=0),
+}  # fmt: skip
+IDS = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(1))
+ONES = torch.ones(2, 7, dtype=torch.long)
+
+
+def upstream(kind: str, attention: str = "eager") -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = copy.deepcopy(CONFIGS[kind])
+    config._attn_implementation = attention
+    model = AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return model.eval()
+
+
+def adapted(kind: str, adapter: str, attention: str = "eager") -> PreTrainedModel:
+    """A model with an active adapter of values that matter."""
+    model = upstream(kind, attention)
+    my_models.init(model)
+    model.add_adapter("a", adapter, set_active=True)
+    with torch.no_grad():
+        for parameter in model.trained_parameters("a"):
+            parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    return model
+
+
+def first(model: PreTrainedModel, **inputs: Any) -> torch.Tensor:
+    found = model(**inputs)[0]
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def without_gradients(model: PreTrainedModel) -> list[str]:
+    """The parameters of the adapter that a sum over the outputs gives no gradient."""
+    model.train_adapter("a")
+    first(model.eval(), input_ids=IDS).pow(2).sum().backward()
+    return [key for key, one in model.adapter_parameters("a") if one.grad is None or not one.grad.any()]
+
+
+# Prefixes where scores are written out
+
+
+def odd_behind_a_prefix_tokens_still_see_later_ones() -> None:
+    changed = IDS.clone()
+    changed[:, -1] += 1
+    for kind in ("megatron-bert", "rembert", "roformer", "tapas"):
+        model = adapted(kind, "prefix_tuning_flat[prefix_length=3]")
+        assert not torch.allclose(first(model, input_ids=IDS)[:, 0], first(model, input_ids=changed)[:, 0]), kind
+
+
+def odd_a_prefix_moves_no_real_token_of_a_padded_row() -> None:
+    mask = ONES.clone()
+    mask[1, 4:] = 0
+    for kind in ("megatron-bert", "rembert", "roformer", "tapas"):
+        model = adapted(kind, "prefix_tuning_flat[prefix_length=3]")
+        padded = first(model, input_ids=IDS, attention_mask=mask)[1, :4]
+        assert_close(padded, first(model, input_ids=IDS[1:, :4])[0], msg=kind, atol=1e-5, rtol=1e-4)
+
+
+def odd_a_prefix_sees_no_less_of_images_without_a_mask() -> None:
+    features, boxes = torch.randn(2, 5, 6), torch.rand(2, 5, 4)
+    model = adapted("lxmert", "prefix_tuning_flat[prefix_length=3]")
+    given = {"input_ids": IDS, "visual_feats": features, "visual_pos": boxes}
+    seen = torch.ones(2, 5)
+    assert_close(first(model, **given), first(model, **given, attention_mask=ONES, visual_attention_mask=seen))
+
+
+def odd_layers_that_run_first_without_gradients_give_a_prefix_its_gradients() -> None:
+    for adapter in (
+        "prefix_tuning_flat[prefix_length=3]",
+        "prefix_tuning[prefix_length=3]",
+        "compacter[reduction_factor=8]",
+    ):
+        assert without_gradients(adapted("hrm_text", adapter)) == [], adapter
+
+
+if __name__ == "__main__":
+    report(globals(), "odd_")
