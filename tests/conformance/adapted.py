@@ -108,7 +108,7 @@ def _has_no_place(subject: Subject, method: Method) -> bool:
             if any(not _gives(attentions, role) for role in part.attention):
                 return True
         if isinstance(part, Bottleneck):
-            there = {location for layer in layers for location in layer.hosts}
+            there = {location for layer in layers for location, _ in layer.hosts}
             if not there.intersection(part.locations):
                 return True
     return False

@@ -26,7 +26,7 @@ def _llama_layer(path: str) -> Layer:
     attention, mlp = f"{path}.self_attn", f"{path}.mlp"
     projections = (f"{attention}.{name}_proj" for name in "qkv")
     core = Attention(path, attention, "self", *projections, fused="", output=f"{attention}.o_proj", in_encoder=False)
-    hosts = {"attention": f"{path}.attention_adapters", "output": f"{path}.output_adapters"}
+    hosts = (("attention", f"{path}.attention_adapters"), ("output", f"{path}.output_adapters"))
     return Layer(path, (core,), hosts, (f"{mlp}.up_proj",), (f"{mlp}.down_proj",))
 
 
@@ -35,7 +35,7 @@ def _bert_layer(path: str) -> Layer:
     projections = (f"{attention}.{name}" for name in ("query", "key", "value"))
     output = f"{path}.attention.output"
     core = Attention(path, attention, "self", *projections, fused="", output=f"{output}.dense", in_encoder=False)
-    hosts = {"attention": output, "output": f"{path}.output"}
+    hosts = (("attention", output), ("output", f"{path}.output"))
     return Layer(path, (core,), hosts, (f"{path}.intermediate.dense",), (f"{path}.output.dense",))
 
 

@@ -6,8 +6,10 @@ cell as it ends, so what a model did before is known in either case.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import resource
 import signal
 import time
 import traceback
@@ -18,6 +20,7 @@ from typing import Any
 
 from conformance.results import ModelResult, Result, stable
 
+PATIENCE = 5  # on a busy machine a process waits for its core
 Report = Callable[[Result | str | dict[str, str]], None]
 Work = Callable[
     [str, Report], None
@@ -36,13 +39,14 @@ class _Running:
     error: str = ""
     ended: bool = False
     current: str = ""
+    late: bool = False
 
 
 def run_models(model_types: Sequence[str], work: Work, jobs: int, limit: float) -> Iterator[tuple[ModelResult, float]]:
     """Results in the order in which models end, each with its seconds.
 
     Args:
-        limit: seconds that a model may take.
+        limit: seconds of one core that a model may take; `PATIENCE` times as many may pass until it ends.
     """
     waiting, running = list(reversed(model_types)), list[_Running]()
     while waiting or running:
@@ -51,24 +55,24 @@ def run_models(model_types: Sequence[str], work: Work, jobs: int, limit: float) 
         wait([one.connection for one in running], timeout=0.5)
         for one in list(running):
             _receive(one)
-            late = time.monotonic() > one.deadline
-            if one.ended or late:
+            one.late = one.late or (time.monotonic() > one.deadline and not one.ended)
+            if one.ended or one.late:
                 running.remove(one)
-                result = _result_of(one, late, limit)
-                yield result, limit - (one.deadline - time.monotonic())
+                result = _result_of(one, limit)
+                yield result, PATIENCE * limit - (one.deadline - time.monotonic())
 
 
 def _start(model_type: str, work: Work, limit: float) -> _Running:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(model_type, work, theirs), daemon=True)
+    process = context.Process(target=_child, args=(model_type, work, theirs, limit), daemon=True)
     process.start()
     theirs.close()
-    return _Running(model_type, process, ours, time.monotonic() + limit)
+    return _Running(model_type, process, ours, time.monotonic() + PATIENCE * limit)
 
 
-def _child(model_type: str, work: Work, connection: Connection) -> None:
-    os.setpgid(0, 0)
+def _child(model_type: str, work: Work, connection: Connection, limit: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 1))
     try:
         work(model_type, connection.send)
         connection.send(None)
@@ -99,18 +103,21 @@ def _receive(one: _Running) -> None:
         if not one.ended:
             one.process.join(5)
             code = one.process.exitcode
+            if code == -signal.SIGXCPU:
+                one.late = one.ended = True
+                return
             name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
             one.error, one.ended = f"the process ended with {name}", True
 
 
-def _result_of(one: _Running, late: bool, limit: float) -> ModelResult:
-    if one.process.is_alive() and not one.ended:
+def _result_of(one: _Running, limit: float) -> ModelResult:
+    if one.late:
         one.process.kill()
     one.process.join()
     one.connection.close()
     where = f" in {one.current}" if one.current else ""
     known = dict(cells=tuple(one.cells), planned=one.planned)
-    if not one.ended and late:
+    if one.late:
         return ModelResult(one.model_type, "time-out", f"not done after {limit:.0f} s{where}", **known)
     if one.error:
         return ModelResult(one.model_type, "crash", stable(one.error) + where, **known)

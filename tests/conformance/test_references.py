@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from conformance.adapted import initialised
 from conformance.checks.prefix import positioned, with_prefix_in_mask
+from conformance.checks.reference import with_sites
 from conformance.handmade import NAME, layout, random
 from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
-from conformance.reference.bottleneck import sites_of
+from conformance.reference.bottleneck import AdditionSite, Claim, claims_of, sites_of
 from conformance.reference.layout import Layout
 from conformance.reference.prefix import filled_cache, prefix_states
 from conformance.subjects import BATCH, Subject, method_subjects
@@ -35,8 +37,8 @@ def bottleneck_weights(where: Layout, part: Bottleneck, up: float) -> dict[str, 
     weights = {}
     for layer in where.layers:
         for location in part.locations:
-            if location in layer.hosts:
-                prefix = f"{layer.hosts[location]}.adapters.{NAME}"
+            if location in dict(layer.hosts):
+                prefix = f"{dict(layer.hosts)[location]}.adapters.{NAME}"
                 weights[f"{prefix}.adapter_down.0.weight"] = random(width, 32)
                 weights[f"{prefix}.adapter_down.0.bias"] = random(width)
                 weights[f"{prefix}.adapter_up.weight"] = up * random(32, width, seed=1)
@@ -74,20 +76,50 @@ def test_keys_and_values_of_prefixes_alternate_from_layer_to_layer() -> None:
                 assert torch.equal(found[0, :, position].flatten(), flat[start : start + heads * width])
 
 
+def sites(subject: Subject) -> list[AdditionSite]:
+    where, inputs = layout(subject), subject.padded_inputs()
+    return list(sites_of(subject.upstream(), claims_of(initialised(subject), where, inputs), inputs).values())
+
+
 def test_residual_additions_before_a_norm_are_found() -> None:
-    found = sites_of(LLAMA.upstream(), layout(LLAMA), LLAMA.padded_inputs())
-    assert [(branch.location, norm) for branch, norm in found] == [("attention", ""), ("output", "")] * 2
+    assert [(site.hosts[0][1], site.norm) for site in sites(LLAMA)] == [("attention", ""), ("output", "")] * 2
 
 
 def test_residual_additions_inside_a_norm_are_found_with_it() -> None:
-    found = sites_of(BERT.upstream(), layout(BERT), BERT.padded_inputs())
     layer = "bert.encoder.layer.0"
-    assert [norm for _, norm in found[:2]] == [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    assert [site.norm for site in sites(BERT)[:2]] == [
+        f"{layer}.attention.output.LayerNorm",
+        f"{layer}.output.LayerNorm",
+    ]
+
+
+class Parallel(torch.nn.Module):
+    """Attention and MLP of the same input, added to each other before they join the stream."""
+
+    def forward(self, a: Tensor, f: Tensor, r: Tensor) -> Tensor:
+        return a + f + r
+
+
+def test_two_branches_that_are_added_to_each_other_are_one_site_of_both() -> None:
+    a, f, r = (random(2, 3, seed=seed) for seed in range(3))
+    claims = [Claim("h1", "attention", a, r, ""), Claim("h2", "output", f, a + r, "")]
+    (site,) = sites_of(Parallel(), claims, {"a": a, "f": f, "r": r}).values()
+    assert site.hosts == (("h1", "attention"), ("h2", "output"))
+    assert site.residual == 1
+
+
+@pytest.mark.parametrize("wrong", ["x", "residual"])
+def test_a_host_that_adds_something_else_than_upstream_has_no_site(wrong: str) -> None:
+    a, f, r = (random(2, 3, seed=seed) for seed in range(3))
+    claim = replace(Claim("h1", "attention", a, f, ""), **{wrong: r})
+    with pytest.raises(AssertionError, match=r"no addition of what these hosts add: h1 \(attention\)"):
+        sites_of(Parallel(), [claim], {"a": a, "f": f, "r": r})
 
 
 @pytest.mark.parametrize("subject", [LLAMA, BERT], ids=lambda subject: subject.model_type)
 def test_bottleneck_without_up_projection_leaves_upstream_as_it_is(subject: Subject) -> None:
-    where, upstream, inputs = layout(subject), subject.upstream(), subject.padded_inputs("right")
+    upstream, inputs = subject.upstream(), subject.padded_inputs("right")
+    where = with_sites(layout(subject), subject, inputs)
     flags = {"use_cache": False} if subject.causal else {}
     plain = run(upstream, inputs, **flags)
     with applied(upstream, where, [(NAME, (SEQ_BN,))], bottleneck_weights(where, SEQ_BN, up=0.0)):
@@ -113,7 +145,8 @@ def test_lora_is_a_change_of_the_weights() -> None:
 
 
 def test_upstream_is_restored_afterwards() -> None:
-    where, upstream, inputs = layout(LLAMA), LLAMA.upstream(), LLAMA.padded_inputs("left")
+    upstream, inputs = LLAMA.upstream(), LLAMA.padded_inputs("left")
+    where = with_sites(layout(LLAMA), LLAMA, inputs)
     before = run(upstream, inputs)
     parts = (SEQ_BN, PREFIX_FLAT)
     weights = {**prefix_weights(where, PREFIX_FLAT), **bottleneck_weights(where, SEQ_BN, up=1.0)}

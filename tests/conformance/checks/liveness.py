@@ -82,7 +82,7 @@ def parameter_names(layout: Layout, part: Part, name: str) -> list[str]:
 
 
 def _bottleneck_names(layout: Layout, part: Bottleneck, name: str) -> list[str]:
-    hosts = [host for layer in layout.layers for key, host in layer.hosts.items() if key in part.locations]
+    hosts = [host for layer in layout.layers for key, host in layer.hosts if key in part.locations]
     tensors = ("W_left", "W_right", "b") if part.hypercomplex else ("weight", "bias")
     shared = rule_of(layout, part, name)
     return [shared] * bool(shared) + [

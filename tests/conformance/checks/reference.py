@@ -6,16 +6,18 @@ This holds bottlenecks to forward hooks, prefixes to an attention written out, L
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from conformance.adapted import FIRST, adapted, adapter_parameters
-from conformance.methods import Method, Part, ReFT
+from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
+from conformance.methods import Bottleneck, Method, Part, ReFT
 from conformance.outputs import FLAGS, assert_differs, assert_equal_within, at_tokens, flatten, main_outputs, run
 from conformance.reference import applied
-from conformance.reference.layout import layout_of
+from conformance.reference.bottleneck import claims_of, sites_of
+from conformance.reference.layout import Layout, layout_of
 from conformance.reference.together import Fused, Together
 from conformance.subjects import Subject, attentions
 
@@ -53,7 +55,10 @@ def compare(
     ours.requires_grad_(True)
     ours.zero_grad()
     outputs = ours(**inputs, **FLAGS, use_cache=False) if subject.causal else ours(**inputs, **FLAGS)
-    with applied(upstream, layout_of(ours), adapters, {**weights, **fixed}, together):
+    layout = layout_of(ours)
+    if any(isinstance(part, Bottleneck) for _, parts in adapters for part in parts):
+        layout = with_sites(layout, subject, inputs)
+    with applied(upstream, layout, adapters, {**weights, **fixed}, together):
         expected = upstream(**inputs, **FLAGS, use_cache=False) if subject.causal else upstream(**inputs, **FLAGS)
     assert_equal_within(_seen(outputs, mask), _seen(expected, mask), what, atol=atol)
     assert_differs(_seen(expected, mask), _seen(run(upstream, inputs), mask), "the adapter")
@@ -63,6 +68,13 @@ def compare(
     gradients = {name: ours.get_parameter(name).grad for name in trained}
     theirs = {name: weights[name].grad for name in trained}
     assert_equal_within(_present(gradients), _present(theirs), f"{what}: gradients", atol=atol / 2, rtol=1e-3)
+
+
+def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
+    """`layout` with the places of bottlenecks in a forward of upstream on these inputs."""
+    given = {**inputs, **FLAGS, "use_cache": False} if subject.causal else {**inputs, **FLAGS}
+    claims = claims_of(initialised(subject), layout, given)
+    return replace(layout, sites=sites_of(subject.upstream(), claims, given))
 
 
 def is_fixed(name: str, adapters: Sequence[tuple[str, Sequence[Part]]]) -> bool:

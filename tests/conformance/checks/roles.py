@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import initialised
-from conformance.reference.bottleneck import sites_of
+from conformance.reference.bottleneck import claims_of, sites_of
 from conformance.reference.layout import Attention, Layout, layout_of
 from conformance.reference.prefix import IMPLEMENTATION, reference_attention
 from conformance.subjects import Subject
@@ -30,7 +30,7 @@ def roles_are_true(subject: Subject) -> None:
     for attention in layout.attentions:
         for role in ROLES:
             _assert_feeds(upstream, attention, role, inputs)
-    _assert_residual_sites(upstream, layout, inputs)
+    sites_of(subject.upstream(), claims_of(initialised(subject), layout, inputs), inputs)
 
 
 def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -> None:
@@ -57,17 +57,6 @@ def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: 
     meant = {"key", "value"} if attention.shares_projection and role != "query" else {role}
     if changed != meant:
         raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
-
-
-def _assert_residual_sites(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -> None:
-    """Each layer has a bottleneck host per residual addition that was seen, at its location."""
-    seen: dict[str, list[str]] = {layer.path: [] for layer in layout.layers}
-    for branch, _ in sites_of(upstream, layout, inputs):
-        seen[branch.layer].append(branch.location)
-    for layer in layout.layers:
-        runs = len(seen[layer.path]) // max(1, len(layer.hosts))  # ALBERT's layer runs several times
-        if sorted(seen[layer.path]) != sorted([*layer.hosts] * runs):
-            raise AssertionError(f"{layer.path}: residual additions {seen[layer.path]}, declared hosts {layer.hosts}")
 
 
 def observed(upstream: nn.Module, inputs: dict[str, Any]) -> dict[str, dict[str, Tensor]]:

@@ -1,16 +1,16 @@
 """Bottleneck adapters on upstream, at the residual additions of its forward.
 
-The additions are not told to us, they are found by watching upstream run: what comes out of an output projection is a
-*branch*; it stays one through dropout, scaling and norms; an addition of a branch and a tensor that is none is a *site*. A
-site is post-norm if nothing but one norm of its layer reads the sum. So a residual site that the tool missed or took for
-another is seen here.
+Where they stand is claimed by our model, without any adapter: each host says what it adds to what (`claims_of`). Each claim has to be an
+addition that upstream's own forward makes, of the same two tensors (`sites_of`), or it is no site. There the adapter is computed. Where two
+branches are added to each other before they join the stream (``attention + mlp + residual``), that is the site of both, the attention first.
+That no addition is missing is held by the check "branches".
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,161 +18,178 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from conformance.methods import Bottleneck
-from conformance.reference.layout import Layer, Layout, join
+from conformance.reasons import DoesNotApply, Reason
+from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Fused, Together
 
-_ADDITIONS = {torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__}
-# Functions through which a branch stays one. A product with a tensor is a layer scale or a part of a norm.
-_PASSES = {
-    torch.nn.functional.dropout,
-    torch.nn.functional.layer_norm,
-    torch.nn.functional.rms_norm,
-    torch.mul,
-    torch.Tensor.mul,
-    torch.Tensor.__mul__,
-    torch.Tensor.__rmul__,
-    torch.Tensor.to,
-    torch.Tensor.float,
-    torch.Tensor.type_as,
-    torch.Tensor.view,
-    torch.Tensor.reshape,
-    torch.Tensor.contiguous,
-}
+_IN_PLACE = {torch.Tensor.add_, torch.Tensor.__iadd__}
+_ADDITIONS = {torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__, *_IN_PLACE}
 _ACTIVATIONS = {"relu": torch.relu, "swish": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu}
+
+Place = tuple[str, int, int]  # path of the module in whose own code it is, which of its calls, which addition there
 
 
 @dataclass(frozen=True)
-class Branch:
-    layer: str  # path
+class Claim:
+    """What one call of a host of ours adds to the stream."""
+
+    host: str  # path
     location: str
-
-
-@dataclass
-class ProjectionSite:
-    """One residual addition met while upstream ran."""
-
-    branch: Branch
-    x: Tensor  # what came out of the sublayer
+    x: Tensor
     residual: Tensor
-    sum: Tensor
-    norms: list[str] = field(default_factory=list)  # paths of the norms that read the sum, while it runs
-    read_otherwise: bool = False
+    norm: str  # path of what normalises the sum; "" = nothing
 
 
-Replace = Callable[[ProjectionSite], Tensor]
+@dataclass(frozen=True)
+class AdditionSite:
+    """An addition of upstream's at which bottlenecks stand."""
+
+    hosts: tuple[tuple[str, str], ...]  # host and location of each branch, in the order in which they join the stream
+    branches: tuple[int | tuple[Place, int], ...]  # of each host: which operand here, or of another addition
+    residual: int  # which operand here
+    norm: str
+
+
+def claims_of(ours: nn.Module, layout: Layout, inputs: Mapping[str, Any]) -> list[Claim]:
+    """What the hosts of a model without active adapters add, in the order of their calls."""
+    paths = {module: path for path, module in ours.named_modules()}
+    claims: list[Claim] = []
+
+    def recording(host: str, location: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(x: Tensor, residual: Tensor, norm: Any = None, *rest: Any, **options: Any) -> Tensor:
+            if norm is not None and norm not in paths:
+                raise DoesNotApply(Reason.BRANCH_NOT_FOLLOWED)
+            # Copies: upstream may go on to change what it was given.
+            claims.append(Claim(host, location, x.clone(), residual.clone(), "" if norm is None else paths[norm]))
+            return original(x, residual, norm, *rest, **options)
+
+        return forward
+
+    hosts = [(location, host, ours.get_submodule(host)) for layer in layout.layers for location, host in layer.hosts]
+    try:
+        for location, host, module in hosts:
+            module.bottleneck_layer_forward = recording(host, location, module.bottleneck_layer_forward)
+        with torch.no_grad():
+            ours(**inputs)
+    finally:
+        for _, _, module in hosts:
+            module.__dict__.pop("bottleneck_layer_forward", None)
+    return claims
 
 
 class Watch(TorchFunctionMode):
-    """Follows branches through a forward of upstream; `at_site` may give another value for a sum."""
+    """Sees the additions of a forward of upstream, each with its place; `at_addition` may give another value for a sum."""
 
-    def __init__(
-        self, upstream: nn.Module, layout: Layout, at_site: Callable[[ProjectionSite], Tensor | None]
-    ) -> None:
+    def __init__(self, upstream: nn.Module, at_addition: Callable[[Place, Sequence[Tensor], Tensor], Tensor]) -> None:
         super().__init__()
-        self.at_site = at_site
-        self.sites: list[ProjectionSite] = []
-        self._branches: dict[int, tuple[Branch, Tensor]] = {}  # holds the tensor, so that its id stays its own
-        self._sums: dict[int, ProjectionSite] = {}
-        self._inside_norm = 0
-        self.paused = False  # while the reference itself computes
-        self._handles = [*_hook_projections(self, upstream, layout), *_hook_norms(self, upstream)]
+        self.at_addition = at_addition
+        self._paused = False
+        self._paused = False
+        self._frames: list[list[Any]] = [["", 0, 0]]
+        self._calls: dict[str, int] = {}
+        self._handles = []
+        for path, module in upstream.named_modules():
+            self._handles.append(module.register_forward_pre_hook(lambda module, args, path=path: self._enter(path)))
+            self._handles.append(module.register_forward_hook(lambda module, args, output: self._leave()))
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def mark(self, tensor: Tensor, branch: Branch) -> None:
-        self._branches[id(tensor)] = (branch, tensor)
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the reference itself computes."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
-    def branch_of(self, value: Any) -> Branch | None:
-        found = self._branches.get(id(value)) if isinstance(value, Tensor) else None
-        return found[0] if found else None
+    def _enter(self, path: str) -> None:
+        if not path:
+            self._calls, self._frames = {}, [["", 0, 0]]
+        self._calls[path] = self._calls.get(path, 0) + 1
+        self._frames.append([path, self._calls[path], 0])
 
-    def enter_norm(self, path: str, value: Any) -> None:
-        site = self._sums.get(id(value)) if isinstance(value, Tensor) else None
-        if site is not None and not self._inside_norm and path.startswith(f"{site.branch.layer}."):
-            site.norms.append(path)
-        elif site is not None and not self._inside_norm:
-            site.read_otherwise = True
-        self._inside_norm += 1
-
-    def leave_norm(self) -> None:
-        self._inside_norm -= 1
-
-    def site_of(self, value: Any) -> ProjectionSite | None:
-        return self._sums.get(id(value)) if isinstance(value, Tensor) else None
+    def _leave(self) -> None:
+        self._frames.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self.paused or not isinstance(result, Tensor):
-            return result
-        if not self._inside_norm:
-            for value in args:
-                if (site := self.site_of(value)) is not None:
-                    site.read_otherwise = True
-        branches = [self.branch_of(value) for value in args[:2]]
-        if func in _ADDITIONS and len(args) == 2 and all(isinstance(value, Tensor) for value in args):
-            return self._added(result, args, branches)
-        if func in _PASSES and any(branches):
-            self.mark(result, next(branch for branch in branches if branch))
-        return result
-
-    def _added(self, result: Tensor, args: tuple[Any, ...], branches: list[Branch | None]) -> Tensor:
-        if branches[0] and branches[1]:
-            if branches[0] != branches[1]:
-                raise NotImplementedError("two branches are added to each other: a parallel residual")
-            self.mark(result, branches[0])
-        elif branches[0] or branches[1]:
-            index = 0 if branches[0] else 1
-            site = ProjectionSite(branches[index], args[index], args[1 - index], result)  # type: ignore[arg-type]
-            self.sites.append(site)
-            replaced = self.at_site(site)
-            site.sum = result if replaced is None else replaced
-            self._sums[id(site.sum)] = site
-            return site.sum
-        return result
+        tensors = len(args) == 2 and all(isinstance(value, Tensor) for value in args)
+        if self._paused or func not in _ADDITIONS or not tensors or kwargs:
+            return func(*args, **(kwargs or {}))
+        operands = [args[0].clone(), args[1]] if func in _IN_PLACE else args
+        frame = self._frames[-1]
+        frame[2] += 1
+        with self.paused():
+            return self.at_addition((frame[0], frame[1], frame[2]), operands, func(*args))
 
 
-def _hook_projections(watch: Watch, upstream: nn.Module, layout: Layout) -> Iterator[Any]:
-    def marker(branch: Branch) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            watch.mark(output[0] if isinstance(output, tuple) else output, branch)
+def sites_of(upstream: nn.Module, claims: Sequence[Claim], inputs: Mapping[str, Any]) -> dict[Place, AdditionSite]:
+    """The additions of upstream that `claims` are about, in their order.
 
-        return hook
-
-    for layer in layout.layers:
-        for path, location in outlets(layer):
-            yield upstream.get_submodule(path).register_forward_hook(marker(Branch(layer.path, location)))
-
-
-def outlets(layer: Layer) -> Iterator[tuple[str, str]]:
-    """Paths of the modules from which a sublayer's output comes, each with the location of its bottleneck."""
-    for attention in layer.attentions:
-        yield attention.output or attention.core, "attention" if attention.kind == "self" else "cross_attention"
-    for path in layer.mlp_last:
-        yield path, "output"
-
-
-def _hook_norms(watch: Watch, upstream: nn.Module) -> Iterator[Any]:
-    for path, module in upstream.named_modules():
-        if "norm" in type(module).__name__.lower():
-            yield module.register_forward_pre_hook(lambda module, args, path=path: watch.enter_norm(path, args[0]))
-            yield module.register_forward_hook(lambda module, args, output: watch.leave_norm())
-
-
-def sites_of(
-    upstream: nn.Module, layout: Layout, inputs: Mapping[str, Any], forward: Callable[..., Any] | None = None
-) -> list[tuple[Branch, str]]:
-    """The residual additions of one forward in their order, each with the path of its norm ("" = pre-norm)."""
-    watch = Watch(upstream, layout, lambda site: None)
+    Raises:
+        AssertionError: upstream makes no such addition.
+    """
+    search = _Search(list(claims))
+    watch = Watch(upstream, search.at_addition)
     try:
         with torch.no_grad(), watch:
-            (forward or upstream)(**inputs)
+            upstream(**inputs)
     finally:
         watch.remove()
-    return [
-        (site.branch, "" if site.read_otherwise or len(site.norms) != 1 else site.norms[0]) for site in watch.sites
-    ]
+    if search.pending:
+        missing = ", ".join(dict.fromkeys(f"{claim.host} ({claim.location})" for claim in search.pending))
+        raise AssertionError(f"upstream makes no addition of what these hosts add: {missing}")
+    return search.sites
+
+
+class _Search:
+    """Finds the claims among the additions of one forward."""
+
+    def __init__(self, pending: list[Claim]) -> None:
+        self.pending = pending
+        self.sites: dict[Place, AdditionSite] = {}
+        self._joined: list[tuple[Tensor, Place, Claim, Claim, int]] = []
+
+    def at_addition(self, place: Place, operands: Sequence[Tensor], result: Tensor) -> Tensor:
+        for index in (0, 1):
+            x, residual = operands[index], operands[1 - index]
+            if self._alone(place, x, residual, index) or self._both(place, x, residual, index):
+                break
+            self._join(place, x, residual, index, result)
+        return result
+
+    def _alone(self, place: Place, x: Tensor, residual: Tensor, index: int) -> bool:
+        for claim in self.pending:
+            if _same(x, claim.x) and _same(residual, claim.residual):
+                self.sites[place] = AdditionSite(((claim.host, claim.location),), (index,), 1 - index, claim.norm)
+                self.pending = [one for one in self.pending if one is not claim]
+                return True
+        return False
+
+    def _join(self, place: Place, x: Tensor, other: Tensor, index: int, result: Tensor) -> None:
+        """An addition of two branches, which our hosts add one after the other."""
+        for first in self.pending:
+            for second in self.pending:
+                if first is second or not (_same(x, first.x) and _same(other, second.x)):
+                    continue
+                if torch.allclose(second.residual, first.x + first.residual):
+                    self._joined.append((result, place, first, second, index))
+
+    def _both(self, place: Place, x: Tensor, residual: Tensor, index: int) -> bool:
+        for total, other, first, second, at in self._joined:
+            open_still = any(one is first for one in self.pending)
+            if x is total and open_still and _same(residual, first.residual):
+                hosts = ((first.host, first.location), (second.host, second.location))
+                self.sites[place] = AdditionSite(hosts, ((other, at), (other, 1 - at)), 1 - index, second.norm)
+                self.pending = [one for one in self.pending if one is not first and one is not second]
+                return True
+        return False
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
 @contextlib.contextmanager
@@ -183,65 +200,70 @@ def bottlenecks_applied(
     weights: Mapping[str, Tensor],
     together: Together = None,
 ) -> Iterator[None]:
-    """Calls of `upstream` compute the `adapters`, stacked in this order or `together`, at their residual additions."""
-    hosts = {layer.path: layer.hosts for layer in layout.layers}
-    plain = type(upstream).forward.__get__(upstream)
+    """Calls of `upstream` compute the `adapters`, stacked in this order or `together`, at the sites of the layout."""
+    if layout.sites is None:
+        raise ValueError("the layout holds no sites: compute them by sites_of, on upstream without adapters")
 
-    def computed(site: ProjectionSite, norm: Callable[[Tensor], Tensor] | None) -> Tensor | None:
-        here = [(name, part) for name, part in adapters if site.branch.location in part.locations]
+    def computed(host: str, location: str, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+        here = [(name, part) for name, part in adapters if location in part.locations]
         if not here:
-            return None
-        host = hosts[site.branch.layer][site.branch.location]
+            return _joined(x, residual, norm)
         present = [
             (part, Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here
         ]
         if isinstance(together, Fused):
             attention = Weights(weights, join(host, "adapter_fusion_layer", together.name))
-            return through_fusion(site.x, site.residual, norm, present, attention)
-        return through(site.x, site.residual, norm, present, together)
+            return through_fusion(x, residual, norm, present, attention)
+        return through(x, residual, norm, present, together)
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if args or kwargs.get("past_key_values") is not None:
-            raise TypeError("the reference takes keyword arguments only, and runs twice, so no cache")
-        found = sites_of(upstream, layout, kwargs, plain)
-        with _replaced(upstream, layout, [norm for _, norm in found], computed):
-            return plain(**kwargs)
-
-    upstream.forward = forward
-    try:
+    with _replaced(upstream, layout.sites, computed):
         yield
-    finally:
-        del upstream.forward
 
 
 @contextlib.contextmanager
 def _replaced(
-    upstream: nn.Module,
-    layout: Layout,
-    norms: Sequence[str],
-    compute: Callable[[ProjectionSite, Callable[[Tensor], Tensor] | None], Tensor | None],
+    upstream: nn.Module, sites: Mapping[Place, AdditionSite], compute: Callable[..., Tensor]
 ) -> Iterator[None]:
-    """One forward in which `compute` says what a sum is, or, where the sum is normalised, what the norm gives."""
-    waiting: dict[int, ProjectionSite] = {}
+    """Forwards in which `compute` says what a sum is, or, where the sum is normalised, what the norm gives."""
+    operands_of: dict[Place, Sequence[Tensor]] = {}
+    kept = {
+        other
+        for site in sites.values()
+        for entry in site.branches
+        if not isinstance(entry, int)
+        for other in entry[:1]
+    }
+    waiting: dict[int, tuple[Tensor, AdditionSite, list[Tensor], Tensor]] = {}
 
-    def at_site(site: ProjectionSite) -> Tensor | None:
-        if norms[len(watch.sites) - 1]:
-            waiting[id(site.sum)] = site
-            return None
-        return compute(site, None)
+    def at_addition(place: Place, operands: Sequence[Tensor], result: Tensor) -> Tensor:
+        if place in kept:
+            operands_of[place] = operands
+        site = sites.get(place)
+        if site is None:
+            return result
+        branches = [operands[e] if isinstance(e, int) else operands_of[e[0]][e[1]] for e in site.branches]
+        residual = operands[site.residual]
+        if site.norm:
+            waiting[id(result)] = (result, site, branches, residual)  # holds the sum, so that its id stays its own
+            return result
+        for (host, location), x in zip(site.hosts, branches, strict=True):
+            residual = compute(host, location, x, residual, None)
+        return residual
 
     def at_norm(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        site = waiting.pop(id(inputs[0]), None)
-        if site is None:
+        found = waiting.pop(id(inputs[0]), None)
+        if found is None:
             return None
-        watch.paused = True
-        try:
-            return compute(site, type(module).forward.__get__(module))
-        finally:
-            watch.paused = False
+        _, site, branches, residual = found
+        with watch.paused():
+            norms = [None] * (len(branches) - 1) + [type(module).forward.__get__(module)]
+            for (host, location), x, norm in zip(site.hosts, branches, norms, strict=True):
+                residual = compute(host, location, x, residual, norm)
+            return residual
 
-    watch = Watch(upstream, layout, at_site)
-    handles = [upstream.get_submodule(path).register_forward_hook(at_norm) for path in set(norms) if path]
+    watch = Watch(upstream, at_addition)
+    norms = dict.fromkeys(site.norm for site in sites.values() if site.norm)
+    handles = [upstream.get_submodule(path).register_forward_hook(at_norm) for path in norms]
     try:
         with watch:
             yield

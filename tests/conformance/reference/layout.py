@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -37,7 +38,7 @@ class Attention:
 class Layer:
     path: str
     attentions: tuple[Attention, ...]
-    hosts: dict[str, str]  # location -> path of the module that holds the bottlenecks
+    hosts: tuple[tuple[str, str], ...]  # location, and path of the module that holds the bottlenecks
     mlp_first: tuple[str, ...]
     mlp_last: tuple[str, ...]
 
@@ -49,6 +50,7 @@ class Layout:
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
     front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or the base model
+    sites: Any = None  # where bottlenecks stand in upstream's forward, as ``bottleneck.sites_of`` found it
 
     @property
     def embeds_tokens(self) -> bool:
@@ -89,10 +91,10 @@ def _front(model: nn.Module, base: str) -> str:
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     roles: LayerRoles = type(module).roles
     present = [entry for entry in roles.attentions if resolved(module, entry.core) is not None]
-    found = {entry.location: resolved(module, entry.host) for entry in roles.bottlenecks}
-    if not any(entry.kind == "cross" for entry in present):
-        found.pop("cross_attention", None)  # its place in a list may hold another sublayer here
-    hosts = {location: join(path, host) for location, host in found.items() if host is not None}
+    found = [(entry.location, resolved(module, entry.host)) for entry in roles.bottlenecks]
+    if not any(entry.kind == "cross" for entry in present):  # its place in a list may hold another sublayer here
+        found = [(location, host) for location, host in found if location != "cross_attention"]
+    hosts = tuple((location, join(path, host)) for location, host in found if host is not None)
     in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
     return Layer(
         path,
