@@ -41,6 +41,7 @@ class Reason(Enum):
     # of the method
     NO_ZERO_START = "the method acts from the first step on, or is random at first"
     ONLY_LORA = "only LoRA has weights to merge"
+    ONLY_BOTTLENECK = "only bottlenecks have hosts"
     ONLY_PREFIX = "only a prefix stands for tokens in a cache"
     OTHER_THAN_PEFT = "compared with peft in the tests of the runtime"
     PER_PART = "checked per part of the mixture already"

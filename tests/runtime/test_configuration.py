@@ -14,7 +14,7 @@ import pytest
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, SeqBnConfig
-from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
+from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP, resolve_adapter_config
 from adapter_runtime.methods.configs.union import ConfigUnion, MAMConfig, UniPELTConfig
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.lora.config import LoRAConfig, VeraConfig
@@ -144,3 +144,16 @@ def test_help_names_every_option_with_its_default(kind: type[Any]) -> None:
 def _default(item: dataclasses.Field[Any]) -> Any:
     factory = item.default_factory
     return item.default if factory is dataclasses.MISSING else factory()
+
+
+def test_a_config_string_may_be_longer_than_the_name_of_a_file() -> None:
+    text = "|".join(
+        (
+            "double_seq_bn[reduction_factor=4,mh_adapter=True,output_adapter=True,cross_adapter=True]",
+            "prefix_tuning_flat[prefix_length=3]",
+            "lora[r=2,alpha=4,attn_matrices=['q','k','v'],intermediate_lora=True,output_lora=True]",
+            "noreft[r=2,prefix_positions=2,suffix_positions=1]",
+        )
+    )
+    assert len(text) > 255 - len(".json")
+    assert len(resolve_adapter_config(text + " " * 20).configs) == 4

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
+from conformance.checks.branches import hosts_receive_branches
 from conformance.checks.causality import earlier_outputs_are_unchanged
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
 from conformance.checks.composition import (
@@ -34,6 +35,7 @@ from conformance.checks.removal import removal_restores
 from conformance.checks.roles import roles_are_true
 from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
 from conformance.checks.setup import setup_is_activation
+from conformance.checks.union import every_method_together
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.reasons import Reason
@@ -120,6 +122,10 @@ def _no_cache_to_fill(subject: Subject, method: Method) -> Reason | None:
     return Reason.WINDOW if getattr(subject.config(), "sliding_window", None) else None
 
 
+def _only_bottleneck(subject: Subject, method: Method) -> Reason | None:
+    return None if isinstance(method.only, Bottleneck) else Reason.ONLY_BOTTLENECK
+
+
 def _per_part(subject: Subject, method: Method) -> Reason | None:
     return None if method.only is not None or method.has(Invertible) else Reason.PER_PART
 
@@ -127,12 +133,14 @@ def _per_part(subject: Subject, method: Method) -> Reason | None:
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects),
     ModelCheck("roles", roles_are_true, adapted_subjects),
+    ModelCheck("union", every_method_together, adapted_subjects),
 )
 
 CHECKS: tuple[Check, ...] = (
     Check("inactive", inactive_is_upstream, smoke=True),
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
     Check("liveness", every_site_is_live, smoke=True),
+    Check("branches", hosts_receive_branches, _only_bottleneck, (Reason.NO_PLACE,)),
     Check("reference", equals_the_reference, smoke=True),
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),

@@ -15,6 +15,7 @@ from conformance.reference.layout import Layout, join, layout_of
 from conformance.reference.lora import lora_names, shared_name
 from conformance.reference.prefix import location_of
 from conformance.reference.reft import reft_names
+from conformance.sites import assert_each_acts_alone
 from conformance.subjects import Subject
 
 
@@ -27,6 +28,15 @@ def every_site_is_live(subject: Subject, method: Method) -> None:
     loss_of(model(**subject.padded_inputs(), **FLAGS)).backward()
     assert_all_sites(model, method)
     assert_gradients(model, method)
+    if all(_is_silent_at_zero(part) for part in method.parts):
+        assert_each_acts_alone(model, FIRST, subject, subject.padded_inputs(), fixed_names(model, method))
+
+
+def _is_silent_at_zero(part: Part) -> bool:
+    """Factors and norms of weights that are zero would silence the model; a prefix out of an MLP has no parameters per site."""
+    if isinstance(part, LoRA):
+        return part.form in ("lora", "mtl")
+    return not isinstance(part, Prefix) or part.flat
 
 
 def assert_all_sites(model: nn.Module, method: Method) -> None:

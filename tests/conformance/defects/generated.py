@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from conformance.adapted import initialised
 from conformance.defects.planting import BERT, BERT_CODE, LLAMA, LLAMA_CODE, Defect, Patch, in_text, swap
@@ -16,9 +17,20 @@ def _swapped_roles(patch: Patch) -> None:
     patch.setattr(layer, "roles", replace(layer.roles, attentions=(wrong,)))
 
 
-def _missing_site_role(patch: Patch) -> None:
+def _without_output_host(text: str) -> str:
+    return text.replace("self.output_adapters(hidden_states, residual, None)", "residual + hidden_states")
+
+
+def _first_layer_as_upstream(patch: Patch) -> None:
     layer = type(initialised(LLAMA).model.layers[0])
-    patch.setattr(layer, "roles", replace(layer.roles, bottlenecks=layer.roles.bottlenecks[:1]))
+    forward = layer.forward
+
+    def as_upstream(self: Any, *args: Any, **kwargs: Any) -> Any:
+        mro = type(self).__mro__
+        upstream = next(base for base in mro if base.__module__.startswith("transformers.models"))
+        return (upstream.forward if self.self_attn.layer_idx == 0 else forward)(self, *args, **kwargs)
+
+    patch.setattr(layer, "forward", as_upstream)
 
 
 GENERATED = {
@@ -44,17 +56,30 @@ GENERATED = {
         subject=BERT,
     ),
     "roles: key and value are exchanged": Defect(_swapped_roles, "roles"),
-    "roles: a residual addition is not declared": Defect(_missing_site_role, "roles"),
-    "reference: the hosts of attention and MLP are exchanged": Defect(
+    "branches: a residual addition has no host": Defect(
+        in_text(LLAMA_CODE, _without_output_host),
+        "branches",
+        ("double_seq_bn", "compacter"),
+        message="adds what no host is given",
+    ),
+    "branches: the hosts of attention and MLP are exchanged": Defect(
         in_text(LLAMA_CODE, swap("self.attention_adapters(", "self.output_adapters(")),
-        "reference",
+        "branches",
         ("double_seq_bn",),
     ),
-    "reference: branch and residual are exchanged": Defect(
+    "branches: branch and residual are exchanged": Defect(
         in_text(
             LLAMA_CODE, lambda text: text.replace("(hidden_states, residual, None)", "(residual, hidden_states, None)")
         ),
-        "reference",
+        "branches",
         ("double_seq_bn",),
+    ),
+    "union: upstream's value joins the stream": Defect(
+        in_text(LLAMA_CODE, _without_output_host),
+        "union",
+        message="alone without effect",
+    ),
+    "union: only the last of the layers has a host": Defect(
+        _first_layer_as_upstream, "union", message="alone without effect"
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ def resolve_adapter_config(config: str | Mapping[str, Json] | AdapterConfig | No
         raise InvalidConfigError(f"An adapter config is a name, a dict or a config object, not {config!r}.")
     if config in ADAPTER_CONFIG_MAP:
         return ADAPTER_CONFIG_MAP[config]
-    if Path(config).is_file():
+    if os.path.isfile(config):  # False, not an error, for a string that is too long to be a path
         return _read_file(Path(config))
     return parse_config_string(config)
 

@@ -1,0 +1,174 @@
+"""What the hosts of bottlenecks receive is what their location says, and nothing else joins the stream.
+
+Each forward of our model is cut at its hosts, so that what one of them is given depends on the code since the host before it and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.adapted import initialised
+from conformance.methods import Method
+from conformance.outputs import FLAGS, seeded
+from conformance.reasons import DoesNotApply, Reason
+from conformance.reference.layout import Layer, Layout, layout_of
+from conformance.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Received:
+    """What one call of a host got."""
+
+    layer: Layer
+    host: str
+    location: str
+    x: Tensor
+    residual: Tensor
+
+
+def hosts_receive_branches(subject: Subject, method: Method) -> None:
+    """Shapes, locations and completeness."""
+    model = initialised(subject)
+    model.requires_grad_(True)
+    layout = layout_of(model)
+    inputs = subject.padded_inputs()
+    received: list[Received] = []
+
+    def cut(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
+        received.append(one)
+        return original(one.x, one.residual, *rest, **options).detach().requires_grad_()
+
+    with _hosts(model, layout, cut), seeded(5):
+        outputs = model(**inputs, **FLAGS)
+    if not received:
+        raise AssertionError("no host is called: there is no residual addition to adapt")
+    del outputs
+    for one in received:
+        assert_shapes(one)
+        _assert_location(model, one)
+    _assert_complete(subject, layout)
+
+
+def assert_shapes(one: Received) -> None:
+    """The branch and the stream have one shape, (batch, length, hidden) or more axes before the last."""
+    if one.x.shape != one.residual.shape or one.x.dim() < 2:
+        raise AssertionError(f"{one.host} is given {tuple(one.x.shape)} to add to {tuple(one.residual.shape)}")
+
+
+def _assert_location(model: nn.Module, one: Received) -> None:
+    if not one.x.requires_grad:
+        raise AssertionError(f"{one.host} ({one.location}): what it is given depends on no parameter of its sublayer")
+    parameters = {name: p for name, p in model.named_parameters() if name.startswith(f"{one.layer.path}.")}
+    weight = torch.randn(one.x.shape, generator=torch.Generator().manual_seed(3))
+    found = torch.autograd.grad(
+        (one.x * weight).sum(), list(parameters.values()), allow_unused=True, retain_graph=True
+    )
+    reached = {name for name, grad in zip(parameters, found, strict=True) if grad is not None and bool(grad.any())}
+    kinds = {"attention": "self", "cross_attention": "cross"}
+    has_own = {location for location, _ in one.layer.hosts}
+    attentions = {location: _of_attention(one.layer, kind) for location, kind in kinds.items() if location in has_own}
+    mlp = (*one.layer.mlp_first, *one.layer.mlp_last)
+    if one.location == "output":
+        wrong = [path for paths in attentions.values() for path in paths if _touches(reached, path)]
+        right = bool(reached)
+    else:
+        others = [path for location, paths in attentions.items() if location != one.location for path in paths]
+        wrong = [path for path in (*mlp, *others) if _touches(reached, path)]
+        right = any(_touches(reached, path) for path in attentions[one.location]) or not attentions[one.location]
+    if wrong or not right:
+        what = f"depends on {sorted(wrong)}" if wrong else "does not depend on what stands there"
+        raise AssertionError(f"{one.host} ({one.location}): what it is given {what}")
+
+
+def _of_attention(layer: Layer, kind: str) -> list[str]:
+    return [
+        path
+        for one in layer.attentions
+        if one.kind == kind
+        for path in (one.query, one.key, one.value, one.fused, one.output)
+        if path
+    ]
+
+
+def _touches(reached: set[str], path: str) -> bool:
+    return any(name.startswith(f"{path}.") for name in reached)
+
+
+def _assert_complete(subject: Subject, layout: Layout) -> None:
+    """With every branch at a host set to zero, the output of a layer depends on no projection in it."""
+    model = initialised(subject)
+    model.requires_grad_(True)
+    ends: dict[str, Tensor] = {}
+
+    def silent(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
+        return original(torch.zeros_like(one.x), one.residual, *rest, **options)
+
+    def keep(path: str) -> Callable[..., None]:
+        return lambda module, args, output: ends.setdefault(path, _first_tensor(output))
+
+    handles = [model.get_submodule(layer.path).register_forward_hook(keep(layer.path)) for layer in layout.layers]
+    with _hosts(model, layout, silent), seeded(5):
+        model(**subject.padded_inputs(), **FLAGS)
+    for handle in handles:
+        handle.remove()
+    for layer in layout.layers:
+        end = ends.get(layer.path)
+        if end is None or not end.requires_grad:
+            continue
+        weights = dict(_projections(model, layer.path))
+        if not weights:
+            continue
+        generator = torch.Generator().manual_seed(3)
+        total = (end * torch.randn(end.shape, generator=generator)).sum()
+        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True, retain_graph=True)
+        left = [path for path, grad in zip(weights, found, strict=True) if grad is not None and bool(grad.any())]
+        if left:
+            raise AssertionError(
+                f"{layer.path} adds what no host is given: with all hosts silent it depends on {left}"
+            )
+
+
+def _projections(model: nn.Module, layer: str) -> Iterator[tuple[str, Tensor]]:
+    """Weights of linear maps of the layer, experts in one parameter included."""
+    for path, module in model.get_submodule(layer).named_modules():
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+            yield f"{layer}.{path}", module.weight
+        else:
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() == 3 and not isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+                    yield f"{layer}.{path}.{name}", parameter
+
+
+def _first_tensor(output: Any) -> Tensor:
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    return output if isinstance(output, Tensor) else next(v for v in output.values() if isinstance(v, Tensor))
+
+
+@contextlib.contextmanager
+def _hosts(model: nn.Module, layout: Layout, change: Callable[..., Tensor]) -> Iterator[None]:
+    """Hosts compute `change` in the place of their addition."""
+    found = [(layer, location, host) for layer in layout.layers for location, host in layer.hosts]
+    if not found:
+        raise DoesNotApply(Reason.NO_PLACE)
+
+    def changed(layer: Layer, location: str, host: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(x: Tensor, residual: Tensor, *rest: Any, **options: Any) -> Tensor:
+            return change(original, Received(layer, host, location, x, residual), *rest, **options)
+
+        return forward
+
+    modules = [(model.get_submodule(host), one) for one in found for host in one[2:]]
+    for module, one in modules:
+        module.bottleneck_layer_forward = changed(*one, module.bottleneck_layer_forward)
+    try:
+        yield
+    finally:
+        for module, _ in modules:
+            module.__dict__.pop("bottleneck_layer_forward", None)

@@ -1,0 +1,61 @@
+"""All methods that a model has, in one adapter on all sites: the one check that runs for every model in the normal test run.
+
+Without the adapter the model is bitwise upstream's; each site acts alone and is trained; what is saved is what is loaded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+from conformance.adapted import FIRST, initialised, planned_methods, randomise_adapter, state
+from conformance.outputs import assert_bitwise, run
+from conformance.reference.layout import Layout, layout_of
+from conformance.sites import assert_each_acts_alone
+from conformance.subjects import Subject
+
+
+def every_method_together(subject: Subject) -> None:
+    inputs = subject.padded_inputs()
+    expected = run(subject.upstream(), inputs)
+    model = initialised(subject)
+    assert_bitwise(run(model, inputs), expected, "without an adapter")
+    config = union_config(layout_of(model), planned_methods(subject.model_type))
+    if not config:
+        return
+    model.add_adapter(FIRST, config=config)
+    randomise_adapter(model, FIRST)
+    assert_bitwise(run(model, inputs), expected, "with an adapter that is not active")
+    model.train_adapter(FIRST)
+    model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_adapter(folder, FIRST)
+        fresh = initialised(subject)
+        fresh.load_adapter(folder, set_active=True)
+    assert_bitwise(state(fresh), state(model), "weights that were loaded")
+    assert_bitwise(run(fresh, inputs), run(model, inputs), "with the adapter that was loaded")
+    assert_each_acts_alone(model, FIRST, subject, inputs)
+
+
+def union_config(layout: Layout, planned: dict[str, str]) -> str:
+    """The configs of all planned families, each on all sites; "" if there are none."""
+    locations = {location for layer in layout.layers for location, _ in layer.hosts}
+    attentions = layout.attentions
+    matrices = [
+        short
+        for short, role in (("q", "query"), ("k", "key"), ("v", "value"))
+        if any(getattr(one, role) or one.fused for one in attentions)
+    ]
+    lora = [f"attn_matrices={matrices}".replace(" ", "")]
+    lora += ["intermediate_lora=True"] if any(layer.mlp_first for layer in layout.layers) else []
+    lora += ["output_lora=True"] if any(layer.mlp_last for layer in layout.layers) else []
+    hosts = [f"mh_adapter={'attention' in locations}", f"output_adapter={'output' in locations}"]
+    hosts += ["cross_adapter=True"] if "cross_attention" in locations else []
+    configs = {
+        "bottleneck": f"double_seq_bn[reduction_factor=4,{','.join(hosts)}]",
+        "prefix_tuning": "prefix_tuning_flat[prefix_length=3]",
+        "lora": f"lora[r=2,alpha=4,{','.join(lora)}]",
+        "reft": "noreft[r=2,prefix_positions=2,suffix_positions=1]",
+        "prompt_tuning": "prompt_tuning[prompt_length=3]",
+        "invertible": "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]",
+    }
+    return "|".join(config for family, config in configs.items() if not planned.get(family, "not planned"))

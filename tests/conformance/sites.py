@@ -1,0 +1,181 @@
+"""The places of one adapter in a model, each with its parameters, and what each does while all others do nothing.
+
+A site is what holds tensors of the adapter at one place: a host of bottlenecks, a projection, a layer with ReFT, one attention core of a
+prefix, the entrance of the stream. With all its tensors zero, it does nothing that depends on it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.outputs import FLAGS, flatten, loss_of, seeded
+from conformance.subjects import Subject
+
+# The least that a site has to change: this share of the largest output. What rounding changes in float32 is a hundredth of it.
+EFFECT = 1e-4
+_KEPT = (
+    ".parametrizations.",
+    "shared_parameters.",
+)  # orthonormal rows and what all sites share: zeros would switch off more
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place."""
+
+    path: str  # of the module of upstream at which it stands, or nearest to it
+    tensors: Mapping[
+        str, Callable[[], Tensor]
+    ]  # name -> its part of a parameter; a name with "[...]" is a part of one
+    gradients: Mapping[str, Callable[[], Tensor | None]]
+
+
+def sites_of_adapter(model: nn.Module, name: str) -> list[Site]:
+    """The sites of the adapter `name`, in the order of the module tree."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for key, parameter in model.named_parameters():
+        if f".{name}." in f".{key}." and not any(kept in key for kept in _KEPT):
+            container = key.partition(f".{name}.")[0]
+            found.setdefault(container, {})[key] = parameter
+    prefixes = [container for container in found if "prefix_tunings" in container]
+    flat = {
+        key: p for container in prefixes for key, p in found.pop(container).items() if key.endswith(".control_trans")
+    }
+    whole = [
+        Site(
+            path.rpartition(".")[0],
+            {key: functools.partial(_data, p) for key, p in tensors.items()},
+            {key: functools.partial(_gradient, p) for key, p in tensors.items()},
+        )
+        for path, tensors in found.items()
+    ]
+    return whole + _prefix_sites(model, name, {id(parameter): key for key, parameter in flat.items()})
+
+
+def _prefix_sites(model: nn.Module, name: str, keys: Mapping[int, str]) -> list[Site]:
+    """One per attention core with a flat prefix: columns of the parameter (P, columns) that all cores share."""
+    sites = []
+    for path, module in model.named_modules():
+        placed = getattr(getattr(module, "prefix_tuning", None), "placed", {})
+        if name not in placed:
+            continue
+        tuning, position = placed[name].tuning, placed[name].position
+        key = keys.get(id(tuning.control_trans))
+        if key is None:  # out of an MLP
+            continue
+        start = sum(tuning.sizes[: 2 * position])
+        columns = slice(start, start + sum(tuning.sizes[2 * position : 2 * position + 2]))
+        shape = (tuning.config.prefix_length, -1)
+        parts = (tuning.control_trans, shape, columns)
+        label = f"{key}[{position}]"
+        sites.append(
+            Site(path, {label: functools.partial(_data, *parts)}, {label: functools.partial(_gradient, *parts)})
+        )
+    return sites
+
+
+def _data(parameter: nn.Parameter, shape: tuple[int, int] | None = None, columns: slice = slice(None)) -> Tensor:
+    return parameter.data if shape is None else parameter.data.view(shape)[:, columns]
+
+
+def _gradient(
+    parameter: nn.Parameter, shape: tuple[int, int] | None = None, columns: slice = slice(None)
+) -> Tensor | None:
+    gradient = parameter.grad
+    return gradient if gradient is None or shape is None else gradient.view(shape)[:, columns]
+
+
+def assert_each_acts_alone(
+    model: nn.Module, name: str, subject: Subject, inputs: Mapping[str, Any], fixed: set[str] = frozenset()
+) -> None:
+    """Each site of the active adapter `name` changes the outputs, and all its tensors get gradients, while the others are zero.
+
+    A site around which upstream's own parameters get no gradient (an expert that no token is sent to) is passed over.
+
+    Args:
+        fixed: names of parameters that are never trained.
+    """
+    sites = sites_of_adapter(model, name)
+    if not sites:
+        raise AssertionError("the adapter has no site; the check would be empty")
+    for site in sites:
+        for tensor in site.tensors.values():
+            tensor().zero_()
+    plain = _outputs(model, inputs)[1]
+    silent, dead = [], []
+    for seed, site in enumerate(sites):
+        if _is_quiet(subject, model, site.path):
+            continue
+        _randomise(site, seed)
+        model.zero_grad()
+        outputs, flat = _outputs(model, inputs, with_gradients=True)
+        loss_of(outputs).backward()
+        if not _differ(flat, plain):
+            silent.append(", ".join(site.tensors))
+        dead += [key for key, of in site.gradients.items() if key not in fixed and _is_dead(of())]
+        for tensor in site.tensors.values():
+            tensor().zero_()
+    if silent:
+        raise AssertionError(f"alone without effect: {silent}")
+    if dead:
+        raise AssertionError(f"alone without a gradient: {dead}")
+
+
+def _randomise(site: Site, seed: int) -> None:
+    generator = torch.Generator().manual_seed(200 + seed)
+    for of in site.tensors.values():
+        tensor = of()
+        width = tensor.shape[-1] if tensor.dim() > 1 else 2
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * width**-0.5)
+
+
+def _outputs(
+    model: nn.Module, inputs: Mapping[str, Any], with_gradients: bool = False
+) -> tuple[Any, dict[str, Tensor]]:
+    with torch.set_grad_enabled(with_gradients), seeded(5):
+        outputs = model(**inputs, **FLAGS)
+    return outputs, {key: value.detach() for key, value in flatten(outputs).items() if value.is_floating_point()}
+
+
+def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    for key, value in theirs.items():
+        other = ours.get(key)
+        if other is None or other.shape != value.shape:
+            return True
+        finite = torch.isfinite(value) & torch.isfinite(other)
+        if finite.any():
+            scale = max(1.0, float(value[finite].abs().max()))
+            if float((other - value)[finite].abs().max()) > EFFECT * scale:
+                return True
+    return False
+
+
+def _is_dead(gradient: Tensor | None) -> bool:
+    return gradient is None or not bool(torch.any(gradient != 0))
+
+
+def _is_quiet(subject: Subject, model: nn.Module, path: str) -> bool:
+    """Whether upstream's parameters at `path`, or of the nearest module around it that has some, get no gradient."""
+    alive, all_names = living_parameters(subject)
+    while True:
+        inside = [name for name in all_names if not path or name.startswith(f"{path}.")]
+        if inside:
+            return not any(name in alive for name in inside)
+        path = path.rpartition(".")[0]
+
+
+@functools.lru_cache(maxsize=8)
+def living_parameters(subject: Subject) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The parameters of upstream's model that get a gradient from its outputs; and all of them."""
+    upstream = subject.upstream().requires_grad_(True)
+    with seeded(5):
+        outputs = upstream(**subject.padded_inputs(), **FLAGS)
+    loss_of(outputs).backward()
+    named = dict(upstream.named_parameters(remove_duplicate=False))
+    return frozenset(name for name, p in named.items() if not _is_dead(p.grad)), tuple(named)

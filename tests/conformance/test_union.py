@@ -1,0 +1,38 @@
+"""Whichever edit is taken out of the emitted code of a model, the one check that runs for every model notices."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from conformance.adapted import adapted_subjects
+from conformance.breaking import edit_generated, modeling_module, sites, without_site
+from conformance.checks.union import every_method_together
+from conformance.report import generated_models
+
+SEED = 2026
+DRAWN = 10
+GENERATED = generated_models()
+MODELS = sorted({"bert", "llama", *random.Random(SEED).sample(GENERATED, min(DRAWN, len(GENERATED)))})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "index"),
+    [
+        pytest.param(model_type, index, id=f"{model_type}-{index}-{label}")
+        for model_type in MODELS
+        for index, label in enumerate(sites(modeling_module(model_type)))
+    ],
+)
+def test_union_finds_that_an_edit_is_missing(model_type: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_generated(monkeypatch, modeling_module(model_type), lambda text: without_site(text, index))
+    assert any(_notices(subject) for subject in adapted_subjects(model_type))
+
+
+def _notices(subject: object) -> bool:
+    try:
+        every_method_together(subject)
+    except AssertionError as error:
+        return "alone without" in str(error)
+    return False
