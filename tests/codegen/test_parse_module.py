@@ -285,3 +285,49 @@ def test_upstream_classes_hold_what_their_init_says(
 ) -> None:
     submodules = upstream_facts(model_type).classes[class_name].submodules
     assert {name: submodules[name].classes for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("self.x = nn.ModuleList([A() for _ in range(3)])", id="a comprehension has any number"),
+        pytest.param("self.x = nn.ModuleList([A()] * 3)", id="a product has any number"),
+        pytest.param("self.x = nn.ModuleList()\nfor i in range(3):\n    self.x.append(A())", id="a loop appends"),
+        pytest.param("self.x = nn.ModuleList([A()])\nself.x.insert(0, B())", id="an insertion moves the others"),
+        pytest.param("self.x = nn.ModuleList([A(), nn.Sequential(A(), B())])", id="a list in a list"),
+        pytest.param("self.x = nn.ModuleDict({'a': A(), 'b': B()})", id="a dict has names, and no places"),
+        pytest.param("self.x = nn.Sequential(OrderedDict([('a', A()), ('b', B())]))", id="a sequence with names"),
+        pytest.param("self.x = nn.ModuleList(make(config))\nself.x.append(A())", id="a list from elsewhere"),
+        pytest.param(
+            "if config.a:\n    self.x = nn.ModuleList([A(), B()])\nelse:\n    self.x = nn.ModuleList([B()])",
+            id="two lists of which none begins as the other",
+        ),
+    ],
+)
+def test_a_list_that_is_not_written_out_has_no_places(body: str) -> None:
+    assert submodules(body)["x"].places == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "places"),
+    [
+        pytest.param("self.x = nn.Sequential(A(), B(), A())", (("A",), ("B",), ("A",)), id="a class twice"),
+        pytest.param(
+            "self.x = nn.Sequential(A(), ACT2FN[config.act], B())", (("A",), ("ACT2FN",), ("B",)), id="an activation"
+        ),
+        pytest.param("self.x = nn.Sequential(A(), make(config), B())", (("A",), (), ("B",)), id="an unknown module"),
+        pytest.param("l = [A()]\nl += [B()]\nself.x = nn.ModuleList(l)", (("A",), ("B",)), id="sum of lists"),
+        pytest.param(
+            "self.x = nn.ModuleList()\nself.x.append(A() if config.a else B())\nself.x.append(B())",
+            (("A", "B"), ("B",)),
+            id="one of two at one place",
+        ),
+        pytest.param(
+            "self.x = nn.ModuleList()\nself.x.append(A())\nif config.b:\n    self.x.append(B())\nself.x.append(A())",
+            (("A",), ("B",), ("A",)),
+            id="one under a condition keeps its place, as the ends count from theirs",
+        ),
+    ],
+)
+def test_a_list_that_is_written_out_has_its_classes_in_places(body: str, places: object) -> None:
+    assert submodules(body)["x"].places == places

@@ -45,16 +45,28 @@ class Built:
     arguments: tuple[cst.Arg, ...] = ()
     container: str = ""
     optional: bool = False
+    is_list: bool = False  # a list of modules that no container holds yet
+    places: Places | None = None  # of a list: the classes of each element; None: no list, or not known
 
     def joined(self, other: Built | None) -> Built:
+        """What is built by either of two."""
         if other is None:
             return self
         first = self if self.classes else other
         classes = tuple(dict.fromkeys((*self.classes, *other.classes)))
         container = self.container or other.container
-        return replace(first, classes=classes, container=container, optional=self.optional or other.optional)
+        optional = self.optional or other.optional
+        places = _either(self.places, other.places)
+        is_list = self.is_list or other.is_list
+        return replace(first, classes=classes, container=container, optional=optional, is_list=is_list, places=places)
+
+    def extended(self, other: Built, places: Places | None) -> Built:
+        """A list with more elements, which stand at `places` behind those that it has."""
+        known = None if self.places is None or places is None else (*self.places, *places)
+        return replace(self.joined(replace(other, optional=False)), is_list=self.is_list, places=known)
 
 
+Places = tuple[tuple[str, ...], ...]
 _Known = tuple[dict[str, Built], dict[str, tuple[str, ...]], dict[str, Built]]
 
 
@@ -69,6 +81,7 @@ class Constructor:
         self.classes: dict[str, tuple[str, ...]] = {}  # local name -> classes that it may stand for
         self.locals: dict[str, Built] = {}  # local name -> modules that it may hold
         self.returned: Built | None = None
+        self.loops = 0  # around the statement
 
     def walk(self, function: cst.FunctionDef) -> None:
         for parameter in (*function.params.params, *function.params.kwonly_params):
@@ -88,10 +101,15 @@ class Constructor:
             for target in assigned[0]:
                 self._assign(target, assigned[1])
         elif isinstance(node, cst.AugAssign):
-            self._add_to(node.target, self.build(node.value))
+            built = self.build(node.value)
+            self._add_to(node.target, built, built.places if built else None)
         elif isinstance(node, cst.If):
             self._branches(node)
-        elif isinstance(node, cst.For | cst.While | cst.With | cst.Try):
+        elif isinstance(node, cst.For | cst.While):
+            self.loops += 1
+            self._block(node.body)
+            self.loops -= 1
+        elif isinstance(node, cst.With | cst.Try):
             self._block(node.body)
         elif isinstance(node, cst.Del):
             self.submodules.pop(self_attribute(node.target), None)
@@ -123,13 +141,13 @@ class Constructor:
         if built is not None:
             self.submodules[attribute] = built
 
-    def _add_to(self, target: cst.BaseExpression, built: Built | None) -> None:
-        """``target.append(built)`` or ``target += [built]``."""
+    def _add_to(self, target: cst.BaseExpression, built: Built | None, places: Places | None = None) -> None:
+        """``target.append(built)`` or ``target += [built]``. How often that runs in a loop is not known."""
         known, key = self.submodules, self_attribute(target)
         if not key and isinstance(target, cst.Name):
             known, key = self.locals, target.value
-        if built is not None and key in known:
-            known[key] = known[key].joined(replace(built, optional=False))
+        if key in known:
+            known[key] = known[key].extended(built or Built((), target), None if self.loops else places)
 
     def _call(self, call: cst.Call) -> None:
         """A call for its effect: setattr, add_module, append, or a helper method."""
@@ -146,7 +164,8 @@ class Constructor:
             "add_module",
         }:
             if values:
-                self._add_to(call.func.value, self.build(values[-1]))
+                built = self.build(values[-1])
+                self._add_to(call.func.value, built, _places_added(call.func.attr.value, built))
         else:
             self._follow(call)
 
@@ -196,11 +215,12 @@ class Constructor:
 
     def _all(self, node: cst.CSTNode, parts: Iterable[cst.BaseExpression]) -> Built:
         """A list of whatever the parts build; an empty list counts, since it may be appended to."""
-        result = Built((), node)
+        repeated = isinstance(node, cst.BaseComp | cst.Dict) or _is_product(node)
+        result = Built((), node, is_list=True, places=None if repeated else ())
         for part in parts:
             built = self.build(part)
-            if built is not None and built.classes:
-                result = result.joined(replace(built, optional=False))
+            unknown: Places | None = ((),) if _is_one_module(part, node) else None
+            result = result.extended(built or Built((), part), _places_of(built) if built else unknown)
         return result
 
     def _activation(self, node: cst.Subscript) -> Built | None:
@@ -213,14 +233,16 @@ class Constructor:
         values = [argument.value for argument in call.args]
         last = name.rpartition(".")[2]
         if last in CONTAINERS and name not in self.scope.classes:
-            return replace(self._all(call, values), node=call, container=last)
+            return replace(self._all(call, values), node=call, container=last, is_list=False)
         if last in _FACTORIES:
             owner = name.rpartition(".")[0]
             return Built((owner if owner in self.scope.classes else name,), call, tuple(call.args))
         if self.scope.origin(name) == "transformers.activations.get_activation":
             return Built(("ACT2FN",), call, tuple(call.args))  # the same table, asked by a function
         if name in _CARRIERS or self.scope.origin(name).startswith("torch.nn.utils."):
-            return self.build(values[0]) if len(values) == 1 else self._all(call, values)
+            carried = self.build(values[0]) if len(values) == 1 else self._all(call, values)
+            is_named = last in ("OrderedDict", "dict")
+            return replace(carried, places=None) if carried is not None and is_named else carried
         classes = self.class_names(call.func)
         if classes:
             return Built(classes, call, tuple(call.args))
@@ -231,7 +253,8 @@ class Constructor:
         if isinstance(node, cst.IfExp):
             return tuple(dict.fromkeys((*self.class_names(node.body), *self.class_names(node.orelse))))
         if isinstance(node, cst.Subscript):
-            return self._dict_values(node.value)
+            built = self._activation(node)
+            return built.classes if built else self._dict_values(node.value)
         if isinstance(node, cst.Call):
             return self._called_class(node)
         name = dotted_name(node)
@@ -292,10 +315,55 @@ class Constructor:
 
 def as_submodules(built: Mapping[str, Built]) -> dict[str, Submodule]:
     return {
-        name: Submodule(name, value.classes, value.container, value.optional, value.arguments, value.node)
+        name: Submodule(
+            name, value.classes, value.container, value.optional, value.arguments, value.node, _submodule_places(value)
+        )
         for name, value in built.items()
         if value.classes
     }
+
+
+def _submodule_places(built: Built) -> Places:
+    return built.places or () if built.container in ("ModuleList", "Sequential") else ()
+
+
+def _places_of(built: Built) -> Places | None:
+    """The places that an element of a list display takes: its own, or those of a list in it."""
+    if built.container or not built.classes:  # a list of its own, or no module that is known
+        return None if built.container else built.places
+    return built.places if built.is_list else (built.classes,)
+
+
+def _is_one_module(part: cst.BaseExpression, node: cst.CSTNode) -> bool:
+    """Whether a part of a list display, or of an nn.Sequential's arguments, is one module, whatever it builds."""
+    if isinstance(node, cst.Call):
+        is_list = dotted_name(node.func).endswith("ModuleList")
+        return not is_list and any(argument.value is part and not argument.star for argument in node.args)
+    elements = node.elements if isinstance(node, cst.List | cst.Tuple) else ()
+    return any(element.value is part and isinstance(element, cst.Element) for element in elements)
+
+
+def _places_added(method: str, built: Built | None) -> Places | None:
+    """The places behind a list that a call of one of its methods adds."""
+    if method == "append" and built is not None and built.classes and not built.container:
+        return (built.classes,)
+    return built.places if method == "extend" and built is not None else None
+
+
+def _either(one: Places | None, other: Places | None) -> Places | None:
+    """The places of a list that is one of two: element by element, or of the longer one, where it begins as the other."""
+    if one is None or other is None:
+        return None
+    if len(one) == len(other):
+        pairs = zip(one, other, strict=True)
+        return tuple(tuple(dict.fromkeys((*left, *right))) for left, right in pairs)
+    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+    return longer if longer[: len(shorter)] == shorter else None
+
+
+def _is_product(node: cst.CSTNode) -> bool:
+    """``[layer] * 3``: how many there are is not known."""
+    return isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Add)
 
 
 def _elements(node: cst.BaseExpression) -> list[cst.BaseExpression]:

@@ -28,6 +28,7 @@ class Submodule:
     conditional: bool  # assigned under an if, or may be None
     arguments: tuple[cst.Arg, ...]  # of the construction (of the first alternative)
     node: cst.CSTNode  # the construction
+    places: tuple[tuple[str, ...], ...] = ()  # of a list that is written out: the classes that may stand at each index
 
     @property
     def in_list(self) -> bool:

@@ -136,7 +136,7 @@ def element(run: Activation, node: cst.CSTNode, iterated: Value) -> Value:
 
 def list_element(run: Activation, node: cst.CSTNode, base: Value, known: ModuleKind, index: str) -> Value:
     """An element of a list of modules: `index` where the text states it, else any of them."""
-    classes = known.classes
-    if known.ordered and index.lstrip("-").isdigit() and -len(classes) <= int(index) < len(classes):
-        classes = (classes[int(index)],)
+    classes, places = known.classes, known.places
+    if index.lstrip("-").isdigit() and -len(places) <= int(index) < len(places):
+        classes = places[int(index)]
     return run.make(Op.MODULE, node, path=f"{base.path}.{index or '*'}", module=ModuleKind(classes))

@@ -141,9 +141,9 @@ def _module_call(run: Activation, node: cst.Call, callee: Value, function: str, 
 
 def _sequence(run: Activation, node: cst.Call, callee: Value, kind: ModuleKind, arguments: Arguments) -> list[Value]:
     """The call of an nn.Sequential: its elements one after the other."""
-    steps = [(str(index), (name,)) for index, name in enumerate(kind.classes)]
+    steps = [(str(index), classes) for index, classes in enumerate(kind.places)]
     value: Value | None = None
-    for index, classes in steps if kind.ordered else [("*", kind.classes)]:
+    for index, classes in steps or [("*", kind.classes)]:
         element = run.make(Op.MODULE, node, path=f"{callee.path}.{index}", module=ModuleKind(classes))
         value = _module_call(run, node, element, "forward", arguments)
         arguments = Arguments((value,))

@@ -7,7 +7,7 @@ import libcst as cst
 from adapter_codegen.plan.flow.activation import Activation
 from adapter_codegen.plan.flow.bindings import assign, element, item, list_element
 from adapter_codegen.plan.flow.calls import REGISTRY, call
-from adapter_codegen.plan.flow.modules import find_submodule, is_written_out
+from adapter_codegen.plan.flow.modules import find_submodule
 from adapter_codegen.plan.flow.operators import operation, operator_of
 from adapter_codegen.plan.flow.values import How, ModuleKind, Op, Value, argument_behind, truth
 
@@ -75,7 +75,7 @@ def _attribute(run: Activation, node: cst.Attribute) -> Value:
         submodule = find_submodule(run.facts, base.module.classes, name)
         if submodule is not None:
             path = f"{base.path}.{name}" if base.path else name
-            kind = ModuleKind(submodule.classes, submodule.in_list, is_written_out(submodule))
+            kind = ModuleKind(submodule.classes, submodule.in_list, submodule.places)
             return run.make(Op.MODULE, node, path=path, module=kind)
     return run.make(Op.ATTRIBUTE, node, (base,), name=name)
 

@@ -69,7 +69,7 @@ class ModuleKind:
 
     classes: tuple[str, ...]  # that it may have, as written; of the elements, if it is a list
     is_list: bool = False
-    ordered: bool = False  # a list written out element by element: ``classes[i]`` is the class of element i
+    places: tuple[tuple[str, ...], ...] = ()  # of a list written out element by element: the classes of each element
 
 
 @dataclass(frozen=True, eq=False)

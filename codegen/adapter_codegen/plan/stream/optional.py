@@ -26,13 +26,14 @@ def _paths(plan: LayerPlan) -> Iterator[str]:
 def _optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
     """``parts.1`` of ``parts.1.linear``, if upstream creates it only under a condition; "" where all is always there."""
     classes: tuple[str, ...] = (class_name,)
+    places: tuple[tuple[str, ...], ...] = ()
     parts = path.split(".") if path else []
     for index, part in enumerate(parts):
         if part.lstrip("-").isdigit() or part == "*":
-            if len(classes) > 1 and part != "*" and -len(classes) <= int(part) < len(classes):
-                if 0 < int(part) < len(classes) - 1:  # of a written list, the ends are always there
+            if part != "*" and -len(places) <= int(part) < len(places):
+                if 0 < int(part) < len(places) - 1:  # of a written list, the ends are always there
                     return ".".join(parts[: index + 1])
-                classes = (classes[int(part)],)
+                classes = places[int(part)]
             continue
         submodule = find_submodule(facts, classes, part)
         if submodule is None:
@@ -40,5 +41,5 @@ def _optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
         owners = [facts.classes[name] for name in map(local_class, classes) if name in facts.classes]
         if submodule.conditional or any(part not in owner.submodules for owner in owners):
             return ".".join(parts[: index + 1])
-        classes = submodule.classes
+        classes, places = submodule.classes, submodule.places
     return ""
