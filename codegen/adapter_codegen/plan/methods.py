@@ -77,7 +77,8 @@ def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | 
     for entry in attending:
         for problem in entry.prefix_problems:
             return Obstacle(problem.message, problem.location)
-    return None if attending else _lack(Lack.KEYS_AND_VALUES, base.location)
+    has_keys = any(roles.key or roles.fused for entry in attending for roles in entry.plan.attentions)
+    return None if has_keys else _lack(Lack.KEYS_AND_VALUES, base.location)
 
 
 def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:

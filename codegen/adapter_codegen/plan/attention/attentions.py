@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionKind, AttentionRoles, Method
-from adapter_codegen.plan.attention.projections import attention_kind, attention_roles
+from adapter_codegen.plan.attention.origins import Origins
+from adapter_codegen.plan.attention.projections import attention_roles
 from adapter_codegen.plan.attention.table import find_cores
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind
@@ -20,13 +21,14 @@ class Attentions:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.cores = find_cores(scene)
+        self._origins = Origins(scene, self.cores)
         self._kinds = self._kinds_of_paths()
 
     def _kinds_of_paths(self) -> Mapping[str, AttentionKind]:
         """A core's module may be one of several classes; what it is used for is the same for all of them."""
         found: dict[str, AttentionKind] = {}
         for core in self.cores:
-            kind = attention_kind(core, self._scene)
+            kind = self._origins.kind(core)
             if found.get(core.path) is not AttentionKind.CROSS:
                 found[core.path] = kind
         return found
@@ -53,11 +55,13 @@ class Attentions:
         return (*found, *self._torch_attentions(findings))
 
     def _roles_at(self, path: str, kind: AttentionKind, findings: list[Finding]) -> AttentionRoles:
-        """Of all cores that the module at a path may have, the roles of the one that shows most."""
+        """Of all cores that the module at a path may have, the roles of the one that shows most, and reads the stream."""
         cores = [core for core in self.cores if core.path == path]
-        roles = [attention_roles(core, self._scene) for core in cores]
-        best = max([found for found in roles if found.kind is kind] or roles, key=_count_of_projections)
-        if not best.fused and not (best.query and best.key and best.value):
+        roles = {core: attention_roles(core, self._scene, self._origins) for core in cores}
+        among = [core for core in cores if roles[core].kind is kind] or cores
+        of_stream = self._origins.asks_for_stream
+        best = roles[max(among, key=lambda core: (_count_of_projections(roles[core]), of_stream(core)))]
+        if cores[0].kind.has_keys and not best.fused and not (best.query and best.key and best.value):
             said = {"core": path or "self"}
             findings.append(Finding(Problem.NO_PROJECTIONS, cores[0].call.node, (Method.LORA,), said))
         return best

@@ -56,6 +56,7 @@ class AttentionCore:
     value: Value
     nodes: dict[str, cst.BaseExpression]  # expression of each argument, by its parameter: query, key, value, mask, ...
     mask: Value | None = None
+    further_keys: tuple[Value, ...] = ()  # of other products that the scores are a sum of
     terms: tuple[tuple[Value, cst.CSTNode], ...] = ()  # what is added to scores that are written out
     troubles: tuple[Trouble, ...] = ()  # what else happens to them
 
@@ -92,6 +93,7 @@ class CoreKind(ABC):
     has_fixed_layout: ClassVar[bool] = (
         False  # keys are (batch, heads, length, width), whether the text shows it or not
     )
+    has_keys: ClassVar[bool] = True  # where it has none, there is nothing for a prefix to stand in front of
 
     @abstractmethod
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from adapter_codegen.model import AttentionKind, AttentionRoles
 from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.fused import fused_layout
+from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments
 from adapter_codegen.plan.flow.scene import Scene
@@ -18,7 +20,6 @@ from adapter_codegen.plan.flow.walks import (
     called,
     is_of_nothing,
     last_name,
-    one_step_back,
     sources,
     track,
 )
@@ -27,10 +28,17 @@ _LINEAR = frozenset({Kind.LINEAR})
 _CUTTING = ("view", "reshape", "unflatten")
 
 
-def attention_roles(core: AttentionCore, scene: Scene) -> AttentionRoles:
+def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> AttentionRoles:
     """The projections around one core."""
-    kind = attention_kind(core, scene)
-    query, key, value = (_nearest(tensor, scene) for tensor in (core.query, core.key, core.value))
+    kind = origins.kind(core)
+    if not core.kind.has_keys:
+        value = _paths(_nearest(core.value, scene))
+        return AttentionRoles(core.path, kind, value=value[0] if value else "", output=_output(core, scene))
+    query = _paths(sorted(_nearest(core.query, scene), key=lambda linear: not origins.is_of_stream(linear)))
+    values = _nearest(core.value, scene)
+    read = [origins.of_inputs(linear) for linear in values]
+    key = _paths(sorted(_nearest(core.key, scene), key=lambda linear: origins.of_inputs(linear) not in read))
+    value = _paths(values)
     shared = [path for path in key if path in value]
     fused = [path for path in query if path in shared]
     head_dim, value_head_dim = _width(core.key, scene.kinds), _width(core.value, scene.kinds)
@@ -56,65 +64,33 @@ def attention_roles(core: AttentionCore, scene: Scene) -> AttentionRoles:
     )
 
 
-def attention_kind(core: AttentionCore, scene: Scene) -> AttentionKind:
-    """CROSS where the keys may come from another argument of the layer than the queries."""
-    ours, theirs = _stream_of(core.query, scene), _stream_of(core.key, scene)
-    return AttentionKind.CROSS if theirs - ours else AttentionKind.SELF
-
-
 def _alternatives(query: Value, paths: list[str], scene: Scene) -> tuple[str, ...]:
     """Of `paths`, those that stand in other branches than the first: a query comes out of one of them."""
     for value in track(query, scene.kinds):
         if value.op is Op.JOIN:
-            branches = [set(_nearest(branch, scene)) & set(paths) for branch in value.inputs if not branch.is_none]
+            branches = [
+                set(_paths(_nearest(branch, scene))) & set(paths) for branch in value.inputs if not branch.is_none
+            ]
             apart = sum(map(len, branches)) == len(set().union(*branches)) == len(paths)
             if len(paths) > 1 and apart and all(len(branch) == 1 for branch in branches):
                 return tuple(paths[1:])
     return ()
 
 
-# What a query or key was projected from -------------------------------------------------------------------------------
+# What a query, key or value was projected by ------------------------------------------------------------------------
 
 
-def _stream_of(value: Value, scene: Scene) -> set[str]:
-    """Parameters of the layer that a query or key was projected from, through norms and sums with positions."""
-    found: set[str] = set()
-    for step in track(value, scene.kinds):
-        if scene.is_call_of(step, Kind.LINEAR) and step.inputs:
-            found |= _layer_parameters(step.inputs[0], scene)
-    return found
-
-
-def _layer_parameters(value: Value, scene: Scene) -> set[str]:
-    """The layer's own parameters at the end of the main path behind `value`."""
-    found: set[str] = set()
-    todo, seen = [value], set()
-    while todo:
-        value = todo.pop()
-        if id(value) in seen or value.is_none:
-            continue
-        seen.add(id(value))
-        if value.op is Op.PARAMETER and not value.frame.depth:
-            found.add(value.name)
-        elif value.through is not None and value.op is not Op.FUNCTION:
-            todo.append(value.through)
-        elif value.op is Op.JOIN:
-            todo.extend(value.inputs)
-        elif value.op is Op.ITEM:  # what came back from a cache is what went in
-            todo.extend(one_step_back(value, scene.kinds))
-        elif value.op in (Op.BINARY, Op.SUBMODULE, Op.METHOD, Op.FUNCTION):
-            # Of ``hidden_states + position_embeddings`` the first: what is normed and projected.
-            todo.extend(value.inputs[:1])
-    return found
-
-
-def _nearest(value: Value, scene: Scene) -> list[str]:
-    """Paths of the linear modules that a tensor comes out of; one that feeds another of them is left out."""
+def _nearest(value: Value, scene: Scene) -> list[Value]:
+    """The linear modules that a tensor comes out of; one that feeds another of them is left out."""
     usable = [linear for linear in sources(value, scene.kinds, _LINEAR) if not is_of_nothing(linear)]
     inner: set[int] = set()
     for linear in usable:
         inner |= {key for source in linear.inputs[:1] for key in ancestors(source)}
-    return list(dict.fromkeys(linear.path for linear in usable if id(linear) not in inner))
+    return [linear for linear in usable if id(linear) not in inner]
+
+
+def _paths(linears: Iterable[Value]) -> list[str]:
+    return list(dict.fromkeys(linear.path for linear in linears))
 
 
 # What the attended values go into -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapter_codegen.plan.attention.core import AttentionCore, CoreKind, Signs
+from adapter_codegen.plan.attention.kinds.deformable import Deformable
 from adapter_codegen.plan.attention.kinds.flash import Flash
 from adapter_codegen.plan.attention.kinds.interface import Interface
 from adapter_codegen.plan.attention.kinds.sdpa import Sdpa
@@ -14,6 +15,7 @@ CORE_KINDS: tuple[CoreKind, ...] = (
     Sdpa(),
     Flash(),
     Softmax(),
+    Deformable(),
 )
 
 

@@ -6,7 +6,8 @@ import libcst as cst
 
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import descendants
-from adapter_codegen.plan.flow.values import Value
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Frame, Value
 
 _COMPREHENSIONS = (cst.ListComp, cst.GeneratorExp, cst.DictComp)
 
@@ -28,6 +29,21 @@ def is_in_other_branch(
             body, rest = facts.location(node.body), facts.location(node.orelse)
             if body.line <= line <= body.end_line < other_line and rest.line <= other_line <= rest.end_line:
                 return True
+    return False
+
+
+def may_be_skipped(scene: Scene, frame: Frame | None) -> bool:
+    """Whether a call on the way from the traced class to a frame stands in an ``if`` that has no other branch."""
+    while frame is not None and (call := scene.flow.calls.get(frame)) is not None:
+        frame = call.frame
+        known = scene.facts.classes.get(frame.class_name)
+        function = known.functions[frame.function].node if known else scene.facts.functions[frame.function]
+        line = scene.facts.location(call.node).line
+        for node in descendants(function):
+            if isinstance(node, cst.If) and node.orelse is None:
+                body = scene.facts.location(node.body)
+                if body.line <= line <= body.end_line:
+                    return True
     return False
 
 

@@ -19,7 +19,7 @@ from adapter_codegen.plan.findings import Finding
 
 def unusable(plan: LayerPlan, cores: Sequence[AttentionCore]) -> Iterator[Finding]:
     """What speaks against LoRA on queries, keys and values, and against prefixes, in the attentions of a layer."""
-    calls = {core.path: core.call.node for core in cores}
+    calls = {core.path: core.call.node for core in cores if core.kind.has_keys}
     for roles in plan.attentions:
         node = calls.get(roles.core)
         if node is None:

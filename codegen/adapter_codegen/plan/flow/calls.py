@@ -24,6 +24,10 @@ def call(run: Activation, node: cst.Call) -> Value:
     callee = run.evaluate(node.func)
     if callee.is_module:
         return _module_call(run, node, callee, "forward", arguments)
+    if callee.op is Op.GLOBAL and callee.name == "getattr" and arguments.positional:
+        base = same_tensor(arguments.positional[0])
+        if base.op is Op.GLOBAL and base.name == REGISTRY:
+            return run.make(Op.INTERFACE, node, (base, *arguments.positional[1:]))
     if callee.op is Op.GLOBAL:
         return _function_call(run, node, callee.name, arguments)
     return run.make(Op.CALL, node, (callee, *arguments.positional), keywords=arguments.named)

@@ -69,6 +69,8 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
     sites: list[PrefixSite] = []
     refused: dict[str, list[Finding]] = {}
     for core in cores:
+        if not core.kind.has_keys:
+            continue
         site = plan_prefix(core, scene)
         if isinstance(site, PrefixSite):
             sites.append(site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import libcst as cst
@@ -45,7 +45,7 @@ class Softmax(CoreKind):
         ]
         if firsts:
             core = self._core(firsts[0], second, behind)
-            yield core if len(firsts) == 1 else _ambiguous(core)
+            yield core if len(firsts) == 1 else _ambiguous(core, firsts[1:])
 
     def _core(self, first: Product, second: Product, behind: Scores) -> AttentionCore:
         key_node = before_transposition(first.right_node)
@@ -109,9 +109,10 @@ def _next_product(softmax: Value, scene: Scene) -> Product | None:
     return None
 
 
-def _ambiguous(core: AttentionCore) -> AttentionCore:
+def _ambiguous(core: AttentionCore, others: Sequence[Product]) -> AttentionCore:
     trouble = Trouble(Reason.SEVERAL_PRODUCTS, core.call.node)
-    return replace(core, troubles=(*core.troubles, trouble))
+    keys = tuple(value_before_transposition(product.right) for product in others)
+    return replace(core, troubles=(*core.troubles, trouble), further_keys=keys)
 
 
 def _name_before(core: AttentionCore, value: Value, node: cst.CSTNode, scene: Scene) -> cst.Name | None:

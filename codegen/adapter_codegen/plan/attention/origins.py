@@ -1,0 +1,151 @@
+"""Which arguments of a layer queries and keys were projected from, and what that says about an attention.
+
+A key may come from one of several tensors (``encoder_hidden_states if is_cross else hidden_states``) or from several at once
+(global tokens in front of the others). So the answer is a set of *ways*, each a set of arguments. Where one of the ways has
+nothing in common with the query, the attention is cross-attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, reduce
+
+import libcst as cst
+
+from adapter_codegen.model import AttentionKind
+from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.plan.attention.core import AttentionCore
+from adapter_codegen.plan.attention.text import may_be_skipped
+from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors
+from adapter_codegen.plan.flow.walks import called, one_step_back, sources, tensor_operands
+
+Way = frozenset[str]
+Ways = frozenset[Way]
+
+_NOTHING: Ways = frozenset({frozenset()})
+_LINEAR = frozenset({Kind.LINEAR})
+_GATHERING = ("cat", "concat", "concatenate", "stack")
+
+
+class Origins:
+    """Answers for the attention cores of one layer, remembered."""
+
+    def __init__(self, scene: Scene, cores: Iterable[AttentionCore]) -> None:
+        self._scene = scene
+        self._attended = {id(core.result) for core in cores}  # another attention's values are no part of the stream
+        self._known: dict[tuple[int, bool], Ways] = {}
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def kind(self, core: AttentionCore) -> AttentionKind:
+        """CROSS where the keys may come from other arguments of the layer than the queries."""
+        ours = self._of_query(core)
+        ways = {way for way in self._together([core.key, *core.further_keys], False) if way}
+        foreign = [way for way in ways if not way & ours]
+        if not foreign or (len(foreign) < len(ways) and self._runs_without(foreign, core)):
+            return AttentionKind.SELF
+        return AttentionKind.CROSS
+
+    def asks_for_stream(self, core: AttentionCore) -> bool:
+        """Whether the queries come from the layer's first argument."""
+        return self._first_parameter in self._of_query(core)
+
+    def is_of_stream(self, projected: Value) -> bool:
+        """Whether the input of a projection comes from the layer's first argument: the hidden states."""
+        return any(self._first_parameter in way for way in self.of_inputs(projected))
+
+    def of_inputs(self, projected: Value) -> Ways:
+        """The ways to what a projection reads."""
+        return self._of(projected.inputs[0], True) if projected.inputs else _NOTHING
+
+    # -- the walk ----------------------------------------------------------------------------------------------------
+
+    def _of_query(self, core: AttentionCore) -> Way:
+        """All arguments behind a query. A projection that gives the keys too tells of a query only if there is no other."""
+        query, key = (list(sources(value, self._scene.kinds, _LINEAR)) for value in (core.query, core.key))
+        shared = {linear.path for linear in key}
+        own = [linear for linear in query if linear.path not in shared] or query
+        found = frozenset().union(*(way for linear in own for way in self.of_inputs(linear)))
+        if found:
+            return found
+        behind = ancestors(
+            core.query, lambda value: id(value) in self._attended
+        ).values()  # of no projection that is known
+        return frozenset(value.name for value in behind if value.op is Op.PARAMETER and not value.frame.depth)
+
+    def _of(self, value: Value, projected: bool) -> Ways:
+        """The ways back from `value`. Only what went through a projection counts: a key out of a cache does not."""
+        if (id(value), projected) not in self._known:
+            self._known[id(value), projected] = _NOTHING
+            self._known[id(value), projected] = self._find(value, projected)
+        return self._known[id(value), projected]
+
+    def _find(self, value: Value, projected: bool) -> Ways:
+        if value.is_none or id(value) in self._attended or _is_shared_state(value):
+            return _NOTHING
+        if value.op is Op.PARAMETER and not value.frame.depth:
+            return frozenset({frozenset({value.name} if projected else ())})
+        if value.op is Op.JOIN or called(value, "where"):
+            choices = value.choices if value.op is Op.JOIN else value.inputs[-2:]
+            return frozenset().union(*(self._of(choice, projected) for choice in choices)) or _NOTHING
+        if self._scene.is_call_of(value, Kind.LINEAR):
+            return self.of_inputs(value)
+        if value.is_sum:  # of ``hidden_states + position_embeddings`` the first: what is normed and projected
+            return self._first_with_origin(value.inputs, projected)
+        return self._together(self._back(value), projected)
+
+    def _back(self, value: Value) -> Sequence[Value]:
+        """What `value` is made of, all of it at once."""
+        if called(value, *_GATHERING) or value.op is Op.ITEM:
+            return one_step_back(value, self._scene.kinds)
+        if value.through is not None and value.op is not Op.FUNCTION:
+            return (value.through,)
+        if value.how in (How.ITEM_ASSIGNMENT, How.COMPREHENSION) or called(value, "matmul", "bmm"):
+            return value.inputs
+        if called(value, "einsum"):
+            return value.inputs[1:]
+        if value.op is Op.BINARY:
+            return value.inputs if value.operator == "@" else tensor_operands(value)[:1]
+        return value.inputs[:1] if value.op in (Op.SUBMODULE, Op.METHOD, Op.FUNCTION) else ()
+
+    def _first_with_origin(self, values: Iterable[Value], projected: bool) -> Ways:
+        ways = (self._of(value, projected) for value in values)
+        return next((found for found in ways if found != _NOTHING), _NOTHING)
+
+    def _together(self, values: Iterable[Value], projected: bool) -> Ways:
+        parts = [self._of(value, projected) for value in values]
+        return reduce(lambda left, right: frozenset(a | b for a in left for b in right), parts, _NOTHING)
+
+    # -- what the layer is called with -------------------------------------------------------------------------------
+
+    def _parameters(self) -> Iterator[Value]:
+        return (value for value in self._scene.flow.values if value.op is Op.PARAMETER and not value.frame.depth)
+
+    @cached_property
+    def _first_parameter(self) -> str:
+        return next((value.name for value in self._parameters()), "")
+
+    def _runs_without(self, foreign: Iterable[Way], core: AttentionCore) -> bool:
+        """Whether the attention runs too where the other arguments are None: then it is of the stream to itself."""
+        optional = {
+            value.name
+            for value in self._parameters()
+            if isinstance(value.node, cst.Param) and value.node.default is not None and _is_none(value.node.default)
+        }
+        return frozenset().union(*foreign) <= optional and not may_be_skipped(self._scene, core.call.frame)
+
+
+def _is_none(node: cst.BaseExpression) -> bool:
+    return dotted_name(node) == "None"
+
+
+def _is_shared_state(value: Value) -> bool:
+    """``shared_kv_states["full"]``: an entry of a dictionary that layers hand on, and no tensor of this layer."""
+    if value.op is not Op.ITEM or value.inputs[0].op is not Op.PARAMETER:
+        return False
+    if len(value.inputs) < 2:
+        return value.index[:1] in ("'", '"') and bool(value.index)
+    keys = list(alternatives(value.inputs[1]))
+    return bool(keys) and all(key.op is Op.CONSTANT and key.literal[:1] in ("'", '"') for key in keys)
