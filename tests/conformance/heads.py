@@ -116,8 +116,8 @@ HEADS: Mapping[str, HeadCase] = {
 
 
 def head_types(model_type: str) -> tuple[str, ...]:
-    """The heads that the generated class declares."""
-    return tuple(_adapter_model_class(model_type).head_types)
+    """The heads that the generated class declares; none where it is a class without heads."""
+    return tuple(getattr(adapter_model_class(model_type), "head_types", ()))
 
 
 def headless_is_base(model_type: str) -> None:
@@ -398,7 +398,7 @@ def _base_state(model: PreTrainedModel) -> dict[str, Tensor]:
     return {key: value for key, value in state(model).items() if f".{FIRST}." not in key}
 
 
-def _adapter_model_class(model_type: str) -> type[PreTrainedModel]:
+def adapter_model_class(model_type: str) -> type[PreTrainedModel]:
     import adapter_models  # noqa: F401  registers
     from adapter_runtime.contract.registry import load_class
 

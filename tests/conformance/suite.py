@@ -20,6 +20,7 @@ from conformance import heads
 from conformance.cells import CORE
 from conformance.checks import MODEL_CHECKS, Cell, Check, ModelCheck, cells
 from conformance.subjects import Subject, head_subjects
+from upstream import cases, sources
 
 
 class AdapterTestBase:
@@ -78,7 +79,26 @@ class ClassConversionTests(AdapterTestBase):
 
 
 class HeadlessModelTests(AdapterTestBase):
-    """The class that holds a base model, with adapters; of some models, no head fits on it."""
+    """The class that holds a base model, with adapters; of some models, no head fits on it.
+
+    Upstream's own tests of its models run on it too, where they are: see `upstream`.
+    """
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        if "upstream_test" in metafunc.fixturenames:
+            metafunc.parametrize("upstream_test", self._upstream_tests(metafunc.config.getoption("--full")))
+
+    def test_upstream(self, upstream_test: str) -> None:
+        """What upstream asks of each of its models."""
+        cases.run(self.model_type, upstream_test)
+
+    def _upstream_tests(self, full: bool) -> list[Any]:
+        """The names of upstream's tests. They take seconds, so that models outside the core run them with ``--full``."""
+        if not (full or self.is_core()):
+            return [pytest.param("all", marks=pytest.mark.full)]
+        if why_not := sources.why_not():
+            return [pytest.param("none", marks=pytest.mark.skip(reason=why_not))]
+        return cases.names(self.model_type)
 
     def test_without_heads_is_the_base_model(self) -> None:
         heads.headless_is_base(self.model_type)
@@ -97,6 +117,7 @@ class AdapterModelTests(HeadlessModelTests):
     """The class with flexible heads."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
+        super().pytest_generate_tests(metafunc)
         if "head_type" in metafunc.fixturenames:
             metafunc.parametrize("head_type", heads.head_types(self.model_type))
 

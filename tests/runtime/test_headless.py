@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, CLIPPreTrainedModel, DebertaV2PreTrainedModel, MixtralPreTrainedModel
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
-from adapter_models import BertAdapterModel, Parallel
+from adapter_models import BertAdapterModel, LlamaAdapterModel, Parallel
 from adapter_runtime.heads.errors import UnknownHeadError
+from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from runtime_models import BERT
 
@@ -102,3 +103,30 @@ def test_a_head_beside_an_adapter_is_left_out(model: BertWithoutHeadsAdapterMode
 def test_a_head_that_there_is_not_cannot_be_saved(model: BertWithoutHeadsAdapterModel, tmp_path: Path) -> None:
     with pytest.raises(UnknownHeadError, match="has no head"):
         model.save_head(tmp_path)
+
+
+class _MixtralAdapterModel(AdapterModelMixin, MixtralPreTrainedModel):
+    def forward(self, input_ids: torch.Tensor, **kwargs: object) -> None: ...
+
+
+class _CLIPVisionAdapterModel(AdapterModelMixin, CLIPPreTrainedModel):
+    def forward(self, pixel_values: torch.Tensor, **kwargs: object) -> None: ...
+
+
+class _CLIPAdapterModel(AdapterModelMixin, CLIPPreTrainedModel):
+    def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor, **kwargs: object) -> None: ...
+
+
+def test_experts_and_attention_can_be_exchanged_where_upstreams_can() -> None:
+    """Upstream looks into the text of the class's module, in which a generated class has neither."""
+    assert _MixtralAdapterModel._can_set_experts_implementation()
+    assert not LlamaAdapterModel._can_set_experts_implementation()
+    assert LlamaAdapterModel._can_set_attn_implementation()
+    assert not DebertaV2PreTrainedModel._can_set_attn_implementation()
+    assert not type("_Deberta", (AdapterModelMixin, DebertaV2PreTrainedModel), {})._can_set_attn_implementation()
+
+
+def test_the_main_input_is_one_that_the_forward_takes() -> None:
+    assert CLIPPreTrainedModel.main_input_name == "input_ids"
+    assert _CLIPVisionAdapterModel.main_input_name == "pixel_values"
+    assert _CLIPAdapterModel.main_input_name == "input_ids"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+
+from transformers import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
@@ -26,13 +29,35 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
     def __init_subclass__(cls) -> None:
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
 
-        `subclass` does the latter for upstream's classes.
+        `subclass` does the latter for upstream's classes. The main input is the first, where the class that upstream's models of
+        the file share says another one: CLIP's reads tokens, its vision model takes pixels and says so itself.
         """
         super().__init_subclass__()
         if "forward" in cls.__dict__:
+            _, first, *others = inspect.signature(cls.__dict__["forward"]).parameters
+            if cls.main_input_name not in (first, *others):
+                cls.main_input_name = first
             cls.forward = with_call_context(can_return_tuple(cls.__dict__["forward"]), is_base=False)
 
     @classmethod
     def is_custom_code(cls) -> bool:
         """False: upstream renames keys of old checkpoints for its own classes only, and this class wraps one of those."""
         return False
+
+    # Upstream reads in the text of a class's module whether its attention and its experts can be exchanged. The text with both is
+    # not of the module that a generated class stands in.
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        can: bool = _upstream_class(cls)._can_set_attn_implementation()
+        return can
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        can: bool = _upstream_class(cls)._can_set_experts_implementation()
+        return can
+
+
+def _upstream_class(adapter_model: type) -> type[PreTrainedModel]:
+    """The class of upstream's modeling file that a generated class derives from."""
+    return next(cls for cls in adapter_model.__mro__ if cls.__module__.startswith("transformers.models."))

@@ -1,0 +1,153 @@
+"""The test case of one model: upstream's tests with the AdapterModel in place of upstream's classes."""
+
+from __future__ import annotations
+
+import functools
+import unittest
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from conformance import heads
+from conformance.subjects import model_class
+from upstream import sources
+from upstream.exempt import Facts, exempt
+from upstream.model_tester import ModelTester, gives_attentions, head_of, pools, targets, with_head
+
+
+@functools.cache
+def case_of(model_type: str) -> type[unittest.TestCase]:
+    """Upstream's tests for the AdapterModel of `model_type`: its own test class for the model where there is a checkout,
+    with its inputs; else `ModelTesterMixin` with ours.
+
+    Raises:
+        UpstreamTestsError: upstream's tests are not there, or have no class for the model.
+    """
+    common = sources.common()
+    tested = heads.adapter_model_class(model_type)
+    own = sources.own_class(model_type)
+    if own is None:
+        generates = (common.GenerationTesterMixin,) if tested.can_generate() else ()
+        bases: tuple[type, ...] = (_OurInputs, common.ModelTesterMixin, *generates, unittest.TestCase)
+    else:
+        bases = (_UpstreamInputs, own)
+    namespace = {"model_type": model_type, "all_model_classes": (tested,), **_shared(own), **_said(model_type, own)}
+    made: type[unittest.TestCase] = type(f"{tested.__name__}Test", bases, namespace)
+    return made
+
+
+def names(model_type: str) -> list[str]:
+    """The tests of `case_of`."""
+    return unittest.TestLoader().getTestCaseNames(case_of(model_type))  # type: ignore[return-value]
+
+
+def run(model_type: str, name: str) -> None:
+    """Run one test of upstream's, which must pass, or be skipped or fail as `exempt` says.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    case = case_of(model_type)(name)
+    entry = exempt(name, facts(model_type))
+    try:
+        _run(case)
+    except (unittest.SkipTest, pytest.skip.Exception) as skipped:
+        if entry is None:
+            raise AssertionError(
+                f"upstream skips {name} ({skipped}), and upstream/exempt.py has no entry that says why."
+            ) from None
+        entry.check(name, f"skipped: {skipped}")
+        pytest.skip(entry.reason)
+    except Exception as error:
+        if entry is None:
+            raise
+        entry.check(name, f"{type(error).__name__}: {error}")
+        pytest.skip(entry.reason)
+    if entry is not None:
+        raise AssertionError(f"{name} passes: the entry of upstream/exempt.py no longer holds ({entry.reason}).")
+
+
+@functools.cache
+def facts(model_type: str) -> Facts:
+    """What entries of the table ask about a model."""
+    subject = heads.base_subject(model_type)
+    return Facts(
+        subject=subject,
+        config=subject.config(),
+        upstream=model_class(subject.architecture),
+        tested=heads.adapter_model_class(model_type),
+        head=head_of(model_type),
+        attentions=gives_attentions(subject),
+    )
+
+
+def _run(case: unittest.TestCase) -> None:
+    """As `TestCase.debug` does, and tidy up after a failure too."""
+    test = getattr(case, case._testMethodName)
+    why = getattr(case, "__unittest_skip_why__", "") or getattr(test, "__unittest_skip_why__", "")
+    if getattr(case, "__unittest_skip__", False) or getattr(test, "__unittest_skip__", False):
+        raise unittest.SkipTest(why)
+    try:
+        case.setUp()
+        test()
+    finally:
+        case.tearDown()
+        case.doCleanups()
+
+
+class _Targets:
+    """Targets for the head, which upstream's `_prepare_for_class` knows by names of upstream's classes only."""
+
+    model_type: str
+
+    def _prepare_for_class(
+        self, inputs_dict: dict[str, Any], model_class: type[PreTrainedModel], return_labels: bool = False
+    ) -> dict[str, Any]:
+        inputs = super()._prepare_for_class(inputs_dict, model_class)  # type: ignore[misc]
+        if return_labels:
+            length = heads.tokens_of(inputs)
+            batch = next(iter(inputs.values())).shape[0]
+            for name, target in targets(self.model_type, length).items():
+                rows = -(-batch // len(target))
+                inputs[name] = target.repeat(rows, *[1] * (target.dim() - 1))[:batch]
+        return inputs  # type: ignore[no-any-return]
+
+
+class _OurInputs(_Targets):
+    def setUp(self) -> None:
+        self.model_tester = ModelTester(self.model_type)
+
+
+class _UpstreamInputs(_Targets):
+    def setUp(self) -> None:
+        super().setUp()  # type: ignore[misc]
+        tester = self.model_tester  # type: ignore[has-type]
+        prepare = tester.prepare_config_and_inputs_for_common
+
+        def prepared() -> tuple[Any, dict[str, Any]]:
+            config, inputs = prepare()
+            return with_head(config), inputs
+
+        tester.prepare_config_and_inputs_for_common = prepared
+
+
+def _shared(own: type | None) -> dict[str, Any]:
+    """What must not run on a class of ours: pipelines look classes up by task."""
+    return {} if own is None else {"pipeline_model_mapping": {}}
+
+
+def _said(model_type: str, own: type | None) -> dict[str, Any]:
+    """What test classes of upstream state about a model, worked out from the instance; upstream's own have it."""
+    if own is not None:
+        return {}
+    subject = heads.base_subject(model_type)
+    config = subject.config()
+    return {
+        "is_encoder_decoder": config.is_encoder_decoder,
+        "has_attentions": gives_attentions(subject),
+        "test_resize_embeddings": subject.text,
+        "_is_composite": bool(config.sub_configs),
+        # What pools gets no gradient from a head that reads every token.
+        "test_all_params_have_gradient": not pools(subject),
+    }

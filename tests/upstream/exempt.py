@@ -1,0 +1,363 @@
+"""Tests of upstream's that do not run on AdapterModels, or cannot hold, each with its reason.
+
+An entry names tests and what a model must be for the entry to speak of it. Where it does, the test must be skipped by upstream, or
+fail, with the words that the entry expects: an entry that no longer holds fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import PrefixChange
+
+from conformance.subjects import BATCH, Subject
+from upstream.model_tester import patches
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What entries ask about a model."""
+
+    subject: Subject  # upstream's base class and its instance
+    config: PreTrainedConfig
+    upstream: type[PreTrainedModel]
+    tested: type[PreTrainedModel]
+    head: str  # the type of the AdapterModel's head; "" = it can have none
+    attentions: bool  # the model gives its attention weights out
+
+    @functools.cached_property
+    def on_meta(self) -> PreTrainedModel:
+        """The AdapterModel without memory. To be read only."""
+        with torch.device("meta"):
+            return self.tested(self.subject.config())
+
+    @property
+    def embeddings(self) -> torch.nn.Module | None:
+        """What upstream takes for the embeddings of the inputs."""
+        with contextlib.suppress(NotImplementedError):
+            return self.on_meta.get_input_embeddings()
+        return None
+
+    @property
+    def sdpa(self) -> bool:
+        return self.tested._supports_sdpa
+
+    @property
+    def vocabulary(self) -> bool:
+        """The head scores the tokens of a vocabulary, with weights that may be those of the embeddings."""
+        return self.head.endswith("_lm")
+
+    @property
+    def always_tied(self) -> bool:
+        """The configuration says tied, whatever it is told."""
+        config = self.subject.config()
+        with contextlib.suppress(Exception):
+            config.get_text_config().tie_word_embeddings = False
+        return bool(config.tie_word_embeddings)
+
+
+@dataclass(frozen=True)
+class Exempt:
+    """Tests with a reason."""
+
+    tests: str  # patterns of names, without test_, with spaces between
+    reason: str
+    says: str  # a regular expression that what upstream says must hold
+    when: Callable[[Facts], bool] = lambda facts: True
+
+    def covers(self, name: str, facts: Facts) -> bool:
+        patterns = (f"test_{pattern}" for pattern in self.tests.split())
+        return any(fnmatchcase(name, pattern) for pattern in patterns) and self.when(facts)
+
+    def check(self, name: str, said: str) -> None:
+        """Raise where a test was skipped or failed in another way.
+
+        Raises:
+            AssertionError: it was.
+        """
+        if not re.search(self.says, said):
+            raise AssertionError(
+                f"{name} should be skipped or fail with /{self.says}/ ({self.reason}). What it says is: {said}"
+            )
+
+
+def exempt(name: str, facts: Facts) -> Exempt | None:
+    """The first entry for the test of this name."""
+    return next((entry for entry in EXEMPT if entry.covers(name, facts)), None)
+
+
+def _without(package: str) -> Callable[[Facts], bool]:
+    return lambda facts: importlib.util.find_spec(package) is None
+
+
+def _without_device(facts: Facts) -> bool:
+    from transformers.testing_utils import torch_device  # importing it takes seconds
+
+    return torch_device == "cpu"
+
+
+def _without_experts(facts: Facts) -> bool:
+    return not facts.upstream._can_set_experts_implementation()
+
+
+def _without_fp32_modules(facts: Facts) -> bool:
+    return not (facts.upstream._keep_in_fp32_modules or facts.upstream._keep_in_fp32_modules_strict)
+
+
+def _without_plan(facts: Facts) -> bool:
+    """Upstream has no plan for tensor parallelism, not for a part either."""
+    return not (facts.upstream._tp_plan or facts.config.base_model_tp_plan)
+
+
+def _with_tied_head(facts: Facts) -> bool:
+    """The head shares the matrix of the embeddings, for which there is a plan."""
+    return facts.vocabulary and not _without_plan(facts)
+
+
+def _keeps_names(facts: Facts) -> bool:
+    """Upstream renames no weight of the model when it loads a file."""
+    return not _conversions(facts)
+
+
+def _conversions(facts: Facts) -> list[Any]:
+    return list(get_model_conversion_mapping(facts.on_meta, add_legacy=False))
+
+
+def _captured(facts: Facts) -> dict[str, Any]:
+    """What upstream records with hooks: name -> where."""
+    models = (module for module in facts.on_meta.modules() if isinstance(module, PreTrainedModel))
+    return {name: where for model in models for name, where in (model._can_record_outputs or {}).items()}
+
+
+def _refuses_masks(facts: Facts) -> bool:
+    """The forward has an argument for masked patches, and upstream's model in this configuration fails with it. (Upstream's test
+    sets the option for it where the configuration has one.)"""
+    takes = "bool_masked_pos" in inspect.signature(facts.upstream.forward).parameters
+    if not takes or hasattr(facts.config, "use_mask_token"):
+        return False
+    inputs = facts.subject.padded_inputs()
+    try:
+        facts.subject.upstream()(**inputs, bool_masked_pos=torch.zeros(BATCH, patches(facts.config)).bool())
+    except AttributeError:
+        return True
+    return False
+
+
+def _before_2023(facts: Facts) -> bool:
+    years = re.findall(
+        r"^# Copyright (\d{4})", inspect.getsource(sys.modules[type(facts.config).__module__]), re.MULTILINE
+    )
+    return not years or int(years[0]) < 2023
+
+
+def _without_window(facts: Facts) -> bool:
+    return not (hasattr(facts.config, "sliding_window") and hasattr(facts.config, "use_sliding_window"))
+
+
+EXEMPT: tuple[Exempt, ...] = (
+    # The machine
+    Exempt(
+        "can_load_with_device_context_manager can_load_with_global_device_set cpu_offload disk_offload_* "
+        "flex_attention_with_grads sdpa_can_compile_dynamic sdpa_can_dispatch_on_flash",
+        "it needs an accelerator",
+        "test requires accelerator",
+        _without_device,
+    ),
+    Exempt("model_parallelism", "it needs several accelerators", "requires multiple accelerators", _without_device),
+    Exempt("flash_attn_kernels_mps_*", "it needs an Apple device", "requires MPS"),
+    Exempt("*_with_deepspeed*", "it needs deepspeed", "requires deepspeed", _without("deepspeed")),
+    Exempt(
+        "flash_attn_kernels_inference_equivalence kernels_can_load_without_crashing",
+        "it needs the package kernels",
+        "requires the kernels library",
+        _without("kernels"),
+    ),
+    Exempt("flash_attn_[234]_*", "it needs Flash Attention", "requires Flash Attention", _without("flash_attn")),
+    Exempt("torch_compile_for_training", "upstream runs it only with RUN_SLOW", "is slow"),
+    # What the model is
+    Exempt(
+        "eager_matches_batched_and_grouped_inference_* moe_models_record_router_logits",
+        "the model has no experts",
+        "does not support grouped_mm|no sparse experts",
+        _without_experts,
+    ),
+    Exempt(
+        "moe_models_record_router_logits",
+        "upstream looks for experts in the text of the module of the class, and an AdapterModel's holds none",
+        "no sparse experts",
+    ),
+    Exempt(
+        "output_router_logits_from_config",
+        "the configuration cannot ask for the choices of routers",
+        "no `output_router_logits`",
+        lambda facts: not hasattr(facts.config.get_text_config(decoder=True), "output_router_logits"),
+    ),
+    Exempt(
+        "keep_in_fp32_modules keep_in_fp32_modules_exist",
+        "upstream keeps no module of the model in float32",
+        "_keep_in_fp32_modules",
+        _without_fp32_modules,
+    ),
+    Exempt(
+        "can_set_attention_dynamically*",
+        "upstream's modeling file has attention of one kind only",
+        "does not support setting its attention",
+        lambda facts: not facts.upstream._can_set_attn_implementation(),
+    ),
+    Exempt(
+        "can_set_attention_dynamically",
+        "upstream has no sdpa for the model",
+        "don't support sdpa",
+        lambda facts: not facts.sdpa,
+    ),
+    Exempt(
+        "attn_implementation_composite_models sdpa_can_dispatch_composite_models can_set_attention_dynamically_composite_model "
+        "internal_model_config_and_subconfig_are_same",
+        "the configuration has no parts",
+        "not (a )?composite|does not support SDPA|No subconfigs|does not support attentions",
+        lambda facts: not facts.config.sub_configs,
+    ),
+    Exempt(
+        "attention_outputs attn_implementation_composite_models eager_matches_sdpa_inference_* sdpa_can_dispatch_*_models",
+        "the model gives no attention weights",
+        "not (output|support) attentions",
+        lambda facts: not facts.attentions,
+    ),
+    Exempt(
+        "eager_matches_sdpa_inference_*_output_attentions",
+        "upstream has no argument of that name in the forward: attention weights are captured",
+        "does not support output_attentions|does not support SDPA",
+        lambda facts: not facts.sdpa or "output_attentions" not in inspect.signature(facts.tested.forward).parameters,
+    ),
+    Exempt(
+        "eager_matches_sdpa_inference_* sdpa_can_dispatch_non_composite_models",
+        "upstream has no sdpa for the model",
+        "does not support SDPA",
+        lambda facts: not facts.sdpa,
+    ),
+    Exempt(
+        "eager_matches_sdpa_inference_*",
+        "the test masks patches, for which upstream's model has no token in this configuration",
+        "NoneType",
+        _refuses_masks,
+    ),
+    Exempt(
+        "sdpa_can_dispatch_non_composite_models",
+        "the configuration has parts, for which upstream has another test",
+        "does not support SDPA",
+        lambda facts: bool(facts.config.sub_configs),
+    ),
+    Exempt("sliding_window_mask", "no option switches a sliding window", "sliding window mask", _without_window),
+    Exempt(
+        "resize_position_vector_embeddings",
+        "upstream runs it only for models that state a method for it",
+        "does not have position embeddings",
+    ),
+    Exempt(
+        "resize_tokens_embeddings resize_embeddings_untied resize_embeddings_untied_no_reinit_on_post_init",
+        "the model has no token embeddings",
+        "test_resize_embeddings",
+        lambda facts: not facts.subject.text,
+    ),
+    Exempt(
+        "resize_embeddings_untied resize_embeddings_untied_no_reinit_on_post_init",
+        "the configuration cannot untie the embeddings",
+        "cannot untie",
+        lambda facts: facts.always_tied,
+    ),
+    Exempt(
+        "inputs_embeds",
+        "the model takes no embeddings",
+        "doesn't use `inputs_embeds`",
+        lambda facts: "inputs_embeds" not in inspect.signature(facts.tested.forward).parameters,
+    ),
+    Exempt(
+        "model_get_set_embeddings",
+        "upstream's own test classes replace it for models without token embeddings",
+        "is not an instance of .*Embedding|NotImplementedError",
+        lambda facts: not isinstance(facts.embeddings, torch.nn.Embedding),
+    ),
+    Exempt(
+        "enable_input_require_grads_with_gradient_checkpointing",
+        "the model has no gradient checkpointing, or its embeddings have no matrix that a gradient could reach",
+        "No model with a differentiable loss",
+        lambda facts: not (facts.upstream.supports_gradient_checkpointing and hasattr(facts.embeddings, "weight")),
+    ),
+    Exempt(
+        "capture_outputs_decorator",
+        "upstream's forward collects the outputs itself",
+        "No usage of the `capture_outputs`",
+        lambda facts: not _captured(facts),
+    ),
+    Exempt(
+        "can_capture_specific_layers_hidden_states",
+        "upstream's forward collects the hidden states itself, or records them at several classes",
+        "Cannot capture hidden states",
+        lambda facts: isinstance(_captured(facts).get("hidden_states", []), list),
+    ),
+    Exempt(
+        "can_capture_specific_layers_hidden_states",
+        "upstream looks for hidden states of one stack, and there are an encoder and a decoder",
+        "does not propagate hidden states",
+        lambda facts: facts.config.is_encoder_decoder,
+    ),
+    Exempt(
+        "can_init_all_missing_weights", "upstream runs it for models since 2023", "Not a prioritized", _before_2023
+    ),
+    Exempt("tp_plan_matches_params", "upstream has no plan for tensor parallelism", "have a TP plan", _without_plan),
+    Exempt(
+        "tied_head_has_a_tp_plan_entry", "upstream has no plan for tensor parallelism", "have a TP plan", _without_plan
+    ),
+    Exempt(
+        "reverse_loading_mapping can_load_from_already_mapped_keys",
+        "upstream renames no weights of the model",
+        "No conversion found",
+        _keeps_names,
+    ),
+    Exempt(
+        "reverse_loading_mapping",
+        "upstream changes only what names of weights begin with, and does not test that",
+        "Only PrefixChange",
+        lambda facts: all(isinstance(change, PrefixChange) for change in _conversions(facts)),
+    ),
+    # What an AdapterModel is
+    Exempt(
+        "tied_head_has_a_tp_plan_entry",
+        "heads come and go, and have no plan for tensor parallelism yet",
+        "not found in",
+        _with_tied_head,
+    ),
+    Exempt(
+        "causal_lm_loss_honors_shift_labels encoder_decoder_loss_no_double_shift",
+        "upstream runs it for classes in its own tables; our checks compare the losses of converted heads with upstream's",
+        "language modeling head to check",
+    ),
+    Exempt(
+        "model_rope_* vision_axial_rope",
+        "it makes upstream's base class alone, and an AdapterModel is none",
+        "no `base_model_class`",
+    ),
+    Exempt(
+        "base_model_prefix_loads_base_weights",
+        "it makes another object of the class that `init` gave the base model, which only `init` can make",
+        "has no attribute 'adapters_config'",
+    ),
+    Exempt(
+        "training training_gradient_checkpointing*",
+        "an AdapterModel without heads computes no loss",
+        "has no attribute 'loss'",
+        lambda facts: not facts.head,
+    ),
+)

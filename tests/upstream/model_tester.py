@@ -1,0 +1,113 @@
+"""What upstream's tests ask a model tester for: a configuration, inputs, targets, and a few sizes of both."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from conformance import heads
+from conformance.subjects import BATCH, Subject
+
+HEAD = "upstream"
+# The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, else the first that the model has.
+PREFERRED = ("masked_lm", "seq2seq_lm", "causal_lm")
+
+
+class ModelTester:
+    """Stands where upstream's ``LlamaModelTester`` does. Its instance is the one that our own checks run on."""
+
+    is_training = True  # losses are asked for
+    batch_size = BATCH
+
+    def __init__(self, model_type: str) -> None:
+        self.subject = heads.base_subject(model_type)
+        config = self.get_config()
+        stack = config.get_text_config()
+        self.num_hidden_layers: int = getattr(stack, "num_hidden_layers", 0)
+        self.num_attention_heads: int = getattr(stack, "num_attention_heads", 0)
+        self.hidden_size: int = getattr(stack, "hidden_size", 0)
+        inputs = self._inputs()
+        states, decoder_states = lengths(self.subject)
+        self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else states
+        if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
+            self.num_masks, self.mask_length = 1, patches(config)
+        if self.subject.kind == "encoder-decoder":
+            self.encoder_seq_length, self.decoder_seq_length = states, decoder_states
+
+    def get_config(self) -> PreTrainedConfig:
+        """The configuration of the instance, which names the head."""
+        return with_head(self.subject.config())
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[PreTrainedConfig, dict[str, Any]]:
+        return self.get_config(), self._inputs()
+
+    def _inputs(self) -> dict[str, Any]:
+        inputs = self.subject.padded_inputs("right" if self.subject.text else "none", one_per_token=True)
+        return {name: value.clone() for name, value in inputs.items()}
+
+
+def patches(config: PreTrainedConfig) -> int:
+    """Into how many patches an image is cut."""
+    sizes = (getattr(config, name, 1) for name in ("image_size", "patch_size"))
+    image, patch = (size if isinstance(size, int) else size[0] for size in sizes)
+    return int(image // patch) ** 2
+
+
+def with_head(config: PreTrainedConfig) -> PreTrainedConfig:
+    """`config`, changed to name a head if the AdapterModel of its type can have any."""
+    head_type = head_of(config.model_type)
+    if head_type:
+        config.prediction_heads = {HEAD: dict(_head_config(config.model_type, head_type))}
+    return config
+
+
+def head_of(model_type: str) -> str:
+    """The type of the head; "" if the class has none."""
+    has = heads.head_types(model_type)
+    return next((name for name in (*PREFERRED, *has) if name in has and not heads.HEADS[name].choices), "")
+
+
+def targets(model_type: str, tokens: int) -> dict[str, torch.Tensor]:
+    """What the head computes a loss from."""
+    head_type = head_of(model_type)
+    return heads.HEADS[head_type].labels(tokens) if head_type else {}
+
+
+@functools.cache
+def _head_config(model_type: str, head_type: str) -> dict[str, Any]:
+    model = heads.adapter_model(model_type)
+    case = heads.HEADS[head_type]
+    getattr(model, case.add)(HEAD, **case.options)
+    return dict(model.config.prediction_heads[HEAD])
+
+
+@functools.cache
+def outputs_of(subject: Subject) -> Any:
+    """What upstream's base model gives, with all that can be asked for. To be read only."""
+    model: PreTrainedModel = subject.upstream()
+    inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
+    with torch.no_grad():
+        return model(**inputs, output_attentions=True, output_hidden_states=True, return_dict=True)
+
+
+def lengths(subject: Subject) -> tuple[int, int]:
+    """How many states per row the encoder has, or the only stack; and the decoder, 0 where there is none."""
+    outputs = outputs_of(subject)
+    states = (outputs.get(name) for name in ("encoder_hidden_states", "hidden_states"))
+    first = next((found[0].shape[-2] for found in states if found), 0)
+    decoder = outputs.get("decoder_hidden_states")
+    return first, decoder[0].shape[-2] if decoder else 0
+
+
+def gives_attentions(subject: Subject) -> bool:
+    """Upstream's model hands its attention weights out."""
+    outputs = outputs_of(subject)
+    return any(outputs.get(name) for name in ("attentions", "encoder_attentions"))
+
+
+def pools(subject: Subject) -> bool:
+    """Upstream's model gives one vector per sequence beside its states."""
+    return outputs_of(subject).get("pooler_output") is not None

@@ -1,0 +1,260 @@
+"""Upstream's tests are found, run on our models, and held to the table of those that cannot hold."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import sys
+import tarfile
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from conformance.suite import CORE
+from upstream import cases, exempt, fetch, sources
+
+needs_sources = pytest.mark.skipif(bool(sources.why_not()), reason=sources.why_not())
+in_archive = pytest.mark.skipif(
+    sources.CHECKOUT in os.environ or bool(sources.why_not()), reason="it is about the archive"
+)
+
+
+# Finding
+
+
+def test_a_variable_that_names_something_else_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sources.CHECKOUT, raising=False)
+    monkeypatch.setenv(sources.TESTS, str(tmp_path))
+    with pytest.raises(sources.UpstreamTestsError, match=r"no test_modeling_common\.py is\. Name the folder that"):
+        sources.why_not()
+    monkeypatch.setenv(sources.CHECKOUT, str(tmp_path))
+    with pytest.raises(sources.UpstreamTestsError, match=r"no tests.test_modeling_common\.py is\. Name a checkout"):
+        sources.why_not()
+
+
+def test_without_a_variable_the_reason_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (sources.CHECKOUT, sources.TESTS):
+        monkeypatch.delenv(variable, raising=False)
+    assert "python tests/upstream/fetch.py FOLDER" in sources.why_not()
+
+
+@in_archive
+def test_exactly_two_modules_are_stood_in_for() -> None:
+    sources.common()
+    tests = sources.folder()
+    assert tests is not None
+    imported = ast.walk(ast.parse((tests / f"{sources.COMMON}.py").read_text(encoding="utf-8")))
+    relative = {node.module for node in imported if isinstance(node, ast.ImportFrom) and node.level and node.module}
+    missing = {name for name in relative if not tests.joinpath(*name.split(".")).with_suffix(".py").is_file()}
+    made = {name for name, module in sys.modules.items() if name.startswith(f"{sources.PACKAGE}.")} - {
+        f"{sources.PACKAGE}.{sources.COMMON}",
+        f"{sources.PACKAGE}.exporters",
+        f"{sources.PACKAGE}.generation",
+    }
+    assert missing == {"exporters.test_export", "generation.test_utils"} == set(sources.STAND_INS)
+    assert made == {f"{sources.PACKAGE}.{name}" for name in missing}
+
+
+def archive(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w:gz") as packed:
+        for name in names:
+            member = tarfile.TarInfo(f"transformers-5.0.0/{name}")
+            member.size = 1
+            packed.addfile(member, io.BytesIO(b"x"))
+    return path
+
+
+def test_only_tests_come_out_of_the_archive(tmp_path: Path) -> None:
+    packed = archive(
+        tmp_path / "a.tar.gz", "setup.py", "tests/a.py", "tests/deep/b.py", "tests/../../c.py", "src/tests/d.py"
+    )
+    fetch._extract(packed, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*.py")) == ["a.py", "b.py"]
+
+
+def test_an_archive_without_tests_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no tests"):
+        fetch._extract(archive(tmp_path / "a.tar.gz", "setup.py"), tmp_path / "out")
+
+
+# The table
+
+
+class Case(unittest.TestCase):
+    __test__ = False  # run by the tests below
+
+    def test_passes(self) -> None:
+        pass
+
+    def test_fails(self) -> None:
+        raise ValueError("no heads here")
+
+    def test_skips(self) -> None:
+        self.skipTest("no gpu")
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[exempt.Exempt]]:
+    entries: list[exempt.Exempt] = []
+    monkeypatch.setattr(exempt, "EXEMPT", entries)
+    monkeypatch.setattr(cases, "case_of", lambda model_type: Case)
+    monkeypatch.setattr(cases, "facts", lambda model_type: model_type)
+    return entries
+
+
+def test_what_passes_needs_no_entry(table: list[exempt.Exempt]) -> None:
+    cases.run("llama", "test_passes")
+
+
+@pytest.mark.parametrize("name", ["test_fails", "test_skips"])
+def test_what_the_table_says_is_skipped_with_its_reason(table: list[exempt.Exempt], name: str) -> None:
+    table.append(exempt.Exempt("fails skips", "we know why", "no (heads|gpu)"))
+    with pytest.raises(pytest.skip.Exception, match="we know why"):
+        cases.run("llama", name)
+
+
+def test_a_skip_without_an_entry_fails(table: list[exempt.Exempt]) -> None:
+    table.append(exempt.Exempt("skips", "of other models", "no gpu", lambda model_type: model_type != "llama"))
+    with pytest.raises(AssertionError, match=r"upstream skips test_skips \(no gpu\)"):
+        cases.run("llama", "test_skips")
+
+
+def test_a_failure_without_an_entry_fails(table: list[exempt.Exempt]) -> None:
+    with pytest.raises(ValueError, match="no heads here"):
+        cases.run("llama", "test_fails")
+
+
+def test_an_entry_that_no_longer_holds_fails(table: list[exempt.Exempt]) -> None:
+    table.append(exempt.Exempt("pass*", "it used to fail", "anything"))
+    with pytest.raises(AssertionError, match=r"the entry .* no longer holds \(it used to fail\)"):
+        cases.run("llama", "test_passes")
+
+
+@pytest.mark.parametrize("name", ["test_fails", "test_skips"])
+def test_a_failure_for_another_reason_fails(table: list[exempt.Exempt], name: str) -> None:
+    table.append(exempt.Exempt("fails skips", "it has no loss", "has no attribute 'loss'"))
+    with pytest.raises(AssertionError, match=r"should be skipped or fail with /has no attribute 'loss'/"):
+        cases.run("llama", name)
+
+
+@needs_sources
+def test_every_entry_speaks_of_tests_that_upstream_has() -> None:
+    names = [name for model_type in CORE for name in cases.names(model_type)]
+    everywhere = exempt.EXEMPT
+    for entry in everywhere:
+        for pattern in entry.tests.split():
+            one = exempt.Exempt(pattern, "", "")
+            assert any(one.covers(name, None) for name in names), pattern  # type: ignore[arg-type]
+
+
+# Running
+
+
+@needs_sources
+@pytest.mark.parametrize(
+    ("defect", "name"),
+    [
+        (lambda outputs: outputs + torch.rand(()), "test_determinism"),
+        (lambda outputs: outputs + outputs.mean(0), "test_batching_equivalence"),
+        (lambda outputs: outputs.detach(), "test_training_gradient_checkpointing"),
+    ],
+    ids=["at random", "rows mixed", "no gradient"],
+)
+def test_upstreams_tests_notice_a_defect(defect: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import adapter_models
+
+    model = adapter_models.LlamaAdapterModel
+    run = model.forward_head
+
+    def broken(self: object, outputs: dict[str, torch.Tensor], **kwargs: object) -> object:
+        outputs["last_hidden_state"] = defect(outputs["last_hidden_state"])  # type: ignore[operator]
+        return run(self, outputs, **kwargs)
+
+    monkeypatch.setattr(model, "forward_head", broken)
+    with pytest.raises((AssertionError, RuntimeError)):
+        cases.run("llama", name)
+
+
+# A checkout
+
+OWN = """
+import unittest
+
+from transformers import LlamaConfig, LlamaModel, MistralModel
+
+from ...test_modeling_common import ModelTesterMixin, ids_tensor
+
+
+class Tester:
+    batch_size, seq_length, is_training = 2, 6, True
+
+    def prepare_config_and_inputs_for_common(self):
+        config = LlamaConfig(vocab_size=99, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+        return config, {"input_ids": ids_tensor([2, 6], 99)}
+
+
+class MistralTest(ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (MistralModel,)
+
+
+class Helper:
+    all_model_classes = (LlamaModel,)
+
+
+class OddlyNamed(ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (LlamaModel,)
+    pipeline_model_mapping = {"feature-extraction": LlamaModel}
+
+    def setUp(self):
+        self.model_tester = Tester()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout with upstream's common tests, and one class for Llama."""
+    tests = sources.folder()
+    assert tests is not None
+    (tmp_path / "tests" / "models" / "llama").mkdir(parents=True)
+    (tmp_path / "tests" / f"{sources.COMMON}.py").write_bytes((tests / f"{sources.COMMON}.py").read_bytes())
+    (tmp_path / "tests" / "models" / "llama" / "test_modeling_llama.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.setenv(sources.CHECKOUT, str(tmp_path))
+    imported = {name: module for name, module in sys.modules.items() if name.split(".")[0] == sources.PACKAGE}
+    caches = (sources.common, cases.case_of)
+    forget(imported, caches)
+    yield tmp_path
+    forget(sys.modules.keys() & {name for name in sys.modules if name.split(".")[0] == sources.PACKAGE}, caches)
+    sys.modules.update(imported)
+
+
+def forget(names: object, caches: tuple[object, ...]) -> None:
+    for name in list(names):  # type: ignore[call-overload]
+        sys.modules.pop(name, None)
+    for cache in caches:
+        cache.cache_clear()  # type: ignore[attr-defined]
+
+
+@needs_sources
+def test_in_a_checkout_the_tests_are_those_of_upstreams_class_for_the_model(checkout: Path) -> None:
+    import adapter_models
+
+    case = cases.case_of("llama")
+    assert "OddlyNamed" in [base.__name__ for base in case.__mro__]
+    assert case.all_model_classes == (adapter_models.LlamaAdapterModel,)  # type: ignore[attr-defined]
+    assert case.pipeline_model_mapping == {}  # type: ignore[attr-defined]
+    test = case("test_determinism")
+    test.setUp()
+    config, _ = test.model_tester.prepare_config_and_inputs_for_common()  # type: ignore[attr-defined]
+    assert config.hidden_size == 16 and config.prediction_heads
+    cases.run("llama", "test_determinism")
+    cases.run("llama", "test_training")
+
+
+@needs_sources
+def test_a_checkout_without_a_class_for_the_model_is_an_error(checkout: Path) -> None:
+    with pytest.raises(sources.UpstreamTestsError, match=r"no subclass of ModelTesterMixin for the model type 'bert'"):
+        cases.case_of("bert")
