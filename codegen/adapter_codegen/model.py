@@ -272,6 +272,7 @@ class StaticHead:
     head_type: str  # flexible head type: "classification", "causal_lm", ...; "" = there is no flexible counterpart
     layers: tuple[str | None, ...] = ()  # per position of the flexible head's Sequential: path of the static module
     config: tuple[tuple[str, object], ...] = ()  # keyword arguments of the flexible head
+    tensors: tuple[tuple[str, str], ...] = ()  # (key of upstream's, of no module of its own; in the flexible head)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,12 @@ class Head(TinyPreTrainedModel):
         self.norm = nn.LayerNorm(config.size)
         self.conv = nn.Conv1d(2, 2, 1)
         self.pred = Prediction(config)
+        self.norm2 = nn.LayerNorm(config.size, eps=config.norm_eps, bias=config.norm_bias)
+        self.other_norm = nn.RMSNorm(config.size)
+        self.act = nn.GELU()
         self.scale = 2.0
+        self.factor = config.factor
+        self.flag = config.flag
         self.shift = nn.Buffer(torch.zeros(2))
         self.learned = nn.Parameter(torch.zeros(2))
     def forward(self, input_ids, labels=None):
@@ -108,6 +113,25 @@ def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHea
             "self.out(torch.tanh(self.plain(x)))", "sequence_classification", id="no bias in the first of two"
         ),
         pytest.param("self.out(x) + self.learned", "sequence_classification", id="something learned is added"),
+        pytest.param("self.out(x) + self.shift", "sequence_classification", id="a buffer, which a classifier has not"),
+        pytest.param(
+            "self.out(x) * self.factor", "sequence_classification", id="logits of a classifier times a number"
+        ),
+        pytest.param(
+            "self.out(self.other_norm(self.act(self.dense(x))))", "token_classification", id="a norm of another kind"
+        ),
+        pytest.param("self.plain(x) * labels", "causal_lm", id="logits times a tensor"),
+        pytest.param("self.plain(x) * self.scale", "causal_lm", id="logits times what no config says"),
+        pytest.param("self.plain(x) + self.scale", "causal_lm", id="a number is added"),
+        pytest.param("torch.tanh(self.plain(x) / self.factor) * self.flag", "causal_lm", id="a limit of two numbers"),
+        pytest.param(
+            "torch.tanh(self.plain(x) / self.factor) * self.factor + self.shift",
+            "causal_lm",
+            id="a buffer on the limit",
+        ),
+        pytest.param("self.out(self.dense(x) * self.factor)", "causal_lm", id="a number between projections"),
+        pytest.param("self.plain(x) if labels.sum() > 0 else self.out(x)", "causal_lm", id="a condition on a tensor"),
+        pytest.param("self.out(x) + self.learned", "causal_lm", id="something learned on top of a bias"),
         pytest.param("self.out(x + outputs[1])", "sequence_classification", id="two outputs are added"),
         pytest.param("self.out(outputs[2])", "sequence_classification", id="an output that is no last hidden state"),
         pytest.param("self.out(input_ids)", "sequence_classification", id="not the base model's output"),
@@ -197,12 +221,20 @@ ONE = {"layers": 1, "activation_function": None}
             id="an activation that is built in place",
         ),
         pytest.param(
-            "self.out(self.drop(x)) + self.shift.to(x.device)",
-            "sequence_classification",
-            "classification",
-            (None, "out"),
-            ONE,
-            id="a buffer of zeros is added",
+            "self.out(self.norm2(self.act(self.dense(x))))",
+            "token_classification",
+            "tagging",
+            (None, "dense", None, "norm2", None, "out"),
+            {
+                "layers": 2,
+                "activation_function": "gelu",
+                "layer_norm": True,
+                "dropout_prob": 0.0,
+                "norm_bias_key": "norm_bias",
+                "norm_bias": True,
+                "norm_eps_key": "norm_eps",
+            },
+            id="two layers with a norm, whose options the config names",
         ),
         pytest.param("self.out(self.drop(x))", "token_classification", "tagging", (None, "out"), ONE, id="of tokens"),
         pytest.param(
@@ -216,6 +248,7 @@ ONE = {"layers": 1, "activation_function": None}
                 "activation_key": "hidden_act",
                 "layer_norm": True,
                 "bias": True,
+                "norm_eps": 1e-5,
             },
             id="to words, with the activation that the config names",
         ),
@@ -240,6 +273,75 @@ def test_a_head_converts_where_its_modules_stand_in_the_same_order(
     head = planned(tiny_release, logits, task)
     assert (head.class_name, head.base_attribute) == ("Head", "tiny")
     assert (head.head_type, head.layers, dict(head.config)) == (head_type, layers, config)
+
+
+TO_WORDS = {**ONE, "layer_norm": False, "bias": False, "shift_labels": True}
+
+
+@pytest.mark.parametrize(
+    ("logits", "options", "tensors"),
+    [
+        pytest.param(
+            "self.plain(x) / self.config.scaling",
+            {"logit_factors": {"terms": [["scaling", -1.0]]}},
+            (),
+            id="over a number",
+        ),
+        pytest.param(
+            "self.factor * self.plain(x)",
+            {"logit_factors": {"terms": [["factor", 1.0]]}},
+            (),
+            id="an attribute of a field",
+        ),
+        pytest.param(
+            "self.plain(x / (self.config.size / 2.0) ** 0.5)",
+            {"input_factors": {"terms": [["size", -0.5], [2.0, 0.5]]}},
+            (),
+            id="a power of several, before",
+        ),
+        pytest.param(
+            "self.plain(x * self.factor if self.config.flag else x)",
+            {"input_factors": {"terms": [["factor", 1.0]], "flag": "flag"}},
+            (),
+            id="under a flag",
+        ),
+        pytest.param(
+            "torch.tanh(self.plain(x).float() / self.config.text.cap).to(x.dtype) * self.config.text.cap",
+            {"softcap_key": "text.cap"},
+            (),
+            id="a limit, in another type, of a config in the config",
+        ),
+        pytest.param(
+            "self.plain(x) + self.shift.to(x.device)",
+            {"logits_bias": True},
+            (("shift", "logits_bias"),),
+            id="a buffer is added",
+        ),
+        pytest.param(
+            "self.plain(x) + self.learned", {"bias": True}, (("learned", "0.bias"),), id="a bias that stands elsewhere"
+        ),
+        pytest.param(
+            "self.plain(x) if self.flag else self.out(x)", {"requires": {"flag": True}}, (), id="one of two, by a flag"
+        ),
+        pytest.param(
+            "self.plain(x if self.config.kind == 'cls' else x + 1)",
+            {"requires": {"kind": "cls"}},
+            (),
+            id="by the value of a field",
+        ),
+        pytest.param(
+            "self.plain(x.view(-1)[mask] if self.flag and labels is not None else x)",
+            {},
+            (),
+            id="fewer positions with labels",
+        ),
+    ],
+)
+def test_what_a_head_does_beside_its_layers_becomes_options(
+    tiny_release: Release, logits: str, options: dict[str, object], tensors: tuple[tuple[str, str], ...]
+) -> None:
+    head = planned(tiny_release, logits, "causal_lm")
+    assert (dict(head.config), head.tensors) == ({**TO_WORDS, **options}, tensors)
 
 
 def test_a_head_that_cannot_stand_on_the_base_model_is_not_converted(tiny_release: Release) -> None:
@@ -318,7 +420,11 @@ BERT_LM = (f"{TRANSFORM}.dense", None, f"{TRANSFORM}.LayerNorm", "cls.prediction
         ("bart", "BartForConditionalGeneration", "seq2seq_lm", ("lm_head",)),
         ("whisper", "WhisperForConditionalGeneration", "seq2seq_lm", ("proj_out",)),
         ("vit", "ViTForImageClassification", "image_classification", (None, "classifier")),
-        ("t5", "T5ForConditionalGeneration", "", ()),  # the hidden states are scaled under a condition
+        ("t5", "T5ForConditionalGeneration", "seq2seq_lm", ("lm_head",)),
+        ("gemma2", "Gemma2ForCausalLM", "causal_lm", ("lm_head",)),
+        ("marian", "MarianMTModel", "seq2seq_lm", ("lm_head",)),
+        ("modernbert", "ModernBertForMaskedLM", "masked_lm", ("head.dense", None, "head.norm", "decoder")),
+        ("xlm", "XLMWithLMHeadModel", "", ()),  # its prediction layer gives a loss and logits, or logits only
     ],
 )
 def test_upstream_heads(
@@ -330,7 +436,7 @@ def test_upstream_heads(
     head_type: str,
     layers: tuple[str | None, ...],
 ) -> None:
-    text_to_text = model_type in {"bart", "whisper", "t5"}
+    text_to_text = model_type in {"bart", "whisper", "t5", "marian"}
     name = mappings.entry(model_type).base_class
     base = base_plan("input_ids", encoder_decoder=text_to_text)
     base = BasePlan(**{**base.__dict__, "class_name": name})

@@ -5,16 +5,20 @@ What every model must fulfil (shapes, losses, conversion of upstream's heads, sa
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTrainedModel
 
 from adapter_models import AdapterSetup, AutoAdapterModel, LlamaAdapterModel
 from adapter_models.heads import PredictionHead
+from adapter_runtime.contract import registry
 from adapter_runtime.contract.names import InvalidNameError
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
 from adapter_runtime.model.heads.running import _predicted
@@ -417,3 +421,99 @@ def test_the_decoder_reads_the_labels_of_heads_that_predict_tokens(
 def test_two_heads_with_labels_of_their_own_cannot_share_a_decoder() -> None:
     with pytest.raises(ValueError, match=r"2 heads have labels .* Say what it reads: decoder_input_ids"):
         _predicted([LM, OTHER], [TOKENS, TOKENS], 1)  # type: ignore[list-item]
+
+
+def test_logits_are_moved_scaled_and_bent_as_the_options_say() -> None:
+    model = adapter_model("llama")
+    model.add_causal_lm_head("plain", layers=1, layer_norm=False, bias=False)
+    plain = model(TOKENS).logits
+    options = {"input_scale": 0.5, "logit_scale": 3.0, "logit_softcap": 2.0, "logits_bias": True}
+    config = {"head_type": "causal_lm", "layers": 1, "layer_norm": False, "bias": False, **options}
+    model.add_prediction_head_from_config("lm", config)
+    model.heads["lm"][0].weight = model.heads["plain"][0].weight
+    model.heads["lm"].logits_bias.normal_()
+    wanted = torch.tanh((plain * 0.5 + model.heads["lm"].logits_bias) * 3 / 2) * 2
+    assert_close(model(TOKENS).logits, wanted)
+    assert {name: model.heads["lm"].config[name] for name in options} == options
+    assert "logits_bias" not in dict(model.heads["lm"].named_parameters())
+
+
+def test_what_is_added_to_logits_follows_the_number_of_tokens() -> None:
+    model = adapter_model("llama")
+    model.add_prediction_head_from_config("lm", {"head_type": "causal_lm", "layers": 1, "logits_bias": True})
+    model.heads["lm"].logits_bias.fill_(1.0)
+    before = model.config.vocab_size
+    model.resize_token_embeddings(before + 2)
+    assert model.heads["lm"].logits_bias.tolist() == [[1.0] * before + [0.0] * 2]
+    assert model(TOKENS).logits.shape[-1] == before + 2
+
+
+def test_a_norm_and_biases_of_a_head_are_those_of_its_options() -> None:
+    model = adapter_model("bert")
+    options = {"layer_norm": True, "norm_eps": 0.1, "norm_bias": False, "hidden_bias": False}
+    model.add_prediction_head_from_config("tags", {"head_type": "tagging", "layers": 2, **options})
+    _, first, _, norm, _, last = model.heads["tags"]
+    assert (first.bias, norm.bias, norm.eps, last.bias is None) == (None, None, 0.1, False)
+    assert model(TOKENS).logits.shape == (*TOKENS.shape, 2)
+
+
+# Checkpoints of classes whose head no flexible head computes
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost"), [("BertModel", False), ("BertForMaskedLM", False), ("BertForNextSentencePrediction", True)]
+)
+def test_a_head_that_is_not_loaded_is_named(
+    kept: str, lost: bool, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    getattr(transformers, kept)(tiny_config("bert")).save_pretrained(tmp_path)
+    model = AutoAdapterModel.from_pretrained(tmp_path)
+    told = [record.getMessage() for record in caplog.records if "Its head is not loaded" in record.getMessage()]
+    assert [kept in message for message in told] == [True] * lost
+    assert bool(model.heads) is (kept == "BertForMaskedLM")
+    model.save_pretrained(tmp_path / "again")
+    caplog.clear()
+    AutoAdapterModel.from_pretrained(tmp_path / "again")
+    assert not [record for record in caplog.records if "Its head is not loaded" in record.getMessage()]
+
+
+def static_llama(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, **options: Any) -> PreTrainedModel:
+    """A checkpoint of LlamaForCausalLM, for which the table says `options` too."""
+    entry = registered().static_heads["LlamaForCausalLM"]
+    changed = {**entry, "config": {**entry["config"], **options}}
+    heads = {**registered().static_heads, "LlamaForCausalLM": changed}
+    monkeypatch.setattr(registry, "_registry", dataclasses.replace(registered(), static_heads=heads))
+    torch.manual_seed(0)
+    LlamaForCausalLM(tiny_config("llama", logit_scale=4.0, size=16, scales=True, text={"cap": 2.5})).save_pretrained(
+        tmp_path
+    )
+    return AutoAdapterModel.from_pretrained(tmp_path)
+
+
+def test_numbers_of_a_head_come_from_the_config_of_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model = static_llama(
+        monkeypatch,
+        tmp_path,
+        logit_factors={"terms": [["logit_scale", -1.0], [8.0, 1.0]]},
+        input_factors={"terms": [["size", -0.5]], "flag": "scales"},
+        softcap_key="text.cap",
+    )
+    found = {name: model.heads["default"].config[name] for name in ("logit_scale", "input_scale", "logit_softcap")}
+    assert found == {"logit_scale": 2.0, "input_scale": 0.25, "logit_softcap": 2.5}
+
+
+def test_a_factor_counts_only_where_its_flag_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    factors = {"terms": [["size", -0.5]], "flag": "does_not_scale"}
+    assert static_llama(monkeypatch, tmp_path, input_factors=factors).heads["default"].config["input_scale"] == 1.0
+
+
+def test_a_number_that_the_config_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    with pytest.raises(InvalidConfigError, match="no number 'missing'"):
+        static_llama(monkeypatch, tmp_path, logit_factors={"terms": [["missing", 1.0]]})
+
+
+def test_a_head_that_is_another_by_the_config_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not static_llama(monkeypatch, tmp_path, requires={"scales": False}).heads
+    assert "LlamaForCausalLM" in caplog.text and "scales=False, not True" in caplog.text

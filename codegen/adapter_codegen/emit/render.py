@@ -111,7 +111,8 @@ def _mixin_mapping(plan: ModelPlan, names: Names) -> dict[str, str]:
 
 
 def _static_head(head: StaticHead) -> dict[str, Any]:
-    return {"config": {"head_type": head.head_type, **dict(head.config)}, "layers": list(head.layers)}
+    tensors = {"tensors": dict(head.tensors)} if head.tensors else {}
+    return {"config": {"head_type": head.head_type, **dict(head.config)}, "layers": list(head.layers), **tensors}
 
 
 def render_model(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
+
+from typing_extensions import Required
+
+from adapter_runtime.contract.values import Json
 
 
 class HeadConfig(TypedDict, total=False):
@@ -25,18 +29,66 @@ class HeadConfig(TypedDict, total=False):
     vocab_size: int
     embedding_size: int
     layer_norm: bool
+    norm_eps: float  # of that norm; where it is missing, that of the model
+    norm_bias: bool
+    hidden_bias: bool  # of the projections but the last
     shift_labels: bool
+    input_scale: float  # factor of the hidden states; where it is missing, as the config of the model says
+    logit_scale: float  # factor of the logits
+    logit_softcap: float | None  # the logits stay below it: tanh(logits / cap) * cap
+    logits_bias: bool  # a buffer, which is not trained, is added to the logits
+
+
+class TransformOptions(TypedDict, total=False):
+    """Options of heads with several projections, that few of upstream's heads need. What is missing is not written."""
+
+    layer_norm: bool  # behind each activation, as ModernBERT's heads have it
+    norm_eps: float
+    norm_bias: bool
+    hidden_bias: bool
+
+
+class LogitOptions(TypedDict, total=False):
+    """Options of language modelling heads that few of upstream's heads need. What is missing is not written."""
+
+    norm_eps: float
+    norm_bias: bool
+    hidden_bias: bool
+    input_scale: float
+    logit_scale: float
+    logit_softcap: float | None
+    logits_bias: bool
+
+
+class Factors(TypedDict, total=False):
+    """A number that follows from the config of a model."""
+
+    # Fields, or numbers, each with its power; their product is the number.
+    terms: Sequence[Sequence[str | float]]
+    flag: str  # the field without which the number is 1
 
 
 class StaticHeadConfig(HeadConfig, total=False):
-    """The config of the flexible head for one of upstream's, before the config of a model fills in the rest."""
+    """The config of the flexible head for one of upstream's, before the config of a model fills in the rest.
 
-    activation_key: str  # the field of the model's config that names the activation
+    What ends in ``_key`` is the field of the model's config that says it. Fields of sub-configs are named with dots.
+    """
+
+    activation_key: str
+    bias_key: str
+    hidden_bias_key: str
+    norm_bias_key: str
+    norm_eps_key: str
+    softcap_key: str
+    input_factors: Factors
+    logit_factors: Factors
+    requires: Mapping[str, Json]  # fields of the model's config, with the values for which upstream's head is this one
 
 
-class StaticHead(TypedDict):
+class StaticHead(TypedDict, total=False):
     """The flexible head that the weights of a head of upstream's fit into."""
 
-    config: StaticHeadConfig
+    config: Required[StaticHeadConfig]
     # For each layer of the flexible head, the path of upstream's module with its weights; None = it has none.
-    layers: Sequence[str | None]
+    layers: Required[Sequence[str | None]]
+    tensors: Mapping[str, str]  # further keys of upstream's -> keys in the flexible head

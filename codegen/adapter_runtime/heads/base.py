@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.head_config import HeadConfig
 from adapter_runtime.heads.sizes import head_dropout, hidden_size
 
@@ -63,7 +64,8 @@ class PredictionHead(nn.Sequential):
             self.config.update(config)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
-        """Append ``layers`` times dropout and projection, with an activation after each projection but the last.
+        """Append ``layers`` times dropout and projection, with an activation, and if the config says so a norm, after each
+        projection but the last.
 
         Args:
             model: the model that the head belongs to; gives width, dropout and initialisation.
@@ -81,15 +83,22 @@ class PredictionHead(nn.Sequential):
         last = self.config["layers"] - 1
         for index in range(last + 1):
             self._append(nn.Dropout(dropout))
-            self._append(
-                nn.Linear(width, out_features if index == last else width, bias=bias if index == last else True)
-            )
-            if index != last:
-                self._append_activation()
+            if index == last:
+                self._append(nn.Linear(width, out_features, bias=bias))
+            else:
+                self._append_transform(model, width, width)
         self.initialise(model)
 
     def _append(self, layer: nn.Module) -> None:
         self.add_module(str(len(self)), layer)
+
+    def _append_transform(self, model: PreTrainedModel, width: int, out_features: int) -> None:
+        """Append a projection that is not the last, with what follows on it."""
+        self._append(nn.Linear(width, out_features, bias=self.config.get("hidden_bias", True)))
+        self._append_activation()
+        if self.config.get("layer_norm", False):
+            eps = self.config.get("norm_eps", config_value(model.config, "layer_norm_eps", 1e-12))
+            self._append(nn.LayerNorm(out_features, eps=eps, bias=self.config.get("norm_bias", True)))
 
     def _append_activation(self) -> None:
         name = self.config.get("activation_function")

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from adapter_runtime.contract.head_config import LogitOptions, TransformOptions
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import HeadClass, custom_head_class
+from adapter_runtime.heads.kinds.language_modeling import LanguageModelingHead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -122,5 +124,8 @@ def same_layers(config: Mapping[str, object], other: Mapping[str, object]) -> bo
 def _options(cls: type[PredictionHead]) -> set[str]:
     """All options that the constructors of `cls` and its bases take."""
     constructors = [base.__init__ for base in cls.__mro__ if issubclass(base, PredictionHead)]
-    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-    return names - {"self", "model", "head_name", "name", "config"}
+    parameters = [one for constructor in constructors for one in inspect.signature(constructor).parameters.values()]
+    names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+    rest = LogitOptions if issubclass(cls, LanguageModelingHead) else TransformOptions
+    takes_rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return {*names, *(rest.__annotations__ if takes_rest else ())} - {"self", "model", "head_name", "name", "config"}

@@ -36,6 +36,11 @@ def vocabulary_size(config: PreTrainedConfig) -> int:
     return size
 
 
+def input_scale(config: PreTrainedConfig) -> float:
+    """The factor of the hidden states before they become tokens: the first release of T5 has one, by this flag."""
+    return float(hidden_size(config) ** -0.5) if getattr(config, "scale_decoder_outputs", False) else 1.0
+
+
 def head_dropout(config: PreTrainedConfig) -> float:
     """The dropout of upstream's own heads: ``classifier_dropout`` where there is one, else that of hidden states."""
     for name in ("classifier_dropout", "hidden_dropout_prob"):

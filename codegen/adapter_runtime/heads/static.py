@@ -12,10 +12,21 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from adapter_runtime.contract.head_config import HeadConfig, StaticHeadConfig
+from adapter_runtime.contract.head_config import Factors, HeadConfig, StaticHeadConfig
 from adapter_runtime.contract.registry import registered
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.heads.sizes import input_scale
 
 DEFAULT_NAME = "default"
+# Options of flexible heads -> what names the field of the model's config that decides.
+_KEYS = {
+    "bias": "bias_key",
+    "hidden_bias": "hidden_bias_key",
+    "norm_bias": "norm_bias_key",
+    "norm_eps": "norm_eps_key",
+    "logit_softcap": "softcap_key",
+}
+_BY_FIELDS = frozenset({*_KEYS.values(), "activation_key", "input_factors", "logit_factors", "requires"})
 MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`
 
 
@@ -24,35 +35,87 @@ def is_static(class_name: str | None) -> bool:
     return class_name in registered().static_heads
 
 
-def flexible_config(class_name: str, config: PreTrainedConfig | Mapping[str, object]) -> HeadConfig:
+def unmet(class_name: str, config: PreTrainedConfig) -> list[str]:
+    """What the config of a static model would have to say for its head to be the flexible one; mostly nothing."""
+    required = registered().static_heads[class_name]["config"].get("requires", {})
+    stated = {name: field_of(config, name) for name in required}
+    return [f"{name}={required[name]!r}, not {value!r}" for name, value in stated.items() if value != required[name]]
+
+
+def flexible_config(
+    class_name: str,
+    config: PreTrainedConfig | Mapping[str, object],
+    model_config: PreTrainedConfig | None = None,
+) -> HeadConfig:
     """The config of the flexible head for a static one.
 
     Args:
         class_name: upstream's class.
         config: config of the static model, or the document of a saved static head: gives the labels.
+        model_config: config of the model, where `config` is a document.
     """
-    head: StaticHeadConfig = {**registered().static_heads[class_name]["config"]}
-
-    def stated(name: str) -> object:
-        return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-
-    key = head.pop("activation_key", None)
-    activation = stated(key) if key else None
-    head["activation_function"] = activation if isinstance(activation, str) else head.get("activation_function")
-    if stated("problem_type") == MULTI_LABEL and head["head_type"] == "classification":
+    fields = config if model_config is None else model_config
+    head = _filled(registered().static_heads[class_name]["config"], fields)
+    if field_of(config, "problem_type") == MULTI_LABEL and head["head_type"] == "classification":
         head["head_type"] = "multilabel_classification"
-    labels = stated("num_labels")
+    labels = field_of(config, "num_labels")
     count = labels if isinstance(labels, int) and labels else 2
     if head["head_type"] == "multiple_choice":
         head.setdefault("num_choices", count)
     elif not head["head_type"].endswith("_lm"):
         is_span = head["head_type"] == "question_answering"  # start and end, whatever labels the config names
         head.setdefault("num_labels", 2 if is_span else count)
-        label2id = stated("label2id")
+        label2id = field_of(config, "label2id")
         head["label2id"] = None
         if isinstance(label2id, dict) and len(label2id) == head["num_labels"]:
             head["label2id"] = label2id
     return head
+
+
+def _filled(static: StaticHeadConfig, fields: PreTrainedConfig | Mapping[str, object]) -> HeadConfig:
+    """The options of a flexible head, with those that fields of the model's config decide."""
+    options: dict[str, object] = {name: value for name, value in static.items() if name not in _BY_FIELDS}
+    options.setdefault("activation_function", None)
+    activation = field_of(fields, static.get("activation_key", ""))
+    if isinstance(activation, str):
+        options["activation_function"] = activation
+    for name, key in _KEYS.items():
+        value = field_of(fields, str(static.get(key, "")))
+        if value is not None:
+            options[name] = value
+    for name in ("input", "logit"):
+        factors = static.get("input_factors" if name == "input" else "logit_factors")
+        if factors is not None:
+            options[f"{name}_scale"] = _factor(factors, fields)
+    head: HeadConfig = {}
+    head.update(options)  # type: ignore[typeddict-item]  # the keys are those of the table
+    return head
+
+
+def _factor(factors: Factors, fields: PreTrainedConfig | Mapping[str, object]) -> float:
+    """A number that follows from the config of a model.
+
+    Raises:
+        InvalidConfigError: the config does not hold a field of it.
+    """
+    flag = factors.get("flag")
+    if flag is not None and not field_of(fields, flag):
+        return 1.0
+    product = 1.0
+    for base, power in factors["terms"]:
+        number = field_of(fields, base) if isinstance(base, str) else base
+        if not isinstance(number, (int, float)):
+            raise InvalidConfigError(f"The config has no number {base!r}, which upstream's head multiplies by.")
+        product *= float(number) ** float(power)
+    return product
+
+
+def field_of(config: PreTrainedConfig | Mapping[str, object], path: str) -> object:
+    """A field of a config, or of one in it: "decoder.vocab_size"; None where there is none."""
+    found: object = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+    return found
 
 
 def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict[str, str]:
@@ -70,6 +133,8 @@ def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict
         path, _, leaf = alias.rpartition(".")
         if path in modules:
             mapping[rf"^{re.escape(key)}$"] = f"{modules[path]}.{leaf}"
+    for key, target in registered().static_heads[class_name].get("tensors", {}).items():
+        mapping[rf"^{re.escape(key)}$"] = f"heads.{head_name}.{target}"
     own_prefix = getattr(transformers, class_name).base_model_prefix
     if own_prefix != base_model_prefix:
         mapping[rf"^{re.escape(own_prefix)}\."] = f"{base_model_prefix}."
@@ -94,12 +159,17 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
     """
     if not is_static(class_name):
         return [f"{class_name} has no head of a kind that is known"]
+    missing = unmet(class_name, config)
+    if missing:
+        return [f"the config has {', '.join(missing)}"]
     static = flexible_config(class_name, config)
     if _kind(head) != _kind(static):
         return [f"head_type: {head.get('head_type')} and {static['head_type']}"]
     options: HeadConfig = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
     if head.get("layers", 1) != 1:
-        options.update({"activation_function": None, "layer_norm": False})
+        options.update({"activation_function": None, "layer_norm": False, "norm_bias": True, "hidden_bias": True})
+    if str(head.get("head_type")).endswith("_lm"):
+        options.update({"input_scale": input_scale(config), "logit_scale": 1.0, "logit_softcap": None})
     pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}
     return [f"{name}: {own!r} and {theirs!r}" for name, (own, theirs) in pairs.items() if own != theirs]
 
@@ -124,11 +194,15 @@ def static_keys(
     """
     layers = registered().static_heads[class_name]["layers"]
     modules = {f"heads.{head_name}.{index}": path for index, path in enumerate(layers) if path}
+    further = registered().static_heads[class_name].get("tensors", {})
+    others = {f"heads.{head_name}.{target}": key for key, target in further.items()}
     tied = _tied_keys(class_name)
     result = {}
     for key, tensor in tensors.items():
         module, _, leaf = key.rpartition(".")
-        if module in modules:
+        if key in others:
+            result[others[key]] = tensor
+        elif module in modules:
             name = f"{modules[module]}.{leaf}"
             result[name] = tensor
             if name in tied:

@@ -9,18 +9,27 @@ from enum import Enum
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
-from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.parse.syntax import (
+    assignment,
+    dotted_name,
+    literal_string,
+    self_attribute,
+    statements,
+)
 from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.heads.conditions import condition, is_given, needs_labels
+from adapter_codegen.plan.heads.factors import Factors, Terms
 from adapter_codegen.plan.stream.base import is_model
 from adapter_codegen.plan.stream.entrance import earlier, first_argument
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
+_CASTS = frozenset({"to", "type_as"})
 _RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
 _ACTIVATIONS = {"tanh": "tanh", "Tanh": "tanh", "relu": "relu", "ReLU": "relu", "gelu": "gelu", "GELU": "gelu"}
 
@@ -30,6 +39,13 @@ class Step(str, Enum):
     ACTIVATION = "activation"
     NORM = "norm"
     DROPOUT = "dropout"
+    SCALE = "scale"  # times numbers of the config
+    CAP = "cap"  # bent to a limit of the config
+    OFFSET = "offset"  # plus a parameter of the head
+    BUFFER = "buffer"  # plus a buffer of the head
+
+
+_MADE = {"Parameter": Step.OFFSET, "Buffer": Step.BUFFER, "register_buffer": Step.BUFFER}
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,8 @@ class Link:
     path: str = ""  # of the module, from the head class; "" for a function
     submodule: Submodule | None = None
     activation: str | cst.BaseExpression = ""  # name, or the expression that chooses it: ``config.hidden_act``
+    terms: Terms = ()  # of a scale
+    key: str = ""  # field of the config: the limit of a cap; the flag that a scale needs, "" = it is always there
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class Chain:
     links: tuple[Link, ...]  # from the base model's output to the logits
     base_attribute: str  # that holds the base model; "" where the head class holds its parts instead
     pooled: bool  # it starts from the pooler's output, not from the hidden states
+    requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
 
 
 class _Unclear(Exception):
@@ -99,6 +118,8 @@ class _Walk:
         self.base = base
         self.prefix = prefix
         self.kinds = Kinds(facts)
+        self.factors = Factors(facts, self.head)
+        self.requires: list[tuple[str, object]] = []
 
     def back(self, value: Value) -> Chain:
         """Follow `value` to the base model. Raises `_Unclear` at anything but a simple step."""
@@ -110,7 +131,19 @@ class _Walk:
             if attribute is not None:
                 if selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
                     raise _Unclear
-                return Chain(tuple(reversed(links)), attribute, selected in {"1", "pooler_output"})
+                pooled = selected in {"1", "pooler_output"}
+                return Chain(tuple(reversed(links)), attribute, pooled, tuple(self.requires))
+            step = self._arithmetic(value)
+            if step is not None:
+                link, value = step
+                links.append(link)
+                selected = ""
+                continue
+            if value.op is Op.JOIN:
+                step = self._conditional(value)
+                links += [] if step is None else [step[0]]
+                value = self._chosen(value) if step is None else step[1]
+                continue
             link = self._link(value)
             if link is not None:
                 links.append(link)
@@ -123,14 +156,73 @@ class _Walk:
         elif value.op is Op.FUNCTION:
             before = value.inputs[:1]
         elif value.op is Op.BINARY:
-            operands = value.inputs if value.is_sum else ()
-            before = tuple(operand for operand in operands if not self._is_zero_buffer(operand))
+            raise _Unclear
         else:
             before = tuple(earlier(value))
         distinct = {id(shaped): shaped for value in before for shaped in _reshaped(value)}
-        if len(distinct) != 1:
+        if len(distinct) == 1:
+            return next(iter(distinct.values()))
+        joined = [value for value in map(same_tensor, before) if value.op is Op.JOIN]
+        if len(before) != 1 or not joined:
             raise _Unclear
-        return next(iter(distinct.values()))
+        return joined[0]
+
+    def _arithmetic(self, value: Value) -> tuple[Link, Value] | None:
+        """A step that is written as arithmetic, and the tensor before it."""
+        capped = self.factors.capped(value)
+        if capped is not None:
+            return Link(Step.CAP, key=capped.key), capped.tensor
+        scaled = self.factors.scaled(value)
+        if scaled is not None:
+            return Link(Step.SCALE, terms=scaled.terms), scaled.tensor
+        if not value.is_sum:
+            return None
+        added = [
+            (self._added(operand), other) for operand, other in zip(value.inputs, reversed(value.inputs), strict=True)
+        ]
+        found = [(link, other) for link, other in added if link is not None]
+        return found[0] if len(found) == 1 else None
+
+    def _conditional(self, join: Value) -> tuple[Link, Value] | None:
+        """A limit or a scale that is there where the config says so, and the tensor before it."""
+        test = condition(join)
+        if test is None or len(join.inputs) != 2:
+            return None
+        changed, plain = join.inputs
+        step = self._arithmetic(same_tensor(changed))
+        if step is None or _unshaped(step[1]) is not _unshaped(plain):
+            return None
+        link, before = step
+        if link.step is Step.CAP and is_given(test):
+            return link, before
+        flag = self.factors.key_of_code(test)
+        return (replace(link, key=flag), before) if link.step is Step.SCALE and flag else None
+
+    def _chosen(self, join: Value) -> Value:
+        """The first branch of a join, with what it requires of the config; the one without labels where labels decide."""
+        test = condition(join)
+        distinct = {id(shaped): shaped for shaped in _reshaped(join)}
+        if len(distinct) == 1:
+            return next(iter(distinct.values()))
+        if test is None or len(join.inputs) != 2:
+            raise _Unclear
+        first, second = join.inputs
+        if needs_labels(test) and _is_selection(first, _unshaped(second)):
+            return second
+        wanted = self._required(test)
+        if wanted is None:
+            raise _Unclear
+        self.requires.append(wanted)
+        return first
+
+    def _required(self, test: cst.BaseExpression) -> tuple[str, object] | None:
+        """The field of the config and its value that make a condition true."""
+        if isinstance(test, cst.Comparison) and len(test.comparisons) == 1:
+            target, literal = test.comparisons[0], literal_string(test.comparisons[0].comparator)
+            key = self.factors.key_of_code(test.left)
+            return (key, literal) if key and literal and isinstance(target.operator, cst.Equal) else None
+        key = self.factors.key_of_code(test)
+        return (key, True) if key else None
 
     def _base_attribute(self, value: Value) -> str | None:
         """The attribute that was called, if `value` is what a whole model returned."""
@@ -175,14 +267,22 @@ class _Walk:
             return Link(Step.ACTIVATION, activation=_index(callee.node))
         raise _Unclear
 
-    def _is_zero_buffer(self, value: Value) -> bool:
-        """A buffer that starts as zeros and is not trained: BART's ``final_logits_bias``."""
-        while value.op is Op.METHOD:
+    def _added(self, value: Value) -> Link | None:
+        """A parameter or buffer that starts as zeros: BART's ``final_logits_bias``; None where `value` is something else."""
+        while value.op is Op.METHOD and value.name in _CASTS:
             value = value.inputs[0]  # .to(device)
         if value.op is not Op.ATTRIBUTE or value.inputs[0].op is not Op.SELF:
-            return False
-        init = self.head.functions.get("__init__")
-        return init is not None and any(_makes_zeros(node, value.name) for node in statements(init.node.body))
+            return None
+        path = value.frame.path
+        known = self.head if not path else self._class_at(path)
+        init = known.functions.get("__init__") if known is not None else None
+        found = [step for node in (statements(init.node.body) if init else ()) if (step := _zeros(node, value.name))]
+        return Link(found[0], f"{path}.{value.name}" if path else value.name) if len(found) == 1 else None
+
+    def _class_at(self, path: str) -> ClassFacts | None:
+        submodule = submodule_at(self.facts, self.head, path)
+        names = [local_class(name) for name in submodule.classes] if submodule is not None else []
+        return self.facts.classes.get(names[0]) if len(names) == 1 else None
 
 
 def _reshaped(value: Value) -> Iterator[Value]:
@@ -197,16 +297,34 @@ def _reshaped(value: Value) -> Iterator[Value]:
         yield value
 
 
-def _makes_zeros(node: cst.CSTNode, name: str) -> bool:
-    """``self.name = nn.Buffer(torch.zeros(...))`` or ``self.register_buffer("name", torch.zeros(...))``."""
+def _unshaped(value: Value) -> Value:
+    """`value` before it was reshaped or changed its type."""
+    value = same_tensor(value)
+    while value.op is Op.METHOD and value.name in _RESHAPES:
+        value = same_tensor(value.inputs[0])
+    return value
+
+
+def _is_selection(value: Value, whole: Value) -> bool:
+    """Whether `value` is positions of `whole`, reshaped."""
+    value = _unshaped(value)
+    while value is not whole and value.op is Op.ITEM and value.through is None:
+        value = _unshaped(value.inputs[0])
+    return value is whole
+
+
+def _zeros(node: cst.CSTNode, name: str) -> Step | None:
+    """``self.name = nn.Buffer(torch.zeros(...))``, ``nn.Parameter``, or ``self.register_buffer("name", torch.zeros(...))``."""
     targets, value = assignment(node) or ((), node.value if isinstance(node, cst.Expr) else None)
     call = value if isinstance(value, cst.Call) else None
     kind = dotted_name(call.func).rpartition(".")[2] if call else ""
-    if call is None or len(call.args) < 1 or kind not in {"Buffer", "register_buffer"}:
-        return False
-    named = name in map(self_attribute, targets) if kind == "Buffer" else literal_string(call.args[0].value) == name
-    made = call.args[0 if kind == "Buffer" else 1].value
-    return named and isinstance(made, cst.Call) and dotted_name(made.func) == "torch.zeros"
+    if call is None or len(call.args) < 1 or kind not in _MADE:
+        return None
+    registers = kind == "register_buffer"
+    named = literal_string(call.args[0].value) == name if registers else name in map(self_attribute, targets)
+    made = call.args[1 if registers else 0].value
+    is_zero = isinstance(made, cst.Call) and dotted_name(made.func) == "torch.zeros"
+    return _MADE[kind] if named and is_zero else None
 
 
 def submodule_at(facts: ModuleFacts, known: ClassFacts, path: str) -> Submodule | None:

@@ -8,21 +8,27 @@ meets just such a sequence; dropout may differ, since it holds no weights. Where
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import libcst as cst
 
 from adapter_codegen.model import BasePlan, StaticHead
 from adapter_codegen.parse.automappings import ModelEntry
-from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
 from adapter_codegen.plan.heads.flexible import TASKS, plan_flexible_heads
+from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings
 from adapter_codegen.upstream import Release
 
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 _POOLING = frozenset({"classification", "image_classification", "multiple_choice"})  # take use_pooler
+_IN_LAYERS = frozenset({Step.LINEAR, Step.ACTIVATION, Step.NORM})
+_ONE = [Step.LINEAR]
+_TWO = [Step.LINEAR, Step.ACTIVATION, Step.LINEAR]
+_TWO_WITH_NORM = [Step.LINEAR, Step.ACTIVATION, Step.NORM, Step.LINEAR]
 _WITHOUT_BIAS = frozenset({"classification", "image_classification"}) | _LANGUAGE_MODELS  # take bias=False
 
 
@@ -57,11 +63,8 @@ class _HeadPlanner:
         prefix = self._prefix(head, facts, owner)
         chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
         attribute = chain.base_attribute if chain else prefix
-        layers = _layers(chain, head_type) if chain and head_type else ()
-        options = self._options(chain, head_type) if chain and layers else None
-        if chain is None or not layers or options is None:
-            return StaticHead(head.name, attribute, "")
-        return StaticHead(head.name, attribute, head_type, layers, options)
+        flexible = self._flexible(chain, head_type) if chain and head_type else None
+        return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
 
     def _definition(self, head: ClassFacts) -> tuple[ModuleFacts, str]:
         """The module and class that hold the head's forward: upstream's generic heads stand in a file of their own."""
@@ -85,30 +88,53 @@ class _HeadPlanner:
                 return generic
         return literal_string(head.attributes.get("base_model_prefix")) or self.base.prefix
 
-    def _options(self, chain: Chain, head_type: str) -> tuple[tuple[str, object], ...] | None:
-        """Keyword arguments of the flexible head, and as ``activation_key`` the field of the config that chooses the
-        activation (``activation_function`` is then that field's default); None where it has no option for what upstream's does.
+    def _flexible(self, chain: Chain, head_type: str) -> StaticHead | None:
+        """The head, without the name of its class; None where no flexible head of this type computes the same.
+
+        Its config holds keyword arguments of the flexible head, and what `StaticHeadConfig` of the runtime has beside them:
+        fields of the model's config that decide when a model is loaded (``activation_function`` is then the default).
         """
+        around = surroundings(chain.links, head_type in _LANGUAGE_MODELS)
+        layers = _layers(chain.links, head_type)
+        options = self._options(chain, head_type) if layers and around is not None else None
+        if around is None or options is None:
+            return None
+        tensors = []
+        if around.offset:
+            if options["bias"]:
+                return None
+            options["bias"] = True
+            tensors.append((around.offset, f"{len(layers) - 1}.bias"))
+        if around.buffer:
+            options["logits_bias"] = True
+            tensors.append((around.buffer, "logits_bias"))
+        options |= around.options
+        options |= {"requires": dict(chain.requires)} if chain.requires else {}
+        return StaticHead("", chain.base_attribute, head_type, layers, tuple(options.items()), tuple(tensors))
+
+    def _options(self, chain: Chain, head_type: str) -> dict[str, object] | None:
+        """The options of the layers; None where the flexible head has none for what upstream's does."""
         linear = [link for link in chain.links if link.step is Step.LINEAR]
         activations = [self._activation(link) for link in chain.links if link.step is Step.ACTIVATION]
-        if any(name is None for name, _ in activations) or not all(_has_bias(link.submodule) for link in linear[:-1]):
+        norms = [link for link in chain.links if link.step is Step.NORM]
+        bias, hidden, norm = read_bias(linear[-1]), hidden_options(linear[:-1]), norm_options(norms)
+        if any(name is None for name, _ in activations) or bias is None or hidden is None or norm is None:
             return None
-        bias = _has_bias(linear[-1].submodule)
-        if (not bias and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
+        if (bias != {"bias": True} and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
             return None
         activation, field = next(iter(activations), (None, ""))
         options: dict[str, object] = {"layers": len(linear), "activation_function": activation}
         options |= {"activation_key": field} if field else {}
         if head_type in _LANGUAGE_MODELS:
-            options["layer_norm"] = any(link.step is Step.NORM for link in chain.links)
-            options["bias"] = bias
+            options |= {"layer_norm": bool(norms), **bias}
             if head_type == "causal_lm":
                 options["shift_labels"] = True
         else:
             options |= {"use_pooler": True} if chain.pooled else {}
-            options |= {"bias": False} if not bias else {}
+            options |= bias if bias != {"bias": True} else {}
+            options |= {"layer_norm": True} if norms else {}
             options |= {} if any(link.step is Step.DROPOUT for link in chain.links) else {"dropout_prob": 0.0}
-        return tuple(options.items())
+        return {**options, **hidden, **norm}
 
     def _activation(self, link: Link) -> tuple[str | None, str]:
         """The name of an activation, None if unknown; where the config chooses it, that field's default and the field."""
@@ -127,31 +153,20 @@ def _shared_module(release: Release, path: str) -> ModuleFacts:
     return parse_module(release.read(path), path)
 
 
-def _layers(chain: Chain, head_type: str) -> tuple[str | None, ...]:
+def _layers(links: Sequence[Link], head_type: str) -> tuple[str | None, ...]:
     """Per position of the flexible head's layers, the path of upstream's module; empty where the order differs."""
-    weighted = [link for link in chain.links if link.step is not Step.DROPOUT]
+    weighted = [link for link in links if link.step in _IN_LAYERS]
     order = [link.step for link in weighted]
     paths = [None if link.step is Step.ACTIVATION else link.path for link in weighted]
     if head_type in _LANGUAGE_MODELS:
-        known = ([Step.LINEAR], [Step.LINEAR, Step.ACTIVATION, Step.LINEAR])
-        with_norm = [Step.LINEAR, Step.ACTIVATION, Step.NORM, Step.LINEAR]
-        return tuple(paths) if order in (*known, with_norm) else ()
-    if order == [Step.LINEAR]:
+        return tuple(paths) if order in (_ONE, _TWO, _TWO_WITH_NORM) else ()
+    if order == _ONE:
         return (None, paths[0])
-    if order == [Step.LINEAR, Step.ACTIVATION, Step.LINEAR]:
+    if order == _TWO:
         return (None, paths[0], None, None, paths[2])
+    if order == _TWO_WITH_NORM:
+        return (None, paths[0], None, paths[2], None, paths[3])
     return ()
-
-
-def _has_bias(submodule: Submodule | None) -> bool:
-    """Whether a Linear is built with a bias, as far as its arguments are literal; torch's default is True."""
-    for argument in submodule.arguments if submodule else ():
-        if argument.keyword is not None and argument.keyword.value == "bias":
-            value = argument.value
-            if isinstance(value, cst.Call) and dotted_name(value.func) == "getattr" and len(value.args) == 3:
-                value = value.args[2].value
-            return dotted_name(value) != "False"
-    return True
 
 
 def _targets(node: cst.CSTNode) -> Iterator[str]:

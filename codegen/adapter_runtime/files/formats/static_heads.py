@@ -19,13 +19,22 @@ from adapter_runtime.heads.static import (
     is_static,
     key_mapping,
     static_keys,
+    unmet,
 )
 
 
 def as_flexible(
-    document: Document, tensors: Mapping[str, torch.Tensor], load_as: str | None, base_model_prefix: str
+    document: Document,
+    tensors: Mapping[str, torch.Tensor],
+    load_as: str | None,
+    base_model_prefix: str,
+    config: PreTrainedConfig,
 ) -> tuple[str, HeadConfig, dict[str, torch.Tensor]]:
     """A saved head, flexible or static, as name, config and tensors of a flexible head.
+
+    Args:
+        base_model_prefix: of the model that shall have it.
+        config: of that model.
 
     Raises:
         AdapterFileError: the head is that of a class without a flexible counterpart, or the document is incomplete.
@@ -35,6 +44,9 @@ def as_flexible(
     class_name = document.get("model_class")
     if not isinstance(class_name, str) or not is_static(class_name):
         raise AdapterFileError(f"The head of {class_name} has no flexible counterpart.")
+    missing = unmet(class_name, config)
+    if missing:
+        raise AdapterFileError(f"The head of {class_name} has no flexible counterpart where {', '.join(missing)}.")
     name = load_as or DEFAULT_NAME
     patterns = {
         re.compile(pattern): target for pattern, target in key_mapping(class_name, name, base_model_prefix).items()
@@ -44,9 +56,9 @@ def as_flexible(
         pattern = next((pattern for pattern in patterns if pattern.match(key)), None)
         if pattern is not None:
             result[pattern.sub(patterns[pattern], key)] = tensor
-        elif tensor.any():  # BART's final_logits_bias is added to the logits, but never trained
+        elif tensor.any():  # zeros in a buffer change nothing
             result[key] = tensor
-    return name, flexible_config(class_name, document), result
+    return name, flexible_config(class_name, document, config), result
 
 
 def as_static(

@@ -113,7 +113,9 @@ def resolve(model: AdaptedModel, saved: SavedHead, options: LoadOptions) -> NewH
         AdapterMismatchError: the class of the model has another head.
     """
     if is_flexible(model):
-        name, config, tensors = as_flexible(saved.document, saved.tensors, options.load_as, model.base_model_prefix)
+        name, config, tensors = as_flexible(
+            saved.document, saved.tensors, options.load_as, model.base_model_prefix, model.config
+        )
         return NewHead(check_name(name, "head"), head_files.with_labels(config, options.id2label), None, tensors)
     flexible = saved.document.get("config")
     if not isinstance(flexible, Mapping):

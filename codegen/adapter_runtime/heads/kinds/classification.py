@@ -12,8 +12,9 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutputWithPast,
 )
 from transformers.utils import ModelOutput
+from typing_extensions import Unpack
 
-from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.contract.head_config import HeadConfig, TransformOptions
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import classification_loss, multilabel_loss
 from adapter_runtime.heads.outputs import with_logits
@@ -40,6 +41,7 @@ class ClassificationHead(PredictionHead):
         use_pooler: bool = False,
         bias: bool = True,
         dropout_prob: float | None = None,
+        **transform: Unpack[TransformOptions],
     ) -> None:
         config: HeadConfig = {
             **label_config(num_labels, id2label),
@@ -48,6 +50,7 @@ class ClassificationHead(PredictionHead):
             "use_pooler": use_pooler,
             "bias": bias,
             "dropout_prob": dropout_prob,
+            **transform,
         }
         super().__init__(head_name, config)
         self.build(model, num_labels)
@@ -108,6 +111,7 @@ class ImageClassificationHead(PredictionHead):
         use_pooler: bool = False,
         bias: bool = True,
         dropout_prob: float | None = None,
+        **transform: Unpack[TransformOptions],
     ) -> None:
         config: HeadConfig = {
             **label_config(num_labels, id2label),
@@ -117,6 +121,7 @@ class ImageClassificationHead(PredictionHead):
             "use_pooler": use_pooler,
             "bias": bias,
             "dropout_prob": dropout_prob,
+            **transform,
         }
         super().__init__(head_name, config)
         self.build(model, num_labels)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers.modeling_outputs import (
     CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast,
@@ -17,8 +18,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput
 from typing_extensions import Unpack
 
-from adapter_runtime.contract.config_values import config_value
-from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.contract.head_config import HeadConfig, LogitOptions
 from adapter_runtime.heads import sizes
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.kinds.losses import language_modeling_loss
@@ -40,8 +40,12 @@ class Widths(TypedDict, total=False):
     embedding_size: int | None
 
 
-class Layers(Widths, total=False):
-    """The options in `Widths`, and those of the layers before the last projection."""
+class Options(Widths, LogitOptions, total=False):
+    """The options that `Widths` and `LogitOptions` name."""
+
+
+class Layers(Options, total=False):
+    """Those, and the options of the layers before the last projection."""
 
     layers: int
     activation_function: str | None
@@ -55,10 +59,12 @@ class LanguageModelingHead(PredictionHead):
     Attributes:
         output_classes: transformers' classes for what the head gives, from the narrowest to the widest.
         scale: factor of the hidden states before the layers.
+        logits_bias: [1, V], what is added to the logits and not trained, where the config asks for it.
     """
 
     is_pooled = False
     input_arguments = (ITEMS,)
+    logits_bias: torch.Tensor
     output_classes: ClassVar[tuple[type[ModelOutput], ...]]
 
     def __init__(
@@ -72,6 +78,7 @@ class LanguageModelingHead(PredictionHead):
         layer_norm: bool = False,
         bias: bool = False,
         shift_labels: bool = False,
+        **rest: Unpack[LogitOptions],
     ) -> None:
         config: HeadConfig = {
             "vocab_size": vocab_size or sizes.vocabulary_size(model.config),
@@ -82,21 +89,20 @@ class LanguageModelingHead(PredictionHead):
             "bias": bias,
             "shift_labels": shift_labels,
             "label2id": None,
+            **rest,
         }
         super().__init__(head_name, config)
         self.build(model)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         width, embedding = sizes.hidden_size(model.config), self.config["embedding_size"]
-        # The first release of T5 scales hidden states before the projection; upstream's own head reads this flag too.
-        self.scale = width**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
+        self.scale = self.config.get("input_scale", sizes.input_scale(model.config))
         for _ in range(self.config["layers"] - 1):
-            self._append(nn.Linear(width, embedding))
-            self._append_activation()
-            if self.config["layer_norm"]:
-                self._append(nn.LayerNorm(embedding, eps=config_value(model.config, "layer_norm_eps", 1e-12)))
+            self._append_transform(model, width, embedding)
             width = embedding
         self._append(nn.Linear(width, out_features or self.config["vocab_size"], bias=self.config["bias"]))
+        if self.config.get("logits_bias", False):
+            self.register_buffer("logits_bias", torch.zeros(1, self.config["vocab_size"]))
         self.initialise(model)
 
     def get_output_embeddings(self) -> nn.Module:
@@ -107,6 +113,9 @@ class LanguageModelingHead(PredictionHead):
         assert isinstance(weight, torch.Tensor)
         self[len(self) - 1] = new_embeddings
         self.config["vocab_size"] = weight.shape[0]
+        if "logits_bias" in self._buffers:
+            added = weight.shape[0] - self.logits_bias.shape[1]
+            self.logits_bias = functional.pad(self.logits_bias, (0, added))  # new tokens get 0; a negative number cuts
 
     def forward(
         self,
@@ -133,8 +142,18 @@ class LanguageModelingHead(PredictionHead):
         if self.scale != 1.0:
             hidden_states = hidden_states * self.scale
         logits = self.logits(hidden_states) if inverse is None else self._inverted(hidden_states, inverse)
+        logits = self._finished(logits)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return with_logits(self.output_classes, outputs, loss, logits=logits)
+
+    def _finished(self, logits: torch.Tensor) -> torch.Tensor:
+        """What some of upstream's heads do with the logits [B, L, V] in the end."""
+        scale, cap = self.config.get("logit_scale", 1.0), self.config.get("logit_softcap")
+        if self.config.get("logits_bias", False):
+            logits = logits + self.logits_bias
+        if scale != 1.0:
+            logits = logits * scale
+        return logits if not cap else torch.tanh(logits / cap) * cap
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
         """See `language_modeling_loss`."""
@@ -164,7 +183,7 @@ class BertStyleMaskedLMHead(LanguageModelingHead):
         layer_norm: bool = True,
         bias: bool = True,
         shift_labels: bool = False,
-        **config: Unpack[Widths],
+        **config: Unpack[Options],
     ) -> None:
         super().__init__(
             model,

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional
 from transformers.modeling_outputs import MultipleChoiceModelOutput
 from transformers.utils import ModelOutput
+from typing_extensions import Unpack
 
-from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.contract.head_config import HeadConfig, TransformOptions
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.outputs import with_logits
 
@@ -36,6 +37,7 @@ class MultipleChoiceHead(PredictionHead):
         id2label: dict[int, str] | None = None,
         use_pooler: bool = False,
         dropout_prob: float | None = None,
+        **transform: Unpack[TransformOptions],
     ) -> None:
         labels = label_config(num_choices, id2label)
         config: HeadConfig = {
@@ -45,6 +47,7 @@ class MultipleChoiceHead(PredictionHead):
             "activation_function": activation_function,
             "use_pooler": use_pooler,
             "dropout_prob": dropout_prob,
+            **transform,
         }
         super().__init__(head_name, config)
         self.build(model, 1)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import ModelOutput
+from typing_extensions import Unpack
 
-from adapter_runtime.contract.head_config import HeadConfig
+from adapter_runtime.contract.head_config import HeadConfig, TransformOptions
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import token_loss
 from adapter_runtime.heads.outputs import with_logits
@@ -32,12 +33,14 @@ class TaggingHead(PredictionHead):
         activation_function: str | None = "tanh",
         id2label: dict[int, str] | None = None,
         dropout_prob: float | None = None,
+        **transform: Unpack[TransformOptions],
     ) -> None:
         config: HeadConfig = {
             **label_config(num_labels, id2label),
             "layers": layers,
             "activation_function": activation_function,
             "dropout_prob": dropout_prob,
+            **transform,
         }
         super().__init__(head_name, config)
         self.build(model, num_labels)

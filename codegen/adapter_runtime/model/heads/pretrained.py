@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from typing import Any, TypeVar
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping
+from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping, unmet
 from adapter_runtime.programs.dynamic import DynamicMixin
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -19,12 +22,19 @@ class LoadPretrainedMixin(DynamicMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default"."""
+        """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default".
+
+        Where no flexible head computes what that class does, a warning says that its head is left out.
+        """
         given = kwargs.pop("config", None)
         config, kwargs = _resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
         architecture = (config.architectures or [None])[0]
-        if not is_static(architecture) or getattr(config, "prediction_heads", None):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        has_heads = bool(getattr(config, "prediction_heads", None))
+        if has_heads or not is_static(architecture) or unmet(architecture, config):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            if architecture is not None and not has_heads:
+                _tell_what_is_lost(loaded[0] if isinstance(loaded, tuple) else loaded, architecture)
+            return loaded
         config = copy.deepcopy(config)  # it may be the caller's
         config.prediction_heads = {DEFAULT_NAME: flexible_config(architecture, config)}
         renamed = {
@@ -38,6 +48,22 @@ class LoadPretrainedMixin(DynamicMixin):
         # Upstream would undo the renaming when it saves; what we save is a flexible head.
         model.__dict__.pop("_weight_conversions", None)
         return loaded
+
+
+def _tell_what_is_lost(model: PreTrainedModel, architecture: str) -> None:
+    """Warn where a checkpoint is that of a class with a head, of which the model has none now."""
+    own = {cls.__name__ for part in (model, model.base_model) for cls in type(part).__mro__}
+    if architecture in own:
+        return
+    reason = "no flexible head computes what that one does"
+    if is_static(architecture):
+        reason = f"it is one of a kind that this library does not have: {'; '.join(unmet(architecture, model.config))}"
+    logger.warning(
+        "The checkpoint is that of a %s. Its head is not loaded: %s. The model has no head; add one with add_..._head, or"
+        " call init on upstream's own class.",
+        architecture,
+        reason,
+    )
 
 
 def _resolve_config(

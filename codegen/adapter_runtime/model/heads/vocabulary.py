@@ -74,13 +74,33 @@ def _weight(module: nn.Module) -> torch.Tensor:
 
 
 def _tied_projections(model: FlexibleHeadsModel) -> dict[str, str]:
-    """The names of the weights of projections -> the name of that of the input embeddings."""
+    """The names of the weights of projections -> the name of that of the embeddings of what they predict.
+
+    Upstream ties in one step: where these embeddings are tied to others themselves, the projections are to those.
+    """
     projections = [projection for _, projection in _projections(model)]
     if not projections:
         return {}
     names = {module: name for name, module in model.named_modules()}
-    source = f"{names[model.get_input_embeddings()]}.weight"
+    source = f"{names[predicted_embeddings(model)]}.weight"
+    prefix = f"{model.base_model_prefix}."
+    tied = getattr(model.base_model, "_tied_weights_keys", None) or {}
+    target = tied.get(source.removeprefix(prefix))
+    source = source if target is None else f"{prefix}{target}"
     return dict.fromkeys(sorted(f"{names[projection]}.weight" for projection in projections), source)
+
+
+def predicted_embeddings(model: FlexibleHeadsModel) -> nn.Module:
+    """The embeddings of the tokens that a head predicts: those of the decoder, which may have a vocabulary of its own."""
+    own = model.get_input_embeddings()
+    if not model.config.is_encoder_decoder:
+        return own
+    decoder = model.get_decoder()
+    try:
+        found: nn.Module | None = decoder.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return own
+    return own if found is None else found
 
 
 def tie_head(model: FlexibleHeadsModel, head: PredictionHead) -> None:
@@ -90,7 +110,7 @@ def tie_head(model: FlexibleHeadsModel, head: PredictionHead) -> None:
     update_ties(model)
     projection = head.get_output_embeddings()
     if projection is not None and any(key.startswith(f"heads.{head.name}.") for key in model.all_tied_weights_keys):
-        projection.weight = model.get_input_embeddings().weight
+        projection.weight = predicted_embeddings(model).weight
 
 
 def update_ties(model: FlexibleHeadsModel) -> None:

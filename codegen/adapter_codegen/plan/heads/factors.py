@@ -1,0 +1,161 @@
+"""Numbers that a head multiplies by, and limits that it bends its logits to, as far as they follow from the config.
+
+    logits / self.config.logits_scaling              a factor: (("logits_scaling", -1.0),)
+    logits * self.logit_scale                        the same, where __init__ says ``self.logit_scale = config.logit_scale``
+    x * (self.model_dim**-0.5)                       (("d_model", -0.5),)
+    torch.tanh(logits / cap) * cap                   a limit, by the field of `cap`
+
+Anything else is nothing that this file knows, and its questions say None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
+from adapter_codegen.parse.syntax import assignment, dotted_name, self_attribute, statements
+from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.flow.values import Op, Value, argument_behind, same_tensor
+
+Terms = tuple[tuple[str | float, float], ...]  # (field of the config, or a number; to which power), multiplied
+_CASTS = frozenset({"float", "to", "type_as"})
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A tensor times numbers of the config."""
+
+    tensor: Value
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class Capped:
+    """``tanh(tensor / cap) * cap``"""
+
+    tensor: Value
+    key: str
+
+
+class Factors:
+    """Answers about the class with a head `head`."""
+
+    def __init__(self, facts: ModuleFacts, head: ClassFacts) -> None:
+        self.facts = facts
+        self.head = head
+
+    def capped(self, value: Value) -> Capped | None:
+        """`value`, if it is something bent to a limit."""
+        if value.op is not Op.BINARY or value.operator != "*":
+            return None
+        bent, limit = _uncast(value.inputs[0]), self.key(value.inputs[1])
+        name = bent.name.rpartition(".")[2] if bent.op in {Op.FUNCTION, Op.METHOD} else ""
+        inner = _uncast(bent.inputs[0]) if name == "tanh" and bent.inputs else None
+        if not limit or inner is None or inner.op is not Op.BINARY or inner.operator != "/":
+            return None
+        return Capped(_uncast(inner.inputs[0]), limit) if self.key(inner.inputs[1]) == limit else None
+
+    def scaled(self, value: Value) -> Scaled | None:
+        """`value`, if it is a tensor times, or over, numbers of the config."""
+        if value.op is not Op.BINARY or value.operator not in {"*", "/"}:
+            return None
+        tensor, number = value.inputs[0], self.terms(value.inputs[1])
+        if number is None and value.operator == "*":
+            tensor, number = value.inputs[1], self.terms(value.inputs[0])
+        if number is None or self.terms(tensor) is not None:
+            return None
+        return Scaled(tensor, number if value.operator == "*" else _raised(number, -1.0))
+
+    def terms(self, value: Value) -> Terms | None:
+        """A number as a product of fields of the config; None where it is something else."""
+        value = argument_behind(value)
+        number = _number(value)
+        if number is not None:
+            return ((number, 1.0),)
+        if value.op is Op.BINARY and value.operator in {"*", "/", "**"}:
+            left, right = self.terms(value.inputs[0]), self.terms(value.inputs[1])
+            if left is None or right is None:
+                return None
+            if value.operator == "**":
+                power = _number(argument_behind(value.inputs[1]))
+                return None if power is None else _raised(left, power)
+            return (*left, *(right if value.operator == "*" else _raised(right, -1.0)))
+        key = self.key(value)
+        return ((key, 1.0),) if key else None
+
+    def key(self, value: Value) -> str:
+        """The field of the config, with dots, that a value is; "" where it is none."""
+        value = argument_behind(value)
+        if value.op is not Op.ATTRIBUTE:
+            return ""
+        owner = argument_behind(value.inputs[0])
+        if owner.op is Op.ATTRIBUTE:
+            if owner.name == "config" and owner.inputs[0].op is Op.SELF and not owner.frame.path:
+                return value.name
+            outer = self.key(owner)
+            return f"{outer}.{value.name}" if outer else ""
+        if owner.op is Op.SELF and not owner.frame.path:
+            return _assigned(self.head, value.name)
+        if owner.op is Op.MODULE and owner.path.isidentifier():
+            return self._of_submodule(owner.path, value.name)
+        return ""
+
+    def key_of_code(self, node: cst.BaseExpression) -> str:
+        """The same for an expression of the head's forward, where it names the field without local variables."""
+        name = dotted_name(node)
+        if name.startswith("self.config."):
+            return name.removeprefix("self.config.")
+        owner, _, attribute = name.rpartition(".")
+        return _assigned(self.head, attribute) if owner == "self" else ""
+
+    def _of_submodule(self, path: str, attribute: str) -> str:
+        """An attribute of a submodule that is built from the whole config."""
+        submodule = self.head.submodules.get(path)
+        if submodule is None or [dotted_name(argument.value) for argument in submodule.arguments][:1] != ["config"]:
+            return ""
+        owners = [
+            self.facts.classes[name] for name in map(local_class, submodule.classes) if name in self.facts.classes
+        ]
+        return _assigned(owners[0], attribute) if len(owners) == 1 else ""
+
+
+def _assigned(known: ClassFacts, attribute: str) -> str:
+    """The field that ``__init__`` keeps as `attribute`, where it does so once: ``self.legacy = config.legacy``."""
+    init = known.functions.get("__init__")
+    values = [
+        dotted_name(pair[1])
+        for node in (statements(init.node.body) if init is not None else ())
+        if (pair := assignment(node)) and attribute in map(self_attribute, pair[0])
+    ]
+    if len(values) != 1:
+        return ""
+    for prefix in ("self.config.", "config."):
+        if values[0].startswith(prefix):
+            return values[0].removeprefix(prefix)
+    return ""
+
+
+def _number(value: Value) -> float | None:
+    if value.op is Op.UNARY and value.operator == "-":
+        inner = _number(value.inputs[0])
+        return None if inner is None else -inner
+    if value.op is not Op.CONSTANT:
+        return None
+    try:
+        return float(value.literal)
+    except ValueError:
+        return None
+
+
+def _raised(terms: Terms, power: float) -> Terms:
+    return tuple((base, own * power) for base, own in terms)
+
+
+def _uncast(value: Value) -> Value:
+    """`value` before its type was changed."""
+    value = same_tensor(value)
+    while value.op is Op.METHOD and value.name in _CASTS:
+        value = same_tensor(value.inputs[0])
+    return value
