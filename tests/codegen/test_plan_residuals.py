@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from adapter_codegen.model import Placement, ResidualSite, Role
-from adapter_codegen.plan.module import ModulePlan
-from plan_snippets import plan_of_layer
+from adapter_codegen.plan.module import ModulePlan, plan_module
+from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_layer
 
 
 def sites(plan: ModulePlan) -> list[ResidualSite]:
@@ -67,6 +67,46 @@ def test_a_norm_around_the_sum_belongs_to_the_site() -> None:
     plan = plan_of_layer("x = self.norm1(x + self.attention(x, mask)[0])\nreturn self.norm2(x + self.mlp(x))")
     assert [site.placement for site in sites(plan)] == [Placement.NORM_OF_ADDITION] * 2
     assert [site.norm.code for site in sites(plan) if site.norm] == ["self.norm1", "self.norm2"]
+
+
+HAND_WRITTEN = """
+class Written(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x):
+        {}
+"""
+
+
+def plan_with_norm(*lines: str) -> ModulePlan:
+    text = "x = self.written(x + self.attention(x, mask)[0])\nreturn self.written2(x + self.mlp(x))"
+    init = "self.written = Written(8)\nself.written2 = Written(8)"
+    norm = HAND_WRITTEN.format("\n        ".join(lines))
+    return plan_module(facts_of(ATTENTION, MLP, norm, layer(text, init), STACK))
+
+
+def test_a_norm_that_upstream_writes_out_belongs_to_the_site() -> None:
+    plan = plan_with_norm(
+        "mean = x.mean(-1, keepdim=True)",
+        "variance = (x - mean).pow(2).mean(-1, keepdim=True)",
+        "x = (x - mean) / torch.sqrt(variance + 1e-7)",
+        "return self.weight * x + self.bias",
+    )
+    assert [site.placement for site in sites(plan)] == [Placement.NORM_OF_ADDITION] * 2
+    assert [site.norm.code for site in sites(plan) if site.norm] == ["self.written", "self.written2"]
+
+
+def test_a_scale_with_a_bias_keeps_the_stream() -> None:
+    found = [(site.role, site.placement) for site in sites(plan_with_norm("return x * self.weight + self.bias"))]
+    assert found == [(Role.ATTENTION, Placement.ADDITION), (Role.OUTPUT, Placement.ADDITION)]
+
+
+def test_a_module_that_divides_by_a_root_and_takes_no_mean_is_no_norm() -> None:
+    plan = plan_with_norm("x = x / torch.sqrt(self.weight)", "return x + torch.tanh(self.bias)")
+    assert all(site.norm is None for site in sites(plan))
 
 
 def test_a_norm_in_the_next_statement_belongs_to_the_site() -> None:

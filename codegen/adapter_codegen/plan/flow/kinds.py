@@ -7,7 +7,7 @@ from enum import Enum
 
 import libcst as cst
 
-from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
+from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.modules import local_class
 
@@ -79,6 +79,8 @@ class Kinds:
         kinds = {self.of_class(name) for name in classes}
         if len(kinds) > 1:
             kinds.discard(Kind.IDENTITY)  # ``DropPath(p) if p > 0 else nn.Identity()``
+        if kinds == {Kind.NORM, Kind.SCALE}:  # a norm, or only what stands behind its division
+            return Kind.NORM
         return kinds.pop() if len(kinds) == 1 else Kind.WORK
 
     def of_class(self, name: str) -> Kind:
@@ -110,6 +112,8 @@ class Kinds:
         )  # ``return self._norm(x) * self.weight``
         if calls & _NORM_CALLS and len(forward.parameters) <= 2:
             return Kind.NORM
+        if _divides_by_deviation(forward) and not known.submodules:
+            return Kind.NORM
         if calls & _RANDOM_CALLS and len(forward.parameters) == 1:
             return Kind.DROPOUT
         return Kind.SCALE if _only_scales(forward.node) and not known.submodules else Kind.WORK
@@ -137,8 +141,29 @@ class _Calls(cst.CSTVisitor):
         self.names.add(name)
 
 
+def _divides_by_deviation(forward: FunctionFacts) -> bool:
+    """A norm that is written out: a mean that keeps its dimension, and a division by a square root."""
+    visitor = _Arithmetic()
+    forward.node.visit(visitor)
+    return len(forward.parameters) == 1 and visitor.keeps_mean and visitor.divides_by_root
+
+
+class _Arithmetic(cst.CSTVisitor):
+    def __init__(self) -> None:
+        self.keeps_mean = False
+        self.divides_by_root = False
+
+    def visit_Call(self, node: cst.Call) -> None:
+        keywords = {argument.keyword.value for argument in node.args if argument.keyword is not None}
+        self.keeps_mean |= "keepdim" in keywords and dotted_name(node.func).rpartition(".")[2] == "mean"
+
+    def visit_BinaryOperation(self, node: cst.BinaryOperation) -> None:
+        if isinstance(node.operator, cst.Divide) and isinstance(node.right, cst.Call):
+            self.divides_by_root |= dotted_name(node.right.func).rpartition(".")[2] == "sqrt"
+
+
 def _only_scales(function: cst.FunctionDef) -> bool:
-    """``return x * self.weight`` or ``return x.mul(self.weight)``, and nothing before it."""
+    """``return x * self.weight`` or ``return x.mul(self.weight)``, perhaps with a bias, and nothing before it."""
     body = [line for line in function.body.body if not _is_docstring(line)]
     if len(body) != 1 or not isinstance(body[0], cst.SimpleStatementLine):
         return False
@@ -146,6 +171,8 @@ def _only_scales(function: cst.FunctionDef) -> bool:
     if not isinstance(statement, cst.Return) or statement.value is None:
         return False
     value = statement.value
+    if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Add):
+        value = value.left if dotted_name(value.right).startswith("self.") else value
     if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Multiply):
         return any(dotted_name(side).startswith("self.") for side in (value.left, value.right))
     return isinstance(value, cst.Call) and dotted_name(value.func).rpartition(".")[2] == "mul"

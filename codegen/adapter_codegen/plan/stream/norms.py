@@ -7,12 +7,13 @@ import libcst as cst
 from adapter_codegen.model import Placement
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Value
+from adapter_codegen.plan.flow.values import Op, Value
 
 
 def placement_of(value: Value, scene: Scene) -> tuple[Placement, Value | None]:
     """What a bottleneck call takes the place of, and the call of the norm if there is one."""
     uses = [use for use in scene.consumers.of(value) if not use.is_metadata]
+    uses = [use for use in uses if not (use.op is Op.PARAMETER and scene.flow.calls.get(use.frame) in uses)]
     if len(uses) != 1:
         return Placement.ADDITION, None
     norm = uses[0]

@@ -50,21 +50,30 @@ def find_residuals(scene: Scene) -> Residuals:
     """The residual additions on the stream of a layer."""
     found = Residuals()
     if scene.flow.returned is not None:
-        _Stream(scene, found).follow(_outputs(scene.flow.returned))
+        _Stream(scene, found).follow(_outputs(scene.flow.returned, scene))
     found.additions.sort(key=lambda addition: scene.order[id(addition.value)])
     return found
 
 
-def _outputs(returned: Value) -> list[Value]:
+def _outputs(returned: Value, scene: Scene) -> list[Value]:
     """The tensors that may be the layer's hidden states: what is returned, or the first of several."""
-    value = same_tensor(returned)
+    value = far_side(returned, scene)
     if value.op is Op.JOIN:
-        return [output for choice in value.inputs for output in _outputs(choice)]
+        return [output for choice in value.inputs for output in _outputs(choice, scene)]
     if value.op is Op.TUPLE and value.inputs:
-        return _outputs(value.inputs[0])
+        return _outputs(value.inputs[0], scene)
     if value.how is How.COMPREHENSION:
         return []
     return [value]
+
+
+def far_side(value: Value, scene: Scene) -> Value:
+    """`value` on the far side of calls, but of no norm: what one is made of inside is no part of the stream."""
+    while value.through is not None and value.op is not Op.FUNCTION:
+        if value.op is Op.SUBMODULE and scene.kind(value) in STEPS:
+            break
+        value = value.through
+    return value
 
 
 class _Stream:
@@ -78,7 +87,7 @@ class _Stream:
     def follow(self, values: list[Value]) -> None:
         todo = list(values)
         while todo:
-            value = same_tensor(todo.pop())
+            value = far_side(todo.pop(), self._scene)
             if id(value) in self._seen or value.is_none:
                 continue
             self._seen.add(id(value))
@@ -135,7 +144,7 @@ class _Stream:
 
     def _starts(self, residual: Value) -> Iterator[Value]:
         """The values of the stream that an operand is, without casts, scales and views."""
-        value = same_tensor(residual)
+        value = far_side(residual, self._scene)
         if value.op is Op.JOIN:
             for choice in value.choices:
                 yield from self._starts(choice)
