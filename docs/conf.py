@@ -14,7 +14,7 @@ extensions = [
 ]
 exclude_patterns = [
     "_build",
-    "classes/models/overview.rst",  # a table, included by other pages
+    "classes/models/overview.rst",  # a table, included by the index of models
 ]
 
 html_theme = "furo"

@@ -53,6 +53,16 @@ def scores(*between: str) -> tuple[str, ...]:
             id="the mask is made of the values",
         ),
         pytest.param(
+            (PROJECT, INTERFACE, CALL.replace("value", "key"), RETURN),
+            "P210",
+            id="one tensor is key and value",
+        ),
+        pytest.param(
+            (PROJECT, "value = key", INTERFACE, CALL, RETURN),
+            "P210",
+            id="one tensor is key and value, under two names",
+        ),
+        pytest.param(
             (PROJECT, INTERFACE, CALL, "return self.o(out), (key, value)"),
             "P202",
             id="the keys are used again after the core",

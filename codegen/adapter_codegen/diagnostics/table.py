@@ -10,6 +10,7 @@ option, a key of ``overrides.toml``, a file of the tool. A test looks each of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum, unique
 
@@ -43,6 +44,11 @@ _REPORT = (
     "This is a bug of adapter-codegen: please report it, with this message and what "
     "`adapter-codegen explain MODEL_TYPE` prints."
 )
+
+
+def _one_line(message: str) -> str:
+    """A message is one sentence, although what it quotes from upstream may stand on several lines."""
+    return re.sub(r"\(\n\s*|\n\s*\)|\s*\n\s*", lambda found: found[0].strip() or " ", message)
 
 
 @unique
@@ -80,7 +86,7 @@ class Problem(Enum):
     def _filled(
         self, details: Mapping[str, object], location: Location | None, methods: tuple[Method, ...], level: Level
     ) -> Diagnostic:
-        said, help_ = self.message.format_map(details), self.remedy.format_map(details)
+        said, help_ = _one_line(self.message.format_map(details)), self.remedy.format_map(details)
         return Diagnostic(self.code, level, said, help_, location, methods)
 
     # U: which release is read, and what it holds ----------------------------------------------------------------------
@@ -349,6 +355,13 @@ class Problem(Enum):
         "In `{function}`, {what}.",
         "Read that function: everything with a key dimension must be an argument of the call. "
         "If it is, teach `plan/attention/eager.py`.",
+    )
+    KEY_IS_VALUE = (
+        "P210",
+        _UPSTREAM,
+        _WARNING,
+        "One tensor is key and value of this core, and what comes out is treated accordingly.",
+        f"A prefix has keys and values of its own; {_OTHER_METHOD}",
     )
     KEYS_ARE_VALUES = (
         "P211",

@@ -6,6 +6,7 @@ Templates print; whatever has to be decided is decided in the plan, the record o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -186,7 +187,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Python and reStructuredText, no HTML
     )
-    environment.filters["literal"] = literal
+    environment.filters |= {"literal": literal, "sentence": sentence}
     environment.globals |= {"imports": import_statement, "offer": offer_statement}
     return environment
 
@@ -197,6 +198,14 @@ def import_statement(module: str, names: Sequence[str], indent: int = 0) -> str:
     if len(statement) + indent <= LINE_LENGTH:
         return statement
     return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
+
+
+def sentence(text: str) -> str:
+    """Plain text with `code` in it, as reStructuredText: what has a meaning there stands for itself, outside of the code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backquote too many is a character like others
+        return re.sub(r"([\\*_|`])", r"\\\1", text)
+    return "`".join(part if index % 2 else re.sub(r"([\\*_|])", r"\\\1", part) for index, part in enumerate(parts))
 
 
 def offer_statement(names: Sequence[str]) -> str:

@@ -63,6 +63,8 @@ def _findings(core: AttentionCore, claims: Claims, scene: Scene) -> Iterator[Fin
         yield Finding(Problem.CORE_WITHOUT_CLASS, call.node, PREFIX)
     if not isinstance(call.statement, cst.SimpleStatementLine) or is_in_comprehension(call):
         yield Finding(Problem.CORE_NO_STATEMENT, call.node, PREFIX)
+    if core.key is core.value:
+        yield Finding(Problem.KEY_IS_VALUE, call.node, PREFIX)
     yield from _other_layouts(core, scene)
     yield from _windows(core, scene)
     yield from claims.against
