@@ -1,24 +1,26 @@
-"""The figures that README.md and the guides state: how many model types can be generated, and how large adapters are.
+"""The figures that README.md and the guides state: how many model types are checked in, and how large adapters are.
 
 python benchmarks/figures.py sizes models [--write]
 
-They stand in docs/figures.json. `models` plans every model type of the installed transformers, which takes minutes; `sizes` saves
-adapters of a model with the dimensions of BERT-base. tests/test_figures.py compares the pages with the file, and the
-file with what can be computed again in seconds.
+They stand in docs/figures.json. `models` counts what the manifest of the checked-in models says, and with --write puts the counts
+into README.md too; `sizes` saves adapters of a model with the dimensions of BERT-base. tests/test_figures.py compares the pages
+with the file, and the file with what can be computed again in seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import re
+import textwrap
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from measure import ROOT, tool
-
+ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docs" / "figures.json"
+README = ROOT / "README.md"
 
 # The configurations whose files the quickstart speaks of.
 CONFIGS = ("seq_bn", "double_seq_bn", "lora", "ia3")
@@ -44,24 +46,53 @@ def sizes() -> dict[str, object]:
 
 
 def models() -> dict[str, object]:
-    """How many model types the installed transformers has, and for how many the tool can write which method."""
-    command = tool("list", "--plan", "--format", "json", "--quiet")
-    printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    return counted(json.loads(printed))
+    """How many model types the release has that the checked-in models are from, how many are checked in, and with which methods."""
+    from adapter_codegen.emit.manifest import load
+    from adapter_codegen.parse import read_auto_mappings
+    from adapter_codegen.upstream import open_release
 
-
-def counted(listing: dict[str, object]) -> dict[str, object]:
-    """What `adapter-codegen list --plan --format json` printed, as counts."""
-    entries = listing["models"]
-    assert isinstance(entries, list)
-    written = [entry for entry in entries if entry["status"] in ("supported", "available")]
-    methods = Counter(method for entry in written for method in entry["methods"])
+    manifest = load(ROOT)
+    records = manifest.models.values()
+    methods = Counter(method for record in records for method, reason in record.methods.items() if not reason)
     return {
-        "transformers": listing["transformers"],
-        "model_types": len(entries),
-        "can_be_generated": len(written),
+        "transformers": manifest.transformers,
+        "model_types": len(read_auto_mappings(open_release()).model_types),
+        "checked_in": len(manifest.models),
+        "all_families": sum(not any(record.methods.values()) for record in records),
         "methods": dict(methods.most_common()),
     }
+
+
+def row_of_models(models: dict[str, Any]) -> str:
+    """The cell of README.md's table that compares numbers of model types."""
+    return f"| model types | {models['checked_in']} of {models['model_types']}, generated |"
+
+
+def support(models: dict[str, Any]) -> str:
+    """What README.md says of the models that are supported."""
+    held = {"lora": 0, "reft": 0, "bottleneck": 0, "prefix_tuning": 0, "invertible": 0, "prompt_tuning": 0} | models[
+        "methods"
+    ]
+    return (
+        f"Of the {models['model_types']} model types of transformers {models['transformers']}, {models['checked_in']} are"
+        f" checked in: {held['lora']} with LoRA, {held['reft']} with ReFT, {held['bottleneck']} with bottleneck adapters,"
+        f" {held['prefix_tuning']} with prefix tuning, {held['invertible']} with invertible adapters,"
+        f" {held['prompt_tuning']} with prompt tuning, {models['all_families']} with the six together."
+    )
+
+
+def with_figures(page: str, models: dict[str, Any]) -> str:
+    """The text of README.md with these figures in it.
+
+    Raises:
+        ValueError: it has no places for them.
+    """
+    block = f"<!-- figures -->\n{textwrap.fill(support(models), 100, break_on_hyphens=False)}\n<!-- end of figures -->"
+    page, rows = re.subn(r"\| model types \| [^|]* \|", row_of_models(models), page)
+    page, blocks = re.subn(r"<!-- figures -->.*<!-- end of figures -->", block, page, flags=re.DOTALL)
+    if (rows, blocks) != (1, 1):
+        raise ValueError("README.md has lost its row 'model types', or <!-- figures --> and <!-- end of figures -->")
+    return page
 
 
 def main() -> None:
@@ -76,6 +107,7 @@ def main() -> None:
     print(text, end="")
     if options.write:
         FILE.write_text(text, encoding="utf-8")
+        README.write_text(with_figures(README.read_text(encoding="utf-8"), figures["models"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def said() -> dict[str, tuple[str, str]]:
 
     return {
         "transformers": ("transformers", setting(r'"transformers>=(\d+\.\d+)')),
-        "models": ("model types", f"{models['can_be_generated']} of {models['model_types']}"),
+        "models": ("model types", f"{models['checked_in']} of {models['model_types']}"),
         "python": ("Python", setting(r'^requires-python = ">=([\d.]+)"') + "+"),
         "licence": ("licence", setting(r'^license = "([^"]+)"')),
     }

@@ -66,9 +66,8 @@ def seconds_of(command: str) -> float:
 
 def claims(page: str) -> list[str]:
     """What a page says with a figure in it, made from where the figure comes from."""
-    models, sizes = FIGURES["models"], FIGURES["sizes"]
+    models, sizes, figures = FIGURES["models"], FIGURES["sizes"], script("benchmarks/figures.py")
     adapters, peft = FIGURES["elsewhere"]["adapters"], FIGURES["elsewhere"]["peft"]
-    planned, known, methods = models["can_be_generated"], models["model_types"], models["methods"]
     minor = models["transformers"].rpartition(".")[0]
     minor_of_adapters = adapters["transformers"].strip("~=").rpartition(".")[0]
     blocks = len(AdapterCompositionBlock.__subclasses__())
@@ -79,15 +78,12 @@ def claims(page: str) -> list[str]:
         README: [
             f"[`] {adapters['release']} | [PEFT] {peft['release']} |",
             f"| transformers | {minor}, one release line | {minor_of_adapters}, [none of 5.x] |",
-            f"| model types | {planned} of {known}, generated | {adapters['model_types']} by hand, or an interface |",
+            f"{figures.row_of_models(models)} {adapters['model_types']} by hand, or an interface |",
             f"| {peft['methods']}; no bottlenecks, no ReFT |",
             f"| {blocks} blocks, nested | {adapters['blocks']} blocks, nested |",
             f"stays on {minor_of_adapters}, without the fixes of {fixes}.",
-            f"Of the {known} model types of transformers {models['transformers']} the tool can plan {planned}: "
-            f"{methods['lora']} with LoRA, {methods['reft']} with ReFT, {methods['bottleneck']} with bottleneck adapters, "
-            f"{methods['prefix_tuning']} with prefix tuning, {methods['invertible']} with invertible adapters, "
-            f"{methods['prompt_tuning']} with prompt tuning.",
-            f"the {blocks} blocks that",
+            figures.support(models),
+            f"{blocks} blocks that",
             f"with Python {oldest_python} or later",
         ],
         "docs/quickstart.md": [
@@ -156,9 +152,7 @@ def test_numbers_are_noticed(text: str, count: int) -> None:
 def test_the_figures_are_of_the_release_and_models_of_the_tree() -> None:
     assert FIGURES["models"]["transformers"] == MANIFEST["transformers"]
     assert f"transformers>={MANIFEST['transformers']}," in PROJECT
-    named = re.search(r"tuning\. (.+?) are checked in", " ".join((ROOT / README).read_text(encoding="utf-8").split()))
-    assert named is not None
-    assert set(re.findall(r"`(\w+)`", named[1])) == set(MANIFEST["models"])
+    assert FIGURES["models"] == script("benchmarks/figures.py").models(), "python benchmarks/figures.py models --write"
 
 
 def test_sizes_of_files_are_those_of_their_parameters() -> None:

@@ -154,6 +154,12 @@ def test_problems_with_one_code_have_one_fault() -> None:
     assert {code for code, found in faults.items() if len(found) > 1} == set()
 
 
+def test_a_message_is_one_line_whatever_it_quotes() -> None:
+    code = "self.bias(\n    size,\n    width=states.shape[1]\n)"
+    found = Problem.TERM_NOT_KNOWN_BEFORE.diagnostic(code=code)
+    assert found.message.startswith("`self.bias(size, width=states.shape[1])` is added to the scores")
+
+
 def test_a_problem_becomes_a_diagnostic_with_its_details_filled_in() -> None:
     found = Problem.OVERRIDE_IDLE.diagnostic(model_type="bert", what="lora")
     assert found.code == "P304"

@@ -10,7 +10,7 @@ from adapter_codegen.emit.formatting import formatted
 from adapter_codegen.emit.layout import CHECKOUT, PACKAGE
 from adapter_codegen.emit.manifest import EMPTY, Manifest, dump, parse
 from adapter_codegen.emit.mixin import literal, roles
-from adapter_codegen.emit.render import MODEL_FILES, names_of, record_of, render_shared
+from adapter_codegen.emit.render import MODEL_FILES, names_of, record_of, render_shared, sentence
 from adapter_codegen.model import (
     AttentionKind,
     AttentionRoles,
@@ -87,6 +87,19 @@ def test_shared_files_are_rendered_as_black_leaves_them(plan: ModelPlan) -> None
     records = [replace(record, model_type=name, package=name, adapter_model=name.title()) for name in names]
     files = {path: text for path, text in render_shared(records).items() if path.endswith(".py")}
     assert [path for path, text in files.items() if formatted(path, text) != text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("As it is.", "As it is.", id="nothing to do"),
+        pytest.param("in encoder.*.layers", r"in encoder.\*.layers", id="a star begins no emphasis"),
+        pytest.param("of `a*_b_` and c_", r"of `a*_b_` and c\_", id="code stays as it is"),
+        pytest.param("a ` alone", r"a \` alone", id="a backquote without its second"),
+    ],
+)
+def test_a_sentence_on_a_page_is_plain_text_but_for_code(text: str, shown: str) -> None:
+    assert sentence(text) == shown
 
 
 def test_a_model_that_borrows_the_classes_of_another_is_called_after_its_own_config(plan: ModelPlan) -> None:

@@ -86,7 +86,7 @@ def writing(command: Command) -> Command:
     root = click.option(
         "--root", type=folder, help="The checkout to work in. Default: the one that the current folder belongs to."
     )
-    output = click.option("--output", type=folder, help="A package folder to work in, where there is no checkout.")
+    output = click.option("--output", type=folder, help="A package of your own to work in, instead of a checkout.")
     return root(output(command))
 
 
