@@ -35,7 +35,7 @@ _OLD_CONTAINERS = (
 )
 _NORM_BEFORE = ".adapter_norm_before."
 _VERA_MATRIX = re.compile(r"\.loras\.[^.]+\.vera_[BD]$")
-_SELF_PREFIX = re.compile(r"(\.prefix_tunings\.[^.]+)\.self\.")
+_PREFIX_LOCATION = re.compile(r"((?:^|\.)prefix_tunings\.[^.]+\.)([^.]+)\.")
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
 
@@ -157,10 +157,15 @@ def _recognise_forms_of_lora(document: Document, tensors: Tensors) -> Tensors:
 
 
 def _rename_prefix_location(document: Document, tensors: Tensors) -> Tensors:
-    """`adapters` calls the only attention of DistilBERT "self", that of every other model "self_prefix"."""
+    """`adapters` calls the only attention of DistilBERT "self", that of each tower of CLIP "clip_text_model_self_prefix", by its
+    type, and that of every other model "self_prefix"."""
     if version_of_adapters(document) is None:
         return tensors
-    return {_SELF_PREFIX.sub(r"\1.self_prefix.", key): tensor for key, tensor in tensors.items()}
+    names = {"self", f"{document.get('model_type')}_self_prefix"}
+    return {
+        _PREFIX_LOCATION.sub(lambda found: f"{found[1]}self_prefix." if found[2] in names else found[0], key): tensor
+        for key, tensor in tensors.items()
+    }
 
 
 def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:
