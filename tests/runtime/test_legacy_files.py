@@ -125,6 +125,24 @@ def test_an_ejected_prefix_is_recognised_by_its_tensors() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model_type", "theirs", "ours"),
+    [
+        pytest.param("distilbert", "self", "self_prefix", id="DistilBERT"),
+        pytest.param("clip_text_model", "clip_text_model_self_prefix", "self_prefix", id="a tower of CLIP"),
+        pytest.param(
+            "clip", "clip_text_model_self_prefix", "clip_text_model_self_prefix", id="one tower of two stays"
+        ),
+        pytest.param("bart", "encoder_prefix", "encoder_prefix", id="every other place stays"),
+    ],
+)
+def test_the_self_attention_of_prefixes_has_one_name(model_type: str, theirs: str, ours: str) -> None:
+    for start in ("", "base."):
+        key = f"{start}prefix_tuning.prefix_tunings.a.{theirs}.wte.weight"
+        renamed = modern({}, key, version="adapters.1.3.0", model_type=model_type)[1]
+        assert renamed == [key.replace(f".{theirs}.", f".{ours}.")]
+
+
 def test_the_alias_of_a_norm_before_the_bottleneck_is_dropped() -> None:
     place = "bert.encoder.layer.0.output.adapters.a"
     keys = [f"{place}.adapter_norm_before.weight", f"{place}.adapter_down.0.weight", f"{place}.adapter_down.1.weight"]
