@@ -6,18 +6,33 @@ import copy
 import inspect
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, MambaConfig, MambaModel, PreTrainedModel
-from transformers.models.bert.modeling_bert import BertOutput, BertSelfAttention
+from torch import nn
+from transformers import (
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertModel,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaModel,
+    PreTrainedModel,
+)
+from transformers.models.bert.modeling_bert import BertOutput, BertPreTrainedModel, BertSelfAttention
 from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from adapter_runtime import init
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
 from adapter_runtime.model.calls import CALL_ARGUMENTS
-from runtime_models import CLASSES, adapted, randomise, upstream
+from adapter_runtime.roles import LayerStack
+from runtime_models import BERT, CLASSES, adapted, randomise, upstream
+
+TOKENS = torch.randint(3, 99, (2, 7), generator=torch.Generator().manual_seed(2))
 
 
 def test_an_unknown_model_is_refused_and_left_alone() -> None:
@@ -181,3 +196,97 @@ def test_a_forward_put_there_by_accelerate_calls_ours() -> None:
     model.set_active_adapters(None)
     assert not torch.allclose(active, model(ids)[0])
     assert calls == ["hook", "hook"]
+
+
+# Where the base model is
+
+
+class Elsewhere(BertPreTrainedModel):
+    """A class whose base model is not the attribute that upstream's `base_model_prefix` names."""
+
+    def __init__(self, config: BertConfig, *names: str) -> None:
+        super().__init__(config)
+        for name in names:
+            setattr(self, name, BertModel(config))
+        self.score = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.score(self.inner(input_ids).last_hidden_state)
+
+
+def test_a_base_model_is_found_where_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Elsewhere(BertConfig(**BERT), "inner").eval()
+    before = model(TOKENS)
+    init(model)
+    assert torch.equal(model(TOKENS), before)
+    model.add_adapter("a", set_active=True)
+    randomise(model, "a")
+    changed = model(TOKENS)
+    assert model.base_model is model.inner and not torch.equal(changed, before)
+    model.save_adapter(tmp_path, "a")
+    model.delete_adapter("a")
+    model.load_adapter(tmp_path, set_active=True)
+    assert torch.equal(model(TOKENS), changed)
+    model.train_adapter("a")
+    trained = {key.split(".")[0] for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"inner", "score"}
+    assert Elsewhere.base_model_prefix == "bert"
+
+
+def test_several_base_models_are_refused_by_name_and_left_alone() -> None:
+    model = Elsewhere(BertConfig(**BERT), "inner", "other")
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(UnsupportedModelError, match=r"several models .*: inner, other\. .* init\(model\.inner\)"):
+        init(model)
+    assert [type(module) for module in model.modules()] == classes
+    init(model.inner)
+    model.inner.add_adapter("a", set_active=True)
+    assert model(TOKENS).shape == (*TOKENS.shape, 2)
+
+
+def test_models_beside_the_base_model_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = Elsewhere(BertConfig(**BERT), "inner")
+    model.vocoder = BartModel(BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, vocab_size=9))
+    init(model)
+    assert "adapters go into inner; other models in it have none: vocoder" in caplog.text
+
+
+def test_a_base_model_with_an_attribute_of_the_name_of_base_models_is_one_itself() -> None:
+    made = upstream("llama")
+    made.model = nn.Linear(2, 2)  # LlamaModel.base_model_prefix is "model"
+    before = made(TOKENS).last_hidden_state
+    init(made)
+    made.add_adapter("a", set_active=True)
+    made.set_active_adapters(None)
+    assert made.base_model is made and torch.equal(made(TOKENS).last_hidden_state, before)
+
+
+def test_what_stands_outside_of_the_stacks_keeps_upstreams_classes() -> None:
+    made = upstream("llama")
+    made.inside = upstream("bert")
+    made.extra = LlamaDecoderLayer(made.config, 0)
+    names = {type(module).__name__ for part in (made.inside, made.extra) for module in part.modules()}
+    wanted = made.inside(TOKENS).last_hidden_state
+    init(made)
+    made.add_adapter("a", config="seq_bn", set_active=True)
+    assert {type(module).__name__ for part in (made.inside, made.extra) for module in part.modules()} == names
+    assert torch.equal(made.inside(TOKENS).last_hidden_state, wanted)
+    assert type(made.layers[0]) is not LlamaDecoderLayer
+
+
+@pytest.mark.parametrize("path", ["adapter.layers", "adapter"])
+def test_layers_that_upstreams_config_leaves_out_are_none(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    made = adapted("llama")
+    layers = list(made.iter_layers())
+    made.adapter = None
+    monkeypatch.setattr(type(made), "layer_stacks", (*made.layer_stacks, LayerStack(path)))
+    assert list(made.iter_layers()) == layers
+
+
+def test_layers_that_are_not_where_they_should_be_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = adapted("llama")
+    monkeypatch.setattr(type(made), "layer_stacks", (LayerStack("norm.layers"),))
+    with pytest.raises(UnsupportedModelError, match=r"no layers at 'norm\.layers'"):
+        list(made.iter_layers())

@@ -74,6 +74,11 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         return self
 
     @property
+    def base_model(self) -> ModelBaseAdaptersMixin:
+        """See transformers, which takes an attribute with the name of a base model (DINOv3's ``model``) for one."""
+        return self
+
+    @property
     def adapters_config(self) -> ModelAdaptersConfig:
         return self._adapters_config
 
@@ -182,9 +187,30 @@ def wrap_checkpoints(model: nn.Module) -> None:
 
 
 def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:
-    """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says."""
-    for element in module.get_submodule(lists[0]).children():
+    """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says.
+
+    None where upstream's config leaves the list, or what holds it, out.
+    """
+    for element in _present(module, lists[0]):
         if len(lists) == 1:
             yield element
         else:
             yield from _elements(element, lists[1:])
+
+
+def _present(module: nn.Module, path: str) -> Iterator[nn.Module]:
+    """The elements of the list at `path`; none where upstream set a part of the path to None.
+
+    Raises:
+        UnsupportedModelError: there is nothing at the path.
+    """
+    found: object = module
+    for name in path.split("."):
+        found = getattr(found, name, module)  # `module` = nothing: no module holds itself
+        if found is None:
+            return
+        if found is module or not isinstance(found, nn.Module):
+            raise UnsupportedModelError(
+                f"{type(module).__name__} has no layers at {path!r}, where its adapter classes say."
+            )
+    yield from found.children()

@@ -26,11 +26,13 @@ from adapter_runtime.model.embeddings.api import (
     EmbeddingAdaptersMixin,
     EmbeddingAdaptersWrapperMixin,
 )
+from adapter_runtime.model.finding import covered_base, is_covered, qualified_name
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
+from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.programs.dynamic import change_class, subclass
 from adapter_runtime.programs.hooks import patch_forward
 
@@ -64,7 +66,7 @@ def init(
             adapters already, by another interface.
         InvalidConfigError: the model has no such modules as the interface names. In each case the model is unchanged.
     """
-    base = model.base_model if interface is None else described_base(model, interface)
+    base = covered_base(model) if interface is None else described_base(model, interface)
     if isinstance(base, ModelBaseAdaptersMixin):
         _check_turned(base, interface)
         return
@@ -76,7 +78,8 @@ def init(
             describe(model, base, interface, parts)
         else:
             for module in upstream_classes:
-                _swap(module, registry)
+                if module is base or not is_covered(module):
+                    _swap(module, registry)
         for module, upstream in upstream_classes.items():
             if type(module) is not upstream:
                 patch_forward(module)
@@ -85,8 +88,7 @@ def init(
             _wrap(model, base)
         wrap_checkpoints(model)
         base.init_base_adapters()
-        for module, upstream in upstream_classes.items():
-            _give_back_unplaced(module, upstream)
+        _give_back_unplaced(base, upstream_classes)
         _keep_whole(upstream_classes)
         assert isinstance(model, ModelAdaptersMixin)
         _restore_adapters(model, adapters_config)
@@ -104,8 +106,7 @@ def _check_turned(base: ModelBaseAdaptersMixin, interface: Interface | None) -> 
 
 def _check_supported(base: PreTrainedModel, registry: Registry) -> list[Part]:
     """Raise where no mixin was generated for the class of the base model. No part of it has an interface."""
-    name = qualified_name(type(base))
-    if name in registry.model_mixins:
+    if is_covered(base):
         return []
     model_type = base.config.model_type
     message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
@@ -125,11 +126,6 @@ def _version_hint(registry: Registry) -> str:
     return f" (Models were generated from transformers {generated_from}; installed is {transformers.__version__}.)"
 
 
-def qualified_name(cls: type) -> str:
-    """``transformers.models.llama.modeling_llama.LlamaModel``"""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def _swap(module: nn.Module, registry: Registry) -> None:
     """Change the class of a module for which one was generated."""
     name = qualified_name(type(module))
@@ -139,16 +135,27 @@ def _swap(module: nn.Module, registry: Registry) -> None:
         change_class(module, subclass(load_class(registry.model_mixins[name]), type(module)))
 
 
-def _give_back_unplaced(module: nn.Module, upstream: type) -> None:
-    """Give a module that no layer uses its upstream class back. It has the class of modules in layers, but is used elsewhere
-    (an attention that pools, say)."""
-    claims = (spec.is_claimed(module) for spec in METHODS.values())
-    placed = [is_claimed for is_claimed in claims if is_claimed is not None]
-    if placed and not any(placed):
-        module.__class__ = upstream
-        patch_forward(module)
-    elif not all(placed):
-        raise UnsupportedModelError(f"A layer claims only a part of the adapter places of {type(module).__name__}.")
+def _give_back_unplaced(base: ModelBaseAdaptersMixin, upstream_classes: Mapping[nn.Module, type]) -> None:
+    """Give modules that no stack of `base` uses their upstream classes back.
+
+    They have the class of layers, or of modules in layers, but stand elsewhere: an attention that pools, the layers of
+    another model inside of this one. Nothing prepared them, so that their edited forwards would not run.
+    """
+    layers = {layer for _, layer in base.iter_layers()}
+    for module, upstream in upstream_classes.items():
+        if isinstance(module, LayerAdaptersMixin):
+            is_placed = module in layers
+        else:
+            claims = (spec.is_claimed(module) for spec in METHODS.values())
+            placed = [is_claimed for is_claimed in claims if is_claimed is not None]
+            if any(placed) and not all(placed):
+                raise UnsupportedModelError(
+                    f"A layer claims only a part of the adapter places of {type(module).__name__}."
+                )
+            is_placed = not placed or any(placed)
+        if not is_placed:
+            module.__class__ = upstream
+            patch_forward(module)
 
 
 def _keep_whole(upstream_classes: Mapping[nn.Module, type]) -> None:
@@ -171,6 +178,9 @@ def _wrap(model: PreTrainedModel, base: nn.Module) -> None:
     has_embeddings = isinstance(base, EmbeddingAdaptersMixin)
     mixin = _StaticHeadModelMixin if has_embeddings else _StaticHeadModelWithoutEmbeddingsMixin
     change_class(model, subclass(mixin, type(model)))
+    prefix = next((name for name, child in model.named_children() if child is base), model.base_model_prefix)
+    if prefix != model.base_model_prefix:
+        model.base_model_prefix = prefix
     patch_forward(model)
     _keep_output_capturing(model)
     if has_embeddings:
