@@ -15,6 +15,7 @@ from conformance.reasons import DoesNotApply, Reason
 from conformance.results import Result, stable
 
 OURS = ("adapter_runtime", "adapter_models")
+UNION = "union"
 CORE = ("bert", "llama")
 
 
@@ -42,8 +43,9 @@ def run_model(
         report(f"untested: {why}")
         return
     wanted = set(FAMILIES.values()) if methods == "families" and model_type not in CORE else None
+    failing: set[str] = set()  # families
     for check in MODEL_CHECKS:
-        if only_checks and check.name not in only_checks:
+        if check.name == UNION or (only_checks and check.name not in only_checks):
             continue
         for subject in check.subjects(model_type):
             report(f"{check.name} of {subject.label}")
@@ -58,6 +60,39 @@ def run_model(
         report(f"{check.name} of {name} on {cell.subject.label}")
         text, ran = outcome(cell.why_not, partial(check.run, cell.subject, cell.method), check.may_find)
         report(Result(model_type, cell.subject.label, name, check.name, text, ran))
+        failing.update(part.planned_as for part in cell.method.parts if ran and text)
+    if not only_checks or UNION in only_checks:
+        _run_union(model_type, report, failing)
+
+
+def _run_union(model_type: str, report: Callable[[Any], None], failing: set[str]) -> None:
+    """All families together that hold so far. Where that fails, those that fail alone are told apart."""
+    from conformance.checks import MODEL_CHECKS
+    from conformance.checks.union import every_method_together
+    from conformance.methods import FAMILIES
+
+    check = next(check for check in MODEL_CHECKS if check.name == UNION)
+    for subject in check.subjects(model_type):
+        report(f"{UNION} of {subject.label}")
+        together = partial(every_method_together, subject, without=frozenset(failing))
+        text, ran = outcome(partial(check.why_not, subject), together, check.may_find)
+        if not (ran and text):
+            report(Result(model_type, subject.label, "", UNION, text, ran))
+            continue
+        alone = {
+            family: outcome(
+                lambda: None,
+                partial(every_method_together, subject, without=frozenset({*failing, *FAMILIES} - {family})),
+                check.may_find,
+            )[0]
+            for family in FAMILIES
+            if family not in failing
+        }
+        for family, found in alone.items():
+            if found:
+                report(Result(model_type, subject.label, FAMILIES[family], UNION, found))
+        if not any(alone.values()):
+            report(Result(model_type, subject.label, "", UNION, text))
 
 
 def why_untested(model_type: str) -> str:

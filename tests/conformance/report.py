@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.package:
         use_package(Path(options.package))
+    if options.write_verdicts or options.write_page:
+        return _write(options)
     model_types = generated_models() if options.all or options.again else options.model_types
     if not model_types:
         parser.error(f"name a model type, or --all. Generated: {', '.join(generated_models())}")
@@ -55,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--package", help="folder of the package adapter_models, in the place of the installed one")
     parser.add_argument("--methods", choices=("families", "all"), help="one per family, or every one")
+    parser.add_argument("--write-verdicts", action="store_true", help="write plan/verdicts.json from the results")
+    parser.add_argument("--write-page", action="store_true", help="write docs/conformance.md from the results")
     parser.add_argument("--check", action="append", default=[], help="only this check (may be repeated)")
     parser.add_argument("--method", action="append", default=[], help="only this method (may be repeated)")
     parser.add_argument("--jobs", type=int, default=2, help="models at a time (default: 2)")
@@ -79,6 +83,25 @@ def _run_all(options: argparse.Namespace, model_types: Sequence[str]) -> int:
         print(progress(result, seconds, number, len(model_types)), flush=True)
     print(summary(file.models.values()))
     return 0 if all(result.clean for result in file.models.values()) else 1
+
+
+def _write(options: argparse.Namespace) -> int:
+    """Write what follows from the file of results; nothing is run."""
+    import transformers
+
+    from conformance.page import write_page
+    from conformance.verdicts import VERDICTS, verdicts_text
+
+    release = transformers.__version__
+    results = ResultFile(options.results, release).ordered()
+    if not results:
+        raise SystemExit(f"{options.results} holds no results. Run the checks first: python -m conformance --all")
+    if options.write_verdicts:
+        VERDICTS.write_text(verdicts_text(results, release), encoding="utf-8")
+    if options.write_page:
+        write_page(results, release)
+    print(summary(results))
+    return 0
 
 
 def _run_named(options: argparse.Namespace, model_types: Sequence[str]) -> int:

@@ -100,6 +100,10 @@ class ResultFile:
             else:
                 self.models[document["model_type"]] = ModelResult.from_json(document)
 
+    def ordered(self) -> list[ModelResult]:
+        """All results, by model type."""
+        return [self.models[name] for name in sorted(self.models)]
+
     def keep(self, model_types: Iterable[str]) -> None:
         """Forget models that are not among `model_types`."""
         self.models = {name: self.models[name] for name in model_types if name in self.models}
@@ -107,7 +111,7 @@ class ResultFile:
     def add(self, result: ModelResult) -> None:
         """Put `result` in the place of an earlier one of its model, and write the file."""
         self.models[result.model_type] = result
-        lines = [{"transformers": self.release}, *(self.models[name].to_json() for name in sorted(self.models))]
+        lines = [{"transformers": self.release}, *(result.to_json() for result in self.ordered())]
         text = "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".part")

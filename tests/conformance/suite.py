@@ -6,7 +6,8 @@
     class LlamaAdapterTest(LlamaAdapterTestBase, AdapterTests):
         pass
 
-Models of `CORE` run every check in the normal test run; any other model runs the smoke checks, and the rest with ``--full``.
+Models of `CORE` run every check in the normal test run. Any other model runs one, with all methods in one adapter, and the rest
+with ``--full``; what that would be is not even listed without it, as that takes longer than the one check.
 Checks that do not apply are not collected; ``python -m conformance MODEL_TYPE`` shows each with its reason.
 """
 
@@ -17,8 +18,10 @@ from typing import Any, ClassVar
 import pytest
 
 from conformance import heads
+from conformance.adapted import adapted_subjects
 from conformance.cells import CORE
-from conformance.checks import MODEL_CHECKS, Cell, Check, ModelCheck, cells
+from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells
+from conformance.checks.union import every_method_together
 from conformance.subjects import Subject, head_subjects
 from upstream import cases, sources
 
@@ -27,6 +30,12 @@ class AdapterTestBase:
     """The model that a test module is about."""
 
     model_type: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Of a model outside of the core, only the checks of `AdapterTests` say themselves when they run."""
+        super().__init_subclass__(**options)
+        if hasattr(cls, "model_type") and not cls.is_core() and not issubclass(cls, AdapterTests):
+            cls.pytestmark = [pytest.mark.full]
 
     @classmethod
     def is_core(cls) -> bool:
@@ -37,18 +46,25 @@ class AdapterTests(AdapterTestBase):
     """All conformance checks of one model."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
+        wanted = self.is_core() or metafunc.config.getoption("--full")
         if "cell" in metafunc.fixturenames:
-            applicable = [cell for cell in cells(self.model_type) if not cell.why_not()]
-            metafunc.parametrize("cell", [_marked(cell, cell.label, cell.check, self) for cell in applicable])
+            applicable = [cell for cell in cells(self.model_type) if not cell.why_not()] if wanted else []
+            labelled = [pytest.param(cell, id=_label(cell.label)) for cell in applicable]
+            metafunc.parametrize("cell", labelled or [_NOT_WANTED])
         if "model_check" in metafunc.fixturenames:
+            checks = [check for check in MODEL_CHECKS if check.run is not every_method_together] if wanted else []
             pairs = [
-                (check, subject)
-                for check in MODEL_CHECKS
+                pytest.param((check, subject), id=_label(f"{check.name}-{subject}"))
+                for check in checks
                 for subject in check.subjects(self.model_type)
                 if not check.why_not(subject)
             ]
-            labelled = [_marked((check, subject), f"{check.name}-{subject}", check, self) for check, subject in pairs]
-            metafunc.parametrize("model_check", labelled)
+            metafunc.parametrize("model_check", pairs or [_NOT_WANTED])
+
+    def test_all_methods_together(self) -> None:
+        """Each site of each method acts and is trained, and nothing else changes."""
+        for subject in adapted_subjects(self.model_type):
+            every_method_together(subject)
 
     def test_model(self, model_check: tuple[ModelCheck, Subject]) -> None:
         """What must hold without any method."""
@@ -134,6 +150,8 @@ class AdapterModelTests(HeadlessModelTests):
         heads.head_is_saved_with_adapter(self.model_type, head_type)
 
 
-def _marked(value: Any, label: str, check: Check | ModelCheck, base: AdapterTestBase) -> Any:
-    marks = () if check.smoke or base.is_core() else (pytest.mark.full,)
-    return pytest.param(value, id=label.replace(" ", "_"), marks=marks)
+_NOT_WANTED = pytest.param(None, id="full", marks=pytest.mark.full)
+
+
+def _label(text: str) -> str:
+    return text.replace(" ", "_")

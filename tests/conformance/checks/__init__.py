@@ -49,7 +49,6 @@ class Check:
     run: Callable[[Subject, Method], None]
     why_not: Callable[[Subject, Method], Reason | None] = lambda subject, method: None
     may_find: tuple[Reason, ...] = ()  # reasons that it raises as `DoesNotApply` while it runs
-    smoke: bool = False  # runs for every model in the normal test run, not only for those of the core
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ class ModelCheck:
     run: Callable[[Subject], None]
     subjects: Callable[[str], tuple[Subject, ...]]
     may_find: tuple[Reason, ...] = ()
-    smoke: bool = True
 
     def why_not(self, subject: Subject) -> Reason | None:
         """The reason why the check does not apply; None if it does."""
@@ -137,11 +135,11 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
 )
 
 CHECKS: tuple[Check, ...] = (
-    Check("inactive", inactive_is_upstream, smoke=True),
+    Check("inactive", inactive_is_upstream),
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
-    Check("liveness", every_site_is_live, smoke=True),
+    Check("liveness", every_site_is_live),
     Check("branches", hosts_receive_branches, _only_bottleneck, (Reason.NO_PLACE,)),
-    Check("reference", equals_the_reference, smoke=True),
+    Check("reference", equals_the_reference),
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
@@ -155,10 +153,10 @@ CHECKS: tuple[Check, ...] = (
     Check("average", average_is_the_weighted_sum),
     Check("fuse", fusion_is_an_attention),
     Check("setup", setup_is_activation),
-    Check("round trip", saved_is_loaded, smoke=True),
+    Check("round trip", saved_is_loaded),
     Check("damaged files", damaged_files_are_refused),
     Check("checkpointing", checkpointing_gives_the_same_gradients, _no_checkpointing),
-    Check("removal", removal_restores, smoke=True),
+    Check("removal", removal_restores),
 )
 
 

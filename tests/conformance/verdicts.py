@@ -1,0 +1,101 @@
+"""What follows from the results: which models are refused, and which of their methods are dropped.
+
+A model that fails a check which concerns no method, or does not come to an end, is refused. Where only checks of some methods fail, their
+families are lost, and the model is right with the others. ``codegen/adapter_codegen/plan/verdicts.json`` is written from this; the generator
+reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conformance.methods import FAMILIES, method
+from conformance.results import ModelResult, Result
+
+VERDICTS = Path(__file__).parents[2] / "codegen" / "adapter_codegen" / "plan" / "verdicts.json"
+LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Failed:
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one model type."""
+
+    model_type: str
+    refused: Failed | None = None
+    untested: str = ""
+    dropped: dict[str, Failed] = field(default_factory=dict)  # family -> the first check that fails
+    families: tuple[str, ...] = ()  # that hold
+    unplanned: dict[str, str] = field(default_factory=dict)  # family -> the plan's reason
+
+    @property
+    def clean(self) -> bool:
+        """Every check holds, for every family that is not dropped."""
+        return self.refused is None and not self.untested
+
+
+def verdict_of(result: ModelResult) -> Verdict:
+    """The verdict that a result leads to."""
+    name = result.model_type
+    unplanned = {family: reason for family in FAMILIES if (reason := result.planned.get(family, "not planned"))}
+    if result.status == "untested":
+        return Verdict(name, untested=_line(result.text), unplanned=unplanned)
+    if result.status != "ran":
+        return Verdict(name, refused=Failed(result.status, _line(result.text)), unplanned=unplanned)
+    whole = next((cell for cell in result.failures if not cell.method), None)
+    if whole is not None:
+        return Verdict(name, refused=_failed(whole), unplanned=unplanned)
+    dropped: dict[str, Failed] = {}
+    for cell in result.failures:
+        for family in families_of(cell.method):
+            dropped.setdefault(family, _failed(cell))
+    families = tuple(family for family in FAMILIES if family not in dropped and family not in unplanned)
+    if dropped and not families:
+        first = next(iter(dropped.values()))
+        return Verdict(
+            name, refused=Failed(first.check, _line(f"no method holds: {first.reason}")), unplanned=unplanned
+        )
+    return Verdict(name, dropped=dropped, families=families, unplanned=unplanned)
+
+
+def families_of(name: str) -> list[str]:
+    """The families that a method is made of, as the plan names them."""
+    return list(dict.fromkeys(part.planned_as for part in method(name).parts))
+
+
+def _failed(cell: Result) -> Failed:
+    return Failed(cell.check, _line(f"{cell.subject}: {cell.text}"))
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def verdicts_text(results: Iterable[ModelResult], release: str) -> str:
+    """The content of ``verdicts.json``, one line per model type."""
+    verdicts = sorted((verdict_of(result) for result in results), key=lambda verdict: verdict.model_type)
+    refused = {v.model_type: _entry(v.refused) for v in verdicts if v.refused}
+    dropped = {
+        v.model_type: {family: _entry(v.dropped[family]) for family in sorted(v.dropped)}
+        for v in verdicts
+        if v.dropped
+    }
+    untested = {v.model_type: v.untested for v in verdicts if v.untested}
+    parts = [f'"transformers": {json.dumps(release)}']
+    for name, entries in (("refused", refused), ("dropped", dropped), ("untested", untested)):
+        lines = [f"    {json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in entries.items()]
+        parts.append(f'"{name}": {{\n' + ",\n".join(lines) + "\n  }" if lines else f'"{name}": {{}}')
+    return "{\n  " + ",\n  ".join(parts) + "\n}\n"
+
+
+def _entry(failed: Failed) -> dict[str, str]:
+    return {"check": failed.check, "reason": failed.reason}
