@@ -91,7 +91,9 @@ def refused(subject: Subject, method: Method) -> Reason | None:
     if init_refuses(subject):
         return Reason.NO_ADAPTER_CLASSES
     planned = planned_methods(subject.model_type)
-    if any(planned.get(part.planned_as, "not planned") for part in method.parts):
+    if any(
+        planned.get(family, "not planned") for family in (*(part.planned_as for part in method.parts), *method.needs)
+    ):
         return Reason.NOT_PLANNED
     return Reason.NO_PLACE if _has_no_place(subject, method) else None
 

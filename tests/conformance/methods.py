@@ -99,6 +99,9 @@ class Method:
     name: str  # row label
     config: str  # what is given to add_adapter
     parts: tuple[Part, ...]
+    needs: tuple[
+        str, ...
+    ] = ()  # families beside those of its parts that a model must have, because its config is theirs
 
     def __str__(self) -> str:
         return self.name
@@ -138,7 +141,12 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("compacter", "compacter[reduction_factor=4]", (COMPACTER,)),
     Method("seq_bn_inv", "seq_bn_inv[reduction_factor=4]", (SEQ_BN, Invertible())),
-    Method("inv", "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]", (Invertible(),)),
+    Method(
+        "inv",
+        "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]",
+        (Invertible(),),
+        ("bottleneck",),
+    ),
     Method("ia3", "ia3", (IA3,)),
     Method("dora", "dora[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="dora"),)),
     Method("vera", "vera[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="vera"),)),

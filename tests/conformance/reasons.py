@@ -35,7 +35,6 @@ class Reason(Enum):
     NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"
     WINDOW = "a sliding window hides what stands in front from the last tokens"
     # of the reference
-    ATTENTION_WRITTEN_OUT = "its attention is written out, so no other one can stand in its place"
     BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"
     FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
     # of the method

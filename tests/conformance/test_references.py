@@ -67,7 +67,7 @@ def test_keys_and_values_of_prefixes_alternate_from_layer_to_layer() -> None:
     where, length, heads, width = layout(LLAMA), PREFIX_FLAT.length, 2, 8
     weights = prefix_weights(where, PREFIX_FLAT)
     flat = next(iter(weights.values()))
-    shapes = {attention.core: (heads, width) for attention in where.attentions}
+    shapes = {attention.core: (heads, width, width) for attention in where.attentions}
     states = prefix_states(where, PREFIX_FLAT, NAME, weights, shapes)
     for layer, attention in enumerate(where.attentions):
         for kind, found in enumerate(states[attention.core]):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
+from conformance.checks.added import adapter_runs
 from conformance.checks.branches import hosts_receive_branches
 from conformance.checks.causality import earlier_outputs_are_unchanged
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
@@ -135,6 +136,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
 )
 
 CHECKS: tuple[Check, ...] = (
+    Check("added", adapter_runs),
     Check("inactive", inactive_is_upstream),
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
     Check("liveness", every_site_is_live),

@@ -60,4 +60,6 @@ def union_config(layout: Layout, planned: dict[str, str]) -> str:
         "prompt_tuning": "prompt_tuning[prompt_length=3]",
         "invertible": "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]",
     }
+    if planned.get("bottleneck", "not planned"):
+        del configs["invertible"]  # its config is one of bottlenecks
     return "|".join(config for family, config in configs.items() if not planned.get(family, "not planned"))

@@ -32,6 +32,12 @@ def _in_half_precision(write: Any, folder: Any, files: Any, tensors: dict[str, t
 
 
 LIFECYCLE = {
+    "added: activating does nothing": Defect(
+        around(ModelBaseAdaptersMixin, "activate", lambda activate, self, block, skip: activate(self, None, skip)),
+        "added",
+        EVERY,
+        message="changes no output",
+    ),
     "inactive: deactivating does nothing": Defect(
         around(
             ModelBaseAdaptersMixin,

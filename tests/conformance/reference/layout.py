@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,9 @@ class Layout:
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
     front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or the base model
+    prefix_shapes: Mapping[str, tuple[int, int, int]] = field(
+        default_factory=dict
+    )  # core -> of its prefix, where one is
     sites: Any = None  # where bottlenecks stand in upstream's forward, as ``bottleneck.sites_of`` found it
 
     @property
@@ -79,7 +82,18 @@ def layout_of(model: nn.Module) -> Layout:
         embeddings=join(base, stated.embedding_output) if stated.embedding_output else "",
         token_embeddings=join(base, stated.token_embeddings) if stated.token_embeddings else "",
         front=_front(model, base),
+        prefix_shapes=_prefix_shapes(model),
     )
+
+
+def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:
+    """What the prefixes of a model were made for. (A wrong number does not fit upstream's queries or values.)"""
+    shapes = {}
+    for path, module in model.named_modules():
+        for placed in getattr(getattr(module, "prefix_tuning", None), "placed", {}).values():
+            shape = placed.tuning.shapes[placed.position]
+            shapes[path] = (shape.heads, shape.key_width, shape.value_width)
+    return shapes
 
 
 def _front(model: nn.Module, base: str) -> str:

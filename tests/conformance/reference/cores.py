@@ -1,0 +1,226 @@
+"""Attention cores of an untouched model, seen while it runs: where queries meet keys, and what is done with the scores.
+
+A product whose result reaches a softmax is one of queries and keys, wherever it is written: in upstream's eager attention function or in the
+module's own forward. What the softmax gives meets the values in a second product. No name of a class or of a variable is asked.
+
+Letters of shapes: B batch, H heads, K key heads, P prefix, L queries, S keys, D width of a head.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_PRODUCTS = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
+_SUM_PRODUCTS = {torch.baddbmm, torch.Tensor.baddbmm}
+_SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
+_SCALED = {
+    torch.mul: lambda x, by: x * by,
+    torch.Tensor.mul: lambda x, by: x * by,
+    torch.Tensor.__mul__: lambda x, by: x * by,
+    torch.Tensor.__rmul__: lambda x, by: x * by,
+    torch.Tensor.__imul__: lambda x, by: x * by,
+    torch.div: lambda x, by: x / by,
+    torch.Tensor.div: lambda x, by: x / by,
+    torch.Tensor.__truediv__: lambda x, by: x / by,
+    torch.Tensor.__itruediv__: lambda x, by: x / by,
+}
+_BENT = {torch.tanh, torch.Tensor.tanh}
+# Scores stay scores through these: what they add or hide has no entry for a prefix.
+_PASSES = {
+    torch.add,
+    torch.Tensor.add,
+    torch.Tensor.__add__,
+    torch.Tensor.__radd__,
+    torch.Tensor.__iadd__,
+    torch.sub,
+    torch.Tensor.__sub__,
+    torch.Tensor.masked_fill,
+    torch.Tensor.masked_fill_,
+    torch.masked_fill,
+    torch.where,
+    torch.max,
+    torch.maximum,
+    torch.cat,
+    torch.nn.functional.dropout,
+    torch.Tensor.to,
+    torch.Tensor.float,
+    torch.Tensor.type,
+    torch.Tensor.type_as,
+    torch.Tensor.view,
+    torch.Tensor.reshape,
+    torch.Tensor.contiguous,
+    torch.Tensor.unsqueeze,
+    torch.Tensor.squeeze,
+    torch.Tensor.__getitem__,
+    torch.Tensor.clamp,
+    torch.clamp,
+}
+
+
+@dataclass
+class Scores:
+    """A product of queries and keys on its way to the softmax."""
+
+    query: Tensor  # (B, H, L, D) or (B * H, L, D)
+    key: Tensor  # (..., D, S)
+    bent: list[Callable[[Tensor], Tensor]] = field(default_factory=list)  # what was done to it, but for sums and masks
+    core: str = ""
+    prefix: Tensor | None = None  # (..., L, P): what the softmax gave to a prefix
+
+
+# Prefixes of a core, (1, K, P, D) each, in their order.
+Prefixes = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+
+
+class CoreWatch(TorchFunctionMode):
+    """Sees the cores of a forward; those with prefixes also attend to them.
+
+    Args:
+        declared: paths of cores; a softmax below one of them is its own.
+    """
+
+    def __init__(self, upstream: nn.Module, declared: Sequence[str], prefixes: Prefixes | None = None) -> None:
+        super().__init__()
+        self.declared = sorted(declared, key=len, reverse=True)
+        self.prefixes = prefixes or {}
+        self.seen: dict[str, dict[str, Tensor]] = {}
+        self.served: set[str] = set()  # cores whose prefixes were attended to
+        self._scores: dict[int, tuple[Scores, Tensor]] = {}  # holds the tensors, so that their ids stay their own
+        self._shares: dict[int, tuple[Scores, Tensor]] = {}
+        self._paths: list[str] = []
+        self._handles = []
+        for path, module in upstream.named_modules():
+            enter = functools.partial(self._enter, path)
+            self._handles.append(module.register_forward_pre_hook(enter))
+            self._handles.append(module.register_forward_hook(self._leave))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, path: str, *_: Any) -> None:
+        if not path:
+            self._scores, self._shares, self._paths = {}, {}, []
+        self._paths.append(path)
+
+    def _leave(self, *_: Any) -> None:
+        self._paths.pop()
+
+    def _core(self) -> str:
+        path = self._paths[-1] if self._paths else ""
+        return next((core for core in self.declared if path == core or path.startswith(f"{core}.")), path)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _PRODUCTS and len(args) == 2:
+            return self._product(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self._see(self._core(), args[0], args[1], args[2])
+        elif func in _SUM_PRODUCTS:
+            alpha = kwargs.get("alpha", 1)
+            query, key = (*args[1:3], *(kwargs[name] for name in ("batch1", "batch2") if name in kwargs))
+            self._keep(self._scores, result, Scores(query, key, [lambda x: x * alpha]))
+        elif isinstance(result, Tensor):
+            return self._passed(func, args, kwargs, result)
+        return result
+
+    def _keep(self, where: dict[int, Any], tensor: Tensor, what: Scores) -> None:
+        where[id(tensor)] = (what, tensor)
+
+    def _marked(self, where: dict[int, Any], args: Sequence[Any]) -> Scores | None:
+        for value in args:
+            if isinstance(value, (tuple, list)):
+                found = self._marked(where, value)
+                if found is not None:
+                    return found
+            elif id(value) in where:
+                return where[id(value)][0]
+        return None
+
+    def _passed(self, func: Any, args: Sequence[Any], kwargs: Any, result: Tensor) -> Tensor:
+        shares = self._marked(self._shares, args[:1])
+        if shares is not None and func in _PASSES | _SCALED.keys():
+            self._keep(self._shares, result, shares)
+            return result
+        scores = self._marked(self._scores, args)
+        if scores is None:
+            return result
+        if func in _SOFTMAX:
+            return self._softmax(func, args, kwargs, result, scores)
+        if func in _SCALED:
+            by = next((value for value in args[:2] if id(value) not in self._scores), 1.0)
+            if isinstance(by, Tensor) and by.numel() > 1 and by.dim() > 2 and by.shape[-1] == result.shape[-1]:
+                by = 1.0  # a mask by multiplication
+            change = functools.partial(_SCALED[func], by=by)
+        elif func in _BENT:
+            change = torch.tanh
+        elif func in _PASSES:
+            change = None
+        else:
+            return result
+        bent = [*scores.bent, change] if change is not None else scores.bent
+        self._keep(self._scores, result, Scores(scores.query, scores.key, bent))
+        return result
+
+    def _softmax(self, func: Any, args: Sequence[Any], kwargs: Any, result: Tensor, scores: Scores) -> Tensor:
+        core = self._core()
+        found = Scores(scores.query, scores.key, scores.bent, core)
+        if core in self.prefixes:
+            keys = torch.cat([key for key, _ in self.prefixes[core]], dim=2)
+            extra = scores.query @ _fitted(keys, scores.query).transpose(-1, -2)
+            for change in scores.bent:
+                extra = change(extra)
+            whole = func(
+                torch.cat([extra.to(args[0].dtype).reshape(*args[0].shape[:-1], -1), args[0]], -1), *args[1:], **kwargs
+            )
+            found.prefix, result = whole.tensor_split([extra.shape[-1]], dim=-1)
+        self._keep(self._shares, result, found)
+        return result
+
+    def _product(self, func: Any, args: Sequence[Any], kwargs: Any) -> Tensor:
+        result = func(*args, **kwargs)
+        shares = self._marked(self._shares, args[:1])
+        if shares is None:
+            self._keep(self._scores, result, Scores(args[0], args[1]))
+            return result
+        self._see(shares.core, shares.query, shares.key, args[1])
+        if shares.prefix is not None:
+            values = torch.cat([value for _, value in self.prefixes[shares.core]], dim=2)
+            weights = shares.prefix.reshape(*args[0].shape[:-1], -1).to(args[1].dtype)
+            result = result + weights @ _fitted(values, args[0])
+            self.served.add(shares.core)
+        return result
+
+    def _see(self, core: str, query: Tensor, key: Tensor, value: Tensor) -> None:
+        # A core that runs several times (ALBERT) counts when it first does: later it also sees what it did before.
+        self.seen.setdefault(core, {"query": query, "key": key, "value": value})
+
+
+def _fitted(states: Tensor, like: Tensor) -> Tensor:
+    """(1, K, P, D) as (B, H, P, D) or (B * H, P, D), as `like` is."""
+    _, heads, length, width = states.shape
+    if like.dim() == 4:
+        groups = like.shape[1] // heads
+        return states.repeat_interleave(groups, dim=1).expand(like.shape[0], -1, -1, -1)
+    if like.dim() == 3 and like.shape[0] % heads == 0:
+        return states.expand(like.shape[0] // heads, -1, -1, -1).reshape(-1, length, width)
+    raise NotImplementedError(f"queries of shape {tuple(like.shape)} for {heads} heads")
+
+
+def observed(upstream: nn.Module, declared: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """Queries, keys and values of one forward, as they arrive at each core (by path)."""
+    watch = CoreWatch(upstream, declared)
+    try:
+        with torch.no_grad(), watch:
+            upstream(**inputs)
+    finally:
+        watch.remove()
+    return watch.seen

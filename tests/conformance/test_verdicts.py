@@ -1,0 +1,110 @@
+"""What follows from results: refused, dropped, untested; the file that the generator reads; the page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adapter_codegen.plan.told.verdicts import read_verdicts
+from conformance.methods import FAMILIES
+from conformance.page import DATA, PAGE, data, page
+from conformance.report import RESULTS
+from conformance.results import ModelResult, Result, ResultFile
+from conformance.verdicts import VERDICTS, verdict_of, verdicts_text
+
+RELEASE = "5.23.0"
+PLANNED = dict.fromkeys(FAMILIES, "") | {"invertible": "no table of tokens"}
+
+
+def result(*cells: tuple[str, str, str], status: str = "ran", text: str = "") -> ModelResult:
+    """Of cells (method, check, text)."""
+    made = tuple(Result("m", "decoder", method, check, found) for method, check, found in cells)
+    return ModelResult("m", status, text, made, PLANNED)
+
+
+SOUND = (("", "identity", ""), ("lora", "liveness", ""), ("double_seq_bn", "liveness", ""))
+
+
+def test_a_model_whose_checks_hold_has_every_planned_family() -> None:
+    verdict = verdict_of(result(*SOUND))
+    assert verdict.clean
+    assert verdict.families == tuple(family for family in FAMILIES if family != "invertible")
+    assert verdict.unplanned == {"invertible": "no table of tokens"}
+
+
+def test_a_check_that_concerns_no_method_refuses_the_model() -> None:
+    verdict = verdict_of(result(*SOUND, ("", "roles", "it differs"), ("lora", "merge", "it differs")))
+    assert verdict.refused.check == "roles"
+    assert not verdict.clean
+    assert not verdict.families
+
+
+def test_checks_of_a_method_drop_its_family() -> None:
+    verdict = verdict_of(result(*SOUND, ("lora", "merge", "first"), ("lora", "padding", "second")))
+    assert verdict.clean
+    assert {family: (failed.check, failed.reason) for family, failed in verdict.dropped.items()} == {
+        "lora": ("merge", "decoder: first")
+    }
+    assert "lora" not in verdict.families
+
+
+def test_a_mixture_drops_the_families_of_its_parts() -> None:
+    verdict = verdict_of(result(*SOUND, ("prefix+par_bn", "padding", "it differs")))
+    assert set(verdict.dropped) == {"prefix_tuning", "bottleneck"}
+
+
+def test_a_model_of_which_no_method_holds_is_refused() -> None:
+    failing = [(method, "liveness", "dead") for method in FAMILIES.values()]
+    assert verdict_of(result(*failing)).refused.check == "liveness"
+
+
+@pytest.mark.parametrize("status", ["crash", "time-out"])
+def test_a_model_that_does_not_come_to_its_end_is_refused(status: str) -> None:
+    verdict = verdict_of(result(*SOUND, status=status, text="SIGSEGV in merge"))
+    assert (verdict.refused.check, verdict.refused.reason) == (status, "SIGSEGV in merge")
+
+
+def test_a_model_without_an_instance_is_untested() -> None:
+    assert verdict_of(result(status="untested", text="KeyError")).untested == "KeyError"
+
+
+def test_the_generator_reads_what_is_written() -> None:
+    results = [
+        ModelResult("b", "crash", "SIGSEGV", planned=PLANNED),
+        ModelResult("a", "untested", "no\ninstance", planned=PLANNED),
+        ModelResult("c", "ran", "", (Result("c", "x", "lora", "merge", 'a "quoted" <reason>'),), PLANNED),
+    ]
+    text = verdicts_text(results, RELEASE)
+    verdicts = read_verdicts(text)
+    assert verdicts.refused["b"].check == "crash"
+    assert verdicts.untested == {"a": "no instance"}
+    (dropped,) = verdicts.dropped["c"].values()
+    assert dropped.reason == 'x: a "quoted" <reason>'
+    assert json.loads(text)["transformers"] == RELEASE
+    assert sum('"b":' in line for line in text.splitlines()) == 1, "one line per model"
+
+
+def test_nothing_to_say_is_an_empty_file() -> None:
+    assert read_verdicts(verdicts_text([], RELEASE)).refused == {}
+
+
+def test_the_page_has_a_row_for_each_loss_and_each_refusal() -> None:
+    results = [
+        ModelResult("lost", "ran", "", (Result("lost", "x", "lora", "merge", "a|b"),), PLANNED),
+        ModelResult("gone", "crash", "SIGSEGV", planned=PLANNED),
+    ]
+    text = page(results, RELEASE)
+    assert "| gone | crash | SIGSEGV |" in text
+    assert r"| lost | lora | merge | x: a\|b |" in text
+    rows = json.loads(data(results).partition("=")[2].rstrip().rstrip(";"))
+    assert ["gone", "all", "refused", "crash", "SIGSEGV"] in rows
+    assert ["lost", "invertible", "not planned", "", "no table of tokens"] in rows
+
+
+def test_what_is_checked_in_follows_from_the_results() -> None:
+    results = ResultFile(RESULTS, RELEASE).ordered()
+    again = "python -m conformance --write-verdicts --write-page"
+    assert VERDICTS.read_text(encoding="utf-8") == verdicts_text(results, RELEASE), again
+    assert PAGE.read_text(encoding="utf-8") == page(results, RELEASE), again
+    assert DATA.read_text(encoding="utf-8") == data(results), again
