@@ -217,3 +217,96 @@ def test_a_second_output_of_one_layer_gets_a_host_of_its_own() -> None:
     text = f"x = x + self.mlp(self.norm1(x))\n{ATTEND}\nx = x + self.mlp(self.norm2(x))\nreturn x"
     hosts = [site.host for site in sites(plan_of_layer(text))]
     assert hosts == ["output_adapters", "attention_adapters", "output_adapters_1"]
+
+
+OWN = "self.own = Mlp(config) if config.own else None"
+
+
+def test_what_only_some_configs_add_behind_the_output_gets_no_adapter() -> None:
+    text = f"{ATTEND}\nx = x + self.mlp(self.norm2(x))\nif self.own is not None:\n    x = x + self.own(x)\nreturn x"
+    plan = plan_of_layer(text, OWN)
+    assert [(site.role, site.branch.code) for site in sites(plan)] == [
+        (Role.ATTENTION, "self.attention(self.norm1(x), mask)[0]"),
+        (Role.OUTPUT, "self.mlp(self.norm2(x))"),
+    ]
+    assert "P233" in {found.code for found in plan.diagnostics}
+
+
+def test_an_optional_feed_forward_block_that_is_the_only_one_is_the_output() -> None:
+    text = f"{ATTEND}\nif self.own is not None:\n    x = x + self.own(x)\nreturn x"
+    assert [site.role for site in sites(plan_of_layer(text, OWN))] == [Role.ATTENTION, Role.OUTPUT]
+
+
+def test_of_two_feed_forward_blocks_one_of_which_runs_both_are_the_output() -> None:
+    text = f"{ATTEND}\nif self.own is not None:\n    x = x + self.own(x)\nelse:\n    x = x + self.mlp(x)\nreturn x"
+    assert [site.host for site in sites(plan_of_layer(text, OWN))] == [
+        "attention_adapters",
+        "output_adapters",
+        "output_adapters",
+    ]
+
+
+def test_a_shortcut_around_the_whole_layer_is_no_attention() -> None:
+    text = """
+    r = x
+    x = self.norm1(x + self.attention(x, mask)[0])
+    x = self.norm2(x + self.mlp(x))
+    if mask is None:
+        return x
+    return r + self.dropout(self.mlp(x))
+    """
+    plan = plan_of_layer(text)
+    found = {site.residual.code: site.role for site in sites(plan)}
+    assert found["r"] is Role.OUTPUT
+    assert plan.layers[0].mlp.first == ("mlp.up",)
+
+
+HYBRID = """
+class Mixer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.into = nn.Linear(8, 8)
+        self.conv = nn.Conv1d(8, 8, 3)
+        self.out = {out}
+
+    def forward(self, x):
+        return self.out(self.conv(self.into(x).transpose(1, 2)).transpose(1, 2))
+
+
+class Mixing(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.mixer = Mixer(config)
+        self.mlp = Mlp(config)
+
+    def forward(self, x, mask=None):
+        x = x + self.mixer(x)
+        return x + self.mlp(x)
+
+
+class Both(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(config) if config.full[i] else Mixing(config) for i in range(2)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("out", "roles"),
+    [
+        pytest.param("nn.Linear(8, 8)", [Role.ATTENTION, Role.OUTPUT], id="a mixer takes the place of the attention"),
+        pytest.param(
+            "nn.Conv1d(8, 8, 1)", [Role.OUTPUT], id="what ends with a convolution may have channels in front"
+        ),
+    ],
+)
+def test_the_layers_beside_those_with_attention(out: str, roles: list[Role]) -> None:
+    text = layer(f"{ATTEND}\nreturn x + self.mlp(self.norm2(x))")
+    plan = plan_module(facts_of(ATTENTION, MLP, text, HYBRID.replace("{out}", out)))
+    mixing = next(entry.plan for entry in plan.entries if entry.plan.class_name == "Mixing")
+    assert [role.location for role in mixing.bottlenecks] == roles

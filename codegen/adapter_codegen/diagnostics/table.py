@@ -431,7 +431,14 @@ class Problem(Enum):
         _UPSTREAM,
         _NOTE,
         "What is added here mixes positions without attention; it gets no adapter.",
-        "Nothing is lost if no adapter belongs here; else teach `plan/stream/placing.py` this sublayer.",
+        "Nothing is lost if no adapter belongs here; else teach `plan/stream/roles.py` this sublayer.",
+    )
+    EXTRA_OUTPUT = (
+        "P233",
+        _UPSTREAM,
+        _NOTE,
+        "What is added here, behind the feed-forward block, comes out of a module that only some configs ask for; it gets no adapter.",
+        "Nothing is lost: adapters stand after the feed-forward block. Where some belong here, teach `plan/stream/roles.py` the case.",
     )
     JOINT_ADDITION = (
         "P232",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport
+from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, Role
 from adapter_codegen.plan.module import LayerEntry
 
 
@@ -14,6 +14,7 @@ class Lack(Enum):
     """What a model lacks that a method needs. ``{}`` is the class of a layer."""
 
     ADDITION_IN_LAYER = "{} has no residual addition that a rule claims."
+    ADDITION_OF_ATTENTION = "{} has attention, but no residual addition of it that a rule claims."
     ADDITIONS = "No layer has a residual addition that a rule claims."
     KEYS_AND_VALUES = "No layer has keys and values."
     PROJECTIONS = "No layer has linear modules that play a known role."
@@ -67,9 +68,17 @@ def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | Non
     for entry in entries:
         if not entry.plan.bottlenecks and entry.plan.attentions:
             return _lack(Lack.ADDITION_IN_LAYER, entry.plan.location, entry.plan.class_name)
+        if entry.plan.class_name in base.stacks[0].layer_classes and _lacks_attention(entry):
+            return _lack(Lack.ADDITION_OF_ATTENTION, entry.plan.location, entry.plan.class_name)
     if not any(entry.plan.bottlenecks for entry in entries):
         return _lack(Lack.ADDITIONS, base.location)
     return None
+
+
+def _lacks_attention(entry: LayerEntry) -> bool:
+    """Whether a layer attends, and all of its adapters would stand elsewhere."""
+    places = {role.location for role in entry.plan.bottlenecks}
+    return bool(entry.plan.attentions) and not places & {Role.ATTENTION, Role.CROSS_ATTENTION}
 
 
 def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite, Role
+from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.attention.core import AttentionCore
@@ -19,6 +19,7 @@ from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing
 from adapter_codegen.plan.stream.residuals import Addition, find_residuals
+from adapter_codegen.plan.stream.roles import Roles
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     scene = Scene(facts, flow, kinds)
     attentions = Attentions(scene)
     residuals = find_residuals(scene)
-    placing = Placing(scene, attentions)
+    sublayers = Roles(scene, attentions, residuals.additions)
     findings = list(residuals.findings)
-    placed = placing.sites(residuals.additions, findings)
+    placed = Placing(scene, attentions, sublayers).sites(residuals.additions, findings)
     roles = attentions.roles(findings)
-    outputs = [addition for addition in residuals.additions if placing.role(addition) is Role.OUTPUT]
+    outputs = [addition for addition in residuals.additions if sublayers.feeds_forward(addition)]
     plan = LayerPlan(
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),

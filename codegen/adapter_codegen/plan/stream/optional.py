@@ -11,7 +11,7 @@ from adapter_codegen.plan.flow.modules import find_submodule, local_class
 
 def optional_paths(plan: LayerPlan, facts: ModuleFacts) -> tuple[str, ...]:
     """The beginnings, up to the conditional module, of all paths in a plan that lead through one; sorted."""
-    starts = (_optional_start(path, plan.class_name, facts) for path in _paths(plan))
+    starts = (optional_start(path, plan.class_name, facts) for path in _paths(plan))
     return tuple(sorted({start for start in starts if start}))
 
 
@@ -23,7 +23,7 @@ def _paths(plan: LayerPlan) -> Iterator[str]:
     yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last)
 
 
-def _optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
+def optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
     """``parts.1`` of ``parts.1.linear``, if upstream creates it only under a condition; "" where all is always there."""
     classes: tuple[str, ...] = (class_name,)
     places: tuple[tuple[str, ...], ...] = ()

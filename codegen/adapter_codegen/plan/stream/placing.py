@@ -12,23 +12,20 @@ from dataclasses import dataclass
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import AttentionKind, Beside, BottleneckRole, Method, Placement, ResidualSite, Role
+from adapter_codegen.model import Beside, BottleneckRole, Method, Placement, ResidualSite, Role
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.findings import Finding, behind_super
-from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, ancestors
-from adapter_codegen.plan.flow.walks import last_name
-from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.flow.values import Op, ancestors
 from adapter_codegen.plan.stream.parallel import Terms, terms_of
 from adapter_codegen.plan.stream.residuals import Addition
+from adapter_codegen.plan.stream.roles import Roles
 
 _HOSTS = {
     Role.ATTENTION: "attention_adapters",
     Role.CROSS_ATTENTION: "cross_attention_adapters",
     Role.OUTPUT: "output_adapters",
 }
-_MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
 
 
 @dataclass(frozen=True)
@@ -63,31 +60,10 @@ class _Placed:
 class Placing:
     """Places the additions of one layer."""
 
-    def __init__(self, scene: Scene, attentions: Attentions) -> None:
+    def __init__(self, scene: Scene, attentions: Attentions, roles: Roles) -> None:
         self._scene = scene
         self._attentions = attentions
-
-    def role(self, addition: Addition) -> Role | None:
-        """Which sublayer an addition belongs to; None where that is none that adapters know."""
-        before = ancestors(addition.residual)
-        branch = {key: value for key, value in ancestors(addition.branch).items() if key not in before}
-        kinds = self._attentions.kinds_in(branch)
-        if kinds and terms_of(addition, self._scene, self._attentions) is not None:
-            return Role.OUTPUT
-        if AttentionKind.CROSS in kinds:
-            return Role.CROSS_ATTENTION
-        if kinds or any(map(self._attentions.is_torch_attention, branch.values())):
-            return Role.ATTENTION
-        first, _, last = feed_forward(addition.branch, addition.residual, self._scene)
-        is_feed_forward = self._attentions.cores and first and last
-        if any(map(self._mixes_positions, branch.values())) and not is_feed_forward:
-            return None
-        return Role.OUTPUT
-
-    def _mixes_positions(self, value: Value) -> bool:
-        if value.op is Op.SUBMODULE:
-            return self._scene.is_call_of(value, Kind.CONVOLUTION)
-        return value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _MIXING
+        self._roles = roles
 
     def sites(self, additions: Iterable[Addition], findings: list[Finding]) -> tuple[PlacedSite, ...]:
         """The sites of additions, in their order. What gets none goes into `findings`."""
@@ -95,9 +71,11 @@ class Placing:
         return tuple(self._site(placed, found) for placed in found)
 
     def _placed(self, addition: Addition, findings: list[Finding]) -> Iterator[_Placed]:
-        role, value = self.role(addition), addition.value
+        role, value = self._roles.of(addition), addition.value
         if role is None:
             findings.append(Finding(Problem.MIXES_POSITIONS, value.node))
+        elif self._roles.is_extra(addition):
+            findings.append(Finding(Problem.EXTRA_OUTPUT, value.node))
         elif not value.frame.class_name:
             findings.append(Finding(Problem.ADDITION_WITHOUT_CLASS, value.node, (Method.BOTTLENECK,)))
         elif self._scene.is_behind_super(value.frame):

@@ -1,0 +1,91 @@
+"""Which sublayer each residual addition of a layer belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from adapter_codegen.model import AttentionKind, Role
+from adapter_codegen.plan.attention.attentions import Attentions
+from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Op, Value, ancestors
+from adapter_codegen.plan.flow.walks import last_name
+from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.stream.optional import optional_start
+from adapter_codegen.plan.stream.parallel import terms_of
+from adapter_codegen.plan.stream.residuals import Addition
+
+_MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
+
+
+class Roles:
+    """Answers for one layer, remembered."""
+
+    def __init__(self, scene: Scene, attentions: Attentions, additions: Sequence[Addition]) -> None:
+        self._scene = scene
+        self._attentions = attentions
+        self._additions = additions
+        self._known = {id(addition): self._find(addition) for addition in additions}
+
+    def of(self, addition: Addition) -> Role | None:
+        """The role of an addition; None where it belongs to no sublayer that adapters know."""
+        return self._known[id(addition)]
+
+    def feeds_forward(self, addition: Addition) -> bool:
+        """Whether what is added came out of a feed-forward block, and not out of the whole layer."""
+        branch = _only_behind(addition)
+        return self.of(addition) is Role.OUTPUT and not self._is_around_others(addition, branch)
+
+    def is_extra(self, addition: Addition) -> bool:
+        """A second output, behind one that is always there, of a module that only some configs ask for.
+
+        So it is with an adapter of upstream's own (Wav2Vec2) and with inputs per layer (Gemma 4): the sum before it is the
+        output of the layer that adapters follow.
+        """
+        if self.of(addition) is not Role.OUTPUT or not self._is_optional(addition):
+            return False
+        behind = ancestors(addition.residual)
+        others = [other for other in self._additions if other is not addition and self.of(other) is Role.OUTPUT]
+        return any(id(other.value) in behind and not self._is_optional(other) for other in others)
+
+    def _is_optional(self, addition: Addition) -> bool:
+        path, root = addition.work.path, self._scene.flow.root.class_name
+        return bool(optional_start(path, root, self._scene.facts))
+
+    def _find(self, addition: Addition) -> Role | None:
+        branch = _only_behind(addition)
+        kinds = self._attentions.kinds_in(branch)
+        attends = bool(kinds) or any(map(self._attentions.is_torch_attention, branch.values()))
+        if attends and (self._is_around_others(addition, branch) or self._is_parallel(addition)):
+            return Role.OUTPUT
+        if AttentionKind.CROSS in kinds:
+            return Role.CROSS_ATTENTION
+        if attends:
+            return Role.ATTENTION
+        first, _, last = feed_forward(addition.branch, addition.residual, self._scene)
+        if not any(map(self._mixes_positions, branch.values())):
+            return Role.OUTPUT
+        if self._has_attention():
+            return Role.OUTPUT if first and last else None
+        return Role.ATTENTION if first and last else None  # a mixer takes the place of the attention here
+
+    def _has_attention(self) -> bool:
+        return bool(self._attentions.cores) or any(map(self._attentions.is_torch_attention, self._scene.flow.values))
+
+    def _is_around_others(self, addition: Addition, branch: Mapping[int, Value]) -> bool:
+        """Whether the branch holds other sublayers with their additions: a shortcut around the whole layer."""
+        return any(id(other.value) in branch for other in self._additions if other is not addition)
+
+    def _is_parallel(self, addition: Addition) -> bool:
+        return terms_of(addition, self._scene, self._attentions) is not None
+
+    def _mixes_positions(self, value: Value) -> bool:
+        if value.op is Op.SUBMODULE:
+            return self._scene.is_call_of(value, Kind.CONVOLUTION)
+        return value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _MIXING
+
+
+def _only_behind(addition: Addition) -> dict[int, Value]:
+    """What the branch was computed from, and the residual was not."""
+    before = ancestors(addition.residual)
+    return {key: value for key, value in ancestors(addition.branch).items() if key not in before}
