@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Method, ModelPlan
+from adapter_codegen.model import Method, ModelPlan, Refusal
 from adapter_codegen.plan import plan_model
 from adapter_codegen.upstream import open_release
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig, SeqBnInvConfig
@@ -68,3 +68,22 @@ def test_a_layer_with_attention_and_no_place_behind_it_takes_no_bottlenecks() ->
     assert isinstance(plan, ModelPlan) and not plan.supports(Method.BOTTLENECK)
     (reason,) = (entry.reason for entry in plan.methods if entry.method is Method.BOTTLENECK)
     assert reason == "HieraLayer has attention, but no residual addition of it that a rule claims."
+
+
+def test_a_list_of_mere_attentions_takes_no_reft() -> None:
+    plan = plan_model(open_release(), "xlm")
+    assert isinstance(plan, ModelPlan) and plan.supports(Method.LORA) and not plan.supports(Method.REFT)
+    (reason,) = (entry.reason for entry in plan.methods if entry.method is Method.REFT)
+    assert reason.startswith("Nothing is added to a stream in MultiHeadAttention,")
+
+
+def test_lists_behind_the_layers_that_hold_none_are_no_stacks() -> None:
+    plan = plan_model(open_release(), "vits")  # its flows invert a distribution
+    assert isinstance(plan, ModelPlan)
+    assert [stack.path for stack in plan.base.stacks] == ["text_encoder.encoder.layers"]
+
+
+def test_a_model_that_no_method_fits_is_refused() -> None:
+    result = plan_model(open_release(), "squeezebert")  # its channels stand in front of its positions
+    assert isinstance(result, Refusal)
+    assert result.diagnostics[0].code == "P252"

@@ -19,6 +19,7 @@ class Lack(Enum):
     KEYS_AND_VALUES = "No layer has keys and values."
     PROJECTIONS = "No layer has linear modules that play a known role."
     LAYERS = "The model has no layers of its own."
+    STREAM = "Nothing is added to a stream in {}, so its output may be no hidden states of tokens."
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
@@ -99,6 +100,9 @@ def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
 
 
 def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    for entry in entries:
+        if not entry.has_additions:
+            return _lack(Lack.STREAM, entry.plan.location, entry.plan.class_name)
     return None if base.stacks else _lack(Lack.LAYERS, base.location)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Location, ModelPlan, PlanResult, Refusal
@@ -57,10 +58,14 @@ def plan_model(
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
+    base = _without_other_lists(base, found)
     entries, missing = _of_stacks(base, found)
     if missing or not entries:
         return Refusal(model_type, (*doubts, *missing, *found.diagnostics))
     diagnostics = (*doubts, *_about(entries, found))
+    methods = plan_methods(base, entries, doubts)
+    if not any(method.supported for method in methods):
+        return Refusal(model_type, (_nothing_recognised(base), *diagnostics))
     plan = ModelPlan(
         model_type=model_type,
         version=release.version,
@@ -75,7 +80,7 @@ def plan_model(
         static_heads=plan_static_heads(release, entry, facts, base),
         flexible_heads=plan_flexible_heads(entry, base),
         config_keys=plan_config_keys(release, entry, facts, has_attention),
-        methods=plan_methods(base, entries, doubts),
+        methods=methods,
         diagnostics=diagnostics,
         text_digest=text_digest(release.read_bytes(entry.path)),
         meaning_digest=meaning_digest(facts.tree),
@@ -98,17 +103,30 @@ def _unknown_licence(entry: ModelEntry, text: str, unknown: str) -> Diagnostic:
     return Problem.UNKNOWN_LICENCE.diagnostic(place, path=entry.path, words=unknown)
 
 
+def _without_other_lists(base: BasePlan, found: ModulePlan) -> BasePlan:
+    """Without the lists behind the first that hold no layers: attentions alone, flows, heads of estimates."""
+    layers = {entry.plan.class_name for entry in found.entries if entry.has_additions}
+    kept = [stack for stack in base.stacks[1:] if layers & set(stack.layer_classes)]
+    return replace(base, stacks=(*base.stacks[:1], *kept))
+
+
 def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:
     """The layer classes that the base model's stacks hold, and complaints about those that were not planned."""
     wanted = list(dict.fromkeys(name for stack in base.stacks for name in stack.layer_classes))
     entries = [entry for entry in found.entries if entry.plan.class_name in wanted]
-    if entries:
+    main = base.stacks[0].layer_classes if base.stacks else ()
+    if any(entry.plan.class_name in main for entry in entries):
         return entries, []
     if not wanted:
         parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
         return [], [Problem.MODEL_OF_MODELS.diagnostic(base.location, base=base.class_name, parts=parts)]
-    classes = ", ".join(wanted)
-    return [], [Problem.NOTHING_RECOGNISED.diagnostic(base.location, base=base.class_name, classes=classes)]
+    return [], [_nothing_recognised(base)]
+
+
+def _nothing_recognised(base: BasePlan) -> Diagnostic:
+    """About the first list of layers: what stands behind it is no use without."""
+    classes = ", ".join(base.stacks[0].layer_classes)
+    return Problem.NOTHING_RECOGNISED.diagnostic(base.location, base=base.class_name, classes=classes)
 
 
 def _classes(entries: Sequence[LayerEntry], found: ModulePlan) -> tuple[ClassPlan, ...]:

@@ -14,6 +14,16 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.stream.candidates import Candidates
 from adapter_codegen.plan.stream.layers import LayerFindings, plan_layer
 
+# About additions to the stream that get no adapter.
+_ADDITIONS = frozenset(
+    {
+        Problem.NO_EARLIER_OPERAND,
+        Problem.NO_WORK_ADDED,
+        Problem.ADDITION_WITHOUT_CLASS,
+        Problem.MIXES_POSITIONS,
+    }
+)
+
 
 @dataclass(frozen=True)
 class LayerEntry:
@@ -22,6 +32,7 @@ class LayerEntry:
     plan: LayerPlan
     classes: tuple[str, ...]
     prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
+    has_additions: bool = True  # whether anything is added to its stream; a list may hold mere attentions
 
     @property
     def takes_prefix(self) -> bool:
@@ -91,7 +102,8 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     warnings = [finding for finding in result.findings if finding.level is not Level.NOTE]
     problems += [finding for finding in warnings if Method.PREFIX_TUNING in finding.methods]
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
-    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics))
+    has_additions = bool(result.residual) or any(finding.problem in _ADDITIONS for finding in result.findings)
+    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), has_additions)
 
 
 def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:
