@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from adapter_runtime import AdapterSetup, Stack
 from adapter_runtime.composition import Average
 from adapter_runtime.contract.names import InvalidNameError
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
+from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRALayer, LoRALinear
+from adapter_runtime.roles import MLPRoles
 from runtime_models import adapted, randomise
 
 EVERY_METHOD = "prefix_tuning_flat|lora|seq_bn"
@@ -261,6 +264,32 @@ def test_support_is_told_by_the_plan() -> None:
     assert model.supports_adapter("seq_bn")
     assert not model.supports_adapter("no_such_method")
     assert model.supports_adapter("loreft") and model.supports_adapter("seq_bn_inv")
+
+
+@pytest.mark.parametrize(
+    ("roles", "config"),
+    [
+        pytest.param({"attentions": {"value": "self_attn.k_proj"}}, "lora", id="one projection for keys and values"),
+        pytest.param({"attentions": {"value": "self_attn.k_proj"}}, "prefix_tuning", id="no width of keys is known"),
+        pytest.param({"bottlenecks": ()}, "seq_bn", id="no residual addition"),
+        pytest.param(
+            {"attentions": {}, "mlp": MLPRoles()}, LoRAConfig(intermediate_lora=True, selfattn_lora=False), id="no MLP"
+        ),
+    ],
+)
+def test_what_is_supported_can_be_added_and_nothing_else(
+    roles: dict[str, Any], config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted("llama")
+    assert model.supports_adapter(config)
+    layer = type(next(layer for _, layer in model.adapters_base.iter_layers()))
+    changed = dict(roles)
+    if "attentions" in roles:
+        changed["attentions"] = tuple(replace(found, **roles["attentions"]) for found in layer.roles.attentions)
+    monkeypatch.setattr(layer, "roles", replace(layer.roles, **changed))
+    assert not model.supports_adapter(config)
+    with pytest.raises(AdapterError):
+        model.add_adapter("a", config)
 
 
 def test_errors_share_a_base() -> None:

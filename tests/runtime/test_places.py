@@ -236,6 +236,29 @@ class Block(LayerAdaptersMixin, nn.Module):
     )
 
 
+class Mixer(LayerAdaptersMixin, nn.Module):
+    """A layer of which no projection is known."""
+
+    roles = LayerRoles()
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(3)])  # of something inside, which says nothing about the stream
+        self.mixing = nn.Linear(5, 5)
+        for index, width in enumerate(widths):
+            self.add_module(f"norm{index}", nn.RMSNorm(width))
+
+
+def test_a_layer_without_known_projections_is_as_wide_as_its_norms() -> None:
+    assert Mixer(H, H).stream_width() == H
+
+
+@pytest.mark.parametrize("widths", [(), (H, H + 1)], ids=["none", "of two widths"])
+def test_norms_that_do_not_agree_tell_no_width(widths: tuple[int, ...]) -> None:
+    with pytest.raises(UnsupportedMethodError, match="no norms of one width"):
+        Mixer(*widths).stream_width()
+
+
 def test_a_fused_projection_of_unknown_order_is_refused() -> None:
     from adapter_runtime.methods.common.projections import fused_spans, projections_of
     from adapter_runtime.methods.lora.places import adapted_parts

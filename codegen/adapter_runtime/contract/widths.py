@@ -35,6 +35,15 @@ def has_out_width(module: nn.Module) -> bool:
     return any(isinstance(getattr(module, name, None), int) for name in ("nf", "out_features"))
 
 
+def norm_width(module: nn.Module) -> int | None:
+    """Width of what a norm scales: it holds a weight per feature and nothing else but a bias. None for other modules."""
+    parameters = dict(module.named_parameters())
+    weight = parameters.get("weight")
+    if weight is None or weight.dim() != 1 or not parameters.keys() <= {"weight", "bias"}:
+        return None
+    return int(weight.shape[0])
+
+
 def _width(module: nn.Module, *names: str) -> int:
     for name in names:
         width = getattr(module, name, None)

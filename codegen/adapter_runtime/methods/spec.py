@@ -116,6 +116,9 @@ class MethodSpec(Generic[C]):
     # Creates the modules of a new adapter, on any device and in any type. Returns how many places got one: with none, the
     # adapter is refused. May raise UnsupportedMethodError (no such places) and InvalidConfigError; the model is then restored.
     place: Callable[[AdaptedBaseModel, str, C], int]
+    # How many places an adapter would get, without touching the model: with none, it is refused. Raises UnsupportedMethodError
+    # where one of them cannot hold it. None = as many as the model's plan promises.
+    count_places: Callable[[AdaptedBaseModel, C], int] | None = None
     named: Mapping[str, C] = field(default_factory=dict)  # configs that can be written as a string: "lora"
     # The method of a model's plan that says whether there are such places: "bottleneck", "lora", "prefix_tuning", "reft",
     # "prompt_tuning" or "invertible". "" = `name`.

@@ -76,7 +76,24 @@ def place(model: AdaptedBaseModel, name: str, config: AdapterConfig) -> None:
     """
     for member in members(config):
         if sum(spec.place(model, name, member) for spec in specs_of(member)) == 0:
-            raise InvalidConfigError(f"No layer of {type(model).__name__} has a place for {member}.")
+            raise _no_place(model, member)
+
+
+def check_places(model: AdaptedBaseModel, config: AdapterConfig) -> None:
+    """Raise where `place` would, as far as that can be told without touching the model.
+
+    Raises:
+        UnsupportedMethodError: a place that the config asks for cannot hold the adapter.
+        InvalidConfigError: no layer would get anything.
+    """
+    for member in members(config):
+        counts = [spec.count_places(model, member) for spec in specs_of(member) if spec.count_places is not None]
+        if len(counts) == len(specs_of(member)) and sum(counts) == 0:
+            raise _no_place(model, member)
+
+
+def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:
+    return InvalidConfigError(f"No layer of {type(model).__name__} has a place for {config}.")
 
 
 def remove_empty_places(model: AdaptedBaseModel) -> None:

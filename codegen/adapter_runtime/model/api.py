@@ -74,7 +74,7 @@ class ModelAdaptersMixin(
         return False
 
     def supports_adapter(self, type_or_config: str | Mapping[str, Json] | AdapterConfig) -> bool:
-        """Whether `add_adapter` with this config can succeed, by the plan of this model."""
+        """Whether `add_adapter` with this config can succeed, by the plan of this model and the modules of its layers."""
         try:
             self._check_supported(resolve_adapter_config(type_or_config))
         except AdapterError:

@@ -18,7 +18,7 @@ from adapter_runtime.contract.registry import registered
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
-from adapter_runtime.methods.table import METHODS, computed_once, methods_of
+from adapter_runtime.methods.table import METHODS, check_places, computed_once, methods_of
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.interface.comparing import check_interface, described
@@ -104,10 +104,11 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
                 yield module
 
     def check_placeable(self, config: AdapterConfig) -> None:
-        """Raise for methods that this model has no place for, by its plan.
+        """Raise for methods that this model has no place for, by its plan, and for places that cannot hold an adapter.
 
         Raises:
             UnsupportedMethodError: it has none.
+            InvalidConfigError: no layer would get anything.
         """
         planned = registered().methods.get(self.config.model_type, {})
         for method in sorted(methods_of(config)):
@@ -116,6 +117,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
                 raise UnsupportedMethodError(
                     f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
                 )
+        check_places(self, config)
 
     def described_interface(self) -> dict[str, Json] | None:
         """What ``adapter_interface.json`` says of this model; None for generated classes."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from adapter_runtime.contract.paths import child_of
-from adapter_runtime.contract.widths import out_width
+from adapter_runtime.contract.widths import has_out_width, norm_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.table import METHODS
 from adapter_runtime.programs.dynamic import DynamicMixin
@@ -59,13 +59,18 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
                 yield roles, core
 
     def stream_width(self) -> int:
-        """Width H of the residual stream.
+        """Width H of the residual stream: of a projection that gives to it, else of the norms that the layer itself holds.
 
         Raises:
-            UnsupportedMethodError: no projection tells it.
+            UnsupportedMethodError: no module tells it.
         """
         for path in (*self.roles.mlp.last, *(roles.output for roles in self.roles.attentions)):
             module = self.module_at(path) if path else None
-            if module is not None:
+            if module is not None and has_out_width(module):
                 return out_width(module)
-        raise UnsupportedMethodError(f"{type(self).__name__} names no projection that tells the width of its outputs.")
+        norms = {width for child in self.children() if (width := norm_width(child)) is not None}
+        if len(norms) == 1:
+            return norms.pop()
+        raise UnsupportedMethodError(
+            f"{type(self).__name__} names no projection, and holds no norms of one width, that tell how wide its outputs are."
+        )

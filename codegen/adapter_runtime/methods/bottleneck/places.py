@@ -71,12 +71,7 @@ def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
 
 def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     """Create an adapter. Returns how many bottlenecks it has."""
-    places = [
-        (host, layer.stream_width())
-        for _, layer in layers_without(model, config.leave_out)
-        for host in bottleneck_layers(layer)
-        if config[host.location_key]
-    ]
+    places = _wanted(model, config)
     shared = None
     if config.phm_layer and (config.shared_phm_rule or config.shared_W_phm):
         shared = shared_parameters_of(model).of(name)
@@ -85,3 +80,22 @@ def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     for host, width in places:
         host.add_adapter(name, config, width, shared)
     return len(places)
+
+
+def count_places(model: AdaptedBaseModel, config: BnConfig) -> int:
+    """How many bottlenecks an adapter has.
+
+    Raises:
+        UnsupportedMethodError: a layer does not tell how wide its hidden states are.
+    """
+    return len(_wanted(model, config))
+
+
+def _wanted(model: AdaptedBaseModel, config: BnConfig) -> list[tuple[BottleneckLayer, int]]:
+    """The places that `config` asks for, with the width of the hidden states there."""
+    return [
+        (host, layer.stream_width())
+        for _, layer in layers_without(model, config.leave_out)
+        for host in bottleneck_layers(layer)
+        if config[host.location_key]
+    ]

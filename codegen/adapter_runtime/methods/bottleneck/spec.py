@@ -50,6 +50,7 @@ BOTTLENECK = MethodSpec[BnConfig](
         "houlsby+inv": DoubleSeqBnInvConfig(),
     },
     place=places.place,
+    count_places=places.count_places,
     containers=frozenset({"adapters"}),
     prepare_model=prepare_shared_parameters,
     prepare_layer=places.prepare_layer,

@@ -74,6 +74,15 @@ def enabled_places(model: AdaptedBaseModel, config: LoRAConfig) -> Sequence[Plac
     ]
 
 
+def count_places(model: AdaptedBaseModel, config: LoRAConfig) -> int:
+    """How many projections `config` asks for.
+
+    Raises:
+        UnsupportedMethodError: one of them cannot be adapted, or not in part.
+    """
+    return sum(len(list(_wanted_projections(layer, config))) for _, layer in layers_without(model, config.leave_out))
+
+
 def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
     """The projections of a layer that `config` adapts, each with the name of its place and its adapted spans."""
     for projection in projections_of(layer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from torch import nn
 
@@ -16,6 +17,8 @@ from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
 from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning, PrefixTuningPool
 from adapter_runtime.roles import AttentionRoles
+
+_Place: TypeAlias = "tuple[AdaptedLayer, AttentionRoles, PrefixTuningLayer]"
 
 ATTRIBUTE = "prefix_tuning"  # of base models, which holds the prefixes; a part of keys in files
 
@@ -67,12 +70,7 @@ def prefix_layers(layer: AdaptedLayer) -> Iterator[tuple[AttentionRoles, PrefixT
 
 def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int:
     """Create an adapter. Returns how many attentions it has a prefix in."""
-    wanted = {"self_prefix": True, "encoder_prefix": config.encoder_prefix, "cross_prefix": config.cross_prefix}
-    places: dict[str, list[tuple[AdaptedLayer, AttentionRoles, PrefixTuningLayer]]] = {}
-    for _, layer in layers_without(model, config.leave_out):
-        for roles, host in prefix_layers(layer):
-            if wanted[host.location_key]:
-                places.setdefault(host.location_key, []).append((layer, roles, host))
+    places = _wanted(model, config)
     if not places:
         return 0
     group = pool_of(model).prefix_tunings[name] = nn.ModuleDict()
@@ -84,6 +82,30 @@ def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int
         for position, (_, _, host) in enumerate(found):
             host.place(name, tuning, position, width)
     return sum(map(len, places.values()))
+
+
+def count_places(model: AdaptedBaseModel, config: PrefixTuningConfig) -> int:
+    """How many attentions an adapter has a prefix in.
+
+    Raises:
+        UnsupportedMethodError: one of them, or its layer, does not tell its widths.
+    """
+    places = [place for found in _wanted(model, config).values() for place in found]
+    for layer, roles, _ in places:
+        layer.stream_width()
+        prefix_shape(layer, roles)
+    return len(places)
+
+
+def _wanted(model: AdaptedBaseModel, config: PrefixTuningConfig) -> dict[str, list[_Place]]:
+    """The attentions that `config` asks for, by their location."""
+    wanted = {"self_prefix": True, "encoder_prefix": config.encoder_prefix, "cross_prefix": config.cross_prefix}
+    places: dict[str, list[_Place]] = {}
+    for _, layer in layers_without(model, config.leave_out):
+        for roles, host in prefix_layers(layer):
+            if wanted[host.location_key]:
+                places.setdefault(host.location_key, []).append((layer, roles, host))
+    return places
 
 
 # Widths, from the modules of the very layer: configs do not know about grouped, latent or varying heads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
@@ -16,18 +16,32 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
     Raises:
         InvalidConfigError: the config names layers that the model does not have.
     """
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else None
+    inside = set() if encoder is None else set(encoder.modules())
+    wanted = _wanted(model, config)
+    for index, layer in wanted:
+        module = layer.get_submodule("")
+        add_reft(module, index, "encoder" if module in inside else "self", name, config, layer.stream_width())
+    return len(wanted)
+
+
+def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:
+    """How many layers an adapter edits.
+
+    Raises:
+        InvalidConfigError: the config names layers that the model does not have.
+        UnsupportedMethodError: a layer does not tell how wide its hidden states are.
+    """
+    return len([layer.stream_width() for _, layer in _wanted(model, config)])
+
+
+def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, AdaptedLayer]]:
     layers = list(model.adapted_layers())
     if not isinstance(config.layers, str):
         unknown = sorted(set(config.layers) - {index for index, _ in layers})
         if unknown:
             raise InvalidConfigError(f"ReFT in layers {unknown}: the model has layers 0 to {layers[-1][0]}.")
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else None
-    inside = set() if encoder is None else set(encoder.modules())
-    wanted = [(index, layer) for index, layer in layers if config.is_in(index)]
-    for index, layer in wanted:
-        module = layer.get_submodule("")
-        add_reft(module, index, "encoder" if module in inside else "self", name, config, layer.stream_width())
-    return len(wanted)
+    return [(index, layer) for index, layer in layers if config.is_in(index)]
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:

@@ -11,6 +11,7 @@ REFT = MethodSpec[ReftConfig](
     configs=(ReftConfig,),
     named={"loreft": LoReftConfig(), "noreft": NoReftConfig(), "direft": DiReftConfig()},
     place=places.place,
+    count_places=places.count_places,
     containers=frozenset({"refts"}),
     remove_empty=places.remove_empty,
     without_layers=places.without_layers,
