@@ -194,6 +194,8 @@ class AttentionRoles:
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # path of one projection that gives q, k and v together
     fused_layout: str = ""  # "concatenated": its outputs are all of q, then all of k, then all of v; "" = not proven
+    # "grouped", or `key` = `value`: so in each of several groups. Attributes of the core's module: sizes of the parts of a group
+    group: tuple[str, ...] = ()
     output: str = ""  # path of the projection after the core; "" where there is none
     head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
     value_head_dim: str = ""  # same for values where it differs

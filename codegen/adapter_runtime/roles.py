@@ -25,9 +25,12 @@ class AttentionRoles:
     key: str = ""
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # one projection that gives queries, keys and values together
-    fused_layout: Literal["", "concatenated"] = (
-        ""  # order of its outputs: all queries, all keys, all values; "" = unknown
+    fused_layout: Literal["", "concatenated", "grouped"] = (
+        ""  # order of its outputs: all queries, all keys, all values; the same per group; "" = unknown
     )
+    # The outputs of a projection that gives queries, keys and values (`fused`), or keys and values (`key` = `value`), come in
+    # groups. Attributes of the core's module: how many outputs each of them has in a group, in order; () = not known, or no groups
+    group: tuple[str, ...] = ()
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
     value_head_dim: str = ""  # likewise for values, where their width differs

@@ -19,6 +19,13 @@ ATTEND = (
 )
 
 
+def group(*cuts: str, heads: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The attributes that state how large queries, keys and values are in a group of outputs of ``self.q(states)``."""
+    (roles,) = plan_of_attention(SHAPE, *cuts, *heads, *ATTEND).layers[0].attentions
+    assert (roles.fused_layout == "grouped") is bool(roles.group)
+    return roles.group
+
+
 def layout(*cuts: str, heads: tuple[str, ...] = HEADS) -> str:
     """The proven order where `cuts` make queries, keys and values of ``self.q(states)``."""
     (roles,) = plan_of_attention(SHAPE, *cuts, *heads, *ATTEND).layers[0].attentions
@@ -41,16 +48,68 @@ def layout(*cuts: str, heads: tuple[str, ...] = HEADS) -> str:
         "query, key, value = fused.permute(3, 0, 2, 1, 4)",
     ],
 )
-def test_an_order_per_head_is_not_concatenated(cut: str, parts: str) -> None:
-    assert layout(cut, parts, heads=()) == ""
+def test_an_order_per_head_is_grouped(cut: str, parts: str) -> None:
+    assert group(cut, parts) == ("head_dim", "head_dim", "head_dim")
+
+
+@pytest.mark.parametrize(
+    ("cuts", "sizes"),
+    [
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3 * self.head_dim).transpose(1, 2)\n"
+            "query, key, value = fused.chunk(3, dim=-1)",
+            ("head_dim",) * 3,
+            id="equal parts of a stated size",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, self.a + self.b + self.c)\n"
+            "query, key, value = torch.split(fused, [self.a, self.b, self.c], dim=-1)",
+            ("a", "b", "c"),
+            id="parts of different sizes",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3 * self.head_dim)\n"
+            "query, key, value = fused.split(3 * [self.head_dim], dim=3)",
+            ("head_dim",) * 3,
+            id="a list of equal sizes",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3, self.head_dim)\n" "query, value, key = fused.unbind(-2)",
+            (),
+            id="values before keys",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3, 2 * self.head_dim)\nquery, key, value = fused.unbind(-2)",
+            (),
+            id="a size that no attribute states",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, self.heads, -1)\nquery, key, value = fused.chunk(3, dim=-1)",
+            (),
+            id="a size that is left open",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3, self.head_dim)\n"
+            "query, key, value = fused[..., 0, 1:], fused[..., 1, 1:], fused[..., 2, 1:]",
+            (),
+            id="a slice of each part",
+        ),
+        pytest.param(
+            "fused = self.q(states).view(*lead, -1, 3, self.head_dim)\n"
+            "other = self.q(states).view(*lead, -1, 3 * self.head_dim)\n"
+            "query, key, value = fused.unbind(-2) if self.new else other.chunk(3, dim=1)",
+            (),
+            id="one of two orders",
+        ),
+    ],
+)
+def test_groups_are_known_where_attributes_state_all_sizes(cuts: str, sizes: tuple[str, ...]) -> None:
+    assert group(cuts) == sizes
 
 
 @pytest.mark.parametrize(
     "cuts",
     [
-        # three widths behind the heads, as an order per head
-        "fused = self.q(states).view(*lead, -1, 3 * self.head_dim).transpose(1, 2)\n"
-        "query, key, value = fused.chunk(3, dim=-1)",
         # groups of heads
         "fused = self.q(states).view(*lead, 4, -1)\nquery, key, value = fused.split(self.head_dim, dim=-1)",
     ],

@@ -120,11 +120,31 @@ def test_queries_that_come_out_of_one_of_two_projections_name_both() -> None:
 
 
 def test_a_projection_that_gives_keys_and_values_is_told_and_holds_no_prefix() -> None:
-    plan = latent(*LATENT)
+    plan = latent(LATENT[0], LATENT[1].replace("2 * self.width", "self.both"), *LATENT[2:])
     (roles,) = plan.layers[0].attentions
     assert roles.key == roles.value == "attention.kv"
     assert {one.code: one.level for one in plan.diagnostics} == {"P222": Level.NOTE, "P211": Level.WARNING}
     assert not plan.entries[0].takes_prefix
+
+
+GROUPS = (
+    "both = self.kv(states).view(*states.shape[:-1], -1, self.a_width + self.b_width).transpose(1, 2)",
+    "key, value = torch.split(both, [self.a_width, self.b_width], dim=-1)",
+)
+
+
+def test_a_projection_whose_groups_hold_keys_and_values_can_be_adapted_in_part_and_holds_a_prefix() -> None:
+    """Keys are as wide as the queries; what stands beside a group's part of them does not show in a view."""
+    plan = latent(LATENT[0], *GROUPS, *LATENT[3:])
+    (roles,) = plan.layers[0].attentions
+    assert (roles.key, roles.value) == ("attention.kv", "attention.kv")
+    assert (roles.group, roles.head_dim) == (("a_width", "b_width"), "width")
+    assert not plan.diagnostics and plan.entries[0].takes_prefix
+
+
+def test_groups_that_a_view_states_otherwise_than_the_split_are_none_of_ours() -> None:
+    (roles,) = latent(LATENT[0], GROUPS[0], GROUPS[1].replace("dim=-1", "dim=1"), *LATENT[3:]).layers[0].attentions
+    assert roles.group == ()
 
 
 def test_the_width_of_a_head_may_stand_in_the_config() -> None:

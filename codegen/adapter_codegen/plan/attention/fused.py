@@ -4,7 +4,11 @@ LoRA on the queries alone must know which outputs of a fused projection they are
 "concatenated": all of the queries, then all of the keys, then all of the values, keys as wide as values. It is claimed
 only where the text proves it: each of the three is cut out of the projection's output exactly once, along its channels
 as a whole (``split(size, dim=2)``, ``x[..., :size]``) or along their most significant factor (``view(b, l, 3, heads,
-width)``). A cut behind another factor (``view(b, l, heads, 3, width)``) is an order per head, and none that we serve.
+width)``).
+
+A cut behind another factor (``view(b, l, heads, 3, width)``, ``view(b, l, -1, a + b).split([a, b])``) is an order per head:
+"grouped". Then the attributes that state the sizes of the parts are found, so that the runtime can put the outputs in order. The
+last dimension of a view counts consecutive outputs, whatever stands before it; the runtime checks that groups fill the outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from adapter_codegen.plan.flow.layout import dimension, flat_arguments, integer,
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, is_cut, is_of_nothing, last_name, one_step_back
 
-CONCATENATED = "concatenated"
+CONCATENATED, GROUPED = "concatenated", "grouped"
 
 
 class Axis(Enum):
@@ -28,6 +32,8 @@ class Axis(Enum):
 
     CHANNELS = "all outputs"
     THREE = "their most significant factor, of size 3"
+    GROUP = "all outputs of a group"
+    PARTS = "the three parts of a group"
     OTHER = "anything else"
 
 
@@ -45,6 +51,7 @@ class Part:
     thirds: bool = False  # all three parts are equally wide
     lower: object = None  # of a slice: the size as a nested tuple; None = an open end
     upper: object = None
+    sizes: tuple[str, ...] = ()  # of a group: the attributes that state the size of each part; "" = not stated
 
     @property
     def is_slice(self) -> bool:
@@ -74,6 +81,43 @@ def fused_layout(path: str, three: Sequence[Value], kinds: Kinds, same_width: bo
     parts = (query, key, value)
     widths = all(part.thirds for part in parts) or (has_output and same_width and all(part.equal for part in parts))
     return CONCATENATED if widths else ""
+
+
+def group_sizes(path: str, core: str, parts: Sequence[Value], kinds: Kinds) -> tuple[str, ...]:
+    """Attributes of a core's module: the size of each of `parts` in a group of outputs. () where the text does not prove them.
+
+    Args:
+        path: of the projection that gives all of them.
+        core: path of the module that attends.
+        parts: queries, keys and values, or keys and values, as they enter the core.
+    """
+    found: list[Part] = []
+    for value in parts:
+        cuts = _GroupCuts(path, core, kinds).of(value)
+        part = cuts.pop() if len(cuts) == 1 else None
+        if part is None:
+            return ()
+        found.append(part)
+    sizes = {part.sizes for part in found}
+    in_order = [part.index for part in found] == list(range(len(parts)))
+    stated = sizes.pop() if len(sizes) == 1 and in_order else ()
+    return stated if len(stated) == len(parts) and all(stated) else ()
+
+
+def stated_size(size: Value, path: str | None = None) -> str:
+    """``self.head_dim`` or ``self.config.head_dim``, as a path from the module; "" for anything else.
+
+    Args:
+        path: of the only module whose attribute it may be. None = any.
+    """
+    size = same_tensor(size)
+    if size.op is not Op.ATTRIBUTE:
+        return ""
+    base = same_tensor(size.inputs[0])
+    if base.op is Op.SELF:
+        return size.name if path in (None, base.path) else ""
+    inner = stated_size(base, path)
+    return f"{inner}.{size.name}" if inner else ""
 
 
 def _follow(query: Part, key: Part, value: Part) -> bool:
@@ -160,6 +204,94 @@ class _Cuts:
         if isinstance(item.node, cst.Subscript):
             return _of_subscript(item, axes)
         return _third(item, axes[0])  # unpacked
+
+
+class _GroupCuts(_Cuts):
+    """Walks back to a cut of the outputs of each group."""
+
+    def __init__(self, path: str, core: str, kinds: Kinds) -> None:
+        super().__init__(path, kinds)
+        self._core = core
+        self._size: Value | None = None  # the last argument of the view that made the groups
+
+    def _moved(self, value: Value) -> Axes | None:
+        before = self._axes(value.inputs[0]) if value.inputs else None
+        if before is not None and before[-1] is Axis.CHANNELS and last_name(value) in ("view", "reshape"):
+            return self._in_groups(flat_arguments(value.inputs[1:]))
+        return super()._moved(value)
+
+    def _in_groups(self, arguments: Sequence[Value]) -> Axes | None:
+        lead = 0
+        if arguments and arguments[0].op is Op.STARRED:
+            if not is_leading_shape(arguments[0].inputs[0]):
+                return None
+            lead, arguments = 2, arguments[1:]
+        rank = lead + len(arguments)
+        if len(arguments) < 2 or any(argument.op is Op.STARRED for argument in arguments):
+            return None
+        self._size = arguments[-1]
+        if integer(arguments[-2]) == 3:
+            return (*(Axis.OTHER for _ in range(rank - 2)), Axis.PARTS, Axis.OTHER)
+        return (*(Axis.OTHER for _ in range(rank - 1)), Axis.GROUP)
+
+    def _part(self, item: Value) -> Part | None:
+        axes = self._axes(_cut_tensor(item))
+        assert axes is not None
+        cut = same_tensor(item.inputs[0])
+        if is_cut(cut):
+            axis = dimension(cut, 1 if last_name(cut) == "unbind" else 2, len(axes), 0)
+            sizes = self._sizes(cut, axes[axis]) if axis is not None else ()
+            return Part(int(item.index), sizes=sizes) if item.index.isdigit() and sizes else None
+        if not isinstance(item.node, cst.Subscript):  # unpacked
+            is_part = axes[0] is Axis.PARTS and item.index in ("0", "1", "2")
+            return Part(int(item.index), sizes=self._thirds(self._size)) if is_part else None
+        numbers = [
+            integer(item.inputs[1 + place])
+            for axis_kind, index, place in _indexed(item.node, axes)
+            if axis_kind is Axis.PARTS and isinstance(index, cst.Index)
+        ]
+        cuts_else = any(
+            axis_kind is not Axis.PARTS and not _is_all(index) for axis_kind, index, _ in _indexed(item.node, axes)
+        )
+        if len(numbers) != 1 or numbers[0] not in (0, 1, 2) or cuts_else:
+            return None
+        return Part(numbers[0], sizes=self._thirds(self._size))
+
+    def _sizes(self, cut: Value, axis: Axis) -> tuple[str, ...]:
+        """The attributes that state how large the parts of a cut are."""
+        name, given = last_name(cut), _argument(cut)
+        if name == "unbind":
+            return self._thirds(self._size) if axis is Axis.PARTS else ()
+        if axis is not Axis.GROUP or given is None:
+            return ()
+        if name == "chunk":
+            return self._factors_of(self._size, integer(given) or 0)
+        return self._listed(same_tensor(given)) if name in ("split", "split_with_sizes") else ()
+
+    def _thirds(self, size: Value | None) -> tuple[str, ...]:
+        return () if size is None else (stated_size(size, self._core),) * 3
+
+    def _factors_of(self, size: Value | None, count: int) -> tuple[str, ...]:
+        """Of ``3 * self.width`` for three parts: each is as large as the other factor."""
+        total = None if size is None else same_tensor(size)
+        if total is None or total.op is not Op.BINARY or total.operator != "*":
+            return ()
+        others = [factor for factor in total.inputs if integer(factor) != count]
+        return (stated_size(others[0], self._core),) * count if len(others) == 1 else ()
+
+    def _listed(self, sizes: Value) -> tuple[str, ...]:
+        """Of ``[self.a, self.b]``, or ``3 * [self.a]``."""
+        if sizes.op is Op.TUPLE:
+            return tuple(stated_size(size, self._core) for size in sizes.inputs)
+        if sizes.op is Op.BINARY and sizes.operator == "*":
+            one, two = map(same_tensor, sizes.inputs)
+            times, listed = (integer(one), two) if two.op is Op.TUPLE else (integer(two), one)
+            return self._listed(listed) * (times or 0) if listed.op is Op.TUPLE else ()
+        return ()
+
+
+def _is_all(index: cst.BaseSlice) -> bool:
+    return isinstance(index, cst.Slice) and index.lower is None and index.upper is None and index.step is None
 
 
 def _cut_tensor(item: Value) -> Value:

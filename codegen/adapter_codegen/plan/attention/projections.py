@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from adapter_codegen.model import AttentionKind, AttentionRoles
 from adapter_codegen.plan.attention.core import AttentionCore
-from adapter_codegen.plan.attention.fused import fused_layout
+from adapter_codegen.plan.attention.fused import GROUPED, fused_layout, group_sizes, stated_size
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import (
     CASTS,
     DROPOUTS,
@@ -53,8 +53,14 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
         three = (core.query, core.key, core.value)
         same_width = bool(head_dim) and value_head_dim == head_dim
         order = fused_layout(fused[0], three, scene.kinds, same_width, bool(roles.output))
+        if group := () if order else group_sizes(fused[0], core.path, three, scene.kinds):
+            return replace(roles, fused=fused[0], fused_layout=GROUPED, group=group, head_dim=head_dim or group[1])
         return replace(roles, fused=fused[0], fused_layout=order)
     own = [path for path in query if path not in shared] or query
+    if key and value and key[0] == value[0]:
+        # Keys are as wide as queries, with which they are multiplied: what is put beside them does not show in their views.
+        group = group_sizes(key[0], core.path, (core.key, core.value), scene.kinds)
+        roles = replace(roles, group=group, head_dim=head_dim or (_width(core.query, scene.kinds) if group else ""))
     return replace(
         roles,
         query=own[0] if own else "",
@@ -138,16 +144,5 @@ def _width(value: Value, kinds: Kinds) -> str:
         if cuts:
             arguments = flat_arguments(step.inputs[1:])
             if len(arguments) > 1:
-                found.add(_stated(same_tensor(arguments[-1])))
+                found.add(stated_size(arguments[-1]))
     return found.pop() if len(found) == 1 else ""
-
-
-def _stated(size: Value) -> str:
-    """``self.head_dim`` or ``self.config.head_dim``, as a path from the module; "" for anything else."""
-    if size.op is not Op.ATTRIBUTE:
-        return ""
-    base = same_tensor(size.inputs[0])
-    if base.op is Op.SELF:
-        return size.name
-    inner = _stated(base)
-    return f"{inner}.{size.name}" if inner else ""

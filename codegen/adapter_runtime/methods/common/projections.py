@@ -9,6 +9,7 @@ from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedLayer
 from adapter_runtime.contract.widths import in_width, out_width
+from adapter_runtime.methods.common.groups import Groups, groups_of
 from adapter_runtime.roles import AttentionRoles
 
 
@@ -18,17 +19,18 @@ class Projection(NamedTuple):
     path: str  # from the layer
     location: str  # "selfattn_lora", "intermediate_lora", "gate_lora", "output_lora": the option that asks for it
     matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, else ""
-    fused: AttentionRoles | None  # where the projection gives several matrices
+    fused: AttentionRoles | None  # where the projection gives queries, keys and values
+    roles: AttentionRoles | None = None  # of its attention
 
 
 def projections_of(layer: AdaptedLayer) -> Iterator[Projection]:
     """The projections that a layer has."""
     for roles, _ in layer.adapted_attentions():
         if roles.fused:
-            yield Projection(roles.fused, "selfattn_lora", "", roles)
+            yield Projection(roles.fused, "selfattn_lora", "", roles, roles)
         for matrix, path in _matrices(roles):
             if path:
-                yield Projection(path, "selfattn_lora", matrix, None)
+                yield Projection(path, "selfattn_lora", matrix, None, roles)
     for path in layer.roles.mlp.first:
         yield Projection(path, "intermediate_lora", "", None)
     for path in layer.roles.mlp.gate:
@@ -49,11 +51,23 @@ def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
 
 
 def fused_spans(layer: AdaptedLayer, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
-    """Which outputs of a fused projection are queries, keys and values, if they come one after the other."""
+    """Which outputs of a fused projection are queries, keys and values, if they come, or are put, one after the other."""
+    if groups := groups_of(layer, roles):
+        return dict(zip("qkv", groups.spans, strict=True))
     total = out_width(module_of(layer, roles.fused))
     queries = in_width(module_of(layer, roles.output)) if roles.output else total // 3
     keys = (total - queries) // 2
     return {"q": (0, queries), "k": (queries, queries + keys), "v": (queries + keys, total)}
+
+
+def groups_at(layer: AdaptedLayer, projection: Projection) -> Groups | None:
+    """How the outputs of a projection are grouped; None where they are in order.
+
+    Raises:
+        UnsupportedMethodError: the attributes that state it are missing, or say something else than the projection.
+    """
+    gives_several = projection.fused is not None or projection.matrix == "kv"
+    return groups_of(layer, projection.roles) if gives_several and projection.roles is not None else None
 
 
 def module_of(layer: AdaptedLayer, path: str) -> nn.Module:

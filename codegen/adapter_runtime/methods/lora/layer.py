@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from adapter_runtime.call.context import AdapterSetup, Place
 from adapter_runtime.composition import Average, BatchSplit, MultiTask, Parallel, Split, Stack
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.groups import Groups
 from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter, ProjectionSite
@@ -45,12 +46,17 @@ class LoRALayer(
     in_features: int
     out_features: int
     nf: int
+    groups: Groups | None  # of its outputs; adapters see them in order
     stored_transposed = False  # True where the weight is [in, out] (Conv1D)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = super().forward(x)
         program = self.current_program()
-        return output if program is None else program(x, output, None)
+        if program is None:
+            return output
+        if self.groups is None:
+            return program(x, output, None)
+        return self.groups.grouped(program(x, self.groups.in_order(output), None))
 
     def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: SharedDict | None = None) -> None:
         """Create the adapter `name` for the spans `parts` of the output features.
@@ -86,13 +92,19 @@ class LoRALayer(
         return int(self.weight.shape[0] if self.stored_transposed else self.in_features)
 
     def own_weight(self, without_merged: bool = False) -> torch.Tensor:
-        """The weight [P, I], whichever way it is stored.
+        """The weight [P, I], whichever way it is stored, with the outputs in order.
 
         Args:
             without_merged: as it was before an adapter was merged into it.
         """
         weight: torch.Tensor = self.unmerged[0] if without_merged and self.unmerged is not None else self.weight
-        return weight.t() if self.stored_transposed else weight
+        weight = weight.t() if self.stored_transposed else weight
+        return weight if self.groups is None else self.groups.in_order(weight, dim=0)
+
+    def own_bias(self) -> torch.Tensor | None:
+        """The bias [P], with the outputs in order; None where there is none."""
+        bias = self._parameters["bias"]
+        return bias if bias is None or self.groups is None else self.groups.in_order(bias)
 
     def delete_adapter(self, name: str) -> None:
         if self.merged_adapter == name:
@@ -138,7 +150,10 @@ class LoRALayer(
         with torch.no_grad():
             adapter = self.loras[name]
             assert isinstance(adapter, ProjectionAdapter)
-            new_weight, new_bias = adapter.merged(self.own_weight(), bias)
+            new_weight, new_bias = adapter.merged(self.own_weight(), self.own_bias())
+            if self.groups is not None:
+                new_weight = self.groups.grouped(new_weight, dim=0)
+                new_bias = None if new_bias is None else self.groups.grouped(new_bias)
             self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
             if bias is not None and new_bias is not None:
@@ -214,7 +229,9 @@ def check_projection(module: nn.Module, path: str) -> None:
         )
 
 
-def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: bool) -> LoRALayer:
+def enable_lora(
+    module: nn.Module, layer_index: int, location_key: str, fused: bool, groups: Groups | None = None
+) -> LoRALayer:
     """Give a projection room for LoRA adapters, by changing its class."""
     if not isinstance(module, LoRALayer):
         upstream: type = type(module)
@@ -224,6 +241,7 @@ def enable_lora(module: nn.Module, layer_index: int, location_key: str, fused: b
         assert isinstance(module, LoRALayer)
         module.init_adapter_layer(layer_index, location_key)
         module.merged_adapter = module.unmerged = None
+        module.groups = groups
     return module
 
 
@@ -232,7 +250,16 @@ def disable_lora(module: LoRALayer) -> None:
     modules = (cls for cls in type(module).__mro__ if issubclass(cls, nn.Module))
     upstream = next(cls for cls in modules if not issubclass(cls, AdapterLayerBase))
     del module.loras
-    for name in ("program", "is_skipped", "overrides", "layer_index", "location_key", "merged_adapter", "unmerged"):
+    for name in (
+        "program",
+        "is_skipped",
+        "overrides",
+        "layer_index",
+        "location_key",
+        "merged_adapter",
+        "unmerged",
+        "groups",
+    ):
         del module.__dict__[name]
     # A class that is found at run time; mypy takes an assignment for one to the class of the variable.
     module.__class__ = upstream  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.projections import (
     Projection,
     fused_spans,
+    groups_at,
     module_of,
     projections_of,
 )
@@ -66,7 +67,13 @@ def enabled_places(model: AdaptedBaseModel, config: LoRAConfig) -> Sequence[Plac
     """
     return [
         Placed(
-            enable_lora(module_of(layer, projection.path), index, key, fused=projection.fused is not None),
+            enable_lora(
+                module_of(layer, projection.path),
+                index,
+                key,
+                fused=projection.fused is not None,
+                groups=groups_at(layer, projection),
+            ),
             parts,
         )
         for index, layer in layers_without(model, config.leave_out)
@@ -101,6 +108,9 @@ def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfi
     module = module_of(layer, projection.path)
     if projection.location != "selfattn_lora" or projection.fused is None:
         wanted = [matrix in config.attn_matrices for matrix in projection.matrix]
+        if any(wanted) and not all(wanted) and (groups := groups_at(layer, projection)) is not None:
+            check_projection(module, projection.path)
+            return [span for span, is_wanted in zip(groups.spans, wanted, strict=True) if is_wanted]
         if any(wanted) and not all(wanted):
             raise UnsupportedMethodError(
                 f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
@@ -112,7 +122,7 @@ def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfi
     spans = [span for matrix, span in fused_spans(layer, projection.fused).items() if matrix in config.attn_matrices]
     if spans:
         check_projection(module, projection.path)
-    if spans and projection.fused.fused_layout != "concatenated":
+    if spans and not projection.fused.fused_layout:
         raise UnsupportedMethodError(
             f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"
             " them. Choose other places: selfattn_lora=False, or attn_matrices=['o']."

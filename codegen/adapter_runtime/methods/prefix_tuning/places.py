@@ -11,6 +11,7 @@ from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.groups import groups_of
 from adapter_runtime.methods.common.projections import fused_spans, module_of
 from adapter_runtime.methods.placing import layers_without
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
@@ -117,18 +118,27 @@ def prefix_shape(layer: AdaptedLayer, roles: AttentionRoles) -> PrefixShape:
     Raises:
         UnsupportedMethodError: the modules of the layer do not tell them.
     """
-    keys, values = _key_value_sizes(layer, roles)
     core = module_of(layer, roles.core)
     width: object = core
     for name in roles.head_dim.split("."):  # also "config.head_dim"
         width = getattr(width, name, None)
+    if roles.key and roles.key == roles.value and (groups := groups_of(layer, roles)) is not None:
+        # A group is a head: its part of the keys, beside which others may stand, and its values.
+        if isinstance(width, int) and width >= groups.sizes[0]:
+            return PrefixShape(groups.count, width, groups.sizes[1])
+        raise _unknown_width(core, roles, width, groups.count * groups.sizes[0])
+    keys, values = _key_value_sizes(layer, roles)
     if not isinstance(width, int) or keys % width:
-        raise UnsupportedMethodError(
-            f"Prefix tuning: {type(core).__name__} does not tell the width of a key head (attribute "
-            f"{roles.head_dim!r} is {width!r}, all keys are {keys} wide)."
-        )
+        raise _unknown_width(core, roles, width, keys)
     heads = keys // width
     return PrefixShape(heads, width, values // heads)
+
+
+def _unknown_width(core: nn.Module, roles: AttentionRoles, width: object, keys: int) -> UnsupportedMethodError:
+    return UnsupportedMethodError(
+        f"Prefix tuning: {type(core).__name__} does not tell the width of a key head (attribute "
+        f"{roles.head_dim!r} is {width!r}, all keys are {keys} wide)."
+    )
 
 
 def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]:

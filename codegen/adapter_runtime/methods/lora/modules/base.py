@@ -18,8 +18,7 @@ from adapter_runtime.methods.lora.config import LoRAConfig
 class AdaptedProjection(Protocol):
     """What adapters may ask of the projection that they are in: see `LoRALayer`."""
 
-    @property
-    def bias(self) -> torch.Tensor | None: ...
+    def own_bias(self) -> torch.Tensor | None: ...
 
     def own_weight(self, without_merged: bool = False) -> torch.Tensor: ...
 

@@ -54,7 +54,7 @@ class Magnitude(nn.Module):
             scaling: s.
         """
         scale = self._of_all(self.scale(self.projection.own_weight(), factors, scaling)).to(adapted.dtype)
-        bias = self.projection.bias
+        bias = self.projection.own_bias()
         if bias is None or not self.is_paper:
             return adapted * scale
         return torch.lerp(bias.to(adapted.dtype), adapted, scale)  # bias + scale * (adapted - bias)
