@@ -16,7 +16,7 @@ FLAGS = {"output_hidden_states": True, "return_dict": True}
 
 def run(model: nn.Module, inputs: Mapping[str, Any], **flags: Any) -> dict[str, Tensor]:
     """Forward without gradients; all outputs, hidden states and the cache included."""
-    with torch.no_grad():
+    with torch.no_grad(), seeded(5):  # some draw random numbers in evaluation too
         return flatten(model(**inputs, **{**FLAGS, **flags}))
 
 
@@ -86,6 +86,17 @@ def assert_same_names(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], 
         raise AssertionError(f"{what}: nothing to compare; the check would be empty")
     if ours.keys() != theirs.keys():
         raise AssertionError(f"{what}: outputs {sorted(ours)} are not {sorted(theirs)}")
+
+
+def are_close(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], atol: float = 1e-5, rtol: float = 1e-4
+) -> bool:
+    """Same names and shapes, and values within a few roundings."""
+    if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in theirs):
+        return False
+    return all(
+        torch.allclose(ours[name], value, atol=atol, rtol=rtol, equal_nan=True) for name, value in theirs.items()
+    )
 
 
 def assert_differs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) -> None:

@@ -19,14 +19,10 @@ class Reason(Enum):
     NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
     NO_CROSS_ATTENTION = "it has no cross-attention"
     # of what upstream's own class does, as observed
-    UPSTREAM_DOES_NOT_RUN = "upstream's own class does not run on the inputs"
-    UPSTREAM_IS_NOT_REPEATABLE = "upstream's own outputs differ from call to call"
     UPSTREAM_SEES_LATER_TOKENS = "upstream's own outputs depend on later tokens"
     UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
-    UPSTREAM_HAS_NO_MASK = "upstream's class takes no mask for its padding"
     UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"
     UPSTREAM_MIXES_ROWS = "upstream's own outputs of a row depend on the other rows, or have no rows"
-    NO_GRADIENT_UPSTREAM = "no gradient comes through upstream's own class"
     # of the subject
     NOT_CAUSAL = "not a decoder: every token may see every other"
     NO_PADDING = "its inputs have no padding"
@@ -39,6 +35,7 @@ class Reason(Enum):
     FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
     # of the method
     NO_ZERO_START = "the method acts from the first step on, or is random at first"
+    EDITS_THE_END = "the method edits the end of what it is given, which is another one in each step"
     ONLY_LORA = "only LoRA has weights to merge"
     ONLY_BOTTLENECK = "only bottlenecks have hosts"
     ONLY_PREFIX = "only a prefix stands for tokens in a cache"

@@ -117,3 +117,15 @@ def test_a_failure_says_whose_it_is() -> None:
     with pytest.raises(InvalidCompositionError) as refused:
         Average("a", "b", weights=[1.0])
     assert described(refused.value).startswith("InvalidCompositionError: ")
+
+
+def test_the_table_of_reasons_is_closed_and_every_reason_is_used() -> None:
+    folder = Path(__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py") if path.name != Path(__file__).name]
+    assert [reason.name for reason in Reason if not any(f"Reason.{reason.name}" in text for text in sources)] == []
+
+
+def test_a_text_of_ones_own_is_no_reason() -> None:
+    text, ran = outcome(lambda: "it is hard to check", lambda: None, ())
+    assert ran
+    assert text.startswith("harness: ")

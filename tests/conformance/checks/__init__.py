@@ -36,6 +36,7 @@ from conformance.checks.removal import removal_restores
 from conformance.checks.roles import roles_are_true
 from conformance.checks.round_trip import damaged_files_are_refused, saved_is_loaded
 from conformance.checks.setup import setup_is_activation
+from conformance.checks.stepping import steps_are_the_whole
 from conformance.checks.union import every_method_together
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
@@ -86,6 +87,12 @@ def _no_generation(subject: Subject, method: Method) -> Reason | None:
     return None if subject.generates else Reason.NO_GENERATION
 
 
+def _no_steps(subject: Subject, method: Method) -> Reason | None:
+    if any(isinstance(part, ReFT) and part.suffix for part in method.parts):
+        return Reason.EDITS_THE_END
+    return _no_generation(subject, method)
+
+
 def _only_windows(subject: Subject) -> bool:
     config = subject.config()
     kinds = getattr(config, "layer_types", None)
@@ -131,7 +138,7 @@ def _per_part(subject: Subject, method: Method) -> Reason | None:
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects),
-    ModelCheck("roles", roles_are_true, adapted_subjects),
+    ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("union", every_method_together, adapted_subjects),
 )
 
@@ -141,23 +148,24 @@ CHECKS: tuple[Check, ...] = (
     Check("zero start", new_adapter_changes_nothing, _no_zero_start),
     Check("liveness", every_site_is_live),
     Check("branches", hosts_receive_branches, _only_bottleneck, (Reason.NO_PLACE,)),
-    Check("reference", equals_the_reference),
+    Check("reference", equals_the_reference, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
-    Check("causal", earlier_outputs_are_unchanged, _no_causality),
-    Check("padding", padded_places_do_not_matter, _no_padding),
-    Check("decoding", decoding_agrees, _no_generation),
-    Check("stack", stack_is_one_after_the_other, _per_part),
-    Check("parallel", parallel_is_one_at_a_time),
-    Check("batch split", split_batch_is_its_parts, _per_part),
-    Check("multi task", tasks_are_their_rows, _per_part),
-    Check("average", average_is_the_weighted_sum),
-    Check("fuse", fusion_is_an_attention),
+    Check("causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS,)),
+    Check("padding", padded_places_do_not_matter, _no_padding, (Reason.UPSTREAM_SEES_PADDING,)),
+    Check("decoding", decoding_agrees, _no_generation, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
+    Check("steps", steps_are_the_whole, _no_steps, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
+    Check("stack", stack_is_one_after_the_other, _per_part, (Reason.BRANCH_NOT_FOLLOWED,)),
+    Check("parallel", parallel_is_one_at_a_time, may_find=(Reason.UPSTREAM_MIXES_ROWS,)),
+    Check("batch split", split_batch_is_its_parts, _per_part, (Reason.UPSTREAM_MIXES_ROWS,)),
+    Check("multi task", tasks_are_their_rows, _per_part, (Reason.UPSTREAM_MIXES_ROWS,)),
+    Check("average", average_is_the_weighted_sum, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
+    Check("fuse", fusion_is_an_attention, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
     Check("setup", setup_is_activation),
     Check("round trip", saved_is_loaded),
     Check("damaged files", damaged_files_are_refused),
-    Check("checkpointing", checkpointing_gives_the_same_gradients, _no_checkpointing),
+    Check("checkpointing", checkpointing_gives_the_same_gradients, _no_checkpointing, (Reason.NO_CHECKPOINTING,)),
     Check("removal", removal_restores),
 )
 

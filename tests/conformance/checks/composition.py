@@ -11,6 +11,7 @@ A method that cannot run a block has to refuse it.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from conformance.adapted import FIRST, SECOND, adapted, initialised, randomise_adapter
 from conformance.checks.reference import compare
 from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
-from conformance.outputs import assert_differs, assert_equal_within, run
+from conformance.outputs import assert_differs, assert_equal_within, flatten, run
+from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import features, layout_of
 from conformance.reference.lora import lora_targets
 from conformance.reference.together import Averaged, Fused
@@ -53,6 +55,7 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
 
 def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
     """All outputs, the cache too, hold the copies one below the other."""
+    require_rows(subject)
     for attention in attentions(subject):
         model = _two(subject, method, attention)
         for padding in _paddings(subject):
@@ -111,6 +114,7 @@ def fusion_is_an_attention(subject: Subject, method: Method) -> None:
 
 
 def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int], **keywords: Tensor) -> None:
+    require_rows(subject)
     for attention in attentions(subject):
         model = _two(subject, method, attention)
         for padding in _paddings(subject):
@@ -122,6 +126,19 @@ def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int]
             }
             what = f"{type(block).__name__}, {attention}, padding {padding}"
             assert_equal_within(run(model, {**inputs, **keywords}), expected, what)
+
+
+@functools.cache
+def has_rows(subject: Subject) -> bool:
+    """Every input and output of upstream's has a row per example."""
+    inputs = subject.padded_inputs()
+    tensors = [*flatten(inputs).values(), *run(subject.upstream(), inputs).values()]
+    return all(tensor.dim() > 0 and len(tensor) == BATCH for tensor in tensors)
+
+
+def require_rows(subject: Subject) -> None:
+    if not has_rows(subject):
+        raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
 
 
 def _two(subject: Subject, method: Method, attention: Attention = "eager") -> PreTrainedModel:

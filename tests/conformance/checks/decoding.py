@@ -12,6 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from conformance.adapted import adapted
 from conformance.methods import Method, ReFT
 from conformance.outputs import assert_differs, assert_equal_within
+from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import Attention, Subject, attentions
 
 STEPS = 4
@@ -32,6 +33,8 @@ def decoding_agrees(subject: Subject, method: Method) -> None:
     A full forward cannot tell the end of a prompt from that of the text. Where a method edits it, the ways to decode are
     held to each other, and only the first step to a full forward.
     """
+    if _upstream_logits(subject) is None:
+        raise DoesNotApply(Reason.UPSTREAM_DECODES_OTHERWISE)
     edits_end = any(isinstance(part, ReFT) and part.suffix for part in method.parts)
     for attention in attentions(subject):
         model = adapted(subject, method, attention)
@@ -53,6 +56,18 @@ def ways(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
     if has_static_cache(subject):
         known.append(("static cache", {"cache_implementation": "static"}))
     return known
+
+
+@functools.cache
+def decodes(subject: Subject) -> bool:
+    """Upstream itself decodes with a cache and without one as it reads."""
+    upstream, inputs = subject.upstream(), generation_inputs(subject)
+    try:
+        stepwise = step_by_step(upstream, inputs)
+        found = [logits_of(upstream, inputs, **way) for way in (cached(subject), {"use_cache": False})]
+    except Exception:
+        return False
+    return all(torch.allclose(logits, stepwise, atol=1e-4, rtol=1e-3) for logits in found)
 
 
 def cached(subject: Subject) -> dict[str, Any]:
@@ -143,5 +158,6 @@ def _assert_beams_agree(
 
 
 @functools.cache
-def _upstream_logits(subject: Subject) -> Tensor:
-    return step_by_step(subject.upstream(), generation_inputs(subject))
+def _upstream_logits(subject: Subject) -> Tensor | None:
+    """None where upstream does not decode as it reads."""
+    return step_by_step(subject.upstream(), generation_inputs(subject)) if decodes(subject) else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from adapter_runtime.call.context import AdapterSetup
-from adapter_runtime.composition import BatchSplit
+from adapter_runtime.composition import BatchSplit, Stack
 from conformance.adapted import FIRST, SECOND, adapted
-from conformance.methods import Method
+from conformance.checks.composition import has_rows
+from conformance.methods import LoRA, Method
 from conformance.outputs import assert_bitwise, assert_differs, run
 from conformance.subjects import BATCH, Subject
 
@@ -14,7 +15,10 @@ def setup_is_activation(subject: Subject, method: Method) -> None:
     """One adapter, a block, and none at all, also one within the other."""
     model = adapted(subject, method, names=(FIRST, SECOND), active=(SECOND,))
     inputs = subject.padded_inputs("left" if subject.text else "none")
-    setups = (FIRST, BatchSplit(SECOND, FIRST, batch_sizes=[1, BATCH - 1]), None)
+    block = BatchSplit(SECOND, FIRST, batch_sizes=[1, BATCH - 1]) if has_rows(subject) else Stack(SECOND, FIRST)
+    if not has_rows(subject) and method.has(LoRA):
+        block = FIRST  # updates of any shape run in no stack
+    setups = (FIRST, block, None)
     within = []
     with AdapterSetup(setups[1]):
         for setup in setups:

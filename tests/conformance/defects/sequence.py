@@ -11,6 +11,7 @@ from adapter_runtime.methods.bottleneck.module import Bottleneck
 from adapter_runtime.methods.invertible.module import Coupling
 from adapter_runtime.methods.lora.modules.low_rank import LowRank
 from adapter_runtime.methods.lora.modules.scale import Scale
+from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin
 from adapter_runtime.methods.prompt_tuning import call as prompt_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.reft import layer as reft_layers
@@ -86,5 +87,31 @@ SEQUENCE = {
     ),
     "decoding: the positions of later steps do not count the prompt": Defect(
         around(prompt_call, "_positions", _uncounted), "decoding", ("prompt_tuning",)
+    ),
+    "steps: a step with a cache leaves the adapter out": Defect(
+        SKIPS_STEPS,
+        "steps",
+        tuple(name for name in UNMASKED if name not in ("loreft", "prompt_tuning")),
+    ),
+    "steps: ReFT edits the first token of each call": Defect(
+        instead(reft_layers, "positions_of", _also_in_steps), "steps", ("loreft", "direft")
+    ),
+    "steps: the tokens of the first step do not see the prompt": Defect(
+        around(
+            PromptTuning, "forward", lambda forward, self, states: forward(self, states) * float(states.shape[1] > 1)
+        ),
+        "steps",
+        ("prompt_tuning",),
+    ),
+    "steps: a prefix is not seen where there is one key": Defect(
+        around(
+            AttentionAdaptersMixin,
+            "prepend_prefix",
+            lambda prepend, self, query, key, value, mask, *rest, **options: (
+                (key, value, mask) if key.shape[-2] == 1 else prepend(self, query, key, value, mask, *rest, **options)
+            ),
+        ),
+        "steps",
+        ("prefix_tuning_flat", "prefix_tuning"),
     ),
 }
