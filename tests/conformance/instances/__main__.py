@@ -1,0 +1,126 @@
+"""``python -m conformance.instances [MODEL_TYPE ...|--all]``: searches for tiny instances and writes them down."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+from conformance.instances import write
+from conformance.instances.search import search
+
+MEMORY = 6 << 30  # bytes of address space that one search may take
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m conformance.instances", description=__doc__)
+    parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
+    parser.add_argument("--all", action="store_true", help="every model type that upstream's AutoModel knows")
+    parser.add_argument("--jobs", type=int, default=2, help="model types at a time (default: 2)")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for one model type (default: 60)")
+    parser.add_argument("--verbose", action="store_true", help="say why steps of the search did not work")
+    options = parser.parse_args(arguments)
+    model_types = sorted(MODEL_MAPPING_NAMES) if options.all else options.model_types
+    unknown = sorted(set(model_types) - set(MODEL_MAPPING_NAMES))
+    if unknown or not model_types:
+        parser.error(f"upstream's AutoModel has no {', '.join(unknown)}" if unknown else "name model types, or --all")
+    _warm_up()
+    started = time.perf_counter()
+    without: dict[str, str] = {}
+    done: dict[str, Any] = {}
+    for number, (model_type, entry, seconds) in enumerate(_every(model_types, options), start=1):
+        if isinstance(entry, str):
+            without[model_type] = entry
+        else:
+            done[model_type] = entry
+        shown = (
+            entry
+            if isinstance(entry, str)
+            else f"{entry['parameters']:,} parameters, {entry['milliseconds']} ms, {entry['profile']}"
+        )
+        print(f"[{number}/{len(model_types)}] {model_type} ({seconds:.1f} s): {shown[:200]}", flush=True)
+        if number % 25 == 0 or number == len(model_types):
+            write(transformers.__version__, done, without)
+    print(f"{len(done)} with an instance, {len(without)} without, {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def _warm_up() -> None:
+    """What every search imports is imported once, before processes are forked."""
+    with torch.device("meta"):
+        transformers.BertModel(transformers.BertConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2))
+        transformers.LlamaModel(transformers.LlamaConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2))
+    for name in MODEL_MAPPING_NAMES:
+        CONFIG_MAPPING[name]
+
+
+def _every(model_types: Sequence[str], options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """(model type, entry or reason, seconds), as they come; one process each."""
+    context = multiprocessing.get_context("fork")
+    waiting = list(model_types)
+    running: dict[Connection, tuple[str, Any, float]] = {}
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            model_type = waiting.pop(0)
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_one, args=(model_type, theirs, options.verbose), daemon=True)
+            process.start()
+            theirs.close()
+            running[ours] = (model_type, process, time.perf_counter())
+        ready = wait(list(running), timeout=0.2)
+        for connection in list(running):
+            model_type, process, since = running[connection]
+            seconds = time.perf_counter() - since
+            if connection in ready:
+                try:
+                    entry = connection.recv()
+                except EOFError:
+                    entry = "the process of its search ended (memory?)"
+            elif seconds > options.limit:
+                entry = f"its search takes longer than {options.limit:.0f} s"
+                process.kill()
+            else:
+                continue
+            process.join(1)
+            del running[connection]
+            yield model_type, entry, seconds
+
+
+def _one(model_type: str, connection: Connection, verbose: bool) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    transformers.logging.set_verbosity_error()
+    if not verbose:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        found = search(model_type, (lambda text: print(f"  {text}", flush=True)) if verbose else lambda text: None)
+    except BaseException as error:
+        if verbose:
+            traceback.print_exc()
+        connection.send((str(error) or type(error).__name__).splitlines()[0][:300])
+        return
+    connection.send(
+        {
+            "architecture": found.architecture,
+            "config": dict(found.config),
+            "inputs": {name: dict(recipe) for name, recipe in found.inputs.items()},
+            "parameters": found.parameters,
+            "milliseconds": round(found.milliseconds, 1),
+            "profile": found.profile,
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""A config as a tree of fields: read it, change it, build it again through its class.
+
+A config is never edited in place. What is changed is *given* to the class (`Draft.build`), so that fields which the class
+derives from others follow. A path is a tuple of names: ``("text_config", "hidden_size")``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+Path = tuple[str, ...]
+_IGNORED = {
+    "transformers_version",
+    "architectures",
+    "id2label",
+    "label2id",
+    "dtype",
+    "torch_dtype",
+    "chunk_size_feed_forward",
+}
+
+
+def words(name: str) -> list[str]:
+    """``"num_attention_heads"`` -> num, attention, heads; digits stand alone."""
+    return [word for word in re.split(r"_|(?<=\D)(?=\d)", name.lower()) if word]
+
+
+def nodes(config: PreTrainedConfig, path: Path = ()) -> Iterator[tuple[Path, PreTrainedConfig]]:
+    """The config and those within it, outer ones first."""
+    yield path, config
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig) and not name.startswith("_"):
+            yield from nodes(value, (*path, name))
+
+
+def own_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of one config, without those of the configs within it and without bookkeeping."""
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if not name.startswith("_") and name not in _IGNORED and not isinstance(value, PreTrainedConfig)
+    }
+
+
+def field(config: PreTrainedConfig, path: Path) -> Any:
+    """The value at `path`; None if there is none."""
+    value: Any = config
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    return value
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is given to a config class: nested dictionaries, as JSON could hold them."""
+
+    model_type: str
+    given: Mapping[str, Any]
+
+    def build(self) -> PreTrainedConfig:
+        return CONFIG_MAPPING[self.model_type](**copy.deepcopy(dict(self.given)))
+
+    def changed(self, changes: Mapping[Path, Any]) -> Draft:
+        """With `changes`; a config within that was not given before is given as it is now."""
+        now = self.build()
+        given = copy.deepcopy(dict(self.given))
+        for path, value in changes.items():
+            place, node = given, now
+            for name in path[:-1]:
+                node = getattr(node, name)
+                place = place.setdefault(name, {}) if isinstance(node, dict) else _given_within(place, name, node)
+                if not isinstance(node, PreTrainedConfig):
+                    place.update({k: v for k, v in copy.deepcopy(node).items() if k not in place})
+            place[path[-1]] = value
+        return Draft(self.model_type, given)
+
+    def without(self, path: Path) -> Draft:
+        """With the class's own value at `path`."""
+        given = copy.deepcopy(dict(self.given))
+        place = given
+        for name in path[:-1]:
+            place = place.get(name, {})
+        place.pop(path[-1], None)
+        return Draft(self.model_type, given)
+
+
+def _given_within(place: dict[str, Any], name: str, node: PreTrainedConfig) -> dict[str, Any]:
+    if name not in place:
+        place[name] = explicit(node)
+    return place[name]
+
+
+def explicit(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fewest fields from which the class of `config` builds it again."""
+    wanted = _plain(config)
+    given = {"model_type": config.model_type} if config.model_type else {}
+    try:
+        default = _plain(type(config)())
+    except Exception:
+        default = {}
+    differing = {name: value for name, value in wanted.items() if default.get(name) != value}
+    for name in list(differing):
+        fewer = {key: value for key, value in differing.items() if key != name}
+        with contextlib.suppress(Exception):
+            if _plain(type(config)(**copy.deepcopy(fewer))) == wanted:
+                differing = fewer
+    return {**given, **differing}
+
+
+def _plain(config: PreTrainedConfig) -> dict[str, Any]:
+    plain = {name: copy.deepcopy(value) for name, value in own_fields(config).items()}
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig) and not name.startswith("_"):
+            plain[name] = {"model_type": value.model_type, **_plain(value)}
+    return plain
+
+
+def followers(draft: Draft) -> dict[Path, set[Path]]:
+    """Field -> the fields that the class derives from it, found by changing each alone."""
+    follow: dict[Path, set[Path]] = {}
+    for node_path, node in nodes(draft.build()):
+        try:
+            fields = explicit(node)
+            before = own_fields(type(node)(**copy.deepcopy(fields)))
+        except Exception:
+            continue
+        for name, value in before.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+                continue
+            for other in (2 * value, value // 2):
+                try:
+                    after = own_fields(type(node)(**copy.deepcopy({**fields, name: other})))
+                except Exception:
+                    continue
+                moved = {key for key in before if key != name and after.get(key) != before[key]}
+                if after.get(name) == other and moved:
+                    follow.setdefault((*node_path, name), set()).update((*node_path, key) for key in moved)
+                break
+    return follow

@@ -1,0 +1,488 @@
+"""Inputs of a forward, found by trying: what its parameters are called, what the config says, what errors ask for."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from conformance.instances.fields import nodes, words
+from conformance.instances.recipes import Recipe, tensors
+from conformance.instances.sizes import integers
+from conformance.instances.trial import Failed, ran, takes
+
+BATCH = 3
+LENGTH = 8
+FIRST_TOKEN = 5
+MOST_TRIES = 90
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a config says about inputs."""
+
+    config: PreTrainedConfig
+    image: int = 16
+    patch: int = 4
+    temporal: int = 1
+    merge: int = 1
+    channels: int = 3
+    bins: int = 16
+    frames: int = 32
+    vocabulary: int = 99
+    hidden: int = 32
+    context: int = 16
+    put: Mapping[str, int] = field(default_factory=dict)  # placeholders in the tokens: "image" -> how many per row
+
+    @property
+    def grid(self) -> int:
+        return max(2, 2 * self.merge)
+
+    @property
+    def patch_width(self) -> int:
+        return self.channels * self.temporal * self.patch * self.patch
+
+
+def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> Facts:
+    vision = _first(
+        config, ("image_size", "img_size", "patch_size", "num_channels", "in_channels"), ("vision", "image")
+    )
+    sound = _first(config, ("num_mel_bins", "feature_size", "max_source_positions"), ("audio", "speech", "encoder"))
+    text = config.get_text_config()
+    return Facts(
+        config,
+        image=_number(vision, ("image_size", "img_size", "input_size", "crop_size"), 32),
+        patch=_number(vision, ("patch_size", "patch_sizes", "image_patch_size"), 4),
+        temporal=_number(vision, ("temporal_patch_size", "patch_temporal"), 1),
+        merge=_number(vision, ("spatial_merge_size", "merge_size", "merge_kernel_size"), 1),
+        channels=_number(vision, ("num_channels", "in_channels", "in_chans", "image_channels", "mask_input_channels"), 3),
+        bins=_number(sound, ("num_mel_bins", "feature_size", "input_feat_size", "n_mels", "num_mel_filters", "input_feat_per_channel", "input_channels", "mel_bins", "input_dim"), 16),
+        frames=_frames(sound),
+        vocabulary=_number(text, ("vocab_size",), _number(config, ("vocab_size", "codebook_size"), 50)),
+        hidden=_number(text, ("hidden_size", "d_model", "n_embd", "embed_dim", "dim"), 32),
+        context=_number(config, ("context_length", "seq_length"), 16),
+        put=put or {},
+    )  # fmt: skip
+
+
+def _frames(sound: PreTrainedConfig) -> int:
+    positions = _number(sound, ("max_source_positions",), 0)
+    return 2 * positions if positions else _number(sound, ("max_length", "spec_size"), 64)
+
+
+def _first(config: PreTrainedConfig, names: tuple[str, ...], said: tuple[str, ...]) -> PreTrainedConfig:
+    """The config within whose path says one of `said`, or that has one of the fields; the outermost of those."""
+    every = list(nodes(config))
+    for path, node in every:
+        if path and set(words(path[-1])) & set(said) and any(integers(getattr(node, name, None)) for name in names):
+            return node
+    for _, node in every:
+        if any(integers(getattr(node, name, None)) for name in names):
+            return node
+    return config
+
+
+def _number(node: PreTrainedConfig, names: tuple[str, ...], otherwise: int) -> int:
+    for name in names:
+        numbers = integers(getattr(node, name, None))
+        if numbers:
+            return numbers[0]
+    return otherwise
+
+
+def alternatives(name: str, facts: Facts) -> list[Recipe]:
+    """What the parameter `name` might want, the likeliest first. Their order does not depend on sizes."""
+    has = set(words(name))
+    if name == "pixel_values" or (has & {"pixel", "image", "images", "frame", "sample"} and not has & {
+        "mask", "ids", "grid", "sizes", "embeds", "size", "embeddings", "features", "position", "num", "crops", "pooling", "attention", "states",
+    } and "videos" not in has):  # fmt: skip
+        return _images(facts)
+    if "videos" in has and "pixel" in has:
+        return _videos(facts)
+    if has & {"thw", "hw", "shapes", "grids"} or "grid" in has:
+        return _grids(has, facts)
+    if "sizes" in has or name in {"target_sizes"}:
+        return [{"kind": "long", "value": [[facts.image, facts.image]] * BATCH}]
+    if has & {"mask", "masks"}:
+        return _masks(has, facts)
+    if has & {"ids", "codes"} and has & {"input", "codes"}:
+        return _tokens(name, facts)
+    if "ids" in has:
+        return [_filled("zeros", BATCH, LENGTH), _filled("range", BATCH, LENGTH)]
+    if name in {"input_values", "waveform", "audio"} or has & {"waveform"}:
+        return _sounds(facts)
+    if has & {"features", "mel"} and has & {"input", "audio"}:
+        return _spectra(facts)
+    if "values" in has or has & {"past", "future", "observed"}:
+        return _series(has, facts)
+    if has & {"bbox", "boxes"}:
+        return [{"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}]
+    return _others(facts)
+
+
+def _filled(kind: str, *shape: int, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "shape": list(shape), **more}
+
+
+def _images(facts: Facts) -> list[Recipe]:
+    size, channels = facts.image, facts.channels
+    flat = BATCH * facts.grid * facts.grid
+    return [
+        _filled("normal", BATCH, channels, size, size),
+        _filled("normal", flat, facts.patch_width),
+        _filled("normal", BATCH, 1, channels, size, size),
+        _filled("normal", BATCH, facts.grid * facts.grid, facts.patch_width),
+        _filled("normal", BATCH, 2, channels, size, size),
+        _filled("normal", flat, channels, facts.patch, facts.patch),
+        _filled("normal", BATCH, channels, 2, size, size),
+        _filled("normal", BATCH, channels, 64, 64),
+        _filled("normal", BATCH, 1, 1, channels, size, size),
+        _filled("normal", BATCH, 4, channels, size, size),
+        _filled("normal", BATCH, 8, channels, size, size),
+        _filled("normal", BATCH, channels, 2 * size, 2 * size),
+    ]
+
+
+def _videos(facts: Facts) -> list[Recipe]:
+    size, channels, frames = (
+        facts.image,
+        facts.channels,
+        max(2, getattr(facts.config, "num_frames", None) or getattr(facts.config, "frames_per_clip", None) or 2),
+    )
+    return [
+        _filled("normal", BATCH, frames, channels, size, size),
+        _filled("normal", BATCH * facts.grid * facts.grid, facts.patch_width),
+        _filled("normal", BATCH, channels, frames, size, size),
+    ]
+
+
+def _grids(has: set[str], facts: Facts) -> list[Recipe]:
+    pairs = {"kind": "long", "value": [[facts.grid, facts.grid]] * BATCH}
+    triples = {"kind": "long", "value": [[1, facts.grid, facts.grid]] * BATCH}
+    return [pairs, triples] if has & {"shapes", "hw"} else [triples, pairs]
+
+
+def _masks(has: set[str], facts: Facts) -> list[Recipe]:
+    tokens = _filled("ones", BATCH, _length(facts))
+    images = _filled("ones", BATCH, facts.image, facts.image)
+    patches = _filled("ones", BATCH, facts.grid * facts.grid)
+    sounds = _filled("ones", BATCH, facts.frames)
+    if has & {"pixel", "image"}:
+        return [images, patches, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
+    if has & {"feature", "features", "padding", "mel", "audio"}:
+        return [sounds, _filled("ones", BATCH, facts.frames, dtype="bool"), tokens]
+    return [tokens, _filled("ones", BATCH, _length(facts), dtype="bool"), sounds]
+
+
+def _length(facts: Facts) -> int:
+    return LENGTH + sum(facts.put.values())
+
+
+def placeholder(config: PreTrainedConfig, what: str) -> int | None:
+    """The token that stands for one vector of an image ("image"), a sound ("audio") or a video."""
+    for _, node in nodes(config):
+        for name, value in vars(node).items():
+            said = words(name)
+            if (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and said[0] == what
+                and "token" in said
+                and said[-1] in {"id", "index"}
+                and not {"start", "end", "begin"} & set(said)
+            ):
+                return value
+    return None
+
+
+def _tokens(name: str, facts: Facts) -> list[Recipe]:
+    said = words(name)
+    if said[0] == "decoder":
+        return [_filled("ids", BATCH, LENGTH - 1, low=FIRST_TOKEN, high=_decoder_vocabulary(facts))]
+    high = facts.vocabulary
+    put = []
+    if name == "input_ids":
+        place = 1
+        for what, number in facts.put.items():
+            put.append([placeholder(facts.config, what), place, number])
+            place += number + 1
+    low = min(FIRST_TOKEN, high - 1)
+    taken = [
+        n
+        for _, node in nodes(facts.config)
+        for key, value in vars(node).items()
+        if "token" in words(key)
+        for n in integers(value)
+        if n < high
+    ]
+    top = high
+    while top - 1 in taken and top - 1 > low:
+        top -= 1
+    one = _filled("ids", BATCH, _length(facts), low=low, high=top, **({"put": put} if put else {}))
+    books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
+    return [
+        one,
+        _filled("ids", BATCH, LENGTH, books, low=0, high=min(high, 20)),
+        _filled("ids", BATCH, books, LENGTH, low=0, high=min(high, 20)),
+        _filled("ids", BATCH, 64, low=low, high=top),
+        _filled("ids", BATCH, 2, LENGTH, low=low, high=top),
+    ]
+
+
+def _decoder_vocabulary(facts: Facts) -> int:
+    decoder = getattr(facts.config, "decoder", facts.config)
+    return _number(decoder, ("vocab_size", "decoder_vocab_size"), facts.vocabulary)
+
+
+def _sounds(facts: Facts) -> list[Recipe]:
+    return [
+        _filled("normal", BATCH, 800),
+        _filled("normal", BATCH, 1, 800),
+        _filled("normal", BATCH, facts.frames, facts.bins),
+        _filled("normal", BATCH, facts.bins, facts.frames),
+        _filled("normal", BATCH, 6400),
+        _filled("normal", BATCH, 2, 800),
+        _filled("normal", BATCH, 1, 6400),
+    ]
+
+
+def _spectra(facts: Facts) -> list[Recipe]:
+    return [
+        _filled("normal", BATCH, facts.bins, facts.frames),
+        _filled("normal", BATCH, facts.frames, facts.bins),
+        _filled("normal", BATCH, 1, facts.frames, facts.bins),
+        _filled("normal", BATCH, 800),
+        _filled("normal", BATCH, 1, 800),
+        _filled("normal", BATCH, facts.frames, 160),
+        _filled("normal", BATCH, facts.bins, 4 * facts.frames),
+    ]
+
+
+def _series(has: set[str], facts: Facts) -> list[Recipe]:
+    lags = max(integers(getattr(facts.config, "lags_sequence", None)) or [0])
+    channels = _number(facts.config, ("num_input_channels", "input_size"), 1)
+    length = facts.context + lags
+    kind = "ones" if has & {"observed", "mask"} else "normal"
+    more = {"dtype": "float"} if kind == "ones" else {}
+    if "padding" in has:
+        return [_filled("zeros", BATCH, facts.context)]
+    if "time" in has:
+        return [_filled(kind, BATCH, length, _number(facts.config, ("num_time_features",), 1) or 1, **more)]
+    return [
+        _filled(kind, BATCH, length, channels, **more),
+        _filled(kind, BATCH, length, **more),
+        _filled(kind, BATCH, facts.context, channels, **more),
+        _filled(kind, BATCH, facts.context, **more),
+    ]
+
+
+def _others(facts: Facts) -> list[Recipe]:
+    return [
+        _filled("normal", BATCH, LENGTH, facts.hidden),
+        _filled("normal", BATCH * facts.grid * facts.grid, facts.patch_width),
+        _filled("normal", BATCH, facts.hidden),
+        _filled("normal", BATCH, facts.channels, facts.image, facts.image),
+        _filled("ids", BATCH, LENGTH, low=0, high=2),
+        _filled("ids", BATCH, low=0, high=2),
+        _filled("normal", BATCH, facts.hidden, LENGTH),
+        {"kind": "plain", "value": 1},
+    ]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Which alternative of which parameter ran, and what was written over its shape."""
+
+    choice: Mapping[str, int]
+    overrides: Mapping[str, Recipe] = field(default_factory=dict)
+    put: Mapping[str, int] = field(default_factory=dict)
+
+    def recipes(self, config: PreTrainedConfig) -> dict[str, Recipe]:
+        facts = facts_of(config, self.put)
+        made = {name: alternatives(name, facts)[place] for name, place in self.choice.items()}
+        return {**made, **self.overrides}
+
+
+def find(model: PreTrainedModel, seconds: float = 4) -> Found:
+    """Inputs on which `model` runs; raises `Failed` with the most telling error."""
+    error: Failed | None = None
+    deadline = time.perf_counter() + seconds
+    for names in _sets(model):
+        try:
+            return _tried(model, names, deadline)
+        except Failed as failed:
+            error = error or failed
+    assert error is not None
+    raise error
+
+
+def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
+    """Sets of parameters, the richest that is likely first."""
+    known = takes(model)
+    main = model.main_input_name
+    mains = [name for name in ([main] if isinstance(main, str) else main) if name in known]
+    required = [name for name, entry in known.items() if entry.default is entry.empty and name not in mains]
+    base = [*mains, *required]
+    text = [] if "input_ids" in base or "input_ids" not in known else ["input_ids"]
+    decoder = [name for name in ("decoder_input_ids",) if name in known]
+    pictures = [name for name in ("pixel_values", "image_grid_thw") if name in known and name not in base]
+    sounds = [
+        name
+        for name in ("input_features", "input_values", "audio_input_features")
+        if name in known and name not in base
+    ][:1]
+    grids = [
+        name
+        for name in ("spatial_shapes", "image_grid_hw", "image_sizes", "pixel_attention_mask")
+        if name in known and name not in base
+    ]
+    seen: list[list[str]] = []
+    for extra in (
+        [*text, *decoder, *pictures, *sounds],
+        [*text, *decoder, *pictures],
+        [*text, *decoder, *pictures, *grids],
+        [*text, *decoder, *sounds],
+        [*decoder],
+        [],
+        [*text],
+    ):
+        names = [*base, *extra]
+        if names and names not in seen:
+            seen.append(names)
+            yield names
+
+
+def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
+    put = _placeholders(model, names) if "input_ids" in names else {}
+    known = takes(model)
+    names = list(names)
+    first: Failed | None = None
+    for _ in range(4):
+        facts = facts_of(model.config, put)
+        asked: list[str] = []
+        for choice in _choices({name: len(alternatives(name, facts)) for name in names}):
+            if first is not None and time.perf_counter() > deadline:
+                raise first
+            found = Found(choice, {}, put)
+            try:
+                return _repaired(model, found)
+            except Failed as failed:
+                first = first or failed
+                asked += [name for name in _asked(str(failed), known) if name not in names and name not in asked]
+        if not asked:
+            break
+        names += asked[:2]
+    assert first is not None
+    raise first
+
+
+def _asked(text: str, known: Mapping[str, Any]) -> list[str]:
+    """Parameters that an error names."""
+    return [
+        name
+        for name in re.findall(r"[a-z]+(?:_[a-z]+)+", text)
+        if name in known and name not in ("inputs_embeds", "past_key_values", "return_dict", "labels")
+    ]
+
+
+def _choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Choices of alternatives, those with small numbers first."""
+    names = list(sizes)
+    every = itertools.islice(itertools.product(*(range(min(sizes[name], 12)) for name in names)), 3000)
+    for choice in sorted(every, key=sum)[:MOST_TRIES]:
+        yield dict(zip(names, choice, strict=True))
+
+
+def _repaired(model: PreTrainedModel, found: Found, tries: int = 3) -> Found:
+    """`found`, or with a dimension changed as an error asks for."""
+    recipes = found.recipes(model.config)
+    try:
+        ran(model, tensors(recipes))
+        return found
+    except Failed as failed:
+        if not tries:
+            raise
+        for name, recipe in _mended(str(failed), recipes):
+            changed = Found(found.choice, {**found.overrides, name: recipe}, found.put)
+            try:
+                ran(model, tensors(changed.recipes(model.config)))
+                return changed
+            except Failed as again:
+                if str(again) != str(failed) and tries > 1:
+                    try:
+                        return _repaired(model, changed, tries - 1)
+                    except Failed:
+                        pass
+        raise
+
+
+def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, Recipe]]:
+    """Recipes in which one number of the error's text stands in the place of another."""
+    numbers = list(dict.fromkeys(int(number) for number in re.findall(r"\d+", text.splitlines()[0] if text else "")))
+    tried = 0
+    for name, recipe in recipes.items():
+        shape = recipe.get("shape")
+        if not shape or recipe["kind"] not in {"normal", "ones", "zeros", "ids"}:
+            continue
+        for place, size in enumerate(shape):
+            if place == 0 or size not in numbers:
+                continue
+            for number in numbers:
+                if number != size and 0 < number <= 2048 and tried < 6:
+                    tried += 1
+                    changed = list(shape)
+                    changed[place] = number
+                    if len(shape) >= 4 and place >= len(shape) - 2 and shape[-1] == shape[-2]:
+                        changed[-1] = changed[-2] = number
+                    yield name, {**recipe, "shape": changed}
+
+
+def _placeholders(model: PreTrainedModel, names: list[str]) -> dict[str, int]:
+    """How many placeholders of images and sounds a row of tokens needs, counted in what the model makes of them."""
+    put: dict[str, int] = {}
+    for what, method, wanted in (("image", "get_image_features", "pixel"), ("audio", "get_audio_features", "input_")):
+        maker = getattr(model, method, None)
+        given = [
+            name
+            for name in names
+            if (name not in ("input_ids", "decoder_input_ids") and name.startswith(wanted))
+            or (what == "image" and "image" in name)
+        ]
+        if maker is None or not given or placeholder(model.config, what) is None:
+            continue
+        number = _counted(model, maker, given)
+        if number:
+            put[what] = number
+    return put
+
+
+def _counted(model: PreTrainedModel, maker: Any, names: list[str]) -> int:
+    import inspect
+
+    allowed = inspect.signature(maker).parameters
+    facts = facts_of(model.config)
+    given = [name for name in names if name in allowed]
+    for choice in itertools.islice(_choices({name: len(alternatives(name, facts)) for name in given}), 20):
+        try:
+            with torch.no_grad():
+                features = maker(**tensors(Found(choice).recipes(model.config)))
+        except Exception:
+            continue
+        return _rows(features) // BATCH
+    return 0
+
+
+def _rows(features: Any) -> int:
+    features = getattr(features, "pooler_output", features) if not torch.is_tensor(features) else features
+    if torch.is_tensor(features):
+        return features.numel() // features.shape[-1]
+    if isinstance(features, (list, tuple)):
+        return sum(_rows(entry) for entry in features)
+    last = getattr(features, "last_hidden_state", None)
+    return _rows(last) if last is not None else 0

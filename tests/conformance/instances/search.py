@@ -1,0 +1,387 @@
+"""The search for a tiny instance of one model type.
+
+1. Depth: the fewest layers that show every kind of layer of the default config (on the meta device).
+2. Everything else: profiles, from bold to careful; the first of which the model builds and runs.
+3. One field after the other: what is still large is tried smaller, and what makes a harder case is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.instances import layers, sizes
+from conformance.instances.fields import Draft, Path, field, followers, nodes, own_fields, words
+from conformance.instances.inputs import Found, find
+from conformance.instances.recipes import Recipe, tensors
+from conformance.instances.trial import Failed, architecture, built, parameters, ran, small_enough
+
+Changes = dict[Path, Any]
+SMALL = 64  # a whole number that is not larger needs no attention
+
+
+@dataclass
+class Outcome:
+    """The instance of one model type, or why there is none."""
+
+    model_type: str
+    architecture: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Recipe]
+    parameters: int
+    milliseconds: float
+    profile: str
+
+
+class Search:
+    def __init__(self, model_type: str, say: Callable[[str], None] = lambda text: None) -> None:
+        self.name = architecture(model_type)
+        self.model_type = model_type
+        self.say = say
+        self.found: Found | None = None
+        self.derived: dict[Path, set[Path]] = {}
+
+    # One try ----------------------------------------------------------------------------------------------------
+
+    def on_meta(self, draft: Draft) -> nn.Module:
+        if self.last is not None and self.last[0] == draft:
+            return self.last[1]
+        model = self.fresh_on_meta(draft)
+        self.last = (draft, model)
+        return model
+
+    last: tuple[Draft, nn.Module] | None = None
+
+    def fresh_on_meta(self, draft: Draft) -> nn.Module:
+        try:
+            config = draft.build()
+        except Exception as error:
+            raise Failed(error) from error
+        return built(self.name, config, "meta")
+
+    def runs(self, draft: Draft) -> Found:
+        """Inputs on which the model runs; raises `Failed`."""
+        meta = self.on_meta(draft)
+        if not small_enough(meta):
+            raise Failed(ValueError(f"{parameters(meta):,} parameters are too many to try"))
+        model = built(self.name, draft.build(), "cpu")
+        if self.found is not None:
+            try:
+                ran(model, tensors(self.found.recipes(model.config)))
+                return self.found
+            except Exception as error:
+                if self.profiled:
+                    raise Failed(error) from error
+        return find(model)
+
+    profiled = False
+
+    # The whole --------------------------------------------------------------------------------------------------
+
+    def outcome(self) -> Outcome:
+        draft = self.filled(Draft(self.model_type, {}))
+        self.derived = followers(draft)
+        draft = self.shallow(draft)
+        draft, profile = self.small(draft)
+        self.profiled = True
+        draft = self.smaller(draft)
+        draft = self.harder(draft)
+        assert self.found is not None
+        config = draft.build()
+        model = built(self.name, config, "cpu")
+        recipes = self.found.recipes(config)
+        ran(model, tensors(recipes))
+        started = time.perf_counter()
+        ran(model, tensors(recipes))
+        spent = 1000 * (time.perf_counter() - started)
+        return Outcome(self.model_type, self.name, draft.given, recipes, parameters(model), spent, profile)
+
+    def filled(self, draft: Draft) -> Draft:
+        """Many defaults do not build: sizes that are None are given one after the other until the model does."""
+        try:
+            self.on_meta(draft)
+            return draft
+        except Failed as error:
+            first = error
+        missing = [
+            (*path, name)
+            for path, node in nodes(draft.build())
+            for name, value in own_fields(node).items()
+            if value is None
+        ]
+        fill = {
+            "vocabulary": 99,
+            "head size": 8,
+            "heads": 4,
+            "depth": 2,
+            "width": 32,
+            "experts": 4,
+            "positions": 64,
+            "count": 4,
+            "token": 0,
+            "image": 16,
+            "patch": 4,
+        }
+        every = {path: fill[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in fill}
+        for changes in [{path: value} for path, value in every.items()] + [every]:
+            try:
+                changed = draft.changed(changes)
+                self.on_meta(changed)
+                return changed
+            except Exception:
+                continue
+        named = {path: value for path, value in every.items() if path[-1] in str(first)}
+        return draft.changed(named) if named else draft
+
+    # 1. Depth ---------------------------------------------------------------------------------------------------
+
+    def shallow(self, draft: Draft) -> Draft:
+        try:
+            full = layers.kinds(self.on_meta(draft))
+        except Failed:
+            return self.try_depths(draft, {})
+        return self.try_depths(draft, full)
+
+    def try_depths(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> Draft:
+        wanted = {path: set(entries) for path, entries in full.items()}
+        best, fewest = draft, None
+        for most in (2, 3, 4, 6, 8):
+            for changes in self.depth_changes(draft, full, most):
+                try:
+                    changed = draft.changed(changes)
+                    shown = layers.shown(self.on_meta(changed))
+                except Exception:
+                    continue
+                missing = sum(len(entries - shown.get(path, set())) for path, entries in wanted.items())
+                if fewest is None or missing < fewest:
+                    best, fewest = changed, missing
+                if not missing:
+                    return changed
+        return best
+
+    def depth_changes(self, draft: Draft, full: dict[str, list[layers.Signature]], most: int) -> Iterator[Changes]:
+        config = draft.build()
+        plain = sizes.depths(config, most)
+        picks = self.picked(full, most)
+        places = self.places_of_layers(config, picks, most)
+        for per_layer, indices in (
+            (({}, places), (None, places), ({}, {}), (None, {})) if places else (({}, {}), (None, {}))
+        ):
+            changes = {**plain, **indices}
+            for path, value in self.lists_per_layer(config):
+                picked = picks.get(len(value))
+                if picked is None:
+                    picked = list(range(min(len(value), most)))
+                if per_layer is None or path not in {p for moved in self.derived.values() for p in moved}:
+                    changes[path] = [value[place] for place in picked]
+            yield changes
+        thresholds = {
+            (*path, name): 1
+            for path, node in nodes(config)
+            for name, value in own_fields(node).items()
+            if isinstance(value, int) and not isinstance(value, bool) and 1 < value <= 48
+            and set(words(name)) & {"first", "dense", "interval", "freq", "period", "offset", "step", "every", "k", "layer"} and sizes.kind(name) in {"other", "depth", "window"}
+        }  # fmt: skip
+        if thresholds:
+            yield {**plain, **thresholds}
+            for path in thresholds:
+                yield {**plain, path: 1}
+                yield {**plain, path: 2}
+
+    @staticmethod
+    def picked(full: dict[str, list[layers.Signature]], most: int) -> dict[int, list[int]]:
+        """Length of a list of layers -> the places that show each kind first, filled up to `most`."""
+        picks: dict[int, list[int]] = {}
+        for entries in full.values():
+            places = layers.first_of_each(entries)[:most]
+            others = [place for place in range(len(entries)) if place not in places]
+            picks[len(entries)] = sorted(places + others[: max(0, most - len(places))])
+        return picks
+
+    @staticmethod
+    def places_of_layers(config: Any, picks: dict[int, list[int]], most: int) -> Changes:
+        """Lists of numbers of layers, renumbered to the layers that stay."""
+        changes: Changes = {}
+        for path, node in nodes(config):
+            own = own_fields(node)
+            counts = [
+                value
+                for name, value in own.items()
+                if sizes.kind(name) == "depth" and isinstance(value, int) and value > 2
+            ]
+            for name, value in own.items():
+                numbers = sizes.integers(value)
+                if not counts or not isinstance(value, list) or not numbers or len(set(numbers)) < len(numbers):
+                    continue
+                count = min((n for n in counts if n > max(numbers)), default=0)
+                if not count or min(numbers) < -count or sizes.kind(name) in ("width", "heads", "head size"):
+                    continue
+                stay = picks.get(count, list(range(min(count, most))))
+                kept = [place for place, old in enumerate(stay) if old in numbers]
+                changes[(*path, name)] = kept or [len(stay) - 1]
+        return changes
+
+    @staticmethod
+    def lists_per_layer(config: Any) -> Iterator[tuple[Path, list[Any]]]:
+        """Lists with an entry per layer of their config."""
+        for path, node in nodes(config):
+            own = own_fields(node)
+            counts = {
+                value
+                for name, value in own.items()
+                if sizes.kind(name) == "depth" and isinstance(value, int) and value > 2
+            }
+            for name, value in own.items():
+                if isinstance(value, list) and len(value) in counts:
+                    yield (*path, name), value
+
+    # 2. Profiles ------------------------------------------------------------------------------------------------
+
+    def small(self, draft: Draft) -> tuple[Draft, str]:
+        first: Failed | None = None
+        for name, changes in self.profiles(draft):
+            try:
+                changed = draft.changed(self.without_derived(changes))
+                changed = self.with_sections(changed)
+                self.found = self.runs(changed)
+                return changed, name
+            except Failed as failed:
+                self.say(f"{name}: {str(failed)[:160]}")
+                first = first or failed
+            except Exception as error:
+                self.say(f"{name}: {type(error).__name__}: {str(error)[:160]}")
+                first = first or Failed(error)
+        assert first is not None
+        raise first
+
+    def without_derived(self, changes: Changes) -> Changes:
+        """A field that follows another which is changed is left to its class."""
+        moved = {path for source, paths in self.derived.items() if source in changes for path in paths}
+        return {
+            path: value
+            for path, value in changes.items()
+            if path not in moved or sizes.kind(path[-1]) in ("vocabulary", "token")
+        }
+
+    def with_sections(self, draft: Draft) -> Draft:
+        sections = sizes.rope_sections(draft.build())
+        return draft.changed(sections) if sections else draft
+
+    def profiles(self, draft: Draft) -> Iterator[tuple[str, Changes]]:
+        config = draft.build()
+        vocabulary = sizes.vocabulary(config)
+        try:
+            special = sizes.tokens(draft.changed(vocabulary).build())
+        except Exception:
+            special = {}
+        ends = {**vocabulary, **special, **sizes.positions(config), **sizes.experts(config)}
+        small_heads = sizes.heads(config)
+        for only_heads in (False, True):
+            for most in (8, 16):
+                inner = {
+                    **sizes.widths(config, small_heads, most, only_heads),
+                    **small_heads,
+                    **sizes.head_sizes(config, most),
+                }
+                for image, patch in ((16, 4), (32, 4), (32, 2), (64, 0), (64, 4), (128, 0), (10**6, 0)):
+                    pictures = sizes.images(config, image, patch)
+                    if not pictures and image > 16:
+                        continue
+                    yield f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}", {
+                        **ends,
+                        **inner,
+                        **pictures,
+                        **sizes.windows(config),
+                        **sizes.counts(config),
+                    }
+                yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
+        for image, patch in ((32, 4), (64, 0), (10**6, 0)):
+            yield f"ends, image {image}", {**ends, **sizes.images(config, image, patch)}
+        yield "vocabulary", {**vocabulary, **special}
+        yield "depth", {}
+
+    # 3. One after the other -------------------------------------------------------------------------------------
+
+    def keeps(self, draft: Draft, changes: Changes) -> Draft | None:
+        """`draft` with `changes`, if the model still runs and says so; else None."""
+        try:
+            changed = self.with_sections(draft.changed(changes))
+            if changed.build().to_dict() == draft.build().to_dict():
+                return None
+            self.runs(changed)
+            return changed
+        except Exception:
+            return None
+
+    def smaller(self, draft: Draft) -> Draft:
+        """Fields that are still large, each alone, and together with those of equal value."""
+        deadline = time.perf_counter() + 4
+        config = draft.build()
+        large: dict[int, list[Path]] = {}
+        for path, node in nodes(config):
+            for name, value in own_fields(node).items():
+                if (
+                    sizes.kind(name) != "token"
+                    and isinstance(value, int)
+                    and not isinstance(value, bool)
+                    and value > SMALL
+                ):
+                    large.setdefault(value, []).append((*path, name))
+        together = {
+            path: 16 + 4 * place for place, value in enumerate(sorted(large)) if place < 12 for path in large[value]
+        }
+        if together and (changed := self.keeps(draft, together)):
+            return changed
+        for value, paths in sorted(large.items(), reverse=True):
+            for group in [paths] if len(paths) == 1 else [paths, *([path] for path in paths)]:
+                if time.perf_counter() > deadline:
+                    return draft
+                group = [path for path in group if field(draft.build(), path) == value]
+                for small in (16, 32, 64, value // 8, value // 4) if group else ():
+                    if small < value and (changed := self.keeps(draft, dict.fromkeys(group, small))):
+                        draft = changed
+                        break
+        return draft
+
+    def harder(self, draft: Draft) -> Draft:
+        """Fewer key heads, dropout, a token for padding: kept where the model takes them."""
+        for changes in self.harder_changes(draft):
+            draft = self.keeps(draft, changes) or draft
+        return draft
+
+    def harder_changes(self, draft: Draft) -> Iterator[Changes]:
+        config = draft.build()
+        for path, node in nodes(config):
+            own = own_fields(node)
+            for name, value in own.items():
+                said = set(words(name))
+                if said & {"kv", "key"} and sizes.kind(name) == "heads" and not isinstance(value, list):
+                    heads = getattr(node, "num_attention_heads", None)
+                    if isinstance(heads, int) and heads > 2 and value in (None, heads):
+                        yield {(*path, name): heads // 2}
+        dropouts = {
+            (*path, name): 0.1
+            for path, node in nodes(config)
+            for name, value in own_fields(node).items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value != 0.1
+            and set(words(name)) & {"dropout", "pdrop"}
+        }  # fmt: skip
+        if dropouts:
+            yield dropouts
+            for path, value in dropouts.items():
+                yield {path: value}
+        for path, node in nodes(config):
+            if vars(node).get("pad_token_id", 0) is None and "vocab_size" in vars(node):
+                yield {(*path, "pad_token_id"): 0}
+            if not path and config.is_encoder_decoder and vars(node).get("decoder_start_token_id", 0) is None:
+                yield {(*path, "decoder_start_token_id"): 0}
+
+
+def search(model_type: str, say: Callable[[str], None] = lambda text: None) -> Outcome:
+    torch.set_num_threads(1)
+    return Search(model_type, say).outcome()

@@ -1,0 +1,312 @@
+"""What the words of a field's name say about it, and the small values that are worth trying.
+
+Nothing here decides: a value is kept only if the model builds and runs with it (`search`). No model is named.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig
+
+from conformance.instances.fields import Path, nodes, own_fields, words
+
+Kind = Literal[
+    "token", "vocabulary", "depth", "heads", "head size", "experts", "image", "patch", "positions", "window", "count", "width", "other"
+]  # fmt: skip
+
+VOCABULARY = 99
+_TOKENS = {"token", "bos", "eos", "pad", "sep", "cls", "mask", "boi", "eoi", "boa", "eoa", "unk", "blank"}
+_DEPTHS = {"layers", "layer", "depth", "depths", "blocks", "stages"}
+_NO_DEPTH = {"id", "ids", "index", "indices", "indexes", "norm", "scale", "types", "type", "init", "rope", "drop", "dropout",
+             "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every"}  # fmt: skip
+_WIDTHS = {"size", "sizes", "dim", "dims", "width", "channels", "channel", "hidden", "model", "embd", "units", "features", "inner", "ff", "ffn",
+           "rank", "filters", "embed", "intermediate", "embedding", "bottleneck", "d", "state", "expansion"}  # fmt: skip
+
+
+@functools.cache
+def kind(name: str) -> Kind:
+    """By the words of `name`; the order of the questions matters."""
+    said = words(name)
+    has = set(said)
+    last = said[-1] if said else ""
+    if last in {"id", "ids", "idx", "index"} and has & _TOKENS:
+        return "token"
+    if has & {"vocab", "vocabulary", "vocabs"} and not has & {"type", "offset"}:
+        return "vocabulary"
+    if has & {"codebook"} and last == "size":
+        return "vocabulary"
+    if has & {"experts", "expert"} and not has & {"size", "dim", "capacity", "layer"}:
+        return "experts"
+    if (has & {"head", "kv"} and has & {"dim", "size", "channels"}) or name in {"d_kv", "rotary_dim", "d_head"}:
+        return "head size"
+    if has & {"heads", "head"} and not has & {"bias", "layers"}:
+        return "heads"
+    if has & _DEPTHS and not has & _NO_DEPTH:
+        return "depth"
+    if has & {"image", "img", "input", "crop", "images"} and last in {"size", "sizes"} and "embedding" not in has:
+        return "image"
+    if (has & {"patch", "patches"} and last in {"size", "sizes"}) or name == "patch_stride":
+        return "patch"
+    if has & {"position", "positions", "ctx"} or (has & {"max", "seq", "sequence", "context", "relative"} and has & {"length", "len", "distance", "positions", "size"}):  # fmt: skip
+        return "positions"
+    if has & {"window", "sliding", "chunk"} and not has & {"ratio"} and not has & {"bias"}:
+        return "window"
+    if last in {"queries", "latents", "query", "codebooks", "quantizers", "buckets", "bins", "groups"} or has & {
+        "queries",
+        "bins",
+    }:
+        return "count"
+    if has & {"kernel", "stride", "strides", "padding", "kernels", "dilation"}:
+        return "other"
+    if has & _WIDTHS or last in {"dim", "width"}:
+        return "width"
+    return "other"
+
+
+def integers(value: Any) -> list[int]:
+    """The whole numbers of a field that is one, or a flat list of them; else none."""
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, int):
+        return [value]
+    if (
+        isinstance(value, (list, tuple))
+        and value
+        and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
+    ):
+        return list(value)
+    return []
+
+
+def of_kind(config: PreTrainedConfig, *wanted: Kind) -> dict[Path, Any]:
+    """The fields of these kinds that hold whole numbers."""
+    return {
+        (*path, name): value
+        for path, node in nodes(config)
+        for name, value in own_fields(node).items()
+        if kind(name) in wanted and integers(value)
+    }
+
+
+def like(value: Any, numbers: Iterable[int]) -> Any:
+    """`numbers` in the form of `value`: a number or a list."""
+    small = list(numbers)
+    return small if isinstance(value, (list, tuple)) else small[0]
+
+
+def vocabulary(config: PreTrainedConfig) -> dict[Path, Any]:
+    """Vocabularies of different sizes become different."""
+    fields = of_kind(config, "vocabulary")
+    distinct = sorted(
+        {number for value in fields.values() for number in integers(value) if number > VOCABULARY}, reverse=True
+    )
+    small = {
+        number: VOCABULARY - 3 * place if VOCABULARY - 3 * place > 40 else 40 for place, number in enumerate(distinct)
+    }
+    return {
+        path: like(value, (small.get(number, number) for number in integers(value))) for path, value in fields.items()
+    }
+
+
+def tokens(config: PreTrainedConfig, high: int = 0) -> dict[Path, Any]:
+    """Special tokens beyond the smallest vocabulary move to its end; different ones stay different."""
+    sizes = [n for value in of_kind(config, "vocabulary").values() for n in integers(value) if n > 30]
+    high = high or min(sizes, default=VOCABULARY)
+    fields = of_kind(config, "token")
+    outside = sorted(
+        {
+            number
+            for value in fields.values()
+            for number in integers(value)
+            if number >= high - 20 or (number < 0 and number != -1)
+        }
+    )
+    taken = {number for value in fields.values() for number in integers(value)} - set(outside)
+    free = [number for number in range(high - 1, 2, -1) if number not in taken]
+    small = dict(zip(outside, free, strict=False))
+    return {
+        path: like(value, (small.get(number, number) for number in integers(value))) for path, value in fields.items()
+    }
+
+
+def heads(config: PreTrainedConfig) -> dict[Path, Any]:
+    """Per config within: more heads than key heads, and a list of heads in ratio."""
+    return {path: value for node, _ in nodes(config) for path, value in _heads_of(config, node).items()}
+
+
+def _heads_of(config: PreTrainedConfig, node: Path) -> dict[Path, Any]:
+    fields = {path: value for path, value in of_kind(config, "heads").items() if path[:-1] == node}
+    small: dict[Path, Any] = {}
+    single = sorted({value for value in fields.values() if isinstance(value, int) and value > 1}, reverse=True)
+    table = {1: [4], 2: [4, 2], 3: [8, 4, 2]}.get(len(single), [8, 4, 2, 2, 2, 2, 2])
+    chosen = {value: min(value, table[min(place, len(table) - 1)]) for place, value in enumerate(single)}
+    for path, value in fields.items():
+        if isinstance(value, int):
+            small[path] = chosen.get(value, value)
+        else:
+            common = math.gcd(*value) or 1
+            small[path] = [min(entry // common, 8) if len(set(value)) > 1 else min(entry, 4) for entry in value]
+    return small
+
+
+def head_sizes(config: PreTrainedConfig, most: int = 8) -> dict[Path, Any]:
+    """In ratio: the smallest becomes 4 if that keeps the others small, else the largest becomes `most`."""
+    small: dict[Path, Any] = {}
+    for node, _ in nodes(config):
+        fields = {p: v for p, v in of_kind(config, "head size").items() if p[:-1] == node}
+        values = [number for value in fields.values() for number in integers(value) if number > 4]
+        if not values:
+            continue
+        factor = 4 / min(values) if len(set(values)) > 1 and max(values) <= 4 * min(values) else most / max(values)
+        for path, value in fields.items():
+            small[path] = like(value, (_scaled(number, factor) for number in integers(value)))
+    return small
+
+
+def _scaled(number: int, factor: float, step: int = 4) -> int:
+    if number <= step or factor >= 1:
+        return number
+    return min(number, max(step, round(number * factor / step) * step))
+
+
+def widths(
+    config: PreTrainedConfig, small_heads: Mapping[Path, Any], most: int = 8, only_heads: bool = False
+) -> dict[Path, Any]:
+    """Every width by the factor of its config; what was equal anywhere stays equal, what was different stays so."""
+    small: dict[Path, Any] = {}
+    known: dict[int, int] = {}
+    mains: dict[int, int] = {}
+    for node, own in nodes(config):
+        fields = {p: v for p, v in of_kind(config, "width").items() if p[:-1] == node}
+        counted = {p: v for p, v in of_kind(config, "heads").items() if p[:-1] == node}
+        if not fields or (only_heads and not counted):
+            continue
+        main = _main_width(own, fields)
+        factor = _factor(main, counted, small_heads, most * (1 + sum(1 for m in mains if m != main)))
+        mains[main] = 1
+        for path, value in fields.items():
+            small[path] = like(value, (_kept_apart(number, factor, known) for number in integers(value)))
+    return small
+
+
+def _kept_apart(number: int, factor: float, known: dict[int, int]) -> int:
+    if number not in known:
+        value = _scaled(number, factor)
+        while value < number and value in {v for n, v in known.items() if n != number and v > 4}:
+            value += 4
+        known[number] = min(value, number)
+    return known[number]
+
+
+def _main_width(node: PreTrainedConfig, fields: Mapping[Path, Any]) -> int:
+    """The width of the stream, as far as one can say."""
+    standard = getattr(node, "hidden_size", None)
+    if isinstance(standard, int) and not isinstance(standard, bool):
+        return standard
+    for name in ("d_model", "embed_dim", "n_embd", "dim", "width"):
+        value = getattr(node, name, None)
+        if integers(value):
+            return integers(value)[0]
+    return max((number for value in fields.values() for number in integers(value)[:1]), default=1)
+
+
+def _factor(main: int, counted: Mapping[Path, Any], small_heads: Mapping[Path, Any], most: int) -> float:
+    """So that the main width becomes heads x `most`."""
+    pairs = [
+        (integers(value)[0], integers(small_heads.get(path, value))[0])
+        for path, value in counted.items()
+        if integers(value)[0] > 0 and main % integers(value)[0] == 0
+    ]
+    if not pairs:
+        return min(1.0, 4 * most / main) if main else 1.0
+    before, after = max(pairs, key=lambda pair: pair[1])
+    each = main // before
+    return after * min(most, each) / main
+
+
+def experts(config: PreTrainedConfig) -> dict[Path, Any]:
+    small: dict[Path, Any] = {}
+    for path, value in of_kind(config, "experts").items():
+        has = set(words(path[-1]))
+        if has & {"per", "tok", "token", "selected", "top", "topk", "k"} or has & {"shared", "zero"}:
+            small[path] = like(value, (min(n, 2) for n in integers(value)))
+        else:
+            small[path] = like(value, (min(n, 4) for n in integers(value)))
+    for node, own in nodes(config):
+        for name, value in own_fields(own).items():
+            if name in {"n_group", "num_expert_group"} and isinstance(value, int):
+                small[(*node, name)] = min(value, 2)
+            if name in {"topk_group", "topk", "moe_topk", "moe_k"} and isinstance(value, int):
+                small[(*node, name)] = min(value, 1 if "group" in name else 2)
+    return small
+
+
+def positions(config: PreTrainedConfig, most: int = 64) -> dict[Path, Any]:
+    return {
+        path: like(value, (min(n, most) for n in integers(value)))
+        for path, value in of_kind(config, "positions").items()
+    }
+
+
+def windows(config: PreTrainedConfig, most: int = 4) -> dict[Path, Any]:
+    return {
+        path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "window").items()
+    }
+
+
+def counts(config: PreTrainedConfig, most: int = 6) -> dict[Path, Any]:
+    return {
+        path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "count").items()
+    }
+
+
+def images(config: PreTrainedConfig, image: int, patch: int) -> dict[Path, Any]:
+    """Images of `image` pixels, and patches of at most `patch`."""
+    small = {
+        path: like(value, (min(n, image) for n in integers(value))) for path, value in of_kind(config, "image").items()
+    }
+    if patch:
+        small |= {
+            path: like(value, (min(n, patch) for n in integers(value)))
+            for path, value in of_kind(config, "patch").items()
+        }
+    return small
+
+
+def depths(config: PreTrainedConfig, most: int = 2) -> dict[Path, Any]:
+    return {
+        path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "depth").items()
+    }
+
+
+def rope_sections(config: PreTrainedConfig, head_size: Mapping[Path, int] | None = None) -> dict[Path, Any]:
+    """Lists of rotary sections add up to half of the head's size, in ratio."""
+    small: dict[Path, Any] = {}
+    for node, own in nodes(config):
+        rope = own_fields(own).get("rope_parameters")
+        if not isinstance(rope, dict):
+            continue
+        size = getattr(own, "head_dim", None)
+        if not isinstance(size, int):
+            hidden, count = getattr(own, "hidden_size", None), getattr(own, "num_attention_heads", None)
+            size = hidden // count if isinstance(hidden, int) and isinstance(count, int) and count else None
+        section = rope.get("mrope_section")
+        if size and section:
+            rotated = int(size * rope.get("partial_rotary_factor", getattr(own, "partial_rotary_factor", 1.0) or 1.0))
+            small[(*node, "rope_parameters", "mrope_section")] = in_ratio(section, rotated // 2)
+    return small
+
+
+def in_ratio(section: list[int], total: int) -> list[int]:
+    """Whole numbers that add up to `total`, each at least 1, in the ratio of `section`."""
+    if total < len(section):
+        return section
+    small = [max(1, round(entry * total / sum(section))) for entry in section]
+    while sum(small) != total:
+        place = small.index(max(small))
+        small[place] += 1 if sum(small) < total else -1
+    return small

@@ -1,0 +1,81 @@
+"""One try: does the model build with these fields, and does it run on these inputs?"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+MOST_PARAMETERS = 60_000_000  # more is never put into memory
+
+
+class Failed(Exception):
+    """Why a try did not work; `error` is what upstream raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.error = error
+
+
+def architecture(model_type: str) -> str:
+    """The base class that upstream's `AutoModel` takes."""
+    name = MODEL_MAPPING_NAMES[model_type]
+    return name[0] if isinstance(name, (tuple, list)) else name
+
+
+def model_class(name: str) -> type[PreTrainedModel]:
+    return getattr(transformers, name)
+
+
+def built(name: str, config: PreTrainedConfig, device: str) -> PreTrainedModel:
+    with _quiet(), torch.device(device):
+        try:
+            if device == "meta":
+                with no_init_weights():
+                    return model_class(name)._from_config(config, attn_implementation="eager")
+            torch.manual_seed(0)
+            return model_class(name)._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+        except Exception as error:
+            raise Failed(error) from error
+
+
+def small_enough(model: PreTrainedModel) -> bool:
+    return parameters(model) <= MOST_PARAMETERS
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def ran(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
+    with _quiet(), torch.no_grad():
+        try:
+            torch.manual_seed(0)
+            return model(**inputs)
+        except Exception as error:
+            raise Failed(error) from error
+
+
+def takes(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
+    """The named parameters of its forward."""
+    signature = inspect.signature(model.forward).parameters
+    return {
+        name: entry
+        for name, entry in signature.items()
+        if entry.kind in (entry.POSITIONAL_OR_KEYWORD, entry.KEYWORD_ONLY)
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,43 @@
+"""The data file of tiny instances: it is in step with upstream, and what it says builds and runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+from conformance import instances
+from conformance.outputs import flatten
+
+
+def test_file_is_of_the_installed_release() -> None:
+    assert instances.release() == transformers.__version__, "search again: python -m conformance.instances --all"
+
+
+def test_no_model_type_stands_in_both_lists_or_is_unknown() -> None:
+    assert not set(instances.names()) & set(instances.without())
+    assert {*instances.names(), *instances.without()} <= set(MODEL_MAPPING_NAMES)
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "llama", "clip", "bart", "audio-spectrogram-transformer", "aya_vision"]
+)
+def test_instance_rebuilds_and_runs(model_type: str) -> None:
+    instance = instances.read(model_type)
+    model = instance.model_class._from_config(instance.config(), dtype=torch.float32).eval()
+    with torch.no_grad():
+        outputs = [flatten(model(**instance.inputs(seed))) for seed in (0, 0)]
+    assert outputs[0]
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+
+
+def test_another_seed_gives_other_inputs() -> None:
+    instance = instances.read("bert")
+    assert not torch.equal(instance.inputs(0)["input_ids"], instance.inputs(1)["input_ids"])
+
+
+def test_unknown_model_type_says_how_to_search_it() -> None:
+    with pytest.raises(KeyError, match="python -m conformance"):
+        instances.read("no such model")
