@@ -49,11 +49,19 @@ def own_fields(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def attribute(config: PreTrainedConfig, name: str) -> Any:
+    """The value that upstream's code would read; None where there is none, or one per layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return None
+
+
 def field(config: PreTrainedConfig, path: Path) -> Any:
     """The value at `path`; None if there is none."""
     value: Any = config
     for name in path:
-        value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+        value = value.get(name) if isinstance(value, dict) else attribute(value, name)
     return value
 
 
@@ -72,6 +80,8 @@ class Draft:
         now = self.build()
         given = copy.deepcopy(dict(self.given))
         for path, value in changes.items():
+            if field(now, path) == value:
+                continue
             place, node = given, now
             for name in path[:-1]:
                 node = getattr(node, name)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from conformance.instances.fields import nodes, words
+from conformance.instances.fields import attribute, nodes, words
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.sizes import integers
 from conformance.instances.trial import Failed, ran, takes
@@ -80,17 +80,17 @@ def _first(config: PreTrainedConfig, names: tuple[str, ...], said: tuple[str, ..
     """The config within whose path says one of `said`, or that has one of the fields; the outermost of those."""
     every = list(nodes(config))
     for path, node in every:
-        if path and set(words(path[-1])) & set(said) and any(integers(getattr(node, name, None)) for name in names):
+        if path and set(words(path[-1])) & set(said) and any(integers(attribute(node, name)) for name in names):
             return node
     for _, node in every:
-        if any(integers(getattr(node, name, None)) for name in names):
+        if any(integers(attribute(node, name)) for name in names):
             return node
     return config
 
 
 def _number(node: PreTrainedConfig, names: tuple[str, ...], otherwise: int) -> int:
     for name in names:
-        numbers = integers(getattr(node, name, None))
+        numbers = integers(attribute(node, name))
         if numbers:
             return numbers[0]
     return otherwise
@@ -153,7 +153,7 @@ def _videos(facts: Facts) -> list[Recipe]:
     size, channels, frames = (
         facts.image,
         facts.channels,
-        max(2, getattr(facts.config, "num_frames", None) or getattr(facts.config, "frames_per_clip", None) or 2),
+        max(2, attribute(facts.config, "num_frames") or attribute(facts.config, "frames_per_clip") or 2),
     )
     return [
         _filled("normal", BATCH, frames, channels, size, size),
@@ -265,7 +265,7 @@ def _spectra(facts: Facts) -> list[Recipe]:
 
 
 def _series(has: set[str], facts: Facts) -> list[Recipe]:
-    lags = max(integers(getattr(facts.config, "lags_sequence", None)) or [0])
+    lags = max(integers(attribute(facts.config, "lags_sequence")) or [0])
     channels = _number(facts.config, ("num_input_channels", "input_size"), 1)
     length = facts.context + lags
     kind = "ones" if has & {"observed", "mask"} else "normal"
@@ -309,11 +309,11 @@ class Found:
         return {**made, **self.overrides}
 
 
-def find(model: PreTrainedModel, seconds: float = 4) -> Found:
+def find(model: PreTrainedModel, seconds: float = 1) -> Found:
     """Inputs on which `model` runs; raises `Failed` with the most telling error."""
     error: Failed | None = None
-    deadline = time.perf_counter() + seconds
     for names in _sets(model):
+        deadline = time.process_time() + seconds
         try:
             return _tried(model, names, deadline)
         except Failed as failed:
@@ -367,7 +367,7 @@ def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
         facts = facts_of(model.config, put)
         asked: list[str] = []
         for choice in _choices({name: len(alternatives(name, facts)) for name in names}):
-            if first is not None and time.perf_counter() > deadline:
+            if first is not None and time.process_time() > deadline:
                 raise first
             found = Found(choice, {}, put)
             try:

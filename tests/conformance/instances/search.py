@@ -16,13 +16,15 @@ import torch
 from torch import nn
 
 from conformance.instances import layers, sizes
-from conformance.instances.fields import Draft, Path, field, followers, nodes, own_fields, words
+from conformance.instances.fields import Draft, Path, attribute, field, followers, nodes, own_fields, words
 from conformance.instances.inputs import Found, find
 from conformance.instances.recipes import Recipe, tensors
+from conformance.instances.repair import FILL, repairs
 from conformance.instances.trial import Failed, architecture, built, parameters, ran, small_enough
 
 Changes = dict[Path, Any]
-SMALL = 64  # a whole number that is not larger needs no attention
+SECONDS = 12  # of the processor, for profiles
+SMALL = 160  # a whole number that is not larger needs no attention
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Search:
         self.say = say
         self.found: Found | None = None
         self.derived: dict[Path, set[Path]] = {}
+        self.errors: list[str] = []
+        self.started = time.process_time()
 
     # One try ----------------------------------------------------------------------------------------------------
 
@@ -114,21 +118,9 @@ class Search:
             for name, value in own_fields(node).items()
             if value is None
         ]
-        fill = {
-            "vocabulary": 99,
-            "head size": 8,
-            "heads": 4,
-            "depth": 2,
-            "width": 32,
-            "experts": 4,
-            "positions": 64,
-            "count": 4,
-            "token": 0,
-            "image": 16,
-            "patch": 4,
-        }
-        every = {path: fill[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in fill}
-        for changes in [{path: value} for path, value in every.items()] + [every]:
+        every = {path: FILL[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in FILL}
+        others = list(repairs(draft.build(), str(first)))[:40]
+        for changes in [*others, *({path: value} for path, value in every.items()), every]:
             try:
                 changed = draft.changed(changes)
                 self.on_meta(changed)
@@ -243,21 +235,55 @@ class Search:
     # 2. Profiles ------------------------------------------------------------------------------------------------
 
     def small(self, draft: Draft) -> tuple[Draft, str]:
+        """The first profile that runs, if need be repaired."""
         first: Failed | None = None
-        for name, changes in self.profiles(draft):
-            try:
-                changed = draft.changed(self.without_derived(changes))
-                changed = self.with_sections(changed)
-                self.found = self.runs(changed)
-                return changed, name
-            except Failed as failed:
-                self.say(f"{name}: {str(failed)[:160]}")
-                first = first or failed
-            except Exception as error:
-                self.say(f"{name}: {type(error).__name__}: {str(error)[:160]}")
-                first = first or Failed(error)
+        deadline = time.process_time() + SECONDS
+        failed_with: dict[str, str] = {}
+        for careful in (False, True):
+            for name, changes in self.profiles(draft):
+                if first is not None and time.process_time() > deadline + (SECONDS if careful else 0):
+                    break
+                group, _, pictures = name.partition(", image ")
+                if not careful and pictures and failed_with.get(group, "") in self.errors[:-1]:
+                    continue  # another size of images does not change this error
+                try:
+                    changed = draft.changed(self.without_derived(changes))
+                    return self.repaired(changed, 1 if first is None else 2 if careful else 0), name
+                except Failed as failed:
+                    self.say(f"{name}: {str(failed)[:300]}")
+                    failed_with[group] = str(failed)
+                    self.errors.append(str(failed))
+                    first = first or failed
         assert first is not None
         raise first
+
+    def repaired(self, draft: Draft, most: int) -> Draft:
+        """`draft`, if its model runs; else with up to `most` repairs one after the other."""
+        try:
+            sections = self.with_sections(draft)
+            self.found = self.runs(sections)
+            return sections
+        except Exception as error:
+            failed = error if isinstance(error, Failed) else Failed(error)
+        if not most:
+            raise failed
+        try:
+            config = draft.build()
+        except Exception:
+            config = Draft(self.model_type, {}).build()
+        for number, changes in enumerate(repairs(config, str(failed))):
+            if number > 25 or time.process_time() > self.started + 3 * SECONDS:
+                break
+            try:
+                return self.repaired(draft.changed(changes), 0)
+            except Exception as again:
+                progress = str(again) != str(failed)
+            if progress and most > 1:
+                try:
+                    return self.repaired(draft.changed(changes), most - 1)
+                except Exception:
+                    continue
+        raise failed
 
     def without_derived(self, changes: Changes) -> Changes:
         """A field that follows another which is changed is left to its class."""
@@ -302,6 +328,17 @@ class Search:
                 yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
         for image, patch in ((32, 4), (64, 0), (10**6, 0)):
             yield f"ends, image {image}", {**ends, **sizes.images(config, image, patch)}
+        inner = {**sizes.widths(config, small_heads, 32), **small_heads, **sizes.head_sizes(config, 32)}
+        powers = sizes.vocabulary(config, power=True)
+        yield "all, head 32", {**ends, **powers, **inner, **sizes.images(config, 32, 4)}
+        yield "all, head 16, powers of two", {
+            **ends,
+            **sizes.widths(config, small_heads, 16),
+            **small_heads,
+            **powers,
+            **sizes.images(config, 32, 4),
+        }
+        yield "all but heads", {**ends, **powers, **sizes.images(config, 32, 4)}
         yield "vocabulary", {**vocabulary, **special}
         yield "depth", {}
 
@@ -326,7 +363,7 @@ class Search:
         for path, node in nodes(config):
             for name, value in own_fields(node).items():
                 if (
-                    sizes.kind(name) != "token"
+                    sizes.kind(name) not in ("token", "vocabulary", "positions")
                     and isinstance(value, int)
                     and not isinstance(value, bool)
                     and value > SMALL
@@ -361,7 +398,7 @@ class Search:
             for name, value in own.items():
                 said = set(words(name))
                 if said & {"kv", "key"} and sizes.kind(name) == "heads" and not isinstance(value, list):
-                    heads = getattr(node, "num_attention_heads", None)
+                    heads = attribute(node, "num_attention_heads")
                     if isinstance(heads, int) and heads > 2 and value in (None, heads):
                         yield {(*path, name): heads // 2}
         dropouts = {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedConfig
 
-from conformance.instances.fields import Path, nodes, own_fields, words
+from conformance.instances.fields import Path, attribute, nodes, own_fields, words
 
 Kind = Literal[
     "token", "vocabulary", "depth", "heads", "head size", "experts", "image", "patch", "positions", "window", "count", "width", "other"
@@ -98,14 +98,15 @@ def like(value: Any, numbers: Iterable[int]) -> Any:
     return small if isinstance(value, (list, tuple)) else small[0]
 
 
-def vocabulary(config: PreTrainedConfig) -> dict[Path, Any]:
+def vocabulary(config: PreTrainedConfig, power: bool = False) -> dict[Path, Any]:
     """Vocabularies of different sizes become different."""
     fields = of_kind(config, "vocabulary")
     distinct = sorted(
         {number for value in fields.values() for number in integers(value) if number > VOCABULARY}, reverse=True
     )
     small = {
-        number: VOCABULARY - 3 * place if VOCABULARY - 3 * place > 40 else 40 for place, number in enumerate(distinct)
+        number: 64 if power else VOCABULARY - 3 * place if VOCABULARY - 3 * place > 40 else 40
+        for place, number in enumerate(distinct)
     }
     return {
         path: like(value, (small.get(number, number) for number in integers(value))) for path, value in fields.items()
@@ -204,11 +205,11 @@ def _kept_apart(number: int, factor: float, known: dict[int, int]) -> int:
 
 def _main_width(node: PreTrainedConfig, fields: Mapping[Path, Any]) -> int:
     """The width of the stream, as far as one can say."""
-    standard = getattr(node, "hidden_size", None)
+    standard = attribute(node, "hidden_size")
     if isinstance(standard, int) and not isinstance(standard, bool):
         return standard
     for name in ("d_model", "embed_dim", "n_embd", "dim", "width"):
-        value = getattr(node, name, None)
+        value = attribute(node, name)
         if integers(value):
             return integers(value)[0]
     return max((number for value in fields.values() for number in integers(value)[:1]), default=1)
@@ -290,13 +291,13 @@ def rope_sections(config: PreTrainedConfig, head_size: Mapping[Path, int] | None
         rope = own_fields(own).get("rope_parameters")
         if not isinstance(rope, dict):
             continue
-        size = getattr(own, "head_dim", None)
+        size = attribute(own, "head_dim")
         if not isinstance(size, int):
-            hidden, count = getattr(own, "hidden_size", None), getattr(own, "num_attention_heads", None)
+            hidden, count = attribute(own, "hidden_size"), attribute(own, "num_attention_heads")
             size = hidden // count if isinstance(hidden, int) and isinstance(count, int) and count else None
         section = rope.get("mrope_section")
         if size and section:
-            rotated = int(size * rope.get("partial_rotary_factor", getattr(own, "partial_rotary_factor", 1.0) or 1.0))
+            rotated = int(size * (rope.get("partial_rotary_factor") or attribute(own, "partial_rotary_factor") or 1.0))
             small[(*node, "rope_parameters", "mrope_section")] = in_ratio(section, rotated // 2)
     return small
 

@@ -14,14 +14,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-MOST_PARAMETERS = 60_000_000  # more is never put into memory
+MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
 
 class Failed(Exception):
     """Why a try did not work; `error` is what upstream raised."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(" ".join(f"{type(error).__name__}: {error}".split()))
         self.error = error
 
 
