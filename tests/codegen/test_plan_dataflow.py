@@ -39,6 +39,11 @@ def submodules(value: Value) -> set[str]:
             "z = (x,) + (y, self.a(x))[1:]\nreturn z[0]", set(), id="what follows an element is no origin of it"
         ),
         pytest.param("z = (*y, self.a(x))\nreturn z[-1]", {"a"}, id="an element behind it, counted from the end"),
+        pytest.param(
+            "z = (x,)\nif y is not None:\n    z += (self.a(x),)\nz += (self.b(x),)\nreturn z[0]",
+            set(),
+            id="the first of a tuple that grows under a condition",
+        ),
         pytest.param("z = (x, *y, self.a(x))\nreturn z[-1]", {"a"}, id="an element at the end only"),
         pytest.param("z = (x, *y, self.a(x))\nreturn z[2]", {"a"}, id="behind an unknown length it may be any"),
         pytest.param("z = (*y, x, self.a(x))\nreturn z[-2]", set(), id="the last but one is not the last"),

@@ -87,3 +87,17 @@ def test_a_model_that_no_method_fits_is_refused() -> None:
     result = plan_model(open_release(), "squeezebert")  # its channels stand in front of its positions
     assert isinstance(result, Refusal)
     assert result.diagnostics[0].code == "P252"
+
+
+def test_an_addition_of_the_layer_that_no_rule_claims_costs_the_bottlenecks() -> None:
+    plan = plan_model(open_release(), "timesformer")  # by default, space and time are attended to apart
+    assert isinstance(plan, ModelPlan)
+    (support,) = (entry for entry in plan.methods if entry.method is Method.BOTTLENECK)
+    assert not support.supported and support.location is not None
+    assert support.reason == "In TimesformerLayer something is added to the stream in a form that no rule claims."
+
+
+def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> None:
+    plan = plan_model(open_release(), "xmod")  # upstream's own adapters of languages
+    assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
+    assert "P230" in {found.code for found in plan.diagnostics}

@@ -14,6 +14,7 @@ class Lack(Enum):
     """What a model lacks that a method needs. ``{}`` is the class of a layer."""
 
     ADDITION_IN_LAYER = "{} has no residual addition that a rule claims."
+    ADDITION_UNCLAIMED = "In {} something is added to the stream in a form that no rule claims."
     ADDITION_OF_ATTENTION = "{} has attention, but no residual addition of it that a rule claims."
     ADDITIONS = "No layer has a residual addition that a rule claims."
     KEYS_AND_VALUES = "No layer has keys and values."
@@ -69,8 +70,12 @@ def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | Non
     for entry in entries:
         if not entry.plan.bottlenecks and entry.plan.attentions:
             return _lack(Lack.ADDITION_IN_LAYER, entry.plan.location, entry.plan.class_name)
-        if entry.plan.class_name in base.stacks[0].layer_classes and _lacks_attention(entry):
+        if entry.plan.class_name not in base.stacks[0].layer_classes:
+            continue
+        if _lacks_attention(entry):
             return _lack(Lack.ADDITION_OF_ATTENTION, entry.plan.location, entry.plan.class_name)
+        if entry.unclaimed is not None:
+            return _lack(Lack.ADDITION_UNCLAIMED, entry.unclaimed, entry.plan.class_name)
     if not any(entry.plan.bottlenecks for entry in entries):
         return _lack(Lack.ADDITIONS, base.location)
     return None

@@ -32,6 +32,7 @@ class LayerEntry:
     plan: LayerPlan
     classes: tuple[str, ...]
     prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
+    unclaimed: Location | None = None  # an addition in its own forward that no rule claims: sites are missing
     has_additions: bool = True  # whether anything is added to its stream; a list may hold mere attentions
 
     @property
@@ -103,7 +104,8 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     problems += [finding for finding in warnings if Method.PREFIX_TUNING in finding.methods]
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
     has_additions = bool(result.residual) or any(finding.problem in _ADDITIONS for finding in result.findings)
-    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), has_additions)
+    unclaimed = facts.location(result.unclaimed[0]) if result.unclaimed else None
+    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), unclaimed, has_additions)
 
 
 def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:

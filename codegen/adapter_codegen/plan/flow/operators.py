@@ -35,4 +35,6 @@ def operation(run: Activation, node: cst.CSTNode, left: Value, right: Value, ope
     if operator == "+" and left.op is Op.TUPLE:
         rest = right.inputs if right.op is Op.TUPLE else (run.make(Op.STARRED, node, (right,)),)
         return run.make(Op.TUPLE, node, (*left.inputs, *rest))
+    if operator == "+" and left.op is Op.JOIN and all(one.op is Op.TUPLE for one in left.inputs):
+        return run.join(node, [operation(run, node, one, right, operator) for one in left.inputs])
     return run.make(Op.BINARY, node, (left, right), operator=operator)

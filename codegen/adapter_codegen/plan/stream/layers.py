@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import libcst as cst
+
 from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.attentions import Attentions
@@ -32,6 +34,7 @@ class LayerFindings:
     core_classes: tuple[str, ...]  # classes that hold a core of the layer
     refused_cores: Mapping[str, Sequence[Finding]]  # class -> why it takes no prefix
     findings: tuple[Finding, ...]
+    unclaimed: tuple[cst.CSTNode, ...] = ()  # additions in the layer's own forward that no rule claims
 
 
 def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindings | None:
@@ -62,7 +65,8 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))
-    return LayerFindings(plan, prefix, placed, core_classes, refused, tuple(findings))
+    unclaimed = tuple(residuals.unclaimed)
+    return LayerFindings(plan, prefix, placed, core_classes, refused, tuple(findings), unclaimed)
 
 
 def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[PrefixSite, ...], dict[str, list[Finding]]]:

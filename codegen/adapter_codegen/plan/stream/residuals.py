@@ -44,6 +44,7 @@ class Residuals:
 
     additions: list[Addition] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unclaimed: list[cst.CSTNode] = field(default_factory=list)  # additions of the layer's own forward without a rule
 
 
 def find_residuals(scene: Scene) -> Residuals:
@@ -126,8 +127,13 @@ class _Stream:
         if own is not None:
             self._claim(value, *own)
             return (own[0],)
-        self._found.findings.append(Finding(Problem.NO_EARLIER_OPERAND, value.node, _BOTTLENECK))
+        self._refuse(value, Problem.NO_EARLIER_OPERAND)
         return ()
+
+    def _refuse(self, value: Value, problem: Problem) -> None:
+        self._found.findings.append(Finding(problem, value.node, _BOTTLENECK))
+        if value.frame is self._scene.flow.root:
+            self._found.unclaimed.append(value.node)
 
     def _is_earlier(self, residual: Value, branch: Value) -> bool:
         """Whether every value that `residual` may be was read on the way to `branch`."""
@@ -170,7 +176,7 @@ class _Stream:
     def _claim(self, value: Value, residual: Value, branch: Value) -> None:
         work = work_behind(branch, self._scene)
         if work is None:
-            self._found.findings.append(Finding(Problem.NO_WORK_ADDED, value.node, _BOTTLENECK))
+            self._refuse(value, Problem.NO_WORK_ADDED)
             return
         nodes = operand_nodes(value)
         if nodes is None:
