@@ -113,6 +113,10 @@ def test_wheel_holds_the_data_file(path: str, names: list[str]) -> None:
     assert path in names
 
 
+def test_the_wheel_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size < 5e6
+
+
 def test_wheel_holds_the_templates(names: list[str]) -> None:
     assert [name for name in names if name.startswith("adapter_templates/") and name.endswith(".jinja")]
 
