@@ -17,6 +17,7 @@ from conformance.adapted import initialised
 from conformance.methods import Method
 from conformance.outputs import FLAGS, seeded
 from conformance.reasons import DoesNotApply, Reason
+from conformance.reference.bottleneck import all_hosts_run
 from conformance.reference.layout import Layer, Layout, layout_of
 from conformance.subjects import Subject
 
@@ -110,7 +111,10 @@ def _assert_complete(subject: Subject, layout: Layout) -> None:
         return original(torch.zeros_like(one.x), one.residual, *rest, **options)
 
     def keep(path: str) -> Callable[..., None]:
-        return lambda module, args, output: ends.setdefault(path, _first_tensor(output))
+        def hook(module: nn.Module, args: Any, output: Any) -> None:  # what a hook returns would be the output
+            ends.setdefault(path, _first_tensor(output))
+
+        return hook
 
     handles = [model.get_submodule(layer.path).register_forward_hook(keep(layer.path)) for layer in layout.layers]
     with _hosts(model, layout, silent), seeded(5):
@@ -168,7 +172,8 @@ def _hosts(model: nn.Module, layout: Layout, change: Callable[..., Tensor]) -> I
     for module, one in modules:
         module.bottleneck_layer_forward = changed(*one, module.bottleneck_layer_forward)
     try:
-        yield
+        with all_hosts_run():
+            yield
     finally:
         for module, _ in modules:
             module.__dict__.pop("bottleneck_layer_forward", None)

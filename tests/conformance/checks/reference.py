@@ -74,6 +74,8 @@ def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layo
     """`layout` with the places of bottlenecks in a forward of upstream on these inputs."""
     given = {**inputs, **FLAGS, "use_cache": False} if subject.causal else {**inputs, **FLAGS}
     claims = claims_of(initialised(subject), layout, given)
+    if not claims:
+        raise AssertionError("no host is called: there is no residual addition to adapt")
     return replace(layout, sites=sites_of(subject.upstream(), claims, given))
 
 
