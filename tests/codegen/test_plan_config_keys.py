@@ -95,6 +95,13 @@ def test_fields_are_found_by_what_is_built_with_them(tmp_path: Path) -> None:
         ("gpt2", {"hidden_dropout_prob": "resid_pdrop", "attention_probs_dropout_prob": "attn_pdrop"}),
         ("bart", {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout"}),
         ("t5", {"hidden_dropout_prob": "dropout_rate", "attention_probs_dropout_prob": "dropout_rate"}),
+        ("owlvit", {}),  # norms are built with `config.vision_config.hidden_size`
+        ("pe_audio_video", {}),  # `audio_config` is a property
+        # not `normalize_router_prob_before_dropping`, which is true or false
+        (
+            "nllb-moe",
+            {"hidden_dropout_prob": "moe_token_dropout", "attention_probs_dropout_prob": "attention_dropout"},
+        ),
         # the only dropout that Llama has
         ("llama", {"hidden_dropout_prob": "attention_dropout", "attention_probs_dropout_prob": "attention_dropout"}),
     ],

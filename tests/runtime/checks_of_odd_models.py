@@ -6,9 +6,13 @@ Usage: python checks_of_odd_models.py  (in the folder that holds `my_models`). P
 from __future__ import annotations
 
 import copy
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import my_models
+import pytest
 import torch
 from torch.testing import assert_close
 from transformers import (
@@ -16,12 +20,15 @@ from transformers import (
     HrmTextConfig,
     LxmertConfig,
     MegatronBertConfig,
+    MixtralConfig,
+    OwlViTConfig,
     PreTrainedModel,
     RemBertConfig,
     RoFormerConfig,
     TapasConfig,
 )
 
+from adapter_runtime.errors import InvalidConfigError
 from generated_aside import report
 
 SIZES = {
@@ -31,6 +38,7 @@ SIZES = {
     "num_attention_heads": 4,
     "intermediate_size": 48,
 }
+IMAGES = {**SIZES, "image_size": 8, "patch_size": 4}
 CONFIGS: dict[str, Any] = {
     "megatron-bert": MegatronBertConfig(**SIZES),
     "rembert": RemBertConfig(**SIZES, input_embedding_size=16),
@@ -40,6 +48,10 @@ CONFIGS: dict[str, Any] = {
         vocab_size=60, hidden_size=32, num_attention_heads=4, intermediate_size=48, l_layers=2, x_layers=2, r_layers=2,
         visual_feat_dim=6, bos_token_id=1, eos_token_id=2,
     ),
+    "owlvit": OwlViTConfig(
+        text_config={**SIZES, "bos_token_id": 1, "eos_token_id": 2}, vision_config={**IMAGES}, projection_dim=16
+    ),
+    "mixtral": MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=2),
     "hrm_text": HrmTextConfig(**SIZES, head_dim=8, H_cycles=2, L_cycles=3, pad_token_id=0),
 }  # fmt: skip
 IDS = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(1))
@@ -116,6 +128,30 @@ def odd_layers_that_run_first_without_gradients_give_a_prefix_its_gradients() ->
         "compacter[reduction_factor=8]",
     ):
         assert without_gradients(adapted("hrm_text", adapter)) == [], adapter
+
+
+# Files and configs
+
+
+def odd_a_config_without_a_hidden_size_of_its_own_is_written() -> None:
+    model = adapted("owlvit", "lora")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_adapter(folder, "a")
+        document = json.loads((Path(folder) / "adapter_config.json").read_text())
+        assert document["hidden_size"] in (None, 32), document["hidden_size"]
+        fresh = upstream("owlvit")
+        my_models.init(fresh)
+        fresh.load_adapter(folder)
+    for key, value in model.adapter_parameters("a"):
+        assert torch.equal(fresh.get_parameter(key), value), key
+
+
+def odd_experts_have_no_place_for_a_first_projection_and_say_so() -> None:
+    model = upstream("mixtral")
+    my_models.init(model)
+    with pytest.raises(InvalidConfigError, match="intermediate_lora=True, but no layer of MixtralModel"):
+        model.add_adapter("a", "lora[intermediate_lora=True]")
+    model.add_adapter("b", "ia3")  # whose preset asks for it; keys and values are there
 
 
 if __name__ == "__main__":

@@ -36,27 +36,44 @@ def plan_config_keys(
     if not entry.config_path:
         return ()
     config = parse_module(release.read(entry.config_path), entry.config_path)
-    fields = set(_fields(release, config, entry.config_class))
+    fields = dict(_fields(release, config, entry.config_class))
     uses = _Uses(facts, has_attention)
-    found = ((key, uses.field_for(key, fields)) for key in KEYS if key not in fields)
+    numbers = {name for name, may_be_number in fields.items() if may_be_number}
+    found = ((key, uses.field_for(key, numbers)) for key in KEYS if key not in fields)
     return tuple((key, name) for key, name in found if name)
 
 
-def _fields(release: Release, module: ModuleFacts, class_name: str) -> Iterator[str]:
-    """Names that a config answers to: its fields, the names it maps onto them, and those of its bases."""
+def _fields(release: Release, module: ModuleFacts, class_name: str) -> Iterator[tuple[str, bool]]:
+    """Names that a config answers to: its fields, the names it maps onto them, and those of its bases.
+
+    Each with whether its annotation, if there is one, allows for a number: `vision_config` is a config.
+    """
     known = module.classes.get(class_name)
     for name in known.lineage if known else ():
         if name in module.classes:
             body = statements(module.classes[name].node.body)
-            yield from (dotted_name(node.target) for node in body if isinstance(node, cst.AnnAssign))
-            yield from _mapped(module.classes[name])
-            yield from module.classes[name].functions  # properties
-            yield from _computed(module.classes[name])
+            properties = module.classes[name].functions
+            others = (*_mapped(module.classes[name]), *properties, *_computed(module.classes[name]))
+            yield from ((other, True) for other in others)
+            annotated = (node for node in body if isinstance(node, cst.AnnAssign))
+            yield from ((dotted_name(node.target), _allows_number(node.annotation)) for node in annotated)
             continue
         package, _, base = module.origin(name).removeprefix("transformers.").rpartition(".")
         path = package.replace(".", "/") + ".py"
         if package.startswith("models.") and release.exists(path):
             yield from _fields(release, parse_module(release.read(path), path), base)
+
+
+def _allows_number(annotation: cst.Annotation) -> bool:
+    """``int``, ``float | None``; neither ``bool``, ``list[int]`` nor the class of a config."""
+    alternatives = [annotation.annotation]
+    while alternatives:
+        one = alternatives.pop()
+        if isinstance(one, cst.BinaryOperation):
+            alternatives += (one.left, one.right)
+        elif dotted_name(one) in ("int", "float"):
+            return True
+    return False
 
 
 def _mapped(known: ClassFacts) -> Iterator[str]:
@@ -133,9 +150,12 @@ class _Uses:
 
 
 def _config_names(nodes: Iterable[cst.CSTNode]) -> Iterator[str]:
-    """``hidden_size`` of every ``config.hidden_size`` or ``self.config.hidden_size``, in order."""
+    """``hidden_size`` of every ``config.hidden_size`` or ``self.config.hidden_size``, in order; nothing of ``config.text.size``."""
     for node in nodes:
-        reads = (inner for inner in descendants(node) if isinstance(inner, cst.Attribute))
+        reads = [inner for inner in descendants(node) if isinstance(inner, cst.Attribute)]
+        parts = {id(read.value) for read in reads}
         yield from dict.fromkeys(
-            read.attr.value for read in reads if dotted_name(read.value).rpartition(".")[2] == "config"
+            read.attr.value
+            for read in reads
+            if dotted_name(read.value).rpartition(".")[2] == "config" and id(read) not in parts
         )

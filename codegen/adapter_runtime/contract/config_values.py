@@ -22,14 +22,16 @@ def config_value(config: PreTrainedConfig, name: str, default: Value) -> Value: 
 def config_value(config: PreTrainedConfig, name: str, default: float | None = None) -> float | None:
     """The value that `config` holds under its own name for our `name` (``CONFIG_CLASS_KEYS_MAPPING``).
 
+    Only numbers count: a config may have lists of them under that name, one per stage, or a config.
+
     Args:
         config: of a model. Where it does not hold the value, its text config may.
         name: ours: "hidden_size", "hidden_dropout_prob", ...
-        default: what to give where neither holds it, or it is None.
+        default: what to give where neither holds a number.
     """
     for candidate in (config, config.get_text_config()):
         own = registered().config_keys.get(type(candidate).__name__, {}).get(name, name)
-        value: float | None = getattr(candidate, own, None)
-        if value is not None:
+        value: object = getattr(candidate, own, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             return value
     return default

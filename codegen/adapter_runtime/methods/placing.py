@@ -1,12 +1,91 @@
-"""The layers of a model in which an adapter gets a place."""
+"""The layers of a model in which an adapter gets a place, and what a config asks for that some or all of them do not have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
+from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.errors import InvalidConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def layers_without(model: AdaptedBaseModel, leave_out: Sequence[int]) -> Iterator[tuple[int, AdaptedLayer]]:
     """The layers of a model with their indices, but for those that are left out."""
     return ((index, layer) for index, layer in model.adapted_layers() if index not in leave_out)
+
+
+class Wish(NamedTuple):
+    """One thing that a config asks for in layers."""
+
+    shown: str  # as messages show it: "intermediate_lora=True", "'o' in attn_matrices"
+    is_explicit: bool  # the config says it, and not only the defaults of its class: see `says`
+    found: frozenset[int]  # the layers that have a place for it
+    lacking: frozenset[int]  # those that might be expected to, and have none
+
+
+def says(config: AdapterConfig, option: str) -> bool:
+    """Whether an option was given: it has no default, or another value than that. The same value again does not show."""
+    entry = {entry.name: entry for entry in dataclasses.fields(config)}[option]
+    if entry.default_factory is not dataclasses.MISSING:
+        return bool(config[option] != entry.default_factory())
+    return entry.default is dataclasses.MISSING or bool(config[option] != entry.default)
+
+
+def check_layers(model: AdaptedBaseModel, named: Iterable[int], option: str) -> None:
+    """Raise where an option names layers that the model does not have.
+
+    Raises:
+        InvalidConfigError: it does.
+    """
+    known = [index for index, _ in model.iter_layers()]
+    unknown = sorted(set(named).difference(known))
+    if unknown:
+        raise InvalidConfigError(
+            f"{option} names the layers {unknown}, but {type(model).__name__} has 0 to {known[-1]}."
+        )
+
+
+def check_wishes(model: AdaptedBaseModel, name: str, given: Iterable[tuple[AdapterConfig, Collection[Wish]]]) -> None:
+    """Raise for what no layer has a place for, and warn, once, of what only some have one for.
+
+    Args:
+        name: of the adapter.
+        given: configs, each with its wishes.
+
+    Raises:
+        InvalidConfigError: a config names a layer that is not there, or says something that no layer has a place for.
+    """
+    gaps = []
+    for config, wishes in given:
+        check_layers(model, left_out_layers(config), "leave_out")
+        for wish in wishes:
+            if not wish.found and wish.is_explicit:
+                others = ", ".join(other.shown for other in wishes if other.found) or "nothing else that it asks for"
+                raise InvalidConfigError(
+                    f"{type(config).__name__} asks for {wish.shown}, but no layer of {type(model).__name__} has a place for"
+                    f" that. Leave it out. (There are places for {others}.)"
+                )
+            if wish.lacking:
+                gaps.append(f"{wish.shown} ({'all layers' if not wish.found else _ranges(wish.lacking)})")
+    if gaps:
+        logger.warning(
+            "Adapter %r of %s gets less than its config asks for, as these layers have no place for it: %s.",
+            name,
+            type(model).__name__,
+            "; ".join(gaps),
+        )
+
+
+def _ranges(layers: Iterable[int]) -> str:
+    """``layers 0, 3-5``"""
+    ordered = sorted(layers)
+    breaks = [index for index, (one, two) in enumerate(pairwise(ordered), start=1) if two > one + 1]
+    runs = [ordered[start:end] for start, end in pairwise([0, *breaks, len(ordered)])]
+    shown = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"layer{'s' if len(ordered) > 1 else ''} {shown}"

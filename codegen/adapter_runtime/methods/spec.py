@@ -7,7 +7,7 @@ Where do I add a method?  Its folder with a ``spec.py``, and a line in ``methods
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.averaging import Averaging
 from adapter_runtime.methods.common.peft_format import PeftFormat
+from adapter_runtime.methods.placing import Wish
 from adapter_runtime.roles import BottleneckRole
 
 C = TypeVar("C", bound=AdapterConfig)
@@ -73,6 +74,11 @@ def no_difference(described: Described) -> str | None:
     return None
 
 
+def no_wishes(model: AdaptedBaseModel, config: AdapterConfig) -> Collection[Wish]:
+    """No wishes: whatever the config asks for, all layers have a place for, or `MethodSpec.place` raises."""
+    return ()
+
+
 def nothing_computed_once(model: AdaptedBaseModel, name: str) -> Iterable[ComputedOnce]:
     """Nothing: no layers share what the method computes."""
     return ()
@@ -119,6 +125,8 @@ class MethodSpec(Generic[C]):
     # How many places an adapter would get, without touching the model: with none, it is refused. Raises UnsupportedMethodError
     # where one of them cannot hold it. None = as many as the model's plan promises.
     count_places: Callable[[AdaptedBaseModel, C], int] | None = None
+    # What a config asks for in layers, one by one: for each that no layer has a place for `add_adapter` raises or warns
+    wishes: Callable[[AdaptedBaseModel, C], Collection[Wish]] = no_wishes
     named: Mapping[str, C] = field(default_factory=dict)  # configs that can be written as a string: "lora"
     # The method of a model's plan that says whether there are such places: "bottleneck", "lora", "prefix_tuning", "reft",
     # "prompt_tuning" or "invertible". "" = `name`.

@@ -13,12 +13,14 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.spec import BOTTLENECK
+from adapter_runtime.methods.common.initialisation import weights_will_follow
 from adapter_runtime.methods.common.peft_format import PeftFormat
 from adapter_runtime.methods.common.shared_parameters import CONTAINER
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
 from adapter_runtime.methods.invertible.spec import INVERTIBLE
 from adapter_runtime.methods.lora.spec import LORA
+from adapter_runtime.methods.placing import check_wishes
 from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
 from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
 from adapter_runtime.methods.reft.spec import REFT
@@ -72,8 +74,11 @@ def place(model: AdaptedBaseModel, name: str, config: AdapterConfig) -> None:
 
     Raises:
         UnsupportedMethodError: the model has no place that the method needs.
-        InvalidConfigError: no layer would get anything.
+        InvalidConfigError: no layer would get anything, or not one of the things that the config says.
     """
+    if not weights_will_follow():  # files say of each option what it is, and are held to their tensors
+        wishes = ((member, spec.wishes(model, member)) for member in members(config) for spec in specs_of(member))
+        check_wishes(model, name, wishes)
     for member in members(config):
         if sum(spec.place(model, name, member) for spec in specs_of(member)) == 0:
             raise _no_place(model, member)

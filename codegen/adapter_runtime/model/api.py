@@ -23,6 +23,7 @@ from adapter_runtime.files.saving.model import stored_with
 from adapter_runtime.methods.configs.strings import resolve_adapter_config
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
 from adapter_runtime.methods.lora.modules.sharing import SharingMixin, forget
+from adapter_runtime.methods.placing import check_layers
 from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
 from adapter_runtime.methods.prompt_tuning.api import PromptTuningMixin
 from adapter_runtime.methods.table import check_built, place, remove_empty_places
@@ -181,14 +182,17 @@ class ModelAdaptersMixin(
         Raises:
             UnknownAdapterError: the setup names an adapter that was not added.
             UnsupportedMethodError: a layer cannot run the setup.
+            InvalidConfigError: `skip_layers` names a layer that is not there.
         """
         block = parse_composition(adapter_setup)
         if block is not None:
             self.adapters_config.require_block(block)
+        skipped = frozenset(skip_layers or ())
+        check_layers(self.adapters_base, skipped, "skip_layers")
         with unchanged_on_error(self, self.adapters_config):
             for layer in self._mergeable_layers():
                 layer.merged_adapter = None  # checked as it will run; the weights follow
-            self._activate(block, frozenset(skip_layers or ()))
+            self._activate(block, skipped)
             self.reset_adapter()
 
     def _activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:

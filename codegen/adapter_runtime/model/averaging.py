@@ -21,6 +21,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.common.averaging import Averaging, weighted_sum
+from adapter_runtime.methods.common.initialisation import weights_follow
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.table import METHODS, specs_of
 from adapter_runtime.programs.layer import AdapterLayerBase
@@ -82,7 +83,7 @@ class AveragingMixin:
         given = [_places(self.adapters_base, name) for name in shares]
         values = list(shares.values())
         tensors = _combined(given, values, strategy, config)
-        with unchanged_on_error(self, state), torch.no_grad():
+        with unchanged_on_error(self, state), torch.no_grad(), weights_follow():
             self.add_adapter(adapter_name, config, overwrite_ok=overwrite_ok, set_active=set_active)
             for path, module in _places(self.adapters_base, adapter_name).items():
                 if isinstance(module, AveragesItself):

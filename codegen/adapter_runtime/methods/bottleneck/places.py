@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.module import bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
-from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
 from adapter_runtime.roles import BottleneckLocation
 
 # The option that asks for bottlenecks at a location; it is also part of what `adapters` calls the place.
@@ -67,6 +67,28 @@ def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
         host = layer.module_at(role.host, required=False)
         if isinstance(host, BottleneckLayer):
             yield host
+
+
+def wishes(model: AdaptedBaseModel, config: BnConfig) -> Collection[Wish]:
+    """The locations that a config asks for.
+
+    Raises:
+        InvalidConfigError: it has a reduction factor for a layer that is not there.
+    """
+    if isinstance(config.reduction_factor, Mapping):
+        numbers = [int(key) for key in config.reduction_factor if key.isdigit()]
+        check_layers(model, numbers, "reduction_factor")
+    layers = list(layers_without(model, config.leave_out))
+    every = frozenset(index for index, _ in layers)
+    wishes = []
+    for option in (option for option in OPTIONS.values() if config[option]):
+        there = frozenset(
+            index for index, layer in layers if any(host.location_key == option for host in bottleneck_layers(layer))
+        )
+        # Cross-attention is where the model has it, which is what is asked for.
+        lacking = frozenset() if option == OPTIONS["cross_attention"] and there else every - there
+        wishes.append(Wish(f"{option}=True", says(config, option), there, lacking))
+    return wishes
 
 
 def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:

@@ -51,6 +51,7 @@ BOTTLENECK = MethodSpec[BnConfig](
     },
     place=places.place,
     count_places=places.count_places,
+    wishes=places.wishes,
     containers=frozenset({"adapters"}),
     prepare_model=prepare_shared_parameters,
     prepare_layer=places.prepare_layer,

@@ -32,7 +32,10 @@ _loading = _Loading()
 
 @contextmanager
 def weights_follow() -> Iterator[None]:
-    """Within the context, the weights of new adapters will be read from a file: prompts need no text and no tokenizer."""
+    """Within the context, the weights of new adapters will come from a file or from other adapters.
+
+    Prompts need no text and no tokenizer then, and what a config asks for was decided elsewhere.
+    """
     before = _loading.is_on
     _loading.is_on = True
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
@@ -21,7 +21,7 @@ from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disa
 from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.modules.factory import is_vera
 from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
-from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.placing import Wish, layers_without, says
 
 CONTAINERS = frozenset({"loras"})  # what holds the modules of adapters in a projection
 
@@ -44,6 +44,30 @@ def place(model: AdaptedBaseModel, name: str, config: LoRAConfig) -> int:
     for host, parts in places:
         host.add_adapter(name, config, parts, shared)
     return len(places)
+
+
+def wishes(model: AdaptedBaseModel, config: LoRAConfig) -> Collection[Wish]:
+    """The matrices of attention and the projections of the feed-forward block that a config asks for."""
+    layers = list(layers_without(model, config.leave_out))
+    found: dict[str, set[int]] = {}
+    for index, layer in layers:
+        for projection in projections_of(layer):
+            if layer.module_at(projection.path) is not None:
+                given = "qkv" if projection.fused is not None else projection.matrix
+                for key in given or [projection.location]:
+                    found.setdefault(key, set()).add(index)
+    every = frozenset(index for index, _ in layers)
+
+    def wish(key: str, shown: str, option: str) -> Wish:
+        there = frozenset(found.get(key, ()))
+        return Wish(shown, says(config, option), there, every - there)
+
+    matrices = config.attn_matrices if config.selfattn_lora else ()
+    blocks = [option for option in ("intermediate_lora", "gate_lora", "output_lora") if config[option]]
+    return [
+        *(wish(matrix, f"{matrix!r} in attn_matrices", "attn_matrices") for matrix in matrices),
+        *(wish(option, f"{option}=True", option) for option in blocks),
+    ]
 
 
 def place_each(

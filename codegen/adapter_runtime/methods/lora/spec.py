@@ -30,6 +30,7 @@ LORA = MethodSpec[LoRAConfig](
     check=check_lora,
     place=places.place,
     count_places=places.count_places,
+    wishes=places.wishes,
     containers=places.CONTAINERS,
     remove_empty=places.remove_empty,
     averages=(averaging.NEGATING_B, averaging.DECOMPOSED),

@@ -70,5 +70,6 @@ def projection_method(
         places="lora",
         check=check_all,
         place=place,
+        wishes=places.wishes,
         containers=places.CONTAINERS,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
-from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.placing import check_layers
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
 
@@ -38,9 +38,7 @@ def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:
 def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, AdaptedLayer]]:
     layers = list(model.adapted_layers())
     if not isinstance(config.layers, str):
-        unknown = sorted(set(config.layers) - {index for index, _ in layers})
-        if unknown:
-            raise InvalidConfigError(f"ReFT in layers {unknown}: the model has layers 0 to {layers[-1][0]}.")
+        check_layers(model, config.layers, "layers")
     return [(index, layer) for index, layer in layers if config.is_in(index)]
 
 

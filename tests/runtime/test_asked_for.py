@@ -1,0 +1,138 @@
+"""Nothing that a config asks for is dropped in silence: an error where no layer has a place, a warning where some have none."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from torch import nn
+from transformers import PreTrainedModel
+
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.bottleneck.config import BnConfig, DoubleSeqBnConfig, SeqBnConfig
+from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
+from adapter_runtime.methods.placing import says
+from runtime_models import adapted
+
+
+@pytest.fixture
+def model() -> PreTrainedModel:
+    return adapted("llama")
+
+
+def lacking(model: PreTrainedModel, path: str, *layers: int) -> PreTrainedModel:
+    """`model`, in which some layers have no module at `path`, as in models whose layers differ."""
+    for index in layers:
+        layer = model.layers[index]
+        layer.roles = dataclasses.replace(layer.roles, optional=(*layer.roles.optional, path))
+        owner, _, name = path.rpartition(".")
+        setattr(layer.get_submodule(owner), name, None)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        pytest.param("lora", False, id="a preset"),
+        pytest.param(LoRAConfig(attn_matrices=["q", "v"]), False, id="the default value again"),
+        pytest.param(LoRAConfig(attn_matrices=["q", "v", "o"]), True, id="another value"),
+        pytest.param(LoRAConfig().replace(attn_matrices=["k"]), True, id="a changed copy"),
+    ],
+)
+def test_an_option_is_said_where_it_differs_from_the_default(config: str | LoRAConfig, found: bool) -> None:
+    given = LoRAConfig() if isinstance(config, str) else config
+    assert says(given, "attn_matrices") is found
+
+
+def test_what_has_no_default_is_said() -> None:
+    config = BnConfig(mh_adapter=True, output_adapter=True, reduction_factor=2, non_linearity="relu")
+    assert says(config, "mh_adapter") and not says(DoubleSeqBnConfig(), "mh_adapter")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("seq_bn[cross_adapter=True]", r"cross_adapter=True, but no layer .* places for output_adapter=True"),
+        ("seq_bn[leave_out=[1,7]]", r"leave_out names the layers \[7\], but LlamaModel has 0 to 2"),
+        ("lora[leave_out=[3]]", r"leave_out names the layers \[3\]"),
+        ("prefix_tuning[leave_out=[-1]]", r"leave_out names the layers \[-1\]"),
+        ("loreft[layers=[0,9]]", r"layers names the layers \[9\]"),
+        ("lora|seq_bn[leave_out=[5]]", r"leave_out names the layers \[5\]"),
+    ],
+)
+def test_what_no_layer_has_is_an_error(model: PreTrainedModel, config: str, message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        model.add_adapter("a", config)
+    assert "a" not in model.adapters_config
+
+
+def test_a_reduction_factor_of_a_layer_that_is_not_there_is_an_error(model: PreTrainedModel) -> None:
+    with pytest.raises(InvalidConfigError, match=r"reduction_factor names the layers \[8\]"):
+        model.add_adapter("a", SeqBnConfig(reduction_factor={"0": 2, "8": 4, "default": 16}))
+
+
+def test_layers_that_are_not_there_cannot_be_skipped(model: PreTrainedModel) -> None:
+    model.add_adapter("a", "seq_bn")
+    with pytest.raises(InvalidConfigError, match=r"skip_layers names the layers \[3\]"):
+        model.set_active_adapters("a", skip_layers=[0, 3])
+    assert model.active_adapters is None
+
+
+@pytest.mark.parametrize("config", [LoRAConfig(intermediate_lora=True), LoRAConfig(attn_matrices=["q", "k", "o"])])
+def test_a_projection_that_no_layer_has_is_an_error(config: LoRAConfig) -> None:
+    path = "mlp.up_proj" if config.intermediate_lora else "self_attn.k_proj"
+    with pytest.raises(
+        InvalidConfigError, match=r"(intermediate_lora=True|'k' in attn_matrices), but no layer .*'q' in"
+    ):
+        lacking(adapted("llama"), path, 0, 1, 2).add_adapter("a", config)
+
+
+def test_what_only_some_layers_have_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = lacking(lacking(adapted("llama"), "mlp.up_proj", 0, 1), "self_attn.v_proj", 2)
+    model.add_adapter("a", "lora[intermediate_lora=True]|seq_bn")
+    (record,) = caplog.records
+    assert "'v' in attn_matrices (layer 2); intermediate_lora=True (layers 0-1)" in record.getMessage()
+    assert model.active_adapters is None and "a" in model.adapters_config
+
+
+def test_layers_that_are_left_out_lack_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    lacking(adapted("llama"), "mlp.up_proj", 0, 1).add_adapter("a", "lora[intermediate_lora=True,leave_out=[0,1]]")
+    assert caplog.records == []
+
+
+def test_what_only_the_defaults_of_a_preset_ask_for_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    lacking(adapted("llama"), "mlp.up_proj", 0, 1, 2).add_adapter("a", IA3Config())
+    assert ["intermediate_lora=True (all layers)" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_models_whose_layers_have_everything_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("bert", "bert_decoder", "llama"):
+        model = adapted(kind)
+        configs = (
+            "mam",
+            "unipelt",
+            "double_seq_bn",
+            "ia3",
+            "prefix_tuning|lora[attn_matrices=['q','v']]",
+            "compacter[reduction_factor=8]",
+        )
+        for index, config in enumerate(configs):
+            model.add_adapter(f"a{index}", config)
+    model = adapted("bert_decoder")
+    model.add_adapter("cross", "seq_bn[cross_adapter=True]")
+    assert caplog.records == []
+
+
+def test_an_adapter_from_a_file_gets_what_it_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = lacking(adapted("llama"), "mlp.up_proj", 0, 1, 2)
+    model.add_adapter("a", "ia3")
+    caplog.clear()
+    model.save_adapter(str(tmp_path), "a")
+    other = lacking(adapted("llama"), "mlp.up_proj", 0, 1, 2)
+    other.add_adapter("b", "ia3")
+    caplog.clear()
+    other.load_adapter(str(tmp_path))
+    other.average_adapter("c", ["a", "b"])
+    assert caplog.records == []
+    assert not any(isinstance(module, nn.ModuleDict) and "a" in module for module in other.layers[0].mlp.modules())
