@@ -17,18 +17,24 @@ import torch
 from torch.testing import assert_close
 from transformers import (
     AutoModel,
+    EsmcConfig,
+    GteConfig,
     HrmTextConfig,
+    LiltConfig,
     LxmertConfig,
     MegatronBertConfig,
     MixtralConfig,
+    NomicBertConfig,
+    OpenAIGPTConfig,
     OwlViTConfig,
     PreTrainedModel,
+    ProphetNetConfig,
     RemBertConfig,
     RoFormerConfig,
     TapasConfig,
 )
 
-from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from generated_aside import report
 
 SIZES = {
@@ -52,6 +58,15 @@ CONFIGS: dict[str, Any] = {
         text_config={**SIZES, "bos_token_id": 1, "eos_token_id": 2}, vision_config={**IMAGES}, projection_dim=16
     ),
     "mixtral": MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=2),
+    "gte": GteConfig(**SIZES),
+    "nomic_bert": NomicBertConfig(**SIZES),
+    "esmc": EsmcConfig(**SIZES),
+    "lilt": LiltConfig(**{**SIZES, "hidden_size": 48}, channel_shrink_ratio=2),
+    "openai-gpt": OpenAIGPTConfig(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=32),
+    "prophetnet": ProphetNetConfig(
+        vocab_size=60, hidden_size=32, encoder_ffn_dim=48, decoder_ffn_dim=48, num_encoder_layers=2, num_decoder_layers=2,
+        num_encoder_attention_heads=4, num_decoder_attention_heads=4, ngram=2, pad_token_id=0,
+    ),
     "hrm_text": HrmTextConfig(**SIZES, head_dim=8, H_cycles=2, L_cycles=3, pad_token_id=0),
 }  # fmt: skip
 IDS = torch.randint(5, 60, (2, 7), generator=torch.Generator().manual_seed(1))
@@ -87,10 +102,11 @@ def first(model: PreTrainedModel, **inputs: Any) -> torch.Tensor:
 
 
 def without_gradients(model: PreTrainedModel) -> list[str]:
-    """The parameters of the adapter that a sum over the outputs gives no gradient."""
+    """The trained parameters of the adapter that a sum over the outputs gives no gradient."""
     model.train_adapter("a")
     first(model.eval(), input_ids=IDS).pow(2).sum().backward()
-    return [key for key, one in model.adapter_parameters("a") if one.grad is None or not one.grad.any()]
+    trained = ((key, one.grad) for key, one in model.adapter_parameters("a") if one.requires_grad)
+    return [key for key, gradient in trained if gradient is None or not gradient.any()]
 
 
 # Prefixes where scores are written out
@@ -128,6 +144,47 @@ def odd_layers_that_run_first_without_gradients_give_a_prefix_its_gradients() ->
         "compacter[reduction_factor=8]",
     ):
         assert without_gradients(adapted("hrm_text", adapter)) == [], adapter
+
+
+# Embeddings and streams
+
+
+def odd_a_prompt_moves_the_positions_that_go_on_behind_the_embeddings() -> None:
+    mask = ONES.clone()
+    mask[1, 4:] = 0
+    for kind in ("gte", "nomic_bert"):
+        model = adapted(kind, "prompt_tuning[prompt_length=3]")
+        whole = first(model, input_ids=IDS, attention_mask=mask)
+        assert whole.shape[1] == 10, kind
+        assert_close(whole[1, :7], first(model, input_ids=IDS[1:, :4])[0], atol=1e-5, rtol=1e-4, msg=kind)
+        given = first(model, input_ids=IDS, attention_mask=mask, position_ids=torch.arange(7)[None])
+        assert_close(given[0], whole[0], msg=kind)
+
+
+def odd_a_model_that_takes_no_embeddings_has_no_prompts_and_says_so() -> None:
+    model = upstream("esmc")
+    my_models.init(model)
+    assert not model.supports_adapter("prompt_tuning") and model.supports_adapter("prefix_tuning")
+    with pytest.raises(UnsupportedMethodError, match="takes no inputs_embeds"):
+        model.add_adapter("a", "prompt_tuning")
+
+
+def odd_embeddings_that_give_a_tuple_take_an_invertible_adapter() -> None:
+    model = adapted("lilt", "seq_bn_inv")
+    dead = without_gradients(model)
+    assert dead == [], dead
+
+
+def odd_a_layer_that_gives_a_list_is_edited() -> None:
+    model = adapted("openai-gpt", "loreft")
+    dead = without_gradients(model)
+    assert dead == [], dead
+
+
+def odd_reft_edits_no_stream_beside_the_tokens() -> None:
+    model = adapted("prophetnet", "loreft")
+    with pytest.raises(UnsupportedMethodError, match="positions where there are 7 tokens"):
+        first(model, input_ids=IDS, decoder_input_ids=IDS)
 
 
 # Files and configs

@@ -26,7 +26,7 @@ from adapter_runtime import (
     Stack,
     init,
 )
-from adapter_runtime.call.context import thread
+from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.errors import InvalidConfigError, UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.invertible.api import undo_before_projection
 from adapter_runtime.methods.invertible.module import GLOW, NICE, make_invertible
@@ -443,3 +443,16 @@ def test_one_graph(kind: str, inv: str, ids: torch.Tensor, fresh_compiler: None)
     embeddings = model.get_input_embeddings()(ids).detach()
     given = compiled(inputs_embeds=embeddings, **options).logits
     assert_close(given, model(ids, **options).logits)
+
+
+def test_a_call_that_goes_past_the_place_of_an_invertible_adapter_is_an_error() -> None:
+    model = with_adapters("bert", "nice")
+    held = model.invertible_adapters
+    thread.context = ForwardContext(model)
+    try:
+        with pytest.raises(UnsupportedMethodError, match="did not run in this call"):
+            held.at_exit(())
+        held.couple(torch.zeros(1, 2, 32))
+        assert held.at_exit(()) == ()
+    finally:
+        thread.context = None

@@ -293,7 +293,9 @@ def test_layers_of_an_encoder_and_of_a_decoder_look_at_their_own_tokens() -> Non
     try:
         encoder = positions_of("encoder", (EditShape(1, 0),), torch.zeros(1, 5, 4))
         decoder = positions_of("self", (EditShape(1, 0),), torch.zeros(1, 3, 4))
-        pixels = positions_of("encoder", (EditShape(1, 0),), torch.zeros(1, 9, 4))  # not what the mask is about
+        pixels = positions_of("", (EditShape(1, 0),), torch.zeros(1, 5, 4))  # not what the mask is about
+        with pytest.raises(UnsupportedMethodError, match="9 positions where there are 5 tokens, and rows are padded"):
+            positions_of("encoder", (EditShape(1, 0),), torch.zeros(1, 9, 4))
     finally:
         thread.context = None
     assert encoder is not None and decoder is not None and pixels is not None

@@ -30,8 +30,8 @@ Arrays: TypeAlias = dict[str, dict[int, dict[str, NDArray[np.float32]]]]
 # What a model gives: fields by name, or, with ``return_dict=False``, a tuple of them.
 Outputs: TypeAlias = ModelOutput | tuple[Argument | Arrays, ...]
 
-# What a layer gives: its hidden states [B, L, H], or a tuple that begins with them.
-LayerOutputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+# What a layer gives: its hidden states [B, L, H], or a tuple (in some, a list) that begins with them.
+LayerOutputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 Model = TypeVar("Model", contravariant=True)

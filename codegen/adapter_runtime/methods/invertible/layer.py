@@ -16,8 +16,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from adapter_runtime.call.arguments import Argument
-from adapter_runtime.call.context import thread
+from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs
+from adapter_runtime.call.context import CallSlot, thread
 from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.contract.widths import embedding_width
@@ -40,6 +40,13 @@ class CouplingChain(Branch[bool]):
         for program in reversed(self.programs) if rev else self.programs:
             states = program(states, rev)
         return states
+
+
+class CoupledSlot(CallSlot):
+    """Whether invertible adapters have run in the current call."""
+
+    def __init__(self) -> None:
+        self.is_coupled = False
 
 
 class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
@@ -76,6 +83,8 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
         program = self.current_program()
         if program is None:
             return states
+        if not rev and thread.context is not None:
+            thread.context.slot(CoupledSlot).is_coupled = True
         width = next(coupling.width for coupling in self.values() if isinstance(coupling, Coupling))
         if states.shape[-1] != width:
             raise UnsupportedMethodError(
@@ -86,14 +95,16 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
     # Hooks
 
     def after_embeddings(
-        self, module: nn.Module, args: tuple[Argument, ...], output: torch.Tensor
-    ) -> torch.Tensor | None:
-        """Forward hook of the module after which invertible adapters run; `output` is [B, L, E]."""
+        self, module: nn.Module, args: tuple[Argument, ...], output: LayerOutputs
+    ) -> LayerOutputs | None:
+        """Forward hook of the module after which invertible adapters run; `output` is [B, L, E], or a tuple that begins so."""
         if self.is_token_table and not self.in_encoder:
             context = thread.context
             if context is None or context.is_generation:  # the caller wants the embeddings for itself
                 return None
-        return None if self.current_program() is None else self.couple(output)
+        if self.current_program() is None:
+            return None
+        return (self.couple(output[0]), *output[1:]) if isinstance(output, tuple) else self.couple(output)
 
     def before_encoder(
         self, module: nn.Module, args: tuple[Argument, ...], kwargs: dict[str, Argument]
@@ -108,6 +119,20 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
         if not _is_hooked(table, self):  # the table was replaced
             table.register_forward_hook(self.after_embeddings, prepend=True)
         return self._coupled_inputs(given)
+
+    def at_exit(self, outputs: Outputs) -> Outputs:
+        """See `AdapterLayerBase`.
+
+        Raises:
+            UnsupportedMethodError: the module after which the adapters run did not.
+        """
+        context = thread.context
+        if context is not None and not self.in_encoder and not context.slot(CoupledSlot).is_coupled:
+            raise UnsupportedMethodError(
+                "The module after which invertible adapters run did not run in this call, so that they changed nothing. Use"
+                " inv_adapter=None."
+            )
+        return outputs
 
     def _coupled_inputs(self, given: dict[str, Argument]) -> dict[str, Argument]:
         embeddings = given.get("inputs_embeds")

@@ -52,6 +52,7 @@ class PromptSites:
     holds_tokens: bool  # that module has the table of tokens inside, or the model reads no tokens
     takes_positions: bool  # forward has the argument position_ids
     positions_come_first: bool  # and that module adds them
+    positions_go_on: bool  # the model itself turns them into rotary embeddings too, behind that module
     masks_embeddings: bool  # the embeddings read the attention mask
     is_encoder_decoder: bool
 
@@ -73,6 +74,11 @@ class PromptSites:
                 f"The layers of this {type(model).__name__} have a bias for each pair of places in an image, and none for the "
                 "positions of a prompt. Use prefix tuning."
             )
+        takes = inspect.signature(type(model.get_encoder() if model.config.is_encoder_decoder else model).forward)
+        if goes_to_tokens(model, "embedding_output") and "inputs_embeds" not in takes.parameters:
+            raise UnsupportedMethodError(
+                f"The forward of {type(model).__name__} takes no inputs_embeds, by which a prompt would go in. Use prefix tuning."
+            )
         module = model.get_submodule(model.embedding_output)
         own = inspect.signature(type(module).forward).parameters
         return PromptSites(
@@ -80,6 +86,7 @@ class PromptSites:
             holds_tokens=not goes_to_tokens(model, "embedding_output"),
             takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
+            positions_go_on="rotary_emb" in model.get_submodule("")._modules,
             masks_embeddings="mask" in own,
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
@@ -156,6 +163,10 @@ class PromptCall:
         self.stream: torch.Tensor | None = None  # [B, L + P, H], what the last layer gave, where a pooler needs it
         self.mask: torch.Tensor | None = None  # of tokens
         self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
+        self.positions: torch.Tensor | None = (
+            None  # of tokens, where the model reads those of the prompt behind them too
+        )
+        self.grown_positions: torch.Tensor | None = None  # of tokens and prompt
 
     def put_into(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Put the prompt among the embeddings: [B, L, H] -> [B, L + P, H].
@@ -266,7 +277,11 @@ def _positions(sites: PromptSites, call: PromptCall, given: Argument, tokens: to
     """What to hand on as position_ids."""
     prompt = call.insertion.length
     if sites.positions_come_first and call.at_embeddings:
-        return given
+        if not (sites.positions_go_on and call.is_first and tokens is not None):
+            return given
+        call.positions = given if isinstance(given, torch.Tensor) else _counted(tokens, 0)
+        call.grown_positions = call.insertion.into_positions(call.positions)
+        return call.grown_positions
     if isinstance(given, torch.Tensor):
         if given.dim() != 2:
             raise UnsupportedMethodError(
@@ -274,10 +289,13 @@ def _positions(sites: PromptSites, call: PromptCall, given: Argument, tokens: to
             )
         return call.insertion.into_positions(given) if call.is_first else given + prompt
     if call.is_first and call.at_embeddings and tokens is not None:
-        return torch.arange(tokens.shape[1] + prompt, device=tokens.device)[
-            None
-        ]  # upstream would count the tokens alone
+        return _counted(tokens, prompt)  # upstream would count the tokens alone
     return None
+
+
+def _counted(tokens: torch.Tensor, prompt: int) -> torch.Tensor:
+    """Positions [1, L + P] of tokens [B, L, ...] and a prompt, from 0 on."""
+    return torch.arange(tokens.shape[1] + prompt, device=tokens.device)[None]
 
 
 def _at_tokens(model: EmbedsTokens, call: PromptCall, given: dict[str, Argument]) -> dict[str, Argument]:
@@ -318,6 +336,8 @@ def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argu
         grown, mask = call.grown_mask, call.mask
         args = tuple(mask if entry is grown else entry for entry in args)
         kwargs = {name: mask if entry is grown else entry for name, entry in kwargs.items()}
+    if call.grown_positions is not None and kwargs.get("position_ids") is call.grown_positions:
+        kwargs = {**kwargs, "position_ids": call.positions}
     past = kwargs.get("past_key_values_length")
     if not call.is_first and isinstance(past, (int, torch.Tensor)):
         kwargs = {**kwargs, "past_key_values_length": past - call.insertion.length}

@@ -65,7 +65,8 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
 
     Args:
         layer_index: counted over all stacks of the model.
-        stack: "encoder" or "self", whose tokens the layer sees.
+        stack: "encoder", "self" or "decoder", whose tokens the layer sees; "" = it sees none: images, sounds.
+        width: H.
     """
 
     adapter_containers = ("refts",)
@@ -73,10 +74,11 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
     reads_spans = True
     refts: nn.ModuleDict
 
-    def __init__(self, layer_index: int, stack: str) -> None:
+    def __init__(self, layer_index: int, stack: str, width: int) -> None:
         super().__init__()
         self.init_adapter_layer(layer_index, "output_reft")
         self.stack = stack
+        self.width = width
         self.shapes: tuple[EditShape, ...] = ()
 
     def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
@@ -101,32 +103,34 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         return PlacedEdit(reft, self.shapes.index(reft.shape))
 
     def edit_output(self, layer: nn.Module, args: tuple[Argument, ...], output: LayerOutputs) -> LayerOutputs | None:
-        """The forward hook: the output of `layer`, a tensor [B, L, H] or a tuple that begins with one, with the edits.
+        """The forward hook: the output of `layer`, a tensor [B, L, H] or a tuple or list that begins with one, with the edits.
 
         Raises:
-            UnsupportedMethodError: the tensor has another number of dimensions.
+            UnsupportedMethodError: the tensor has another number of dimensions, or another width.
         """
         program = self.current_program()
         if not isinstance(program, Edits):
             return None
-        hidden = output[0] if isinstance(output, tuple) else output
-        if hidden.dim() != 3:
+        hidden = output[0] if isinstance(output, (tuple, list)) else output
+        if hidden.dim() != 3 or hidden.shape[-1] != self.width:
             raise UnsupportedMethodError(
-                f"ReFT edits positions of a sequence, but {type(layer).__name__} gives a tensor of shape "
-                f"{list(hidden.shape)}."
+                f"ReFT edits positions of a sequence of vectors {self.width} wide, but {type(layer).__name__} gives a tensor of "
+                f"shape {list(hidden.shape)}. Use another method."
             )
         positions = positions_of(self.stack, program.shapes, hidden)
         if positions is None:
             return None
         edited = program(hidden, *positions)
+        if isinstance(output, list):
+            return [edited, *output[1:]]
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
 
-def enable_reft(layer: nn.Module, layer_index: int, stack: str) -> ReftLayer:
+def enable_reft(layer: nn.Module, layer_index: int, stack: str, width: int) -> ReftLayer:
     """Give a layer room for ReFT adapters."""
     found = getattr(layer, "reft_layer", None)
     if not isinstance(found, ReftLayer):
-        found = layer.reft_layer = ReftLayer(layer_index, stack)
+        found = layer.reft_layer = ReftLayer(layer_index, stack, width)
         layer.register_forward_hook(found.edit_output, prepend=True)
     return found
 
@@ -146,4 +150,4 @@ def add_reft(layer: nn.Module, layer_index: int, stack: str, name: str, config: 
     reference = next((tensor for tensor in layer.parameters() if tensor.is_floating_point()), None)
     dtype = getattr(torch, config.dtype) if config.dtype else reference.dtype if reference is not None else None
     reft.to(reference.device if reference is not None else None, dtype)
-    enable_reft(layer, layer_index, stack).refts[name] = reft
+    enable_reft(layer, layer_index, stack, width).refts[name] = reft

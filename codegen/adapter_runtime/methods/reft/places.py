@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.methods.placing import check_layers
 from adapter_runtime.methods.reft.config import ReftConfig
@@ -16,12 +19,11 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
     Raises:
         InvalidConfigError: the config names layers that the model does not have.
     """
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else None
-    inside = set() if encoder is None else set(encoder.modules())
+    stacks = _stacks(model)
     wanted = _wanted(model, config)
     for index, layer in wanted:
         module = layer.get_submodule("")
-        add_reft(module, index, "encoder" if module in inside else "self", name, config, layer.stream_width())
+        add_reft(module, index, stacks.get(module, "self"), name, config, layer.stream_width())
     return len(wanted)
 
 
@@ -40,6 +42,29 @@ def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, Adap
     if not isinstance(config.layers, str):
         check_layers(model, config.layers, "layers")
     return [(index, layer) for index, layer in layers if config.is_in(index)]
+
+
+def _stacks(model: AdaptedBaseModel) -> dict[nn.Module, str]:
+    """Whose tokens modules see: "encoder", "decoder" or "self"; "" in a tower of images or sounds, which sees none."""
+    whole = model.get_submodule("")
+    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else None
+    stacks = {}
+    for tower in whole.modules():  # outer ones first
+        if isinstance(tower, PreTrainedModel):
+            reads = _reads_tokens(tower)
+            for module in tower.modules():
+                kind = "self" if encoder is None else "encoder" if module in encoder else "decoder"
+                stacks[module] = kind if reads else ""
+    return stacks
+
+
+def _reads_tokens(tower: PreTrainedModel) -> bool:
+    """Whether a model looks its inputs up in a table; where it does not say in what, whether they are called so."""
+    try:
+        table = tower.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        table = None
+    return isinstance(table, nn.Embedding) if table is not None else tower.main_input_name == "input_ids"
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:

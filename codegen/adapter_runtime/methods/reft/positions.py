@@ -11,6 +11,7 @@ import torch
 
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.call.rows import TokenSpans
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.module import EditShape
 
 Positions: TypeAlias = "tuple[torch.Tensor, ...] | None"
@@ -27,11 +28,14 @@ def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor
     """Two tensors per shape: the positions [B, P, H] (the same for all of H), and [B, P, 1], True where a row has none.
 
     Args:
-        stack: "encoder" or "self", whose tokens `hidden` belongs to.
+        stack: "encoder", "self" or "decoder", whose tokens `hidden` belongs to; "" = it is no stream of tokens.
         hidden: [B, L, H].
 
     Returns:
         None where nothing is edited: in the later steps of a generation.
+
+    Raises:
+        UnsupportedMethodError: the stream has other positions than the tokens, so that it does not show which are real.
     """
     context = thread.context
     if context is None:
@@ -47,10 +51,14 @@ def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor
 
 
 def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
-    spans = context.spans.get(stack)
-    if spans is None or spans.length != hidden.shape[1]:
-        spans = _all_real(hidden)  # images, sounds: the layers see something else than the tokens that masks tell of
-    prompt = context.generation.spans.get(stack) if context.generation is not None else None
+    kind = "self" if stack == "decoder" else stack
+    spans = context.spans.get(kind)
+    prompt = context.generation.spans.get(kind) if context.generation is not None else None
+    if spans is None:  # images, sounds
+        spans, prompt = _all_real(hidden), None
+    elif spans.length != hidden.shape[1]:
+        _check_other_length(spans, stack, hidden, is_generation=prompt is not None)
+        spans = _all_real(hidden)  # tokens and images in one stream, or tokens that were merged: all are real
     if prompt is None:
         return _of_all(shapes, spans, hidden, spans.past != 0)
     prompted = prompt.past + prompt.length
@@ -59,6 +67,28 @@ def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ..
     if all(isinstance(count, int) for count in (spans.past, edited)) and spans.past >= edited:
         return None
     return _of_all(shapes, spans, hidden, False, prompted)
+
+
+def _check_other_length(spans: TokenSpans, stack: str, hidden: torch.Tensor, is_generation: bool) -> None:
+    """Raise where a stream that is longer or shorter than its tokens would be edited at the wrong positions.
+
+    A decoder has a stream beside that of its tokens then (ProphetNet predicts several tokens at once).
+    """
+    is_padded = bool((spans.first > 0).any() or (spans.end < spans.past + spans.length).any())
+    reason = (
+        "the layers of a decoder see more than its tokens"
+        if stack == "decoder"
+        else (
+            "it goes on after what a cache holds"
+            if is_generation or bool(spans.past != 0)
+            else "rows are padded" if is_padded else ""
+        )
+    )
+    if reason:
+        raise UnsupportedMethodError(
+            f"ReFT edits the first and the last real tokens of a row, but the layers see {hidden.shape[1]} positions where there "
+            f"are {spans.length} tokens, and {reason}: which positions are real does not show. Use another method."
+        )
 
 
 def _all_real(hidden: torch.Tensor) -> TokenSpans:
