@@ -206,6 +206,7 @@ def odd_a_config_without_a_hidden_size_of_its_own_is_written() -> None:
 def odd_experts_have_no_place_for_a_first_projection_and_say_so() -> None:
     model = upstream("mixtral")
     my_models.init(model)
+    assert not model.supports_adapter("lora[intermediate_lora=True]") and model.supports_adapter("ia3")
     with pytest.raises(InvalidConfigError, match="intermediate_lora=True, but no layer of MixtralModel"):
         model.add_adapter("a", "lora[intermediate_lora=True]")
     model.add_adapter("b", "ia3")  # whose preset asks for it; keys and values are there

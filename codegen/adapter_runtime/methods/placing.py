@@ -51,28 +51,33 @@ def check_layers(model: AdaptedBaseModel, named: Iterable[int], option: str) -> 
         )
 
 
-def check_wishes(model: AdaptedBaseModel, name: str, given: Iterable[tuple[AdapterConfig, Collection[Wish]]]) -> None:
-    """Raise for what no layer has a place for, and warn, once, of what only some have one for.
+def check_wishes(model: AdaptedBaseModel, config: AdapterConfig, wishes: Collection[Wish]) -> None:
+    """Raise for what no layer has a place for, if the config says it.
+
+    Raises:
+        InvalidConfigError: it does, or names a layer that is not there.
+    """
+    check_layers(model, left_out_layers(config), "leave_out")
+    for wish in wishes:
+        if not wish.found and wish.is_explicit:
+            others = ", ".join(other.shown for other in wishes if other.found) or "nothing else that it asks for"
+            raise InvalidConfigError(
+                f"{type(config).__name__} asks for {wish.shown}, but no layer of {type(model).__name__} has a place for"
+                f" that. Leave it out. (There are places for {others}.)"
+            )
+
+
+def warn_of_gaps(model: AdaptedBaseModel, name: str, wishes: Iterable[Wish]) -> None:
+    """Warn, once, of what some or all layers have no place for.
 
     Args:
         name: of the adapter.
-        given: configs, each with its wishes.
-
-    Raises:
-        InvalidConfigError: a config names a layer that is not there, or says something that no layer has a place for.
     """
-    gaps = []
-    for config, wishes in given:
-        check_layers(model, left_out_layers(config), "leave_out")
-        for wish in wishes:
-            if not wish.found and wish.is_explicit:
-                others = ", ".join(other.shown for other in wishes if other.found) or "nothing else that it asks for"
-                raise InvalidConfigError(
-                    f"{type(config).__name__} asks for {wish.shown}, but no layer of {type(model).__name__} has a place for"
-                    f" that. Leave it out. (There are places for {others}.)"
-                )
-            if wish.lacking:
-                gaps.append(f"{wish.shown} ({'all layers' if not wish.found else _ranges(wish.lacking)})")
+    gaps = [
+        f"{wish.shown} ({'all layers' if not wish.found else _ranges(wish.lacking)})"
+        for wish in wishes
+        if wish.lacking
+    ]
     if gaps:
         logger.warning(
             "Adapter %r of %s gets less than its config asks for, as these layers have no place for it: %s.",

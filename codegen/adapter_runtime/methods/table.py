@@ -20,7 +20,7 @@ from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
 from adapter_runtime.methods.invertible.spec import INVERTIBLE
 from adapter_runtime.methods.lora.spec import LORA
-from adapter_runtime.methods.placing import check_wishes
+from adapter_runtime.methods.placing import Wish, check_wishes, warn_of_gaps
 from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
 from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
 from adapter_runtime.methods.reft.spec import REFT
@@ -74,11 +74,10 @@ def place(model: AdaptedBaseModel, name: str, config: AdapterConfig) -> None:
 
     Raises:
         UnsupportedMethodError: the model has no place that the method needs.
-        InvalidConfigError: no layer would get anything, or not one of the things that the config says.
+        InvalidConfigError: no layer would get anything.
     """
     if not weights_will_follow():  # files say of each option what it is, and are held to their tensors
-        wishes = ((member, spec.wishes(model, member)) for member in members(config) for spec in specs_of(member))
-        check_wishes(model, name, wishes)
+        warn_of_gaps(model, name, (wish for member in members(config) for wish in _wishes(model, member)))
     for member in members(config):
         if sum(spec.place(model, name, member) for spec in specs_of(member)) == 0:
             raise _no_place(model, member)
@@ -89,12 +88,18 @@ def check_places(model: AdaptedBaseModel, config: AdapterConfig) -> None:
 
     Raises:
         UnsupportedMethodError: a place that the config asks for cannot hold the adapter.
-        InvalidConfigError: no layer would get anything.
+        InvalidConfigError: no layer would get anything, or not one of the things that the config says.
     """
     for member in members(config):
+        if not weights_will_follow():
+            check_wishes(model, member, _wishes(model, member))
         counts = [spec.count_places(model, member) for spec in specs_of(member) if spec.count_places is not None]
         if len(counts) == len(specs_of(member)) and sum(counts) == 0:
             raise _no_place(model, member)
+
+
+def _wishes(model: AdaptedBaseModel, config: AdapterConfig) -> list[Wish]:
+    return [wish for spec in specs_of(config) for wish in spec.wishes(model, config)]
 
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:

@@ -104,7 +104,9 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
                 return None
         if self.current_program() is None:
             return None
-        return (self.couple(output[0]), *output[1:]) if isinstance(output, tuple) else self.couple(output)
+        if isinstance(output, torch.Tensor):
+            return self.couple(output)
+        return (self.couple(output[0]), *output[1:])
 
     def before_encoder(
         self, module: nn.Module, args: tuple[Argument, ...], kwargs: dict[str, Argument]

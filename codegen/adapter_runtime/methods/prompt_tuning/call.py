@@ -74,7 +74,8 @@ class PromptSites:
                 f"The layers of this {type(model).__name__} have a bias for each pair of places in an image, and none for the "
                 "positions of a prompt. Use prefix tuning."
             )
-        takes = inspect.signature(type(model.get_encoder() if model.config.is_encoder_decoder else model).forward)
+        reader = model.get_encoder() if model.config.is_encoder_decoder else model.get_submodule("")
+        takes = inspect.signature(type(reader).forward)
         if goes_to_tokens(model, "embedding_output") and "inputs_embeds" not in takes.parameters:
             raise UnsupportedMethodError(
                 f"The forward of {type(model).__name__} takes no inputs_embeds, by which a prompt would go in. Use prefix tuning."

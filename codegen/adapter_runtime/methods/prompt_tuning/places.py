@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.methods.prompt_tuning.call import PromptSites
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning, initialise_prompt, prompt_width
@@ -27,6 +28,17 @@ def place(model: AdaptedBaseModel, name: str, config: PromptTuningConfig) -> int
     tuning = PromptTuning(config, prompt_width(model, config))
     initialise_prompt(tuning, model)
     prompts_of(model).add_adapter(name, tuning, model)
+    return 1
+
+
+def count_places(model: AdaptedBaseModel, config: PromptTuningConfig) -> int:
+    """1, where the model has a place for a prompt.
+
+    Raises:
+        UnsupportedMethodError: it has none.
+    """
+    PromptSites.find(model)
+    prompt_width(model, config)
     return 1
 
 

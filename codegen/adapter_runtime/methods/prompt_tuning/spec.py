@@ -11,6 +11,7 @@ PROMPT_TUNING = MethodSpec[PromptTuningConfig](
     configs=(PromptTuningConfig,),
     named={"prompt_tuning": PromptTuningConfig()},
     place=places.place,
+    count_places=places.count_places,
     containers=frozenset({"prompt_tunings"}),
     prepare_model=places.prepare_model,
     remove_empty=places.remove_empty,
