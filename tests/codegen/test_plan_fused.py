@@ -203,3 +203,26 @@ def test_cuts_of_all_channels_in_order_are_concatenated(cut: str) -> None:
 )
 def test_the_most_significant_factor_of_three_is_concatenated(cut: str) -> None:
     assert layout(cut, heads=()) == "concatenated"
+
+
+WINDOW = "batch, height, width, _ = states.shape"
+OF_WINDOW = "fused = self.q(states).reshape({lead}, 3, self.heads, -1).permute(2, 0, 3, 1, 4)"
+PARTS = "query, key, value = fused.reshape(3, batch * self.heads, height * width, -1).unbind(0)"
+
+
+@pytest.mark.parametrize(
+    ("lead", "order"),
+    [
+        pytest.param("batch, height * width", "concatenated", id="all positions"),
+        pytest.param("batch, height", "", id="one side is missing, so that channels may stand in front"),
+        pytest.param("batch, height * height", "", id="one side twice"),
+        pytest.param("batch, self.length", "", id="a size from elsewhere"),
+    ],
+)
+def test_positions_of_a_window_are_put_into_a_row(lead: str, order: str) -> None:
+    assert layout(WINDOW, OF_WINDOW.format(lead=lead), PARTS, heads=()) == order
+
+
+def test_the_sizes_of_another_tensor_prove_nothing() -> None:
+    cuts = (WINDOW.replace("states", "bias"), OF_WINDOW.format(lead="batch, height * width"), PARTS)
+    assert layout(*cuts, heads=()) == ""

@@ -132,6 +132,7 @@ class _Cuts:
     def __init__(self, path: str, kinds: Kinds) -> None:
         self._path = path
         self._kinds = kinds
+        self._input: Value | None = None  # of the projection
 
     def of(self, value: Value) -> set[Part | None]:
         """The first cut on every way back to the projection; None for a way without one that is understood."""
@@ -160,6 +161,7 @@ class _Cuts:
     def _axes(self, value: Value) -> Axes | None:
         """What the dimensions of the whole output stand for; None where `value` is not that, as far as we can tell."""
         if self._is_projection(value):
+            self._input = value.inputs[0] if value.inputs else None
             return (Axis.OTHER, Axis.OTHER, Axis.CHANNELS)
         if value.op is Op.SUBMODULE or (value.op is Op.FUNCTION and value.through is not None):
             return None
@@ -170,13 +172,23 @@ class _Cuts:
             return found.pop() if len(found) == 1 else None
         return self._axes(value.through) if value.through is not None and value.op is not Op.ITEM else None
 
+    def _viewed(self, before: Axes, arguments: Sequence[Value]) -> Axes | None:
+        if before[0] is Axis.THREE and arguments and integer(arguments[0]) == 3:  # the rest is cut up anew
+            return (Axis.THREE, *(Axis.OTHER for _ in arguments[1:]))
+        place = next((index for index, size in enumerate(arguments) if integer(size) == 3), 0)
+        if before[-1] is Axis.CHANNELS and self._input is not None and _are_lead_of(self._input, arguments[:place]):
+            return (*(Axis.OTHER for _ in arguments[:place]), *_factors(arguments[place:]))
+        if any(_unpacked(same_tensor(size)) > 3 for size in arguments):  # of a shape with more than batch and length
+            return None
+        return _viewed(before, arguments)
+
     def _moved(self, value: Value) -> Axes | None:
         before = self._axes(value.inputs[0]) if value.inputs else None
         name = last_name(value)
         if before is None or name in _SAME:
             return before
         if name in ("view", "reshape"):
-            return _viewed(before, flat_arguments(value.inputs[1:]))
+            return self._viewed(before, flat_arguments(value.inputs[1:]))
         if name == "unflatten" and before[-1] is Axis.CHANNELS and integer(value.inputs[1]) in (-1, len(before) - 1):
             return (*before[:-1], *_factors(flat_arguments(value.inputs[2:])))
         if name in ("transpose", "swapaxes", "swapdims") and len(value.inputs) == 3:
@@ -385,6 +397,29 @@ def _viewed(before: Axes, arguments: Sequence[Value]) -> Axes | None:
         else:
             return None
     return (*lead, *_factors(rest)) if lead else None
+
+
+def _are_lead_of(tensor: Value, sizes: Sequence[Value]) -> bool:
+    """Whether `sizes` are all but the last of ``batch, height, width, _ = tensor.shape``, some of them multiplied."""
+    factors: list[Value] = []
+    todo = list(sizes)
+    while todo:
+        size = same_tensor(todo.pop())
+        if size.op is Op.BINARY and size.operator == "*":
+            todo += size.inputs
+        else:
+            factors.append(size)
+    for factor in factors:
+        shape = same_tensor(factor.inputs[0]) if factor.op is Op.ITEM else factor
+        if (
+            shape.op is not Op.ATTRIBUTE
+            or shape.name != "shape"
+            or same_tensor(shape.inputs[0]) is not same_tensor(tensor)
+        ):
+            return False
+    return bool(factors) and sorted(factor.index for factor in factors) == [
+        str(index) for index in range(_unpacked(factors[0]) - 1)
+    ]
 
 
 def _factors(sizes: Sequence[Value]) -> Axes:

@@ -32,14 +32,19 @@ class Groups:
     def in_order(self, outputs: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """`outputs` [..., P, ...], of which dimension `dim` is grouped, with the parts one after the other there."""
         dim %= outputs.dim()
-        parts = outputs.unflatten(dim, (self.count, -1)).split(self.sizes, dim=dim + 1)
+        heads = outputs.reshape(*outputs.shape[:dim], self.count, sum(self.sizes), *outputs.shape[dim + 1 :])
+        parts = torch.split(heads, list(self.sizes), dim=dim + 1)
         return torch.cat([part.flatten(dim, dim + 1) for part in parts], dim=dim)
 
     def grouped(self, ordered: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """What `in_order` made `ordered` [..., P, ...] of."""
         dim %= ordered.dim()
-        parts = ordered.split([self.count * size for size in self.sizes], dim=dim)
-        return torch.cat([part.unflatten(dim, (self.count, -1)) for part in parts], dim=dim + 1).flatten(dim, dim + 1)
+        parts = torch.split(ordered, [self.count * size for size in self.sizes], dim=dim)
+        before, behind = ordered.shape[:dim], ordered.shape[dim + 1 :]
+        heads = [
+            part.reshape(*before, self.count, size, *behind) for part, size in zip(parts, self.sizes, strict=True)
+        ]
+        return torch.cat(heads, dim=dim + 1).flatten(dim, dim + 1)
 
 
 def groups_of(layer: AdaptedLayer, roles: AttentionRoles) -> Groups | None:
