@@ -287,6 +287,28 @@ def conversion_keeps_outputs(static: Subject) -> None:
             expected = main_outputs(theirs) | {"loss": theirs["loss"]} if "loss" in theirs else main_outputs(theirs)
             actual = {name: flatten(ours)[name] for name in expected}
             assert_equal_within(actual, expected, f"{attention}, padding {padding}", atol=5e-6, rtol=1e-5)
+    if registered().static_heads[static.architecture]["config"]["head_type"] == "seq2seq_lm":
+        _labels_are_what_the_decoder_reads(static)
+
+
+def _labels_are_what_the_decoder_reads(static: Subject) -> None:
+    """Without inputs of the decoder, labels of any length give upstream's loss."""
+    upstream, flexible = static.upstream(), converted(static)
+    inputs = with_labels(static, static.padded_inputs("none"))
+    assert inputs is not None
+    given = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
+    for length in (given["labels"].shape[1], given["labels"].shape[1] - 2):
+        call = {**given, "labels": given["labels"][:, :length]}
+        with torch.no_grad():
+            theirs, ours = (model(**call, return_dict=True) for model in (upstream, flexible))
+        for name in ("loss", "logits"):
+            assert_equal_within(
+                {name: ours[name]},
+                {name: theirs[name]},
+                f"{length} labels, no inputs of the decoder",
+                atol=5e-6,
+                rtol=1e-5,
+            )
 
 
 def converted_model_is_saved(static: Subject) -> None:

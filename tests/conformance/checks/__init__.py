@@ -38,6 +38,7 @@ from conformance.checks.round_trip import damaged_files_are_refused, saved_is_lo
 from conformance.checks.setup import setup_is_activation
 from conformance.checks.stepping import steps_are_the_whole
 from conformance.checks.union import every_method_together
+from conformance.checks.wrapping import nothing_is_half_prepared
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.reasons import Reason
@@ -139,6 +140,7 @@ def _per_part(subject: Subject, method: Method) -> Reason | None:
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
+    ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
     ModelCheck("union", every_method_together, adapted_subjects),
 )
 

@@ -15,9 +15,10 @@ from adapter_runtime.methods.lora import places as lora_places
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.model import api as model_api
+from adapter_runtime.model import init as init_module
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.programs.layer import AdapterLayerBase
-from conformance.defects.planting import BERT, EVERY, LORA_FORMS, Defect, around, instead, nothing
+from conformance.defects.planting import BERT, EVERY, LORA_FORMS, Defect, Patch, around, instead, nothing
 
 
 def _under_one_key(running_under: Any, self: AdapterLayerBase, setup: context.AdapterSetup) -> Any:
@@ -31,7 +32,18 @@ def _in_half_precision(write: Any, folder: Any, files: Any, tensors: dict[str, t
     return write(folder, files, {name: tensor.bfloat16() for name, tensor in tensors.items()}, *rest)
 
 
+def _with_a_layer_elsewhere(patch: Patch) -> None:
+    """The first layer is in no stack, and is not given back to upstream."""
+    around(ModelBaseAdaptersMixin, "iter_layers", lambda find, self: list(find(self))[1:])(patch)
+    patch.setattr(init_module, "_give_back_unplaced", lambda base, classes: None)
+
+
 LIFECYCLE = {
+    "wrapping: a layer is in no stack": Defect(
+        _with_a_layer_elsewhere,
+        "wrapping",
+        message="is in no stack",
+    ),
     "added: activating does nothing": Defect(
         around(ModelBaseAdaptersMixin, "activate", lambda activate, self, block, skip: activate(self, None, skip)),
         "added",
