@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from ...cache_utils import Cache
 
+class MinePreTrainedModel(nn.Module):
+    base_model_prefix = "mine"
+
 class MineOutput: pass
 class Block(nn.Module): pass
 """
@@ -103,7 +106,18 @@ def test_a_model_that_names_no_attribute_gets_one_and_says_so(
 ) -> None:
     model = planned(plan, facts, prefix=prefix)
     assert (model.base_attribute, model.states_attribute) == ("model", True)
-    assert not planned(plan, facts, prefix="mine").states_attribute
+    assert not planned(plan, facts, prefix="mine", pretrained_class="MinePreTrainedModel").states_attribute
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pretrained_class"), [("tower", "MinePreTrainedModel"), ("mine", "ElsewherePreTrainedModel")]
+)
+def test_an_attribute_that_the_shared_class_does_not_name_is_stated(
+    plan: ModelPlan, facts: ModuleFacts, prefix: str, pretrained_class: str
+) -> None:
+    """A tower of several names its own, and a class of another file is not read."""
+    model = planned(plan, facts, prefix=prefix, pretrained_class=pretrained_class)
+    assert (model.base_attribute, model.states_attribute) == (prefix, True)
 
 
 def test_an_argument_of_base_model_and_heads_is_the_heads(plan: ModelPlan, facts: ModuleFacts) -> None:

@@ -13,7 +13,7 @@ from conformance import heads
 from conformance.subjects import model_class
 from upstream import sources
 from upstream.exempt import Facts, exempt
-from upstream.model_tester import ModelTester, gives_attentions, head_of, pools, targets, with_head
+from upstream.model_tester import ModelTester, gives_attentions, head_of, targets, trains_wholly, with_head
 
 
 @functools.cache
@@ -148,6 +148,5 @@ def _said(model_type: str, own: type | None) -> dict[str, Any]:
         "has_attentions": gives_attentions(subject),
         "test_resize_embeddings": subject.text,
         "_is_composite": bool(config.sub_configs),
-        # What pools gets no gradient from a head that reads every token.
-        "test_all_params_have_gradient": not pools(subject),
+        "test_all_params_have_gradient": trains_wholly(subject),
     }

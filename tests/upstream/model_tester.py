@@ -34,6 +34,10 @@ class ModelTester:
         self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else states
         if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
             self.num_masks, self.mask_length = 1, patches(config)
+        if (
+            weights := attentions_of(self.subject)
+        ) and self.subject.kind != "encoder-decoder":  # where attention is local, the keys are no tokens
+            self.key_length = weights[0].shape[-1]
         if self.subject.kind == "encoder-decoder":
             self.encoder_seq_length, self.decoder_seq_length = states, decoder_states
 
@@ -45,7 +49,7 @@ class ModelTester:
         return self.get_config(), self._inputs()
 
     def _inputs(self) -> dict[str, Any]:
-        inputs = self.subject.padded_inputs("right" if self.subject.text else "none", one_per_token=True)
+        inputs = _inputs(self.subject)
         return {name: value.clone() for name, value in inputs.items()}
 
 
@@ -88,9 +92,8 @@ def _head_config(model_type: str, head_type: str) -> dict[str, Any]:
 def outputs_of(subject: Subject) -> Any:
     """What upstream's base model gives, with all that can be asked for. To be read only."""
     model: PreTrainedModel = subject.upstream()
-    inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
     with torch.no_grad():
-        return model(**inputs, output_attentions=True, output_hidden_states=True, return_dict=True)
+        return model(**_inputs(subject), output_attentions=True, output_hidden_states=True, return_dict=True)
 
 
 def lengths(subject: Subject) -> tuple[int, int]:
@@ -104,10 +107,25 @@ def lengths(subject: Subject) -> tuple[int, int]:
 
 def gives_attentions(subject: Subject) -> bool:
     """Upstream's model hands its attention weights out."""
+    return bool(attentions_of(subject))
+
+
+def attentions_of(subject: Subject) -> tuple[torch.Tensor, ...]:
+    """The attention weights of the encoder, or of the only stack."""
     outputs = outputs_of(subject)
-    return any(outputs.get(name) for name in ("attentions", "encoder_attentions"))
+    return next((found for name in ("encoder_attentions", "attentions") if (found := outputs.get(name))), ())
 
 
-def pools(subject: Subject) -> bool:
-    """Upstream's model gives one vector per sequence beside its states."""
-    return outputs_of(subject).get("pooler_output") is not None
+@functools.cache
+def trains_wholly(subject: Subject) -> bool:
+    """Every parameter of upstream's model gets a gradient from its states. (A pooler gets none.)"""
+    model = subject.upstream()
+    states = model(**_inputs(subject), return_dict=True)[0]
+    if not isinstance(states, torch.Tensor):
+        return False
+    states.sum().backward()
+    return all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _inputs(subject: Subject) -> dict[str, Any]:
+    return subject.padded_inputs("right" if subject.text else "none", one_per_token=True)

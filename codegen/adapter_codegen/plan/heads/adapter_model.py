@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArguments, ModelPlan, Parameter
 from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.flexible import HEAD_TYPES
 from adapter_codegen.plan.heads.shifting import plan_shift
@@ -83,7 +84,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
     return AdapterModelPlan(
         class_name=class_name,
         base_attribute=base.prefix if is_named else _ATTRIBUTE,
-        states_attribute=not is_named,
+        states_attribute=not is_named or _inherited_prefix(base, facts) != base.prefix,
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
@@ -110,6 +111,13 @@ def _arguments(
         annotation = read_annotation(parameter.annotation, facts, module)
         annotation = annotation.optional() if default == "None" else annotation
         yield Argument(parameter.name, annotation.text, default), annotation.imports
+
+
+def _inherited_prefix(base: BasePlan, facts: ModuleFacts) -> str:
+    """``base_model_prefix`` of the class that the adapter model derives from. The base model's own may be another: SigLIP's
+    towers have theirs, beside that of the class that all models of the file share."""
+    inherited = facts.classes.get(base.pretrained_class)
+    return (literal_string(inherited.attributes.get("base_model_prefix")) if inherited else None) or ""
 
 
 def _pooling(base: BasePlan, heads: tuple[str, ...]) -> str:
