@@ -19,11 +19,13 @@ class Reason(Enum):
     NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
     NO_CROSS_ATTENTION = "it has no cross-attention"
     # of what upstream's own class does, as observed
+    UPSTREAM_DOES_NOT_RUN = "upstream's own class does not run on the inputs"
     UPSTREAM_SEES_LATER_TOKENS = "upstream's own outputs depend on later tokens"
     UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
     UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"
     UPSTREAM_MIXES_ROWS = "upstream's own outputs of a row depend on the other rows, or have no rows"
     # of the subject
+    NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"
     NO_PADDING = "its inputs have no padding"
     NO_GENERATION = "its class does not generate, or in a way of its own"

@@ -138,7 +138,7 @@ def _per_part(subject: Subject, method: Method) -> Reason | None:
 
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
-    ModelCheck("identity", initialised_is_upstream, head_subjects),
+    ModelCheck("identity", initialised_is_upstream, head_subjects, (Reason.UPSTREAM_DOES_NOT_RUN,)),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
     ModelCheck("union", every_method_together, adapted_subjects),
@@ -154,7 +154,9 @@ CHECKS: tuple[Check, ...] = (
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
-    Check("causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS,)),
+    Check(
+        "causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS)
+    ),
     Check("padding", padded_places_do_not_matter, _no_padding, (Reason.UPSTREAM_SEES_PADDING,)),
     Check("decoding", decoding_agrees, _no_generation, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
     Check("steps", steps_are_the_whole, _no_steps, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
