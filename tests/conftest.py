@@ -1,4 +1,4 @@
-"""What all tests share: one thread per worker, and the choice between the smoke checks and the full set."""
+"""What all tests share: one thread per worker, and the choice between what every run checks and the full set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full",
         action="store_true",
-        help="every conformance check for every model; without it, models outside the core run the smoke checks",
+        help="every conformance check for every model; without it, models outside the core run one, with all methods together",
     )
 
 
