@@ -19,7 +19,8 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
-from conformance.tiny import entries, randomise, tiny_config
+from conformance import instances
+from conformance.tiny import randomise, tiny_config
 
 Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
 Padding = Literal["none", "left", "right"]
@@ -53,7 +54,8 @@ class Subject:
 
     @property
     def text(self) -> bool:
-        return self.kind in ("encoder", "decoder", "encoder-decoder") and _reads_tokens(self.architecture)
+        """It reads tokens, and needs nothing beside them."""
+        return self.kind in ("encoder", "decoder", "encoder-decoder") and _reads_tokens_alone(self)
 
     @property
     def generates(self) -> bool:
@@ -81,8 +83,8 @@ class Subject:
                 one less, so that a mix-up of the two lengths shows.
         """
         config = _known_config(self)
-        inputs = text_inputs(config, padding) if self.text else _dense_inputs(self, config)
-        if self.kind == "encoder-decoder":
+        inputs = text_inputs(config, padding) if self.text else _instance_inputs(self, config, padding)
+        if self.kind == "encoder-decoder" and (self.text or inputs.get("decoder_input_ids", _NONE).dim() == 2):
             length = LENGTH if one_per_token or self.pools else LENGTH - 1
             inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
         if self.cross:
@@ -273,25 +275,42 @@ def padding_mask(length: int, padding: Padding) -> torch.Tensor:
     return mask
 
 
-def _reads_tokens(architecture: str) -> bool:
-    return model_class(architecture).main_input_name == "input_ids"
+_TOKENS = {"input_ids", "decoder_input_ids"}
+_NONE = torch.empty(0)
+
+
+@functools.cache
+def _reads_tokens_alone(subject: Subject) -> bool:
+    cls = model_class(subject.architecture)
+    recipes = instances.read(subject.model_type).recipes
+    taken = {name for name in recipes if name in inspect.signature(cls.forward).parameters}
+    if cls.main_input_name != "input_ids" or not taken <= _TOKENS:
+        return False
+    tokens = recipes.get("input_ids") if "input_ids" in taken else None
+    return tokens is None or (tokens["shape"] == [BATCH, LENGTH] and "put" not in tokens)
 
 
 def _kind_of_input(base: str) -> Kind:
-    return {"input_ids": "encoder", "pixel_values": "vision"}.get(model_class(base).main_input_name, "audio")  # type: ignore[return-value]
+    main = model_class(base).main_input_name
+    if not isinstance(main, str):
+        return "vision" if "pixel_values" in main else "encoder"
+    if main.startswith("pixel_values"):
+        return "vision"
+    return "encoder" if main == "input_ids" else "audio"
 
 
-def _dense_inputs(subject: Subject, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """``pixel_values`` (B, C, H, W), ``input_features`` (B, bins, T) or ``input_values`` (B, T)."""
-    name = model_class(subject.architecture).main_input_name
-    declared = entries().get(subject.model_type, {}).get("inputs", {}).get(name)
-    if declared:
-        shape = tuple(declared)
-    elif name == "pixel_values":
-        size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
-        shape = (BATCH, config.num_channels, size, size)
-    elif name == "input_features":
-        shape = (BATCH, config.num_mel_bins, 2 * config.max_source_positions)
-    else:
-        shape = (BATCH, 400)
-    return {name: torch.randn(shape, generator=torch.Generator().manual_seed(4))}
+def _instance_inputs(subject: Subject, config: PreTrainedConfig, padding: Padding) -> dict[str, Any]:
+    """What the instance of the model type was run with, as far as the class takes it.
+
+    Rows are padded where the model reads text with a mask, and nothing stands for an image or a sound in the tokens.
+    """
+    takes = inspect.signature(model_class(subject.architecture).forward).parameters
+    instance = instances.read(subject.model_type)
+    inputs = {name: value for name, value in instance.inputs(seed=4).items() if name in takes}
+    tokens = inputs.get("input_ids")
+    plain = tokens is not None and tokens.dim() == 2 and "put" not in instance.recipes["input_ids"]
+    if plain and padding != "none" and "attention_mask" in takes and "attention_mask" not in inputs:
+        mask = padding_mask(tokens.shape[1], padding)
+        pad = getattr(config.get_text_config(), "pad_token_id", None)
+        inputs |= {"input_ids": tokens.masked_fill(mask == 0, pad if pad is not None else 0), "attention_mask": mask}
+    return inputs

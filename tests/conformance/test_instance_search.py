@@ -1,0 +1,136 @@
+"""The parts of the search for tiny instances, on made-up configs and models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, LlamaConfig
+
+from conformance.instances import layers, recipes, repair, sizes
+from conformance.instances.fields import Draft, explicit, followers, nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("hidden_size", "width"),
+        ("intermediate_size", "width"),
+        ("num_attention_heads", "heads"),
+        ("num_key_value_heads", "heads"),
+        ("head_dim", "head size"),
+        ("num_hidden_layers", "depth"),
+        ("vocab_size", "vocabulary"),
+        ("image_size", "image"),
+        ("patch_size", "patch"),
+        ("sliding_window", "window"),
+        ("max_position_embeddings", "positions"),
+        ("image_token_id", "token"),
+        ("num_experts_per_tok", "experts"),
+        pytest.param("type_vocab_size", "width", id="kinds of tokens are no vocabulary"),
+        pytest.param("vision_feature_layer", "other", id="the number of one layer is no depth"),
+        pytest.param("mlp_layer_types", "other", id="kinds of layers are no depth"),
+        pytest.param("conv_kernel_size", "other", id="a kernel is no width"),
+    ],
+)
+def test_words_of_a_name_say_what_it_counts(name: str, kind: str) -> None:
+    assert sizes.kind(name) == kind
+
+
+def test_widths_keep_what_was_equal_equal_and_the_ratio() -> None:
+    config = BertConfig(hidden_size=768, intermediate_size=3072, embedding_size=768)
+    small = sizes.widths(config, sizes.heads(config))
+    assert small["hidden_size",] == small["embedding_size",] == 32
+    assert small["intermediate_size",] == 4 * 32
+
+
+def test_widths_that_differ_stay_different() -> None:
+    config = BertConfig(hidden_size=768, intermediate_size=772)
+    small = sizes.widths(config, sizes.heads(config))
+    assert small["hidden_size",] != small["intermediate_size",]
+
+
+def test_key_heads_are_fewer_than_heads() -> None:
+    small = sizes.heads(LlamaConfig(num_attention_heads=32, num_key_value_heads=8))
+    assert 1 < small["num_key_value_heads",] < small["num_attention_heads",]
+
+
+def test_one_key_head_stays_one() -> None:
+    assert sizes.heads(LlamaConfig(num_attention_heads=32, num_key_value_heads=1))["num_key_value_heads",] == 1
+
+
+def test_tokens_beyond_the_vocabulary_stay_different() -> None:
+    config = LlamaConfig(vocab_size=99, bos_token_id=50256, eos_token_id=50257, pad_token_id=0)
+    small = sizes.tokens(config)
+    moved = {small["bos_token_id",], small["eos_token_id",]}
+    assert len(moved) == 2
+    assert max(moved) < 99
+    assert small["pad_token_id",] == 0
+
+
+@pytest.mark.parametrize(("section", "total"), [([16, 24, 24], 8), ([8, 12, 12], 4), ([1, 1], 7)])
+def test_sections_add_up_and_none_is_empty(section: list[int], total: int) -> None:
+    small = sizes.in_ratio(section, total)
+    assert sum(small) == total
+    assert min(small) > 0
+
+
+def test_field_that_follows_another_is_found() -> None:
+    follow = followers(Draft("llama", {}))
+    assert ("head_dim",) in follow["hidden_size",]
+    assert ("vocab_size",) not in follow["hidden_size",]
+
+
+def test_change_within_a_nested_config_leaves_its_other_fields() -> None:
+    draft = Draft("clip", {})
+    before = draft.build().text_config
+    after = draft.changed({("text_config", "hidden_size"): 64}).build().text_config
+    assert after.hidden_size == 64
+    assert {**before.to_dict(), "hidden_size": 64} == after.to_dict()
+
+
+def test_what_is_not_changed_is_not_given() -> None:
+    hidden = BertConfig().hidden_size
+    assert Draft("bert", {}).changed({("hidden_size",): hidden}).given == {}
+    assert explicit(BertConfig(hidden_size=48)) == {"model_type": "bert", "hidden_size": 48}
+
+
+def test_nested_configs_are_found() -> None:
+    assert [path for path, _ in nodes(Draft("clip", {}).build())] == [(), ("text_config",), ("vision_config",)]
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, window: bool) -> None:
+        super().__init__()
+        self.width, self.window = width, window
+        self.inner = nn.Linear(width, width)
+
+
+def test_layers_of_other_sizes_are_of_one_kind_and_other_settings_make_another() -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList([_Layer(4, False), _Layer(8, False), _Layer(4, True), _Layer(4, False)])
+    assert layers.first_of_each(layers.kinds(model)["layers"]) == [0, 2]
+
+
+def test_repair_of_rotary_sections_takes_the_sum_that_the_error_asks_for() -> None:
+    config = LlamaConfig(rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    text = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 6, but got split_sizes=[8, 12, 12]"
+    first, *_ = repair.repairs(config, text)
+    assert sum(first["rope_parameters",]["mrope_section"]) == 6
+
+
+def test_error_that_says_nothing_of_the_config_asks_for_no_repair() -> None:
+    assert not list(repair.repairs(BertConfig(), "RuntimeError: out of luck"))
+
+
+def test_placeholders_stand_in_every_row_and_a_seed_repeats() -> None:
+    recipe = {"x": {"kind": "ids", "shape": [3, 8], "low": 5, "high": 20, "put": [[50, 1, 4]]}}
+    one, again, other = (recipes.tensors(recipe, seed)["x"] for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert (one == 50).sum(-1).tolist() == [4, 4, 4]
+
+
+def test_unknown_kind_of_recipe_says_where_kinds_stand() -> None:
+    with pytest.raises(ValueError, match="recipes"):
+        recipes.tensors({"x": {"kind": "no such", "shape": [1]}})
