@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from conformance import tiny
 from conformance.instances import layers, sizes
 from conformance.instances.fields import Draft, Path, attribute, field, followers, nodes, own_fields, words
 from conformance.instances.inputs import Found, find
@@ -88,7 +89,7 @@ class Search:
     # The whole --------------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        draft = self.filled(Draft(self.model_type, {}))
+        draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
         self.derived = followers(draft)
         draft = self.shallow(draft)
         draft, profile = self.small(draft)
