@@ -47,6 +47,11 @@ def with_key(key: str, query: str = "states", parameters: str = "states, other, 
             id="it runs as well where what may be given is None",
         ),
         pytest.param(
+            'if states is None:\n    raise ValueError("states")\nx = x + self.attention(x, mask, states)[0]',
+            CROSS,
+            id="what may be given must be given",
+        ),
+        pytest.param(
             "x = x + self.attention(x, mask, kwargs_are_none(states))[0]",
             SELF,
             id="what a function makes of an optional argument is optional",

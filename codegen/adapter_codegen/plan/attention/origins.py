@@ -15,7 +15,7 @@ import libcst as cst
 from adapter_codegen.model import AttentionKind
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.attention.core import AttentionCore
-from adapter_codegen.plan.attention.text import may_be_skipped
+from adapter_codegen.plan.attention.text import may_be_skipped, required_names
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors
@@ -134,6 +134,7 @@ class Origins:
             for value in self._parameters()
             if isinstance(value.node, cst.Param) and value.node.default is not None and _is_none(value.node.default)
         }
+        optional -= required_names(self._scene)
         return frozenset().union(*foreign) <= optional and not may_be_skipped(self._scene, core.call.frame)
 
 

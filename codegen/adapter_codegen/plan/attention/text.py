@@ -47,6 +47,18 @@ def may_be_skipped(scene: Scene, frame: Frame | None) -> bool:
     return False
 
 
+def required_names(scene: Scene) -> set[str]:
+    """Names of which the traced function raises where they are None: ``if x is None: raise ValueError(...)``."""
+    root = scene.flow.root
+    found: set[str] = set()
+    for node in descendants(scene.facts.classes[root.class_name].functions[root.function].node):
+        if isinstance(node, cst.If) and any(isinstance(inner, cst.Raise) for inner in descendants(node.body)):
+            name, _, rest = scene.facts.code(node.test).partition(" is ")
+            if rest == "None":
+                found.add(name)
+    return found
+
+
 def is_read_behind(facts: ModuleFacts, function: cst.FunctionDef, name: str, statement: cst.CSTNode | None) -> bool:
     """Whether a name is read in a line behind a statement (None: anywhere)."""
     last = facts.location(statement).end_line if statement is not None else 0
