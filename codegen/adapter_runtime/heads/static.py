@@ -83,10 +83,8 @@ def _filled(static: StaticHeadConfig, fields: PreTrainedConfig | Mapping[str, ob
         value = field_of(fields, str(static.get(key, "")))
         if value is not None:
             options[name] = value
-    for name in ("input", "logit"):
-        factors = static.get("input_factors" if name == "input" else "logit_factors")
-        if factors is not None:
-            options[f"{name}_scale"] = _factor(factors, fields)
+    scales = {"input_scale": static.get("input_factors"), "logit_scale": static.get("logit_factors")}
+    options.update((name, _factor(factors, fields)) for name, factors in scales.items() if factors is not None)
     head: HeadConfig = {}
     head.update(options)  # type: ignore[typeddict-item]  # the keys are those of the table
     return head

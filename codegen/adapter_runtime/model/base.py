@@ -206,13 +206,14 @@ def _present(module: nn.Module, path: str) -> Iterator[nn.Module]:
     Raises:
         UnsupportedModelError: there is nothing at the path.
     """
-    found: object = module
+    found = module
     for name in path.split("."):
-        found = getattr(found, name, module)  # `module` = nothing: no module holds itself
-        if found is None:
+        child: object = getattr(found, name, "")  # None is what upstream sets; "" = it sets nothing
+        if child is None:
             return
-        if found is module or not isinstance(found, nn.Module):
+        if not isinstance(child, nn.Module):
             raise UnsupportedModelError(
                 f"{type(module).__name__} has no layers at {path!r}, where its adapter classes say."
             )
+        found = child
     yield from found.children()

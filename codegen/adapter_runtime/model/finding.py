@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from adapter_runtime.contract.registry import load_class, registered
 from adapter_runtime.errors import UnsupportedModelError
@@ -24,7 +24,8 @@ def is_covered(module: nn.Module) -> bool:
     """Whether `module` is a whole model whose class has a generated mixin, or has it already."""
     if isinstance(module, ModelBaseAdaptersMixin) or not isinstance(module, PreTrainedModel):
         return isinstance(module, ModelBaseAdaptersMixin)
-    registry, name = registered().of_type(module.config.model_type), qualified_name(type(module))
+    config: PreTrainedConfig = module.config
+    registry, name = registered().of_type(config.model_type), qualified_name(type(module))
     ours = registry.with_adapters.get(name) or registry.model_mixins.get(name)
     return ours is not None and issubclass(load_class(ours), ModelBaseAdaptersMixin)
 

@@ -144,11 +144,11 @@ class _Walk:
                 links += [] if step is None else [step[0]]
                 value = self._chosen(value) if step is None else step[1]
                 continue
-            link = self._link(value)
-            if link is not None:
-                links.append(link)
+            module = self._link(value)
+            if module is not None:
+                links.append(module)
             selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
-            value = self._before(value, link)
+            value = self._before(value, module)
 
     def _before(self, value: Value, link: Link | None) -> Value:
         if link is not None:

@@ -89,9 +89,8 @@ class LanguageModelingHead(PredictionHead):
             "bias": bias,
             "shift_labels": shift_labels,
             "label2id": None,
-            **rest,
         }
-        super().__init__(head_name, config)
+        super().__init__(head_name, {**config, **rest})
         self.build(model)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:

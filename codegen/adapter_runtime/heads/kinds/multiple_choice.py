@@ -47,9 +47,8 @@ class MultipleChoiceHead(PredictionHead):
             "activation_function": activation_function,
             "use_pooler": use_pooler,
             "dropout_prob": dropout_prob,
-            **transform,
         }
-        super().__init__(head_name, config)
+        super().__init__(head_name, {**config, **transform})
         self.build(model, 1)
 
     def forward(

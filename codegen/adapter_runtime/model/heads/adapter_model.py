@@ -22,9 +22,10 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
 
     is_adapter_model = True
 
-    # With True, `Trainer` would leave the division by the number of accumulation steps to the loss of the model. Losses of
-    # heads do not divide by it, and without a head there is no loss.
-    accepts_loss_kwargs = False
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether `Trainer` may leave the division by the number of labels of a step to the loss. Without a head there is none."""
+        return False
 
     def __init_subclass__(cls) -> None:
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
