@@ -4,7 +4,7 @@ Names are imported when they are first touched, so that importing this package c
 
 Where do I find ...
   the methods of models?     model/ (api.py: add, train, merge ...), files/api/ (save and load), model/heads/
-  `init`?                    model/init.py; for models that nobody generated: model/interface/
+  `init`?                    model/init; for models that nobody generated: model/interface/
   a method, and its options? methods/, a folder each; methods/table.py lists them
   what runs in a layer?      programs/ (nodes, and the base of all places), methods/*/layer.py
   blocks like Stack?         composition.py; what they do in a layer: programs/blocks.py

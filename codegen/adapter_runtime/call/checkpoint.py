@@ -65,11 +65,12 @@ def _anchored(outputs: LayerOutputs, anchor: torch.Tensor) -> LayerOutputs:
         outputs: of the layer; hidden states [B, L, H] come first.
         anchor: [0], a tensor that requires a gradient; its sum, 0, is added to the hidden states.
     """
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    if isinstance(outputs, torch.Tensor):
+        return outputs if outputs.requires_grad else outputs + anchor.sum()
+    first, *others = outputs
     if first.requires_grad:
         return outputs
-    needing = first + anchor.sum()
-    return (needing, *outputs[1:]) if isinstance(outputs, tuple) else needing
+    return type(outputs)((first + anchor.sum(), *others))
 
 
 class ContextualCheckpoint:
