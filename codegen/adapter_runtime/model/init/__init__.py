@@ -26,9 +26,9 @@ from adapter_runtime.model.embeddings.api import (
     EmbeddingAdaptersMixin,
     EmbeddingAdaptersWrapperMixin,
 )
-from adapter_runtime.model.init.finding import covered_base, is_covered, qualified_name
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
+from adapter_runtime.model.init.finding import covered_base, is_covered, qualified_name
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
