@@ -95,11 +95,13 @@ def refused(subject: Subject, method: Method) -> Reason | None:
         planned.get(family, "not planned") for family in (*(part.planned_as for part in method.parts), *method.needs)
     ):
         return Reason.NOT_PLANNED
-    return Reason.NO_PLACE if _has_no_place(subject, method) else None
+    if _has_no_place(subject, method):
+        return Reason.NO_PLACE
+    return Reason.UNKNOWN_ORDER if _asks_for_unknown_parts(subject, method) else None
 
 
 def _has_no_place(subject: Subject, method: Method) -> bool:
-    """The config asks for a projection or a location of which the roles of no layer have one, or for parts nobody can tell."""
+    """The config asks for a projection or a location of which the roles of no layer have one."""
     layers = layout_of(initialised(subject)).layers
     attentions = [attention for layer in layers for attention in layer.attentions]
     for part in method.parts:
@@ -118,6 +120,21 @@ def _has_no_place(subject: Subject, method: Method) -> bool:
 
 def _gives(attentions: list[AttentionPaths], role: str) -> bool:
     return any(getattr(one, role) or one.fused for one in attentions)
+
+
+def _asks_for_unknown_parts(subject: Subject, method: Method) -> bool:
+    attentions = layout_of(initialised(subject)).attentions
+    asked = [part for part in method.parts if isinstance(part, LoRA)]
+    return any(_parts_are_unknown(attention, part) for attention in attentions for part in asked)
+
+
+def _parts_are_unknown(attention: AttentionPaths, part: LoRA) -> bool:
+    """One projection gives several, in an order that the roles do not state, and the config asks for some of them."""
+    if attention.grouped:
+        return False
+    if attention.fused:
+        return not attention.spans and 0 < len(part.attention) < 3  # all three are the whole projection
+    return attention.shares_projection and len({"key", "value"}.intersection(part.attention)) == 1
 
 
 def adapted_subjects(model_type: str) -> tuple[Subject, ...]:

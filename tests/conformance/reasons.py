@@ -16,6 +16,7 @@ class Reason(Enum):
     # of the plan and of classes
     NOT_PLANNED = "the plan has no place for the method"
     NO_PLACE = "no layer has a module of the kind that the config asks for"
+    UNKNOWN_ORDER = "one projection gives several of queries, keys and values in an order that is not known; the config asks for some"
     NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
     NO_CROSS_ATTENTION = "it has no cross-attention"
     # of what upstream's own class does, as observed

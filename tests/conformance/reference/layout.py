@@ -27,6 +27,7 @@ class Attention:
     spans: dict[str, tuple[int, int]] = field(
         default_factory=dict
     )  # outputs of `fused` that are "query", "key", "value"
+    grouped: bool = False  # the outputs of a projection that gives several come in groups, whose sizes the core states
 
     @property
     def shares_projection(self) -> bool:
@@ -125,7 +126,7 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
     paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
     spans = _spans(module, roles) if roles.fused_layout == "concatenated" else {}
     core = join(layer, resolved(module, roles.core) or "")
-    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans)
+    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, grouped=bool(roles.group))
 
 
 def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
