@@ -125,15 +125,15 @@ def _gives(attentions: list[AttentionPaths], role: str) -> bool:
 def _asks_for_unknown_parts(subject: Subject, method: Method) -> bool:
     attentions = layout_of(initialised(subject)).attentions
     asked = [part for part in method.parts if isinstance(part, LoRA)]
-    return any(_parts_are_unknown(attention, part) for attention in attentions for part in asked)
+    return any(parts_are_unknown(attention, part) for attention in attentions for part in asked)
 
 
-def _parts_are_unknown(attention: AttentionPaths, part: LoRA) -> bool:
+def parts_are_unknown(attention: AttentionPaths, part: LoRA) -> bool:
     """One projection gives several, in an order that the roles do not state, and the config asks for some of them."""
-    if attention.grouped:
+    if attention.spans:
         return False
     if attention.fused:
-        return not attention.spans and 0 < len(part.attention) < 3  # all three are the whole projection
+        return bool(part.attention)  # each has matrices of its own, also where all three are asked for
     return attention.shares_projection and len({"key", "value"}.intersection(part.attention)) == 1
 
 

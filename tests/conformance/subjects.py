@@ -252,7 +252,7 @@ def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> di
         tokens[torch.arange(BATCH), LENGTH - 1 - mask.flip(-1).argmax(-1)] = end
     if padding == "none":
         return {"input_ids": tokens}
-    pad = config.get_text_config().pad_token_id
+    pad = getattr(config.get_text_config(), "pad_token_id", None)
     return {"input_ids": tokens.masked_fill(mask == 0, pad if pad is not None else 0), "attention_mask": mask}
 
 
@@ -309,6 +309,9 @@ def _instance_inputs(subject: Subject, config: PreTrainedConfig, padding: Paddin
     inputs = {name: value for name, value in instance.inputs(seed=4).items() if name in takes}
     tokens = inputs.get("input_ids")
     plain = tokens is not None and tokens.dim() == 2 and "put" not in instance.recipes["input_ids"]
+    end = getattr(config.get_text_config(), "eos_token_id", None)
+    if plain and not subject.causal and isinstance(end, int):  # pooled there, where it sees all of its row
+        inputs["input_ids"] = torch.cat([tokens[:, :-1], torch.full_like(tokens[:, -1:], end)], dim=1)
     if plain and padding != "none" and "attention_mask" in takes and "attention_mask" not in inputs:
         mask = padding_mask(tokens.shape[1], padding)
         pad = getattr(config.get_text_config(), "pad_token_id", None)

@@ -116,7 +116,7 @@ def _not_lora_alone(subject: Subject, method: Method) -> Reason | None:
 def _not_in_peft(subject: Subject, method: Method) -> Reason | None:
     if not isinstance(method.only, LoRA):
         return Reason.ONLY_LORA
-    if any(attention.fused for attention in layout_of(initialised(subject)).attentions):
+    if any(attention.fused or attention.spans for attention in layout_of(initialised(subject)).attentions):
         return Reason.FUSED_IN_PEFT
     return Reason.OTHER_THAN_PEFT if method.only.form != "lora" else None
 
@@ -153,7 +153,7 @@ CHECKS: tuple[Check, ...] = (
     Check("reference", equals_the_reference, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
     Check("lora = peft", lora_is_peft, _not_in_peft),
     Check("merge", merging_is_exact, _not_lora_alone),
-    Check("prefix = cache", prefix_is_cache, _no_cache_to_fill),
+    Check("prefix = cache", prefix_is_cache, _no_cache_to_fill, (Reason.NO_CACHE,)),
     Check(
         "causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS)
     ),

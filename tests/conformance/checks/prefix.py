@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from conformance.adapted import FIRST, adapted
+from conformance.adapted import FIRST, adapted, initialised
 from conformance.methods import Method, Prefix
 from conformance.outputs import assert_differs, assert_equal_within, at_tokens, run
+from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
 from conformance.reference.prefix import filled_cache
 from conformance.subjects import BATCH, LENGTH, Subject, attentions
@@ -18,6 +19,8 @@ def prefix_is_cache(subject: Subject, method: Method) -> None:
     """Positions count from 0, and the mask extends over the prefix; eager and sdpa, with and without left padding."""
     part = method.parts[0]
     assert isinstance(part, Prefix)
+    if not _caches_keys(subject):
+        raise DoesNotApply(Reason.NO_CACHE)
     for attention in attentions(subject):
         ours, upstream = adapted(subject, method, attention), subject.upstream(attention)
         for padding in ("none", "left"):
@@ -28,6 +31,16 @@ def prefix_is_cache(subject: Subject, method: Method) -> None:
             expected = at_tokens(run(upstream, extended, past_key_values=cache), mask)
             assert_differs(expected, at_tokens(run(upstream, inputs), mask), "the prefix")
             assert_equal_within(at_tokens(run(ours, inputs), mask), expected, f"{attention}, padding {padding}")
+
+
+def _caches_keys(subject: Subject) -> bool:
+    """The cache of upstream holds the keys that the cores see, and not what they are made of."""
+    ours = initialised(subject)
+    ours.add_adapter(FIRST, config="prefix_tuning_flat")
+    heads = {key_heads for key_heads, _, _ in layout_of(ours).prefix_shapes.values()}
+    with torch.no_grad():
+        cache = subject.upstream()(**subject.padded_inputs(), use_cache=True).past_key_values
+    return all(layer.keys.dim() == 4 and layer.keys.shape[1] in heads for layer in cache.layers)
 
 
 def positioned(inputs: dict[str, Any]) -> dict[str, Any]:

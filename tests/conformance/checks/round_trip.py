@@ -81,14 +81,14 @@ def _break_the_config(folder: Path) -> None:
     (folder / CONFIG).write_text((folder / CONFIG).read_text()[:-20])
 
 
-def _double_a_size(folder: Path) -> None:
+def _change_a_size(folder: Path) -> None:
     document = json.loads((folder / CONFIG).read_text())
     config = document["config"]
     part = config.get("configs", [config])[0]
     part = part.get("config", part)  # in a union
     for size in ("r", "reduction_factor", "inv_adapter_reduction_factor", "prefix_length", "prompt_length"):
-        if part.get(size):
-            part[size] *= 2
+        if part.get(size):  # a factor of 1 is the only one that also changes what is a few numbers wide
+            part[size] = 1 if size.endswith("factor") else part[size] * 2
     (folder / CONFIG).write_text(json.dumps(document))
 
 
@@ -103,7 +103,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a tensor under another name": _rename_a_tensor,
     "a tensor of another shape": _reshape_a_tensor,
     "the config cut off": _break_the_config,
-    "another size in the config": _double_a_size,
+    "another size in the config": _change_a_size,
     "the type of another architecture, with equal shapes": _claim_another_architecture,
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "no config": lambda folder: (folder / CONFIG).unlink(),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 
-from conformance.adapted import FIRST, initialised, planned_methods, randomise_adapter, state
+from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_methods, randomise_adapter, state
+from conformance.methods import LoRA
 from conformance.outputs import assert_bitwise, run
 from conformance.reference.layout import Layout, layout_of
 from conformance.sites import assert_each_acts_alone
@@ -47,7 +48,9 @@ def union_config(layout: Layout, planned: dict[str, str]) -> str:
         for short, role in (("q", "query"), ("k", "key"), ("v", "value"))
         if any(getattr(one, role) or one.fused for one in attentions)
     ]
-    lora = [f"attn_matrices={matrices}".replace(" ", "")]
+    roles = LoRA(r=2, alpha=4, attention=("query", "key", "value"))
+    known = not any(parts_are_unknown(one, roles) for one in attentions)
+    lora = [f"attn_matrices={matrices}".replace(" ", "")] if known else ["selfattn_lora=False"]
     lora += ["intermediate_lora=True"] if any(layer.mlp_first for layer in layout.layers) else []
     lora += ["output_lora=True"] if any(layer.mlp_last for layer in layout.layers) else []
     hosts = [f"mh_adapter={'attention' in locations}", f"output_adapter={'output' in locations}"]

@@ -100,6 +100,11 @@ def prompts_applied(
         if mask is not None:
             kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
         positions = kwargs.get("position_ids")
+        if positions is None and positions_of_layers:
+            tokens = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}[
+                "input_ids"
+            ]
+            kwargs = {**kwargs, "position_ids": torch.arange(length + tokens.shape[1]).expand(len(tokens), -1)}
         if positions is not None and layout.embeds_tokens:
             places = torch.arange(length).expand(len(positions), -1)
             kwargs["position_ids"] = torch.cat([places, positions + length], dim=1)
@@ -125,6 +130,11 @@ def prompts_applied(
 
     embeddings = upstream.get_submodule(layout.embeddings)
     masks_embeddings = "mask" in inspect.signature(embeddings.forward).parameters  # DeBERTa
+    positions_of_layers = (  # counted from the tokens, and read behind the embeddings: ModernBERT
+        not layout.embeds_tokens
+        and "position_ids" in inspect.signature(base.forward).parameters
+        and "position_ids" not in inspect.signature(embeddings.forward).parameters
+    )
     handles = [
         base.register_forward_pre_hook(longer_mask, with_kwargs=True),
         base.register_forward_hook(strip),

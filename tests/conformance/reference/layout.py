@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from adapter_runtime.roles import AttentionRoles, LayerRoles
@@ -26,8 +29,8 @@ class Attention:
     in_encoder: bool  # of an encoder-decoder
     spans: dict[str, tuple[int, int]] = field(
         default_factory=dict
-    )  # outputs of `fused` that are "query", "key", "value"
-    grouped: bool = False  # the outputs of a projection that gives several come in groups, whose sizes the core states
+    )  # outputs of the projection that gives several: those that are "query", "key", "value"
+    order: tuple[int, ...] = ()  # the outputs that `spans` counts, where they come in groups; () = as they are
 
     @property
     def shares_projection(self) -> bool:
@@ -124,9 +127,9 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
     entries = {name: [getattr(roles, name)] for name in ("query", "key", "value", "fused", "output")}
     entries["query"] += roles.query_alternatives
     paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
-    spans = _spans(module, roles) if roles.fused_layout == "concatenated" else {}
+    spans, order = (_spans(module, roles), ()) if roles.fused_layout == "concatenated" else _groups(module, roles)
     core = join(layer, resolved(module, roles.core) or "")
-    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, grouped=bool(roles.group))
+    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, order=order)
 
 
 def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
@@ -135,6 +138,21 @@ def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]
     _, queries = features(layer.get_submodule(roles.output))
     middle = (queries + total) // 2
     return {"query": (0, queries), "key": (queries, middle), "value": (middle, total)}
+
+
+def _groups(layer: nn.Module, roles: AttentionRoles) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
+    """Each group has some queries, some keys and some values (or only the last two), as many as the core states."""
+    path = resolved(layer, roles.fused or roles.key)
+    if not roles.group or path is None:
+        return {}, ()
+    total, _ = features(layer.get_submodule(path))
+    core = layer.get_submodule(resolved(layer, roles.core) or "")
+    sizes = [operator.attrgetter(attribute)(core) for attribute in roles.group]
+    parts = torch.arange(total).view(-1, sum(sizes)).split(sizes, dim=1)
+    names = ("query", "key", "value")[-len(sizes) :]
+    stops = list(itertools.accumulate(part.numel() for part in parts))
+    order = torch.cat([part.flatten() for part in parts])
+    return dict(zip(names, zip([0, *stops], stops, strict=False), strict=True)), tuple(order.tolist())
 
 
 def features(projection: nn.Module) -> tuple[int, int]:

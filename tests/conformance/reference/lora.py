@@ -52,6 +52,14 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in paths if path))
 
 
+def adapted_spans(layout: Layout, path: str, part: LoRA) -> list[Span]:
+    """Which outputs of a projection that gives several are adapted, each span with matrices of its own; [] = all at once."""
+    one = next((one for one in layout.attentions if one.spans and path == (one.fused or one.key)), None)
+    if one is None or (one.shares_projection and {"key", "value"} <= set(part.attention)):
+        return []
+    return [one.spans[role] for role in part.attention if role in one.spans]
+
+
 def lora_names(layout: Layout, part: LoRA, name: str) -> list[str]:
     """The names under which a checkpoint stores the adapter `name`."""
     own = [
@@ -78,12 +86,12 @@ def lora_applied(
 
     As in `adapters` 1.3.0, an adapter that adds reads, in a stack, the delta of the one before it, not the input.
     """
-    spans = {one.fused: one.spans for one in layout.attentions if one.fused}
+    orders = {one.fused or one.key: one.order for one in layout.attentions}
     here: dict[str, list[_Adapter]] = {}
     for name, part in adapters:
         for path in lora_targets(layout, part):
-            adapted = [spans[path][role] for role in part.attention] if path in spans else []
-            here.setdefault(path, []).append(_Adapter(part, f"{path}.loras.{name}", weights, adapted, layout, name))
+            prefix, spans, order = f"{path}.loras.{name}", adapted_spans(layout, path, part), orders.get(path, ())
+            here.setdefault(path, []).append(_Adapter(part, prefix, weights, spans, order, layout, name))
     run = _adapting if together is None else functools.partial(_averaging, together)
     handles = [upstream.get_submodule(path).register_forward_hook(run(entry)) for path, entry in here.items()]
     try:
@@ -101,6 +109,7 @@ class _Adapter:
     prefix: str
     weights: Mapping[str, Tensor]
     spans: Sequence[Span]  # adapted outputs of a fused projection; empty = all
+    order: Sequence[int]  # of its outputs, in which the spans are counted; empty = as they are
     layout: Layout
     name: str
 
@@ -141,7 +150,7 @@ class _Adapter:
         whole = self.tensor(_TENSORS[self.part.form][0]).new_zeros(outputs, inputs)
         for (start, stop), (down, up) in zip(spans, self.matrices(inputs, sizes), strict=True):
             whole[start:stop] = self.part.alpha / self.part.r * up @ down
-        return whole
+        return self.as_they_are(whole)
 
     def of_all(self, values: Tensor, outputs: int) -> Tensor:
         """(out,): `values` in the adapted spans, 1 elsewhere."""
@@ -149,7 +158,11 @@ class _Adapter:
         spans = self.spans_of(outputs)
         for (start, stop), piece in zip(spans, values.split([b - a for a, b in spans]), strict=True):
             whole[start:stop] = piece
-        return whole
+        return self.as_they_are(whole)
+
+    def as_they_are(self, ordered: Tensor) -> Tensor:
+        """(out, ...): what belongs to each output, at its place."""
+        return ordered[torch.tensor(self.order).argsort()] if len(self.order) and self.spans else ordered
 
 
 def _adapting(adapters: Sequence[_Adapter]) -> Callable[..., Tensor]:
