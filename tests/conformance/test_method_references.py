@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from conformance.checks.reference import with_sites
 from conformance.handmade import NAME, layout, random
 from conformance.methods import COMPACTER, SEQ_BN, Bottleneck, Invertible, LoRA, Prompt, ReFT
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
@@ -238,8 +239,10 @@ def bottleneck_weights(where: Layout, part: Bottleneck, name: str, seed: int) ->
     size = WIDTH // part.reduction_factor
     weights = {}
     for index, layer in enumerate(where.layers):
-        for location in set(part.locations) & set(layer.hosts):
-            prefix = f"{layer.hosts[location]}.adapters.{name}"
+        for location, host in layer.hosts:
+            if location not in part.locations:
+                continue
+            prefix = f"{host}.adapters.{name}"
             seeds = iter(range(seed + 20 * index, seed + 20 * index + 4))
             weights[f"{prefix}.adapter_down.0.weight"] = random(size, WIDTH, seed=next(seeds))
             weights[f"{prefix}.adapter_down.0.bias"] = random(size, seed=next(seeds))
@@ -250,11 +253,12 @@ def bottleneck_weights(where: Layout, part: Bottleneck, name: str, seed: int) ->
 
 def test_hypercomplex_bottleneck_is_one_with_block_matrices() -> None:
     """The entry (a p + i, b q + j) of a Kronecker product of (a, b) and (i, j) is the product of both."""
-    where, upstream, inputs = layout(BERT), BERT.upstream(), BERT.padded_inputs("right")
+    upstream, inputs = BERT.upstream(), BERT.padded_inputs("right")
+    where = with_sites(layout(BERT), BERT, inputs)
     rule, size = random(4, 4, 4), WIDTH // COMPACTER.reduction_factor
     compact, plain = {rule_of(where, COMPACTER, NAME): rule}, {}
     for index, layer in enumerate(where.layers):
-        for host in layer.hosts.values():
+        for _, host in layer.hosts:
             for linear, (inputs_, outputs) in (("adapter_down.0", (WIDTH, size)), ("adapter_up", (size, WIDTH))):
                 prefix = f"{host}.adapters.{NAME}.{linear}"
                 left, right = random(4, inputs_ // 4, 1, seed=index), random(4, 1, outputs // 4, seed=index + 5)
@@ -273,8 +277,10 @@ def fused_weights(where: Layout, part: Bottleneck, scores: float) -> dict[str, T
     """A fusion of which the value matrix is the identity; with `scores` = 0 all members weigh the same."""
     weights = {}
     for layer in where.layers:
-        for location in set(part.locations) & set(layer.hosts):
-            prefix = f"{layer.hosts[location]}.adapter_fusion_layer.both"
+        for location, host in layer.hosts:
+            if location not in part.locations:
+                continue
+            prefix = f"{host}.adapter_fusion_layer.both"
             for projection in ("query", "key"):
                 weights[f"{prefix}.{projection}.weight"] = scores * random(WIDTH, WIDTH, seed=3)
                 weights[f"{prefix}.{projection}.bias"] = scores * random(WIDTH, seed=4)
@@ -284,7 +290,8 @@ def fused_weights(where: Layout, part: Bottleneck, scores: float) -> dict[str, T
 
 @pytest.mark.parametrize("subject", [BERT, LLAMA], ids=lambda subject: subject.model_type)
 def test_several_bottlenecks_together(subject: Subject) -> None:
-    where, upstream, inputs = layout(subject), subject.upstream(), subject.padded_inputs("left")
+    upstream, inputs = subject.upstream(), subject.padded_inputs("left")
+    where = with_sites(layout(subject), subject, inputs)
     adapters = [(name, (SEQ_BN,)) for name in (NAME, OTHER)]
     weights = {**bottleneck_weights(where, SEQ_BN, NAME, 0), **bottleneck_weights(where, SEQ_BN, OTHER, 100)}
     even, uneven = ({**weights, **fused_weights(where, SEQ_BN, scores)} for scores in (0.0, 3.0))
