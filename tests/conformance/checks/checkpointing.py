@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 from torch import Tensor, nn
@@ -46,13 +47,15 @@ def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tupl
 
 @functools.cache
 def upstream_recomputes(subject: Subject) -> bool:
-    """Upstream's own class runs something twice with checkpointing, and gets to an end."""
+    """Upstream's own class runs something twice with checkpointing, and gets to an end, with frozen embeddings too."""
     upstream = subject.upstream().train().requires_grad_(True)
-    upstream.activation_checkpointing_enable({"use_reentrant": False})
+    with contextlib.suppress(NotImplementedError):  # a model of images may have no table of tokens
+        upstream.get_input_embeddings().requires_grad_(False)
     counts: dict[nn.Module, int] = {}
     for module in upstream.modules():
         module.register_forward_pre_hook(lambda module, args: counts.update({module: counts.get(module, 0) + 1}))
     try:
+        upstream.activation_checkpointing_enable({"use_reentrant": False})
         with seeded(5):
             loss = loss_of(upstream(**subject.padded_inputs(), **FLAGS, **_without_cache(subject)))
             before = dict(counts)

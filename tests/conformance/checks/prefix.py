@@ -34,12 +34,15 @@ def prefix_is_cache(subject: Subject, method: Method) -> None:
 
 
 def _caches_keys(subject: Subject) -> bool:
-    """The cache of upstream holds the keys that the cores see, and not what they are made of."""
+    """The cache of upstream holds the keys that all cores see, and not what they are made of."""
     ours = initialised(subject)
     ours.add_adapter(FIRST, config="prefix_tuning_flat")
-    heads = {key_heads for key_heads, _, _ in layout_of(ours).prefix_shapes.values()}
+    shapes = layout_of(ours).prefix_shapes
+    heads = {key_heads for key_heads, _, _ in shapes.values()}
     with torch.no_grad():
         cache = subject.upstream()(**subject.padded_inputs(), use_cache=True).past_key_values
+    if len(shapes) > len(cache.layers):  # some cores read images
+        return False
     return all(layer.keys.dim() == 4 and layer.keys.shape[1] in heads for layer in cache.layers)
 
 
