@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="append", default=[], help="only this check (may be repeated)")
     parser.add_argument("--method", action="append", default=[], help="only this method (may be repeated)")
     parser.add_argument("--jobs", type=int, default=2, help="models at a time (default: 2)")
-    parser.add_argument("--limit", type=float, default=120, help="seconds of one core for a model (default: 120)")
+    parser.add_argument("--limit", type=float, default=600, help="seconds of one core for a model (default: 600)")
     return parser
 
 
