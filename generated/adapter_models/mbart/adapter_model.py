@@ -68,12 +68,13 @@ class MBartAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MBartPreTrainedMode
         Other arguments are those of MBartModel.
         """
         arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
         if decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = self.decoder_inputs(head, labels, input_ids)
+            decoded = self.decoder_inputs(head, labels, input_ids)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
@@ -97,4 +98,5 @@ class MBartAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MBartPreTrainedMode
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """See transformers: what the decoder reads where there are labels and no inputs for it."""
-        return shift_tokens_right(labels, self.config.pad_token_id)
+        shifted: torch.Tensor = shift_tokens_right(labels, self.config.pad_token_id)
+        return shifted

@@ -67,12 +67,13 @@ class T5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, T5PreTrainedModel, Hea
         Other arguments are those of T5Model.
         """
         arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
         if decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = self.decoder_inputs(head, labels, input_ids)
+            decoded = self.decoder_inputs(head, labels, input_ids)
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
@@ -95,4 +96,5 @@ class T5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, T5PreTrainedModel, Hea
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """See transformers: what the decoder reads where there are labels and no inputs for it."""
-        return self._shift_right(labels)
+        shifted: torch.Tensor = self._shift_right(labels)
+        return shifted

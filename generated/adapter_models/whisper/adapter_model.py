@@ -64,12 +64,13 @@ class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrained
         Other arguments are those of WhisperModel.
         """
         arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
         if decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = self.decoder_inputs(head, labels)
+            decoded = self.decoder_inputs(head, labels)
         outputs = self.model(
             input_features=input_features,
             attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
@@ -89,4 +90,7 @@ class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrained
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """See transformers: what the decoder reads where there are labels and no inputs for it."""
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+        shifted: torch.Tensor = shift_tokens_right(
+            labels, self.config.pad_token_id, self.config.decoder_start_token_id
+        )
+        return shifted
