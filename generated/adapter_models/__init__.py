@@ -121,83 +121,8 @@ if TYPE_CHECKING:
         setup_adapter_training,
     )
 
-    from .afmoe.adapter_model import AfmoeAdapterModel
-    from .aimv2_vision_model.adapter_model import Aimv2VisionAdapterModel
-    from .albert.adapter_model import AlbertAdapterModel
-    from .apertus.adapter_model import ApertusAdapterModel
-    from .arcee.adapter_model import ArceeAdapterModel
-    from .aria_text.adapter_model import AriaTextAdapterModel
-    from .audio_spectrogram_transformer.adapter_model import ASTAdapterModel
-    from .bart.adapter_model import BartAdapterModel
-    from .beam.adapter_model import BeamAdapterModel
-    from .beit.adapter_model import BeitAdapterModel
     from .bert.adapter_model import BertAdapterModel
-    from .biogpt.adapter_model import BioGptAdapterModel
-    from .bitnet.adapter_model import BitNetAdapterModel
-    from .blenderbot.adapter_model import BlenderbotAdapterModel
-    from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
-    from .camembert.adapter_model import CamembertAdapterModel
-    from .chinese_clip_vision_model.adapter_model import ChineseCLIPVisionAdapterModel
-    from .clip_text_model.adapter_model import CLIPTextAdapterModel
-    from .clip_vision_model.adapter_model import CLIPVisionAdapterModel
-    from .cohere.adapter_model import CohereAdapterModel
-    from .cohere2.adapter_model import Cohere2AdapterModel
-    from .cohere2_moe.adapter_model import Cohere2MoeAdapterModel
-    from .convbert.adapter_model import ConvBertAdapterModel
-    from .ctrl.adapter_model import CTRLAdapterModel
-    from .cwm.adapter_model import CwmAdapterModel
-    from .data2vec_audio.adapter_model import Data2VecAudioAdapterModel
-    from .data2vec_text.adapter_model import Data2VecTextAdapterModel
-    from .deberta.adapter_model import DebertaAdapterModel
-    from .deberta_v2.adapter_model import DebertaV2AdapterModel
-    from .deit.adapter_model import DeiTAdapterModel
-    from .diffllama.adapter_model import DiffLlamaAdapterModel
-    from .dinov2.adapter_model import Dinov2AdapterModel
-    from .dinov2_with_registers.adapter_model import Dinov2WithRegistersAdapterModel
-    from .distilbert.adapter_model import DistilBertAdapterModel
-    from .dots1.adapter_model import Dots1AdapterModel
-    from .electra.adapter_model import ElectraAdapterModel
-    from .ernie.adapter_model import ErnieAdapterModel
-    from .ernie4_5.adapter_model import Ernie4_5AdapterModel
-    from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
-    from .eurobert.adapter_model import EuroBertAdapterModel
-    from .exaone4.adapter_model import Exaone4AdapterModel
-    from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
-    from .falcon_h1.adapter_model import FalconH1AdapterModel
-    from .flaubert.adapter_model import FlaubertAdapterModel
-    from .flava.adapter_model import FlavaAdapterModel
-    from .flex_olmo.adapter_model import FlexOlmoAdapterModel
-    from .flint.adapter_model import FlintAdapterModel
-    from .gemma.adapter_model import GemmaAdapterModel
-    from .gemma2.adapter_model import Gemma2AdapterModel
-    from .gemma3_text.adapter_model import Gemma3TextAdapterModel
-    from .glm.adapter_model import GlmAdapterModel
-    from .glm4.adapter_model import Glm4AdapterModel
-    from .glm4_moe.adapter_model import Glm4MoeAdapterModel
-    from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
-    from .gpt2.adapter_model import GPT2AdapterModel
-    from .gpt_neo.adapter_model import GPTNeoAdapterModel
-    from .gptj.adapter_model import GPTJAdapterModel
-    from .granite.adapter_model import GraniteAdapterModel
-    from .granite_docling_vision.adapter_model import GraniteDoclingVisionAdapterModel
-    from .granite_speech5_encoder.adapter_model import GraniteSpeech5EncoderAdapterModel
-    from .granitemoe.adapter_model import GraniteMoeAdapterModel
-    from .granitemoeshared.adapter_model import GraniteMoeSharedAdapterModel
-    from .helium.adapter_model import HeliumAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
-    from .mbart.adapter_model import MBartAdapterModel
-    from .mistral.adapter_model import MistralAdapterModel
-    from .modernbert.adapter_model import ModernBertAdapterModel
-    from .mt5.adapter_model import MT5AdapterModel
-    from .phi.adapter_model import PhiAdapterModel
-    from .plbart.adapter_model import PLBartAdapterModel
-    from .qwen2.adapter_model import Qwen2AdapterModel
-    from .qwen3.adapter_model import Qwen3AdapterModel
-    from .roberta.adapter_model import RobertaAdapterModel
-    from .t5.adapter_model import T5AdapterModel
-    from .vit.adapter_model import ViTAdapterModel
-    from .whisper.adapter_model import WhisperAdapterModel
-    from .xlm_roberta.adapter_model import XLMRobertaAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
@@ -206,7 +131,6 @@ __all__ = [
     "ADAPTER_CACHE",
     "ADAPTER_CONFIG_MAP",
     "ADAPTER_MODEL_MAPPING",
-    "ASTAdapterModel",
     "AdapterArguments",
     "AdapterCompositionBlock",
     "AdapterConfig",
@@ -222,94 +146,33 @@ __all__ = [
     "AdapterSetup",
     "AdapterTrainer",
     "AdapterType",
-    "AfmoeAdapterModel",
-    "Aimv2VisionAdapterModel",
-    "AlbertAdapterModel",
-    "ApertusAdapterModel",
-    "ArceeAdapterModel",
-    "AriaTextAdapterModel",
     "AutoAdapterModel",
     "Average",
-    "BartAdapterModel",
     "BatchSplit",
-    "BeamAdapterModel",
-    "BeitAdapterModel",
     "BertAdapterModel",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
-    "BioGptAdapterModel",
-    "BitNetAdapterModel",
-    "BlenderbotAdapterModel",
-    "BlenderbotSmallAdapterModel",
     "BlockSpec",
     "BnConfig",
     "Branch",
-    "CLIPTextAdapterModel",
-    "CLIPVisionAdapterModel",
-    "CTRLAdapterModel",
-    "CamembertAdapterModel",
     "CausalLMHead",
-    "ChineseCLIPVisionAdapterModel",
     "ClassificationHead",
-    "Cohere2AdapterModel",
-    "Cohere2MoeAdapterModel",
-    "CohereAdapterModel",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
     "ComposableAdapterLayerBase",
     "ConfigUnion",
-    "ConvBertAdapterModel",
-    "CwmAdapterModel",
     "DEFAULT_ADAPTERFUSION_CONFIG",
     "DEFAULT_ADAPTER_CONFIG",
-    "Data2VecAudioAdapterModel",
-    "Data2VecTextAdapterModel",
-    "DebertaAdapterModel",
-    "DebertaV2AdapterModel",
-    "DeiTAdapterModel",
     "DependencyParsingOutput",
     "DiReftConfig",
-    "DiffLlamaAdapterModel",
-    "Dinov2AdapterModel",
-    "Dinov2WithRegistersAdapterModel",
-    "DistilBertAdapterModel",
     "DoRAConfig",
-    "Dots1AdapterModel",
     "DoubleSeqBnConfig",
     "DoubleSeqBnInvConfig",
     "DvoRAConfig",
     "DynamicAdapterFusionConfig",
-    "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
-    "Ernie4_5AdapterModel",
-    "Ernie4_5_MoeAdapterModel",
-    "ErnieAdapterModel",
-    "EuroBertAdapterModel",
-    "Exaone4AdapterModel",
-    "ExaoneMoeAdapterModel",
-    "FalconH1AdapterModel",
-    "FlaubertAdapterModel",
-    "FlavaAdapterModel",
-    "FlexOlmoAdapterModel",
-    "FlintAdapterModel",
     "ForwardContext",
     "Fuse",
-    "GPT2AdapterModel",
-    "GPTJAdapterModel",
-    "GPTNeoAdapterModel",
-    "Gemma2AdapterModel",
-    "Gemma3TextAdapterModel",
-    "GemmaAdapterModel",
-    "Glm4AdapterModel",
-    "Glm4MoeAdapterModel",
-    "GlmAdapterModel",
-    "GlmAsrEncoderAdapterModel",
-    "GraniteAdapterModel",
-    "GraniteDoclingVisionAdapterModel",
-    "GraniteMoeAdapterModel",
-    "GraniteMoeSharedAdapterModel",
-    "GraniteSpeech5EncoderAdapterModel",
-    "HeliumAdapterModel",
     "HubError",
     "IA3Config",
     "ImageClassificationHead",
@@ -322,17 +185,13 @@ __all__ = [
     "LoReftConfig",
     "LowRank",
     "MAMConfig",
-    "MBartAdapterModel",
-    "MT5AdapterModel",
     "MTLLoRAConfig",
     "MethodRegistrationError",
     "MethodSpec",
-    "MistralAdapterModel",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
     "ModelWithHeadsAdaptersMixin",
-    "ModernBertAdapterModel",
     "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultiTask",
@@ -340,20 +199,15 @@ __all__ = [
     "MultipleChoiceHead",
     "NoReftConfig",
     "Node",
-    "PLBartAdapterModel",
     "ParBnConfig",
     "Parallel",
-    "PhiAdapterModel",
     "PredictionHead",
     "PrefixTuningConfig",
     "ProjectionAdapter",
     "ProjectionSite",
     "PromptTuningConfig",
     "QuestionAnsweringHead",
-    "Qwen2AdapterModel",
-    "Qwen3AdapterModel",
     "ReftConfig",
-    "RobertaAdapterModel",
     "RowDivision",
     "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",
@@ -362,7 +216,6 @@ __all__ = [
     "Split",
     "Stack",
     "StaticAdapterFusionConfig",
-    "T5AdapterModel",
     "TaggingHead",
     "TensorNode",
     "TrainingSetupError",
@@ -373,10 +226,7 @@ __all__ = [
     "UnsupportedMethodError",
     "UnsupportedModelError",
     "VeraConfig",
-    "ViTAdapterModel",
     "WeightUpdate",
-    "WhisperAdapterModel",
-    "XLMRobertaAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",
