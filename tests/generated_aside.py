@@ -24,7 +24,9 @@ def names_in(script: Path, beginning: str) -> list[str]:
 def errors_of(script: Path, models: tuple[str, ...], folder: Path) -> dict[str, str]:
     """Check -> what went wrong, or "". `models` are generated into ``folder/my_models`` before."""
     # The folder of the package comes first: the checked-in models stay out of this process.
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    path = os.pathsep.join([str(folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
 
     def run(*command: str) -> str:
         result = subprocess.run(

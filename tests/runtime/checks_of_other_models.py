@@ -6,8 +6,6 @@ Usage: python checks_of_other_models.py  (in the folder that holds `my_models`).
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from typing import Any
 
 import my_models
@@ -30,8 +28,6 @@ from transformers import (
 )
 
 from adapter_runtime.composition import Parallel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from generated_aside import report
 
 SIZES = {
