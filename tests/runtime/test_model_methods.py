@@ -270,6 +270,11 @@ def test_support_is_told_by_the_plan() -> None:
     ("roles", "config"),
     [
         pytest.param({"attentions": {"value": "self_attn.k_proj"}}, "lora", id="one projection for keys and values"),
+        pytest.param(
+            {"attentions": {"value": "self_attn.k_proj", "value_head_dim": "head_dim"}},
+            "prefix_tuning",
+            id="no width of keys is known",
+        ),
         pytest.param({"bottlenecks": ()}, "seq_bn", id="no residual addition"),
         pytest.param(
             {"attentions": {}, "mlp": MLPRoles()}, LoRAConfig(intermediate_lora=True, selfattn_lora=False), id="no MLP"

@@ -147,9 +147,8 @@ def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, i
     if roles.fused:
         _, key, value = fused_spans(layer, roles).values()
         return key[1] - key[0], value[1] - value[0]
-    if (
-        roles.key and not roles.value_head_dim
-    ):  # one projection gives both, in whatever order, and their heads are equally wide
+    if roles.key and not roles.value_head_dim:
+        # One projection gives both, in whatever order, and their heads are equally wide.
         half, rest = divmod(out_width(module_of(layer, roles.key)), 2)
         if not rest:
             return half, half
