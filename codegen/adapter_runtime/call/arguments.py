@@ -34,6 +34,18 @@ Outputs: TypeAlias = ModelOutput | tuple[Argument | Arrays, ...]
 LayerOutputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
+def hidden_states_of(outputs: LayerOutputs) -> torch.Tensor:
+    """The hidden states [B, L, H] among what a layer gives."""
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+
+
+def with_hidden_states(outputs: LayerOutputs, hidden_states: torch.Tensor) -> LayerOutputs:
+    """What a layer gives, with other hidden states [B, L, H]."""
+    if isinstance(outputs, list):
+        return [hidden_states, *outputs[1:]]
+    return (hidden_states, *outputs[1:]) if isinstance(outputs, tuple) else hidden_states
+
+
 Model = TypeVar("Model", contravariant=True)
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from adapter_runtime.call.arguments import Argument, LayerForward, LayerOutputs
+from adapter_runtime.call.arguments import Argument, LayerForward, LayerOutputs, hidden_states_of, with_hidden_states
 from adapter_runtime.call.context import thread
 
 
@@ -65,12 +65,8 @@ def _anchored(outputs: LayerOutputs, anchor: torch.Tensor) -> LayerOutputs:
         outputs: of the layer; hidden states [B, L, H] come first.
         anchor: [0], a tensor that requires a gradient; its sum, 0, is added to the hidden states.
     """
-    if isinstance(outputs, torch.Tensor):
-        return outputs if outputs.requires_grad else outputs + anchor.sum()
-    first, *others = outputs
-    if first.requires_grad:
-        return outputs
-    return type(outputs)((first + anchor.sum(), *others))
+    first = hidden_states_of(outputs)
+    return outputs if first.requires_grad else with_hidden_states(outputs, first + anchor.sum())
 
 
 class ContextualCheckpoint:

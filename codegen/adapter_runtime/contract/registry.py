@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
@@ -35,8 +35,7 @@ class Classes(NamedTuple):
 class Registry:
     """The tables of generated code."""
 
-    # The release that the generated files were written from.
-    transformers_version: Callable[[], str]
+    transformers_version: str  # the release that the generated files were written from
     model_mixins: Mapping[str, str]  # upstream class -> mixin; classes that need a mixin only
     with_adapters: Mapping[str, str]  # upstream class -> generated class with edited forwards
     adapter_models: Mapping[str, str]  # model type -> "adapter_models.llama.adapter_model.LlamaAdapterModel"
@@ -47,11 +46,16 @@ class Registry:
     model_types: Sequence[str] = field(default=())
     # Model type -> its own classes. Types whose models stand in one file of upstream may have a class in common; each has one of ours for it.
     own_classes: Mapping[str, Classes] = field(default_factory=dict)
+    _by_type: dict[str, Registry] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_type(self, model_type: str) -> Registry:
         """The same tables, with the classes of a model type in front of those of other types."""
         own = self.own_classes.get(model_type)
-        return self if own is None else replace(self, **_over(own, self)._asdict())
+        if own is None:
+            return self
+        if model_type not in self._by_type:  # `init` asks for each whole model in a model, and the tables are long
+            self._by_type[model_type] = replace(self, **_over(own, self)._asdict())
+        return self._by_type[model_type]
 
 
 def _over(first: Classes, other: Registry | Classes) -> Classes:
@@ -108,7 +112,7 @@ class GeneratedPackage:
         # A class that several types share belongs to the type that upstream's folder is named after, else to the first.
         ordered = sorted(records.values(), key=lambda record: _folder(record["path"]) != record["package"])[::-1]
         return Registry(
-            transformers_version=lambda: version,
+            transformers_version=version,
             model_mixins=self._absolute(record["mixins"] for record in ordered),
             with_adapters=self._absolute(record["with_adapters"] for record in ordered),
             adapter_models={
@@ -153,12 +157,6 @@ def register_package(package: GeneratedPackage) -> None:
     global _registry
     _packages[package.name] = package
     _registry = None
-
-
-def register(registry: Registry) -> None:
-    """Make `registry` the one that `init` and the auto classes use."""
-    global _registry
-    _registry = registry
 
 
 def registered() -> Registry:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs
+from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs, hidden_states_of, with_hidden_states
 from adapter_runtime.call.context import CallSlot, thread
 from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.contract.protocol import AdaptedBaseModel
@@ -104,9 +104,7 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
                 return None
         if self.current_program() is None:
             return None
-        if isinstance(output, torch.Tensor):
-            return self.couple(output)
-        return (self.couple(output[0]), *output[1:])
+        return with_hidden_states(output, self.couple(hidden_states_of(output)))
 
     def before_encoder(
         self, module: nn.Module, args: tuple[Argument, ...], kwargs: dict[str, Argument]

@@ -52,11 +52,15 @@ class LoRALayer(
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = super().forward(x)
         program = self.current_program()
-        if program is None:
-            return output
-        if self.groups is None:
-            return program(x, output, None)
-        return self.groups.grouped(program(x, self.groups.in_order(output), None))
+        return output if program is None else self.grouped(program(x, self.in_order(output), None))
+
+    def in_order(self, outputs: torch.Tensor, dim: int = -1) -> torch.Tensor:
+        """`outputs` [..., P, ...], with dimension `dim` as adapters see it."""
+        return outputs if self.groups is None else self.groups.in_order(outputs, dim)
+
+    def grouped(self, ordered: torch.Tensor, dim: int = -1) -> torch.Tensor:
+        """What `in_order` made `ordered` [..., P, ...] of."""
+        return ordered if self.groups is None else self.groups.grouped(ordered, dim)
 
     def add_adapter(self, name: str, config: LoRAConfig, parts: Parts, shared: SharedDict | None = None) -> None:
         """Create the adapter `name` for the spans `parts` of the output features.
@@ -98,13 +102,12 @@ class LoRALayer(
             without_merged: as it was before an adapter was merged into it.
         """
         weight: torch.Tensor = self.unmerged[0] if without_merged and self.unmerged is not None else self.weight
-        weight = weight.t() if self.stored_transposed else weight
-        return weight if self.groups is None else self.groups.in_order(weight, dim=0)
+        return self.in_order(weight.t() if self.stored_transposed else weight, dim=0)
 
     def own_bias(self) -> torch.Tensor | None:
         """The bias [P], with the outputs in order; None where there is none."""
         bias = self._parameters["bias"]
-        return bias if bias is None or self.groups is None else self.groups.in_order(bias)
+        return None if bias is None else self.in_order(bias)
 
     def delete_adapter(self, name: str) -> None:
         if self.merged_adapter == name:
@@ -150,14 +153,12 @@ class LoRALayer(
         with torch.no_grad():
             adapter = self.loras[name]
             assert isinstance(adapter, ProjectionAdapter)
-            new_weight, new_bias = adapter.merged(self.own_weight(), self.own_bias())
-            if self.groups is not None:
-                new_weight = self.groups.grouped(new_weight, dim=0)
-                new_bias = None if new_bias is None else self.groups.grouped(new_bias)
+            ordered, new_bias = adapter.merged(self.own_weight(), self.own_bias())
+            new_weight = self.grouped(ordered, dim=0)
             self.unmerged = (weight.detach().clone(), None if bias is None else bias.detach().clone())
             weight.copy_(new_weight.t() if self.stored_transposed else new_weight)
             if bias is not None and new_bias is not None:
-                bias.copy_(new_bias)
+                bias.copy_(self.grouped(new_bias))
         self.merged_adapter = name
 
     def unmerge(self) -> None:

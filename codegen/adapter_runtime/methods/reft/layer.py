@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from adapter_runtime.call.arguments import Argument, LayerOutputs
+from adapter_runtime.call.arguments import Argument, LayerOutputs, hidden_states_of, with_hidden_states
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.config import ReftConfig
@@ -111,7 +111,7 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         program = self.current_program()
         if not isinstance(program, Edits):
             return None
-        hidden = output[0] if isinstance(output, (tuple, list)) else output
+        hidden = hidden_states_of(output)
         if hidden.dim() != 3 or hidden.shape[-1] != self.width:
             raise UnsupportedMethodError(
                 f"ReFT edits positions of a sequence of vectors {self.width} wide, but {type(layer).__name__} gives a tensor of "
@@ -120,10 +120,7 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         positions = positions_of(self.stack, program.shapes, hidden)
         if positions is None:
             return None
-        edited = program(hidden, *positions)
-        if isinstance(output, list):
-            return [edited, *output[1:]]
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return with_hidden_states(output, program(hidden, *positions))
 
 
 def enable_reft(layer: nn.Module, layer_index: int, stack: str, width: int) -> ReftLayer:

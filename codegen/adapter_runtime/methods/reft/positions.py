@@ -74,16 +74,13 @@ def _check_other_length(spans: TokenSpans, stack: str, hidden: torch.Tensor, is_
 
     A decoder has a stream beside that of its tokens then (ProphetNet predicts several tokens at once).
     """
-    is_padded = bool((spans.first > 0).any() or (spans.end < spans.past + spans.length).any())
-    reason = (
-        "the layers of a decoder see more than its tokens"
-        if stack == "decoder"
-        else (
-            "it goes on after what a cache holds"
-            if is_generation or bool(spans.past != 0)
-            else "rows are padded" if is_padded else ""
-        )
-    )
+    reason = ""
+    if stack == "decoder":
+        reason = "the layers of a decoder see more than its tokens"
+    elif is_generation or bool(spans.past != 0):
+        reason = "it goes on after what a cache holds"
+    elif bool((spans.first > 0).any() or (spans.end < spans.past + spans.length).any()):
+        reason = "rows are padded"
     if reason:
         raise UnsupportedMethodError(
             f"ReFT edits the first and the last real tokens of a row, but the layers see {hidden.shape[1]} positions where there "

@@ -120,7 +120,7 @@ def _check_supported(base: PreTrainedModel, registry: Registry) -> list[Part]:
 
 def _version_hint(registry: Registry) -> str:
     """A sentence for messages where the installed release is not the one that files were generated from."""
-    generated_from = registry.transformers_version()
+    generated_from = registry.transformers_version
     if transformers.__version__ == generated_from:
         return ""
     return f" (Models were generated from transformers {generated_from}; installed is {transformers.__version__}.)"

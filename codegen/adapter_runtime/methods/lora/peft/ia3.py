@@ -22,11 +22,11 @@ from adapter_runtime.methods.common.peft_format import (
     refuse_unknown,
     target_modules,
 )
-from adapter_runtime.methods.common.projections import groups_at
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from adapter_runtime.methods.lora.modules.scale import Scale
 from adapter_runtime.methods.lora.peft.places import (
     adapted_projections,
+    in_order,
     options_for,
     require_regular,
 )
@@ -50,14 +50,8 @@ def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
         **options_for(adapted), leave_out=[index for index, _ in model.iter_layers() if index not in layers]
     )
     require_regular(known, factors, config)
-    result = {f"{path}.loras.{saved.name}.lora_B": _in_order(known[path], factor) for path, factor in factors.items()}
+    result = {f"{path}.loras.{saved.name}.lora_B": in_order(known[path], factor) for path, factor in factors.items()}
     return config, result
-
-
-def _in_order(place: ProjectionPlace, factor: torch.Tensor) -> torch.Tensor:
-    """Factors [O, 1] of the outputs as adapters see them."""
-    groups = groups_at(place.layer, place.projection)
-    return factor if groups is None else groups.in_order(factor, dim=0)
 
 
 def _at_outputs(path: str, factor: torch.Tensor, known: Mapping[str, ProjectionPlace]) -> tuple[str, torch.Tensor]:
@@ -97,9 +91,7 @@ def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str,
         pieces = torch.split(adapter.factor(), adapter.sizes)
         for (first, last), piece in zip(adapter.parts, pieces, strict=True):
             whole[first:last] = piece
-        if projection.groups is not None:
-            whole = projection.groups.grouped(whole)
-        tensors[f"{path}.ia3_l"] = whole.view(-1, 1)
+        tensors[f"{path}.ia3_l"] = projection.grouped(whole).view(-1, 1)
     document: dict[str, Json] = {
         "peft_type": "IA3",
         "target_modules": target_modules(model, known),

@@ -24,12 +24,12 @@ from adapter_runtime.methods.common.peft_format import (
     refuse_unknown,
     target_modules,
 )
-from adapter_runtime.methods.common.projections import groups_at
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter
 from adapter_runtime.methods.lora.modules.low_rank import LoRA
 from adapter_runtime.methods.lora.peft.places import (
     adapted_projections,
+    in_order,
     options_for,
     require_regular,
 )
@@ -82,9 +82,8 @@ def read(model: AdaptedModel, saved: PeftFile) -> tuple[LoRAConfig, Tensors]:
     for path, leaves in modules.items():
         if known[path].projection.fused is not None:
             leaves = {**leaves, "lora_A": leaves["lora_A"].repeat(3, 1)}  # here each part has its own; PEFT has one
-        groups = groups_at(known[path].layer, known[path].projection)
         for leaf, given in leaves.items():
-            tensor = given if groups is None or leaf == "lora_A" else groups.in_order(given, dim=0)
+            tensor = given if leaf == "lora_A" else in_order(known[path], given)
             own = tensor.view(-1, 1) if leaf == "lora_magnitude_vector" else tensor
             result[f"{path}.loras.{saved.name}.{_LEAVES[leaf]}"] = own
     return config, result
@@ -135,14 +134,12 @@ def write(model: AdaptedModel, name: str, config: LoRAConfig) -> tuple[dict[str,
     for path, (projection, adapter) in known.items():
         assert isinstance(adapter, LoRA)
         down, up = joined(adapter.lora_A, adapter.lora_B, adapter.parts, out_width(projection), config.r)
-        if projection.groups is not None:
-            up = projection.groups.grouped(up, dim=0)
+        up = projection.grouped(up, dim=0)
         ranks[path] = int(down.shape[0])
         tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = down, up
         if adapter.m is not None:
             magnitude = _magnitude(adapter, adapter.m.weight, path)
-            grouped = projection.groups.grouped(magnitude) if projection.groups is not None else magnitude
-            tensors[f"{path}.lora_magnitude_vector"] = grouped
+            tensors[f"{path}.lora_magnitude_vector"] = projection.grouped(magnitude)
     wider = {path: rank for path, rank in ranks.items() if rank != config.r}
     targets = dict(zip(sorted(known), target_modules(model, known), strict=True))
     document: dict[str, Json] = {

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
+import torch
+
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError, listing
 from adapter_runtime.methods.common.peft_format import ProjectionPlace, places
+from adapter_runtime.methods.common.projections import groups_at
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRALayer
 from adapter_runtime.methods.lora.modules.base import ProjectionAdapter
@@ -40,6 +43,12 @@ def options_for(found: Iterable[ProjectionPlace]) -> PlaceOptions:
         output_lora="output_lora" in locations,
         attn_matrices=[matrix for matrix in "qkvo" if matrix in matrices] or ["q", "v"],
     )
+
+
+def in_order(place: ProjectionPlace, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor [P, ...] over the outputs of a projection, as adapters see them."""
+    groups = groups_at(place.layer, place.projection)
+    return tensor if groups is None else groups.in_order(tensor, dim=0)
 
 
 def require_regular(known: Mapping[str, ProjectionPlace], given: Iterable[str], config: LoRAConfig) -> None:
