@@ -9,7 +9,7 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Location, ModelPlan, PlanResult, Refusal
 from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.aliases import Alias, alias_of
-from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.config_keys import plan_config_keys
@@ -44,14 +44,10 @@ def plan_model(
     """
     mappings = read_auto_mappings(release)
     entry = mappings.entry(model_type)
-    if alias := alias_of(mappings, model_type):
-        return Refusal(model_type, (_other_name(model_type, alias),))
     verdicts = (own_verdicts() if verdicts is None else verdicts).of(release.version)
-    if refusal := verdicts.refusal(model_type):
-        return refusal
     text = release.read(entry.path)
-    if unknown := read_licence(text).unknown:
-        return Refusal(model_type, (_unknown_licence(entry, text, unknown),))
+    if refusal := _refused_unread(mappings, entry, verdicts, text):
+        return refusal
     facts = parse_module(text, entry.path)
     has_attention = Candidates(facts, Kinds(facts)).has_attention
     base, doubts = plan_base(facts, entry, has_attention)
@@ -87,6 +83,16 @@ def plan_model(
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))
+
+
+def _refused_unread(mappings: AutoMappings, entry: ModelEntry, verdicts: Verdicts, text: str) -> Refusal | None:
+    """The refusal of a model that need not be understood for it: another name of one, one that fails, or may not be copied."""
+    if alias := alias_of(mappings, entry.model_type):
+        return Refusal(entry.model_type, (_other_name(entry.model_type, alias),))
+    if refusal := verdicts.refusal(entry.model_type):
+        return refusal
+    unknown = read_licence(text).unknown
+    return Refusal(entry.model_type, (_unknown_licence(entry, text, unknown),)) if unknown else None
 
 
 def _other_name(model_type: str, alias: Alias) -> Diagnostic:

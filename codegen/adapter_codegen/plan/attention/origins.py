@@ -13,20 +13,19 @@ from functools import cached_property, reduce
 import libcst as cst
 
 from adapter_codegen.model import AttentionKind
-from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.parse.syntax import is_none
 from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.text import may_be_skipped, required_names
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors
-from adapter_codegen.plan.flow.walks import called, one_step_back, sources, tensor_operands
+from adapter_codegen.plan.flow.walks import GATHERING, called, one_step_back, sources, tensor_operands
 
 Way = frozenset[str]
 Ways = frozenset[Way]
 
 _NOTHING: Ways = frozenset({frozenset()})
 _LINEAR = frozenset({Kind.LINEAR})
-_GATHERING = ("cat", "concat", "concatenate", "stack")
 
 
 class Origins:
@@ -98,7 +97,7 @@ class Origins:
 
     def _back(self, value: Value) -> Sequence[Value]:
         """What `value` is made of, all of it at once."""
-        if called(value, *_GATHERING) or value.op is Op.ITEM:
+        if called(value, *GATHERING) or value.op is Op.ITEM:
             return one_step_back(value, self._scene.kinds)
         if value.through is not None and value.op is not Op.FUNCTION:
             return (value.through,)
@@ -132,14 +131,10 @@ class Origins:
         optional = {
             value.name
             for value in self._parameters()
-            if isinstance(value.node, cst.Param) and value.node.default is not None and _is_none(value.node.default)
+            if isinstance(value.node, cst.Param) and is_none(value.node.default)
         }
         optional -= required_names(self._scene)
         return frozenset().union(*foreign) <= optional and not may_be_skipped(self._scene, core.call.frame)
-
-
-def _is_none(node: cst.BaseExpression) -> bool:
-    return dotted_name(node) == "None"
 
 
 def _is_shared_state(value: Value) -> bool:

@@ -49,7 +49,7 @@ _KEEPING = (
 )
 _NUMBERS = frozenset({"scaling", "dropout", "softcap"})  # by the convention of attention functions
 JOINING = frozenset({"cat", "concat", "concatenate"})
-_GATHERING = JOINING | {"stack"}
+GATHERING = JOINING | {"stack"}
 
 
 def last_name(value: Value) -> str:
@@ -156,7 +156,7 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
     if value.op is Op.METHOD:
         return value.inputs[:1] if last_name(value) in _KEEPING or value.name.endswith("_") else ()
     if value.op is Op.FUNCTION:
-        if last_name(value) in _GATHERING and value.inputs:
+        if last_name(value) in GATHERING and value.inputs:
             return value.inputs[0].inputs if value.inputs[0].op is Op.TUPLE else value.inputs[:1]
         return _first(value) if last_name(value) in _KEEPING else ()
     if value.op is Op.BINARY and value.operator in "+-*/":

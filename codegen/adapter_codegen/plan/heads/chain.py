@@ -22,7 +22,7 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
 from adapter_codegen.plan.heads.conditions import condition, is_given, needs_labels
-from adapter_codegen.plan.heads.factors import Factors, Terms
+from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.stream.base import is_model
 from adapter_codegen.plan.stream.entrance import earlier, first_argument
 
@@ -299,10 +299,7 @@ def _reshaped(value: Value) -> Iterator[Value]:
 
 def _unshaped(value: Value) -> Value:
     """`value` before it was reshaped or changed its type."""
-    value = same_tensor(value)
-    while value.op is Op.METHOD and value.name in _RESHAPES:
-        value = same_tensor(value.inputs[0])
-    return value
+    return before_methods(value, _RESHAPES)
 
 
 def _is_selection(value: Value, whole: Value) -> bool:

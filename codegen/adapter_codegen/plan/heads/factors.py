@@ -10,6 +10,7 @@ Anything else is nothing that this file knows, and its questions say None.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import libcst as cst
@@ -131,10 +132,12 @@ def _assigned(known: ClassFacts, attribute: str) -> str:
     ]
     if len(values) != 1:
         return ""
-    for prefix in ("self.config.", "config."):
-        if values[0].startswith(prefix):
-            return values[0].removeprefix(prefix)
-    return ""
+    return config_field(values[0])
+
+
+def config_field(name: str) -> str:
+    """The field of the config that a dotted name in ``__init__`` stands for; "" where it is something else."""
+    return next((name.removeprefix(owner) for owner in ("self.config.", "config.") if name.startswith(owner)), "")
 
 
 def _number(value: Value) -> float | None:
@@ -155,7 +158,12 @@ def _raised(terms: Terms, power: float) -> Terms:
 
 def _uncast(value: Value) -> Value:
     """`value` before its type was changed."""
+    return before_methods(value, _CASTS)
+
+
+def before_methods(value: Value, names: Collection[str]) -> Value:
+    """What the methods `names` were called on, one after the other, to give `value`."""
     value = same_tensor(value)
-    while value.op is Op.METHOD and value.name in _CASTS:
+    while value.op is Op.METHOD and value.name in names:
         value = same_tensor(value.inputs[0])
     return value

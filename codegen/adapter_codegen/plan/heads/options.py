@@ -14,6 +14,7 @@ from adapter_codegen.parse.facts import Submodule
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.heads.chain import Link, Step
+from adapter_codegen.plan.heads.factors import config_field
 
 Options = dict[str, object]
 _DEFAULT_EPS = 1e-5  # torch's
@@ -121,5 +122,4 @@ def _flag(name: str, value: cst.BaseExpression | None) -> Options | None:
 
 def _field(value: cst.BaseExpression | None) -> str:
     """The field of the config that an argument names; "" where it is something else."""
-    name = dotted_name(value)
-    return next((name.removeprefix(owner) for owner in ("self.config.", "config.") if name.startswith(owner)), "")
+    return config_field(dotted_name(value))

@@ -7,7 +7,7 @@ the feed-forward block what the attention's gave (`parallel`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -82,7 +82,8 @@ class Placing:
             findings.append(behind_super(value, Method.BOTTLENECK))
         elif (terms := terms_of(addition, self._scene, self._attentions)) is not None:
             findings.append(Finding(Problem.JOINT_ADDITION, value.node))
-            yield _Placed(addition, Role.OUTPUT, terms)
+            whole = replace(addition, branch_node=terms.other, placement=Placement.PARALLEL_SUM, norm=None)
+            yield _Placed(whole, Role.OUTPUT, terms)
         else:
             yield _Placed(addition, role)
 
@@ -100,8 +101,6 @@ class Placing:
         return _HOSTS[role] + (f"_{number}" if number else "")
 
     def _site(self, placed: _Placed, found: list[_Placed]) -> PlacedSite:
-        if placed.terms is not None:
-            return self._parallel_site(placed, placed.terms, found)
         addition, role, scene = placed.addition, placed.role, self._scene
         host = self._host(placed, role, found)
         value, norm = addition.value, addition.norm
@@ -122,29 +121,16 @@ class Placing:
             dropped=None if dropped is None else scene.facts.location(dropped),
             host=host,
             role=role if host else None,
+            beside=self._beside(placed, found),
         )
         return PlacedSite(site, value.frame.path, role)
 
-    def _parallel_site(self, placed: _Placed, terms: Terms, found: list[_Placed]) -> PlacedSite:
-        value, scene = placed.addition.value, self._scene
-        assert value.statement is not None
-        site = ResidualSite(
-            class_name=value.frame.class_name,
-            function=value.frame.function,
-            placement=Placement.PARALLEL_SUM,
-            location=scene.facts.location(value.node),
-            statement=scene.facts.location(value.statement),
-            branch=scene.expression(terms.other),
-            residual=scene.expression(placed.addition.residual_node),
-            norm=None,
-            dropped=None,
-            host=self._host(placed, placed.role, found),
-            role=placed.role,
-            beside=Beside(
-                scene.expression(terms.attending), self._host(placed, Role.ATTENTION, found), Role.ATTENTION
-            ),
-        )
-        return PlacedSite(site, value.frame.path, placed.role)
+    def _beside(self, placed: _Placed, found: list[_Placed]) -> Beside | None:
+        """The attention in a parallel sum."""
+        if placed.terms is None:
+            return None
+        host = self._host(placed, Role.ATTENTION, found)
+        return Beside(self._scene.expression(placed.terms.attending), host, Role.ATTENTION)
 
 
 def _join(path: str, name: str) -> str:
