@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -60,11 +61,16 @@ def base_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 def randomise_adapter(model: nn.Module, name: str, seed: int = 0) -> None:
     """Random values of a size at which each parameter changes the outputs."""
-    generator = torch.Generator().manual_seed(100 + seed)
+    fill_randomly(adapter_parameters(model, name).values(), 100 + seed)
+
+
+def fill_randomly(tensors: Iterable[Tensor], seed: int) -> None:
+    """Put random values into tensors of an adapter, of a size at which each changes the outputs."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapter_parameters(model, name).values():
-            width = parameter.shape[-1] if parameter.dim() > 1 else 2
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * width**-0.5)
+        for tensor in tensors:
+            width = tensor.shape[-1] if tensor.dim() > 1 else 2
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * width**-0.5)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

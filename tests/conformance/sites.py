@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from conformance.adapted import fill_randomly
 from conformance.outputs import FLAGS, flatten, loss_of, seeded
 from conformance.subjects import Subject
 
@@ -112,28 +113,20 @@ def assert_each_acts_alone(
     for seed, site in enumerate(sites):
         if _is_quiet(subject, model, site.path):
             continue
-        _randomise(site, seed)
+        fill_randomly((tensor() for tensor in site.tensors.values()), 200 + seed)
         model.zero_grad()
         outputs, flat = _outputs(model, inputs, with_gradients=True)
         if (loss := loss_of(outputs)).requires_grad:  # not where nothing of the adapter is called
             loss.backward()
         if not _differ(flat, plain):
             silent.append(", ".join(site.tensors))
-        dead += [key for key, of in site.gradients.items() if key not in fixed and _is_dead(of())]
+        dead += [key for key, of in site.gradients.items() if key not in fixed and is_dead(of())]
         for tensor in site.tensors.values():
             tensor().zero_()
     if silent:
         raise AssertionError(f"alone without effect: {silent}")
     if dead:
         raise AssertionError(f"alone without a gradient: {dead}")
-
-
-def _randomise(site: Site, seed: int) -> None:
-    generator = torch.Generator().manual_seed(200 + seed)
-    for of in site.tensors.values():
-        tensor = of()
-        width = tensor.shape[-1] if tensor.dim() > 1 else 2
-        tensor.copy_(torch.randn(tensor.shape, generator=generator) * width**-0.5)
 
 
 def _outputs(
@@ -157,7 +150,8 @@ def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
     return False
 
 
-def _is_dead(gradient: Tensor | None) -> bool:
+def is_dead(gradient: Tensor | None) -> bool:
+    """Whether training would not move a tensor with this gradient."""
     return gradient is None or not bool(torch.any(gradient != 0))
 
 
@@ -179,4 +173,4 @@ def living_parameters(subject: Subject) -> tuple[frozenset[str], tuple[str, ...]
         outputs = upstream(**subject.padded_inputs(), **FLAGS)
     loss_of(outputs).backward()
     named = dict(upstream.named_parameters(remove_duplicate=False))
-    return frozenset(name for name, p in named.items() if not _is_dead(p.grad)), tuple(named)
+    return frozenset(name for name, p in named.items() if not is_dead(p.grad)), tuple(named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +14,7 @@ from conformance.reference.layout import Layout, join, layout_of
 from conformance.reference.lora import lora_names, shared_name
 from conformance.reference.prefix import location_of
 from conformance.reference.reft import reft_names
-from conformance.sites import assert_each_acts_alone
+from conformance.sites import assert_each_acts_alone, is_dead
 from conformance.subjects import Subject
 
 
@@ -56,7 +55,7 @@ def assert_gradients(model: PreTrainedModel, method: Method) -> None:
     dead = [
         name
         for name, parameter in adapter_parameters(model, FIRST).items()
-        if name not in fixed and (parameter.grad is None or not bool(torch.any(parameter.grad != 0)))
+        if name not in fixed and is_dead(parameter.grad)
     ]
     if dead:
         raise AssertionError(f"no gradient reaches {dead}")
