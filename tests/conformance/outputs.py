@@ -132,8 +132,8 @@ def _is_per_token(name: str) -> bool:
 @contextlib.contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
     """Random numbers (dropout) start from `seed`; afterwards the global generator is as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also keeps a stack trace per call, for CUDA
         yield
 
 

@@ -8,7 +8,6 @@ Letters of shapes: B batch, L tokens, C channels, H height, W width, T frames.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
+from conformance.copies import Template
 from conformance.tiny import randomise, tiny_config
 
 Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
@@ -68,7 +68,7 @@ class Subject:
 
     def upstream(self, attention: Attention = "eager") -> PreTrainedModel:
         """A fresh copy of the untouched upstream model, in evaluation mode; equal weights in each call."""
-        return copy.deepcopy(_upstream(self, attention))
+        return _upstream(self, attention).copy()
 
     @property
     def pools(self) -> bool:
@@ -102,10 +102,10 @@ def _known_config(subject: Subject) -> PreTrainedConfig:
 
 
 @functools.lru_cache(maxsize=64)
-def _upstream(subject: Subject, attention: Attention) -> PreTrainedModel:
+def _upstream(subject: Subject, attention: Attention) -> Template[PreTrainedModel]:
     model = model_class(subject.architecture)._from_config(subject.config(), attn_implementation=attention)
     randomise(model)
-    return model.eval()
+    return Template(model.eval())
 
 
 @functools.cache
@@ -132,6 +132,7 @@ def model_class(architecture: str) -> type[PreTrainedModel]:
     return getattr(transformers, architecture)
 
 
+@functools.cache
 def method_subjects(model_type: str) -> tuple[Subject, ...]:
     """The subjects on which every method is checked: one per way in which the model can be used."""
     config = tiny_config(model_type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +14,7 @@ from transformers import PreTrainedConfig
 from adapter_runtime.contract.protocol import TorchModule
 from adapter_runtime.contract.state import ModelAdaptersConfig
 
-K = TypeVar("K")
-V = TypeVar("V")
+_CONTAINERS = (dict, OrderedDict, list, set)  # exactly these: subclasses may not let themselves be refilled
 
 # Attribute of a model that holds modules which are no part of it: token embeddings that are not active, by name.
 OUTSIDE = "_stored_embeddings_by_name"
@@ -31,7 +30,7 @@ def unchanged_on_error(model: TorchModule, config: ModelAdaptersConfig) -> Itera
     """
     modules = list(_modules(model))
     classes = [(module, type(module)) for module in modules]
-    refills = [refill for held in (*modules, *_configs(modules), config) for refill in _refills(held)]
+    refills = [_refill(held) for held in (*modules, *_configs(modules), config)]
     parameters = (own for module in modules for own in module._parameters.values() if own is not None)
     trained = [(parameter, parameter.requires_grad) for parameter in parameters]
     merged = [(tensor, tensor.detach().clone()) for tensor in _merged(modules)]
@@ -70,50 +69,28 @@ def _configs(modules: Iterable[nn.Module]) -> Iterable[PreTrainedConfig]:
     return {id(config): config for config in held if isinstance(config, PreTrainedConfig)}.values()
 
 
-def _refills(held: nn.Module | PreTrainedConfig | ModelAdaptersConfig) -> Iterator[Callable[[], None]]:
+def _refill(held: nn.Module | PreTrainedConfig | ModelAdaptersConfig) -> Callable[[], None]:
     """What restores the attributes of an object, and the containers among them: children, parameters, hooks."""
-    yield _refill_of_dict(held.__dict__)
-    for value in held.__dict__.values():
-        if type(value) in (dict, OrderedDict):  # exactly these: subclasses may not let themselves be refilled
-            yield _refill_of_dict(value)
-        elif type(value) is list:
-            yield _refill_of_list(value)
-        elif type(value) is set:
-            yield _refill_of_set(value)
-
-
-def _refill_of_dict(container: dict[K, V]) -> Callable[[], None]:
-    """What gives a dict back the items that it has now."""
-    if not container:  # most of those of a module
-        return container.clear
-    contents = dict(container)  # faster than a copy of an OrderedDict, and in the same order
+    attributes = dict(held.__dict__)
+    # Most containers of a module are empty, and need no copy.
+    copies = [(value, _copied(value)) for value in attributes.values() if type(value) in _CONTAINERS and value]
 
     def refill() -> None:
-        container.clear()
-        container.update(contents)
+        held.__dict__.clear()
+        held.__dict__.update(attributes)
+        for value in attributes.values():
+            if type(value) in _CONTAINERS:
+                value.clear()
+        for value, contents in copies:
+            value.extend(contents) if isinstance(value, list) else value.update(contents)
 
     return refill
 
 
-def _refill_of_list(container: list[V]) -> Callable[[], None]:
-    """What gives a list back the elements that it has now."""
-    contents = container.copy()
-
-    def refill() -> None:
-        container[:] = contents
-
-    return refill
-
-
-def _refill_of_set(container: set[V]) -> Callable[[], None]:
-    """What gives a set back the elements that it has now."""
-    contents = container.copy()
-
-    def refill() -> None:
-        container.clear()
-        container.update(contents)
-
-    return refill
+def _copied(container: Any) -> Any:
+    return (
+        dict(container) if isinstance(container, dict) else container.copy()
+    )  # an OrderedDict is slow to copy as one
 
 
 def _merged(modules: Iterable[nn.Module]) -> Iterator[torch.Tensor]:
