@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-_SITE_CALLS = ("prepend_prefix", "bottleneck_layer_forward")
-
-
-def modeling_module(model_type: str) -> str:
-    return f"adapter_models.{model_type}.modeling_{model_type}"
-
-
-def source_of(module: str) -> str:
-    spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None, f"{module} was not generated"
-    return Path(spec.origin).read_text(encoding="utf-8")
+from conformance.emitted import is_site, source_of
 
 
 def edit_generated(patch: pytest.MonkeyPatch, module: str, edit: Callable[[str], str]) -> None:
     """Until the end of the test, `init` takes its classes from the edited text of a generated module."""
-    importlib.import_module(module)
+    intact = importlib.import_module(module)
     source = source_of(module)
     changed = edit(source)
     assert changed != source, "the edit changes nothing"
     broken = types.ModuleType(module)
-    broken.__package__ = module.rpartition(".")[0]
+    broken.__package__, broken.__spec__ = intact.__package__, intact.__spec__
     exec(compile(changed, f"<edited {module}>", "exec"), broken.__dict__)
     patch.setitem(sys.modules, module, broken)
 
@@ -53,11 +41,6 @@ def without_site(source: str, index: int) -> str:
     return ast.unparse(ast.fix_missing_locations(_Replace(call).visit(tree)))
 
 
-def _is_site(call: ast.Call) -> bool:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    return name in _SITE_CALLS or name.rstrip("0123456789_").endswith("_adapters")
-
-
 class _Sites(ast.NodeVisitor):
     def __init__(self) -> None:
         self.found: list[tuple[str, ast.Call]] = []
@@ -71,7 +54,7 @@ class _Sites(ast.NodeVisitor):
     visit_FunctionDef = visit_ClassDef  # type: ignore[assignment]
 
     def visit_Call(self, node: ast.Call) -> None:
-        if _is_site(node):
+        if is_site(node):
             assert isinstance(node.func, ast.Attribute)
             self.found.append((f"{'.'.join(self._scope)}: {node.func.attr}", node))
         self.generic_visit(node)

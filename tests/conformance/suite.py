@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from conformance import heads
-from conformance.adapted import adapted_subjects
+from conformance.branches import subjects_of_all_branches
 from conformance.cells import CORE
 from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells
 from conformance.checks.union import every_method_together
@@ -63,7 +63,7 @@ class AdapterTests(AdapterTestBase):
 
     def test_all_methods_together(self) -> None:
         """Each site of each method acts and is trained, and nothing else changes."""
-        for subject in adapted_subjects(self.model_type):
+        for subject in subjects_of_all_branches(self.model_type):
             every_method_together(subject)
 
     def test_model(self, model_check: tuple[ModelCheck, Subject]) -> None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from adapter_runtime.call.context import thread
-from conformance.breaking import edit_generated, modeling_module, sites, without_site
+from conformance.breaking import edit_generated, sites, without_site
 from conformance.checks import CHECKS, MODEL_CHECKS, Check, cells
 from conformance.defects import DEFECTS
 from conformance.defects.planting import Defect, Patch, kinds_of
+from conformance.emitted import modeling_module
 from conformance.heads import conversion_goes_back, conversion_keeps_outputs
 from conformance.methods import method
 from conformance.subjects import head_subjects, method_subjects

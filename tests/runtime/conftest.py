@@ -24,5 +24,7 @@ def nothing_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no models had been generated."""
     import adapter_models  # noqa: F401  registers
 
-    emptied = dataclasses.replace(registry.registered(), model_mixins={}, with_adapters={}, model_types=())
+    emptied = dataclasses.replace(
+        registry.registered(), model_mixins={}, with_adapters={}, model_types=(), own_classes={}
+    )
     monkeypatch.setattr(registry, "_registry", emptied)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
+from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
 from conformance.checks.branches import hosts_receive_branches
 from conformance.checks.causality import earlier_outputs_are_unchanged
@@ -141,7 +142,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects, (Reason.UPSTREAM_DOES_NOT_RUN,)),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
-    ModelCheck("union", every_method_together, adapted_subjects),
+    ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 
 CHECKS: tuple[Check, ...] = (

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import adapter_models.bert.modeling_bert
 import adapter_models.llama.modeling_llama  # noqa: F401  the modules that are broken here
-from conformance.breaking import edit_generated, modeling_module
+from conformance.breaking import edit_generated
+from conformance.emitted import modeling_module
 from conformance.methods import Bottleneck, LoRA, Method, Part
 from conformance.subjects import Subject, method_subjects
 
