@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from conformance.instances import write
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else f"{entry['parameters']:,} parameters, {entry['milliseconds']} ms, {entry['profile']}"
         )
         print(f"[{number}/{len(model_types)}] {model_type} ({seconds:.1f} s): {shown[:200]}", flush=True)
-        if number % 25 == 0 or number == len(model_types):
-            write(transformers.__version__, done, without)
+        write(transformers.__version__, done, without)  # at once: searches of what holds this model start at it
     print(f"{len(done)} with an instance, {len(without)} without, {time.perf_counter() - started:.0f} s")
     return 0
 
@@ -101,6 +100,7 @@ def _every(model_types: Sequence[str], options: argparse.Namespace):  # type: ig
 def _one(model_type: str, connection: Connection, verbose: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     transformers.logging.set_verbosity_error()
+    PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[method-assign]  # validators print whole configs
     if not verbose:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:

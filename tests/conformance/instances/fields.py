@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -75,9 +76,14 @@ class Draft:
     def build(self) -> PreTrainedConfig:
         return CONFIG_MAPPING[self.model_type](**copy.deepcopy(dict(self.given)))
 
+    @functools.cached_property
+    def seen(self) -> PreTrainedConfig:
+        """The config to read only: a model writes into the one that it is built with."""
+        return self.build()
+
     def changed(self, changes: Mapping[Path, Any]) -> Draft:
         """With `changes`; a config within that was not given before is given as it is now."""
-        now = self.build()
+        now = self.seen
         given = copy.deepcopy(dict(self.given))
         for path, value in changes.items():
             if field(now, path) == value:
@@ -135,7 +141,7 @@ def _plain(config: PreTrainedConfig) -> dict[str, Any]:
 def followers(draft: Draft) -> dict[Path, set[Path]]:
     """Field -> the fields that the class derives from it, found by changing each alone."""
     follow: dict[Path, set[Path]] = {}
-    for node_path, node in nodes(draft.build()):
+    for node_path, node in nodes(draft.seen):
         try:
             fields = explicit(node)
             before = own_fields(type(node)(**copy.deepcopy(fields)))

@@ -115,12 +115,12 @@ class Search:
             first = error
         missing = [
             (*path, name)
-            for path, node in nodes(draft.build())
+            for path, node in nodes(draft.seen)
             for name, value in own_fields(node).items()
             if value is None
         ]
         every = {path: FILL[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in FILL}
-        others = list(repairs(draft.build(), str(first)))[:40]
+        others = list(repairs(draft.seen, str(first)))[:40]
         for changes in [*others, *({path: value} for path, value in every.items()), every]:
             try:
                 changed = draft.changed(changes)
@@ -158,7 +158,7 @@ class Search:
         return best
 
     def depth_changes(self, draft: Draft, full: dict[str, list[layers.Signature]], most: int) -> Iterator[Changes]:
-        config = draft.build()
+        config = draft.seen
         plain = sizes.depths(config, most)
         picks = self.picked(full, most)
         places = self.places_of_layers(config, picks, most)
@@ -269,9 +269,9 @@ class Search:
         if not most:
             raise failed
         try:
-            config = draft.build()
+            config = draft.seen
         except Exception:
-            config = Draft(self.model_type, {}).build()
+            config = Draft(self.model_type, {}).seen
         for number, changes in enumerate(repairs(config, str(failed))):
             if number > 25 or time.process_time() > self.started + 3 * SECONDS:
                 break
@@ -296,14 +296,14 @@ class Search:
         }
 
     def with_sections(self, draft: Draft) -> Draft:
-        sections = sizes.rope_sections(draft.build())
+        sections = sizes.rope_sections(draft.seen)
         return draft.changed(sections) if sections else draft
 
     def profiles(self, draft: Draft) -> Iterator[tuple[str, Changes]]:
-        config = draft.build()
+        config = draft.seen
         vocabulary = sizes.vocabulary(config)
         try:
-            special = sizes.tokens(draft.changed(vocabulary).build())
+            special = sizes.tokens(draft.changed(vocabulary).seen)
         except Exception:
             special = {}
         ends = {**vocabulary, **special, **sizes.positions(config), **sizes.experts(config)}
@@ -349,7 +349,7 @@ class Search:
         """`draft` with `changes`, if the model still runs and says so; else None."""
         try:
             changed = self.with_sections(draft.changed(changes))
-            if changed.build().to_dict() == draft.build().to_dict():
+            if changed.seen.to_dict() == draft.seen.to_dict():
                 return None
             self.runs(changed)
             return changed
@@ -359,7 +359,7 @@ class Search:
     def smaller(self, draft: Draft) -> Draft:
         """Fields that are still large, each alone, and together with those of equal value."""
         deadline = time.perf_counter() + 4
-        config = draft.build()
+        config = draft.seen
         large: dict[int, list[Path]] = {}
         for path, node in nodes(config):
             for name, value in own_fields(node).items():
@@ -379,7 +379,7 @@ class Search:
             for group in [paths] if len(paths) == 1 else [paths, *([path] for path in paths)]:
                 if time.perf_counter() > deadline:
                     return draft
-                group = [path for path in group if field(draft.build(), path) == value]
+                group = [path for path in group if field(draft.seen, path) == value]
                 for small in (16, 32, 64, value // 8, value // 4) if group else ():
                     if small < value and (changed := self.keeps(draft, dict.fromkeys(group, small))):
                         draft = changed
@@ -393,7 +393,7 @@ class Search:
         return draft
 
     def harder_changes(self, draft: Draft) -> Iterator[Changes]:
-        config = draft.build()
+        config = draft.seen
         for path, node in nodes(config):
             own = own_fields(node)
             for name, value in own.items():
