@@ -48,7 +48,9 @@ def built(name: str, config: PreTrainedConfig, device: str) -> PreTrainedModel:
 
 
 def _seed() -> None:
-    torch.default_generator.manual_seed(0)  # `torch.manual_seed` keeps a stack for each seed of a device that is not there
+    torch.default_generator.manual_seed(
+        0
+    )  # `torch.manual_seed` keeps a stack for each seed of a device that is not there
 
 
 def small_enough(model: PreTrainedModel) -> bool:
