@@ -6,6 +6,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from conformance.instances import write
 from conformance.instances.search import search
 
 MEMORY = 6 << 30  # bytes of address space that one search may take
+PATIENCE = 20  # times the limit may pass on the clock before a search counts as hanging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
     parser.add_argument("--all", action="store_true", help="every model type that upstream's AutoModel knows")
     parser.add_argument("--jobs", type=int, default=2, help="model types at a time (default: 2)")
-    parser.add_argument("--limit", type=float, default=60, help="seconds for one model type (default: 60)")
+    parser.add_argument(
+        "--limit", type=float, default=60, help="seconds of the processor for one model type (default: 60)"
+    )
     parser.add_argument("--verbose", action="store_true", help="say why steps of the search did not work")
     options = parser.parse_args(arguments)
     model_types = sorted(MODEL_MAPPING_NAMES) if options.all else options.model_types
@@ -74,7 +78,7 @@ def _every(model_types: Sequence[str], options: argparse.Namespace):  # type: ig
         while waiting and len(running) < options.jobs:
             model_type = waiting.pop(0)
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_one, args=(model_type, theirs, options.verbose), daemon=True)
+            process = context.Process(target=_one, args=(model_type, theirs, options), daemon=True)
             process.start()
             theirs.close()
             running[ours] = (model_type, process, time.perf_counter())
@@ -87,8 +91,8 @@ def _every(model_types: Sequence[str], options: argparse.Namespace):  # type: ig
                     entry = connection.recv()
                 except EOFError:
                     entry = "the process of its search ended (memory?)"
-            elif seconds > options.limit:
-                entry = f"its search takes longer than {options.limit:.0f} s"
+            elif seconds > PATIENCE * options.limit:
+                entry = f"its search hangs for {PATIENCE * options.limit:.0f} s"
                 process.kill()
             else:
                 continue
@@ -97,8 +101,24 @@ def _every(model_types: Sequence[str], options: argparse.Namespace):  # type: ig
             yield model_type, entry, seconds
 
 
-def _one(model_type: str, connection: Connection, verbose: bool) -> None:
+class _OutOfTime(BaseException):
+    """No `Exception`: steps of the search take those for answers."""
+
+
+def _limited(seconds: float) -> None:
+    """Time of the processor, so that what else runs on the machine changes nothing."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _OutOfTime(f"its search takes longer than {seconds:.0f} s of the processor")
+
+    signal.signal(signal.SIGXCPU, stop)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 10))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def _one(model_type: str, connection: Connection, options: argparse.Namespace) -> None:
+    _limited(options.limit)
+    verbose = options.verbose
     transformers.logging.set_verbosity_error()
     PreTrainedConfig.__repr__ = object.__repr__  # type: ignore[method-assign]  # validators print whole configs
     if not verbose:

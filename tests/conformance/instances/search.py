@@ -358,7 +358,7 @@ class Search:
 
     def smaller(self, draft: Draft) -> Draft:
         """Fields that are still large, each alone, and together with those of equal value."""
-        deadline = time.perf_counter() + 4
+        deadline = time.process_time() + 4
         config = draft.seen
         large: dict[int, list[Path]] = {}
         for path, node in nodes(config):
@@ -377,7 +377,7 @@ class Search:
             return changed
         for value, paths in sorted(large.items(), reverse=True):
             for group in [paths] if len(paths) == 1 else [paths, *([path] for path in paths)]:
-                if time.perf_counter() > deadline:
+                if time.process_time() > deadline:
                     return draft
                 group = [path for path in group if field(draft.seen, path) == value]
                 for small in (16, 32, 64, value // 8, value // 4) if group else ():
