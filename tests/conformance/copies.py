@@ -25,8 +25,8 @@ class Template(Generic[M]):
         file = io.BytesIO()
         try:
             _Pickler(file, self.tensors).dump(model)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            return  # it holds something, like a local function, that only `deepcopy` takes
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError):
+            return  # it holds something, like a local function or a parametrisation, that only `deepcopy` takes
         self.pickled = file.getvalue()
 
     def copy(self) -> M:

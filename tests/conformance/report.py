@@ -44,7 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted({*options.model_types, *options.again} - set(generated_models()))
     if unknown:
         parser.error(f"not generated: {', '.join(unknown)}")
+    _import_checks()
     return _run_all(options, model_types) if options.all or options.again else _run_named(options, model_types)
+
+
+def _import_checks() -> None:
+    """Before the processes of the models are forked, so that none has to: it takes as long as half of the checks."""
+    import peft  # noqa: F401
+
+    import conformance.cells
+    import conformance.checks  # noqa: F401
 
 
 def _parser() -> argparse.ArgumentParser:
