@@ -27,7 +27,7 @@ def checkpointing_gives_the_same_gradients(subject: Subject, method: Method) -> 
 
 
 def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tuple[dict[str, Tensor], int]:
-    """Gradients of the adapter in training mode, and how often the last attention core ran for them."""
+    """Gradients of the adapter in training mode, and how often attention cores ran for them."""
     model = initialised(subject)
     with seeded(4):  # tensors that are drawn and no parameters: the basis of orthonormal rows
         model.add_adapter(FIRST, config=method.config)
@@ -75,5 +75,6 @@ def _count_runs(model: nn.Module) -> list[int]:
     def counting(*_: object) -> None:
         count[0] += 1
 
-    model.get_submodule(layout_of(model).attentions[-1].core).register_forward_hook(counting)
+    for attention in layout_of(model).attentions:
+        model.get_submodule(attention.core).register_forward_hook(counting)
     return count

@@ -96,7 +96,6 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.at_addition = at_addition
         self._paused = False
-        self._paused = False
         self._frames: list[list[Any]] = [["", 0, 0]]
         self._calls: dict[str, int] = {}
         self._handles = []
@@ -261,7 +260,7 @@ def _replaced(
             return result
         for (host, location), x in zip(site.hosts, branches, strict=True):
             residual = compute(host, location, x, residual, None)
-        return residual
+        return _laid_out_as(result, residual)
 
     def at_norm(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         found = waiting.pop(id(inputs[0]), None)
@@ -284,6 +283,13 @@ def _replaced(
         watch.remove()
         for handle in handles:
             handle.remove()
+
+
+def _laid_out_as(like: Tensor, values: Tensor) -> Tensor:
+    """`values` with the strides of `like`: upstream may go on with a view of it."""
+    if values.stride() == like.stride():
+        return values
+    return torch.empty_strided(like.shape, like.stride(), dtype=values.dtype).copy_(values)
 
 
 def rule_of(layout: Layout, part: Bottleneck, name: str) -> str:

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 _PRODUCTS = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
 _SUM_PRODUCTS = {torch.baddbmm, torch.Tensor.baddbmm}
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
+_LOG_SUMS = {torch.logsumexp, torch.Tensor.logsumexp}  # of the scores: by it, a sink takes its share
 _SCALED = {
     torch.mul: lambda x, by: x * by,
     torch.Tensor.mul: lambda x, by: x * by,
@@ -155,6 +156,8 @@ class CoreWatch(TorchFunctionMode):
             return result
         if func in _SOFTMAX:
             return self._softmax(func, args, kwargs, result, scores)
+        if func in _LOG_SUMS and self._core() in self.prefixes:
+            return func(torch.cat([self._prefix_scores(args[0], scores), args[0]], -1), *args[1:], **kwargs)
         if func in _SCALED:
             by = next((value for value in args[:2] if id(value) not in self._scores), 1.0)
             if isinstance(by, Tensor) and by.numel() > 1 and by.dim() > 2 and by.shape[-1] == result.shape[-1]:
@@ -174,16 +177,19 @@ class CoreWatch(TorchFunctionMode):
         core = self._core()
         found = Scores(scores.query, scores.key, scores.bent, core)
         if core in self.prefixes:
-            keys = torch.cat([key for key, _ in self.prefixes[core]], dim=2)
-            extra = scores.query @ _fitted(keys, scores.query).transpose(-1, -2)
-            for change in scores.bent:
-                extra = change(extra)
-            whole = func(
-                torch.cat([extra.to(args[0].dtype).reshape(*args[0].shape[:-1], -1), args[0]], -1), *args[1:], **kwargs
-            )
+            extra = self._prefix_scores(args[0], scores)
+            whole = func(torch.cat([extra, args[0]], -1), *args[1:], **kwargs)
             found.prefix, result = whole.tensor_split([extra.shape[-1]], dim=-1)
         self._keep(self._shares, result, found)
         return result
+
+    def _prefix_scores(self, of_keys: Tensor, scores: Scores) -> Tensor:
+        """(..., L, P): the scores of the prefixes, beside those `of_keys` (..., L, S)."""
+        keys = torch.cat([key for key, _ in self.prefixes[self._core()]], dim=2)
+        extra = scores.query @ _fitted(keys, scores.query).transpose(-1, -2)
+        for change in scores.bent:
+            extra = change(extra)
+        return extra.to(of_keys.dtype).reshape(*of_keys.shape[:-1], -1)
 
     def _product(self, func: Any, args: Sequence[Any], kwargs: Any) -> Tensor:
         result = func(*args, **kwargs)
