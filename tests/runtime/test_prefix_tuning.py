@@ -19,6 +19,7 @@ from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import MAMConfig
 from adapter_runtime.methods.prefix_tuning import masks
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
+from adapter_runtime.methods.prefix_tuning.masks import grow_bias
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from runtime_models import adapted, randomise, upstream
 
@@ -434,3 +435,14 @@ def test_checkpointing_gives_the_same_gradients_in_blocks(setup: Any, inputs: In
                 [parameter.grad for name in ("p", "q") for _, parameter in model.adapter_parameters(name)]
             )
         assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("keys", "width"), [(4, 4), (1, 1), (4, 1)])
+def test_a_bias_grows_unless_it_is_one_for_many_keys(keys: int, width: int) -> None:
+    bias = torch.randn(2, 3, 1, width)
+    grown = grow_bias(bias, length=5, keys=keys)
+    assert torch.equal(grown[..., -width:], bias)
+    if keys == width:  # also in the first step of a decoder, which has one key
+        assert grown.shape == (2, 3, 1, 5 + keys) and not grown[..., :5].any()
+    else:
+        assert grown is bias

@@ -114,8 +114,12 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
         return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
 
     def extend_bias(self, bias: torch.Tensor | None, key: torch.Tensor) -> torch.Tensor | None:
-        """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front."""
+        """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front.
+
+        Args:
+            key: [B, key heads, P + K, width], with the prefixes.
+        """
         program = self.prefix_tuning.current_program()
         if program is None or bias is None:
             return bias
-        return grow_bias(bias, program.length)
+        return grow_bias(bias, program.length, key.shape[-2] - program.length)

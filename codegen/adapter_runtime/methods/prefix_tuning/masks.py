@@ -142,6 +142,11 @@ def _grow(mask: torch.Tensor, prefix: int, keys: int) -> torch.Tensor:
     return pad(mask, (prefix, 0), value=0.0 if mask.dtype.is_floating_point else 1)
 
 
-def grow_bias(bias: torch.Tensor, length: int) -> torch.Tensor:
-    """[..., Q, K] -> [..., Q, P + K], zeros in front."""
-    return bias if bias.shape[-1] == 1 else pad(bias, (length, 0))
+def grow_bias(bias: torch.Tensor, length: int, keys: int) -> torch.Tensor:
+    """[..., Q, K] -> [..., Q, P + K], zeros in front. A bias that is one for many keys stays so.
+
+    Args:
+        length: P, positions of prefixes.
+        keys: K. One key may have a bias of its own: that of the first step of a decoder.
+    """
+    return bias if bias.shape[-1] == 1 and keys > 1 else pad(bias, (length, 0))
