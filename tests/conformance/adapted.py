@@ -15,6 +15,7 @@ import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedModelError
 from conformance.methods import Bottleneck, LoRA, Method
+from conformance.outputs import run
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
@@ -144,15 +145,29 @@ def parts_are_unknown(attention: AttentionPaths, part: LoRA) -> bool:
 
 
 def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
-    """The subjects on which methods are checked; the bare base model in place of a class that ``init`` does not take."""
+    """The subjects on which methods are checked; the bare base model in place of a class that ``init`` does not take.
+
+    Beside the first, which every model has, those that upstream itself can run: Megatron-BERT's cross-attention cannot.
+    """
+    first, *others = method_subjects(model_type)
     return tuple(
         (
             replace(subject, architecture=architecture(model_type, auto.MODEL_MAPPING_NAMES))
             if init_refuses(subject)
             else subject
         )
-        for subject in method_subjects(model_type)
+        for subject in (first, *(other for other in others if upstream_runs(other)))
     )
+
+
+@functools.cache
+def upstream_runs(subject: Subject) -> bool:
+    """Whether upstream's own class runs on the inputs of the subject. (That it does not is noted by the check "identity".)"""
+    try:
+        run(subject.upstream(), subject.padded_inputs())
+    except Exception:  # whatever upstream raises
+        return False
+    return True
 
 
 @functools.cache

@@ -6,16 +6,20 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
-from conformance.adapted import adapted_subjects
+from conformance.adapted import adapted_subjects, upstream_runs
 from conformance.emitted import is_site, modeling_module, source_of
-from conformance.outputs import run
 from conformance.subjects import Subject
 
 
 def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
-    """The subjects of a model type; and each with the other value of a field that decides whether a site is reached."""
+    """The subjects of a model type; and each with the other value of a field that decides whether a site is reached.
+
+    Not every value of a field suits all others: what upstream itself cannot run is left out.
+    """
     subjects = adapted_subjects(model_type)
-    turned = [other for subject in subjects for field in _fields(subject) if _runs(other := _turned(subject, field))]
+    turned = [
+        other for subject in subjects for field in _fields(subject) if upstream_runs(other := _turned(subject, field))
+    ]
     return (*subjects, *turned)
 
 
@@ -29,15 +33,6 @@ def _fields(subject: Subject) -> list[str]:
 def _turned(subject: Subject, field: str) -> Subject:
     value = not getattr(subject.config(), field)
     return replace(subject, label=f"{subject.label}, {field}={value}", changes=(*subject.changes, (field, value)))
-
-
-def _runs(subject: Subject) -> bool:
-    """Whether upstream itself runs so: not every value of a field suits every other field."""
-    try:
-        run(subject.upstream(), subject.padded_inputs())
-    except Exception:  # whatever upstream raises
-        return False
-    return True
 
 
 def _guards(node: ast.AST, above: frozenset[str] = frozenset()) -> Iterator[str]:

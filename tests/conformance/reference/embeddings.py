@@ -93,17 +93,14 @@ def prompts_applied(
     base, front = upstream.get_submodule(layout.base), upstream.get_submodule(layout.front)
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        mask = kwargs.get("attention_mask")
-        if mask is None and masks_embeddings:
-            given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-            mask = torch.ones_like(given["input_ids"])
+        given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        tokens, mask = given.get("input_ids"), kwargs.get("attention_mask")
+        if mask is None and makes_mask and tokens is not None:
+            mask = torch.ones_like(tokens)
         if mask is not None:
             kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
         positions = kwargs.get("position_ids")
         if positions is None and positions_of_layers:
-            tokens = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}[
-                "input_ids"
-            ]
             kwargs = {**kwargs, "position_ids": torch.arange(length + tokens.shape[1]).expand(len(tokens), -1)}
         if positions is not None and layout.embeds_tokens:
             places = torch.arange(length).expand(len(positions), -1)
@@ -112,6 +109,9 @@ def prompts_applied(
 
     def mask_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "mask": kwargs["mask"][:, length:]}
+
+    def positions_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "position_ids": kwargs["position_ids"][:, length:] - length}
 
     def insert(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # some models of images give more
@@ -130,10 +130,12 @@ def prompts_applied(
 
     embeddings = upstream.get_submodule(layout.embeddings)
     masks_embeddings = "mask" in inspect.signature(embeddings.forward).parameters  # DeBERTa
-    positions_of_layers = (  # counted from the tokens, and read behind the embeddings: ModernBERT
+    makes_mask = not layout.embeds_tokens and "attention_mask" in inspect.signature(base.forward).parameters
+    embeds_positions = "position_ids" in inspect.signature(embeddings.forward).parameters
+    positions_of_layers = (  # counted from the tokens, and read behind the embeddings, be it also (GTE) or only (ModernBERT)
         not layout.embeds_tokens
         and "position_ids" in inspect.signature(base.forward).parameters
-        and "position_ids" not in inspect.signature(embeddings.forward).parameters
+        and (not embeds_positions or "rotary_emb" in base._modules)
     )
     handles = [
         base.register_forward_pre_hook(longer_mask, with_kwargs=True),
@@ -145,6 +147,8 @@ def prompts_applied(
         handles.append(embeddings.register_forward_hook(insert))
     if masks_embeddings:
         handles.append(embeddings.register_forward_pre_hook(mask_of_tokens, with_kwargs=True))
+    if embeds_positions and positions_of_layers:
+        handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))
     with _removed(handles):
         yield
 

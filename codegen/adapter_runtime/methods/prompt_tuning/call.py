@@ -53,7 +53,7 @@ class PromptSites:
     takes_positions: bool  # forward has the argument position_ids
     positions_come_first: bool  # and that module adds them
     positions_go_on: bool  # the model itself turns them into rotary embeddings too, behind that module
-    masks_embeddings: bool  # the embeddings read the attention mask
+    needs_mask: bool  # a mask of tokens alone is made, or read, where the call gives none
     is_encoder_decoder: bool
 
     @staticmethod
@@ -82,13 +82,14 @@ class PromptSites:
             )
         module = model.get_submodule(model.embedding_output)
         own = inspect.signature(type(module).forward).parameters
+        holds_tokens = not goes_to_tokens(model, "embedding_output")
         return PromptSites(
             embeddings=model.embedding_output,
-            holds_tokens=not goes_to_tokens(model, "embedding_output"),
+            holds_tokens=holds_tokens,
             takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
             positions_go_on="rotary_emb" in model.get_submodule("")._modules,
-            masks_embeddings="mask" in own,
+            needs_mask="mask" in own or (holds_tokens and "attention_mask" in takes.parameters),
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
 
@@ -216,7 +217,7 @@ def before_call(
     length = _length(given)
     _check_room(cache, prompts.length, mask, length)
     tokens = _tokens(given)
-    if mask is None and sites.masks_embeddings and tokens is not None:
+    if mask is None and sites.needs_mask and tokens is not None and call.is_first:
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
     changed: dict[str, Argument] = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
     at_tokens = not sites.holds_tokens or prompts.insert_at == "token_embeddings"
