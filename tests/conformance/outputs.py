@@ -27,7 +27,7 @@ def flatten(value: Any, name: str = "") -> dict[str, Tensor]:
     if isinstance(value, EncoderDecoderCache):
         value = {"self": value.self_attention_cache, "cross": value.cross_attention_cache}
     elif isinstance(value, Cache):
-        value = {str(i): {"keys": layer.keys, "values": layer.values} for i, layer in enumerate(value.layers)}
+        value = {str(i): _states(layer) for i, layer in enumerate(value.layers)}
     elif isinstance(value, (tuple, list)):
         value = {str(i): entry for i, entry in enumerate(value)}
     if not isinstance(value, Mapping):
@@ -36,6 +36,12 @@ def flatten(value: Any, name: str = "") -> dict[str, Tensor]:
     for key, entry in value.items():
         flat.update(flatten(entry, f"{name}.{key}" if name else key))
     return flat
+
+
+def _states(layer: Any) -> dict[str, Any]:
+    """What a layer of a cache holds: keys and values, or what layers without softmax keep of all tokens so far."""
+    names = ("keys", "values", "conv_states", "recurrent_states")
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
 
 
 def main_outputs(outputs: Any) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
 from conformance.copies import Template
-from conformance.tiny import randomise, tiny_config
+from conformance.tiny import VOCAB_SIZE, randomise, tiny_config
 
 Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
 Padding = Literal["none", "left", "right"]
@@ -261,8 +261,10 @@ def random_tokens(config: PreTrainedConfig, length: int, seed: int) -> torch.Ten
     """(B, length), none of them the end of a sequence."""
     generator = torch.Generator().manual_seed(seed)
     config = config.get_text_config()
-    tokens = torch.randint(FIRST_TOKEN, config.vocab_size, (BATCH, length), generator=generator)
-    return tokens.masked_fill(tokens == config.eos_token_id, FIRST_TOKEN) if config.is_encoder_decoder else tokens
+    size = getattr(config, "vocab_size", VOCAB_SIZE)  # CANINE reads any character
+    tokens = torch.randint(FIRST_TOKEN, size, (BATCH, length), generator=generator)
+    end = getattr(config, "eos_token_id", None)
+    return tokens.masked_fill(tokens == end, FIRST_TOKEN) if config.is_encoder_decoder and end is not None else tokens
 
 
 def padding_mask(length: int, padding: Padding) -> torch.Tensor:
@@ -311,7 +313,8 @@ def _instance_inputs(subject: Subject, config: PreTrainedConfig, padding: Paddin
     tokens = inputs.get("input_ids")
     plain = tokens is not None and tokens.dim() == 2 and "put" not in instance.recipes["input_ids"]
     end = getattr(config.get_text_config(), "eos_token_id", None)
-    if plain and not subject.causal and isinstance(end, int):  # pooled there, where it sees all of its row
+    known = isinstance(end, int) and plain and end < instance.recipes["input_ids"]["high"]
+    if known and not subject.causal:  # pooled there, where it sees all of its row
         inputs["input_ids"] = torch.cat([tokens[:, :-1], torch.full_like(tokens[:, -1:], end)], dim=1)
     if plain and padding != "none" and "attention_mask" in takes and "attention_mask" not in inputs:
         mask = padding_mask(tokens.shape[1], padding)
