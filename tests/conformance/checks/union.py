@@ -9,7 +9,7 @@ import tempfile
 
 from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_methods, randomise_adapter, state
 from conformance.methods import LoRA
-from conformance.outputs import assert_bitwise, run
+from conformance.outputs import assert_bitwise, assert_equal_within, run
 from conformance.reference.layout import Layout, layout_of
 from conformance.sites import assert_each_acts_alone
 from conformance.subjects import Subject
@@ -35,7 +35,8 @@ def every_method_together(subject: Subject, without: frozenset[str] = frozenset(
         fresh = initialised(subject)
         fresh.load_adapter(folder, set_active=True)
     assert_bitwise(state(fresh), state(model), "weights that were loaded")
-    assert_bitwise(run(fresh, inputs), run(model, inputs), "with the adapter that was loaded")
+    # Not bitwise: a convolution of torch's may round in another way where its inputs lie elsewhere in memory.
+    assert_equal_within(run(fresh, inputs), run(model, inputs), "with the adapter that was loaded", atol=1e-5)
     assert_each_acts_alone(model, FIRST, subject, inputs)
 
 
