@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, LlamaConfig
+from transformers import BertConfig, CLIPConfig, LlamaConfig
 
-from conformance.instances import layers, recipes, repair, sizes
+from conformance.instances import compose, inputs, layers, recipes, repair, sizes
 from conformance.instances.fields import Draft, explicit, followers, nodes
 
 
@@ -27,6 +27,8 @@ from conformance.instances.fields import Draft, explicit, followers, nodes
         ("max_position_embeddings", "positions"),
         ("image_token_id", "token"),
         ("num_experts_per_tok", "experts"),
+        pytest.param("num_channels", "other", id="the colours of an image are no width"),
+        pytest.param("d_latents", "width", id="how wide latents are, not how many"),
         pytest.param("type_vocab_size", "width", id="kinds of tokens are no vocabulary"),
         pytest.param("vision_feature_layer", "other", id="the number of one layer is no depth"),
         pytest.param("mlp_layer_types", "other", id="kinds of layers are no depth"),
@@ -117,6 +119,71 @@ def test_repair_of_rotary_sections_takes_the_sum_that_the_error_asks_for() -> No
     text = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 6, but got split_sizes=[8, 12, 12]"
     first, *_ = repair.repairs(config, text)
     assert sum(first["rope_parameters",]["mrope_section"]) == 6
+
+
+def test_what_a_config_lacks_is_taken_from_one_within_it_with_all_its_fields() -> None:
+    config = CLIPConfig(projection_dim=7)
+    text = "AttributeError: 'CLIPConfig' object has no attribute 'num_hidden_layers'"
+    first, *_ = repair.repairs(config, text)
+    assert first["num_hidden_layers",] == config.text_config.num_hidden_layers
+    assert ("hidden_size",) in first
+    assert ("projection_dim",) not in first, "what the config has itself stays"
+
+
+def test_lacking_field_without_a_config_beside_it_gets_a_usual_value() -> None:
+    text = "AttributeError: 'BertConfig' object has no attribute 'rope_theta'"
+    assert list(repair.repairs(BertConfig(), text)) == [{("rope_theta",): 10000.0}]
+
+
+def test_books_of_codes_become_powers_of_two() -> None:
+    config = BertConfig(vocab_size=99, codebook_size=96)
+    first, *_ = repair.repairs(config, "ValueError: The codebook_size must be a power of 2.")
+    assert first == {("codebook_size",): 64}
+
+
+def test_kinds_of_layers_are_those_that_upstreams_code_compares_with() -> None:
+    config = Draft("lfm2", {}).seen
+    config.layer_types = None
+    offered = [changes["layer_types",] for changes in repair.repairs(config, "'NoneType' object is not subscriptable")
+               if ("layer_types",) in changes]  # fmt: skip
+    assert {"conv", "full_attention"} == set(offered[0])
+    assert len(offered[0]) == config.num_hidden_layers
+
+
+def test_grids_of_images_shrink_with_the_image_and_other_pairs_stay() -> None:
+    config = BertConfig(grid_pinpoints=[[336, 672], [1008, 336]], windows=[[16, 4], [16, 0]])
+    assert sizes.grids(config, 16) == {("grid_pinpoints",): [[16, 32], [48, 16]]}
+
+
+def test_parts_start_at_their_instances_and_what_had_their_width_has_it_again() -> None:
+    draft = Draft("blip-2", {"qformer_config": {"encoder_hidden_size": 1408}, "vision_config": {"hidden_size": 1408}})
+    known = {"blip_2_vision_model": {"hidden_size": 24, "num_attention_heads": 4}}.get
+    made, settled = next(compose.composed(draft, known))
+    assert made.seen.vision_config.hidden_size == 24
+    assert made.seen.qformer_config.encoder_hidden_size == 24
+    assert made.seen.qformer_config.hidden_size == draft.seen.qformer_config.hidden_size
+    assert ("vision_config",) in settled
+
+
+def test_config_of_which_no_part_is_known_is_not_composed() -> None:
+    assert not list(compose.composed(Draft("clip", {}), {}.get))
+
+
+class _Asks(nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, other: torch.Tensor | None = None):  # type: ignore[no-untyped-def]
+        return x * mask.sum()  # type: ignore[union-attr]
+
+
+def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
+    with pytest.raises(AttributeError) as error:
+        _Asks()(torch.ones(2))
+    assert list(inputs.missing(error.value, within="test_instance_search")) == ["mask"]
+
+
+def test_choices_come_by_the_sum_of_their_places() -> None:
+    sums = [sum(choice.values()) for choice in inputs.choices({"a": 3, "b": 12, "c": 2})]
+    assert sums == sorted(sums)
+    assert len(sums) == 3 * 12 * 2
 
 
 def test_error_that_says_nothing_of_the_config_asks_for_no_repair() -> None:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(model_types) - set(MODEL_MAPPING_NAMES))
     if unknown or not model_types:
         parser.error(f"upstream's AutoModel has no {', '.join(unknown)}" if unknown else "name model types, or --all")
-    _warm_up()
+    _warm_up(model_types)
     started = time.perf_counter()
     without: dict[str, str] = {}
     done: dict[str, Any] = {}
@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _warm_up() -> None:
+def _warm_up(model_types: Sequence[str]) -> None:
     """What every search imports is imported once, before processes are forked."""
     with torch.device("meta"):
         transformers.BertModel(transformers.BertConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2))
         transformers.LlamaModel(transformers.LlamaConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=2))
-    for name in MODEL_MAPPING_NAMES:
+    for name in model_types:
         CONFIG_MAPPING[name]
 
 

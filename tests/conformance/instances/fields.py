@@ -10,7 +10,7 @@ import contextlib
 import copy
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,10 +138,17 @@ def _plain(config: PreTrainedConfig) -> dict[str, Any]:
     return plain
 
 
-def followers(draft: Draft) -> dict[Path, set[Path]]:
-    """Field -> the fields that the class derives from it, found by changing each alone."""
+def under(path: Path, tops: Collection[Path]) -> bool:
+    """Whether `path` is one of `tops` or within one."""
+    return any(path[: len(top)] == top for top in tops)
+
+
+def followers(draft: Draft, settled: Collection[Path] = ()) -> dict[Path, set[Path]]:
+    """Field -> the fields that the class derives from it, found by changing each alone that is not settled."""
     follow: dict[Path, set[Path]] = {}
     for node_path, node in nodes(draft.seen):
+        if under(node_path, settled):
+            continue
         try:
             fields = explicit(node)
             before = own_fields(type(node)(**copy.deepcopy(fields)))
@@ -156,7 +163,7 @@ def followers(draft: Draft) -> dict[Path, set[Path]]:
                 except Exception:
                     continue
                 moved = {key for key in before if key != name and after.get(key) != before[key]}
-                if after.get(name) == other and moved:
+                if after.get(name) != value and moved:
                     follow.setdefault((*node_path, name), set()).update((*node_path, key) for key in moved)
                 break
     return follow

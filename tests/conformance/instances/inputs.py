@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import re
 import time
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ BATCH = 3
 LENGTH = 8
 FIRST_TOKEN = 5
 MOST_TRIES = 90
+LIKELY = 20  # choices that are tried as they are before any is mended
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return _videos(facts)
     if has & {"thw", "hw", "shapes", "grids"} or "grid" in has:
         return _grids(has, facts)
+    if "sizes" in has and "merge" in has:
+        return [{"kind": "long", "value": [facts.merge] * BATCH}]
     if "sizes" in has or name in {"target_sizes"}:
         return [{"kind": "long", "value": [[facts.image, facts.image]] * BATCH}]
     if has & {"mask", "masks"}:
@@ -123,7 +128,18 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return _series(has, facts)
     if has & {"bbox", "boxes"}:
         return [{"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}]
-    return _others(facts)
+    if "timesteps" in has:
+        return [_filled("range", BATCH, LENGTH), *_others(facts)]
+    return [*_own_width(name, facts), *_others(facts)]
+
+
+def _own_width(name: str, facts: Facts) -> list[Recipe]:
+    """``actions`` have the width that the config calls ``act_dim``."""
+    for field_name, value in vars(facts.config).items():
+        stem, _, last = field_name.rpartition("_")
+        if last in ("dim", "size") and len(stem) > 2 and name.startswith(stem) and integers(value):
+            return [_filled("normal", BATCH, LENGTH, *integers(value)[:1])]
+    return []
 
 
 def _filled(kind: str, *shape: int, **more: Any) -> dict[str, Any]:
@@ -266,20 +282,20 @@ def _spectra(facts: Facts) -> list[Recipe]:
 
 def _series(has: set[str], facts: Facts) -> list[Recipe]:
     lags = max(integers(attribute(facts.config, "lags_sequence")) or [0])
-    channels = _number(facts.config, ("num_input_channels", "input_size"), 1)
-    length = facts.context + lags
-    kind = "ones" if has & {"observed", "mask"} else "normal"
-    more = {"dtype": "float"} if kind == "ones" else {}
+    if "future" in has:
+        return _series_of(has, facts, _number(facts.config, ("prediction_length",), facts.context))
     if "padding" in has:
         return [_filled("zeros", BATCH, facts.context)]
+    return [*_series_of(has, facts, facts.context + lags), *_series_of(has, facts, facts.context)]
+
+
+def _series_of(has: set[str], facts: Facts, length: int) -> list[Recipe]:
+    channels = _number(facts.config, ("num_input_channels", "input_size"), 1)
+    kind = "ones" if has & {"observed", "mask"} else "normal"
+    more = {"dtype": "float"} if kind == "ones" else {}
     if "time" in has:
-        return [_filled(kind, BATCH, length, _number(facts.config, ("num_time_features",), 1) or 1, **more)]
-    return [
-        _filled(kind, BATCH, length, channels, **more),
-        _filled(kind, BATCH, length, **more),
-        _filled(kind, BATCH, facts.context, channels, **more),
-        _filled(kind, BATCH, facts.context, **more),
-    ]
+        return [_filled(kind, BATCH, length, _number(facts.config, ("num_time_features",), 1), **more)]
+    return [_filled(kind, BATCH, length, channels, **more), _filled(kind, BATCH, length, **more)]
 
 
 def _others(facts: Facts) -> list[Recipe]:
@@ -292,6 +308,7 @@ def _others(facts: Facts) -> list[Recipe]:
         _filled("ids", BATCH, low=0, high=2),
         _filled("normal", BATCH, facts.hidden, LENGTH),
         {"kind": "plain", "value": 1},
+        _filled("normal", BATCH, LENGTH, 1),
     ]
 
 
@@ -330,7 +347,7 @@ def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
     required = [name for name, entry in known.items() if entry.default is entry.empty and name not in mains]
     base = [*mains, *required]
     text = [] if "input_ids" in base or "input_ids" not in known else ["input_ids"]
-    decoder = [name for name in ("decoder_input_ids",) if name in known]
+    decoder = [name for name in ("decoder_input_ids", "future_values", "future_time_features") if name in known]
     pictures = [name for name in ("pixel_values", "image_grid_thw") if name in known and name not in base]
     sounds = [
         name
@@ -360,43 +377,96 @@ def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
 
 def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
     put = _placeholders(model, names) if "input_ids" in names else {}
-    known = takes(model)
-    names = list(names)
     first: Failed | None = None
     for _ in range(4):
-        facts = facts_of(model.config, put)
         asked: list[str] = []
-        for choice in _choices({name: len(alternatives(name, facts)) for name in names}):
+        for found, attempt in _attempts(model, names, put):
             if first is not None and time.process_time() > deadline:
                 raise first
-            found = Found(choice, {}, put)
             try:
-                return _repaired(model, found)
+                return attempt(model, found)
             except Failed as failed:
                 first = first or failed
-                asked += [name for name in _asked(str(failed), known) if name not in names and name not in asked]
+                asked += [name for name in _asked(failed, takes(model)) if name not in [*names, *asked]]
         if not asked:
             break
-        names += asked[:2]
+        names = [*names, *asked[:2]]
     assert first is not None
     raise first
 
 
-def _asked(text: str, known: Mapping[str, Any]) -> list[str]:
-    """Parameters that an error names."""
-    return [
-        name
-        for name in re.findall(r"[a-z]+(?:_[a-z]+)+", text)
-        if name in known and name not in ("inputs_embeds", "past_key_values", "return_dict", "labels")
-    ]
+def _attempts(model: PreTrainedModel, names: list[str], put: Mapping[str, int]) -> Iterator[tuple[Found, Any]]:
+    """First the likeliest inputs as they are; then all, with what errors ask for."""
+    facts = facts_of(model.config, put)
+    every = [Found(choice, {}, put) for choice in choices({name: len(alternatives(name, facts)) for name in names})]
+    yield from ((found, _plain) for found in every[:LIKELY])
+    yield from ((found, _repaired) for found in every)
 
 
-def _choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+def _plain(model: PreTrainedModel, found: Found) -> Found:
+    ran(model, tensors(found.recipes(model.config)))
+    return found
+
+
+def _asked(failed: Failed, known: Mapping[str, Any]) -> list[str]:
+    """Parameters that an error names, and those that are None in the statements that raised it."""
+    named = re.findall(r"[a-z]+(?:_[a-z]+)*", str(failed))
+    return [name for name in dict.fromkeys([*named, *missing(failed.error)]) if name in known and name not in _NEVER]
+
+
+_NEVER = {
+    "inputs_embeds",
+    "past_key_values",
+    "return_dict",
+    "labels",
+    "use_cache",
+    "head_mask",
+    "encoder_outputs",
+    "self",
+}
+
+
+def missing(error: BaseException, within: str = "transformers") -> Iterator[str]:
+    """Names of None in the statements that raised `error`, the innermost first."""
+    if "None" not in str(error):
+        return
+    for frame, first, last in reversed(list(_statements(error, within))):
+        text = "".join(linecache.getline(frame.f_code.co_filename, line) for line in range(first, last + 1))
+        for name in re.findall(r"\b[a-z]\w+", text):
+            if frame.f_locals.get(name, "") is None:
+                yield name
+
+
+def _statements(error: BaseException, within: str) -> Iterator[tuple[types.FrameType, int, int]]:
+    """The frames that `error` passed, with the first and last line of what ran in them."""
+    trace = error.__traceback__
+    while trace is not None:
+        code, first, last = trace.tb_frame.f_code, trace.tb_lineno, trace.tb_lineno
+        if hasattr(code, "co_positions"):  # from Python 3.11 on
+            start, end, _, _ = list(code.co_positions())[trace.tb_lasti // 2]
+            first, last = start or first, end or last
+        if within in code.co_filename:
+            yield trace.tb_frame, first, last
+        trace = trace.tb_next
+
+
+def choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """Choices of alternatives, those with small numbers first."""
-    names = list(sizes)
-    every = itertools.islice(itertools.product(*(range(min(sizes[name], 12)) for name in names)), 3000)
-    for choice in sorted(every, key=sum)[:MOST_TRIES]:
-        yield dict(zip(names, choice, strict=True))
+    most = sum(min(size, 12) - 1 for size in sizes.values())
+    every = (places for total in range(most + 1) for places in _summing(list(sizes.values()), total))
+    for choice in itertools.islice(every, MOST_TRIES):
+        yield dict(zip(sizes, choice, strict=True))
+
+
+def _summing(sizes: list[int], total: int) -> Iterator[tuple[int, ...]]:
+    """Places below `sizes` that add up to `total`."""
+    if not sizes:
+        if not total:
+            yield ()
+        return
+    for place in range(min(sizes[0], 12, total + 1)):
+        for others in _summing(sizes[1:], total - place):
+            yield (place, *others)
 
 
 def _repaired(model: PreTrainedModel, found: Found, tries: int = 3) -> Found:
@@ -468,7 +538,7 @@ def _counted(model: PreTrainedModel, maker: Any, names: list[str]) -> int:
     allowed = inspect.signature(maker).parameters
     facts = facts_of(model.config)
     given = [name for name in names if name in allowed]
-    for choice in itertools.islice(_choices({name: len(alternatives(name, facts)) for name in given}), 20):
+    for choice in itertools.islice(choices({name: len(alternatives(name, facts)) for name in given}), 20):
         try:
             with torch.no_grad():
                 features = maker(**tensors(Found(choice).recipes(model.config)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,12 +35,21 @@ def repairs(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """Of a config with which a model does not build or run, for the reason `text`."""
     if "ImportError" in text:
         yield from _backbones(config)
+    if "has no attribute" in text:
+        yield from _lacking(config, text)
+    if "power of" in text:
+        yield from _powers(config)
+    if "divisible by num_groups" in text:
+        yield from _grouped(config, text)
+    if "get_seq_length" in text:
+        yield from _layer_types(config)
     if (
         "split" in text
         or "section" in text
         or "size of tensor" in text
         or "validate_architecture" in text
         or "shape" in text
+        or "has no len()" in text
     ):
         yield from _sections(config, text)
     if "None" in text or "specified" in text or "unsupported operand" in text or "get_seq_length" in text:
@@ -89,12 +101,10 @@ def _fillings(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
             if said & {"indices", "indexes", "idxs", "idx"}:
                 yield {(*path, name): [1]}
             elif "types" in said or {"block", "type"} <= said:
-                for pair in (
-                    ["mamba", "attention"],
-                    ["linear_attention", "full_attention"],
-                    ["full_attention", "full_attention"],
-                ):
-                    yield {(*path, name): (pair * 4)[: depth if isinstance(depth, int) else 2]}
+                length = depth if isinstance(depth, int) else 2
+                yield from ({(*path, name): (pair * length)[:length]} for pair in _pairs(node))
+            elif "map" in said:
+                yield {(*path, name): {}}
             elif sizes.kind(name) in FILL:
                 every[(*path, name)] = FILL[sizes.kind(name)]
             elif said & {"length", "horizon", "prediction"}:
@@ -109,6 +119,83 @@ def _fillings(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
         yield {path: value}
     if every:
         yield every
+
+
+def _pairs(config: PreTrainedConfig) -> Iterator[list[str]]:
+    """Two kinds of layers: those that upstream's code compares with, then usual ones."""
+    module = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
+    words_of_code = re.findall(
+        r"(?:layer|block)s?_(?:block_)?types?\b[^\n]{0,30}[!=]= *\"(\w+)\"", inspect.getsource(module)
+    )
+    said = [word for word in dict.fromkeys(words_of_code) if "full" not in word]
+    yield from ([word, "full_attention"] for word in said)
+    yield from (["mamba", "attention"], ["linear_attention", "full_attention"], ["full_attention", "full_attention"])
+
+
+def _layer_types(config: PreTrainedConfig) -> Iterator[Changes]:
+    """A model that asks its cache for a length needs a layer with keys: lists of kinds of layers end with one."""
+    for path, node in nodes(config):
+        for name, value in own_fields(node).items():
+            if isinstance(value, list) and len(value) > 1 and all(isinstance(entry, str) for entry in value):
+                for other in ("full_attention", "attention"):
+                    yield {(*path, name): [*value[:-1], other]}
+
+
+def _lacking(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """What a config has not, but the model reads: as in a config beside or within it, or a usual value."""
+    said = re.search(r"'(\w+)' object has no attribute '(\w+)'", text)
+    if said is None:
+        return
+    lacking = [(path, node) for path, node in nodes(config) if type(node).__name__ == said[1]]
+    for path, node in lacking:
+        for other_path, other in nodes(config):
+            fields = own_fields(other)
+            if said[2] in fields and other is not node:
+                within = other_path[: len(path)] == path
+                own = own_fields(node)
+                if within:  # the model is that of a config within: it reads all its fields
+                    yield {(*path, name): copy.deepcopy(value) for name, value in fields.items() if name not in own}
+                yield {(*path, said[2]): copy.deepcopy(fields[said[2]])}
+        for value in _usual(node, said[2]):
+            yield {(*path, said[2]): value}
+
+
+def _usual(config: PreTrainedConfig, name: str) -> Iterator[Any]:
+    has = set(words(name))
+    if "theta" in has:
+        yield 10000.0
+    if has & {"dropout", "pdrop", "drop"}:
+        yield 0.1
+    if has & {"kv", "key"} and isinstance(attribute(config, "num_attention_heads"), int):
+        yield attribute(config, "num_attention_heads")
+    if sizes.kind(name) in FILL:
+        yield FILL[sizes.kind(name)]
+
+
+def _powers(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Books of codes have a power of two as their size."""
+    fields = {path: value for path, value in sizes.of_kind(config, "vocabulary").items() if isinstance(value, int)}
+    books = {path: 64 for path in fields if "codebook" in words(path[-1])}
+    if books:
+        yield books
+    if fields:
+        yield dict.fromkeys(fields, 64)
+
+
+def _grouped(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Channels that a norm takes in groups are multiples of their number."""
+    groups = re.search(r"num_groups \((\d+)\)", text)
+    if groups is None:
+        return
+    number = int(groups[1])
+    for path, node in nodes(config):
+        few = {
+            (*path, name): sizes.like(value, (-(-entry // number) * number for entry in sizes.integers(value)))
+            for name, value in own_fields(node).items()
+            if sizes.kind(name) == "width" and any(entry % number for entry in sizes.integers(value))
+        }
+        channels = {place: value for place, value in few.items() if "channels" in words(place[-1])}
+        yield from (changes for changes in (channels, few) if changes)
 
 
 def _named(config: PreTrainedConfig, text: str) -> Iterator[Changes]:

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from conformance import tiny
-from conformance.instances import layers, sizes
-from conformance.instances.fields import Draft, Path, attribute, field, followers, nodes, own_fields, words
-from conformance.instances.inputs import Found, find
+from conformance.instances import layers, names, read, sizes
+from conformance.instances.compose import composed
+from conformance.instances.fields import Draft, Path, attribute, field, followers, nodes, own_fields, under, words
+from conformance.instances.inputs import Found, facts_of, find
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
 from conformance.instances.trial import Failed, architecture, built, parameters, ran, small_enough
@@ -49,6 +50,7 @@ class Search:
         self.found: Found | None = None
         self.derived: dict[Path, set[Path]] = {}
         self.errors: list[str] = []
+        self.settled: frozenset[Path] = frozenset()  # fields that profiles leave alone, and all within them
         self.started = time.process_time()
 
     # One try ----------------------------------------------------------------------------------------------------
@@ -90,9 +92,7 @@ class Search:
 
     def outcome(self) -> Outcome:
         draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
-        self.derived = followers(draft)
-        draft = self.shallow(draft)
-        draft, profile = self.small(draft)
+        draft, profile = self.from_parts(draft) or self.from_defaults(draft)
         self.profiled = True
         draft = self.smaller(draft)
         draft = self.harder(draft)
@@ -105,6 +105,32 @@ class Search:
         ran(model, tensors(recipes))
         spent = 1000 * (time.perf_counter() - started)
         return Outcome(self.model_type, self.name, draft.given, recipes, parameters(model), spent, profile)
+
+    def from_parts(self, draft: Draft) -> tuple[Draft, str] | None:
+        """A config that holds others, of which the instances are known; None if it holds none, or they do not fit."""
+        full: dict[str, list[layers.Signature]] | None = None
+        for changed, settled in composed(draft, self.known):
+            try:
+                full = layers.kinds(self.on_meta(draft)) if full is None else full
+                self.settled = settled
+                self.derived = followers(changed, settled)
+                shallow = self.try_depths(changed, full)
+                if self.missing(shallow, full):
+                    raise Failed(ValueError("the parts do not show every kind of layer"))
+                found, profile = self.small(shallow, SECONDS / 3)
+                return found, f"parts, {profile}"
+            except Exception as error:
+                self.say(f"from parts: {str(error)[:300]}")
+        self.settled = frozenset()
+        return None
+
+    def from_defaults(self, draft: Draft) -> tuple[Draft, str]:
+        self.derived = followers(draft)
+        return self.small(self.shallow(draft))
+
+    def known(self, model_type: str) -> Mapping[str, Any] | None:
+        """The fields of the instance of a part."""
+        return read(model_type).fields if model_type != self.model_type and model_type in names() else None
 
     def filled(self, draft: Draft) -> Draft:
         """Many defaults do not build: sizes that are None are given one after the other until the model does."""
@@ -141,25 +167,31 @@ class Search:
         return self.try_depths(draft, full)
 
     def try_depths(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> Draft:
-        wanted = {path: set(entries) for path, entries in full.items()}
         best, fewest = draft, None
         for most in (2, 3, 4, 6, 8):
             for changes in self.depth_changes(draft, full, most):
                 try:
-                    changed = draft.changed(changes)
-                    shown = layers.shown(self.on_meta(changed))
+                    changed = draft.changed(self.open(changes))
+                    missing = self.missing(changed, full)
                 except Exception:
                     continue
-                missing = sum(len(entries - shown.get(path, set())) for path, entries in wanted.items())
                 if fewest is None or missing < fewest:
                     best, fewest = changed, missing
                 if not missing:
                     return changed
         return best
 
+    def missing(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> int:
+        """How many kinds of layers of the full model `draft` does not show."""
+        shown = layers.shown(self.on_meta(draft))
+        return sum(len(set(entries) - shown.get(path, set())) for path, entries in full.items())
+
+    def open(self, changes: Changes) -> Changes:
+        return {path: value for path, value in changes.items() if not under(path, self.settled)}
+
     def depth_changes(self, draft: Draft, full: dict[str, list[layers.Signature]], most: int) -> Iterator[Changes]:
         config = draft.seen
-        plain = sizes.depths(config, most)
+        plain = self.without_derived(sizes.depths(config, most))
         picks = self.picked(full, most)
         places = self.places_of_layers(config, picks, most)
         for per_layer, indices in (
@@ -235,14 +267,14 @@ class Search:
 
     # 2. Profiles ------------------------------------------------------------------------------------------------
 
-    def small(self, draft: Draft) -> tuple[Draft, str]:
+    def small(self, draft: Draft, seconds: float = SECONDS) -> tuple[Draft, str]:
         """The first profile that runs, if need be repaired."""
         first: Failed | None = None
-        deadline = time.process_time() + SECONDS
+        deadline = time.process_time() + seconds
         failed_with: dict[str, str] = {}
         for careful in (False, True):
             for name, changes in self.profiles(draft):
-                if first is not None and time.process_time() > deadline + (SECONDS if careful else 0):
+                if first is not None and time.process_time() > deadline + (seconds if careful else 0):
                     break
                 group, _, pictures = name.partition(", image ")
                 if not careful and pictures and failed_with.get(group, "") in self.errors[:-1]:
@@ -291,13 +323,15 @@ class Search:
         moved = {path for source, paths in self.derived.items() if source in changes for path in paths}
         return {
             path: value
-            for path, value in changes.items()
+            for path, value in self.open(changes).items()
             if path not in moved or sizes.kind(path[-1]) in ("vocabulary", "token")
         }
 
     def with_sections(self, draft: Draft) -> Draft:
-        sections = sizes.rope_sections(draft.seen)
-        return draft.changed(sections) if sections else draft
+        """With what must fit to other sizes: sections of rotary embeddings, grids of images."""
+        config = draft.seen
+        fitting = {**sizes.rope_sections(config), **sizes.grids(config, facts_of(config).image)}
+        return draft.changed(fitting) if fitting else draft
 
     def profiles(self, draft: Draft) -> Iterator[tuple[str, Changes]]:
         config = draft.seen
@@ -309,7 +343,7 @@ class Search:
         ends = {**vocabulary, **special, **sizes.positions(config), **sizes.experts(config)}
         small_heads = sizes.heads(config)
         for only_heads in (False, True):
-            for most in (8, 16):
+            for most in (8, 16, 12):
                 inner = {
                     **sizes.widths(config, small_heads, most, only_heads),
                     **small_heads,

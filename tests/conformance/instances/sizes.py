@@ -35,6 +35,10 @@ def kind(name: str) -> Kind:
     last = said[-1] if said else ""
     if last in {"id", "ids", "idx", "index"} and has & _TOKENS:
         return "token"
+    if has == {"num", "channels"} or "unit" in has:  # colours of images, books of codes; sides of windows
+        return "other"
+    if said[:1] == ["d"] and has & {"latents", "latent"}:
+        return "width"
     if has & {"vocab", "vocabulary", "vocabs"} and not has & {"type", "offset"}:
         return "vocabulary"
     if has & {"codebook"} and last == "size":
@@ -47,7 +51,11 @@ def kind(name: str) -> Kind:
         return "heads"
     if has & _DEPTHS and not has & _NO_DEPTH:
         return "depth"
-    if has & {"image", "img", "input", "crop", "images"} and last in {"size", "sizes"} and "embedding" not in has:
+    if (
+        has & {"image", "img", "input", "crop", "images", "spec"}
+        and last in {"size", "sizes"}
+        and "embedding" not in has
+    ):
         return "image"
     if (has & {"patch", "patches"} and last in {"size", "sizes"}) or name == "patch_stride":
         return "patch"
@@ -189,16 +197,21 @@ def widths(
         main = _main_width(own, fields)
         factor = _factor(main, counted, small_heads, most * (1 + sum(1 for m in mains if m != main)))
         mains[main] = 1
-        for path, value in fields.items():
-            small[path] = like(value, (_kept_apart(number, factor, known) for number in integers(value)))
+        split = max([4, *(2 * integers(small_heads.get(path, value))[0] for path, value in counted.items())])
+        for path, value in sorted(fields.items(), key=lambda field: integers(field[1])[0] != main):
+            small[path] = like(
+                value,
+                (_kept_apart(n, factor, known, split if n == main else 4) for n in integers(value)),
+            )
     return small
 
 
-def _kept_apart(number: int, factor: float, known: dict[int, int]) -> int:
+def _kept_apart(number: int, factor: float, known: dict[int, int], step: int) -> int:
+    """`number` by `factor`, and further by `step` from what another became; heads split it evenly."""
     if number not in known:
         value = _scaled(number, factor)
         while value < number and value in {v for n, v in known.items() if n != number and v > 4}:
-            value += 4
+            value += step
         known[number] = min(value, number)
     return known[number]
 
@@ -275,6 +288,20 @@ def images(config: PreTrainedConfig, image: int, patch: int) -> dict[Path, Any]:
             path: like(value, (min(n, patch) for n in integers(value)))
             for path, value in of_kind(config, "patch").items()
         }
+    return small
+
+
+def grids(config: PreTrainedConfig, image: int) -> dict[Path, Any]:
+    """Lists of sizes that are multiples of an image's are those of an image of `image` pixels."""
+    small: dict[Path, Any] = {}
+    for path, node in nodes(config):
+        for name, value in own_fields(node).items():
+            pairs = [integers(entry) for entry in value] if isinstance(value, (list, tuple)) else []
+            if not pairs or not all(len(pair) == 2 for pair in pairs):
+                continue
+            one = math.gcd(*(number for pair in pairs for number in pair))
+            if one > image:
+                small[(*path, name)] = [[number // one * image for number in pair] for pair in pairs]
     return small
 
 
