@@ -31,8 +31,8 @@ FILL = {
 }
 
 
-def repairs(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
-    """Of a config with which a model does not build or run, for the reason `text`."""
+def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Changes]:
+    """Of a config with which a model does not build or run, for the reason `text`, raised by statements `code`."""
     if "ImportError" in text:
         yield from _backbones(config)
     if "has no attribute" in text:
@@ -53,7 +53,7 @@ def repairs(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     ):
         yield from _sections(config, text)
     if "None" in text or "specified" in text or "unsupported operand" in text or "get_seq_length" in text:
-        yield from _fillings(config, text)
+        yield from _fillings(config, text, code)
     yield from _named(config, text)
 
 
@@ -84,12 +84,25 @@ def _sections(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
         rope = own_fields(node).get("rope_parameters")
         if isinstance(rope, dict) and "rope_type" in rope:
             for number in totals:
+                own = rope.get("mrope_section") or ratio
+                if total and number < len(own) and number == int(total[1]):
+                    yield {
+                        **_wider(path, node, 4),
+                        (*path, "rope_parameters"): {**rope, "mrope_section": sizes.in_ratio(own, 4 * number)},
+                    }
                 if number >= 3:
-                    own = rope.get("mrope_section") or ratio
                     yield {(*path, "rope_parameters"): {**rope, "mrope_section": sizes.in_ratio(own, number)}}
 
 
-def _fillings(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+def _wider(path: Path, node: PreTrainedConfig, times: int) -> Changes:
+    """The stream of `node` and all that is as wide, so that its heads are."""
+    own, hidden = own_fields(node), attribute(node, "hidden_size")
+    return {
+        (*path, name): times * value for name, value in own.items() if value == hidden and sizes.kind(name) == "width"
+    }
+
+
+def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
     """What is None is given: fields that the error names first, then each alone, then all."""
     every: Changes = {}
     for path, node in nodes(config):
@@ -107,12 +120,12 @@ def _fillings(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
                 yield {(*path, name): {}}
             elif sizes.kind(name) in FILL:
                 every[(*path, name)] = FILL[sizes.kind(name)]
-            elif said & {"length", "horizon", "prediction"}:
+            elif said & {"length", "horizon", "prediction"} or re.search(rf"\b{name}\b", code):
                 every[(*path, name)] = 8
     if "n_group" in {path[-1] for path in every}:
         every |= {path: 2 if path[-1] == "n_group" else 1 for path in every if path[-1] in ("n_group", "topk_group")}
         yield {path: value for path, value in every.items() if path[-1] in ("n_group", "topk_group")}
-    named = {path: value for path, value in every.items() if path[-1] in text}
+    named = {path: value for path, value in every.items() if path[-1] in text or re.search(rf"\b{path[-1]}\b", code)}
     if named:
         yield named
     for path, value in every.items():

@@ -146,7 +146,7 @@ class Search:
             if value is None
         ]
         every = {path: FILL[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in FILL}
-        others = list(repairs(draft.seen, str(first)))[:40]
+        others = list(repairs(draft.seen, str(first), first.code))[:40]
         for changes in [*others, *({path: value} for path, value in every.items()), every]:
             try:
                 changed = draft.changed(changes)
@@ -272,11 +272,14 @@ class Search:
         first: Failed | None = None
         deadline = time.process_time() + seconds
         failed_with: dict[str, str] = {}
+        self.errors = []
         for careful in (False, True):
             for name, changes in self.profiles(draft):
                 if first is not None and time.process_time() > deadline + (seconds if careful else 0):
                     break
                 group, _, pictures = name.partition(", image ")
+                if not careful and len(self.errors) >= 4 and len(set(self.errors)) == 1:
+                    break  # no size changes this error
                 if not careful and pictures and failed_with.get(group, "") in self.errors[:-1]:
                     continue  # another size of images does not change this error
                 try:
@@ -304,7 +307,7 @@ class Search:
             config = draft.seen
         except Exception:
             config = Draft(self.model_type, {}).seen
-        for number, changes in enumerate(repairs(config, str(failed))):
+        for number, changes in enumerate(repairs(config, str(failed), failed.code)):
             if number > 25 or time.process_time() > self.started + 3 * SECONDS:
                 break
             try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
+import linecache
+import types
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +26,27 @@ class Failed(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split()))
         self.error = error
+
+    @functools.cached_property
+    def code(self) -> str:
+        """The statements that raised it, the innermost first."""
+        return "\n".join(text for _, text in statements(self.error))
+
+
+def statements(error: BaseException, within: str = "transformers") -> list[tuple[types.FrameType, str]]:
+    """The frames of files `within` that `error` passed, with the text of what ran in them; the innermost first."""
+    passed = []
+    trace = error.__traceback__
+    while trace is not None:
+        code, first, last = trace.tb_frame.f_code, trace.tb_lineno, trace.tb_lineno
+        if hasattr(code, "co_positions"):  # from Python 3.11 on
+            start, end, _, _ = list(code.co_positions())[trace.tb_lasti // 2]
+            first, last = start or first, end or last
+        if within in code.co_filename:
+            lines = (linecache.getline(code.co_filename, line) for line in range(first, last + 1))
+            passed.append((trace.tb_frame, "".join(lines)))
+        trace = trace.tb_next
+    return passed[::-1]
 
 
 def architecture(model_type: str) -> str:
