@@ -323,7 +323,10 @@ class Search:
 
     def without_derived(self, changes: Changes) -> Changes:
         """A field that follows another which is changed is left to its class."""
-        moved = {path for source, paths in self.derived.items() if source in changes for path in paths}
+        moved: set[Path] = set()
+        for source in changes:
+            if source not in moved:  # of two that follow each other, the first is given
+                moved |= self.derived.get(source, set())
         return {
             path: value
             for path, value in self.open(changes).items()
