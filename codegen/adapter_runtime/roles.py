@@ -40,7 +40,7 @@ class AttentionRoles:
 class BottleneckRole:
     """A module that holds bottleneck adapters: one that exists upstream, or a new child of the layer."""
 
-    host: str
+    host: str  # "attention.output"; "*" stands for every element of a list: "ffn.*.output"
     location: BottleneckLocation
 
 

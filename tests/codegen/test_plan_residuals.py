@@ -310,3 +310,34 @@ def test_the_layers_beside_those_with_attention(out: str, roles: list[Role]) -> 
     plan = plan_module(facts_of(ATTENTION, MLP, text, HYBRID.replace("{out}", out)))
     mixing = next(entry.plan for entry in plan.entries if entry.plan.class_name == "Mixing")
     assert [role.location for role in mixing.bottlenecks] == roles
+
+
+GATE = """
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(8))
+
+    def forward(self, residual, x):
+        return {out}
+"""
+
+
+@pytest.mark.parametrize(
+    ("out", "host"),
+    [
+        pytest.param("self.gate * x + torch.sqrt(1 - self.gate) * residual", ".residual_adapters", id="both scaled"),
+        pytest.param("self.gate * x + residual", "", id="the class is the host where it is handed the stream itself"),
+    ],
+)
+def test_a_gate_of_one_class_behind_both_sublayers_is_a_site_of_both(out: str, host: str) -> None:
+    text = layer(
+        "x = self.gate1(x, self.attention(self.norm1(x), mask)[0])\nreturn self.gate2(x, self.mlp(self.norm2(x)))",
+        "self.gate1 = Gate()\nself.gate2 = Gate()",
+    )
+    plan = plan_module(facts_of(ATTENTION, MLP, GATE.replace("{out}", out), text, STACK))
+    found = {role for entry in plan.entries for role in entry.plan.bottlenecks if "gate" in role.host}
+    assert {(role.host, role.location) for role in found} == {
+        (f"gate1{host}", Role.ATTENTION),
+        (f"gate2{host}", Role.OUTPUT),
+    }

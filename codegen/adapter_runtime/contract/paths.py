@@ -14,6 +14,17 @@ def child_of(module: nn.Module, name: str) -> nn.Module | None:
     return child if isinstance(child, nn.Module) else None
 
 
+def expanded(module: nn.Module, path: str) -> list[str]:
+    """The paths that a path stands for: "*" is every element of a list. None where there is no such list."""
+    before, star, behind = path.partition("*")
+    if not star:
+        return [path]
+    elements = found(module, before.rstrip("."))
+    if not isinstance(elements, (nn.ModuleList, nn.Sequential)):
+        return []
+    return [one for index in range(len(elements)) for one in expanded(module, f"{before}{index}{behind}")]
+
+
 def found(module: nn.Module | None, path: str) -> nn.Module | None:
     """The module at a dotted path; None where there is none."""
     for name in path.split("."):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapter_runtime.contract.paths import expanded
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 
 
@@ -109,7 +110,11 @@ def _front(model: nn.Module, base: str) -> str:
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     roles: LayerRoles = type(module).roles
     present = [entry for entry in roles.attentions if resolved(module, entry.core) is not None]
-    found = [(entry.location, resolved(module, entry.host)) for entry in roles.bottlenecks]
+    found = [
+        (entry.location, resolved(module, path))
+        for entry in roles.bottlenecks
+        for path in expanded(module, entry.host)
+    ]
     if not any(entry.kind == "cross" for entry in present):  # its place in a list may hold another sublayer here
         found = [(location, host) for location, host in found if location != "cross_attention"]
     hosts = tuple((location, join(path, host)) for location, host in found if host is not None)

@@ -92,8 +92,9 @@ class Placing:
         frame = placed.addition.value.frame
         here = [other for other in found if other.addition.value.frame is frame]
         alone = len(here) == 1 and placed.terms is None
-        if frame.depth and alone and placed.addition.residual.op is Op.PARAMETER:
-            return ""
+        if frame.depth and alone:
+            # A scaled residual is none that the class itself could hand over. The name says no role: one class may have several.
+            return "" if placed.addition.residual.op is Op.PARAMETER else "residual_adapters"
         earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters.

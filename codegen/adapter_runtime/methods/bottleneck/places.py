@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
+from adapter_runtime.contract.paths import expanded
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.config import BnConfig
@@ -30,20 +31,29 @@ def prepare_layer(layer: AdaptedLayer, index: int, self_location: str) -> None:
     Raises:
         UnsupportedModelError: a module that the roles name is not there, or is of another class.
     """
-    for bottleneck in layer.roles.bottlenecks:
-        host = _host(layer, bottleneck.host, bottleneck.location)
+    for path, location in _host_paths(layer):
+        host = _host(layer, path, location)
         if host is not None:
-            host.init_adapter_layer(index, OPTIONS[bottleneck.location])
+            host.init_adapter_layer(index, OPTIONS[location])
+
+
+def _host_paths(layer: AdaptedLayer) -> Iterator[tuple[str, BottleneckLocation]]:
+    """The path and the location of each host of a layer, also of those in a list of blocks (MobileBERT's)."""
+    for role in layer.roles.bottlenecks:
+        for path in expanded(layer.get_submodule(""), role.host):
+            yield path, role.location
 
 
 def _host(layer: AdaptedLayer, path: str, location: BottleneckLocation) -> BottleneckLayer | None:
     """The module that holds bottlenecks: one of upstream's, or a child, which is created here."""
     if location == "cross_attention" and not _has_cross_attention(layer):
         return None
-    found = layer.module_at(path, required="." in path)
-    if found is None and "." not in path:
+    holder, _, name = path.rpartition(".")
+    is_ours = name.rstrip("0123456789_").endswith("_adapters")
+    found = layer.module_at(path, required=not is_ours)
+    if found is None and is_ours and (parent := layer.module_at(holder)) is not None:
         found = BottleneckLayer()
-        layer.add_module(path, found)
+        parent.add_module(name, found)
     if found is not None and not isinstance(found, BottleneckLayer):
         raise UnsupportedModelError(
             f"{type(layer).__name__}: {path} is a {type(found).__name__}, which no adapter class was generated for."
@@ -63,8 +73,8 @@ def is_claimed(module: nn.Module) -> bool | None:
 
 def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
     """The places of bottlenecks in a layer."""
-    for role in layer.roles.bottlenecks:
-        host = layer.module_at(role.host, required=False)
+    for path, _ in _host_paths(layer):
+        host = layer.module_at(path, required=False)
         if isinstance(host, BottleneckLayer):
             yield host
 

@@ -1,0 +1,55 @@
+"""Paths of modules, and hosts of bottlenecks that stand deep in a layer."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from adapter_runtime.contract.paths import expanded
+from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.places import bottleneck_layers, prepare_layer
+from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.roles import BottleneckRole, LayerRoles
+
+
+class Host(BottleneckLayer):
+    """A module of upstream's that a generated class made a host."""
+
+
+class Layer(LayerAdaptersMixin, nn.Module):
+    roles = LayerRoles(
+        bottlenecks=(
+            BottleneckRole("blocks.*.output", "output"),
+            BottleneckRole("gate.residual_adapters", "attention"),
+        ),
+        optional=("blocks",),
+    )
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.gate = nn.Module()
+        if blocks:
+            self.blocks = nn.ModuleList(nn.ModuleDict({"output": Host()}) for _ in range(blocks))
+
+
+def test_a_star_is_every_element_of_a_list() -> None:
+    assert expanded(Layer(2), "blocks.*.output") == ["blocks.0.output", "blocks.1.output"]
+    assert expanded(Layer(2), "gate.residual_adapters") == ["gate.residual_adapters"]
+    assert expanded(Layer(0), "blocks.*.output") == []
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_hosts_in_lists_and_in_modules_of_a_layer_get_room(blocks: int) -> None:
+    layer = Layer(blocks)
+    prepare_layer(layer, 0, "self")
+    found = list(bottleneck_layers(layer))
+    assert len(found) == blocks + 1
+    assert layer.gate.residual_adapters is found[-1] and found[-1].location_key == "mh_adapter"
+
+
+def test_a_module_without_its_holder_is_an_error() -> None:
+    layer = Layer(1)
+    del layer.gate
+    with pytest.raises(UnsupportedModelError, match=r"no module 'gate'"):
+        prepare_layer(layer, 0, "self")
