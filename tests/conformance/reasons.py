@@ -32,7 +32,7 @@ class Reason(Enum):
     NO_GENERATION = "its class does not generate, or in a way of its own"
     NO_CHECKPOINTING = "upstream has no gradient checkpointing for it"
     NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"
-    WINDOW = "a sliding window hides what stands in front from the last tokens"
+    WINDOW = "a window of attention hides what stands in front from the last tokens"
     # of the reference
     BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"
     FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"

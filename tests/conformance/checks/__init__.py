@@ -127,7 +127,9 @@ def _no_cache_to_fill(subject: Subject, method: Method) -> Reason | None:
         return Reason.ONLY_PREFIX
     if subject.kind != "decoder" or subject.cross:
         return Reason.NO_CACHE
-    return Reason.WINDOW if getattr(subject.config(), "sliding_window", None) else None
+    config = subject.config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return Reason.WINDOW if any(windows) else None
 
 
 def _only_bottleneck(subject: Subject, method: Method) -> Reason | None:
