@@ -47,7 +47,8 @@ def decoding_agrees(subject: Subject, method: Method) -> None:
         for what, settings in ways(subject):
             logits = logits_of(model, inputs, **settings)
             assert_equal_within({"logits": logits}, {"logits": stepwise}, f"{attention}, {what}", atol=5e-5, rtol=1e-3)
-        _assert_beams_agree(model, subject, inputs, attention)
+        if _upstream_beams_agree(subject):
+            _assert_beams_agree(model, subject, inputs, attention)
 
 
 def ways(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
@@ -155,6 +156,16 @@ def _assert_beams_agree(
     assert_equal_within(
         {"scores": with_cache.sequences_scores}, {"scores": plain.sequences_scores}, f"{attention}, beams", rtol=1e-3
     )
+
+
+@functools.cache
+def _upstream_beams_agree(subject: Subject) -> bool:
+    """Where upstream's cache cannot be put into another order of rows (MiniMax's), beams with it are others."""
+    try:
+        _assert_beams_agree(subject.upstream(), subject, generation_inputs(subject), "eager")
+    except AssertionError:
+        return False
+    return True
 
 
 @functools.cache
