@@ -7,7 +7,7 @@ fails a check. Where do I add a method? A row of `METHODS`; a new kind of part n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -92,6 +92,11 @@ class Prompt:
 
 
 Part = Bottleneck | Prefix | LoRA | ReFT | Invertible | Prompt
+
+
+def positions_in_front(parts: Iterable[Part]) -> int:
+    """How many positions stand in front of the tokens: those of prompts."""
+    return sum(part.length for part in parts if isinstance(part, Prompt))
 
 
 @dataclass(frozen=True)

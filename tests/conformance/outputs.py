@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ def run(model: nn.Module, inputs: Mapping[str, Any], **flags: Any) -> dict[str, 
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Tensor]:
-    """Tensors of nested outputs by dotted name; of a cache, the keys and values of every layer."""
+    """Tensors of nested outputs by dotted name; of a cache, the keys and values of every layer, or its states."""
     if isinstance(value, Tensor):
         return {name: value}
     if isinstance(value, EncoderDecoderCache):
@@ -53,12 +53,16 @@ def main_outputs(outputs: Any) -> dict[str, Tensor]:
     }
 
 
-def loss_of(outputs: Any) -> Tensor:
-    """A scalar on which every element of the main outputs weighs differently (a plain sum is blind behind a norm)."""
+def all_outputs(outputs: Any) -> dict[str, Tensor]:
+    """Every floating-point tensor, of whatever depth."""
+    return {name: value for name, value in flatten(outputs).items() if value.is_floating_point()}
+
+
+def loss_of(outputs: Any, read: Callable[[Any], dict[str, Tensor]] = main_outputs) -> Tensor:
+    """A scalar on which every element of the outputs that are `read` weighs differently (a plain sum is blind behind a norm)."""
     generator = torch.Generator().manual_seed(11)
     terms = [
-        (value.float() * torch.randn(value.shape, generator=generator)).mean()
-        for value in main_outputs(outputs).values()
+        (value.float() * torch.randn(value.shape, generator=generator)).mean() for value in read(outputs).values()
     ]
     return torch.stack(terms).sum()
 
@@ -110,24 +114,31 @@ def assert_differs(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], wha
 
     With a prompt, outputs of a base model without a head are longer: of these the last tokens are compared.
     """
-    pairs = [(_last(ours[name], value), value) for name, value in theirs.items() if name in ours]
+    pairs = [(_last(ours[name], value), _last(value, ours[name])) for name, value in theirs.items() if name in ours]
     pairs = [(one, other) for one, other in pairs if one.shape == other.shape]
     if all(torch.allclose(one, other, atol=1e-4) for one, other in pairs):
         raise AssertionError(f"{what} has no effect on the outputs; the check would be empty")
 
 
 def _last(longer: Tensor, shape_of: Tensor) -> Tensor:
-    """(B, L, ...): as many of the last tokens as the other one has."""
-    if longer.dim() < 3 or longer.dim() != shape_of.dim():
+    """(B, L, ...): as many of the last tokens as the other one has, if it has fewer."""
+    if longer.dim() < 3 or longer.dim() != shape_of.dim() or longer.shape[1] <= shape_of.shape[1]:
         return longer
     return longer[:, -shape_of.shape[1] :]
 
 
-def at_tokens(outputs: Mapping[str, Tensor], mask: Tensor | None) -> dict[str, Tensor]:
-    """Outputs with a token dimension (B, L, ...), at the places where `mask` (B, L) is 1."""
+def at_tokens(outputs: Mapping[str, Tensor], mask: Tensor | None, in_front: int = 0) -> dict[str, Tensor]:
+    """Outputs with a token dimension (B, L, ...), at the places where `mask` (B, L) is 1.
+
+    Args:
+        in_front: positions of prompts, which a base model without a head gives, too.
+    """
     per_token = {name: value for name, value in outputs.items() if value.dim() >= 3 and _is_per_token(name)}
     if mask is None:
         return per_token
+    rows, length = mask.shape
+    longer = {name: value for name, value in per_token.items() if value.shape[:2] == (rows, in_front + length)}
+    per_token |= {name: value[:, in_front:] for name, value in longer.items()}
     return {name: value[mask.bool()] for name, value in per_token.items() if value.shape[:2] == mask.shape}
 
 

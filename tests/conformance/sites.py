@@ -7,7 +7,7 @@ prefix, the entrance of the stream. With all its tensors zero, it does nothing t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from conformance.adapted import fill_randomly
 from conformance.outputs import FLAGS, flatten, loss_of, seeded
 from conformance.subjects import Subject
+from conformance.unread import Unread
 
 # The least that a site has to change: this share of the largest output. What rounding changes in float32 is a hundredth of it.
 EFFECT = 1e-4
+EVERYTHING_IS_READ = Unread()
 _KEPT = (
     ".parametrizations.",
     "shared_parameters.",
@@ -93,7 +95,12 @@ def _gradient(
 
 
 def assert_each_acts_alone(
-    model: nn.Module, name: str, subject: Subject, inputs: Mapping[str, Any], fixed: set[str] = frozenset()
+    model: nn.Module,
+    name: str,
+    subject: Subject,
+    inputs: Mapping[str, Any],
+    fixed: Set[str] = frozenset(),
+    unread: Unread = EVERYTHING_IS_READ,
 ) -> None:
     """Each site of the active adapter `name` changes the outputs, and all its tensors get gradients, while the others are zero.
 
@@ -101,6 +108,7 @@ def assert_each_acts_alone(
 
     Args:
         fixed: names of parameters that are never trained.
+        unread: those of edits at positions that upstream does not read.
     """
     sites = sites_of_adapter(model, name)
     if not sites:
@@ -110,17 +118,18 @@ def assert_each_acts_alone(
             tensor().zero_()
     plain = _outputs(model, inputs)[1]
     silent, dead = [], []
+    untrained, unseen = fixed | unread.untrained, fixed | unread.unseen
     for seed, site in enumerate(sites):
-        if _is_quiet(subject, model, site.path):
+        if _is_quiet(subject, site):
             continue
         fill_randomly((tensor() for tensor in site.tensors.values()), 200 + seed)
         model.zero_grad()
         outputs, flat = _outputs(model, inputs, with_gradients=True)
         if (loss := loss_of(outputs)).requires_grad:  # not where nothing of the adapter is called
             loss.backward()
-        if not _differ(flat, plain):
+        if not _differ(flat, plain) and not unseen.issuperset(site.tensors):
             silent.append(", ".join(site.tensors))
-        dead += [key for key, of in site.gradients.items() if key not in fixed and is_dead(of())]
+        dead += [key for key, of in site.gradients.items() if key not in untrained and is_dead(of())]
         for tensor in site.tensors.values():
             tensor().zero_()
     if silent:
@@ -155,9 +164,21 @@ def is_dead(gradient: Tensor | None) -> bool:
     return gradient is None or not bool(torch.any(gradient != 0))
 
 
-def _is_quiet(subject: Subject, model: nn.Module, path: str) -> bool:
-    """Whether upstream's parameters at `path`, or of the nearest module around it that has some, get no gradient."""
+def quiet_names(subject: Subject, model: nn.Module, name: str) -> set[str]:
+    """Parameters of the adapter `name` at places where upstream's own parameters get no gradient."""
+    quiet = [site for site in sites_of_adapter(model, name) if _is_quiet(subject, site)]
+    return {key for site in quiet for key in site.tensors}
+
+
+def _is_quiet(subject: Subject, site: Site) -> bool:
+    """Whether upstream's parameters at the site, or of the nearest module around it that has some, get no gradient.
+
+    What changes a weight is quiet where this weight is: a projection of queries that begin as zeros is trained in its bias alone.
+    """
     alive, all_names = living_parameters(subject)
+    path = site.path
+    if all(".loras." in key for key in site.tensors) and f"{path}.weight" in all_names:
+        return f"{path}.weight" not in alive
     while True:
         inside = [name for name in all_names if not path or name.startswith(f"{path}.")]
         if inside:

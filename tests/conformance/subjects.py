@@ -20,7 +20,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
 from conformance.copies import Template
-from conformance.tiny import VOCAB_SIZE, randomise, tiny_config
+from conformance.tiny import randomise, tiny_config
 
 Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
 Padding = Literal["none", "left", "right"]
@@ -260,11 +260,15 @@ def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> di
 def random_tokens(config: PreTrainedConfig, length: int, seed: int) -> torch.Tensor:
     """(B, length), none of them the end of a sequence."""
     generator = torch.Generator().manual_seed(seed)
-    config = config.get_text_config()
-    size = getattr(config, "vocab_size", VOCAB_SIZE)  # CANINE reads any character
-    tokens = torch.randint(FIRST_TOKEN, size, (BATCH, length), generator=generator)
-    end = getattr(config, "eos_token_id", None)
+    tokens = torch.randint(FIRST_TOKEN, vocabulary(config), (BATCH, length), generator=generator)
+    end = getattr(config.get_text_config(), "eos_token_id", None)
     return tokens.masked_fill(tokens == end, FIRST_TOKEN) if config.is_encoder_decoder and end is not None else tokens
+
+
+def vocabulary(config: PreTrainedConfig) -> int:
+    """Where there is no table of tokens (they may be hashed), as many as the instance was run with."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return size if size is not None else instances.read(config.model_type).recipes["input_ids"]["high"]
 
 
 def padding_mask(length: int, padding: Padding) -> torch.Tensor:

@@ -10,7 +10,7 @@ from conformance.adapted import adapted
 from conformance.methods import Method
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reasons import DoesNotApply, Reason
-from conformance.subjects import Subject, attentions
+from conformance.subjects import FIRST_TOKEN, Subject, attentions, vocabulary
 
 CHANGED = 4  # the place of the token that is exchanged
 
@@ -24,7 +24,7 @@ def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
             if name not in inputs or inputs[name].dim() != 2 or inputs[name].shape[1] <= CHANGED:
                 raise DoesNotApply(Reason.NO_TOKENS)
             tokens = inputs[name].clone()
-            tokens[:, CHANGED] = (tokens[:, CHANGED] - 4) % 90 + 5  # another one that is not special
+            tokens[:, CHANGED] = _another(tokens[:, CHANGED], vocabulary(subject.config()))
             upstream = subject.upstream(attention)
             if not _is_causal(upstream, inputs, name, tokens):
                 raise DoesNotApply(Reason.UPSTREAM_SEES_LATER_TOKENS)
@@ -35,6 +35,11 @@ def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
             assert_differs(late[0], late[1], f"{what}: the token")
             assert_differs(before, at_tokens(run(upstream, inputs), None), "the adapter")
             assert_equal_within(early[0], early[1], what, atol=1e-6, rtol=1e-5)
+
+
+def _another(tokens: Tensor, size: int) -> Tensor:
+    """Others that are not special either."""
+    return (tokens - FIRST_TOKEN + 1) % (size - FIRST_TOKEN) + FIRST_TOKEN
 
 
 def _is_causal(upstream: nn.Module, inputs: dict[str, Any], name: str, tokens: Tensor) -> bool:

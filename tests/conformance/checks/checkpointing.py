@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from conformance.methods import Method
 from conformance.outputs import FLAGS, assert_equal_within, loss_of, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
+from conformance.sites import quiet_names
 from conformance.subjects import Subject
 
 
@@ -28,7 +30,7 @@ def checkpointing_gives_the_same_gradients(subject: Subject, method: Method) -> 
 
 
 def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tuple[dict[str, Tensor], int]:
-    """Gradients of the adapter in training mode, and how often attention cores ran for them."""
+    """Gradients of the adapter in training mode, and how often modules of the layers ran for them."""
     model = initialised(subject)
     with seeded(4):  # tensors that are drawn and no parameters: the basis of orthonormal rows
         model.add_adapter(FIRST, config=method.config)
@@ -36,14 +38,17 @@ def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tupl
     model.train_adapter(FIRST)
     if reentrant is not None:
         model.activation_checkpointing_enable({"use_reentrant": reentrant})
-    count = _count_runs(model)
+    ran = _count_runs(model)
     with seeded(_seed_of_all_layers(subject)):
         loss_of(model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))).backward()
     trained = {name: p for name, p in adapter_parameters(model, FIRST).items() if p.requires_grad}
     missing = [name for name, parameter in trained.items() if parameter.grad is None]
-    if missing or not trained:
+    if missing:
+        missing = sorted(set(missing) - quiet_names(subject, model, FIRST))
+    found = {name: p.grad for name, p in trained.items() if p.grad is not None}
+    if missing or not found:
         raise AssertionError(f"use_reentrant={reentrant}: no gradient reaches {missing}")
-    return {name: p.grad for name, p in trained.items() if p.grad is not None}, count[0]
+    return found, ran.total()
 
 
 @functools.cache
@@ -89,12 +94,14 @@ def _without_cache(subject: Subject) -> dict[str, bool]:
     return {"use_cache": False} if subject.causal else {}
 
 
-def _count_runs(model: nn.Module) -> list[int]:
-    count = [0]
+def _count_runs(model: nn.Module) -> Counter[str]:
+    """Of all modules in layers, by path: a forward may put another attention in the place of a core."""
+    ran: Counter[str] = Counter()
+    for layer in layout_of(model).layers:
+        for path, module in model.get_submodule(layer.path).named_modules(prefix=layer.path):
+            module.register_forward_hook(functools.partial(_count, ran, path))
+    return ran
 
-    def counting(*_: object) -> None:
-        count[0] += 1
 
-    for attention in layout_of(model).attentions:
-        model.get_submodule(attention.core).register_forward_hook(counting)
-    return count
+def _count(ran: Counter[str], path: str, *_: object) -> None:
+    ran[path] += 1

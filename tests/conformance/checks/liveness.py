@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Collection
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -14,8 +18,9 @@ from conformance.reference.layout import Layout, join, layout_of
 from conformance.reference.lora import lora_names, shared_name
 from conformance.reference.prefix import location_of
 from conformance.reference.reft import reft_names
-from conformance.sites import assert_each_acts_alone, is_dead
+from conformance.sites import assert_each_acts_alone, is_dead, quiet_names
 from conformance.subjects import Subject
+from conformance.unread import Unread, unread_edits
 
 
 def every_site_is_live(subject: Subject, method: Method) -> None:
@@ -28,9 +33,10 @@ def every_site_is_live(subject: Subject, method: Method) -> None:
     if loss.requires_grad:  # not where nothing of the adapter is called
         loss.backward()
     assert_all_sites(model, method)
-    assert_gradients(model, method)
+    unread = unread_names(subject, model, method)
+    assert_gradients(model, method, unread.untrained | quiet_names(subject, model, FIRST))
     if all(_is_silent_at_zero(part) for part in method.parts):
-        assert_each_acts_alone(model, FIRST, subject, subject.padded_inputs(), fixed_names(model, method))
+        assert_each_acts_alone(model, FIRST, subject, subject.padded_inputs(), fixed_names(model, method), unread)
 
 
 def _is_silent_at_zero(part: Part) -> bool:
@@ -49,16 +55,30 @@ def assert_all_sites(model: nn.Module, method: Method) -> None:
         raise AssertionError(f"missing: {sorted(expected - actual)}; not expected: {sorted(actual - expected)}")
 
 
-def assert_gradients(model: PreTrainedModel, method: Method) -> None:
-    """Each tensor of the adapter is trained, in at least a part of it, but those that are meant to stay; the base is not."""
+def unread_names(subject: Subject, model: nn.Module, method: Method) -> Unread:
+    """Tensors of edits at positions that upstream's own class does not read."""
+    layout, inputs = layout_of(model), subject.padded_inputs()
+    parts = [part for part in method.parts if isinstance(part, ReFT)]
+    found = [unread_edits(subject, layout, part, FIRST, inputs) for part in parts]
+    return functools.reduce(operator.or_, found, Unread())
+
+
+def assert_gradients(model: PreTrainedModel, method: Method, unread: Collection[str] = ()) -> None:
+    """Each tensor of the adapter is trained, in at least a part of it, but those that are meant to stay; the base is not.
+
+    Args:
+        unread: names of tensors that upstream itself could not train where they stand.
+    """
     fixed = fixed_names(model, method)
     dead = [
         name
         for name, parameter in adapter_parameters(model, FIRST).items()
-        if name not in fixed and is_dead(parameter.grad)
+        if name not in fixed and name not in unread and is_dead(parameter.grad)
     ]
     if dead:
         raise AssertionError(f"no gradient reaches {dead}")
+    if fixed.union(unread).issuperset(adapter_parameters(model, FIRST)):
+        raise AssertionError("no tensor of the adapter can be trained; the check would be empty")
     trained = [name for name, p in base_parameters(model).items() if p.grad is not None or p.requires_grad]
     trained += [name for name in fixed if model.get_parameter(name).requires_grad]
     if trained:

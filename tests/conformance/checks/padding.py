@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from conformance.adapted import adapted
-from conformance.methods import Method
+from conformance.methods import Method, positions_in_front
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import BATCH, LENGTH, Subject, attentions, model_class, random_tokens
@@ -26,18 +26,19 @@ def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
             theirs, others = (at_tokens(run(upstream, given), mask) for given in (inputs, refilled))
             if not are_close(theirs, others, atol=1e-6, rtol=1e-5):
                 raise DoesNotApply(Reason.UPSTREAM_SEES_PADDING)
-            before, after = (at_tokens(run(model, given), mask) for given in (inputs, refilled))
+            in_front = positions_in_front(method.parts)
+            before, after = (at_tokens(run(model, given), mask, in_front) for given in (inputs, refilled))
             assert_equal_within(after, before, what, atol=1e-6, rtol=1e-5)
             assert_differs(before, theirs, "the adapter")
             if padding == "left" or not _hides_later_tokens(upstream, inputs):
-                _assert_mask_matters(model, inputs, refilled, mask, what)
+                _assert_mask_matters(model, inputs, refilled, mask, in_front, what)
 
 
 def with_positions(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with stated positions where they can be: some models count them from the padded tokens."""
     if "position_ids" not in inspect.signature(model_class(subject.architecture).forward).parameters:
         return inputs
-    return {**inputs, "position_ids": torch.arange(LENGTH).expand(BATCH, -1)}
+    return {**inputs, "position_ids": torch.arange(LENGTH).repeat(BATCH, 1)}
 
 
 def with_other_padding(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -63,10 +64,12 @@ def _hides_later_tokens(upstream: Any, inputs: dict[str, Any]) -> bool:
     return are_close(*early, atol=1e-6, rtol=1e-5)
 
 
-def _assert_mask_matters(model: Any, inputs: Any, refilled: Any, mask: torch.Tensor | None, what: str) -> None:
+def _assert_mask_matters(
+    model: Any, inputs: Any, refilled: Any, mask: torch.Tensor | None, in_front: int, what: str
+) -> None:
     """Without the mask the same change is seen: the check is not empty."""
     unmasked = [
         {key: value for key, value in given.items() if key != "attention_mask"} for given in (inputs, refilled)
     ]
-    before, after = (at_tokens(run(model, given), mask) for given in unmasked)
+    before, after = (at_tokens(run(model, given), mask, in_front) for given in unmasked)
     assert_differs(after, before, f"{what}: the padding, without a mask,")

@@ -41,14 +41,16 @@ def _caches_keys(subject: Subject) -> bool:
     heads = {key_heads for key_heads, _, _ in shapes.values()}
     with torch.no_grad():
         cache = subject.upstream()(**subject.padded_inputs(), use_cache=True).past_key_values
+    cache = getattr(cache, "self_attention_cache", cache)
     if len(shapes) > len(cache.layers):  # some cores read images
         return False
-    return all(layer.keys.dim() == 4 and layer.keys.shape[1] in heads for layer in cache.layers)
+    keys = [getattr(layer, "keys", None) for layer in cache.layers]  # a layer with linear attention has none
+    return all(one is not None and one.dim() == 4 and one.shape[1] in heads for one in keys)
 
 
 def positioned(inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with positions that count from 0, whatever a cache holds."""
-    return {**inputs, "position_ids": torch.arange(LENGTH).expand(BATCH, -1)}
+    return {**inputs, "position_ids": torch.arange(LENGTH).repeat(BATCH, 1)}
 
 
 def with_prefix_in_mask(inputs: dict[str, Any], length: int) -> dict[str, Any]:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
-from conformance.methods import Bottleneck, Method, Part, ReFT
+from conformance.methods import Bottleneck, Method, Part, ReFT, positions_in_front
 from conformance.outputs import FLAGS, assert_differs, assert_equal_within, at_tokens, flatten, main_outputs, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import claims_of, sites_of
 from conformance.reference.layout import Layout, layout_of
-from conformance.reference.together import Fused, Together
+from conformance.reference.together import Averaged, Fused, Together
+from conformance.sites import quiet_names
 from conformance.subjects import Subject, attentions
 
 IN_DOUBLE = 1e-3  # of the bounds in single precision; what double precision itself rounds is far less
@@ -89,14 +90,24 @@ class _Comparison:
         outputs = ours(**inputs, **flags)
         with applied(upstream, self.layout, adapters, {**weights, **fixed}, together):
             expected = upstream(**inputs, **flags)
-        assert_equal_within(_seen(outputs, mask), _seen(expected, mask), self.what, atol, rtol)
-        assert_differs(_seen(expected, mask), _seen(run(upstream, inputs), mask), "the adapter")
-        _loss(outputs, mask).backward()
-        _loss(expected, mask).backward()
+        ours_seen, seen = (_seen(one, mask, self._in_front()) for one in (outputs, expected))
+        assert_equal_within(ours_seen, seen, self.what, atol, rtol)
+        assert_differs(seen, _seen(run(upstream, inputs), mask), "the adapter")
+        _loss(outputs, mask, self._in_front()).backward()
+        _loss(expected, mask, self._in_front()).backward()
         trained = [name for name in names if not is_fixed(name, adapters)]
+        trained = self._without_quiet(ours, [name for name in trained if weights[name].grad is not None], trained)
         gradients = _present({name: ours.get_parameter(name).grad for name in trained})
         theirs = _present({name: weights[name].grad for name in trained})
         assert_equal_within(gradients, theirs, f"{self.what}: gradients", atol / 2, 10 * rtol)
+
+    def _without_quiet(self, ours: nn.Module, reached: list[str], trained: list[str]) -> list[str]:
+        """Without what neither the reference nor, at that place, upstream's own class trains."""
+        if len(reached) == len(trained) or not reached:
+            return trained
+        quiet = {name for adapter, _ in self.adapters for name in quiet_names(self.subject, ours, adapter)}
+        left = quiet.difference(reached)
+        return [name for name in trained if name not in left or ours.get_parameter(name).grad is not None]
 
     def holds_in_double(self, ours: nn.Module, inputs: dict[str, Any], atol: float) -> bool:
         """A class that mixes precisions itself may not run in it."""
@@ -107,6 +118,11 @@ class _Comparison:
         except Exception:
             return False
         return True
+
+    def _in_front(self) -> int:
+        """An average of prompts is as long as one of them."""
+        adapters = self.adapters[:1] if isinstance(self.together, Averaged) else self.adapters
+        return sum(positions_in_front(parts) for _, parts in adapters)
 
     def _flags(self) -> dict[str, Any]:
         return {**FLAGS, "use_cache": False} if self.subject.causal else FLAGS
@@ -131,15 +147,15 @@ def _output_mask(subject: Subject, inputs: dict[str, Any]) -> Tensor | None:
     return None if subject.kind == "encoder-decoder" else inputs.get("attention_mask")
 
 
-def _seen(outputs: Any, mask: Tensor | None) -> dict[str, Tensor]:
+def _seen(outputs: Any, mask: Tensor | None, in_front: int = 0) -> dict[str, Tensor]:
     """What is compared: everything, or, with padding, what stands at real tokens."""
     flat = {name: value.detach() for name, value in flatten(outputs).items() if value.is_floating_point()}
-    return flat if mask is None else at_tokens(flat, mask)
+    return flat if mask is None else at_tokens(flat, mask, in_front)
 
 
-def _loss(outputs: Any, mask: Tensor | None) -> Tensor:
+def _loss(outputs: Any, mask: Tensor | None, in_front: int) -> Tensor:
     generator = torch.Generator().manual_seed(11)
-    seen = main_outputs(outputs) if mask is None else at_tokens(main_outputs(outputs), mask)
+    seen = main_outputs(outputs) if mask is None else at_tokens(main_outputs(outputs), mask, in_front)
     weighted = [(value * torch.randn(value.shape, generator=generator)).mean() for value in seen.values()]
     return torch.stack(weighted).sum()
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import tempfile
 
 from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_methods, randomise_adapter, state
-from conformance.methods import LoRA
+from conformance.methods import LoRA, ReFT
 from conformance.outputs import assert_bitwise, assert_equal_within, run
 from conformance.reference.layout import Layout, layout_of
 from conformance.sites import assert_each_acts_alone
 from conformance.subjects import Subject
+from conformance.unread import Unread, unread_edits
+
+REFT = ReFT(prefix=2, suffix=1)
 
 
 def every_method_together(subject: Subject, without: frozenset[str] = frozenset()) -> None:
@@ -37,7 +40,8 @@ def every_method_together(subject: Subject, without: frozenset[str] = frozenset(
     assert_bitwise(state(fresh), state(model), "weights that were loaded")
     # Not bitwise: a convolution of torch's may round in another way where its inputs lie elsewhere in memory.
     assert_equal_within(run(fresh, inputs), run(model, inputs), "with the adapter that was loaded", atol=1e-5)
-    assert_each_acts_alone(model, FIRST, subject, inputs)
+    unread = unread_edits(subject, layout_of(model), REFT, FIRST, inputs) if "noreft" in config else Unread()
+    assert_each_acts_alone(model, FIRST, subject, inputs, unread=unread)
 
 
 def union_config(layout: Layout, planned: dict[str, str]) -> str:
@@ -60,7 +64,7 @@ def union_config(layout: Layout, planned: dict[str, str]) -> str:
         "bottleneck": f"double_seq_bn[reduction_factor=4,{','.join(hosts)}]",
         "prefix_tuning": "prefix_tuning_flat[prefix_length=3]",
         "lora": f"lora[r=2,alpha=4,{','.join(lora)}]",
-        "reft": "noreft[r=2,prefix_positions=2,suffix_positions=1]",
+        "reft": f"noreft[r=2,prefix_positions={REFT.prefix},suffix_positions={REFT.suffix}]",
         "prompt_tuning": "prompt_tuning[prompt_length=3]",
         "invertible": "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]",
     }

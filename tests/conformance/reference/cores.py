@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 _PRODUCTS = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
 _SUM_PRODUCTS = {torch.baddbmm, torch.Tensor.baddbmm}
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
-_LOG_SUMS = {torch.logsumexp, torch.Tensor.logsumexp}  # of the scores: by it, a sink takes its share
+_LOG_SUMS = {torch.logsumexp, torch.Tensor.logsumexp}  # what a softmax divides by, where a model also wants it alone
+_SHIFTS = {torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.Tensor.sub_, torch.Tensor.__isub__}
 _SCALED = {
     torch.mul: lambda x, by: x * by,
     torch.Tensor.mul: lambda x, by: x * by,
@@ -40,8 +41,6 @@ _PASSES = {
     torch.Tensor.__add__,
     torch.Tensor.__radd__,
     torch.Tensor.__iadd__,
-    torch.sub,
-    torch.Tensor.__sub__,
     torch.Tensor.masked_fill,
     torch.Tensor.masked_fill_,
     torch.masked_fill,
@@ -158,16 +157,20 @@ class CoreWatch(TorchFunctionMode):
             return self._softmax(func, args, kwargs, result, scores)
         if func in _LOG_SUMS and self._core() in self.prefixes:
             return func(torch.cat([self._prefix_scores(args[0], scores), args[0]], -1), *args[1:], **kwargs)
-        if func in _SCALED:
+        change: Callable[[Tensor], Tensor] | None = None
+        if func in _SHIFTS:
+            by = args[1]
+            # One number for all keys, their largest score: it is taken from those of a prefix, too.
+            if isinstance(by, Tensor) and by.dim() > 0 and by.shape[-1] == 1:
+                change = functools.partial(_shifted, by=by)
+        elif func in _SCALED:
             by = next((value for value in args[:2] if id(value) not in self._scores), 1.0)
             if isinstance(by, Tensor) and by.numel() > 1 and by.dim() > 2 and by.shape[-1] == result.shape[-1]:
                 by = 1.0  # a mask by multiplication
             change = functools.partial(_SCALED[func], by=by)
         elif func in _BENT:
             change = torch.tanh
-        elif func in _PASSES:
-            change = None
-        else:
+        elif func not in _PASSES:
             return result
         bent = [*scores.bent, change] if change is not None else scores.bent
         self._keep(self._scores, result, Scores(scores.query, scores.key, bent))
@@ -208,6 +211,10 @@ class CoreWatch(TorchFunctionMode):
     def _see(self, core: str, query: Tensor, key: Tensor, value: Tensor) -> None:
         # A core that runs several times (ALBERT) counts when it first does: later it also sees what it did before.
         self.seen.setdefault(core, {"query": query, "key": key, "value": value})
+
+
+def _shifted(scores: Tensor, by: Tensor) -> Tensor:
+    return scores - by
 
 
 def _fitted(states: Tensor, like: Tensor) -> Tensor:

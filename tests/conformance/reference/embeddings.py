@@ -26,7 +26,9 @@ def invertible_applied(
     """The embeddings of `upstream` go through `adapters`; before a tied projection to them stands the inverse."""
     only_in_turn("invertible adapters", together)
 
-    def forward(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def forward(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # some embeddings give more
+            return (forward(module, args, output[0]), *output[1:])
         for name, _ in adapters:
             output = nice(output, name, layout, weights)
         return output

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from conformance.methods import ReFT
-from conformance.reference.layout import Layout
+from conformance.reference.layout import Layer, Layout
 from conformance.reference.together import Averaged, Together
 
 Unit = tuple[Tensor, Tensor, Tensor, bool]  # W (r, H), b (r,), R (r, H), whether R h is subtracted
@@ -37,19 +40,11 @@ def reft_applied(
     together: Together = None,
 ) -> Iterator[None]:
     """The layers of `upstream` give their outputs with the edits of `adapters`, one after the other."""
-    real: list[Tensor | None] = [None]
-    decoder_real: list[Tensor | None] = [None]
-    in_encoder = {layer.path for layer in layout.layers if any(one.in_encoder for one in layer.attentions)}
-
-    def remember(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        real[0] = kwargs.get("attention_mask")
-        decoder_real[0] = kwargs.get("decoder_attention_mask")
-
-    handles = [upstream.register_forward_pre_hook(remember, with_kwargs=True)]
-    is_pair = bool(upstream.config.is_encoder_decoder)
+    inputs: dict[str, Any] = {}
+    handles = [remember_inputs(upstream.get_submodule(layout.base), inputs)]
     for layer in layout.layers:
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
-        mask = decoder_real if is_pair and layer.path not in in_encoder else real
+        mask = functools.partial(mask_of, upstream, layer, inputs)
         module = upstream.get_submodule(layer.path)
         handles.append(module.register_forward_hook(_editing(edits, mask, together), prepend=True))
     try:
@@ -57,6 +52,23 @@ def reft_applied(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def remember_inputs(base: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
+    """Keep what the base model is given: a head may have a mask of tokens for which its base model has no use."""
+
+    def remember(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        inputs.clear()
+        inputs.update(zip(inspect.signature(module.forward).parameters, args, strict=False))
+        inputs.update(kwargs)
+
+    return base.register_forward_pre_hook(remember, with_kwargs=True)
+
+
+def mask_of(upstream: nn.Module, layer: Layer, inputs: Mapping[str, Any]) -> Tensor | None:
+    """The mask of the tokens that the layer sees; an encoder-decoder has two."""
+    is_decoder = bool(upstream.config.is_encoder_decoder) and not any(one.in_encoder for one in layer.attentions)
+    return inputs.get("decoder_attention_mask" if is_decoder else "attention_mask")
 
 
 def _units(part: ReFT, path: str, name: str, weights: Mapping[str, Tensor]) -> list[Unit]:
@@ -85,10 +97,12 @@ def rows_of(part: ReFT, prefix: str, weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def _editing(
-    edits: Sequence[tuple[ReFT, list[Unit]]], mask: list[Tensor | None], together: Together
+    edits: Sequence[tuple[ReFT, list[Unit]]], mask: Callable[[], Tensor | None], together: Together
 ) -> Callable[..., Any]:
     def edited(hidden: Tensor, part: ReFT, units: list[Unit]) -> Tensor:
-        return torch.stack([_edited(row, _real(mask[0], i, len(row)), part, units) for i, row in enumerate(hidden)])
+        return torch.stack(
+            [_edited(row, real_positions(mask(), i, len(row)), part, units) for i, row in enumerate(hidden)]
+        )
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -102,17 +116,21 @@ def _editing(
     return hook
 
 
-def _real(mask: Tensor | None, row: int, length: int) -> list[int]:
+def real_positions(mask: Tensor | None, row: int, length: int) -> list[int]:
     """The positions of the real tokens of a row."""
     return list(range(length)) if mask is None else mask[row].nonzero().flatten().tolist()
+
+
+def edited_positions(part: ReFT, real: list[int]) -> tuple[list[int], list[int]]:
+    """Those of the real positions that the first unit edits, and those of the second."""
+    last = real[len(real) - part.suffix :] if part.suffix else []
+    return [position for position in real[: part.prefix] if position not in last], last
 
 
 def _edited(hidden: Tensor, real: list[int], part: ReFT, units: list[Unit]) -> Tensor:
     """(L, H): a row, edited token by token."""
     rows = list(hidden.unbind())
-    last = real[len(real) - part.suffix :] if part.suffix else []
-    first = [position for position in real[: part.prefix] if position not in last]
-    for positions, (source, bias, projection, subtracts) in ((first, units[0]), (last, units[1])):
+    for positions, (source, bias, projection, subtracts) in zip(edited_positions(part, real), units, strict=True):
         for position in positions:
             token = rows[position]
             latent = source @ token + bias - (projection @ token if subtracts else 0.0)

@@ -1,0 +1,81 @@
+"""What the checks may pass over because upstream itself does not reach it, and what they must not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+import torch
+
+from conformance import sites
+from conformance.adapted import FIRST, initialised
+from conformance.checks.causality import _another
+from conformance.checks.checkpointing import _count_runs, _not_run
+from conformance.checks.liveness import assert_gradients
+from conformance.methods import method
+from conformance.sites import quiet_names
+from conformance.subjects import FIRST_TOKEN, method_subjects
+
+(LLAMA,) = method_subjects("llama")
+QUERY, VALUE = (f"model.layers.1.self_attn.{name}_proj" for name in "qv")
+
+
+def _quiet(patch: pytest.MonkeyPatch, config: str, dead: Iterable[str]) -> set[str]:
+    """Places that are quiet where upstream's parameters `dead` get no gradient."""
+    named = tuple(name for name, _ in LLAMA.upstream().named_parameters())
+    assert set(dead) <= set(named)
+    patch.setattr(sites, "living_parameters", lambda subject: (frozenset(named).difference(dead), named))
+    model = initialised(LLAMA)
+    model.add_adapter(FIRST, config=config)
+    return {name.partition(f".{FIRST}.")[0].rpartition(".")[0] for name in quiet_names(LLAMA, model, FIRST)}
+
+
+def test_an_update_of_a_weight_that_upstream_cannot_train_is_quiet_and_no_other_is(patch: pytest.MonkeyPatch) -> None:
+    assert _quiet(patch, "lora", [f"{QUERY}.weight"]) == {QUERY}
+
+
+def test_a_bottleneck_is_not_quiet_because_one_weight_near_it_is(patch: pytest.MonkeyPatch) -> None:
+    assert _quiet(patch, "double_seq_bn", [f"{QUERY}.weight", f"{VALUE}.weight"]) == set()
+
+
+def test_nothing_is_quiet_where_upstream_trains_everything(patch: pytest.MonkeyPatch) -> None:
+    assert _quiet(patch, "lora", []) == set()
+
+
+@pytest.fixture
+def patch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    return monkeypatch
+
+
+def test_liveness_is_not_empty_because_everything_is_passed_over() -> None:
+    model = initialised(LLAMA)
+    model.add_adapter(FIRST, config="lora")
+    model.train_adapter(FIRST)
+    names = [name for name, _ in model.named_parameters() if f".{FIRST}." in name]
+    with pytest.raises(AssertionError, match="would be empty"):
+        assert_gradients(model, method("lora"), names)
+
+
+def test_only_tensors_of_layers_that_did_not_run_may_lack_a_gradient() -> None:
+    model = initialised(LLAMA)
+    names = [f"model.layers.{index}.self_attn.q_proj.loras.{FIRST}.lora_A" for index in range(2)]
+    assert _not_run(model, Counter({"model.layers.0": 1}), names) == {names[1]}
+    assert _not_run(model, Counter({"model.layers.0": 1, "model.layers.1": 1}), names) == set()
+
+
+def test_runs_are_counted_of_modules_in_layers_alone() -> None:
+    model = initialised(LLAMA)
+    ran = _count_runs(model)
+    with torch.no_grad():
+        model(**LLAMA.padded_inputs())
+    assert ran["model.layers.0"] == ran["model.layers.1.self_attn"] == 1
+    assert "model.norm" not in ran
+
+
+def test_another_token_is_another_one_of_the_vocabulary() -> None:
+    for size in (16, 99):
+        tokens = torch.arange(FIRST_TOKEN, size)
+        others = _another(tokens, size)
+        assert not bool((others == tokens).any())
+        assert int(others.min()) >= FIRST_TOKEN and int(others.max()) < size

@@ -1,0 +1,48 @@
+"""What of outputs is compared, and that nothing compared is never taken for something that differs, or is equal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig
+
+from conformance.outputs import assert_differs, at_tokens, flatten
+
+MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
+STATES = torch.arange(2.0 * 5 * 4).reshape(2, 5, 4)
+
+
+def test_positions_of_a_prompt_in_front_are_left_out() -> None:
+    found = at_tokens({"last_hidden_state": STATES}, MASK, in_front=2)
+    assert torch.equal(found["last_hidden_state"], STATES[:, 2:][MASK.bool()])
+
+
+def test_outputs_that_are_longer_by_something_else_than_a_prompt_are_not_taken_for_tokens() -> None:
+    assert at_tokens({"last_hidden_state": STATES}, MASK) == {}
+    assert at_tokens({"last_hidden_state": STATES}, MASK, in_front=1) == {}
+
+
+def test_outputs_at_the_tokens_alone_stay_whole_beside_those_with_a_prompt() -> None:
+    logits = STATES[:, :3]
+    found = at_tokens({"logits": logits, "hidden_states.0": STATES}, MASK, in_front=2)
+    assert torch.equal(found["logits"], logits[MASK.bool()])
+    assert torch.equal(found["hidden_states.0"], STATES[:, 2:][MASK.bool()])
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["the first is longer", "the second is longer"])
+def test_the_last_tokens_are_compared_where_one_has_a_prompt_and_the_other_none(turned: bool) -> None:
+    def check(longer: torch.Tensor, shorter: torch.Tensor) -> None:
+        pair = [{"x": longer}, {"x": shorter}]
+        assert_differs(*(pair[::-1] if turned else pair), "the adapter")
+
+    check(STATES, STATES[:, 2:] + 1)
+    with pytest.raises(AssertionError, match="no effect"):
+        check(STATES, STATES[:, 2:])
+
+
+def test_a_cache_gives_the_states_of_layers_that_hold_no_keys() -> None:
+    config = LlamaConfig(num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    cache = DynamicCache(config=config)
+    cache.layers[0].update_conv_state(torch.ones(2, 3, 4))
+    cache.update(torch.ones(2, 1, 3, 4), torch.zeros(2, 1, 3, 4), 1)
+    assert set(flatten(cache)) == {"0.conv_states.0", "1.keys", "1.values"}
