@@ -81,7 +81,9 @@ def test_a_setup_of_a_context_keeps_to_skipped_layers() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("config", ["seq_bn", "lora", "loreft[dropout=0.0]", "prefix_tuning_flat"])
+@pytest.mark.parametrize(
+    "config", ["seq_bn", "lora", "loreft[dropout=0.0]", "prefix_tuning_flat", "prefix_tuning_flat[leave_out=[0]]"]
+)
 def test_a_checkpointed_layer_is_trained_where_its_inputs_need_no_gradients(config: str, reentrant: bool) -> None:
     """Upstream lets the inputs of models of text need them, and not those of models of images."""
     gradients = []

@@ -22,14 +22,14 @@ class Reentry:
     Its first arguments are the tensors of the context's prefix states. A reentrant checkpoint runs a backward pass of its
     own for each layer, and this pass must end at the arguments: the graph that computed the states is shared by all layers.
     A reentrant checkpoint also computes no gradients for the parameters of a layer if none of its arguments needs one. In
-    that case an empty tensor that requires a gradient, the anchor, is passed too.
+    that case an empty tensor that requires a gradient, the anchor, is passed too: also beside prefix states that require
+    one, as this layer may be one that reads none of them.
     """
 
     def __init__(self, function: LayerForward, args: tuple[Argument, ...]) -> None:
         self.function, self.setup, self.context = function, thread.setup, thread.context
         self.states = self.context.state_tensors() if self.context is not None else []
-        given = (*self.states, *args)
-        needs_gradients = any(isinstance(entry, torch.Tensor) and entry.requires_grad for entry in given)
+        needs_gradients = any(isinstance(entry, torch.Tensor) and entry.requires_grad for entry in args)
         self.anchors = [] if needs_gradients else [torch.empty(0, requires_grad=torch.is_grad_enabled())]
         self.is_done = False  # set by the first call; the second one recomputes the layer in the backward pass
         self.is_reentrant = False  # whether the first call ran without gradients, as a reentrant checkpoint does
