@@ -7,6 +7,8 @@
     adapted.py     our side: models after ``init``, with adapters
     handmade.py    the layout of two models without the tool, for tests of the references
     outputs.py     everything that a forward returns, and how it is compared
+    sites.py       the places of an adapter, and which of them upstream itself does not reach
+    unread.py      edits at positions that upstream does not read
     checks/        one module per promise; the table of all checks and where they apply
     defects/       mistakes planted on purpose, each with the check that finds it
     heads.py       the checks of classes with flexible heads

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
 from conformance.methods import Bottleneck, Method, Part, ReFT, positions_in_front
@@ -110,11 +111,12 @@ class _Comparison:
         return [name for name in trained if name not in left or ours.get_parameter(name).grad is not None]
 
     def holds_in_double(self, ours: nn.Module, inputs: dict[str, Any], atol: float) -> bool:
-        """A class that mixes precisions itself may not run in it."""
+        """What a class computes in single precision by its own order, it also does in double: else its roundings would stay."""
         given = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
         copies = copy.deepcopy(ours).double(), self.subject.upstream().double()
         try:
-            self.run(*copies, given, atol * IN_DOUBLE, 1e-4 * IN_DOUBLE)
+            with InDouble():
+                self.run(*copies, given, atol * IN_DOUBLE, 1e-4 * IN_DOUBLE)
         except Exception:
             return False
         return True
@@ -126,6 +128,17 @@ class _Comparison:
 
     def _flags(self) -> dict[str, Any]:
         return {**FLAGS, "use_cache": False} if self.subject.causal else FLAGS
+
+
+class InDouble(TorchFunctionMode):
+    """Whoever asks for single precision gets double."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.float:
+            return args[0].double()
+        args = tuple(torch.float64 if value is torch.float32 else value for value in args)
+        kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
+        return func(*args, **kwargs)
 
 
 def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
