@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from conformance import sites
 from conformance.adapted import FIRST, initialised
 from conformance.checks.causality import _another
-from conformance.checks.checkpointing import _count_runs, _not_run
+from conformance.checks.checkpointing import _count_runs
 from conformance.checks.liveness import assert_gradients
 from conformance.methods import method
 from conformance.sites import quiet_names
@@ -55,13 +54,6 @@ def test_liveness_is_not_empty_because_everything_is_passed_over() -> None:
     names = [name for name, _ in model.named_parameters() if f".{FIRST}." in name]
     with pytest.raises(AssertionError, match="would be empty"):
         assert_gradients(model, method("lora"), names)
-
-
-def test_only_tensors_of_layers_that_did_not_run_may_lack_a_gradient() -> None:
-    model = initialised(LLAMA)
-    names = [f"model.layers.{index}.self_attn.q_proj.loras.{FIRST}.lora_A" for index in range(2)]
-    assert _not_run(model, Counter({"model.layers.0": 1}), names) == {names[1]}
-    assert _not_run(model, Counter({"model.layers.0": 1, "model.layers.1": 1}), names) == set()
 
 
 def test_runs_are_counted_of_modules_in_layers_alone() -> None:
