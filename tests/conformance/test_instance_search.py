@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
-from conformance.instances import compose, inputs, layers, recipes, repair, sizes
+from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes
 from conformance.instances.fields import Draft, explicit, followers, nodes
 
 
@@ -180,10 +180,32 @@ def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
     assert list(inputs.missing(error.value, within="test_instance_search")) == ["mask"]
 
 
-def test_choices_come_by_the_sum_of_their_places() -> None:
-    sums = [sum(choice.values()) for choice in inputs.choices({"a": 3, "b": 12, "c": 2})]
-    assert sums == sorted(sums)
-    assert len(sums) == 3 * 12 * 2
+def test_choices_come_by_the_sum_of_their_places_after_those_of_one_form() -> None:
+    first, second, *others = (tuple(choice.values()) for choice in inputs.choices({"a": 3, "b": 12, "c": 2}))
+    assert (first, second) == ((0, 0, 0), (1, 1, 1))
+    assert [sum(choice) for choice in others] == sorted(sum(choice) for choice in others)
+    assert len({first, second, *others}) == 3 * 12 * 2
+
+
+def test_field_that_is_none_in_the_failing_statement_is_given() -> None:
+    config = BertConfig(clip_qkv=None, clip_other=None)
+    changes = list(repair.repairs(config, "RuntimeError: at least one must not be None", "x.clamp(max=self.clip_qkv)"))
+    assert {("clip_qkv",): 8} in changes
+    assert not any(("clip_other",) in change for change in changes)
+
+
+def test_heads_too_small_for_their_sections_grow() -> None:
+    config = LlamaConfig(hidden_size=32, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    text = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 1, but got split_sizes=[8, 12, 12]"
+    first, *_ = repair.repairs(config, text)
+    assert first["hidden_size",] == 4 * 32
+    assert sum(first["rope_parameters",]["mrope_section"]) == 4
+
+
+def test_of_two_fields_that_follow_each_other_the_first_is_given() -> None:
+    searching = search.Search("bert")
+    searching.derived = {("a",): {("b",)}, ("b",): {("a",)}, ("c",): {("d",)}}
+    assert searching.without_derived({("a",): 1, ("b",): 2, ("d",): 3}) == {("a",): 1, ("d",): 3}
 
 
 def test_error_that_says_nothing_of_the_config_asks_for_no_repair() -> None:

@@ -84,7 +84,8 @@ def _ties(
         within = next((part for part in parts if path[: len(part)] == part), None)
         for name, value in own_fields(node).items():
             old = before[within].get((*path[len(within) :], name)) if within else value
-            if isinstance(old, int) and old in small and (within is None or joined) and sizes.kind(name) == "width":
+            free = joined if within else name not in _STREAM  # the heads of a stream that is no part are still many
+            if isinstance(old, int) and old in small and free and sizes.kind(name) == "width":
                 ties[(*path, name)] = small[old]
     return ties
 

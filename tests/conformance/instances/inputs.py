@@ -21,6 +21,7 @@ BATCH = 3
 LENGTH = 8
 FIRST_TOKEN = 5
 MOST_TRIES = 90
+ROOM = 40  # tokens that a vocabulary has at least
 LIKELY = 20  # choices that are tried as they are before any is mended
 
 
@@ -55,7 +56,7 @@ def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> 
         config, ("image_size", "img_size", "patch_size", "num_channels", "in_channels"), ("vision", "image")
     )
     sound = _first(config, ("num_mel_bins", "feature_size", "max_source_positions"), ("audio", "speech", "encoder"))
-    text = config.get_text_config()
+    text = _text(config)
     return Facts(
         config,
         image=_number(vision, ("image_size", "img_size", "input_size", "crop_size"), 32),
@@ -65,11 +66,26 @@ def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> 
         channels=_number(vision, ("num_channels", "in_channels", "in_chans", "image_channels", "mask_input_channels"), 3),
         bins=_number(sound, ("num_mel_bins", "feature_size", "input_feat_size", "n_mels", "num_mel_filters", "input_feat_per_channel", "input_channels", "mel_bins", "input_dim"), 16),
         frames=_frames(sound),
-        vocabulary=_number(text, ("vocab_size",), _number(config, ("vocab_size", "codebook_size"), 50)),
+        vocabulary=_vocabulary(config, _number(text, ("vocab_size",), _number(config, ("vocab_size", "codebook_size"), 50))),
         hidden=_number(text, ("hidden_size", "d_model", "n_embd", "embed_dim", "dim"), 32),
         context=_number(config, ("context_length", "seq_length"), 16),
         put=put or {},
     )  # fmt: skip
+
+
+def _text(config: PreTrainedConfig) -> PreTrainedConfig:
+    for decoder in (None, True):
+        try:
+            return config.get_text_config(decoder=decoder)
+        except ValueError:  # it holds several
+            continue
+    return config
+
+
+def _vocabulary(config: PreTrainedConfig, otherwise: int) -> int:
+    """The smallest of those that are none of a toy: tokens of it are in every one."""
+    every = [n for _, node in nodes(config) for n in integers(attribute(node, "vocab_size"))]
+    return min((number for number in every if ROOM <= number <= otherwise), default=otherwise)
 
 
 def _frames(sound: PreTrainedConfig) -> int:
@@ -112,7 +128,7 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return [{"kind": "long", "value": [facts.merge] * BATCH}]
     if "sizes" in has or name in {"target_sizes"}:
         return [{"kind": "long", "value": [[facts.image, facts.image]] * BATCH}]
-    if has & {"mask", "masks"}:
+    if has & {"mask", "masks"} and "observed" not in has:
         return _masks(has, facts)
     if has & {"ids", "codes"} and has & {"input", "codes"}:
         return _tokens(name, facts)
@@ -128,6 +144,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return [{"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}]
     if "timesteps" in has:
         return [_filled("range", BATCH, LENGTH), *_others(facts)]
+    if has & {"rewards", "returns"}:  # one number a step
+        return [_filled("normal", BATCH, LENGTH, 1), *_others(facts)]
     return [*_own_width(name, facts), *_others(facts)]
 
 
@@ -218,7 +236,9 @@ def placeholder(config: PreTrainedConfig, what: str) -> int | None:
 def _tokens(name: str, facts: Facts) -> list[Recipe]:
     said = words(name)
     if said[0] == "decoder":
-        return [_filled("ids", BATCH, LENGTH - 1, low=FIRST_TOKEN, high=_decoder_vocabulary(facts))]
+        books = _number(_decoder(facts.config), ("num_codebooks", "num_channels"), 4)
+        one = {"low": FIRST_TOKEN, "high": _decoder_vocabulary(facts)}
+        return [_filled("ids", BATCH, LENGTH - 1, **one), _filled("ids", BATCH, LENGTH - 1, books, **one)]
     high = facts.vocabulary
     put = []
     if name == "input_ids":
@@ -250,8 +270,12 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
 
 
 def _decoder_vocabulary(facts: Facts) -> int:
-    decoder = getattr(facts.config, "decoder", facts.config)
-    return _number(decoder, ("vocab_size", "decoder_vocab_size"), facts.vocabulary)
+    return _number(_decoder(facts.config), ("vocab_size", "decoder_vocab_size"), facts.vocabulary)
+
+
+def _decoder(config: PreTrainedConfig) -> PreTrainedConfig:
+    parts = (attribute(config, name) for name in ("decoder", "decoder_config"))
+    return next((part for part in parts if isinstance(part, PreTrainedConfig)), config)
 
 
 def _sounds(facts: Facts) -> list[Recipe]:
@@ -292,7 +316,7 @@ def _series_of(has: set[str], facts: Facts, length: int) -> list[Recipe]:
     kind = "ones" if has & {"observed", "mask"} else "normal"
     more = {"dtype": "float"} if kind == "ones" else {}
     if "time" in has:
-        return [_filled(kind, BATCH, length, _number(facts.config, ("num_time_features",), 1), **more)]
+        return 2 * [_filled(kind, BATCH, length, _number(facts.config, ("num_time_features",), 1), **more)]
     return [_filled(kind, BATCH, length, channels, **more), _filled(kind, BATCH, length, **more)]
 
 
@@ -306,7 +330,6 @@ def _others(facts: Facts) -> list[Recipe]:
         _filled("ids", BATCH, low=0, high=2),
         _filled("normal", BATCH, facts.hidden, LENGTH),
         {"kind": "plain", "value": 1},
-        _filled("normal", BATCH, LENGTH, 1),
     ]
 
 
@@ -444,10 +467,12 @@ def missing(error: BaseException, within: str = "transformers") -> Iterator[str]
 
 
 def choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Choices of alternatives, those with small numbers first."""
+    """Choices of alternatives: the same form for all, then those with small numbers first."""
+    alike = [tuple(min(place, size - 1) for size in sizes.values()) for place in (0, 1)]
     most = sum(min(size, 12) - 1 for size in sizes.values())
     every = (places for total in range(most + 1) for places in _summing(list(sizes.values()), total))
-    for choice in itertools.islice(every, MOST_TRIES):
+    others = (choice for choice in every if choice not in alike)
+    for choice in itertools.islice(dict.fromkeys((*alike, *itertools.islice(others, MOST_TRIES))), MOST_TRIES):
         yield dict(zip(sizes, choice, strict=True))
 
 

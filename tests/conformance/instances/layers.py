@@ -31,7 +31,7 @@ def kinds(model: nn.Module) -> dict[str, list[Signature]]:
             and len(module)
             and not any(path.startswith(f"{outer}.") for outer in found)
         ):
-            found[path] = [signature(child) for child in module]
+            found[path] = [frozenset() if child is None else signature(child) for child in module]
     return found
 
 
