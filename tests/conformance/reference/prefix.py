@@ -104,7 +104,8 @@ def filled_cache(
     """Upstream's cache as if P tokens with these keys and values had gone before."""
     shapes = shapes_of(upstream, layout)
     cache = DynamicCache(config=upstream.config)
-    for index, (key, value) in enumerate(prefix_states(layout, part, name, weights, shapes).values()):
+    for order, (core, (key, value)) in enumerate(prefix_states(layout, part, name, weights, shapes).items()):
+        index = getattr(upstream.get_submodule(core), "layer_idx", order)  # some layers of a hybrid have none
         cache.update(key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1), index)
     return cache
 
