@@ -33,3 +33,13 @@ def test_a_new_tensor_is_in_double_too_and_other_types_stay() -> None:
         assert torch.zeros(2, dtype=torch.float32).dtype is torch.float64
         assert STATES.to(torch.long).dtype is torch.long
         assert STATES.to(dtype=torch.bfloat16).dtype is torch.bfloat16
+
+
+def test_groups_of_rows_have_their_own_matrices() -> None:
+    rows, matrices = STATES.view(6, 8), torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(1)).double()
+    ends = torch.tensor([2, 2, 5], dtype=torch.int32)
+    with InDouble():
+        found = torch._grouped_mm(rows, matrices, offs=ends)
+    assert torch.equal(found[:2], rows[:2] @ matrices[0])
+    assert torch.equal(found[2:5], rows[2:5] @ matrices[2])
+    assert found.shape == (6, 4)

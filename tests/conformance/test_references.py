@@ -16,7 +16,7 @@ from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import AdditionSite, Claim, claims_of, sites_of
-from conformance.reference.layout import Layout
+from conformance.reference.layout import Layout, layout_of
 from conformance.reference.prefix import filled_cache, prefix_states
 from conformance.subjects import BATCH, Subject, method_subjects
 
@@ -153,3 +153,19 @@ def test_upstream_is_restored_afterwards() -> None:
     with applied(upstream, where, [(NAME, parts)], weights):
         assert_differs(run(upstream, inputs, use_cache=False), before, "the adapter")
     assert_bitwise(run(upstream, inputs), before, "afterwards")
+
+
+def test_base_model_is_not_the_part_of_it_that_has_the_name_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = initialised(replace(LLAMA, architecture="LlamaModel"))
+    monkeypatch.setattr(type(bare), "base_model_prefix", "layers")
+    assert layout_of(bare).base == ""
+    assert layout_of(initialised(LLAMA)).base == "model"
+
+
+def test_attention_without_keys_takes_no_prefix() -> None:
+    where = layout(LLAMA)
+    first, second = where.layers
+    linear = replace(first, attentions=(replace(first.attentions[0], key="", query="", value=""),))
+    assert [one.layer for one in replace(where, layers=(linear, second)).prefixed] == [second.path]
+    fused = replace(first, attentions=(replace(first.attentions[0], key="", query="", value="", fused="qkv"),))
+    assert len(replace(where, layers=(fused, second)).prefixed) == 2

@@ -43,7 +43,8 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
 
     def cut(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
         received.append(one)
-        return original(one.x, one.residual, *rest, **options).detach().requires_grad_()
+        # A copy: upstream may go on to change what it gets.
+        return original(one.x, one.residual, *rest, **options).detach().requires_grad_().clone()
 
     with _hosts(model, layout, cut), seeded(5):
         outputs = model(**inputs, **FLAGS)

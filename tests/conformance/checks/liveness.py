@@ -128,6 +128,6 @@ def _prefix_names(layout: Layout, part: Prefix, name: str) -> list[str]:
     tensors = ["control_trans"]
     if not part.flat:
         tensors = ["wte.weight", *(f"control_trans.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias"))]
-    locations = dict.fromkeys(location_of(attention) for attention in layout.attentions)
+    locations = dict.fromkeys(location_of(attention) for attention in layout.prefixed)
     top = join(layout.base, f"prefix_tuning.prefix_tunings.{name}")
     return [f"{top}.{location}.{tensor}" for location in locations for tensor in tensors]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from conformance.adapted import FIRST, adapted, initialised
 from conformance.methods import Method, Prefix
@@ -39,8 +40,13 @@ def _caches_keys(subject: Subject) -> bool:
     ours.add_adapter(FIRST, config="prefix_tuning_flat")
     shapes = layout_of(ours).prefix_shapes
     heads = {key_heads for key_heads, _, _ in shapes.values()}
-    with torch.no_grad():
-        cache = subject.upstream()(**subject.padded_inputs(), use_cache=True).past_key_values
+    upstream = subject.upstream()
+    cache = DynamicCache(config=upstream.config)
+    try:
+        with torch.no_grad():
+            cache = upstream(**subject.padded_inputs(), use_cache=True, past_key_values=cache).past_key_values
+    except ValueError:  # it takes none but a cache of its own
+        return False
     cache = getattr(cache, "self_attention_cache", cache)
     if len(shapes) > len(cache.layers):  # some cores read images
         return False

@@ -24,6 +24,7 @@ from conformance.reference.together import Averaged, Fused, Together
 from conformance.sites import quiet_names
 from conformance.subjects import Subject, attentions
 
+_GROUPED = getattr(torch, "_grouped_mm", None)  # of some releases
 IN_DOUBLE = 1e-3  # of the bounds in single precision; what double precision itself rounds is far less
 
 
@@ -136,9 +137,18 @@ class InDouble(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.float:
             return args[0].double()
+        if func is _GROUPED and args[0].dtype is torch.float64:
+            return _grouped(args[0], args[1], (kwargs or {})["offs"])
         args = tuple(torch.float64 if value is torch.float32 else value for value in args)
         kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
         return func(*args, **kwargs)
+
+
+def _grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """(N, I) and (E, I, O) -> (N, O): each expert has the rows up to its end. Torch's kernel knows no double precision."""
+    *groups, rest = rows.tensor_split(ends.tolist())
+    products = [group @ matrix for group, matrix in zip(groups, matrices, strict=True)]
+    return torch.cat([*products, rest.new_zeros(len(rest), matrices.shape[-1])])
 
 
 def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:

@@ -69,6 +69,11 @@ class Layout:
     def attentions(self) -> tuple[Attention, ...]:
         return tuple(attention for layer in self.layers for attention in layer.attentions)
 
+    @property
+    def prefixed(self) -> tuple[Attention, ...]:
+        """Those that can take a prefix: linear and deformable attention have no projection that gives keys."""
+        return tuple(one for one in self.attentions if one.key or one.fused or one.core in self.prefix_shapes)
+
 
 def layout_of(model: nn.Module) -> Layout:
     """The layout of a model after ``init``, from the roles of its layers' classes."""
@@ -79,7 +84,8 @@ def layout_of(model: nn.Module) -> Layout:
     ]
     if not layers:
         raise AssertionError(f"no layer of {type(model).__name__} declares roles: was it given to init?")
-    base = model.base_model_prefix if hasattr(model, model.base_model_prefix) else ""
+    # Not by the prefix: a base model may have a part of this name (DINOv3).
+    base = next(path for path, module in model.named_modules() if module is model.base_model)
     stated = type(model.base_model)
     return Layout(
         tuple(layers),

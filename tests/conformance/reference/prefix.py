@@ -41,9 +41,7 @@ def prefix_states(
     """
     states = {}
     by_location: dict[str, list[Attention]] = {}
-    for attention in layout.attentions:
-        if attention.core not in shapes:
-            continue
+    for attention in layout.prefixed:
         by_location.setdefault(location_of(attention), []).append(attention)
     for location, attentions in by_location.items():
         prefix = join(layout.base, f"prefix_tuning.prefix_tunings.{name}.{location}")
@@ -111,12 +109,8 @@ def filled_cache(
 
 
 def shapes_of(upstream: nn.Module, layout: Layout) -> dict[str, Shape]:
-    """(K, D of keys, D of values) of each core: those of our prefixes, where the layout knows them, else from the config.
-
-    A core around which no projection of keys is known (linear attention) takes no prefix.
-    """
-    attentions = [one for one in layout.attentions if one.key or one.fused or one.core in layout.prefix_shapes]
-    return {one.core: layout.prefix_shapes.get(one.core) or key_shape(upstream, one) for one in attentions}
+    """(K, D of keys, D of values) of each core: those of our prefixes, where the layout knows them, else from the config."""
+    return {one.core: layout.prefix_shapes.get(one.core) or key_shape(upstream, one) for one in layout.prefixed}
 
 
 def key_shape(upstream: nn.Module, attention: Attention) -> Shape:
