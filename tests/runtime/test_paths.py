@@ -9,8 +9,9 @@ from adapter_runtime.contract.paths import expanded
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.places import bottleneck_layers, prepare_layer
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import BottleneckRole, LayerRoles
+from adapter_runtime.roles import BottleneckRole, LayerRoles, LayerStack
 
 
 class Host(BottleneckLayer):
@@ -53,3 +54,15 @@ def test_a_module_without_its_holder_is_an_error() -> None:
     del layer.gate
     with pytest.raises(UnsupportedModelError, match=r"no module 'gate'"):
         prepare_layer(layer, 0, "self")
+
+
+def test_a_list_of_lists_holds_the_layers_of_all() -> None:
+    class Base(ModelBaseAdaptersMixin, nn.Module):
+        layer_stacks = (LayerStack("encoder.blocks"), LayerStack("encoder.last"))
+
+    model = Base()
+    model.encoder = nn.Module()
+    model.encoder.blocks = nn.ModuleList(nn.ModuleList(nn.Identity() for _ in range(count)) for count in (2, 1))
+    model.encoder.last = nn.ModuleList([nn.Identity()])
+    (first, second), (third,) = model.encoder.blocks
+    assert [layer for _, layer in model.iter_layers()] == [first, second, third, model.encoder.last[0]]

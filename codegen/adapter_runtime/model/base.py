@@ -191,11 +191,11 @@ def wrap_checkpoints(model: nn.Module) -> None:
 def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:
     """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says.
 
-    None where upstream's config leaves the list, or what holds it, out.
+    None where upstream's config leaves the list, or what holds it, out. A list of lists (Funnel's blocks) holds their layers.
     """
     for element in _present(module, lists[0]):
         if len(lists) == 1:
-            yield element
+            yield from element.children() if isinstance(element, nn.ModuleList) else (element,)
         else:
             yield from _elements(element, lists[1:])
 
