@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
 from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes
-from conformance.instances.fields import Draft, explicit, followers, nodes
+from conformance.instances.fields import Draft, computed, explicit, followers, nodes
 
 
 @pytest.mark.parametrize(
@@ -223,3 +223,9 @@ def test_placeholders_stand_in_every_row_and_a_seed_repeats() -> None:
 def test_unknown_kind_of_recipe_says_where_kinds_stand() -> None:
     with pytest.raises(ValueError, match="recipes"):
         recipes.tensors({"x": {"kind": "no such", "shape": [1]}})
+
+
+def test_what_a_class_sets_itself_is_no_field_unless_it_is_given() -> None:
+    assert ("feature_size",) in computed(Draft("informer", {"prediction_length": 8}))
+    assert ("feature_size",) not in computed(Draft("informer", {"prediction_length": 8, "feature_size": 9}))
+    assert not computed(Draft("bert", {}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -141,6 +142,23 @@ def _plain(config: PreTrainedConfig) -> dict[str, Any]:
 def under(path: Path, tops: Collection[Path]) -> bool:
     """Whether `path` is one of `tops` or within one."""
     return any(path[: len(top)] == top for top in tops)
+
+
+def computed(draft: Draft) -> set[Path]:
+    """What classes set themselves: no field of theirs, and not given."""
+    return {
+        (*path, name)
+        for path, node in nodes(draft.seen)
+        if dataclasses.is_dataclass(node)
+        for name in own_fields(node).keys() - {entry.name for entry in dataclasses.fields(node)}
+        if name not in _at(draft.given, path)
+    }
+
+
+def _at(given: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    for name in path:
+        given = given.get(name) or {}
+    return given
 
 
 def followers(draft: Draft, settled: Collection[Path] = ()) -> dict[Path, set[Path]]:

@@ -18,7 +18,18 @@ from torch import nn
 from conformance import tiny
 from conformance.instances import layers, names, read, sizes
 from conformance.instances.compose import composed
-from conformance.instances.fields import Draft, Path, attribute, field, followers, nodes, own_fields, under, words
+from conformance.instances.fields import (
+    Draft,
+    Path,
+    attribute,
+    computed,
+    field,
+    followers,
+    nodes,
+    own_fields,
+    under,
+    words,
+)
 from conformance.instances.inputs import Found, facts_of, find
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
@@ -48,7 +59,7 @@ class Search:
         self.model_type = model_type
         self.say = say
         self.found: Found | None = None
-        self.derived: dict[Path, set[Path]] = {}
+        self.derived: dict[Path, set[Path]] = {}  # field -> what follows it; (): what classes set themselves
         self.errors: list[str] = []
         self.settled: frozenset[Path] = frozenset()  # fields that profiles leave alone, and all within them
         self.started = time.process_time()
@@ -113,7 +124,7 @@ class Search:
             try:
                 full = layers.kinds(self.on_meta(draft)) if full is None else full
                 self.settled = settled
-                self.derived = followers(changed, settled)
+                self.derived = {(): computed(changed), **followers(changed, settled)}
                 shallow = self.try_depths(changed, full)
                 if self.missing(shallow, full):
                     raise Failed(ValueError("the parts do not show every kind of layer"))
@@ -125,7 +136,7 @@ class Search:
         return None
 
     def from_defaults(self, draft: Draft) -> tuple[Draft, str]:
-        self.derived = followers(draft)
+        self.derived = {(): computed(draft), **followers(draft)}
         return self.small(self.shallow(draft))
 
     def known(self, model_type: str) -> Mapping[str, Any] | None:
@@ -323,7 +334,7 @@ class Search:
 
     def without_derived(self, changes: Changes) -> Changes:
         """A field that follows another which is changed is left to its class."""
-        moved: set[Path] = set()
+        moved = set(self.derived.get((), ()))
         for source in changes:
             if source not in moved:  # of two that follow each other, the first is given
                 moved |= self.derived.get(source, set())
