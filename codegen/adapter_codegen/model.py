@@ -228,6 +228,16 @@ class LayerPlan:
     optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
 
 
+class StreamForm(str, Enum):
+    """The dimensions of the hidden states that run through a list of layers. The values are what generated mixins state."""
+
+    ROWS = ""  # (batch, length, width), as far as the text shows
+    PACKED = "packed"  # (length, width), or with a batch of one: the positions of all examples stand in one row
+    LENGTH_FIRST = "length first"  # (length, batch, width)
+    JOINED = "joined"  # as for rows, but something else stands in front of the tokens of each row
+    OTHER = "other"  # more dimensions: a grid, several streams side by side
+
+
 @dataclass(frozen=True)
 class StackPlan:
     """A list of layers that the hidden states run through."""
@@ -235,6 +245,8 @@ class StackPlan:
     path: str  # from the base model: "layers", "encoder.layer"; "*" is every element: "encoder.groups.*.layers"
     layer_classes: tuple[str, ...]
     shared: bool = False  # upstream runs through one physical layer more than once (ALBERT)
+    form: StreamForm = StreamForm.ROWS
+    shown: Location | None = None  # what shows another form than rows
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 
 AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
+StackForm = Literal["", "packed", "length first", "joined", "other"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,7 @@ class LayerStack:
 
     path: str  # "encoder.layer"; "*" stands for every element of a list: "encoder.groups.*.layers"
     shared: bool = False  # the same physical layer runs more than once
+    # What the hidden states of its layers are. "": (batch, length, width); "packed": (length, width), or a batch of one, with the
+    # positions of all examples in one row; "length first": (length, batch, width); "joined": rows in which something else stands in
+    # front of the tokens; "other": of more dimensions
+    form: StackForm = ""

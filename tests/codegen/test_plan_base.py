@@ -307,3 +307,115 @@ def test_upstream_base_models(
     assert (plan.token_embeddings, plan.embedding_output, plan.final_norm) == (embeddings, output, norm)
     assert plan.is_encoder_decoder == (model_type in {"t5", "bart", "whisper"})
     assert [stack.shared for stack in plan.stacks] == [model_type == "albert"] * len(stacks)
+
+
+ENCODER_DECODER = """
+class Part(TinyPreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.embed = nn.Embedding(8, 8)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, input_ids=None, {parameters}encoder_hidden_states=None):
+        x = {embeddings}
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.shared = nn.Embedding(8, 8)
+        self.encoder = {encoder}(config)
+        self.decoder = Part(config)
+    def get_input_embeddings(self):
+        return self.shared
+    def forward(self, input_ids=None, decoder_input_ids=None, encoder_outputs=None, inputs_embeds=None):
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids)
+        return self.decoder(decoder_input_ids, encoder_hidden_states=encoder_outputs)
+"""
+EMBEDS = ("inputs_embeds=None, ", "self.embed(input_ids) if inputs_embeds is None else inputs_embeds")
+
+
+def against_prompts(diagnostics: tuple[Diagnostic, ...]) -> list[tuple[str, tuple[Method, ...]]]:
+    return [(one.message, one.methods) for one in diagnostics if one.code == "P105"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("", "", id="the model takes embeddings in the place of tokens"),
+        pytest.param(
+            "x = layer(x)", "x = layer(x, mask=input_ids.ne(0))", id="layers get what was made of the tokens"
+        ),
+        pytest.param("x = layer(x)", "x = layer(x, pixels)", id="layers get another argument"),
+    ],
+)
+def test_a_prompt_goes_in_as_embeddings(before: str, after: str) -> None:
+    _, diagnostics = plan_forward(BUILD, RUN.replace(before, after))
+    assert against_prompts(diagnostics) == []
+
+
+def test_a_prompt_does_not_go_into_a_model_that_takes_no_embeddings() -> None:
+    text = (
+        "class TinyModel(TinyPreTrainedModel):\n"
+        f"    def __init__(self, config: TinyConfig):\n        super().__init__(config)\n{BUILD}\n"
+        "    def forward(self, input_ids=None):\n"
+        "        x = self.embed(input_ids)\n"
+        "        for layer in self.layers:\n            x = layer(x)\n        return x\n"
+    )
+    plan, diagnostics = plan_text(text)
+    assert plan is not None and plan.embedding_output == "embed"
+    ((message, methods),) = against_prompts(diagnostics)
+    assert "TinyModel takes no inputs_embeds" in message
+    assert methods == (Method.PROMPT_TUNING,)
+
+
+def test_a_prompt_behind_a_module_that_holds_the_table_needs_no_way_in() -> None:
+    text = """
+    class Embeddings(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.words = nn.Embedding(8, 8)
+        def forward(self, input_ids):
+            return self.words(input_ids)
+
+    class TinyModel(TinyPreTrainedModel):
+        def __init__(self, config: TinyConfig):
+            super().__init__(config)
+            self.embeddings = Embeddings(config)
+            self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+        def get_input_embeddings(self):
+            return self.embeddings.words
+        def forward(self, input_ids=None):
+            x = self.embeddings(input_ids)
+            for layer in self.layers:
+                x = layer(x)
+            return x
+    """
+    plan, diagnostics = plan_text(text)
+    assert plan is not None and (plan.token_embeddings, plan.embedding_output) == ("embeddings.words", "embeddings")
+    assert against_prompts(diagnostics) == []
+
+
+def test_a_prompt_does_not_go_into_layers_that_read_the_tokens_themselves() -> None:
+    _, diagnostics = plan_forward(BUILD, RUN.replace("x = layer(x)", "x = layer(x, ids=input_ids)"))
+    ((message, methods),) = against_prompts(diagnostics)
+    assert "layers read input_ids" in message and methods == (Method.PROMPT_TUNING,)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters", "embeddings", "expected"),
+    [
+        pytest.param("Part", *EMBEDS, [], id="the encoder takes embeddings"),
+        pytest.param("Part", "", "self.embed(input_ids)", ["The forward of Part"], id="it takes none"),
+        pytest.param("nn.Conv1d", *EMBEDS, ["The encoder of TinyModel"], id="only the decoder takes them"),
+    ],
+)
+def test_the_prompt_of_an_encoder_decoder_goes_into_its_encoder(
+    encoder: str, parameters: str, embeddings: str, expected: list[str]
+) -> None:
+    text = ENCODER_DECODER.replace("{encoder}", encoder).replace("{parameters}", parameters)
+    plan, diagnostics = plan_text(text.replace("{embeddings}", embeddings))
+    assert plan is not None and plan.is_encoder_decoder
+    assert [message.partition(" takes")[0] for message, _ in against_prompts(diagnostics)] == expected

@@ -14,7 +14,7 @@ from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Pa
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 from adapter_runtime.methods.lora.program import keep_output
 from adapter_runtime.programs.layer import TensorLayer
-from adapter_runtime.programs.nodes import Leaf, Mean
+from adapter_runtime.programs.nodes import BatchInFront, Leaf, Mean
 
 
 class Adds(nn.Module):
@@ -159,3 +159,36 @@ def test_a_skipped_layer_runs_nothing_under_any_setup() -> None:
 def test_a_mean_leaves_the_rest_to_what_came_in() -> None:
     mean = Mean([Leaf(lambda x, y: y + x)], [0.5], rest=0.5, identity=keep_output)
     torch.testing.assert_close(mean(torch.ones(2), torch.full((2,), 4.0)), torch.full((2,), 4.5))
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        BatchSplit("one", "ten", batch_sizes=[1, 2]),
+        MultiTask("one", "ten"),
+        Split("one", "ten", splits=[3, 1]),
+        Stack("twice", BatchSplit("one", "ten", batch_sizes=[2, 1])),
+    ],
+)
+def test_rows_and_positions_are_found_where_the_length_comes_first(setup: object, tasks: ForwardContext) -> None:
+    block = parse_composition(setup)  # type: ignore[arg-type]
+    tasks.task_rows = TaskRows(torch.tensor([1, 0, 1]))
+    x = torch.randn(3, 4, 2)
+    plain, turned = Layer(), Layer()
+    turned.is_length_first = True
+    for layer in (plain, turned):
+        layer.activate(block, frozenset())
+    assert plain.program is not None and turned.program is not None
+    given = turned.program(x.transpose(0, 1))
+    assert given.is_contiguous()
+    assert torch.equal(given.transpose(0, 1), plain.program(x))
+    with AdapterSetup(block) as scope:
+        under = turned.program_under(scope)
+    assert under is not None and torch.equal(under(x.transpose(0, 1)), given)
+
+
+def test_what_divides_nothing_is_left_as_it_is_where_the_length_comes_first() -> None:
+    layer = Layer()
+    layer.is_length_first = True
+    layer.activate(Stack("one", "ten"), frozenset())
+    assert type(layer.program) is not BatchInFront

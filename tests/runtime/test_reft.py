@@ -37,6 +37,7 @@ from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
 from adapter_runtime.methods.reft.positions import positions_of
+from adapter_runtime.roles import LayerStack
 from runtime_models import adapted, randomise, upstream
 
 CONFIGS = [
@@ -746,3 +747,21 @@ def test_one_graph(kind: str, attention: str, config: str, ids: torch.Tensor, fr
         output.square().sum().backward()
         gradients.append([p.grad.clone() for _, p in model.adapter_parameters("a") if p.requires_grad])
     assert_close(*gradients)
+
+
+def test_layers_that_run_no_rows_of_positions_are_left_out(monkeypatch: pytest.MonkeyPatch, ids: torch.Tensor) -> None:
+    model = adapted("llama")
+    base = type(model.adapters_base)
+    (stack,) = base.layer_stacks
+    parts = [layer for _, layer in model.iter_layers()]
+    model.adapters_base.tower = nn.ModuleList(parts[:1])
+    stacks = (LayerStack("tower", form="packed"), stack)
+    monkeypatch.setattr(base, "layer_stacks", stacks)
+    assert model.adapters_base.layers_of_form("packed") == {0}
+    assert model.adapters_base.layers_of_form("packed", "") == set(range(len(parts) + 1))
+    monkeypatch.setattr(base, "layer_stacks", (LayerStack("tower", form="packed"),))
+    with pytest.raises(InvalidConfigError):
+        model.add_adapter("a", config="loreft")
+    monkeypatch.setattr(base, "layer_stacks", (stack,))
+    model.add_adapter("a", config="loreft", set_active=True)
+    model(input_ids=ids)

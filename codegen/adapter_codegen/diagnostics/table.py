@@ -240,6 +240,20 @@ class Problem(Enum):
         "No single module of {base} gives what enters the first layer in {path}.",
         "Name the module as `embedding_output` in `plan/overrides.toml` if there is one.",
     )
+    NO_EMBEDDINGS_TAKEN = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "{reader} takes no inputs_embeds, by which a prompt would go in.",
+        f"A prompt stands among the embeddings of tokens; {_OTHER_METHOD}",
+    )
+    TOKENS_IN_LAYERS = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "The layers in {path} read input_ids themselves, and these are not there where a prompt goes in as inputs_embeds.",
+        f"A prompt has no token ids; {_OTHER_METHOD}",
+    )
     OTHER_NAME = (
         "P104",
         _UPSTREAM,

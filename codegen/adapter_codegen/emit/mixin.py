@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
-from adapter_codegen.model import BasePlan, LayerPlan, ModelPlan
+from adapter_codegen.model import BasePlan, LayerPlan, ModelPlan, StackPlan
 from adapter_codegen.rewrite import naming
 
 LAYER_MIXIN = "LayerAdaptersMixin"
@@ -52,8 +52,7 @@ def _bases(base: BasePlan) -> Iterator[str]:
 
 
 def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
-    stacks = (f"LayerStack({literal(stack.path)}{', shared=True' if stack.shared else ''})" for stack in base.stacks)
-    yield "layer_stacks", tuple_of(stacks)
+    yield "layer_stacks", tuple_of(_stack(stack) for stack in base.stacks)
     yield from (
         (name, literal(value))
         for name, value in (
@@ -64,6 +63,13 @@ def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
         )
         if value
     )
+
+
+def _stack(stack: StackPlan) -> str:
+    """A call of the runtime's `LayerStack`, without what is as usual."""
+    stated = {"shared": stack.shared, "form": stack.form.value}
+    arguments = (f", {name}={literal(value)}" for name, value in stated.items() if value)
+    return f"LayerStack({literal(stack.path)}{''.join(arguments)})"
 
 
 def _role_classes(layer: LayerPlan) -> Iterator[str]:

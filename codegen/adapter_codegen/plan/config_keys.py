@@ -23,7 +23,7 @@ from adapter_codegen.parse.syntax import (
     statements,
 )
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.stream.stacks import HasAttention
+from adapter_codegen.plan.stream.lists.stacks import HasAttention
 from adapter_codegen.upstream import Release
 
 KEYS = ("num_attention_heads", "hidden_size", "hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from adapter_codegen.model import BasePlan, Diagnostic, Level, Location, Method, MethodSupport, Role
+from adapter_codegen.model import (
+    BasePlan,
+    Diagnostic,
+    Level,
+    Location,
+    Method,
+    MethodSupport,
+    Role,
+    StackPlan,
+    StreamForm,
+)
 from adapter_codegen.plan.module import LayerEntry
 
 
@@ -20,11 +30,20 @@ class Lack(Enum):
     KEYS_AND_VALUES = "No layer has keys and values."
     PROJECTIONS = "No layer has linear modules that play a known role."
     LAYERS = "The model has no layers of its own."
+    ROWS = "The hidden states of {} are no rows of tokens or patches: {}."
     STREAM = "Nothing is added to a stream in {}, so its output may be no hidden states of tokens."
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
     TOKEN_EMBEDDINGS = "The model has no token embeddings that could be inverted."
+
+
+_FORMS = {
+    StreamForm.PACKED: "the positions of all examples stand in one row",
+    StreamForm.LENGTH_FIRST: "the positions stand in front of the batch",
+    StreamForm.JOINED: "something else stands in front of the tokens of each row",
+    StreamForm.OTHER: "they have more dimensions than batch, length and width",
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +81,24 @@ def _support(
             return MethodSupport(method, False, diagnostic.message, diagnostic.location)
     obstacle = RULES[method](base, entries)
     if obstacle is None:
-        return MethodSupport(method, True, "")
+        return MethodSupport(method, True, *_restriction(method, base))
     return MethodSupport(method, False, obstacle.reason, obstacle.location)
+
+
+def _restriction(method: Method, base: BasePlan) -> tuple[str, Location | None]:
+    """What users should know of a method that holds, and the place in upstream that shows it."""
+    stack = _without_rows(base)
+    if method is not Method.REFT or stack is None:
+        return "", None
+    return f"{_no_rows(stack)} They are left out.", stack.shown
+
+
+def _without_rows(base: BasePlan) -> StackPlan | None:
+    return next((stack for stack in base.stacks if stack.form is not StreamForm.ROWS), None)
+
+
+def _no_rows(stack: StackPlan) -> str:
+    return Lack.ROWS.value.format(stack.path, _FORMS[stack.form])
 
 
 def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
@@ -108,6 +143,9 @@ def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     for entry in entries:
         if not entry.has_additions:
             return _lack(Lack.STREAM, entry.plan.location, entry.plan.class_name)
+    stack = _without_rows(base)
+    if stack is not None and all(one.form is not StreamForm.ROWS for one in base.stacks):
+        return Obstacle(_no_rows(stack), stack.shown)
     return None if base.stacks else _lack(Lack.LAYERS, base.location)
 
 

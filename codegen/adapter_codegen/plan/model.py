@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, ClassPlan, Diagnostic, Location, ModelPlan, PlanResult, Refusal
+from adapter_codegen.model import (
+    BasePlan,
+    ClassPlan,
+    Diagnostic,
+    Location,
+    ModelPlan,
+    PlanResult,
+    Refusal,
+    StackPlan,
+    StreamForm,
+)
 from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.aliases import Alias, alias_of
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
@@ -54,7 +64,7 @@ def plan_model(
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
-    base = _without_other_lists(base, found)
+    base = _with_forms(_without_other_lists(base, found), found)
     entries, missing = _of_stacks(base, found)
     if missing or not entries:
         return Refusal(model_type, (*doubts, *missing, *found.diagnostics))
@@ -114,6 +124,19 @@ def _without_other_lists(base: BasePlan, found: ModulePlan) -> BasePlan:
     layers = {entry.plan.class_name for entry in found.entries if entry.has_additions}
     kept = [stack for stack in base.stacks[1:] if layers & set(stack.layer_classes)]
     return replace(base, stacks=(*base.stacks[:1], *kept))
+
+
+def _with_forms(base: BasePlan, found: ModulePlan) -> BasePlan:
+    """With what the layers themselves show of their hidden states, where the way to them shows nothing."""
+    shown = {entry.plan.class_name: entry for entry in found.entries if entry.form is not StreamForm.ROWS}
+    return replace(base, stacks=tuple(_with_form(stack, shown) for stack in base.stacks))
+
+
+def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
+    entry = next((shown[name] for name in stack.layer_classes if name in shown), None)
+    if entry is None or stack.form is not StreamForm.ROWS:
+        return stack
+    return replace(stack, form=entry.form, shown=entry.shown)
 
 
 def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:

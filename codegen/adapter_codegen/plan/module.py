@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import ClassPlan, Diagnostic, LayerPlan, Level, Location, Method, PrefixSite, ResidualSite
+from adapter_codegen.model import (
+    ClassPlan,
+    Diagnostic,
+    LayerPlan,
+    Level,
+    Location,
+    Method,
+    PrefixSite,
+    ResidualSite,
+    StreamForm,
+)
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.findings import Finding, as_diagnostic
 from adapter_codegen.plan.flow.activation import TooLarge
@@ -34,6 +44,8 @@ class LayerEntry:
     prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
     unclaimed: Location | None = None  # an addition in its own forward that no rule claims: sites are missing
     has_additions: bool = True  # whether anything is added to its stream; a list may hold mere attentions
+    form: StreamForm = StreamForm.ROWS
+    shown: Location | None = None  # what shows another form than rows
 
     @property
     def takes_prefix(self) -> bool:
@@ -105,7 +117,9 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
     has_additions = bool(result.residual) or any(finding.problem in _ADDITIONS for finding in result.findings)
     unclaimed = facts.location(result.unclaimed[0]) if result.unclaimed else None
-    return LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), unclaimed, has_additions)
+    entry = LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), unclaimed, has_additions)
+    sign = result.form
+    return entry if sign is None else replace(entry, form=sign.form, shown=facts.location(sign.node))
 
 
 def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:

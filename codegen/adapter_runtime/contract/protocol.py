@@ -22,7 +22,7 @@ from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.contract.values import Json
 from adapter_runtime.programs.call_plan import CallPlan
 from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.roles import AttentionRoles, LayerRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, StackForm
 
 
 class TorchModule(Protocol):
@@ -146,6 +146,8 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
     def check_placeable(self, config: AdapterConfig) -> None: ...
 
     def adapted_layers(self) -> Iterator[tuple[int, AdaptedLayer]]: ...
+
+    def layers_of_form(self, *forms: StackForm) -> frozenset[int]: ...
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]: ...
 

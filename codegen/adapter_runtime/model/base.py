@@ -26,7 +26,7 @@ from adapter_runtime.model.interface.declaration import Interface
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, plan_call
 from adapter_runtime.programs.layer import AdapterLayerBase
-from adapter_runtime.roles import LayerStack
+from adapter_runtime.roles import LayerStack, StackForm
 
 
 class ModelBaseAdaptersMixin(ModelAdaptersMixin):
@@ -97,11 +97,24 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             assert isinstance(layer, LayerAdaptersMixin)
             yield index, layer
 
+    def layers_of_form(self, *forms: StackForm) -> frozenset[int]:
+        """The indices of the layers in lists of these forms."""
+        found = (stack.form for stack in self.layer_stacks for _ in _elements(self, stack.path.split(".*.")))
+        return frozenset(index for index, form in enumerate(found) if form in forms)
+
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:
         """All modules that hold adapters."""
         for module in self.modules():
             if isinstance(module, AdapterLayerBase):
                 yield module
+
+    def _told_their_form(self) -> list[AdapterLayerBase]:
+        """`adapter_layers`, where each knows whether the tensors that it is called with have the batch in front."""
+        layers, length_first = list(self.adapter_layers()), self.layers_of_form("length first")
+        for layer in layers:
+            if layer.layer_index in length_first:
+                layer.is_length_first = True
+        return layers
 
     def check_placeable(self, config: AdapterConfig) -> None:
         """Raise for methods that this model has no place for, by its plan, and for places that cannot hold an adapter.
@@ -139,7 +152,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
         """Decide, in every layer, what runs from now on."""
-        layers = list(self.adapter_layers())
+        layers = self._told_their_form()
         for layer in layers:
             layer.activate(block, skip_layers)
         self.call_plans = {}
@@ -159,7 +172,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             block = setup.adapter_setup
             if block is not None:
                 self.adapters_config.require_block(block)
-            layers = [(layer, layer.program_under(setup)) for layer in self.adapter_layers()]
+            layers = [(layer, layer.program_under(setup)) for layer in self._told_their_form()]
             self.call_plans[setup.key] = plan_call(block, layers, self._computed_once(block))
         return self.call_plans[setup.key]
 

@@ -13,7 +13,7 @@ from adapter_runtime.call.context import AdapterSetup, thread
 from adapter_runtime.composition import AdapterCompositionBlock, Average, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.programs.blocks import is_registered, program_of_block
-from adapter_runtime.programs.nodes import Chain, Keep, Leaf, Mean, Node, Rest, TensorNode
+from adapter_runtime.programs.nodes import BatchInFront, Chain, Keep, Leaf, Mean, Node, Parts, Rest, TensorNode
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 P = TypeVar("P", bound=Node, default=Node)  # the nodes of a kind of layer
@@ -95,6 +95,9 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     # Whether the module only stores parameters that modules elsewhere use: merging concerns those, not this one.
     only_holds_parameters: ClassVar[bool] = False
 
+    is_length_first: bool = (
+        False  # whether it is called with tensors (length, batch, ...); told before anything is resolved
+    )
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
     location_key: str = ""  # "output_adapter", "selfattn_lora", ...
 
@@ -159,7 +162,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         """
         self.overrides = {}
         self.is_skipped = self.layer_index in skip_layers
-        self.program = self.resolve(block)
+        self.program = self.turned(self.resolve(block))
 
     def current_program(self) -> P | None:
         """What runs now in this thread; None = nothing."""
@@ -168,12 +171,16 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     def program_under(self, setup: AdapterSetup) -> P | None:
         """What runs within the context of `setup`."""
         if setup.key not in self.overrides:
-            self.overrides[setup.key] = self.resolve(setup.adapter_setup)
+            self.overrides[setup.key] = self.turned(self.resolve(setup.adapter_setup))
         return self.overrides[setup.key]
 
     def resolve(self, block: AdapterCompositionBlock | None) -> P | None:
         """The program that runs here under `block`; None = nothing."""
         return None if block is None or self.is_skipped else self.program_of(block)
+
+    def turned(self, program: P | None) -> P | None:
+        """`program` for the tensors that this layer is called with, where these do not have the batch in front."""
+        return program
 
     def program_of(self, block: str | AdapterCompositionBlock) -> P | None:
         """The program of a name or a block; None where none of its adapters lives here.
@@ -218,6 +225,12 @@ class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
     """Base of layers whose adapters are called with a tensor and whatever else the layer hands on."""
 
     without_adapter: TensorNode[Unpack[Rest]] = Keep()  # the program of no adapter
+
+    def turned(self, program: TensorNode[Unpack[Rest]] | None) -> TensorNode[Unpack[Rest]] | None:
+        """See `AdapterLayerBase`. What divides the batch or the length finds them where it expects them."""
+        if program is None or not self.is_length_first or not any(isinstance(node, Parts) for node in program.walk()):
+            return program
+        return BatchInFront([program])
 
     def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:
         _, held = next(self._containers())

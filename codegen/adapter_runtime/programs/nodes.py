@@ -9,6 +9,8 @@ A program is a tree of nodes. Its leaves are the modules of adapters; a node say
     Spans   Split: each child gets its part of the sequence
     Mean    Average: a weighted sum
 
+`BatchInFront` stands around a program where the positions come before the batch.
+
 A node is called with the state of its kind of layer: a tensor with the batch first, and whatever else the layer hands on. It
 gives the new value of one tensor of the state. Prefixes have nodes of their own, in ``methods/prefix_tuning/program.py``.
 
@@ -184,6 +186,16 @@ class Spans(Parts[Unpack[Rest]]):
                 f"{list(value.shape)}. Give splits that sum up to the length of the input."
             )
         return self.run_parts((value, *rest), self.lengths)
+
+
+class BatchInFront(Branch[Unpack[Rest]]):
+    """A program in a layer that is called with tensors (length, batch, ...): its nodes see (batch, length, ...)."""
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        turned = [entry.transpose(0, 1) if isinstance(entry, torch.Tensor) else entry for entry in rest]
+        # Each entry keeps its type, which the comprehension above cannot tell.
+        given = self.programs[0](value.transpose(0, 1), *turned)  # type: ignore[arg-type]
+        return given.transpose(0, 1).contiguous()  # upstream may go on with views of it
 
 
 class Mean(Branch[Unpack[Rest]]):

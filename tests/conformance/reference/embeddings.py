@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from conformance.methods import Invertible, Prompt
 from conformance.reference.layout import Layout, join
@@ -118,6 +119,8 @@ def prompts_applied(
     def insert(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # some models of images give more
             return (insert(module, args, output[0]), *output[1:])
+        if isinstance(output, ModelOutput):  # in its first field
+            return type(output)(**{**output, next(iter(output)): insert(module, args, output[0])})
         return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)
 
     def embed(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class Layer:
     hosts: tuple[tuple[str, str], ...]  # location, and path of the module that holds the bottlenecks
     mlp_first: tuple[str, ...]
     mlp_last: tuple[str, ...]
+    form: str = ""  # of its hidden states, as it is stated; "" = rows of positions
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def layout_of(model: nn.Module) -> Layout:
     # Not by the prefix: a base model may have a part of this name (DINOv3).
     base = next(path for path, module in model.named_modules() if module is model.base_model)
     stated = type(model.base_model)
+    forms = [(join(base, stack.path), stack.form) for stack in stated.layer_stacks]
+    layers = [replace(layer, form=_form(layer.path, forms)) for layer in layers]
     return Layout(
         tuple(layers),
         base,
@@ -95,6 +99,12 @@ def layout_of(model: nn.Module) -> Layout:
         front=_front(model, base),
         prefix_shapes=_prefix_shapes(model),
     )
+
+
+def _form(layer: str, stacks: Iterable[tuple[str, str]]) -> str:
+    """What is stated of the list that holds a layer; "*" in the path of a list stands for any name."""
+    owner = layer.rpartition(".")[0]
+    return next((form for path, form in stacks if re.fullmatch(re.escape(path).replace(r"\*", "[^.]+"), owner)), "")
 
 
 def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:

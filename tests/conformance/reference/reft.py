@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from conformance.methods import ReFT
 from conformance.reference.layout import Layer, Layout
 from conformance.reference.together import Averaged, Together
+from conformance.subjects import BATCH
 
 Unit = tuple[Tensor, Tensor, Tensor, bool]  # W (r, H), b (r,), R (r, H), whether R h is subtracted
 
@@ -26,6 +27,7 @@ def reft_names(layout: Layout, part: ReFT, name: str) -> list[str]:
     return [
         f"{layer.path}.reft_layer.refts.{name}.units.{unit}.{leaf}"
         for layer in layout.layers
+        if not layer.form
         for unit in range(2)
         for leaf in leaves
     ]
@@ -43,9 +45,12 @@ def reft_applied(
     inputs: dict[str, Any] = {}
     handles = [remember_inputs(upstream.get_submodule(layout.base), inputs)]
     for layer in layout.layers:
+        module = upstream.get_submodule(layer.path)
+        if layer.form:
+            handles.append(module.register_forward_hook(_without_rows(layer.form, inputs), prepend=True))
+            continue
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
         mask = functools.partial(mask_of, upstream, layer, inputs)
-        module = upstream.get_submodule(layer.path)
         handles.append(module.register_forward_hook(_editing(edits, mask, together), prepend=True))
     try:
         yield
@@ -69,6 +74,22 @@ def mask_of(upstream: nn.Module, layer: Layer, inputs: Mapping[str, Any]) -> Ten
     """The mask of the tokens that the layer sees; an encoder-decoder has two."""
     is_decoder = bool(upstream.config.is_encoder_decoder) and not any(one.in_encoder for one in layer.attentions)
     return inputs.get("decoder_attention_mask" if is_decoder else "attention_mask")
+
+
+def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
+    """A layer that is left out must have a reason for it: what it gives is no (batch, length, width), or longer than its tokens."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        tokens = inputs.get("input_ids")
+        has_rows = hidden.dim() == 3 and hidden.shape[0] == BATCH != hidden.shape[1]
+        is_longer = form == "joined" and tokens is not None and has_rows and hidden.shape[1] > tokens.shape[1]
+        if has_rows and not is_longer:
+            raise AssertionError(
+                f"{type(module).__name__} gives rows of positions, but its stack is said to have none"
+            )
+
+    return hook
 
 
 def _units(part: ReFT, path: str, name: str, weights: Mapping[str, Tensor]) -> list[Unit]:

@@ -26,6 +26,7 @@ from adapter_codegen.model import (
     PrefixSite,
     Refusal,
     ResidualSite,
+    StackPlan,
     StaticHead,
 )
 from adapter_codegen.rewrite import naming
@@ -91,7 +92,7 @@ def _method(support: MethodSupport) -> Node:
 
 def _base(base: BasePlan) -> Node:
     stacks = (
-        Node("stack", f"{stack.path} of {', '.join(stack.layer_classes)}{' (shared)' if stack.shared else ''}")
+        Node("stack", f"{stack.path} of {', '.join(stack.layer_classes)}{_remarks(stack)}", stack.shown)
         for stack in base.stacks
     )
     paths = (
@@ -103,6 +104,11 @@ def _base(base: BasePlan) -> Node:
     kind = "encoder-decoder, " if base.is_encoder_decoder else ""
     value = f"{base.class_name} ({kind}{base.pretrained_class}, prefix {base.prefix!r})"
     return Node("base model", value, base.location, children=(*stacks, *_filled(paths)))
+
+
+def _remarks(stack: StackPlan) -> str:
+    remarks = ["shared"] * stack.shared + [stack.form.value] * bool(stack.form.value)
+    return f" ({', '.join(remarks)})" if remarks else ""
 
 
 def _layer(layer: LayerPlan, mixin: str) -> Node:

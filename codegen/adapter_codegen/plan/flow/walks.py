@@ -69,6 +69,12 @@ def operand(value: Value, index: int = 0, keyword: str = "input") -> Value | Non
     return value.keyword(keyword)
 
 
+def first_argument(call: Value) -> Value | None:
+    """The stream at a call: the first argument, which upstream also passes by keyword."""
+    named = [value for key, value in call.keywords if key != "**"]
+    return next(iter((*call.inputs, *named)), None)
+
+
 def is_cut(value: Value) -> bool:
     """A call that gives several parts of one tensor."""
     return called(value, *_CUTS)

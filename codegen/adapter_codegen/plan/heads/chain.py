@@ -21,10 +21,11 @@ from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.conditions import condition, is_given, needs_labels
 from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.stream.base import is_model
-from adapter_codegen.plan.stream.entrance import earlier, first_argument
+from adapter_codegen.plan.stream.entrance import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 # Functions of upstream that pick positions out of their first argument.

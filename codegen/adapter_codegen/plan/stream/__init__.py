@@ -9,5 +9,6 @@ parallel      attention and feed-forward in one sum
 placing       which adapters a residual addition gets, and where they are held
 feed_forward  the projections of a feed-forward block
 optional      modules that only some instances of a layer have
-base          the base model class; `stacks` where it keeps its layers, `entrance` what gives the input of the first one
+base          the base model class; `entrance` what gives the input of its first layer
+lists         where it keeps its layers, and what the hidden states are that run through them
 """

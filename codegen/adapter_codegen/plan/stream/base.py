@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
@@ -10,11 +11,18 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, StackPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
-from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
+from adapter_codegen.parse.syntax import (
+    assignment,
+    descendants,
+    dotted_name,
+    literal_string,
+    self_attribute,
+    statements,
+)
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream
-from adapter_codegen.plan.stream.stacks import FoundStack, HasAttention, find_stacks
+from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 
 _PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
 _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that work on what enters the first layer
@@ -50,7 +58,7 @@ def plan_base(
         location=facts.location(base.node),
         pretrained_class=_pretrained_class(facts, base),
         prefix=literal_string(base.attributes.get("base_model_prefix")) or "",
-        stacks=tuple(_stack(stack, stream) for stack in stacks),
+        stacks=tuple(_stack(facts, stack, stream) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
         token_embeddings=embeddings,
         embedding_output=entrance,
@@ -59,11 +67,16 @@ def plan_base(
         submodels=submodels,
         is_encoder_decoder="encoder_outputs" in forward.parameters,
     )
-    return plan, tuple(_doubts(facts, base, plan, stream))
+    doubts = (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
+    return plan, doubts
 
 
-def _stack(found: FoundStack, stream: Stream | None) -> StackPlan:
-    return StackPlan(found.path, found.classes, shared=stream is not None and found.path in stream.shared)
+def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None) -> StackPlan:
+    if stream is None:
+        return StackPlan(found.path, found.classes)
+    plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared)
+    sign = stream.forms.get(found.path)
+    return plan if sign is None else replace(plan, form=sign.form, shown=facts.location(sign.node))
 
 
 def _parameters(facts: ModuleFacts, forward: FunctionFacts) -> Iterator[Parameter]:
@@ -190,3 +203,45 @@ def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream
         yield Problem.SEVERAL_MODELS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name)
     else:
         yield Problem.NO_SINGLE_ENTRANCE.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)
+
+
+def _against_prompts(
+    facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None
+) -> Iterator[Diagnostic]:
+    """Why a prompt cannot go in as embeddings of tokens, where nothing adds to them behind the table but in one module."""
+    holds_table = plan.token_embeddings.startswith(f"{plan.embedding_output}.")
+    if stream is None or not plan.embedding_output or not plan.token_embeddings or holds_table:
+        return
+    reader = _reader(facts, base, plan)
+    methods = (Method.PROMPT_TUNING,)
+    if isinstance(reader, str) or "inputs_embeds" not in reader.parameters:
+        name = reader if isinstance(reader, str) else f"The forward of {reader.owner}"
+        node = base.node if isinstance(reader, str) else reader.node
+        yield Problem.NO_EMBEDDINGS_TAKEN.diagnostic(facts.location(node), methods, reader=name)
+    elif stream.reads_tokens is not None:
+        place, path = facts.location(stream.reads_tokens), plan.stacks[0].path
+        yield Problem.TOKENS_IN_LAYERS.diagnostic(place, methods, path=path)
+
+
+def _reader(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> FunctionFacts | str:
+    """The forward that reads the tokens which a prompt stands in front of: the model's, or that of its encoder.
+
+    A name where that has no forward in this file, or is no encoder.
+    """
+    forward = base.functions["forward"]
+    if not plan.is_encoder_decoder:
+        return forward
+    name = plan.embedding_output.partition(".")[0]
+    if _is_given_states(forward.node, name):
+        return f"The encoder of {base.name}"
+    known = (facts.classes.get(local_class(found)) for found in _classes_at(facts, base, name))
+    inner = next((owned.functions["forward"] for owned in known if owned and "forward" in owned.functions), None)
+    return inner or f"The encoder of {base.name}"
+
+
+def _is_given_states(forward: cst.FunctionDef, name: str) -> bool:
+    """Whether a submodule is called with what an encoder gave."""
+    calls = (node for node in descendants(forward) if isinstance(node, cst.Call))
+    ours = (call for call in calls if dotted_name(call.func) == f"self.{name}")
+    given = {argument.keyword.value for call in ours for argument in call.args if argument.keyword is not None}
+    return "encoder_hidden_states" in given

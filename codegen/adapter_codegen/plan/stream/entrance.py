@@ -6,7 +6,7 @@ Only the forwards on the way to the layers are entered; embeddings, layers and p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -15,8 +15,11 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.flow.values import Flow, Op, Value, same_tensor
-from adapter_codegen.plan.stream.stacks import FoundStack
+from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.flow.walks import first_argument
+from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way, joined_on_the_way
+from adapter_codegen.plan.stream.lists.sign import Sign
+from adapter_codegen.plan.stream.lists.stacks import FoundStack
 
 _PASSED_ON = frozenset({Kind.DROPOUT, Kind.IDENTITY})
 
@@ -30,6 +33,8 @@ class Stream:
     token_embeddings: str  # path of the embedding that the model's forward applies to input_ids
     final_norm: str
     shared: frozenset[str]  # stacks whose layers run more than once
+    reads_tokens: cst.CSTNode | None  # the call of a layer that is given input_ids too
+    forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
 
 def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Stream | None:
@@ -42,7 +47,8 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     if not ordered:
         return None
     kinds = Kinds(facts)
-    source = _Source(flow, kinds, {id(call) for found in calls.values() for _, call in found})
+    ids = {id(call) for found in calls.values() for _, call in found}
+    source = _Source(flow, kinds, ids)
     path, mixed = source.of(calls[ordered[0].path][0][1])
     return Stream(
         embedding_output=path,
@@ -50,6 +56,8 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
         token_embeddings=_token_embeddings(flow, kinds),
         final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
+        reads_tokens=_reads_tokens(flow, [call for found in calls.values() for _, call in found]),
+        forms={path: sign for path, found in calls.items() if (sign := _form(found, ids, kinds)) is not None},
     )
 
 
@@ -74,10 +82,12 @@ def _layer_calls(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
     ]
 
 
-def first_argument(call: Value) -> Value | None:
-    """The stream at a call: the first argument, which upstream also passes by keyword."""
-    named = [value for key, value in call.keywords if key != "**"]
-    return next(iter((*call.inputs, *named)), None)
+def _form(calls: Sequence[tuple[int, Value]], layer_calls: set[int], kinds: Kinds) -> Sign | None:
+    """The form of what enters a stack for the first time, where the way there shows it."""
+    first = first_argument(calls[0][1]) if calls else None
+    if first is None:
+        return None
+    return form_on_the_way(first, layer_calls, kinds) or joined_on_the_way(first, layer_calls, kinds)
 
 
 def earlier(value: Value) -> Iterator[Value]:
@@ -144,6 +154,19 @@ class _Source:
         return self.kinds.of(classes) is Kind.LINEAR or self.counts[call.path] > 1
 
 
+def _reads_tokens(flow: Flow, layer_calls: Sequence[Value]) -> cst.CSTNode | None:
+    """The first call of a layer that gets the parameter ``input_ids`` of the base model."""
+    for call in layer_calls:
+        given = (*call.inputs, *(value for key, value in call.keywords if key != "**"))
+        if any(_is_tokens(origin, flow) for value in given for origin in alternatives(value)):
+            return call.node
+    return None
+
+
+def _is_tokens(value: Value, flow: Flow) -> bool:
+    return value.op is Op.PARAMETER and value.frame is flow.root and value.name == "input_ids"
+
+
 def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
     """The embedding that is called on the parameter ``input_ids`` of the base model."""
     for value in flow.values:
@@ -151,7 +174,7 @@ def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
             pending = [argument for argument in (first_argument(value),) if argument is not None]
             while pending:
                 origin = same_tensor(pending.pop())
-                if origin.op is Op.PARAMETER and origin.frame is flow.root and origin.name == "input_ids":
+                if _is_tokens(origin, flow):
                     return value.path
                 pending.extend(earlier(origin))
     return ""

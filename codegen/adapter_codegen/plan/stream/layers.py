@@ -18,6 +18,8 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
+from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing
 from adapter_codegen.plan.stream.residuals import Addition, find_residuals
@@ -35,6 +37,7 @@ class LayerFindings:
     refused_cores: Mapping[str, Sequence[Finding]]  # class -> why it takes no prefix
     findings: tuple[Finding, ...]
     unclaimed: tuple[cst.CSTNode, ...] = ()  # additions in the layer's own forward that no rule claims
+    form: Sign | None = None  # of its hidden states, where it shows that they are no rows of positions
 
 
 def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindings | None:
@@ -66,7 +69,8 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))
     unclaimed = tuple(residuals.unclaimed)
-    return LayerFindings(plan, prefix, placed, core_classes, refused, tuple(findings), unclaimed)
+    form = form_in_layer(scene, attentions.cores)
+    return LayerFindings(plan, prefix, placed, core_classes, refused, tuple(findings), unclaimed, form)
 
 
 def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[PrefixSite, ...], dict[str, list[Finding]]]:

@@ -262,6 +262,7 @@ def disable_lora(module: LoRALayer) -> None:
         "groups",
     ):
         del module.__dict__[name]
+    module.__dict__.pop("is_length_first", None)  # only there where it is true
     # A class that is found at run time; mypy takes an assignment for one to the class of the variable.
     module.__class__ = upstream  # type: ignore[assignment]
     patch_forward(module)

@@ -346,23 +346,43 @@ def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argu
     return args, kwargs
 
 
-def after_embeddings(module: nn.Module, args: Arguments, output: LayerOutputs) -> LayerOutputs | None:
-    """Put the prompt into the output [B, L, H] of the module that embeds tokens.
+def after_embeddings(
+    module: nn.Module, args: Arguments, output: LayerOutputs | ModelOutput
+) -> LayerOutputs | ModelOutput | None:
+    """Put the prompt into the output [B, L, H] of the module that embeds tokens, or the one field of it.
 
     Raises:
-        UnsupportedMethodError: the module gives something else than one tensor.
+        UnsupportedMethodError: the module gives something else than one tensor, or several fields.
     """
     call = current_call()
     if call is None or not (call.at_embeddings and call.is_first):
         return None
     if isinstance(output, tuple):  # models of images also give the number of patches
         return (call.put_into(output[0]), *output[1:])
+    if isinstance(output, ModelOutput):
+        return _into_field(call, module, output)
     if not isinstance(output, torch.Tensor):
         raise UnsupportedMethodError(
             f"A prompt goes in front of the positions that {type(module).__name__} gives, but it gives a "
             f"{type(output).__name__} and not one tensor of them. Use prefix tuning."
         )
     return call.put_into(output)
+
+
+def _into_field(call: PromptCall, module: nn.Module, output: ModelOutput) -> ModelOutput:
+    """The output of a module with the prompt in the one field of it that holds anything.
+
+    Raises:
+        UnsupportedMethodError: there are several, so that it does not show which of them goes on to the layers.
+    """
+    held = [name for name, value in output.items() if value is not None]
+    states = output[held[0]] if len(held) == 1 else None
+    if not isinstance(states, torch.Tensor):
+        raise UnsupportedMethodError(
+            f"A prompt goes in front of the positions that {type(module).__name__} gives, but its output has the fields "
+            f"{', '.join(held)}. Use prefix tuning."
+        )
+    return type(output)(**{held[0]: call.put_into(states)})
 
 
 def before_pooler(module: nn.Module, args: Arguments, kwargs: dict[str, Argument]) -> ChangedArguments:

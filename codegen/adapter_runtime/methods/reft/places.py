@@ -38,10 +38,12 @@ def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:
 
 
 def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, AdaptedLayer]]:
+    """The layers that a config names, without those whose hidden states are no rows of positions."""
     layers = list(model.adapted_layers())
     if not isinstance(config.layers, str):
         check_layers(model, config.layers, "layers")
-    return [(index, layer) for index, layer in layers if config.is_in(index)]
+    without_rows = model.layers_of_form("packed", "length first", "joined", "other")
+    return [(index, layer) for index, layer in layers if config.is_in(index) and index not in without_rows]
 
 
 def _stacks(model: AdaptedBaseModel) -> dict[nn.Module, str]:

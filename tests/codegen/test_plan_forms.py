@@ -1,0 +1,223 @@
+"""What the hidden states of layers are, where they are no rows of positions; and what that means for ReFT."""
+
+from __future__ import annotations
+
+from textwrap import dedent, indent
+
+import pytest
+
+from adapter_codegen.model import Method, ModelPlan, StreamForm
+from adapter_codegen.parse import ModelEntry
+from adapter_codegen.plan import plan_model
+from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.module import plan_module
+from adapter_codegen.plan.stream.base import plan_base
+from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.upstream import open_release
+from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_attention
+
+ATTENDED = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+CALL = """
+attend = ALL_ATTENTION_FUNCTIONS.get_interface("eager", eager_attention_forward)
+return self.o(attend(self, query, key, value, mask, scaling=1.0)[0]), None
+"""
+BY_ROWS = """
+shape = (*states.shape[:-1], -1, self.head_dim)
+query, key, value = (project(states).view(shape).transpose(1, 2) for project in (self.q, self.k, self.v))
+query = self.q(states).view(shape).transpose(1, 2)
+"""
+
+
+def form_of(*lines: str) -> StreamForm:
+    """What a layer shows whose attention has these lines in front of its core."""
+    (entry,) = plan_of_attention(*lines, CALL).entries
+    assert (entry.shown is None) == (entry.form is StreamForm.ROWS)
+    return entry.form
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(BY_ROWS, id="a projection that is cut into heads"),
+        pytest.param(f"batch, length = states.shape[:2]\n{BY_ROWS}", id="a part of the shape is unpacked"),
+        pytest.param(f"*lead, width = states.shape\n{BY_ROWS}", id="a name takes what is left over"),
+        pytest.param(f"batch, length, width = states.size()\n{BY_ROWS}", id="three dimensions are unpacked"),
+        pytest.param(f"{BY_ROWS}batch, heads, length, width = query.shape", id="the shape of the heads is unpacked"),
+        pytest.param(
+            f"if mask is None:\n    batch, height, width, size = states.shape\nelse:\n    batch, length, size = states.shape\n{BY_ROWS}",
+            id="one branch is for a grid, another for rows",
+        ),
+        pytest.param(f"count, width = mask.shape\n{BY_ROWS}", id="the shape of something else is unpacked"),
+        pytest.param(f"{BY_ROWS}mask = mask.unsqueeze(0)", id="the mask gets a batch of one"),
+        pytest.param(f"{BY_ROWS}query = query * bias.unsqueeze(0)", id="a factor gets a batch of one"),
+        pytest.param(
+            f"states = self.o(bias.unsqueeze(0))\n{BY_ROWS}",
+            id="what is projected is something else, with a batch of one",
+        ),
+        pytest.param(f"{BY_ROWS}query = query.unsqueeze(1).squeeze(1)", id="another dimension is put in"),
+    ],
+)
+def test_a_layer_that_shows_nothing_else_has_rows(lines: str) -> None:
+    assert form_of(lines) is StreamForm.ROWS
+
+
+@pytest.mark.parametrize(
+    ("lines", "form"),
+    [
+        pytest.param(
+            "length = states.shape[0]\n"
+            "query = self.q(states).reshape(length, 4, -1).transpose(0, 1).unsqueeze(0)\n"
+            "key = self.k(states).reshape(length, 4, -1).transpose(0, 1).unsqueeze(0)\n"
+            "value = self.v(states).reshape(length, 4, -1).transpose(0, 1).unsqueeze(0)",
+            StreamForm.PACKED,
+            id="the core gets a batch of one",
+        ),
+        pytest.param(
+            "query = self.q(states).view(-1, 4, 2).transpose(0, 1)[None]\nkey = value = query\n",
+            StreamForm.PACKED,
+            id="by an index",
+        ),
+        pytest.param(f"length, _ = states.size()\n{BY_ROWS}", StreamForm.PACKED, id="two dimensions are unpacked"),
+        pytest.param(f"batch, height, width, _ = states.shape\n{BY_ROWS}", StreamForm.OTHER, id="four are"),
+    ],
+)
+def test_a_layer_may_show_another_form(lines: str, form: StreamForm) -> None:
+    assert form_of(lines) is form
+
+
+TORCH = """
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2{arguments})
+
+    def forward(self, states, mask=None):
+        return self.inner({query}, states, states)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query", "form"),
+    [
+        ("", "states", StreamForm.LENGTH_FIRST),
+        (", dropout=0.1", "query=states + mask", StreamForm.LENGTH_FIRST),
+        (", batch_first=True", "states", StreamForm.ROWS),
+        (", batch_first=config.rows", "states", StreamForm.ROWS),
+        (", **config.options", "states", StreamForm.ROWS),
+        ("", "states.transpose(0, 1)", StreamForm.ROWS),
+    ],
+)
+def test_torch_attention_reads_the_length_first_unless_it_is_told_otherwise(
+    arguments: str, query: str, form: StreamForm
+) -> None:
+    attention = TORCH.format(arguments=arguments, query=query)
+    if "query=" in query:
+        attention = attention.replace("states, states)", "key=states, value=states)")
+    (entry,) = plan_module(facts_of(attention, MLP, layer(ATTENDED), STACK)).entries
+    assert entry.form is form
+
+
+MODEL = """
+from ...modeling_utils import PreTrainedModel
+from .configuration_tiny import TinyConfig
+
+class TinyModel(PreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.embed = nn.Embedding(8, 8)
+        self.patches = nn.Conv2d(3, 8, 4)
+        self.norm = nn.LayerNorm(8)
+        self.project = nn.Linear(8, 8)
+        self.positions = nn.Parameter(torch.zeros(4, 8))
+        self.queries = nn.Parameter(torch.zeros(4, 8))
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, input_ids=None, inputs_embeds=None, pixels=None, hidden=False):
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(input_ids)
+{lines}
+        for layer in self.layers:
+            if hidden:
+                x = x.transpose(0, 1)
+                states = x
+                x = x.transpose(0, 1)
+            x = layer(x)
+        return x.transpose(0, 1)
+"""
+
+
+def form_on_the_way(lines: str) -> StreamForm:
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), MODEL.replace("{lines}", indent(dedent(lines), " " * 8)))
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    (stack,) = base.stacks
+    return stack.form
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("x = inputs_embeds", id="as they are"),
+        pytest.param("x = self.norm(inputs_embeds.transpose(0, 1).transpose(0, 1))", id="turned around twice"),
+        pytest.param("x = self.patches(pixels).flatten(2).transpose(1, 2)", id="an image, with the channels last"),
+        pytest.param("x = self.patches(pixels).flatten(2).permute(0, 2, 1)", id="the same by permuting"),
+        pytest.param("x = inputs_embeds + self.positions.unsqueeze(0)", id="positions are the same for all rows"),
+        pytest.param("x = self.queries.unsqueeze(0).expand(pixels.shape[0], -1, -1)", id="queries that rows get"),
+        pytest.param("x = self.queries.unsqueeze(0).repeat(pixels.shape[0], 1, 1)", id="queries that are repeated"),
+        pytest.param(
+            "x = pixels.unsqueeze(0) if pixels.dim() == 2 else pixels", id="an input that may lack its batch"
+        ),
+        pytest.param("x = inputs_embeds[:, 0].unsqueeze(1)", id="one position of each row"),
+        pytest.param("x = inputs_embeds.mean(1).unsqueeze(1)", id="a mean over positions"),
+        pytest.param("x = pixels.permute(1, 0, 2).reshape(4, -1, 8)", id="what is counted anew behind a turn"),
+        pytest.param(
+            "x = inputs_embeds.transpose(0, 1) if hidden else inputs_embeds", id="turned around under a condition"
+        ),
+    ],
+)
+def test_a_way_to_the_layers_that_shows_nothing_else_brings_rows(lines: str) -> None:
+    assert form_on_the_way(lines) is StreamForm.ROWS
+
+
+@pytest.mark.parametrize(
+    ("lines", "form"),
+    [
+        ("x = self.norm(inputs_embeds.transpose(0, 1))", StreamForm.LENGTH_FIRST),
+        ("x = self.project(inputs_embeds).permute(1, 0, 2)", StreamForm.LENGTH_FIRST),
+        ("x = self.patches(pixels).flatten(2).permute(2, 0, 1)", StreamForm.LENGTH_FIRST),
+        ("x = (inputs_embeds + self.positions).transpose(1, 0)", StreamForm.LENGTH_FIRST),
+        ("x = self.norm(self.patches(pixels).flatten(1).T.unsqueeze(0))", StreamForm.PACKED),
+        ("x = inputs_embeds.unsqueeze(2).expand(-1, -1, 4, -1).contiguous()", StreamForm.OTHER),
+        ("x = self.patches(pixels).permute(0, 2, 3, 1)", StreamForm.OTHER),
+        ("x = torch.cat((self.project(pixels), self.norm(inputs_embeds)), dim=1)", StreamForm.JOINED),
+        (
+            "x = inputs_embeds\nif pixels is not None:\n    x = torch.cat([self.patches(pixels), x], dim=1)",
+            StreamForm.JOINED,
+        ),
+        ("x = self.embed(torch.cat([pixels, input_ids], dim=1))[:, hidden:] + self.positions", StreamForm.JOINED),
+        ("x = torch.cat([pixels, self.patches(input_ids=input_ids)], dim=-2)", StreamForm.JOINED),
+    ],
+)
+def test_a_way_to_the_layers_may_show_another_form(lines: str, form: StreamForm) -> None:
+    assert form_on_the_way(lines) is form
+
+
+def plan(model_type: str) -> ModelPlan:
+    found = plan_model(open_release(), model_type)
+    assert isinstance(found, ModelPlan)
+    return found
+
+
+def test_reft_is_left_out_where_no_list_of_layers_has_rows() -> None:
+    found = plan("fsmt")
+    (reft,) = (entry for entry in found.methods if entry.method is Method.REFT)
+    assert not reft.supported and reft.location is not None
+    assert "encoder.layers" in reft.reason and "in front of the batch" in reft.reason
+    assert found.supports(Method.LORA) and found.supports(Method.BOTTLENECK)
+
+
+def test_reft_holds_for_the_lists_that_have_rows_and_says_which_have_none() -> None:
+    found = plan("qwen2_vl")
+    assert [stack.form for stack in found.base.stacks] == [StreamForm.PACKED, StreamForm.ROWS]
+    (reft,) = (entry for entry in found.methods if entry.method is Method.REFT)
+    assert reft.supported and "visual.blocks" in reft.reason and "stand in one row" in reft.reason
