@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import AttentionKind, AttentionRoles
+from adapter_codegen.model import AttentionKind, AttentionRoles, Role
 from plan_snippets import ATTENTION, plan_of_layer
 
 MLP = "return x + self.mlp(self.norm2(x))"
@@ -111,3 +111,39 @@ def test_keys_are_projected_from_what_the_values_are_projected_from() -> None:
     text = text.replace("self.q = ", "self.p = nn.Linear(8, 8)\n        self.q = ")
     text = text.replace("self.k(other)", "(self.p(mask) + self.k(other))")
     assert roles("x = x + self.attention(x, states, mask)[0]", text).key == "attention.k"
+
+
+def of_torch(*lines: str) -> AttentionKind:
+    """The kind of an nn.MultiheadAttention that is called in a layer like this, and of the adapters behind it."""
+    text = "\n".join((*lines, "x = x + out", MLP))
+    plan = plan_of_layer(text, "self.inner = nn.MultiheadAttention(8, 2)").layers[0]
+    (found,) = plan.attentions
+    locations = {SELF: Role.ATTENTION, CROSS: Role.CROSS_ATTENTION}
+    assert [role.location for role in plan.bottlenecks] == [locations[found.kind], Role.OUTPUT]
+    assert (found.core, found.query, found.key) == ("inner", "", "")
+    return found.kind
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        pytest.param(["out = self.inner(x, x, x)[0]"], SELF, id="to itself"),
+        pytest.param(
+            ["y = self.norm1(x)", "out, _ = self.inner(y + mask, y + mask, y)"], SELF, id="to itself, normed"
+        ),
+        pytest.param(
+            ["out = self.inner(x, torch.cat([states, x]), x)[0]"], SELF, id="other tokens in front of the own"
+        ),
+        pytest.param(
+            ["other = x if states is None else states", "out = self.inner(x, other, other)[0]"],
+            SELF,
+            id="to itself where nothing is given",
+        ),
+        pytest.param(["out = self.inner(query=x, key=states, value=x)[0]"], CROSS, id="keys from another argument"),
+        pytest.param(["out = self.inner(x + mask, states + mask, states)[0]"], CROSS, id="positions are no stream"),
+        pytest.param(["out = self.inner(states, x, x)[0]"], CROSS, id="queries from another argument"),
+        pytest.param(["out = self.inner(x, key=states[0], value=x)[0]"], CROSS, id="an element of another argument"),
+    ],
+)
+def test_what_the_attention_of_torch_is_given_makes_it_one_or_the_other(lines: list[str], kind: AttentionKind) -> None:
+    assert of_torch(*lines) is kind

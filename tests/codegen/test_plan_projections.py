@@ -158,3 +158,93 @@ def test_a_width_that_is_computed_in_the_view_is_no_attribute() -> None:
     plan = plan_of_layer(TEXT, "", text)
     assert plan.layers[0].attentions[0].head_dim == ""
     assert [one.code for one in plan.diagnostics] == ["P211"]
+
+
+def heads(name: str, projected: str) -> str:
+    return f"{name} = {projected}.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)"
+
+
+ATTEND = (
+    INTERFACE,
+    "out, weights = attend(self, query, key, value, mask, scaling=self.scaling)",
+    "return self.o(out), weights",
+)
+
+
+def test_tensors_that_are_left_out_where_they_are_none_are_followed_to_their_projections() -> None:
+    lines = (
+        heads("query", "self.q(states)"),
+        "keys = [part for part in [self.k(states), bias] if part is not None]",
+        heads("key", "torch.cat(keys, dim=1)"),
+        heads("value", "self.v(states)"),
+    )
+    (roles,) = plan_of_attention(*lines, *ATTEND).layers[0].attentions
+    assert (roles.query, roles.key, roles.value) == ("attention.q", "attention.k", "attention.v")
+
+
+def test_tensors_that_a_list_makes_anew_are_not_mixed_up() -> None:
+    """Each of the three comes out of one of three projections: which, the comprehension does not tell."""
+    lines = (
+        "both = [part for part in (self.q(states), self.k(states), self.v(states)) if part is not None]",
+        "query, key, value = [part.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2) for part in both]",
+    )
+    (roles,) = plan_of_attention(*lines, *ATTEND).layers[0].attentions
+    assert (roles.query, roles.key, roles.value, roles.fused) == ("", "", "", "")
+
+
+def test_windows_of_keys_come_out_of_their_projection() -> None:
+    lines = (
+        heads("query", "self.q(states)"),
+        heads("key", "self.k(states).unfold(1, 4, 2)"),
+        heads("value", "self.v(states)"),
+    )
+    (roles,) = plan_of_attention(*lines, *ATTEND).layers[0].attentions
+    assert roles.key == "attention.k"
+
+
+PRODUCT = """
+class Product(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.p = nn.Linear(8, 8)
+
+    def forward(self, query, key, value):
+        scores = torch.matmul(query, key.transpose(-1, -2))
+        return {returned}
+
+"""
+WEIGHTS = "nn.functional.softmax({scores}, dim=-1)"
+
+
+def with_product(returned: str, out: str) -> ModulePlan:
+    lines = (
+        heads("query", "self.q(states)"),
+        heads("key", "self.k(states)"),
+        heads("value", "self.v(states)"),
+        f"return self.o({out}), None",
+    )
+    head, _, _ = ATTENTION.partition("    def forward")
+    body = "\n".join(f"        {line}" for line in lines)
+    attention = (
+        f"{head}        self.product = Product(config)\n\n    def forward(self, states, mask=None):\n{body}\n\n"
+    )
+    return plan_of_layer(TEXT, "", PRODUCT.format(returned=returned) + attention)
+
+
+def test_a_module_that_gives_no_more_than_the_scores_does_not_attend() -> None:
+    weights = WEIGHTS.format(scores="self.product(query, key, value)")
+    plan = with_product("scores", f"torch.matmul({weights}, value)")
+    (roles,) = plan.layers[0].attentions
+    assert (roles.core, roles.query, roles.key, roles.output) == (
+        "attention",
+        "attention.q",
+        "attention.k",
+        "attention.o",
+    )
+    assert plan.cores == 0  # where the scores are, there are no values to lengthen
+
+
+def test_a_module_inside_that_attends_is_the_core() -> None:
+    plan = with_product(f"torch.matmul({WEIGHTS.format(scores='scores')}, value)", "self.product(query, key, value)")
+    (roles,) = plan.layers[0].attentions
+    assert (roles.core, roles.query) == ("attention.product", "attention.q")

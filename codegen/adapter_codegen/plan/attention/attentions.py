@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionKind, AttentionRoles, Method
@@ -21,31 +21,25 @@ class Attentions:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.cores = find_cores(scene)
-        self._origins = Origins(scene, self.cores)
-        self._kinds = self._kinds_of_paths()
-
-    def _kinds_of_paths(self) -> Mapping[str, AttentionKind]:
-        """A core's module may be one of several classes; what it is used for is the same for all of them."""
-        found: dict[str, AttentionKind] = {}
-        for core in self.cores:
-            kind = self._origins.kind(core)
-            if found.get(core.path) is not AttentionKind.CROSS:
-                found[core.path] = kind
-        return found
+        # Calls of nn.MultiheadAttention, which has no core that shows.
+        self._of_torch = [value for value in scene.flow.values if scene.is_call_of(value, Kind.TORCH_ATTENTION)]
+        self._origins = Origins(scene, (*(core.result for core in self.cores), *self._of_torch))
+        self._kinds = _by_path((core.path, self._origins.kind(core)) for core in self.cores)
+        self._kinds_of_torch = _by_path((call.path, self._origins.kind_of_torch(call)) for call in self._of_torch)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def kinds_in(self, values: Mapping[int, Value]) -> list[AttentionKind]:
-        """What the cores are used for whose results are among `values`."""
-        return [self._kinds[core.path] for core in self.cores if id(core.result) in values]
+        """What the attentions are used for whose results are among `values`."""
+        found = [self._kinds[core.path] for core in self.cores if id(core.result) in values]
+        return found + [self._kinds_of_torch[call.path] for call in self._of_torch if id(call) in values]
 
     def is_behind(self, value: Value) -> bool:
         """Whether attended values are among what `value` was computed from."""
         return bool(self.kinds_in(ancestors(value)))
 
-    def is_torch_attention(self, value: Value) -> bool:
-        """The call of an nn.MultiheadAttention, which has no core that shows."""
-        return self._scene.is_call_of(value, Kind.TORCH_ATTENTION)
+    def are_there(self) -> bool:
+        return bool(self.cores or self._of_torch)
 
     # -- roles -------------------------------------------------------------------------------------------------------
 
@@ -68,11 +62,19 @@ class Attentions:
 
     def _torch_attentions(self, findings: list[Finding]) -> Iterator[AttentionRoles]:
         """nn.MultiheadAttention: attention, with nothing inside that adapters could take hold of but its output."""
-        calls = [value for value in self._scene.flow.values if self.is_torch_attention(value)]
-        for path in dict.fromkeys(call.path for call in calls):
-            node = next(call.node for call in calls if call.path == path)
+        for path, kind in self._kinds_of_torch.items():
+            node = next(call.node for call in self._of_torch if call.path == path)
             findings.append(Finding(Problem.TORCH_ATTENTION, node, (Method.PREFIX_TUNING, Method.LORA)))
-            yield AttentionRoles(core=path, kind=AttentionKind.SELF)
+            yield AttentionRoles(core=path, kind=kind)
+
+
+def _by_path(kinds: Iterable[tuple[str, AttentionKind]]) -> Mapping[str, AttentionKind]:
+    """A module may be one of several classes, or be called twice: it is cross-attention where it is so once."""
+    found: dict[str, AttentionKind] = {}
+    for path, kind in kinds:
+        if found.get(path) is not AttentionKind.CROSS:
+            found[path] = kind
+    return found
 
 
 def _count_of_projections(roles: AttentionRoles) -> int:

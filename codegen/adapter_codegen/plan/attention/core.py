@@ -30,6 +30,7 @@ class Reason(Enum):
     SEVERAL_PRODUCTS = "the scores are made of several products"  # disentangled attention: no one key is the key
     SLICED = "a slice of the scores is taken"
     COMBINED = "the scores are combined with a tensor by `{}`"  # an operator
+    ELSEWHERE = "another module gives the scores than attends"
     CALLED = "the scores go through `{}`"  # a function or method
     ADDED_FROM_ELSEWHERE = "`{}` is added to the scores and is no argument"  # code
 
@@ -62,8 +63,15 @@ class AttentionCore:
 
     @property
     def path(self) -> str:
-        """Of the module that attends, from the layer."""
-        return self.call.frame.path
+        """Of the module that attends, from the layer; not of one in it that gives no more than the scores."""
+        return self.result.frame.path if self.has_scores_elsewhere else self.call.frame.path
+
+    @property
+    def has_scores_elsewhere(self) -> bool:
+        """Whether a module inside of the one that attends gives the scores."""
+        asking, giving = self.call.frame, self.result.frame
+        inside = f"{giving.path}." if giving.path else ""
+        return bool(giving.class_name) and asking.path != giving.path and asking.path.startswith(inside)
 
 
 @dataclass(frozen=True)

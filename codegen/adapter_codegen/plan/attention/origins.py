@@ -19,7 +19,7 @@ from adapter_codegen.plan.attention.text import may_be_skipped, required_names
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors
-from adapter_codegen.plan.flow.walks import GATHERING, called, one_step_back, sources, tensor_operands
+from adapter_codegen.plan.flow.walks import GATHERING, called, one_step_back, operand, sources, tensor_operands
 
 Way = frozenset[str]
 Ways = frozenset[Way]
@@ -31,21 +31,24 @@ _LINEAR = frozenset({Kind.LINEAR})
 class Origins:
     """Answers for the attention cores of one layer, remembered."""
 
-    def __init__(self, scene: Scene, cores: Iterable[AttentionCore]) -> None:
+    def __init__(self, scene: Scene, attended: Iterable[Value]) -> None:
         self._scene = scene
-        self._attended = {id(core.result) for core in cores}  # another attention's values are no part of the stream
+        self._attended = set(map(id, attended))  # another attention's values are no part of the stream
         self._known: dict[tuple[int, bool], Ways] = {}
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
     def kind(self, core: AttentionCore) -> AttentionKind:
         """CROSS where the keys may come from other arguments of the layer than the queries."""
-        ours = self._of_query(core)
-        ways = {way for way in self._together([core.key, *core.further_keys], False) if way}
-        foreign = [way for way in ways if not way & ours]
-        if not foreign or (len(foreign) < len(ways) and self._runs_without(foreign, core)):
+        ways = self._together([core.key, *core.further_keys], False)
+        return self._kind(self._of_query(core), ways, self._scene.flow.calls.get(core.call.frame))
+
+    def kind_of_torch(self, call: Value) -> AttentionKind:
+        """The same of a call of nn.MultiheadAttention, which projects what it is given."""
+        query, key = operand(call, 0, "query"), operand(call, 1, "key")
+        if query is None or key is None:
             return AttentionKind.SELF
-        return AttentionKind.CROSS
+        return self._kind(frozenset().union(*self._of(query, True)), self._of(key, True), call)
 
     def asks_for_stream(self, core: AttentionCore) -> bool:
         """Whether the queries come from the layer's first argument."""
@@ -58,6 +61,14 @@ class Origins:
     def of_inputs(self, projected: Value) -> Ways:
         """The ways to what a projection reads."""
         return self._of(projected.inputs[0], True) if projected.inputs else _NOTHING
+
+    def _kind(self, ours: Way, ways: Ways, call: Value | None) -> AttentionKind:
+        """By the ways to the keys, and the call of the attention: None where it is written out in the layer."""
+        known = {way for way in ways if way}
+        foreign = [way for way in known if not way & ours]
+        if not foreign or (len(foreign) < len(known) and self._runs_without(foreign, call)):
+            return AttentionKind.SELF
+        return AttentionKind.CROSS
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +137,7 @@ class Origins:
     def _first_parameter(self) -> str:
         return next((value.name for value in self._parameters()), "")
 
-    def _runs_without(self, foreign: Iterable[Way], core: AttentionCore) -> bool:
+    def _runs_without(self, foreign: Iterable[Way], call: Value | None) -> bool:
         """Whether the attention runs too where the other arguments are None: then it is of the stream to itself."""
         optional = {
             value.name
@@ -134,7 +145,7 @@ class Origins:
             if isinstance(value.node, cst.Param) and is_none(value.node.default)
         }
         optional -= required_names(self._scene)
-        return frozenset().union(*foreign) <= optional and not may_be_skipped(self._scene, core.call.frame)
+        return frozenset().union(*foreign) <= optional and not may_be_skipped(self._scene, call)
 
 
 def _is_shared_state(value: Value) -> bool:

@@ -7,7 +7,7 @@ import libcst as cst
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import descendants
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Frame, Value
+from adapter_codegen.plan.flow.values import Value
 
 _COMPREHENSIONS = (cst.ListComp, cst.GeneratorExp, cst.DictComp)
 
@@ -32,9 +32,9 @@ def is_in_other_branch(
     return False
 
 
-def may_be_skipped(scene: Scene, frame: Frame | None) -> bool:
-    """Whether a call on the way from the traced class to a frame stands in an ``if`` that has no other branch."""
-    while frame is not None and (call := scene.flow.calls.get(frame)) is not None:
+def may_be_skipped(scene: Scene, call: Value | None) -> bool:
+    """Whether a call, or one on the way to it from the traced class, stands in an ``if`` that has no other branch."""
+    while call is not None:
         frame = call.frame
         known = scene.facts.classes.get(frame.class_name)
         function = known.functions[frame.function].node if known else scene.facts.functions[frame.function]
@@ -44,6 +44,7 @@ def may_be_skipped(scene: Scene, frame: Frame | None) -> bool:
                 body = scene.facts.location(node.body)
                 if body.line <= line <= body.end_line:
                     return True
+        call = scene.flow.calls.get(frame)
     return False
 
 

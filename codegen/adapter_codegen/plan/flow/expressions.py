@@ -9,7 +9,7 @@ from adapter_codegen.plan.flow.bindings import assign, element, item, list_eleme
 from adapter_codegen.plan.flow.calls import REGISTRY, call
 from adapter_codegen.plan.flow.modules import find_submodule
 from adapter_codegen.plan.flow.operators import operation, operator_of
-from adapter_codegen.plan.flow.values import How, ModuleKind, Op, Value, argument_behind, truth
+from adapter_codegen.plan.flow.values import How, ModuleKind, Op, Value, argument_behind, same_tensor, truth
 
 
 def evaluate(run: Activation, node: cst.BaseExpression) -> Value:
@@ -127,12 +127,24 @@ def _comprehension(run: Activation, node: cst.ListComp | cst.GeneratorExp | cst.
         return run.other(node)
     outer = dict(run.environment)
     clause: cst.CompFor | None = node.for_in
+    if _only_filters(node) and (listed := same_tensor(run.evaluate(node.for_in.iter))).op is Op.TUPLE:
+        return run.other(node, listed.inputs, How.FILTERED)
     while clause is not None:
         assign(run, clause.target, element(run, clause.iter, run.evaluate(clause.iter)))
         clause = clause.inner_for_in
     made = run.evaluate(node.elt)
     run.environment = outer
     return run.other(node, (made,), How.COMPREHENSION)
+
+
+def _only_filters(node: cst.ListComp | cst.GeneratorExp | cst.SetComp) -> bool:
+    clause = node.for_in
+    same = (
+        isinstance(node.elt, cst.Name)
+        and isinstance(clause.target, cst.Name)
+        and node.elt.value == clause.target.value
+    )
+    return same and bool(clause.ifs) and clause.inner_for_in is None
 
 
 # Conditions -----------------------------------------------------------------------------------------------------------

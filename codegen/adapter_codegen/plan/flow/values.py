@@ -44,6 +44,7 @@ class How(str, Enum):
     SLICE = "slice"
     COMPARISON = "comparison"
     COMPREHENSION = "comprehension"
+    FILTERED = "filtered"  # those of the inputs that fulfil a condition, as they are: ``[x for x in (a, b) if ...]``
     ITEM_ASSIGNMENT = "item assignment"
     NESTED_FUNCTION = "nested function"
     COUNTER = "counter"  # of ``enumerate``

@@ -43,7 +43,21 @@ CASTS = frozenset(
 DROPOUTS = frozenset({"dropout", "alpha_dropout"})
 _CUTS = frozenset({"split", "chunk", "unbind", "tensor_split", "split_with_sizes"})
 _KEEPING = (
-    frozenset(["pad", "normalize", "layer_norm", "rms_norm", "clamp", "mul", "div", "where", "dropout", "nan_to_num"])
+    frozenset(
+        [
+            "pad",
+            "unfold",
+            "normalize",
+            "layer_norm",
+            "rms_norm",
+            "clamp",
+            "mul",
+            "div",
+            "where",
+            "dropout",
+            "nan_to_num",
+        ]
+    )
     | VIEWS
     | CASTS
 )
@@ -163,7 +177,9 @@ def one_step_back(value: Value, kinds: Kinds) -> tuple[Value, ...]:
         return value.inputs[:1] if last_name(value) in _KEEPING or value.name.endswith("_") else ()
     if value.op is Op.FUNCTION:
         if last_name(value) in GATHERING and value.inputs:
-            return value.inputs[0].inputs if value.inputs[0].op is Op.TUPLE else value.inputs[:1]
+            gathered = same_tensor(value.inputs[0])
+            is_written = gathered.op is Op.TUPLE or gathered.how is How.FILTERED
+            return gathered.inputs if is_written else value.inputs[:1]
         return _first(value) if last_name(value) in _KEEPING else ()
     if value.op is Op.BINARY and value.operator in "+-*/":
         return tensor_operands(value)

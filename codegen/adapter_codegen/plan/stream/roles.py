@@ -55,22 +55,18 @@ class Roles:
     def _find(self, addition: Addition) -> Role | None:
         branch = _only_behind(addition)
         kinds = self._attentions.kinds_in(branch)
-        attends = bool(kinds) or any(map(self._attentions.is_torch_attention, branch.values()))
-        if attends and (self._is_around_others(addition, branch) or self._is_parallel(addition)):
+        if kinds and (self._is_around_others(addition, branch) or self._is_parallel(addition)):
             return Role.OUTPUT
         if AttentionKind.CROSS in kinds:
             return Role.CROSS_ATTENTION
-        if attends:
+        if kinds:
             return Role.ATTENTION
         first, _, last = feed_forward(addition.branch, addition.residual, self._scene)
         if not any(map(self._mixes_positions, branch.values())):
             return Role.OUTPUT
-        if self._has_attention():
+        if self._attentions.are_there():
             return Role.OUTPUT if first and last else None
         return Role.ATTENTION if first and last else None  # a mixer takes the place of the attention here
-
-    def _has_attention(self) -> bool:
-        return bool(self._attentions.cores) or any(map(self._attentions.is_torch_attention, self._scene.flow.values))
 
     def _is_around_others(self, addition: Addition, branch: Mapping[int, Value]) -> bool:
         """Whether the branch holds other sublayers with their additions: a shortcut around the whole layer."""

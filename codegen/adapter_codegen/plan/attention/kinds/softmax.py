@@ -49,7 +49,7 @@ class Softmax(CoreKind):
 
     def _core(self, first: Product, second: Product, behind: Scores) -> AttentionCore:
         key_node = before_transposition(first.right_node)
-        return AttentionCore(
+        core = AttentionCore(
             kind=self,
             call=first.value,
             result=second.value,
@@ -60,6 +60,8 @@ class Softmax(CoreKind):
             terms=tuple(behind.terms),
             troubles=tuple(behind.troubles),
         )
+        elsewhere = [Trouble(Reason.ELSEWHERE, first.value.node)] if core.has_scores_elsewhere else []
+        return replace(core, troubles=(*core.troubles, *elsewhere))
 
     def claims(self, core: AttentionCore, scene: Scene) -> Claims:
         """What is added to the scores grows under the name that it is bound to before the core: a mask, then biases."""
