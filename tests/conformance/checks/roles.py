@@ -6,24 +6,28 @@ where the residual additions are, is observed on the untouched model.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from conformance.adapted import initialised
 from conformance.reference.bottleneck import claims_of, sites_of
-from conformance.reference.cores import observed
+from conformance.reference.cores import ROLES, observed
 from conformance.reference.layout import Attention, Layout, layout_of
 from conformance.subjects import Subject
-
-ROLES = ("query", "key", "value")
 
 
 def roles_are_true(subject: Subject) -> None:
     layout = layout_of(initialised(subject))
     upstream = subject.upstream()
     inputs = subject.padded_inputs()
+    if subject.causal and "use_cache" in inspect.signature(upstream.forward).parameters:
+        # Out of a cache, keys may come that no projection of the core gave (BigBird's cross-attention).
+        inputs["use_cache"] = False
     _assert_cores(upstream, layout, inputs)
     for attention in layout.attentions:
         for role in ROLES:
@@ -40,19 +44,39 @@ def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -
 
 
 def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
-    """Noise on the projection changes what arrives as `role`, and nothing else."""
+    """Noise on the projection changes what arrives as `role`, and nothing else, where it first changes anything."""
     path = getattr(attention, role) or (attention.fused if attention.spans else "")
     if not path:
         return
-    projection = upstream.get_submodule(path)
-    weight = projection.weight
-    before, kept = observed(upstream, [attention.core], inputs)[attention.core], weight.detach().clone()
-    outputs = (weight if isinstance(projection, nn.Linear) else weight.T)[slice(*attention.spans.get(role, (None,)))]
-    with torch.no_grad():
-        outputs.add_(torch.randn(outputs.shape, generator=torch.Generator().manual_seed(9)))
+    before = observed(upstream, [attention.core], inputs)[attention.core]
+    with _noise_on(upstream.get_submodule(path), attention, role):
         after = observed(upstream, [attention.core], inputs)[attention.core]
-        weight.copy_(kept)
-    changed = {name for name in ROLES if not torch.equal(before[name], after[name])}
-    meant = {"key", "value"} if attention.shares_projection and role != "query" else {role}
+    pairs = zip(before, after, strict=True)
+    changes = ({name for name in one if not _same(one[name], other[name])} for one, other in pairs)
+    changed: set[str] = next((names for names in changes if names), set())
+    both = attention.shares_projection and role != "query" and role not in attention.spans
+    meant = {"key", "value"} if both else {role}
     if changed != meant:
         raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
+
+
+@contextlib.contextmanager
+def _noise_on(projection: nn.Module, attention: Attention, role: str) -> Iterator[None]:
+    """On weight and bias of those outputs that are `role`: where a decoder starts from zeros, the weight alone shows nothing."""
+    weight = projection.weight if isinstance(projection, nn.Linear) else projection.weight.T
+    places = torch.arange(len(weight))
+    if role in attention.spans:
+        places = torch.tensor(attention.order or places.tolist())[slice(*attention.spans[role])]
+    tensors = [weight] if projection.bias is None else [weight, projection.bias]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor[places] += torch.randn(tensor[places].shape, generator=generator)
+        yield
+        for tensor, values in zip(tensors, kept, strict=True):
+            tensor.copy_(values)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

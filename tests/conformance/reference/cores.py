@@ -9,16 +9,23 @@ Letters of shapes: B batch, H heads, K key heads, P prefix, L queries, S keys, D
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from conformance.reference.calls import Calls
+
+ROLES = ("query", "key", "value")
 _PRODUCTS = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.bmm}
 _SUM_PRODUCTS = {torch.baddbmm, torch.Tensor.baddbmm}
+_WRITTEN_SUMS = {torch.einsum, torch.functional.einsum}  # the sum over two tensors that a string describes
+# What shows nothing of itself: queries, keys and values come first. Those of nn.MultiheadAttention are not projected yet.
+_ATTENDING = {torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.multi_head_attention_forward}
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
 _LOG_SUMS = {torch.logsumexp, torch.Tensor.logsumexp}  # what a softmax divides by, where a model also wants it alone
 _SHIFTS = {torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.Tensor.sub_, torch.Tensor.__isub__}
@@ -28,6 +35,8 @@ _SCALED = {
     torch.Tensor.__mul__: lambda x, by: x * by,
     torch.Tensor.__rmul__: lambda x, by: x * by,
     torch.Tensor.__imul__: lambda x, by: x * by,
+    torch.Tensor.mul_: lambda x, by: x * by,
+    torch.Tensor.div_: lambda x, by: x / by,
     torch.div: lambda x, by: x / by,
     torch.Tensor.div: lambda x, by: x / by,
     torch.Tensor.__truediv__: lambda x, by: x / by,
@@ -41,6 +50,7 @@ _PASSES = {
     torch.Tensor.__add__,
     torch.Tensor.__radd__,
     torch.Tensor.__iadd__,
+    torch.Tensor.add_,
     torch.Tensor.masked_fill,
     torch.Tensor.masked_fill_,
     torch.masked_fill,
@@ -62,6 +72,16 @@ _PASSES = {
     torch.Tensor.clamp,
     torch.clamp,
 }
+# Scores stay scores through these too, but their keys no longer stand in a row in which a prefix could have the first places.
+_MOVES = {
+    torch.nn.functional.pad,
+    torch.transpose,
+    torch.Tensor.transpose,
+    torch.Tensor.permute,
+    torch.Tensor.flatten,
+    torch.Tensor.as_strided,
+    torch.Tensor.where,
+}
 
 
 @dataclass
@@ -72,9 +92,11 @@ class Scores:
     key: Tensor  # (..., D, S)
     bent: list[Callable[[Tensor], Tensor]] = field(default_factory=list)  # what was done to it, but for sums and masks
     core: str = ""
+    takes_prefix: bool = True  # it is laid out as the shapes above say
     prefix: Tensor | None = None  # (..., L, P): what the softmax gave to a prefix
 
 
+Seen = Mapping[str, Tensor]  # "query", "key", "value"; where values are sampled (deformable attention), these only
 # Prefixes of a core, (1, K, P, D) each, in their order.
 Prefixes = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
 
@@ -90,27 +112,24 @@ class CoreWatch(TorchFunctionMode):
         super().__init__()
         self.declared = sorted(declared, key=len, reverse=True)
         self.prefixes = prefixes or {}
-        self.seen: dict[str, dict[str, Tensor]] = {}
+        self.seen: dict[str, list[Seen]] = {}
         self.served: set[str] = set()  # cores whose prefixes were attended to
         self._scores: dict[int, tuple[Scores, Tensor]] = {}  # holds the tensors, so that their ids stay their own
         self._shares: dict[int, tuple[Scores, Tensor]] = {}
         self._paths: list[str] = []
-        self._handles = []
-        for path, module in upstream.named_modules():
-            enter = functools.partial(self._enter, path)
-            self._handles.append(module.register_forward_pre_hook(enter))
-            self._handles.append(module.register_forward_hook(self._leave))
+        self._begun: Counter[str] = Counter()
+        self._calls = Calls(upstream, self._enter, self._leave)
 
     def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._calls.remove()
 
-    def _enter(self, path: str, *_: Any) -> None:
+    def _enter(self, path: str) -> None:
         if not path:
             self._scores, self._shares, self._paths = {}, {}, []
         self._paths.append(path)
+        self._begun[path] += 1
 
-    def _leave(self, *_: Any) -> None:
+    def _leave(self) -> None:
         self._paths.pop()
 
     def _core(self) -> str:
@@ -122,8 +141,14 @@ class CoreWatch(TorchFunctionMode):
         if func in _PRODUCTS and len(args) == 2:
             return self._product(func, args, kwargs)
         result = func(*args, **kwargs)
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            self._see(self._core(), args[0], args[1], args[2])
+        if func in _ATTENDING:
+            self._see(self._core(), *(*args[:3], *(kwargs[name] for name in ROLES if name in kwargs)))
+        elif func in _WRITTEN_SUMS:
+            self._summed(args, result)
+        elif func is torch.nn.functional.grid_sample and self._core() in self.declared:  # elsewhere it resizes images
+            self._record(self._core(), {"value": args[0]})
+        elif func is torch.Tensor.__setitem__:
+            self._put(args[0], args[2])
         elif func in _SUM_PRODUCTS:
             alpha = kwargs.get("alpha", 1)
             query, key = (*args[1:3], *(kwargs[name] for name in ("batch1", "batch2") if name in kwargs))
@@ -150,12 +175,18 @@ class CoreWatch(TorchFunctionMode):
         if shares is not None and func in _PASSES | _SCALED.keys():
             self._keep(self._shares, result, shares)
             return result
+        if shares is not None and func in _MOVES:
+            self._keep(self._shares, result, replace(shares, prefix=None))
+            return result
         scores = self._marked(self._scores, args)
         if scores is None:
             return result
+        if func in _MOVES:
+            self._keep(self._scores, result, replace(scores, takes_prefix=False))
+            return result
         if func in _SOFTMAX:
             return self._softmax(func, args, kwargs, result, scores)
-        if func in _LOG_SUMS and self._core() in self.prefixes:
+        if func in _LOG_SUMS and scores.takes_prefix and self._core() in self.prefixes:
             return func(torch.cat([self._prefix_scores(args[0], scores), args[0]], -1), *args[1:], **kwargs)
         change: Callable[[Tensor], Tensor] | None = None
         if func in _SHIFTS:
@@ -173,13 +204,13 @@ class CoreWatch(TorchFunctionMode):
         elif func not in _PASSES:
             return result
         bent = [*scores.bent, change] if change is not None else scores.bent
-        self._keep(self._scores, result, Scores(scores.query, scores.key, bent))
+        self._keep(self._scores, result, replace(scores, bent=bent))
         return result
 
     def _softmax(self, func: Any, args: Sequence[Any], kwargs: Any, result: Tensor, scores: Scores) -> Tensor:
         core = self._core()
         found = Scores(scores.query, scores.key, scores.bent, core)
-        if core in self.prefixes:
+        if core in self.prefixes and scores.takes_prefix:
             extra = self._prefix_scores(args[0], scores)
             whole = func(torch.cat([extra, args[0]], -1), *args[1:], **kwargs)
             found.prefix, result = whole.tensor_split([extra.shape[-1]], dim=-1)
@@ -208,9 +239,31 @@ class CoreWatch(TorchFunctionMode):
             self.served.add(shares.core)
         return result
 
+    def _put(self, whole: Tensor, part: Any) -> None:
+        """A window of scores is written into a larger tensor."""
+        scores = self._marked(self._scores, [part])
+        if scores is not None:
+            self._keep(self._scores, whole, replace(scores, takes_prefix=False))
+
+    def _summed(self, args: Sequence[Any], result: Tensor) -> None:
+        """A product by einsum: in whatever layout, so that no prefix is put in front. One with a weight projects."""
+        operands = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
+        if len(operands) != 2 or any(isinstance(operand, nn.Parameter) for operand in operands):
+            return
+        shares = self._marked(self._shares, operands)
+        if shares is None:
+            self._keep(self._scores, result, Scores(*operands, takes_prefix=False))
+        else:
+            values = [operand for operand in operands if id(operand) not in self._shares]
+            self._see(shares.core, shares.query, shares.key, (values or operands)[-1])
+
     def _see(self, core: str, query: Tensor, key: Tensor, value: Tensor) -> None:
+        self._record(core, {"query": query, "key": key, "value": value})
+
+    def _record(self, core: str, seen: Seen) -> None:
         # A core that runs several times (ALBERT) counts when it first does: later it also sees what it did before.
-        self.seen.setdefault(core, {"query": query, "key": key, "value": value})
+        if self._begun[core] <= 1:
+            self.seen.setdefault(core, []).append(seen)
 
 
 def _shifted(scores: Tensor, by: Tensor) -> Tensor:
@@ -228,8 +281,8 @@ def _fitted(states: Tensor, like: Tensor) -> Tensor:
     raise NotImplementedError(f"queries of shape {tuple(like.shape)} for {heads} heads")
 
 
-def observed(upstream: nn.Module, declared: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """Queries, keys and values of one forward, as they arrive at each core (by path)."""
+def observed(upstream: nn.Module, declared: Sequence[str], inputs: Mapping[str, Any]) -> dict[str, list[Seen]]:
+    """Queries, keys and values of one forward, as they arrive at each core (by path): a module may attend more than once."""
     watch = CoreWatch(upstream, declared)
     try:
         with torch.no_grad(), watch:
