@@ -229,3 +229,11 @@ def test_what_a_class_sets_itself_is_no_field_unless_it_is_given() -> None:
     assert ("feature_size",) in computed(Draft("informer", {"prediction_length": 8}))
     assert ("feature_size",) not in computed(Draft("informer", {"prediction_length": 8, "feature_size": 9}))
     assert not computed(Draft("bert", {}))
+
+
+def test_what_a_backbone_hands_on_is_kept_when_another_field_of_it_changes() -> None:
+    draft = Draft("rt_detr", {})
+    before = draft.seen.backbone_config.out_features
+    after = draft.changed({("backbone_config", "embedding_size"): 8}).seen.backbone_config
+    assert len(before) > 1
+    assert after.out_features == before

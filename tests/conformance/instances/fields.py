@@ -44,11 +44,14 @@ def nodes(config: PreTrainedConfig, path: Path = ()) -> Iterator[tuple[Path, Pre
 
 def own_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The fields of one config, without those of the configs within it and without bookkeeping."""
-    return {
+    own = {
         name: value
         for name, value in vars(config).items()
         if not name.startswith("_") and name not in _IGNORED and not isinstance(value, PreTrainedConfig)
     }
+    if "_out_features" in vars(config):  # what a backbone hands on is a property of its config
+        own["out_features"] = attribute(config, "out_features")
+    return own
 
 
 def attribute(config: PreTrainedConfig, name: str) -> Any:
