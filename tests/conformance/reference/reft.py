@@ -126,13 +126,13 @@ def _editing(
         )
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = output[0] if isinstance(output, (tuple, list)) else output
         if isinstance(together, Averaged):
             hidden = together.of([edited(hidden, *edit) for edit in edits])
         else:
             for edit in edits:
                 hidden = edited(hidden, *edit)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        return type(output)([hidden, *output[1:]]) if isinstance(output, (tuple, list)) else hidden
 
     return hook
 
