@@ -121,8 +121,320 @@ if TYPE_CHECKING:
         setup_adapter_training,
     )
 
+    from .afmoe.adapter_model import AfmoeAdapterModel
+    from .aimv2.adapter_model import Aimv2AdapterModel
+    from .aimv2_vision_model.adapter_model import Aimv2VisionAdapterModel
+    from .albert.adapter_model import AlbertAdapterModel
+    from .altclip.adapter_model import AltCLIPAdapterModel
+    from .apertus.adapter_model import ApertusAdapterModel
+    from .arcee.adapter_model import ArceeAdapterModel
+    from .aria_text.adapter_model import AriaTextAdapterModel
+    from .audio_spectrogram_transformer.adapter_model import ASTAdapterModel
+    from .audioflamingo3_encoder.adapter_model import AudioFlamingo3EncoderAdapterModel
+    from .axk1.adapter_model import AXK1AdapterModel
+    from .axk2.adapter_model import AXK2AdapterModel
+    from .bamba.adapter_model import BambaAdapterModel
+    from .bart.adapter_model import BartAdapterModel
+    from .beam.adapter_model import BeamAdapterModel
+    from .beit.adapter_model import BeitAdapterModel
     from .bert.adapter_model import BertAdapterModel
+    from .bert_generation.adapter_model import BertGenerationEncoderAdapterModel
+    from .biogpt.adapter_model import BioGptAdapterModel
+    from .bitnet.adapter_model import BitNetAdapterModel
+    from .blenderbot.adapter_model import BlenderbotAdapterModel
+    from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
+    from .blip.adapter_model import BlipAdapterModel
+    from .bros.adapter_model import BrosAdapterModel
+    from .camembert.adapter_model import CamembertAdapterModel
+    from .canary.adapter_model import CanaryAdapterModel
+    from .canine.adapter_model import CanineAdapterModel
+    from .chinese_clip.adapter_model import ChineseCLIPAdapterModel
+    from .chinese_clip_vision_model.adapter_model import ChineseCLIPVisionAdapterModel
+    from .clip.adapter_model import CLIPAdapterModel
+    from .clip_text_model.adapter_model import CLIPTextAdapterModel
+    from .clip_vision_model.adapter_model import CLIPVisionAdapterModel
+    from .clipseg.adapter_model import CLIPSegAdapterModel
+    from .codegen.adapter_model import CodeGenAdapterModel
+    from .cohere.adapter_model import CohereAdapterModel
+    from .cohere2.adapter_model import Cohere2AdapterModel
+    from .cohere2_moe.adapter_model import Cohere2MoeAdapterModel
+    from .cohere_asr.adapter_model import CohereAsrAdapterModel
+    from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
+    from .convbert.adapter_model import ConvBertAdapterModel
+    from .cosmos3_edge_text.adapter_model import Cosmos3EdgeTextAdapterModel
+    from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
+    from .cpmant.adapter_model import CpmAntAdapterModel
+    from .ctrl.adapter_model import CTRLAdapterModel
+    from .cwm.adapter_model import CwmAdapterModel
+    from .d_fine.adapter_model import DFineAdapterModel
+    from .data2vec_audio.adapter_model import Data2VecAudioAdapterModel
+    from .data2vec_text.adapter_model import Data2VecTextAdapterModel
+    from .data2vec_vision.adapter_model import Data2VecVisionAdapterModel
+    from .dbrx.adapter_model import DbrxAdapterModel
+    from .deberta.adapter_model import DebertaAdapterModel
+    from .deberta_v2.adapter_model import DebertaV2AdapterModel
+    from .deepseek_v2.adapter_model import DeepseekV2AdapterModel
+    from .deepseek_v3.adapter_model import DeepseekV3AdapterModel
+    from .deepseek_v32.adapter_model import DeepseekV32AdapterModel
+    from .deit.adapter_model import DeiTAdapterModel
+    from .diffllama.adapter_model import DiffLlamaAdapterModel
+    from .dinov2.adapter_model import Dinov2AdapterModel
+    from .dinov2_with_registers.adapter_model import Dinov2WithRegistersAdapterModel
+    from .dinov3_vit.adapter_model import DINOv3ViTAdapterModel
+    from .distilbert.adapter_model import DistilBertAdapterModel
+    from .doge.adapter_model import DogeAdapterModel
+    from .dots1.adapter_model import Dots1AdapterModel
+    from .dpt.adapter_model import DPTAdapterModel
+    from .electra.adapter_model import ElectraAdapterModel
+    from .embedding_gemma2_text.adapter_model import EmbeddingGemma2TextAdapterModel
+    from .ernie.adapter_model import ErnieAdapterModel
+    from .ernie4_5.adapter_model import Ernie4_5AdapterModel
+    from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
+    from .esm.adapter_model import EsmAdapterModel
+    from .esmc.adapter_model import EsmcAdapterModel
+    from .eurobert.adapter_model import EuroBertAdapterModel
+    from .exaone4.adapter_model import Exaone4AdapterModel
+    from .exaone4_5_vision.adapter_model import Exaone4_5_VisionAdapterModel
+    from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
+    from .falcon.adapter_model import FalconAdapterModel
+    from .falcon_h1.adapter_model import FalconH1AdapterModel
+    from .flaubert.adapter_model import FlaubertAdapterModel
+    from .flava.adapter_model import FlavaAdapterModel
+    from .flex_olmo.adapter_model import FlexOlmoAdapterModel
+    from .flint.adapter_model import FlintAdapterModel
+    from .fun_asr_nano_encoder.adapter_model import FunAsrNanoEncoderAdapterModel
+    from .gemma.adapter_model import GemmaAdapterModel
+    from .gemma2.adapter_model import Gemma2AdapterModel
+    from .gemma3_text.adapter_model import Gemma3TextAdapterModel
+    from .gemma4_audio.adapter_model import Gemma4AudioAdapterModel
+    from .gemma4_text.adapter_model import Gemma4TextAdapterModel
+    from .gemma4_unified_text.adapter_model import Gemma4UnifiedTextAdapterModel
+    from .git.adapter_model import GitAdapterModel
+    from .glm.adapter_model import GlmAdapterModel
+    from .glm4.adapter_model import Glm4AdapterModel
+    from .glm4_moe.adapter_model import Glm4MoeAdapterModel
+    from .glm4_moe_lite.adapter_model import Glm4MoeLiteAdapterModel
+    from .glm4v.adapter_model import Glm4vAdapterModel
+    from .glm4v_moe.adapter_model import Glm4vMoeAdapterModel
+    from .glm4v_moe_text.adapter_model import Glm4vMoeTextAdapterModel
+    from .glm4v_moe_vision.adapter_model import Glm4vMoeVisionAdapterModel
+    from .glm4v_text.adapter_model import Glm4vTextAdapterModel
+    from .glm4v_vision.adapter_model import Glm4vVisionAdapterModel
+    from .glm5_next_vision.adapter_model import Glm5NextVisionAdapterModel
+    from .glm_image_text.adapter_model import GlmImageTextAdapterModel
+    from .glm_image_vision.adapter_model import GlmImageVisionAdapterModel
+    from .glm_moe_dsa.adapter_model import GlmMoeDsaAdapterModel
+    from .glm_ocr_text.adapter_model import GlmOcrTextAdapterModel
+    from .glm_ocr_vision.adapter_model import GlmOcrVisionAdapterModel
+    from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
+    from .got_ocr2.adapter_model import GotOcr2AdapterModel
+    from .gpt2.adapter_model import GPT2AdapterModel
+    from .gpt_bigcode.adapter_model import GPTBigCodeAdapterModel
+    from .gpt_neo.adapter_model import GPTNeoAdapterModel
+    from .gpt_neox_japanese.adapter_model import GPTNeoXJapaneseAdapterModel
+    from .gptj.adapter_model import GPTJAdapterModel
+    from .gradium_phonon_tts.adapter_model import GradiumPhononTTSAdapterModel
+    from .granite.adapter_model import GraniteAdapterModel
+    from .granite_docling_text.adapter_model import GraniteDoclingTextAdapterModel
+    from .granite_docling_vision.adapter_model import GraniteDoclingVisionAdapterModel
+    from .granite_speech5_encoder.adapter_model import GraniteSpeech5EncoderAdapterModel
+    from .granite_swa.adapter_model import GraniteSWAAdapterModel
+    from .granitemoe.adapter_model import GraniteMoeAdapterModel
+    from .granitemoe_swa.adapter_model import GraniteMoeSWAAdapterModel
+    from .granitemoehybrid.adapter_model import GraniteMoeHybridAdapterModel
+    from .granitemoeshared.adapter_model import GraniteMoeSharedAdapterModel
+    from .grounding_dino.adapter_model import GroundingDinoAdapterModel
+    from .gte.adapter_model import GteAdapterModel
+    from .helium.adapter_model import HeliumAdapterModel
+    from .higgs_audio_v2.adapter_model import HiggsAudioV2ForConditionalGenerationAdapterModel
+    from .hrm_text.adapter_model import HrmTextAdapterModel
+    from .hubert.adapter_model import HubertAdapterModel
+    from .hunyuan_v1_dense.adapter_model import HunYuanDenseV1AdapterModel
+    from .hunyuan_v1_moe.adapter_model import HunYuanMoEV1AdapterModel
+    from .hunyuan_vl_text.adapter_model import HunYuanVLTextAdapterModel
+    from .hunyuan_vl_vision.adapter_model import HunYuanVLVisionTransformerAdapterModel
+    from .hy_v3.adapter_model import HYV3AdapterModel
+    from .hyperclovax.adapter_model import HyperCLOVAXAdapterModel
+    from .idefics2.adapter_model import Idefics2AdapterModel
+    from .idefics3.adapter_model import Idefics3AdapterModel
+    from .idefics3_vision.adapter_model import Idefics3VisionTransformerAdapterModel
+    from .ijepa.adapter_model import IJepaAdapterModel
+    from .imagegpt.adapter_model import ImageGPTAdapterModel
+    from .inkling2_text.adapter_model import Inkling2TextAdapterModel
+    from .inkling_mm_model.adapter_model import InklingAdapterModel
+    from .inkling_text.adapter_model import InklingTextAdapterModel
+    from .internlm3.adapter_model import InternLM3AdapterModel
+    from .internvl_vision.adapter_model import InternVLVisionAdapterModel
+    from .iquestcoder.adapter_model import IQuestCoderAdapterModel
+    from .jais2.adapter_model import Jais2AdapterModel
+    from .jamba.adapter_model import JambaAdapterModel
+    from .jetmoe.adapter_model import JetMoeAdapterModel
+    from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
+    from .kolibri1.adapter_model import Kolibri1AdapterModel
+    from .laguna.adapter_model import LagunaAdapterModel
+    from .layoutlm.adapter_model import LayoutLMAdapterModel
+    from .layoutlmv3.adapter_model import LayoutLMv3AdapterModel
+    from .lfm2.adapter_model import Lfm2AdapterModel
+    from .lfm2_moe.adapter_model import Lfm2MoeAdapterModel
+    from .lfm3.adapter_model import Lfm3AdapterModel
+    from .lfm3_vl_vision.adapter_model import Lfm3VlVisionAdapterModel
+    from .lightglue.adapter_model import LightGlueForKeypointMatchingAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
+    from .llama4_text.adapter_model import Llama4TextAdapterModel
+    from .longcat_flash.adapter_model import LongcatFlashAdapterModel
+    from .luke.adapter_model import LukeAdapterModel
+    from .m2m_100.adapter_model import M2M100AdapterModel
+    from .marian.adapter_model import MarianAdapterModel
+    from .markuplm.adapter_model import MarkupLMAdapterModel
+    from .mask2former.adapter_model import Mask2FormerAdapterModel
+    from .maskformer_swin.adapter_model import MaskFormerSwinAdapterModel
+    from .mbart.adapter_model import MBartAdapterModel
+    from .megatron_bert.adapter_model import MegatronBertAdapterModel
+    from .mellum.adapter_model import MellumAdapterModel
+    from .metaclip_2.adapter_model import MetaClip2AdapterModel
+    from .minicpm3.adapter_model import MiniCPM3AdapterModel
+    from .minimax_m2.adapter_model import MiniMaxM2AdapterModel
+    from .minimax_m3_vl.adapter_model import MiniMaxM3VLAdapterModel
+    from .minimax_m3_vl_text.adapter_model import MiniMaxM3VLTextAdapterModel
+    from .ministral.adapter_model import MinistralAdapterModel
+    from .ministral3.adapter_model import Ministral3AdapterModel
+    from .mistral.adapter_model import MistralAdapterModel
+    from .mistral4.adapter_model import Mistral4AdapterModel
+    from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
+    from .mixtral.adapter_model import MixtralAdapterModel
+    from .mlcd_vision_model.adapter_model import MLCDVisionAdapterModel
+    from .modernbert.adapter_model import ModernBertAdapterModel
+    from .modernbert_decoder.adapter_model import ModernBertDecoderAdapterModel
+    from .molmo2_text.adapter_model import Molmo2TextAdapterModel
+    from .moonshine.adapter_model import MoonshineAdapterModel
+    from .moonshine_streaming.adapter_model import MoonshineStreamingAdapterModel
+    from .moss_transcribe_diarize_audio.adapter_model import MossTranscribeDiarizeAudioAdapterModel
+    from .mpnet.adapter_model import MPNetAdapterModel
+    from .mpt.adapter_model import MptAdapterModel
+    from .mt5.adapter_model import MT5AdapterModel
+    from .muse_glimmer_text.adapter_model import MuseGlimmerTextAdapterModel
+    from .mvp.adapter_model import MvpAdapterModel
+    from .nanochat.adapter_model import NanoChatAdapterModel
+    from .nemotron.adapter_model import NemotronAdapterModel
+    from .nemotron3_5_transcribe_asr_audio.adapter_model import Nemotron3_5TranscribeAsrAudioAdapterModel
+    from .nemotron3_5_transcribe_audio.adapter_model import Nemotron3_5TranscribeAudioAdapterModel
+    from .nemotron3_diarization.adapter_model import Nemotron3DiarizationAdapterModel
+    from .nemotron3_diarization_audio.adapter_model import Nemotron3DiarizationAudioAdapterModel
+    from .nllb_moe.adapter_model import NllbMoeAdapterModel
+    from .nomic_bert.adapter_model import NomicBertAdapterModel
+    from .nystromformer.adapter_model import NystromformerAdapterModel
+    from .olmo.adapter_model import OlmoAdapterModel
+    from .olmo2.adapter_model import Olmo2AdapterModel
+    from .olmo3.adapter_model import Olmo3AdapterModel
+    from .olmo_hybrid.adapter_model import OlmoHybridAdapterModel
+    from .olmoe.adapter_model import OlmoeAdapterModel
+    from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
+    from .opt.adapter_model import OPTAdapterModel
+    from .owlv2.adapter_model import Owlv2AdapterModel
+    from .owlvit.adapter_model import OwlViTAdapterModel
+    from .paddleocr_vl.adapter_model import PaddleOCRVLAdapterModel
+    from .parakeet_encoder.adapter_model import ParakeetEncoderAdapterModel
+    from .patchtsmixer.adapter_model import PatchTSMixerAdapterModel
+    from .pegasus.adapter_model import PegasusAdapterModel
+    from .phi.adapter_model import PhiAdapterModel
+    from .phi3.adapter_model import Phi3AdapterModel
+    from .phimoe.adapter_model import PhimoeAdapterModel
+    from .pixio.adapter_model import PixioAdapterModel
+    from .pixtral.adapter_model import PixtralVisionAdapterModel
+    from .plbart.adapter_model import PLBartAdapterModel
+    from .pocket_tts.adapter_model import PocketTTSAdapterModel
+    from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
+    from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
+    from .qianfan_ocr_vision.adapter_model import QianfanOCRVisionAdapterModel
+    from .qwen2.adapter_model import Qwen2AdapterModel
+    from .qwen2_5_vl.adapter_model import Qwen2_5_VLAdapterModel
+    from .qwen2_5_vl_text.adapter_model import Qwen2_5_VLTextAdapterModel
+    from .qwen2_5_vl_vision.adapter_model import Qwen2_5_VisionTransformerPretrainedAdapterModel
+    from .qwen2_audio_encoder.adapter_model import Qwen2AudioEncoderAdapterModel
+    from .qwen2_moe.adapter_model import Qwen2MoeAdapterModel
+    from .qwen2_vl_text.adapter_model import Qwen2VLTextAdapterModel
+    from .qwen3.adapter_model import Qwen3AdapterModel
+    from .qwen3_5_moe_text.adapter_model import Qwen3_5MoeTextAdapterModel
+    from .qwen3_5_moe_vision.adapter_model import Qwen3_5MoeVisionAdapterModel
+    from .qwen3_5_text.adapter_model import Qwen3_5TextAdapterModel
+    from .qwen3_5_vision.adapter_model import Qwen3_5VisionAdapterModel
+    from .qwen3_moe.adapter_model import Qwen3MoeAdapterModel
+    from .qwen3_next.adapter_model import Qwen3NextAdapterModel
+    from .qwen3_vl_moe_text.adapter_model import Qwen3VLMoeTextAdapterModel
+    from .qwen3_vl_moe_vision.adapter_model import Qwen3VLMoeVisionAdapterModel
+    from .qwen3_vl_text.adapter_model import Qwen3VLTextAdapterModel
+    from .qwen3_vl_vision.adapter_model import Qwen3VLVisionAdapterModel
+    from .qwen4_exp_vision.adapter_model import Qwen4ExpVisionAdapterModel
+    from .radio.adapter_model import RadioAdapterModel
+    from .rembert.adapter_model import RemBertAdapterModel
+    from .roberta.adapter_model import RobertaAdapterModel
+    from .roberta_prelayernorm.adapter_model import RobertaPreLayerNormAdapterModel
+    from .roc_bert.adapter_model import RoCBertAdapterModel
+    from .roformer.adapter_model import RoFormerAdapterModel
+    from .rt_detr.adapter_model import RTDetrAdapterModel
+    from .rt_detr_v2.adapter_model import RTDetrV2AdapterModel
+    from .sam2_hiera_det_model.adapter_model import Sam2HieraDetAdapterModel
+    from .sam3_vit_model.adapter_model import Sam3ViTAdapterModel
+    from .sam_hq_vision_model.adapter_model import SamHQVisionAdapterModel
+    from .sam_vision_model.adapter_model import SamVisionAdapterModel
+    from .seed_oss.adapter_model import SeedOssAdapterModel
+    from .segformer.adapter_model import SegformerAdapterModel
+    from .sew.adapter_model import SEWAdapterModel
+    from .siglip2.adapter_model import Siglip2AdapterModel
+    from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
+    from .smollm3.adapter_model import SmolLM3AdapterModel
+    from .smolvlm.adapter_model import SmolVLMAdapterModel
+    from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
+    from .solar_open.adapter_model import SolarOpenAdapterModel
+    from .speech_to_text.adapter_model import Speech2TextAdapterModel
+    from .splinter.adapter_model import SplinterAdapterModel
+    from .stablelm.adapter_model import StableLmAdapterModel
+    from .starcoder2.adapter_model import Starcoder2AdapterModel
+    from .swin.adapter_model import SwinAdapterModel
+    from .swinv2.adapter_model import Swinv2AdapterModel
+    from .t5.adapter_model import T5AdapterModel
+    from .t5gemma.adapter_model import T5GemmaAdapterModel
+    from .t5gemma2.adapter_model import T5Gemma2AdapterModel
+    from .t5gemma2_encoder.adapter_model import T5Gemma2EncoderAdapterModel
+    from .table_transformer.adapter_model import TableTransformerAdapterModel
+    from .tapas.adapter_model import TapasAdapterModel
+    from .time_series_transformer.adapter_model import TimeSeriesTransformerAdapterModel
+    from .timesfm.adapter_model import TimesFmAdapterModel
+    from .timesfm2_5.adapter_model import TimesFm2_5AdapterModel
+    from .timesformer.adapter_model import TimesformerAdapterModel
+    from .tipsv2.adapter_model import Tipsv2AdapterModel
+    from .tipsv2_text_model.adapter_model import Tipsv2TextAdapterModel
+    from .tipsv2_vision_model.adapter_model import Tipsv2VisionAdapterModel
+    from .udop.adapter_model import UdopAdapterModel
+    from .ultrabert.adapter_model import UltrabertAdapterModel
+    from .umt5.adapter_model import UMT5AdapterModel
+    from .unispeech.adapter_model import UniSpeechAdapterModel
+    from .unispeech_sat.adapter_model import UniSpeechSatAdapterModel
+    from .unlimited_ocr.adapter_model import UnlimitedOcrAdapterModel
+    from .vaultgemma.adapter_model import VaultGemmaAdapterModel
+    from .video_llama_3_vision.adapter_model import VideoLlama3VisionAdapterModel
+    from .videomae.adapter_model import VideoMAEAdapterModel
+    from .videoprism.adapter_model import VideoPrismClipAdapterModel
+    from .videoprism_vision_model.adapter_model import VideoPrismVisionAdapterModel
+    from .visual_bert.adapter_model import VisualBertAdapterModel
+    from .vit.adapter_model import ViTAdapterModel
+    from .vit_msn.adapter_model import ViTMSNAdapterModel
+    from .vitdet.adapter_model import VitDetAdapterModel
+    from .vjepa2.adapter_model import VJEPA2AdapterModel
+    from .voxtral_encoder.adapter_model import VoxtralEncoderAdapterModel
+    from .voxtral_realtime.adapter_model import VoxtralRealtimeAdapterModel
+    from .voxtral_realtime_encoder.adapter_model import VoxtralRealtimeEncoderAdapterModel
+    from .wav2vec2.adapter_model import Wav2Vec2AdapterModel
+    from .wav2vec2_bert.adapter_model import Wav2Vec2BertAdapterModel
+    from .wav2vec2_conformer.adapter_model import Wav2Vec2ConformerAdapterModel
+    from .whisper.adapter_model import WhisperAdapterModel
+    from .xcodec2.adapter_model import Xcodec2AdapterModel
+    from .xglm.adapter_model import XGLMAdapterModel
+    from .xlm.adapter_model import XLMAdapterModel
+    from .xlm_roberta.adapter_model import XLMRobertaAdapterModel
+    from .xlm_roberta_xl.adapter_model import XLMRobertaXLAdapterModel
+    from .xmod.adapter_model import XmodAdapterModel
+    from .yolos.adapter_model import YolosAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
@@ -131,6 +443,9 @@ __all__ = [
     "ADAPTER_CACHE",
     "ADAPTER_CONFIG_MAP",
     "ADAPTER_MODEL_MAPPING",
+    "ASTAdapterModel",
+    "AXK1AdapterModel",
+    "AXK2AdapterModel",
     "AdapterArguments",
     "AdapterCompositionBlock",
     "AdapterConfig",
@@ -146,87 +461,396 @@ __all__ = [
     "AdapterSetup",
     "AdapterTrainer",
     "AdapterType",
+    "AfmoeAdapterModel",
+    "Aimv2AdapterModel",
+    "Aimv2VisionAdapterModel",
+    "AlbertAdapterModel",
+    "AltCLIPAdapterModel",
+    "ApertusAdapterModel",
+    "ArceeAdapterModel",
+    "AriaTextAdapterModel",
+    "AudioFlamingo3EncoderAdapterModel",
     "AutoAdapterModel",
     "Average",
+    "BambaAdapterModel",
+    "BartAdapterModel",
     "BatchSplit",
+    "BeamAdapterModel",
+    "BeitAdapterModel",
     "BertAdapterModel",
+    "BertGenerationEncoderAdapterModel",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
+    "BioGptAdapterModel",
+    "BitNetAdapterModel",
+    "BlenderbotAdapterModel",
+    "BlenderbotSmallAdapterModel",
+    "BlipAdapterModel",
     "BlockSpec",
     "BnConfig",
     "Branch",
+    "BrosAdapterModel",
+    "CLIPAdapterModel",
+    "CLIPSegAdapterModel",
+    "CLIPTextAdapterModel",
+    "CLIPVisionAdapterModel",
+    "CTRLAdapterModel",
+    "CamembertAdapterModel",
+    "CanaryAdapterModel",
+    "CanineAdapterModel",
     "CausalLMHead",
+    "ChineseCLIPAdapterModel",
+    "ChineseCLIPVisionAdapterModel",
     "ClassificationHead",
+    "CodeGenAdapterModel",
+    "Cohere2AdapterModel",
+    "Cohere2MoeAdapterModel",
+    "CohereAdapterModel",
+    "CohereAsrAdapterModel",
+    "CohereCompassVisionAdapterModel",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
     "ComposableAdapterLayerBase",
     "ConfigUnion",
+    "ConvBertAdapterModel",
+    "Cosmos3EdgeTextAdapterModel",
+    "Cosmos3EdgeVisionAdapterModel",
+    "CpmAntAdapterModel",
+    "CwmAdapterModel",
     "DEFAULT_ADAPTERFUSION_CONFIG",
     "DEFAULT_ADAPTER_CONFIG",
+    "DFineAdapterModel",
+    "DINOv3ViTAdapterModel",
+    "DPTAdapterModel",
+    "Data2VecAudioAdapterModel",
+    "Data2VecTextAdapterModel",
+    "Data2VecVisionAdapterModel",
+    "DbrxAdapterModel",
+    "DebertaAdapterModel",
+    "DebertaV2AdapterModel",
+    "DeepseekV2AdapterModel",
+    "DeepseekV32AdapterModel",
+    "DeepseekV3AdapterModel",
+    "DeiTAdapterModel",
     "DependencyParsingOutput",
     "DiReftConfig",
+    "DiffLlamaAdapterModel",
+    "Dinov2AdapterModel",
+    "Dinov2WithRegistersAdapterModel",
+    "DistilBertAdapterModel",
     "DoRAConfig",
+    "DogeAdapterModel",
+    "Dots1AdapterModel",
     "DoubleSeqBnConfig",
     "DoubleSeqBnInvConfig",
     "DvoRAConfig",
     "DynamicAdapterFusionConfig",
+    "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
+    "EmbeddingGemma2TextAdapterModel",
+    "Ernie4_5AdapterModel",
+    "Ernie4_5_MoeAdapterModel",
+    "ErnieAdapterModel",
+    "EsmAdapterModel",
+    "EsmcAdapterModel",
+    "EuroBertAdapterModel",
+    "Exaone4AdapterModel",
+    "Exaone4_5_VisionAdapterModel",
+    "ExaoneMoeAdapterModel",
+    "FalconAdapterModel",
+    "FalconH1AdapterModel",
+    "FlaubertAdapterModel",
+    "FlavaAdapterModel",
+    "FlexOlmoAdapterModel",
+    "FlintAdapterModel",
     "ForwardContext",
+    "FunAsrNanoEncoderAdapterModel",
     "Fuse",
+    "GPT2AdapterModel",
+    "GPTBigCodeAdapterModel",
+    "GPTJAdapterModel",
+    "GPTNeoAdapterModel",
+    "GPTNeoXJapaneseAdapterModel",
+    "Gemma2AdapterModel",
+    "Gemma3TextAdapterModel",
+    "Gemma4AudioAdapterModel",
+    "Gemma4TextAdapterModel",
+    "Gemma4UnifiedTextAdapterModel",
+    "GemmaAdapterModel",
+    "GitAdapterModel",
+    "Glm4AdapterModel",
+    "Glm4MoeAdapterModel",
+    "Glm4MoeLiteAdapterModel",
+    "Glm4vAdapterModel",
+    "Glm4vMoeAdapterModel",
+    "Glm4vMoeTextAdapterModel",
+    "Glm4vMoeVisionAdapterModel",
+    "Glm4vTextAdapterModel",
+    "Glm4vVisionAdapterModel",
+    "Glm5NextVisionAdapterModel",
+    "GlmAdapterModel",
+    "GlmAsrEncoderAdapterModel",
+    "GlmImageTextAdapterModel",
+    "GlmImageVisionAdapterModel",
+    "GlmMoeDsaAdapterModel",
+    "GlmOcrTextAdapterModel",
+    "GlmOcrVisionAdapterModel",
+    "GotOcr2AdapterModel",
+    "GradiumPhononTTSAdapterModel",
+    "GraniteAdapterModel",
+    "GraniteDoclingTextAdapterModel",
+    "GraniteDoclingVisionAdapterModel",
+    "GraniteMoeAdapterModel",
+    "GraniteMoeHybridAdapterModel",
+    "GraniteMoeSWAAdapterModel",
+    "GraniteMoeSharedAdapterModel",
+    "GraniteSWAAdapterModel",
+    "GraniteSpeech5EncoderAdapterModel",
+    "GroundingDinoAdapterModel",
+    "GteAdapterModel",
+    "HYV3AdapterModel",
+    "HeliumAdapterModel",
+    "HiggsAudioV2ForConditionalGenerationAdapterModel",
+    "HrmTextAdapterModel",
     "HubError",
+    "HubertAdapterModel",
+    "HunYuanDenseV1AdapterModel",
+    "HunYuanMoEV1AdapterModel",
+    "HunYuanVLTextAdapterModel",
+    "HunYuanVLVisionTransformerAdapterModel",
+    "HyperCLOVAXAdapterModel",
     "IA3Config",
+    "IJepaAdapterModel",
+    "IQuestCoderAdapterModel",
+    "Idefics2AdapterModel",
+    "Idefics3AdapterModel",
+    "Idefics3VisionTransformerAdapterModel",
     "ImageClassificationHead",
+    "ImageGPTAdapterModel",
+    "Inkling2TextAdapterModel",
+    "InklingAdapterModel",
+    "InklingTextAdapterModel",
+    "InternLM3AdapterModel",
+    "InternVLVisionAdapterModel",
     "InvalidCompositionError",
     "InvalidConfigError",
     "InvertibleAdaptersMixin",
     "InvertibleAdaptersWrapperMixin",
+    "Jais2AdapterModel",
+    "JambaAdapterModel",
+    "JetMoeAdapterModel",
+    "JinaEmbeddingsV3AdapterModel",
+    "Kolibri1AdapterModel",
+    "LagunaAdapterModel",
+    "LayoutLMAdapterModel",
+    "LayoutLMv3AdapterModel",
+    "Lfm2AdapterModel",
+    "Lfm2MoeAdapterModel",
+    "Lfm3AdapterModel",
+    "Lfm3VlVisionAdapterModel",
+    "LightGlueForKeypointMatchingAdapterModel",
+    "Llama4TextAdapterModel",
     "LlamaAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
+    "LongcatFlashAdapterModel",
     "LowRank",
+    "LukeAdapterModel",
+    "M2M100AdapterModel",
     "MAMConfig",
+    "MBartAdapterModel",
+    "MLCDVisionAdapterModel",
+    "MPNetAdapterModel",
+    "MT5AdapterModel",
     "MTLLoRAConfig",
+    "MarianAdapterModel",
+    "MarkupLMAdapterModel",
+    "Mask2FormerAdapterModel",
+    "MaskFormerSwinAdapterModel",
+    "MegatronBertAdapterModel",
+    "MellumAdapterModel",
+    "MetaClip2AdapterModel",
     "MethodRegistrationError",
     "MethodSpec",
+    "MiniCPM3AdapterModel",
+    "MiniMaxM2AdapterModel",
+    "MiniMaxM3VLAdapterModel",
+    "MiniMaxM3VLTextAdapterModel",
+    "Ministral3AdapterModel",
+    "MinistralAdapterModel",
+    "Mistral4AdapterModel",
+    "MistralAdapterModel",
+    "MistralLarge4TextAdapterModel",
+    "MixtralAdapterModel",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
     "ModelWithHeadsAdaptersMixin",
+    "ModernBertAdapterModel",
+    "ModernBertDecoderAdapterModel",
+    "Molmo2TextAdapterModel",
+    "MoonshineAdapterModel",
+    "MoonshineStreamingAdapterModel",
+    "MossTranscribeDiarizeAudioAdapterModel",
+    "MptAdapterModel",
     "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultiTask",
     "MultiTaskConfig",
     "MultipleChoiceHead",
+    "MuseGlimmerTextAdapterModel",
+    "MvpAdapterModel",
+    "NanoChatAdapterModel",
+    "Nemotron3DiarizationAdapterModel",
+    "Nemotron3DiarizationAudioAdapterModel",
+    "Nemotron3_5TranscribeAsrAudioAdapterModel",
+    "Nemotron3_5TranscribeAudioAdapterModel",
+    "NemotronAdapterModel",
+    "NllbMoeAdapterModel",
     "NoReftConfig",
     "Node",
+    "NomicBertAdapterModel",
+    "NystromformerAdapterModel",
+    "OPTAdapterModel",
+    "Olmo2AdapterModel",
+    "Olmo3AdapterModel",
+    "OlmoAdapterModel",
+    "OlmoHybridAdapterModel",
+    "OlmoeAdapterModel",
+    "OpenAIGPTAdapterModel",
+    "OwlViTAdapterModel",
+    "Owlv2AdapterModel",
+    "PLBartAdapterModel",
+    "PPDocLayoutV3AdapterModel",
+    "PaddleOCRVLAdapterModel",
     "ParBnConfig",
+    "ParakeetEncoderAdapterModel",
     "Parallel",
+    "PatchTSMixerAdapterModel",
+    "PegasusAdapterModel",
+    "Phi3AdapterModel",
+    "PhiAdapterModel",
+    "PhimoeAdapterModel",
+    "PixioAdapterModel",
+    "PixtralVisionAdapterModel",
+    "PocketTTSAdapterModel",
+    "PocketTTSAudioTokenizerEncoderAdapterModel",
     "PredictionHead",
     "PrefixTuningConfig",
     "ProjectionAdapter",
     "ProjectionSite",
     "PromptTuningConfig",
+    "QianfanOCRVisionAdapterModel",
     "QuestionAnsweringHead",
+    "Qwen2AdapterModel",
+    "Qwen2AudioEncoderAdapterModel",
+    "Qwen2MoeAdapterModel",
+    "Qwen2VLTextAdapterModel",
+    "Qwen2_5_VLAdapterModel",
+    "Qwen2_5_VLTextAdapterModel",
+    "Qwen2_5_VisionTransformerPretrainedAdapterModel",
+    "Qwen3AdapterModel",
+    "Qwen3MoeAdapterModel",
+    "Qwen3NextAdapterModel",
+    "Qwen3VLMoeTextAdapterModel",
+    "Qwen3VLMoeVisionAdapterModel",
+    "Qwen3VLTextAdapterModel",
+    "Qwen3VLVisionAdapterModel",
+    "Qwen3_5MoeTextAdapterModel",
+    "Qwen3_5MoeVisionAdapterModel",
+    "Qwen3_5TextAdapterModel",
+    "Qwen3_5VisionAdapterModel",
+    "Qwen4ExpVisionAdapterModel",
+    "RTDetrAdapterModel",
+    "RTDetrV2AdapterModel",
+    "RadioAdapterModel",
     "ReftConfig",
+    "RemBertAdapterModel",
+    "RoCBertAdapterModel",
+    "RoFormerAdapterModel",
+    "RobertaAdapterModel",
+    "RobertaPreLayerNormAdapterModel",
     "RowDivision",
+    "SEWAdapterModel",
+    "Sam2HieraDetAdapterModel",
+    "Sam3ViTAdapterModel",
+    "SamHQVisionAdapterModel",
+    "SamVisionAdapterModel",
+    "SeedOssAdapterModel",
+    "SegformerAdapterModel",
     "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",
     "SeqBnConfig",
     "SeqBnInvConfig",
+    "Siglip2AdapterModel",
+    "Siglip2VisionAdapterModel",
+    "SmolLM3AdapterModel",
+    "SmolVLMAdapterModel",
+    "SmolVLMVisionTransformerAdapterModel",
+    "SolarOpenAdapterModel",
+    "Speech2TextAdapterModel",
+    "SplinterAdapterModel",
     "Split",
+    "StableLmAdapterModel",
     "Stack",
+    "Starcoder2AdapterModel",
     "StaticAdapterFusionConfig",
+    "SwinAdapterModel",
+    "Swinv2AdapterModel",
+    "T5AdapterModel",
+    "T5Gemma2AdapterModel",
+    "T5Gemma2EncoderAdapterModel",
+    "T5GemmaAdapterModel",
+    "TableTransformerAdapterModel",
     "TaggingHead",
+    "TapasAdapterModel",
     "TensorNode",
+    "TimeSeriesTransformerAdapterModel",
+    "TimesFm2_5AdapterModel",
+    "TimesFmAdapterModel",
+    "TimesformerAdapterModel",
+    "Tipsv2AdapterModel",
+    "Tipsv2TextAdapterModel",
+    "Tipsv2VisionAdapterModel",
     "TrainingSetupError",
+    "UMT5AdapterModel",
+    "UdopAdapterModel",
+    "UltrabertAdapterModel",
     "UniPELTConfig",
+    "UniSpeechAdapterModel",
+    "UniSpeechSatAdapterModel",
     "UnknownAdapterError",
     "UnknownHeadError",
+    "UnlimitedOcrAdapterModel",
     "UnsupportedHeadError",
     "UnsupportedMethodError",
     "UnsupportedModelError",
+    "VJEPA2AdapterModel",
+    "VaultGemmaAdapterModel",
     "VeraConfig",
+    "ViTAdapterModel",
+    "ViTMSNAdapterModel",
+    "VideoLlama3VisionAdapterModel",
+    "VideoMAEAdapterModel",
+    "VideoPrismClipAdapterModel",
+    "VideoPrismVisionAdapterModel",
+    "VisualBertAdapterModel",
+    "VitDetAdapterModel",
+    "VoxtralEncoderAdapterModel",
+    "VoxtralRealtimeAdapterModel",
+    "VoxtralRealtimeEncoderAdapterModel",
+    "Wav2Vec2AdapterModel",
+    "Wav2Vec2BertAdapterModel",
+    "Wav2Vec2ConformerAdapterModel",
     "WeightUpdate",
+    "WhisperAdapterModel",
+    "XGLMAdapterModel",
+    "XLMAdapterModel",
+    "XLMRobertaAdapterModel",
+    "XLMRobertaXLAdapterModel",
+    "Xcodec2AdapterModel",
+    "XmodAdapterModel",
+    "YolosAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",
