@@ -226,8 +226,8 @@ MUTATIONS = (
     Mutation(
         "transaction: hooks and children stay as a failed method left them",
         "contract/snapshot.py",
-        "contents = dict(container)  # faster than a copy of an OrderedDict, and in the same order",
-        "return lambda: None",
+        "    def refill() -> None:\n        held.__dict__.clear()\n",
+        "    def refill() -> None:\n        return\n",
         "test_model_methods.py::test_a_refused_adapter_leaves_no_trace",
     ),
     Mutation(

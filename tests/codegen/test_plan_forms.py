@@ -13,6 +13,7 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.module import plan_module
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.told.verdicts import NO_VERDICTS
 from adapter_codegen.upstream import open_release
 from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_attention
 
@@ -203,7 +204,7 @@ def test_a_way_to_the_layers_may_show_another_form(lines: str, form: StreamForm)
 
 
 def plan(model_type: str) -> ModelPlan:
-    found = plan_model(open_release(), model_type)
+    found = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
     assert isinstance(found, ModelPlan)
     return found
 

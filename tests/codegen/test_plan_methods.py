@@ -6,6 +6,7 @@ import pytest
 
 from adapter_codegen.model import Method, ModelPlan, Refusal
 from adapter_codegen.plan import plan_model
+from adapter_codegen.plan.told.verdicts import NO_VERDICTS
 from adapter_codegen.upstream import open_release
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig, SeqBnInvConfig
 from adapter_runtime.methods.lora.config import LoRAConfig
@@ -30,13 +31,13 @@ def test_the_runtime_has_every_method_that_is_planned(method: Method) -> None:
 
 
 def test_a_decoder_of_text_has_all_methods() -> None:
-    plan = plan_model(open_release(), "llama")
+    plan = plan_model(open_release(), "llama", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     assert [entry.method for entry in plan.methods if entry.supported] == list(Method)
 
 
 def test_a_method_without_a_place_says_why() -> None:
-    plan = plan_model(open_release(), "vit")
+    plan = plan_model(open_release(), "vit", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     reasons = {entry.method: entry.reason for entry in plan.methods if not entry.supported}
     assert reasons.keys() == {Method.INVERTIBLE}
@@ -56,7 +57,7 @@ def test_a_method_without_a_place_says_why() -> None:
     ],
 )
 def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(model_type: str, reason: str) -> None:
-    plan = plan_model(open_release(), model_type)
+    plan = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     (prompt,) = (entry for entry in plan.methods if entry.method is Method.PROMPT_TUNING)
     assert prompt.supported is (reason == "")
@@ -64,33 +65,37 @@ def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(mod
 
 
 def test_a_layer_with_attention_and_no_place_behind_it_takes_no_bottlenecks() -> None:
-    plan = plan_model(open_release(), "hiera")
+    plan = plan_model(open_release(), "hiera", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan) and not plan.supports(Method.BOTTLENECK)
     (reason,) = (entry.reason for entry in plan.methods if entry.method is Method.BOTTLENECK)
     assert reason == "HieraLayer has attention, but no residual addition of it that a rule claims."
 
 
 def test_a_list_of_mere_attentions_takes_no_reft() -> None:
-    plan = plan_model(open_release(), "xlm")
+    plan = plan_model(open_release(), "xlm", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan) and plan.supports(Method.LORA) and not plan.supports(Method.REFT)
     (reason,) = (entry.reason for entry in plan.methods if entry.method is Method.REFT)
     assert reason.startswith("Nothing is added to a stream in MultiHeadAttention,")
 
 
 def test_lists_behind_the_layers_that_hold_none_are_no_stacks() -> None:
-    plan = plan_model(open_release(), "vits")  # its flows invert a distribution
+    plan = plan_model(open_release(), "vits", verdicts=NO_VERDICTS)  # its flows invert a distribution
     assert isinstance(plan, ModelPlan)
     assert [stack.path for stack in plan.base.stacks] == ["text_encoder.encoder.layers"]
 
 
 def test_a_model_that_no_method_fits_is_refused() -> None:
-    result = plan_model(open_release(), "squeezebert")  # its channels stand in front of its positions
+    result = plan_model(
+        open_release(), "squeezebert", verdicts=NO_VERDICTS
+    )  # its channels stand in front of its positions
     assert isinstance(result, Refusal)
     assert result.diagnostics[0].code == "P252"
 
 
 def test_an_addition_of_the_layer_that_no_rule_claims_costs_the_bottlenecks() -> None:
-    plan = plan_model(open_release(), "timesformer")  # by default, space and time are attended to apart
+    plan = plan_model(
+        open_release(), "timesformer", verdicts=NO_VERDICTS
+    )  # by default, space and time are attended to apart
     assert isinstance(plan, ModelPlan)
     (support,) = (entry for entry in plan.methods if entry.method is Method.BOTTLENECK)
     assert not support.supported and support.location is not None
@@ -98,6 +103,6 @@ def test_an_addition_of_the_layer_that_no_rule_claims_costs_the_bottlenecks() ->
 
 
 def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> None:
-    plan = plan_model(open_release(), "xmod")  # upstream's own adapters of languages
+    plan = plan_model(open_release(), "xmod", verdicts=NO_VERDICTS)  # upstream's own adapters of languages
     assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
     assert "P230" in {found.code for found in plan.diagnostics}

@@ -1,4 +1,7 @@
-"""Forwards that take one of two ways by a field of the config: with the default, sites on the other way would never be tried."""
+"""Forwards that take one of two ways by a field of the config, and classes that it chooses between.
+
+With the default, sites on the other way would never be tried.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import replace
 
+from adapter_runtime.contract.registry import registered
 from conformance.adapted import adapted_subjects, upstream_runs
 from conformance.emitted import is_site, modeling_module, source_of
 from conformance.subjects import Subject
@@ -24,10 +28,32 @@ def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
 
 
 def _fields(subject: Subject) -> list[str]:
-    """The boolean fields of the config that an emitted site stands under."""
-    source = source_of(modeling_module(subject.model_type))
-    names = {name for name in _guards(ast.parse(source)) if isinstance(getattr(subject.config(), name, None), bool)}
-    return sorted(names - {name for name, _ in subject.changes})
+    """The boolean fields of the config that an emitted site stands under, or that bring in a class with sites."""
+    config = subject.config()
+    booleans = {name for name, value in vars(config).items() if isinstance(value, bool) and not name.startswith("_")}
+    changed = {name for name, _ in subject.changes}
+    guards = {*_guards(ast.parse(source_of(modeling_module(subject.model_type))))}
+    missing = _emitted_for(subject.model_type) - _classes(subject)
+    bringing = (
+        {name for name in booleans - changed - guards if missing & _classes(_turned(subject, name))}
+        if missing
+        else set()
+    )
+    return sorted((guards & booleans - changed) | bringing)
+
+
+def _emitted_for(model_type: str) -> set[str]:
+    """Upstream's classes, dotted, whose forwards were edited."""
+    return set(registered().own_classes[model_type].with_adapters)
+
+
+def _classes(subject: Subject) -> set[str]:
+    """The classes in upstream's model, dotted; none where it cannot be built."""
+    try:
+        modules = subject.upstream().modules()
+    except Exception:  # whatever upstream raises
+        return set()
+    return {f"{type(module).__module__}.{type(module).__qualname__}" for module in modules}
 
 
 def _turned(subject: Subject, field: str) -> Subject:

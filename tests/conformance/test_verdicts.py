@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from conformance.methods import FAMILIES
 from conformance.page import DATA, PAGE, data, page
 from conformance.report import RESULTS
 from conformance.results import ModelResult, Result, ResultFile
-from conformance.verdicts import VERDICTS, verdict_of, verdicts_text
+from conformance.verdicts import VERDICTS, Failed, verdict_of, verdicts_text
 
 RELEASE = "5.23.0"
 PLANNED = dict.fromkeys(FAMILIES, "") | {"invertible": "no table of tokens"}
@@ -108,3 +109,12 @@ def test_what_is_checked_in_follows_from_the_results() -> None:
     assert VERDICTS.read_text(encoding="utf-8") == verdicts_text(results, RELEASE), again
     assert PAGE.read_text(encoding="utf-8") == page(results, RELEASE), again
     assert DATA.read_text(encoding="utf-8") == data(results), again
+
+
+def test_a_model_that_people_come_with_loses_nothing() -> None:
+    failing = result(*SOUND, ("lora", "merge", "it differs"))
+    held = replace(failing, model_type="xmod")
+    assert verdict_of(failing).clean
+    assert verdict_of(held).refused == Failed(
+        "merge", "`adapters` has the model, so none of its methods may be lost, but lora fails: decoder: it differs"
+    )
