@@ -9,6 +9,7 @@ import pytest
 from adapter_codegen.model import AttentionRoles, Role
 from adapter_codegen.parse import ModuleFacts
 from adapter_codegen.plan.module import ModulePlan, plan_module
+from adapter_codegen.plan.stream.lists.stacks import find_stacks
 from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer
 
 TEXT = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
@@ -161,3 +162,20 @@ def test_an_inherited_forward_is_a_place_of_its_heir() -> None:
     plan = plan_module(facts_of(ATTENTION, MLP, layer(TEXT), heir, STACK.replace("Layer(config)", "SubLayer(config)")))
     assert [(one.name, len(one.residual_sites)) for one in plan.classes][-1] == ("SubLayer", 2)
     assert not plan.diagnostics
+
+
+def test_a_list_in_one_of_two_holders_is_one_stack() -> None:
+    text = STACK.replace("class Stack", "class Other") + STACK
+    holder = """
+class Whole(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        if config.stable:
+            self.encoder = Other(config)
+        else:
+            self.encoder = Stack(config)
+"""
+    facts = facts_of(ATTENTION, MLP, layer("return x + self.attention(self.norm1(x), mask)[0]"), text, holder)
+    (found,) = find_stacks(facts, "Whole", lambda name: name in ("Attention", "Layer", "Stack", "Other"))
+    assert (found.path, found.classes) == ("encoder.layers", ("Layer",))
+    assert set(found.owners) == {"Whole", "Stack", "Other"}

@@ -23,8 +23,17 @@ class FoundStack:
 
 
 def find_stacks(facts: ModuleFacts, base: str, has_attention: HasAttention) -> tuple[FoundStack, ...]:
-    """The lists of layers that the base model holds, in the order in which it builds them."""
-    return tuple(_Search(facts, has_attention).below(base, "", ()))
+    """The lists of layers that the base model holds, in the order in which it builds them.
+
+    A config may choose what holds a list (Wav2Vec2 has two encoders): it is one list all the same, of layers of either.
+    """
+    stacks: dict[str, FoundStack] = {}
+    for found in _Search(facts, has_attention).below(base, "", ()):
+        known = stacks.get(found.path, found)
+        classes = tuple(dict.fromkeys((*known.classes, *found.classes)))
+        owners = tuple(dict.fromkeys((*known.owners, *found.owners)))
+        stacks[found.path] = FoundStack(found.path, classes, owners)
+    return tuple(stacks.values())
 
 
 class _Search:
