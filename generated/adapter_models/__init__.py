@@ -139,11 +139,15 @@ if TYPE_CHECKING:
     from .beit.adapter_model import BeitAdapterModel
     from .bert.adapter_model import BertAdapterModel
     from .bert_generation.adapter_model import BertGenerationEncoderAdapterModel
+    from .big_bird.adapter_model import BigBirdAdapterModel
+    from .bigbird_pegasus.adapter_model import BigBirdPegasusAdapterModel
     from .biogpt.adapter_model import BioGptAdapterModel
     from .bitnet.adapter_model import BitNetAdapterModel
     from .blenderbot.adapter_model import BlenderbotAdapterModel
     from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
     from .blip.adapter_model import BlipAdapterModel
+    from .bloom.adapter_model import BloomAdapterModel
+    from .bridgetower.adapter_model import BridgeTowerAdapterModel
     from .bros.adapter_model import BrosAdapterModel
     from .camembert.adapter_model import CamembertAdapterModel
     from .canary.adapter_model import CanaryAdapterModel
@@ -160,6 +164,7 @@ if TYPE_CHECKING:
     from .cohere2_moe.adapter_model import Cohere2MoeAdapterModel
     from .cohere_asr.adapter_model import CohereAsrAdapterModel
     from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
+    from .conditional_detr.adapter_model import ConditionalDetrAdapterModel
     from .convbert.adapter_model import ConvBertAdapterModel
     from .cosmos3_edge_text.adapter_model import Cosmos3EdgeTextAdapterModel
     from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
@@ -167,6 +172,7 @@ if TYPE_CHECKING:
     from .ctrl.adapter_model import CTRLAdapterModel
     from .cwm.adapter_model import CwmAdapterModel
     from .d_fine.adapter_model import DFineAdapterModel
+    from .dab_detr.adapter_model import DabDetrAdapterModel
     from .data2vec_audio.adapter_model import Data2VecAudioAdapterModel
     from .data2vec_text.adapter_model import Data2VecTextAdapterModel
     from .data2vec_vision.adapter_model import Data2VecVisionAdapterModel
@@ -176,6 +182,7 @@ if TYPE_CHECKING:
     from .deepseek_v2.adapter_model import DeepseekV2AdapterModel
     from .deepseek_v3.adapter_model import DeepseekV3AdapterModel
     from .deepseek_v32.adapter_model import DeepseekV32AdapterModel
+    from .deepseek_v4.adapter_model import DeepseekV4AdapterModel
     from .deit.adapter_model import DeiTAdapterModel
     from .diffllama.adapter_model import DiffLlamaAdapterModel
     from .dinov2.adapter_model import Dinov2AdapterModel
@@ -203,6 +210,7 @@ if TYPE_CHECKING:
     from .flex_olmo.adapter_model import FlexOlmoAdapterModel
     from .flint.adapter_model import FlintAdapterModel
     from .fun_asr_nano_encoder.adapter_model import FunAsrNanoEncoderAdapterModel
+    from .funnel.adapter_model import FunnelAdapterModel
     from .gemma.adapter_model import GemmaAdapterModel
     from .gemma2.adapter_model import Gemma2AdapterModel
     from .gemma3_text.adapter_model import Gemma3TextAdapterModel
@@ -227,11 +235,14 @@ if TYPE_CHECKING:
     from .glm_ocr_text.adapter_model import GlmOcrTextAdapterModel
     from .glm_ocr_vision.adapter_model import GlmOcrVisionAdapterModel
     from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
+    from .glpn.adapter_model import GLPNAdapterModel
     from .got_ocr2.adapter_model import GotOcr2AdapterModel
     from .gpt2.adapter_model import GPT2AdapterModel
     from .gpt_bigcode.adapter_model import GPTBigCodeAdapterModel
     from .gpt_neo.adapter_model import GPTNeoAdapterModel
+    from .gpt_neox.adapter_model import GPTNeoXAdapterModel
     from .gpt_neox_japanese.adapter_model import GPTNeoXJapaneseAdapterModel
+    from .gpt_oss.adapter_model import GptOssAdapterModel
     from .gptj.adapter_model import GPTJAdapterModel
     from .gradium_phonon_tts.adapter_model import GradiumPhononTTSAdapterModel
     from .granite.adapter_model import GraniteAdapterModel
@@ -254,6 +265,7 @@ if TYPE_CHECKING:
     from .hunyuan_vl_text.adapter_model import HunYuanVLTextAdapterModel
     from .hunyuan_vl_vision.adapter_model import HunYuanVLVisionTransformerAdapterModel
     from .hy_v3.adapter_model import HYV3AdapterModel
+    from .hy_v4.adapter_model import HYV4AdapterModel
     from .hyperclovax.adapter_model import HyperCLOVAXAdapterModel
     from .idefics2.adapter_model import Idefics2AdapterModel
     from .idefics3.adapter_model import Idefics3AdapterModel
@@ -279,19 +291,23 @@ if TYPE_CHECKING:
     from .lfm3.adapter_model import Lfm3AdapterModel
     from .lfm3_vl_vision.adapter_model import Lfm3VlVisionAdapterModel
     from .lightglue.adapter_model import LightGlueForKeypointMatchingAdapterModel
+    from .lilt.adapter_model import LiltAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
     from .llama4_text.adapter_model import Llama4TextAdapterModel
     from .longcat_flash.adapter_model import LongcatFlashAdapterModel
+    from .longt5.adapter_model import LongT5AdapterModel
     from .luke.adapter_model import LukeAdapterModel
     from .m2m_100.adapter_model import M2M100AdapterModel
     from .marian.adapter_model import MarianAdapterModel
     from .markuplm.adapter_model import MarkupLMAdapterModel
     from .mask2former.adapter_model import Mask2FormerAdapterModel
+    from .maskformer.adapter_model import MaskFormerAdapterModel
     from .maskformer_swin.adapter_model import MaskFormerSwinAdapterModel
     from .mbart.adapter_model import MBartAdapterModel
     from .megatron_bert.adapter_model import MegatronBertAdapterModel
     from .mellum.adapter_model import MellumAdapterModel
     from .metaclip_2.adapter_model import MetaClip2AdapterModel
+    from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
     from .minimax_m2.adapter_model import MiniMaxM2AdapterModel
     from .minimax_m3_vl.adapter_model import MiniMaxM3VLAdapterModel
@@ -303,6 +319,7 @@ if TYPE_CHECKING:
     from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
     from .mixtral.adapter_model import MixtralAdapterModel
     from .mlcd_vision_model.adapter_model import MLCDVisionAdapterModel
+    from .mobilebert.adapter_model import MobileBertAdapterModel
     from .modernbert.adapter_model import ModernBertAdapterModel
     from .modernbert_decoder.adapter_model import ModernBertDecoderAdapterModel
     from .molmo2_text.adapter_model import Molmo2TextAdapterModel
@@ -313,6 +330,7 @@ if TYPE_CHECKING:
     from .mpt.adapter_model import MptAdapterModel
     from .mt5.adapter_model import MT5AdapterModel
     from .muse_glimmer_text.adapter_model import MuseGlimmerTextAdapterModel
+    from .muse_spark_text.adapter_model import MuseSparkTextAdapterModel
     from .mvp.adapter_model import MvpAdapterModel
     from .nanochat.adapter_model import NanoChatAdapterModel
     from .nemotron.adapter_model import NemotronAdapterModel
@@ -329,6 +347,7 @@ if TYPE_CHECKING:
     from .olmo_hybrid.adapter_model import OlmoHybridAdapterModel
     from .olmoe.adapter_model import OlmoeAdapterModel
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
+    from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
     from .opt.adapter_model import OPTAdapterModel
     from .owlv2.adapter_model import Owlv2AdapterModel
     from .owlvit.adapter_model import OwlViTAdapterModel
@@ -336,6 +355,8 @@ if TYPE_CHECKING:
     from .parakeet_encoder.adapter_model import ParakeetEncoderAdapterModel
     from .patchtsmixer.adapter_model import PatchTSMixerAdapterModel
     from .pegasus.adapter_model import PegasusAdapterModel
+    from .pegasus_x.adapter_model import PegasusXAdapterModel
+    from .persimmon.adapter_model import PersimmonAdapterModel
     from .phi.adapter_model import PhiAdapterModel
     from .phi3.adapter_model import Phi3AdapterModel
     from .phimoe.adapter_model import PhimoeAdapterModel
@@ -345,6 +366,7 @@ if TYPE_CHECKING:
     from .pocket_tts.adapter_model import PocketTTSAdapterModel
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
+    from .pvt.adapter_model import PvtAdapterModel
     from .qianfan_ocr_vision.adapter_model import QianfanOCRVisionAdapterModel
     from .qwen2.adapter_model import Qwen2AdapterModel
     from .qwen2_5_vl.adapter_model import Qwen2_5_VLAdapterModel
@@ -433,8 +455,8 @@ if TYPE_CHECKING:
     from .xlm.adapter_model import XLMAdapterModel
     from .xlm_roberta.adapter_model import XLMRobertaAdapterModel
     from .xlm_roberta_xl.adapter_model import XLMRobertaXLAdapterModel
-    from .xmod.adapter_model import XmodAdapterModel
     from .yolos.adapter_model import YolosAdapterModel
+    from .youtu.adapter_model import YoutuAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
@@ -481,14 +503,18 @@ __all__ = [
     "BertGenerationEncoderAdapterModel",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
+    "BigBirdAdapterModel",
+    "BigBirdPegasusAdapterModel",
     "BioGptAdapterModel",
     "BitNetAdapterModel",
     "BlenderbotAdapterModel",
     "BlenderbotSmallAdapterModel",
     "BlipAdapterModel",
     "BlockSpec",
+    "BloomAdapterModel",
     "BnConfig",
     "Branch",
+    "BridgeTowerAdapterModel",
     "BrosAdapterModel",
     "CLIPAdapterModel",
     "CLIPSegAdapterModel",
@@ -511,6 +537,7 @@ __all__ = [
     "CompacterConfig",
     "CompacterPlusPlusConfig",
     "ComposableAdapterLayerBase",
+    "ConditionalDetrAdapterModel",
     "ConfigUnion",
     "ConvBertAdapterModel",
     "Cosmos3EdgeTextAdapterModel",
@@ -522,6 +549,7 @@ __all__ = [
     "DFineAdapterModel",
     "DINOv3ViTAdapterModel",
     "DPTAdapterModel",
+    "DabDetrAdapterModel",
     "Data2VecAudioAdapterModel",
     "Data2VecTextAdapterModel",
     "Data2VecVisionAdapterModel",
@@ -531,6 +559,7 @@ __all__ = [
     "DeepseekV2AdapterModel",
     "DeepseekV32AdapterModel",
     "DeepseekV3AdapterModel",
+    "DeepseekV4AdapterModel",
     "DeiTAdapterModel",
     "DependencyParsingOutput",
     "DiReftConfig",
@@ -565,11 +594,14 @@ __all__ = [
     "FlintAdapterModel",
     "ForwardContext",
     "FunAsrNanoEncoderAdapterModel",
+    "FunnelAdapterModel",
     "Fuse",
+    "GLPNAdapterModel",
     "GPT2AdapterModel",
     "GPTBigCodeAdapterModel",
     "GPTJAdapterModel",
     "GPTNeoAdapterModel",
+    "GPTNeoXAdapterModel",
     "GPTNeoXJapaneseAdapterModel",
     "Gemma2AdapterModel",
     "Gemma3TextAdapterModel",
@@ -596,6 +628,7 @@ __all__ = [
     "GlmOcrTextAdapterModel",
     "GlmOcrVisionAdapterModel",
     "GotOcr2AdapterModel",
+    "GptOssAdapterModel",
     "GradiumPhononTTSAdapterModel",
     "GraniteAdapterModel",
     "GraniteDoclingTextAdapterModel",
@@ -609,6 +642,7 @@ __all__ = [
     "GroundingDinoAdapterModel",
     "GteAdapterModel",
     "HYV3AdapterModel",
+    "HYV4AdapterModel",
     "HeliumAdapterModel",
     "HiggsAudioV2ForConditionalGenerationAdapterModel",
     "HrmTextAdapterModel",
@@ -649,10 +683,12 @@ __all__ = [
     "Lfm3AdapterModel",
     "Lfm3VlVisionAdapterModel",
     "LightGlueForKeypointMatchingAdapterModel",
+    "LiltAdapterModel",
     "Llama4TextAdapterModel",
     "LlamaAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
+    "LongT5AdapterModel",
     "LongcatFlashAdapterModel",
     "LowRank",
     "LukeAdapterModel",
@@ -666,12 +702,14 @@ __all__ = [
     "MarianAdapterModel",
     "MarkupLMAdapterModel",
     "Mask2FormerAdapterModel",
+    "MaskFormerAdapterModel",
     "MaskFormerSwinAdapterModel",
     "MegatronBertAdapterModel",
     "MellumAdapterModel",
     "MetaClip2AdapterModel",
     "MethodRegistrationError",
     "MethodSpec",
+    "MiMoV2FlashAdapterModel",
     "MiniCPM3AdapterModel",
     "MiniMaxM2AdapterModel",
     "MiniMaxM3VLAdapterModel",
@@ -682,6 +720,7 @@ __all__ = [
     "MistralAdapterModel",
     "MistralLarge4TextAdapterModel",
     "MixtralAdapterModel",
+    "MobileBertAdapterModel",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
@@ -699,6 +738,7 @@ __all__ = [
     "MultiTaskConfig",
     "MultipleChoiceHead",
     "MuseGlimmerTextAdapterModel",
+    "MuseSparkTextAdapterModel",
     "MvpAdapterModel",
     "NanoChatAdapterModel",
     "Nemotron3DiarizationAdapterModel",
@@ -718,6 +758,7 @@ __all__ = [
     "OlmoHybridAdapterModel",
     "OlmoeAdapterModel",
     "OpenAIGPTAdapterModel",
+    "OpenAIPrivacyFilterAdapterModel",
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
     "PLBartAdapterModel",
@@ -728,6 +769,8 @@ __all__ = [
     "Parallel",
     "PatchTSMixerAdapterModel",
     "PegasusAdapterModel",
+    "PegasusXAdapterModel",
+    "PersimmonAdapterModel",
     "Phi3AdapterModel",
     "PhiAdapterModel",
     "PhimoeAdapterModel",
@@ -740,6 +783,7 @@ __all__ = [
     "ProjectionAdapter",
     "ProjectionSite",
     "PromptTuningConfig",
+    "PvtAdapterModel",
     "QianfanOCRVisionAdapterModel",
     "QuestionAnsweringHead",
     "Qwen2AdapterModel",
@@ -849,8 +893,8 @@ __all__ = [
     "XLMRobertaAdapterModel",
     "XLMRobertaXLAdapterModel",
     "Xcodec2AdapterModel",
-    "XmodAdapterModel",
     "YolosAdapterModel",
+    "YoutuAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",

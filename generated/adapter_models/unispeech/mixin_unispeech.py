@@ -57,8 +57,5 @@ class UniSpeechEncoderLayerStableLayerNormAdaptersMixin(LayerAdaptersMixin):
 
 
 class UniSpeechModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("encoder.layers"),
-        LayerStack("encoder.layers"),
-    )
+    layer_stacks = (LayerStack("encoder.layers"),)
     final_norm_path = "encoder.layer_norm"

@@ -57,8 +57,5 @@ class Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin(LayerAdaptersMixin):
 
 
 class Wav2Vec2ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("encoder.layers"),
-        LayerStack("encoder.layers"),
-    )
+    layer_stacks = (LayerStack("encoder.layers"),)
     final_norm_path = "encoder.layer_norm"
