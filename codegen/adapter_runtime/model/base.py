@@ -99,6 +99,8 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     def layers_of_form(self, *forms: StackForm) -> frozenset[int]:
         """The indices of the layers in lists of these forms."""
+        if not any(stack.form in forms for stack in self.layer_stacks):  # nearly always: no need to count layers
+            return frozenset()
         found = (stack.form for stack in self.layer_stacks for _ in _elements(self, stack.path.split(".*.")))
         return frozenset(index for index, form in enumerate(found) if form in forms)
 
