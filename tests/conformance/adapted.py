@@ -15,11 +15,10 @@ import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedModelError
 from conformance.methods import Bottleneck, LoRA, Method
-from conformance.outputs import run
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
-from conformance.subjects import Attention, Subject, architecture, auto, method_subjects
+from conformance.subjects import Attention, Subject, architecture, auto, method_subjects, upstream_runs
 
 FIRST = "adapter_a"
 SECOND = "adapter_b"
@@ -158,16 +157,6 @@ def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
         )
         for subject in (first, *(other for other in others if upstream_runs(other)))
     )
-
-
-@functools.cache
-def upstream_runs(subject: Subject) -> bool:
-    """Whether upstream's own class runs on the inputs of the subject. (That it does not is noted by the check "identity".)"""
-    try:
-        run(subject.upstream(), subject.padded_inputs())
-    except Exception:  # whatever upstream raises
-        return False
-    return True
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapter_runtime.contract.registry import registered
-from conformance.adapted import adapted_subjects, upstream_runs
+from conformance.adapted import adapted_subjects
 from conformance.emitted import is_site, modeling_module, source_of
-from conformance.subjects import Subject
+from conformance.subjects import Subject, upstream_runs
 
 
 def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:

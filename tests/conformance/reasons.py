@@ -32,6 +32,7 @@ class Reason(Enum):
     NO_GENERATION = "its class does not generate, or in a way of its own"
     NO_CHECKPOINTING = "upstream has no gradient checkpointing for it"
     NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"
+    COUNTS_FROM_CACHE = "upstream counts positions from what its cache holds, whatever it is given; compared with the reference attention"
     WINDOW = "a window of attention hides what stands in front from the last tokens"
     # of the reference
     BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"

@@ -20,6 +20,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
 from conformance.copies import Template
+from conformance.outputs import run
 from conformance.tiny import randomise, tiny_config
 
 Kind = Literal["encoder", "decoder", "encoder-decoder", "vision", "audio"]
@@ -149,11 +150,9 @@ def method_subjects(model_type: str) -> tuple[Subject, ...]:
         if not causal:
             return (encoder,)
         decodes = (("is_decoder", True),)
-        return (
-            encoder,
-            Subject(model_type, causal, "decoder", "decoder", decodes),
-            Subject(model_type, causal, "decoder", "cross", (*decodes, ("add_cross_attention", True)), cross=True),
-        )
+        decoder = Subject(model_type, causal, "decoder", "decoder", decodes)
+        crossing = replace(decoder, label="cross", changes=(*decodes, ("add_cross_attention", True)), cross=True)
+        return (crossing,) if _always_crosses(decoder, crossing) else (encoder, decoder, crossing)
     if causal:
         decoder = Subject(model_type, causal, "decoder", "decoder")
         if not hasattr(config, "add_cross_attention"):
@@ -161,7 +160,29 @@ def method_subjects(model_type: str) -> tuple[Subject, ...]:
         crossing = replace(decoder, label="cross", changes=(("add_cross_attention", True),), cross=True)
         return (decoder, crossing)
     masked = architecture(model_type, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    return (Subject(model_type, masked or base, _kind_of_input(base), "encoder"),)
+    bare = Subject(model_type, base, _kind_of_input(base), "encoder")
+    headed = replace(bare, architecture=masked or base)
+    return (headed if upstream_runs(headed) else bare,)  # Perceiver's reads tokens, but its base model vectors
+
+
+@functools.cache
+def upstream_runs(subject: Subject) -> bool:
+    """Whether upstream's own class runs on the inputs of the subject. (That it does not is noted by the check "identity".)"""
+    try:
+        run(subject.upstream(), subject.padded_inputs())
+    except Exception:  # whatever upstream raises
+        return False
+    return True
+
+
+def _always_crosses(decoder: Subject, crossing: Subject) -> bool:
+    """It has its cross-attention with and without ``add_cross_attention``, so that it cannot be used without an encoder."""
+    if not (upstream_runs(decoder) and upstream_runs(crossing)):
+        return False
+    if decoder.upstream().state_dict().keys() != crossing.upstream().state_dict().keys():
+        return False
+    alone, together = (run(one.upstream(), one.padded_inputs())["logits"] for one in (decoder, crossing))
+    return alone.shape == together.shape and not torch.allclose(alone, together, atol=1e-5)
 
 
 def head_subjects(model_type: str) -> tuple[Subject, ...]:
@@ -292,6 +313,8 @@ def _reads_tokens_alone(subject: Subject) -> bool:
     recipes = instances.read(subject.model_type).recipes
     taken = {name for name in recipes if name in inspect.signature(cls.forward).parameters}
     if cls.main_input_name != "input_ids" or not taken <= _TOKENS:
+        return False
+    if any(len(recipes[name]["shape"]) != 2 for name in taken):  # books of codes
         return False
     tokens = recipes.get("input_ids") if "input_ids" in taken else None
     return tokens is None or (tokens["shape"] == [BATCH, LENGTH] and "put" not in tokens)

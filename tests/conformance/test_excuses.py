@@ -6,15 +6,17 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from conformance import sites
 from conformance.adapted import FIRST, initialised
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs
 from conformance.checks.liveness import assert_gradients
+from conformance.checks.prefix import counts_from_its_cache, positioned
 from conformance.methods import method
 from conformance.sites import quiet_names
-from conformance.subjects import FIRST_TOKEN, method_subjects
+from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
 
 (LLAMA,) = method_subjects("llama")
 QUERY, VALUE = (f"model.layers.1.self_attn.{name}_proj" for name in "qv")
@@ -63,6 +65,38 @@ def test_runs_are_counted_of_modules_in_layers_alone() -> None:
         model(**LLAMA.padded_inputs())
     assert ran["model.layers.0"] == ran["model.layers.1.self_attn"] == 1
     assert "model.norm" not in ran
+
+
+@pytest.mark.parametrize(
+    ("model_type", "counts"),
+    [
+        ("musicgen_melody", True),
+        pytest.param("llama", False, id="rotary positions are as given"),
+        pytest.param("gpt2", False, id="learned positions are as given"),
+    ],
+)
+def test_positions_that_go_on_after_a_cache_are_told_apart(model_type: str, counts: bool) -> None:
+    subject = next(one for one in method_subjects(model_type) if one.kind == "decoder" and not one.cross)
+    upstream = subject.upstream()
+    heads = upstream.config.num_key_value_heads if model_type == "llama" else upstream.config.num_attention_heads
+    width = upstream.config.hidden_size // upstream.config.num_attention_heads
+    cache = DynamicCache()
+    for layer in range(upstream.config.num_hidden_layers):
+        states = torch.randn(BATCH, heads, 4, width, generator=torch.Generator().manual_seed(layer))
+        cache.update(states, states, layer)
+    assert counts_from_its_cache(upstream, positioned(subject.padded_inputs()), cache) is counts
+
+
+@pytest.mark.parametrize(
+    ("model_type", "labels"),
+    [
+        ("musicgen", ["cross"]),
+        pytest.param("bert", ["encoder", "decoder", "cross"], id="a field brings its cross-attention in"),
+        pytest.param("musicgen_melody", ["encoder", "decoder", "cross"], id="states of an encoder stand in front"),
+    ],
+)
+def test_only_what_cannot_do_without_an_encoder_is_always_given_one(model_type: str, labels: list[str]) -> None:
+    assert [subject.label for subject in method_subjects(model_type)] == labels
 
 
 def test_another_token_is_another_one_of_the_vocabulary() -> None:

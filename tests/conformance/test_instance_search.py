@@ -8,7 +8,7 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
 from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes
-from conformance.instances.fields import Draft, computed, explicit, followers, nodes
+from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,42 @@ def test_tokens_beyond_the_vocabulary_stay_different() -> None:
     assert len(moved) == 2
     assert max(moved) < 99
     assert small["pad_token_id",] == 0
+
+
+def test_what_one_layer_has_of_its_own_shrinks_as_what_the_others_have() -> None:
+    config = LlamaConfig(num_attention_heads=8, num_key_value_heads=8, hidden_act="silu", head_dim=128)
+    config.per_layer_config = {1: {"num_attention_heads": 4, "num_key_value_heads": 4, "hidden_act": "gelu"}}
+    small = sizes.per_layer(config, {("num_attention_heads",): 4})
+    assert small == {
+        ("per_layer_config",): {"1": {"num_attention_heads": 2, "num_key_value_heads": 4, "hidden_act": "gelu"}}
+    }
+    assert not sizes.per_layer(LlamaConfig(), {("num_attention_heads",): 4})
+
+
+def test_the_base_class_of_a_part_is_built_with_the_config_of_the_part() -> None:
+    assert config_class("musicgen").model_type == "musicgen_decoder"
+    assert config_class("iquestcoder").model_type == "iquestcoder"  # its base class is Llama's, but Llama is no part
+    assert config_class("clip").model_type == "clip"
+
+
+def test_fields_that_must_match_become_equal() -> None:
+    config = BertConfig(hidden_size=32, intermediate_size=64)
+    asked = list(repair.repairs(config, "ValueError: intermediate_size must match hidden_size"))
+    assert {("intermediate_size",): 32} in asked
+    assert {("hidden_size",): 64} in asked
+
+
+def test_tokens_of_one_part_are_in_the_vocabulary_of_the_other() -> None:
+    config = CLIPConfig()
+    config.text_config.vocab_size, config.codes, config.vocab_size = 40, [3, 248], 99
+    (one,) = (c for c in repair.repairs(config, "IndexError: index out of range in self") if ("codes",) in c)
+    assert one == {("text_config", "vocab_size"): 40, ("vocab_size",): 40, ("codes",): [3, 39]}
+
+
+def test_a_placeholder_that_a_config_leaves_out_is_given_and_no_other_token() -> None:
+    config = CLIPConfig()
+    config.image_token_index, config.audio_token_id, config.image_start_token_id = None, 7, None
+    assert set(inputs.missing_placeholders(config)) == {("image_token_index",)}
 
 
 @pytest.mark.parametrize(("section", "total"), [([16, 24, 24], 8), ([8, 12, 12], 4), ([1, 1], 7)])

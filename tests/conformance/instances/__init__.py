@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from conformance.instances.fields import config_class
 from conformance.instances.recipes import Recipe, tensors
 
 FILE = Path(__file__).with_name("instances.json")
@@ -40,7 +41,7 @@ class Instance:
 
     def config(self, **changes: Any) -> PreTrainedConfig:
         """A fresh config, with `changes` at its top."""
-        return CONFIG_MAPPING[self.model_type](**copy.deepcopy({**self.fields, **changes}))
+        return config_class(self.model_type)(**copy.deepcopy({**self.fields, **changes}))
 
     def inputs(self, seed: int = 0) -> dict[str, Any]:
         """Keyword arguments of a forward; equal ones for equal seeds."""

@@ -15,7 +15,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 Path = tuple[str, ...]
 _IGNORED = {
@@ -27,6 +29,25 @@ _IGNORED = {
     "torch_dtype",
     "chunk_size_feed_forward",
 }
+
+
+def architecture(model_type: str) -> str:
+    """The base class that upstream's `AutoModel` takes."""
+    name = MODEL_MAPPING_NAMES[model_type]
+    return name[0] if isinstance(name, (tuple, list)) else name
+
+
+def config_class(model_type: str) -> type[PreTrainedConfig]:
+    """The class of the configs that the base class of `model_type` is built with.
+
+    It is the type's own; but where the base class is that of a part (MusicGen's is its decoder), it is the part's.
+    """
+    own = CONFIG_MAPPING[model_type]
+    try:
+        wanted = getattr(transformers, architecture(model_type)).config_class
+    except (AttributeError, ImportError):  # upstream does not export it, or a package is not there
+        return own
+    return wanted if wanted in own.sub_configs.values() else own
 
 
 def words(name: str) -> list[str]:
@@ -78,7 +99,7 @@ class Draft:
     given: Mapping[str, Any]
 
     def build(self) -> PreTrainedConfig:
-        return CONFIG_MAPPING[self.model_type](**copy.deepcopy(dict(self.given)))
+        return config_class(self.model_type)(**copy.deepcopy(dict(self.given)))
 
     @functools.cached_property
     def seen(self) -> PreTrainedConfig:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from conformance.instances.fields import attribute, nodes, words
+from conformance.instances.fields import Path, attribute, nodes, words
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.sizes import integers
 from conformance.instances.trial import Failed, ran, statements, takes
@@ -22,6 +22,7 @@ LENGTH = 8
 FIRST_TOKEN = 5
 MOST_TRIES = 90
 ROOM = 40  # tokens that a vocabulary has at least
+MISSING = 98  # the first token that is given where a config leaves out which
 LIKELY = 20  # choices that are tried as they are before any is mended
 
 
@@ -220,17 +221,30 @@ def placeholder(config: PreTrainedConfig, what: str) -> int | None:
     """The token that stands for one vector of an image ("image"), a sound ("audio") or a video."""
     for _, node in nodes(config):
         for name, value in vars(node).items():
-            said = words(name)
-            if (
-                isinstance(value, int)
-                and not isinstance(value, bool)
-                and said[0] == what
-                and "token" in said
-                and said[-1] in {"id", "index"}
-                and not {"start", "end", "begin"} & set(said)
-            ):
+            if integers(value) and isinstance(value, int) and _is_placeholder(name, what):
                 return value
     return None
+
+
+def _is_placeholder(name: str, what: str) -> bool:
+    said = words(name)
+    return (
+        said[:1] == [what]
+        and "token" in said
+        and said[-1] in {"id", "index"}
+        and not {"start", "end", "begin"} & set(said)
+    )
+
+
+def missing_placeholders(config: PreTrainedConfig) -> dict[Path, int]:
+    """Where a config leaves out which token stands for an image, a sound or a video: each another one."""
+    missing = [
+        (*path, name)
+        for path, node in nodes(config)
+        for name, value in vars(node).items()
+        if value is None and any(_is_placeholder(name, what) for what in ("image", "audio", "video"))
+    ]
+    return {path: MISSING - place for place, path in enumerate(missing)}
 
 
 def _tokens(name: str, facts: Facts) -> list[Recipe]:
@@ -262,8 +276,8 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
     books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
     return [
         one,
-        _filled("ids", BATCH, LENGTH, books, low=0, high=min(high, 20)),
         _filled("ids", BATCH, books, LENGTH, low=0, high=min(high, 20)),
+        _filled("ids", BATCH, LENGTH, books, low=0, high=min(high, 20)),
         _filled("ids", BATCH, 64, low=low, high=top),
         _filled("ids", BATCH, 2, LENGTH, low=low, high=top),
     ]

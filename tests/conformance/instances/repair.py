@@ -41,6 +41,10 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _powers(config)
     if "divisible by num_groups" in text:
         yield from _grouped(config, text)
+    if "must match" in text or "must equal" in text:
+        yield from _matching(config, text)
+    if "index out of range" in text:
+        yield from _one_vocabulary(config)
     if "get_seq_length" in text:
         yield from _layer_types(config)
     if (
@@ -183,6 +187,30 @@ def _usual(config: PreTrainedConfig, name: str) -> Iterator[Any]:
         yield attribute(config, "num_attention_heads")
     if sizes.kind(name) in FILL:
         yield FILL[sizes.kind(name)]
+
+
+def _matching(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Of two fields that must be equal one becomes the other."""
+    for one, other in re.findall(r"(\w+) must (?:match|equal) (\w+)", text):
+        for path, node in nodes(config):
+            own = own_fields(node)
+            if one in own and other in own and own[one] != own[other]:
+                yield {(*path, one): own[other]}
+                yield {(*path, other): own[one]}
+
+
+def _one_vocabulary(config: PreTrainedConfig) -> Iterator[Changes]:
+    """What one part gives as tokens is read by another: all vocabularies are one, and lists of codes are in it."""
+    fields = sizes.of_kind(config, "vocabulary")
+    smallest = min((number for value in fields.values() for number in sizes.integers(value)), default=0)
+    codes: Changes = {
+        (*path, name): [min(number, smallest - 1) for number in sizes.integers(value)]
+        for path, node in nodes(config)
+        for name, value in own_fields(node).items()
+        if words(name)[-1] == "codes" and isinstance(value, (list, tuple))
+    }
+    if smallest:
+        yield {**dict.fromkeys(fields, smallest), **codes}
 
 
 def _powers(config: PreTrainedConfig) -> Iterator[Changes]:

@@ -21,6 +21,7 @@ from conformance.instances.compose import composed
 from conformance.instances.fields import (
     Draft,
     Path,
+    architecture,
     attribute,
     computed,
     field,
@@ -30,10 +31,10 @@ from conformance.instances.fields import (
     under,
     words,
 )
-from conformance.instances.inputs import Found, facts_of, find
+from conformance.instances.inputs import Found, facts_of, find, missing_placeholders
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
-from conformance.instances.trial import Failed, architecture, built, parameters, ran, small_enough
+from conformance.instances.trial import Failed, built, parameters, ran, small_enough
 
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
@@ -103,6 +104,7 @@ class Search:
 
     def outcome(self) -> Outcome:
         draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
+        draft = draft.changed(missing_placeholders(draft.seen))
         draft, profile = self.from_parts(draft) or self.from_defaults(draft)
         self.profiled = True
         draft = self.smaller(draft)
@@ -294,7 +296,8 @@ class Search:
                 if not careful and pictures and failed_with.get(group, "") in self.errors[:-1]:
                     continue  # another size of images does not change this error
                 try:
-                    changed = draft.changed(self.without_derived(changes))
+                    open_changes = self.without_derived(changes)
+                    changed = draft.changed({**open_changes, **self.open(sizes.per_layer(draft.seen, open_changes))})
                     return self.repaired(changed, 1 if first is None else 2 if careful else 0), name
                 except Failed as failed:
                     self.say(f"{name}: {str(failed)[:300]}")

@@ -20,7 +20,7 @@ Kind = Literal[
 
 VOCABULARY = 99
 _TOKENS = {"token", "bos", "eos", "pad", "sep", "cls", "mask", "boi", "eoi", "boa", "eoa", "unk", "blank"}
-_DEPTHS = {"layers", "layer", "depth", "depths", "blocks", "stages"}
+_DEPTHS = {"layers", "attends", "layer", "depth", "depths", "blocks", "stages"}
 _NO_DEPTH = {"id", "ids", "index", "indices", "indexes", "norm", "scale", "types", "type", "init", "rope", "drop", "dropout",
              "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every"}  # fmt: skip
 _WIDTHS = {"size", "sizes", "dim", "dims", "width", "channels", "channel", "hidden", "model", "embd", "units", "features", "inner", "ff", "ffn",
@@ -309,6 +309,30 @@ def depths(config: PreTrainedConfig, most: int = 2) -> dict[Path, Any]:
     return {
         path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "depth").items()
     }
+
+
+def per_layer(config: PreTrainedConfig, changes: Mapping[Path, Any]) -> dict[Path, Any]:
+    """What single layers have of their own, by the factor by which `changes` make what the others have smaller."""
+    small: dict[Path, Any] = {}
+    for node, inner in nodes(config):
+        spec = vars(inner).get("_heterogeneity_spec")
+        if spec is None:
+            continue
+        own = own_fields(inner)
+        small[(*node, "per_layer_config")] = {
+            str(layer): {
+                name: _in_step(value, own.get(name), changes.get((*node, name))) for name, value in fields.items()
+            }
+            for layer, fields in spec.per_layer_overrides.items()
+        }
+    return small
+
+
+def _in_step(value: Any, before: Any, after: Any) -> Any:
+    """`value` by the factor from `before` to `after`; itself where these are no single numbers."""
+    if not all(isinstance(number, int) and integers(number) and number > 0 for number in (value, before, after)):
+        return value
+    return max(1, round(value * after / before))
 
 
 def rope_sections(config: PreTrainedConfig, head_size: Mapping[Path, int] | None = None) -> dict[Path, Any]:

@@ -15,7 +15,6 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
@@ -47,12 +46,6 @@ def statements(error: BaseException, within: str = "transformers") -> list[tuple
             passed.append((trace.tb_frame, "".join(lines)))
         trace = trace.tb_next
     return passed[::-1]
-
-
-def architecture(model_type: str) -> str:
-    """The base class that upstream's `AutoModel` takes."""
-    name = MODEL_MAPPING_NAMES[model_type]
-    return name[0] if isinstance(name, (tuple, list)) else name
 
 
 def model_class(name: str) -> type[PreTrainedModel]:
