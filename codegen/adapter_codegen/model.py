@@ -205,6 +205,9 @@ class AttentionRoles:
 class BottleneckRole:
     host: str  # path from the layer of the module that holds the adapters: "attention.output", "attention_adapters"
     location: Role
+    # Attributes of the module around the host, as its constructor set them: the place is only where all of `where` are true
+    where: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()  # and none of these
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class BottleneckRole:
 
     host: str  # "attention.output"; "*" stands for every element of a list: "ffn.*.output"
     location: BottleneckLocation
+    # Attributes of the module around the host, as its constructor set them: the place is only where all of `where` are true
+    where: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()  # and none of these
 
 
 @dataclass(frozen=True)

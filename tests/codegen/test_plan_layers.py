@@ -43,6 +43,26 @@ def test_a_group_of_layers_is_no_layer() -> None:
     assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT), group, stack))) == ["Layer"]
 
 
+MIXED = STACK.replace("Layer(config) for", "Layer(config) if config.full[i] else {other}(config) for")
+
+
+def test_what_shares_a_list_with_a_layer_is_one_though_it_has_no_place_for_adapters() -> None:
+    block = """
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.mixer = nn.Conv1d(8, 8, 3)
+
+    def forward(self, x):
+        return self.mixer(x)
+"""
+    plan = plan_module(facts_of(ATTENTION, MLP, block, layer(TEXT), MIXED.format(other="Block")))
+    assert {entry.class_name: len(entry.bottlenecks) for entry in plan.layers} == {"Block": 0, "Layer": 2}
+    blocks = STACK.replace("Layer", "Block").replace("Stack", "Blocks")
+    alone = plan_module(facts_of(ATTENTION, MLP, block, layer(TEXT), STACK, blocks))
+    assert names(alone) == ["Layer"]
+
+
 def test_a_module_that_is_built_under_a_condition_is_optional() -> None:
     init = "if config.cross:\n    self.second = Attention(config)"
     text = "x = x + self.attention(x, mask)[0]\nif states is not None:\n    x = x + self.second(x, mask)[0]\nreturn x + self.mlp(x)"

@@ -148,6 +148,52 @@ def test_attention_and_feed_forward_in_one_sum_are_one_site_with_two_hosts(added
     ]
 
 
+SET = "self.flag = config.flag\nself.other = config.other"
+REST = "return x + self.mlp(self.norm2(x))"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        pytest.param(f"if self.flag:\n    {ATTEND}\n{REST}", (("flag",), ()), id="where a flag is set"),
+        pytest.param(f"if not self.flag:\n    {ATTEND}\n{REST}", ((), ("flag",)), id="where it is not"),
+        pytest.param(
+            f"if self.flag:\n    x = self.attention(x)[0]\nelse:\n    {ATTEND}\n{REST}",
+            ((), ("flag",)),
+            id="on the other way",
+        ),
+        pytest.param(
+            f"if self.flag:\n    if self.other:\n        {ATTEND}\n    else:\n        {ATTEND}\n{REST}",
+            (("flag",), ()),
+            id="what all sites of a host stand under",
+        ),
+        pytest.param(f"if self.flag:\n    {ATTEND}\nelse:\n    {ATTEND}\n{REST}", ((), ()), id="on both ways"),
+        pytest.param(f"if states is not None:\n    {ATTEND}\n{REST}", ((), ()), id="no: what a call is given"),
+        pytest.param(f"if self.flag and mask is None:\n    {ATTEND}\n{REST}", ((), ()), id="no: one condition of two"),
+        pytest.param(f"if self.training:\n    {ATTEND}\n{REST}", ((), ()), id="no: what no constructor sets"),
+        pytest.param(
+            f"self.flag = mask is None\nif self.flag:\n    {ATTEND}\n{REST}", ((), ()), id="no: what a forward sets"
+        ),
+    ],
+)
+def test_a_place_that_a_layer_reaches_by_a_flag_is_in_layers_with_that_flag(
+    text: str, flags: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    roles = {role.host: role for role in plan_of_layer(text, SET).layers[0].bottlenecks}
+    attending = roles["attention_adapters"]
+    assert (attending.where, attending.unless) == flags
+    assert (roles["output_adapters"].where, roles["output_adapters"].unless) == ((), ())
+
+
+def test_a_flag_that_a_model_sets_in_its_layers_later_is_none() -> None:
+    text = layer(f"if self.flag:\n    {ATTEND}\n{REST}", SET)
+    switching = STACK.replace(
+        "            states = layer", "            layer.flag = True\n            states = layer"
+    )
+    plan = plan_module(facts_of(ATTENTION, MLP, text, switching))
+    assert [role.where for role in plan.layers[0].bottlenecks] == [(), ()]
+
+
 def test_a_mixer_beside_the_attention_belongs_to_the_same_sublayer() -> None:
     init = "self.mixer = nn.Conv1d(8, 8, 3)"
     text = "n = self.norm1(x)\nh = self.mixer(n) + self.attention(n, mask)[0]\nx = x + h\nreturn x + self.mlp(x)"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -14,9 +16,9 @@ from transformers import Cache, EncoderDecoderCache
 FLAGS = {"output_hidden_states": True, "return_dict": True}
 
 
-def run(model: nn.Module, inputs: Mapping[str, Any], **flags: Any) -> dict[str, Tensor]:
+def run(model: nn.Module, inputs: Mapping[str, Any], seed: int = 5, **flags: Any) -> dict[str, Tensor]:
     """Forward without gradients; all outputs, hidden states and the cache included."""
-    with torch.no_grad(), seeded(5):  # some draw random numbers in evaluation too
+    with torch.no_grad(), seeded(seed):  # some draw random numbers in evaluation too
         return flatten(model(**inputs, **{**FLAGS, **flags}))
 
 
@@ -148,10 +150,19 @@ def _is_per_token(name: str) -> bool:
 
 @contextlib.contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Random numbers (dropout) start from `seed`; afterwards the global generator is as it was."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also keeps a stack trace per call, for CUDA
-        yield
+    """Random numbers (dropout; of layers that are dropped, NumPy's) start from `seed`; afterwards the generators are as before."""
+    others = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(
+                seed
+            )  # `torch.manual_seed` also keeps a stack trace per call, for CUDA
+            yield
+    finally:
+        random.setstate(others[0])
+        np.random.set_state(others[1])
 
 
 def _same_nans(actual: Tensor, expected: Tensor) -> bool:

@@ -20,7 +20,7 @@ class Reason(Enum):
     NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
     NO_CROSS_ATTENTION = "it has no cross-attention"
     # of what upstream's own class does, as observed
-    UPSTREAM_DOES_NOT_RUN = "upstream's own class does not run on the inputs"
+    UPSTREAM_DOES_NOT_RUN = "upstream's own class is not made from the config, or does not run on the inputs"
     UPSTREAM_SEES_LATER_TOKENS = "upstream's own outputs depend on later tokens"
     UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
     UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"

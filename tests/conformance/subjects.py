@@ -110,6 +110,16 @@ def _upstream(subject: Subject, attention: Attention) -> Template[PreTrainedMode
 
 
 @functools.cache
+def upstream_is_built(subject: Subject) -> bool:
+    """Whether upstream makes a model of the class: a head may need fields that the defaults of its config leave open (Hiera)."""
+    try:
+        subject.upstream()
+    except Exception:  # whatever upstream raises
+        return False
+    return True
+
+
+@functools.cache
 def attentions(subject: Subject) -> tuple[Attention, ...]:
     """The attention implementations that upstream has for the class."""
     return ("eager",) if without_sdpa(subject) else ("eager", "sdpa")

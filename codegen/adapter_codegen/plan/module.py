@@ -87,7 +87,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
         except TooLarge:
             findings.append(Finding(Problem.TOO_LARGE, facts.classes[name].node, tuple(Method), {"name": name}))
             continue
-        if result is not None and (result.plan.attentions or result.residual):
+        if result is not None:
             results.append(result)
     results = _with_attention_beside(facts, results)
     findings += [finding for result in results for finding in result.findings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -59,7 +59,8 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
                 yield roles, core
 
     def stream_width(self) -> int:
-        """Width H of the residual stream: of a projection that gives to it, else of the norms that the layer itself holds.
+        """Width H of the residual stream: of a projection that gives to it, else of the norms that the layer itself holds,
+        else of all in it.
 
         Raises:
             UnsupportedMethodError: no module tells it.
@@ -68,9 +69,14 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
             module = self.module_at(path) if path else None
             if module is not None and has_out_width(module):
                 return out_width(module)
-        norms = {width for child in self.children() if (width := norm_width(child)) is not None}
+        norms = _norm_widths(self.children()) or _norm_widths(self.modules())
         if len(norms) == 1:
             return norms.pop()
         raise UnsupportedMethodError(
             f"{type(self).__name__} names no projection, and holds no norms of one width, that tell how wide its outputs are."
         )
+
+
+def _norm_widths(modules: Iterable[nn.Module]) -> set[int]:
+    """The widths of the norms among some modules."""
+    return {width for module in modules if (width := norm_width(module)) is not None}

@@ -28,7 +28,7 @@ class Inkling2SlidingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             AttentionRoles(core="mlp_input", kind="self", key="self_attn.o_proj", value="self_attn.o_proj"),
         ),
         bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),
             BottleneckRole(host="attention_adapters_1", location="attention"),
         ),
         optional=("attention_input",),
@@ -50,7 +50,7 @@ class Inkling2FullDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             AttentionRoles(core="mlp_input", kind="self", key="self_attn.o_proj", value="self_attn.o_proj"),
         ),
         bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),
             BottleneckRole(host="attention_adapters_1", location="attention"),
         ),
         optional=("attention_input",),

@@ -44,7 +44,7 @@ from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.reasons import Reason
 from conformance.reference.layout import layout_of
-from conformance.subjects import Subject, head_subjects, model_class
+from conformance.subjects import Subject, head_subjects, model_class, upstream_is_built
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class ModelCheck:
 
     def why_not(self, subject: Subject) -> Reason | None:
         """The reason why the check does not apply; None if it does."""
+        if not upstream_is_built(subject):
+            return Reason.UPSTREAM_DOES_NOT_RUN
         return Reason.NO_ADAPTER_CLASSES if init_refuses(subject) else None
 
 

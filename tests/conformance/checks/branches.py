@@ -146,7 +146,8 @@ def _projections(model: nn.Module, layer: str) -> Iterator[tuple[str, Tensor]]:
             yield f"{layer}.{path}", module.weight
         else:
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter.dim() == 3 and not isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+                is_matrices = parameter.dim() == 3 and min(parameter.shape[1:]) > 1  # and no scale of channels
+                if is_matrices and not isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                     yield f"{layer}.{path}.{name}", parameter
 
 

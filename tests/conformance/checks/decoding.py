@@ -19,6 +19,7 @@ STEPS = 4
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": STEPS,
     "do_sample": False,
+    "num_beams": 1,  # some checkpoints search with beams by default (FSMT)
     "eos_token_id": None,  # never stop early
     "pad_token_id": 0,
     "return_dict_in_generate": True,

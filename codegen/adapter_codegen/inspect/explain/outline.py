@@ -15,6 +15,7 @@ from adapter_codegen.diagnostics import report
 from adapter_codegen.model import (
     AttentionRoles,
     BasePlan,
+    BottleneckRole,
     ClassPlan,
     Diagnostic,
     LayerPlan,
@@ -111,6 +112,12 @@ def _remarks(stack: StackPlan) -> str:
     return f" ({', '.join(remarks)})" if remarks else ""
 
 
+def _host(role: BottleneckRole) -> str:
+    """``attention_adapters, where mixes, not is_first``"""
+    flags = [*role.where, *(f"not {name}" for name in role.unless)]
+    return (role.host or "the layer") + (f", where {', '.join(flags)}" if flags else "")
+
+
 def _layer(layer: LayerPlan, mixin: str) -> Node:
     mlp = (
         Node("first projection", ", ".join(layer.mlp.first)),
@@ -119,7 +126,7 @@ def _layer(layer: LayerPlan, mixin: str) -> Node:
     )
     children = (
         *map(_attention, layer.attentions),
-        *(Node(f"bottleneck after {role.location.value}", role.host or "the layer") for role in layer.bottlenecks),
+        *(Node(f"bottleneck after {role.location.value}", _host(role)) for role in layer.bottlenecks),
         Node("mlp", children=tuple(_filled(mlp))),
         Node("only under a condition", ", ".join(layer.optional)),
     )

@@ -21,7 +21,7 @@ from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.optional import optional_paths
-from adapter_codegen.plan.stream.placing import PlacedSite, Placing
+from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
 from adapter_codegen.plan.stream.residuals import Addition, find_residuals
 from adapter_codegen.plan.stream.roles import Roles
 
@@ -61,7 +61,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),
         attentions=roles,
-        bottlenecks=tuple(dict.fromkeys(role for at in placed for role in at.bottlenecks)),
+        bottlenecks=bottlenecks_of(placed),
         mlp=_feed_forward(outputs, roles, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts))

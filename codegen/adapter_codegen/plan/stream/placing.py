@@ -17,6 +17,7 @@ from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.findings import Finding, behind_super
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, ancestors
+from adapter_codegen.plan.stream.flags import Flag, flags_around
 from adapter_codegen.plan.stream.parallel import Terms, terms_of
 from adapter_codegen.plan.stream.residuals import Addition
 from adapter_codegen.plan.stream.roles import Roles
@@ -35,15 +36,31 @@ class PlacedSite:
     site: ResidualSite
     path: str  # of the module that holds the site's class, from the layer
     role: Role
+    flags: frozenset[Flag] = frozenset()  # without which the forward does not reach it
 
     @property
     def bottlenecks(self) -> tuple[BottleneckRole, ...]:
-        """What holds its adapters, from the layer, in the order in which they run."""
+        """What holds its adapters, from the layer, in the order in which they run; without its flags."""
         beside = self.site.beside
         held = [] if beside is None else [(beside.host, beside.role)]
         return tuple(
             BottleneckRole(_join(self.path, host), role) for host, role in (*held, (self.site.host, self.role))
         )
+
+
+def bottlenecks_of(placed: Iterable[PlacedSite]) -> tuple[BottleneckRole, ...]:
+    """What holds the adapters of a layer, each once, under the flags that all of its sites have in common."""
+    flags: dict[BottleneckRole, frozenset[Flag]] = {}
+    for at in placed:
+        for role in at.bottlenecks:
+            flags[role] = flags.get(role, at.flags) & at.flags
+    return tuple(_under(role, found) for role, found in flags.items())
+
+
+def _under(role: BottleneckRole, flags: Iterable[Flag]) -> BottleneckRole:
+    ordered = sorted(flags)
+    where = tuple(flag.name for flag in ordered if flag.is_true)
+    return replace(role, where=where, unless=tuple(flag.name for flag in ordered if not flag.is_true))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +141,8 @@ class Placing:
             role=role if host else None,
             beside=self._beside(placed, found),
         )
-        return PlacedSite(site, value.frame.path, role)
+        flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()
+        return PlacedSite(site, value.frame.path, role, flags)
 
     def _beside(self, placed: _Placed, found: list[_Placed]) -> Beside | None:
         """The attention in a parallel sum."""

@@ -15,7 +15,7 @@ from adapter_runtime.methods.bottleneck.module import bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
-from adapter_runtime.roles import BottleneckLocation
+from adapter_runtime.roles import BottleneckLocation, BottleneckRole
 
 # The option that asks for bottlenecks at a location; it is also part of what `adapters` calls the place.
 OPTIONS: dict[BottleneckLocation, str] = {
@@ -41,7 +41,17 @@ def _host_paths(layer: AdaptedLayer) -> Iterator[tuple[str, BottleneckLocation]]
     """The path and the location of each host of a layer, also of those in a list of blocks (MobileBERT's)."""
     for role in layer.roles.bottlenecks:
         for path in expanded(layer.get_submodule(""), role.host):
-            yield path, role.location
+            if _is_reached(layer, path, role):
+                yield path, role.location
+
+
+def _is_reached(layer: AdaptedLayer, path: str, role: BottleneckRole) -> bool:
+    """Whether the forward around a host comes to it, by what upstream's constructor was told."""
+    if not role.where and not role.unless:
+        return True
+    around = layer.module_at(path.rpartition(".")[0])
+    holds = around is not None and all(getattr(around, name) for name in role.where)
+    return holds and not any(getattr(around, name) for name in role.unless)
 
 
 def _host(layer: AdaptedLayer, path: str, location: BottleneckLocation) -> BottleneckLayer | None:

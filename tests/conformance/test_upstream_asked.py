@@ -1,0 +1,168 @@
+"""What the checks ask of upstream's own class: of models in which it is so, and of those in which it is nearly so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import LlamaModel
+
+import adapter_models
+from conformance.checks import MODEL_CHECKS
+from conformance.checks.branches import _projections
+from conformance.checks.checkpointing import upstream_trains_reentrant
+from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
+from conformance.checks.identity import initialised_is_upstream
+from conformance.outputs import seeded
+from conformance.reasons import Reason
+from conformance.subjects import BATCH, Subject, method_subjects
+
+(LLAMA,) = method_subjects("llama")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """In the place of a subject."""
+
+    model: type[nn.Module]
+    causal: bool = False
+
+    def upstream(self) -> nn.Module:
+        torch.manual_seed(0)
+        return self.model()
+
+    def padded_inputs(self) -> dict[str, Tensor]:
+        return {"x": torch.arange(BATCH * 4.0).reshape(BATCH, 4) / 4}
+
+
+class Fixed(nn.Module):
+    """Rows are as long whatever they hold."""
+
+    def longest(self, x: Tensor) -> int:
+        return 5
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+        return {"sound": torch.ones(len(x), self.longest(x)), "states": x}
+
+
+class Spoken(Fixed):
+    def longest(self, x: Tensor) -> int:
+        return int(x.sum(1).max()) + 1
+
+
+def test_an_output_as_long_as_its_longest_row_is_ragged_and_no_other() -> None:
+    assert ragged_outputs(Asked(Spoken)) == {"sound"}
+    assert ragged_outputs(Asked(Fixed)) == set()
+
+
+def test_rows_are_compared_but_where_the_longest_decides() -> None:
+    short, long = ({"sound": torch.ones(BATCH, length), "states": torch.ones(BATCH, 4)} for length in (3, 7))
+    assert _of_rows(Asked(Spoken), short, short, long) == ["states"]
+    assert _of_rows(Asked(Spoken), long, long, long)[-1] == "states"
+
+
+class Noisy(Fixed):
+    """It draws numbers in evaluation too, though the same ones for the first rows of any batch."""
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+        noise = torch.stack([torch.rand(4) for _ in x])
+        return {"sound": x + noise, "states": x, "alike": x - x.mean(0)}
+
+
+def test_what_is_drawn_at_random_or_compares_rows_is_compared_by_no_row() -> None:
+    assert mixed_outputs(Asked(Noisy)) == {"sound", "alike"}
+    assert mixed_outputs(Asked(Fixed)) == set()
+
+
+def test_another_shape_under_a_block_is_a_fault_where_upstream_decides_none() -> None:
+    short, long = ({"sound": torch.ones(BATCH, length), "states": torch.ones(BATCH, 4)} for length in (3, 7))
+    with pytest.raises(AssertionError, match="sound"):
+        _of_rows(Asked(Fixed), short, short, long)
+
+
+class Flat(nn.Module):
+    """A layer under a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def activation_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        self.options = options
+
+    def layer(self, x: Tensor) -> Any:
+        return self.linear(x), 1
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+        out, _ = checkpoint(self.layer, x, **self.options)
+        return {"states": out if isinstance(out, Tensor) else out[0]}
+
+
+class Nested(Flat):
+    def layer(self, x: Tensor) -> Any:
+        return (self.linear(x),), 1
+
+
+def test_a_reentrant_checkpoint_loses_gradients_only_in_a_tuple_within_a_tuple() -> None:
+    assert upstream_trains_reentrant(Asked(Flat))
+    assert not upstream_trains_reentrant(Asked(Nested))
+
+
+def test_a_model_whose_input_needs_no_gradient_is_no_excuse() -> None:
+    """Adapters make their own way to a gradient there; that is what the check is about."""
+    assert upstream_trains_reentrant(LLAMA)
+
+
+def test_a_class_that_upstream_cannot_make_is_left_out_and_its_base_model_is_not() -> None:
+    base, head = (Subject("hiera", f"Hiera{name}", "vision", name) for name in ("Model", "ForPreTraining"))
+    identity = MODEL_CHECKS[0]
+    assert identity.why_not(head) is Reason.UPSTREAM_DOES_NOT_RUN
+    assert identity.why_not(base) is not Reason.UPSTREAM_DOES_NOT_RUN
+
+
+def test_a_class_of_upstream_that_init_changes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the model that is called afterwards was never called before."""
+    init, forward = adapter_models.init, LlamaModel.forward
+
+    def other(self: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = forward(self, *args, **kwargs)
+        outputs.last_hidden_state = outputs.last_hidden_state + (type(self) is LlamaModel)
+        return outputs
+
+    def changing(model: nn.Module, *args: Any) -> None:
+        init(model, *args)
+        monkeypatch.setattr(LlamaModel, "forward", other)
+
+    monkeypatch.setattr(adapter_models, "init", changing)
+    with pytest.raises(AssertionError, match="upstream after init"):
+        initialised_is_upstream(LLAMA)
+
+
+def test_layers_that_are_dropped_at_random_are_the_same_ones_from_one_seed() -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist()
+
+    def drawn() -> Iterator[float]:
+        with seeded(3):
+            yield from (random.random(), np.random.uniform(0, 1), float(torch.rand(())))
+
+    assert list(drawn()) == list(drawn())
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.experts = nn.Parameter(torch.ones(2, 8, 4))
+
+
+def test_a_scale_of_channels_is_no_projection_and_experts_in_one_parameter_are() -> None:
+    model = nn.ModuleDict({"layer": Scaled()})
+    assert [path.rpartition(".")[2] for path, _ in _projections(model, "layer")] == ["experts"]
