@@ -33,6 +33,12 @@ from conformance.instances.fields import Draft, computed, config_class, explicit
         pytest.param("vision_feature_layer", "other", id="the number of one layer is no depth"),
         pytest.param("mlp_layer_types", "other", id="kinds of layers are no depth"),
         pytest.param("conv_kernel_size", "other", id="a kernel is no width"),
+        pytest.param(
+            "patch_kernel_size", "other", id="a kernel over patches is no patch: its padding would not follow"
+        ),
+        pytest.param("intermediate_hidden_state_indices", "other", id="places of layers are no widths"),
+        pytest.param("pos_emb_width", "window", id="a side of a table is no width of vectors"),
+        pytest.param("num_frames", "count", id="pictures of a video"),
     ],
 )
 def test_words_of_a_name_say_what_it_counts(name: str, kind: str) -> None:
@@ -150,6 +156,34 @@ def test_layers_of_other_sizes_are_of_one_kind_and_other_settings_make_another()
     assert layers.first_of_each(layers.kinds(model)["layers"]) == [0, 2]
 
 
+def test_stages_of_more_blocks_alike_are_of_one_kind() -> None:
+    model = nn.Module()
+    stages = [nn.Sequential(*(_Layer(4, False) for _ in range(number))) for number in (2, 6)]
+    model.stages = nn.ModuleList([*stages, nn.Sequential(_Layer(4, False), _Layer(4, True))])
+    assert layers.first_of_each(layers.kinds(model)["stages"]) == [0, 2]
+
+
+def test_number_of_a_layer_that_goes_becomes_one_that_stays() -> None:
+    config = BertConfig(num_hidden_layers=12, insert_layer_id=6, merge_index=1, semantic_loss_ignore_index=11)
+    assert search.Search.places_of_layers(config, {}, 2) == {("insert_layer_id",): 0}
+
+
+def test_sides_of_an_image_keep_their_ratio() -> None:
+    small = sizes.images(BertConfig(image_size=[896, 448], other_image_size=224), 16, 4)
+    assert small == {("image_size",): [32, 16], ("other_image_size",): 16}
+
+
+def test_bins_of_a_folded_spectrum_keep_their_ratio_to_its_side_and_others_stay() -> None:
+    assert sizes.images(BertConfig(spec_size=256, num_mel_bins=64), 16, 4)["num_mel_bins",] == 4
+    assert ("num_mel_bins",) not in sizes.images(BertConfig(image_size=256, num_mel_bins=64), 16, 4)
+
+
+def test_maps_of_features_fit_to_the_patches_and_other_pairs_stay() -> None:
+    config = BertConfig(backbone_feature_sizes=[[288, 288], [72, 72]], windows=[[144, 72]])
+    assert sizes.maps(config, 4, 72) == {("backbone_feature_sizes",): [[16, 16], [4, 4]]}
+    assert not sizes.maps(config, 4, 720), "a map of no position is none"
+
+
 def test_repair_of_rotary_sections_takes_the_sum_that_the_error_asks_for() -> None:
     config = LlamaConfig(rope_parameters={"rope_type": "default", "rope_theta": 1e4})
     text = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 6, but got split_sizes=[8, 12, 12]"
@@ -246,6 +280,13 @@ def test_of_two_fields_that_follow_each_other_the_first_is_given() -> None:
 
 def test_error_that_says_nothing_of_the_config_asks_for_no_repair() -> None:
     assert not list(repair.repairs(BertConfig(), "RuntimeError: out of luck"))
+
+
+def test_every_patch_has_a_place_of_its_own() -> None:
+    (recipe,) = inputs.alternatives("pixel_position_ids", inputs.facts_of(BertConfig(pooling_kernel_size=3)))
+    places = recipes.tensors({"x": recipe})["x"]
+    assert places.shape == (inputs.BATCH, 36, 2)
+    assert len({tuple(place) for place in places[0].tolist()}) == 36
 
 
 def test_placeholders_stand_in_every_row_and_a_seed_repeats() -> None:

@@ -31,7 +31,7 @@ class Facts:
     """What a config says about inputs."""
 
     config: PreTrainedConfig
-    image: int = 16
+    image: int = 16  # the shorter side
     patch: int = 4
     temporal: int = 1
     merge: int = 1
@@ -41,11 +41,17 @@ class Facts:
     vocabulary: int = 99
     hidden: int = 32
     context: int = 16
+    clip: int = 4  # pictures of a video
     put: Mapping[str, int] = field(default_factory=dict)  # placeholders in the tokens: "image" -> how many per row
 
     @property
     def grid(self) -> int:
         return max(2, 2 * self.merge)
+
+    @property
+    def patches(self) -> int:
+        """Along the side of an image."""
+        return max(1, self.image // self.patch)
 
     @property
     def patch_width(self) -> int:
@@ -54,24 +60,35 @@ class Facts:
 
 def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> Facts:
     vision = _first(
-        config, ("image_size", "img_size", "patch_size", "num_channels", "in_channels"), ("vision", "image")
+        config,
+        ("image_size", "img_size", "max_img_size", "num_frames", "patch_size", "num_channels", "in_channels"),
+        ("vision", "image"),
     )
     sound = _first(config, ("num_mel_bins", "feature_size", "max_source_positions"), ("audio", "speech", "encoder"))
     text = _text(config)
     return Facts(
         config,
-        image=_number(vision, ("image_size", "img_size", "input_size", "crop_size"), 32),
+        image=_image(vision),
         patch=_number(vision, ("patch_size", "patch_sizes", "image_patch_size"), 4),
         temporal=_number(vision, ("temporal_patch_size", "patch_temporal"), 1),
-        merge=_number(vision, ("spatial_merge_size", "merge_size", "merge_kernel_size"), 1),
+        merge=_number(vision, ("spatial_merge_size", "merge_size", "merge_kernel_size", "pooling_kernel_size", "window_kernel_size"), 1),
         channels=_number(vision, ("num_channels", "in_channels", "in_chans", "image_channels", "mask_input_channels"), 3),
         bins=_number(sound, ("num_mel_bins", "feature_size", "input_feat_size", "n_mels", "num_mel_filters", "input_feat_per_channel", "input_channels", "mel_bins", "input_dim"), 16),
         frames=_frames(sound),
         vocabulary=_vocabulary(config, _number(text, ("vocab_size",), _number(config, ("vocab_size", "codebook_size"), 50))),
         hidden=_number(text, ("hidden_size", "d_model", "n_embd", "embed_dim", "dim"), 32),
         context=_number(config, ("context_length", "seq_length"), 16),
+        clip=_number(vision, ("num_frames",), 4),
         put=put or {},
     )  # fmt: skip
+
+
+def _image(vision: PreTrainedConfig) -> int:
+    """Where no size is named, strides are: after five of two, 64 pixels are still more than one position."""
+    for name in ("image_size", "img_size", "input_size", "crop_size", "max_img_size"):
+        if numbers := integers(attribute(vision, name)):
+            return min(numbers)
+    return 64
 
 
 def _text(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -127,10 +144,12 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return _grids(has, facts)
     if "sizes" in has and "merge" in has:
         return [{"kind": "long", "value": [facts.merge] * BATCH}]
-    if "sizes" in has or name in {"target_sizes"}:
-        return [{"kind": "long", "value": [[facts.image, facts.image]] * BATCH}]
+    if "sizes" in has:
+        return [{"kind": "long", "value": [[size, size]] * BATCH} for size in (facts.image, facts.grid)]
     if has & {"mask", "masks"} and "observed" not in has:
         return _masks(has, facts)
+    if "position" in has and has & {"pixel", "image", "patch"}:
+        return [_places(facts)]
     if has & {"ids", "codes"} and has & {"input", "codes"}:
         return _tokens(name, facts)
     if "ids" in has:
@@ -151,11 +170,13 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
 
 
 def _own_width(name: str, facts: Facts) -> list[Recipe]:
-    """``actions`` have the width that the config calls ``act_dim``."""
+    """``actions`` have the width that the config calls ``act_dim``, ``task_inputs`` the length ``task_seq_len``."""
     for field_name, value in vars(facts.config).items():
         stem, _, last = field_name.rpartition("_")
         if last in ("dim", "size") and len(stem) > 2 and name.startswith(stem) and integers(value):
             return [_filled("normal", BATCH, LENGTH, *integers(value)[:1])]
+        if last == "len" and words(name)[0] == words(stem)[0] and integers(value):
+            return [_filled("ids", BATCH, *integers(value)[:1], low=0, high=facts.vocabulary)]
     return []
 
 
@@ -171,15 +192,21 @@ def _images(facts: Facts) -> list[Recipe]:
         _filled("normal", flat, facts.patch_width),
         _filled("normal", BATCH, 1, channels, size, size),
         _filled("normal", BATCH, facts.grid * facts.grid, facts.patch_width),
-        _filled("normal", BATCH, 2, channels, size, size),
+        _filled("normal", BATCH, facts.clip, channels, size, size),
         _filled("normal", flat, channels, facts.patch, facts.patch),
         _filled("normal", BATCH, channels, 2, size, size),
-        _filled("normal", BATCH, channels, 64, 64),
-        _filled("normal", BATCH, 1, 1, channels, size, size),
-        _filled("normal", BATCH, 4, channels, size, size),
-        _filled("normal", BATCH, 8, channels, size, size),
+        _filled("normal", BATCH, 2, channels, size, size),
+        _filled("normal", 1, channels, facts.patch, flat * facts.patch),  # patches of all images in a row
+        _filled("normal", flat, facts.merge * facts.patch, facts.merge * facts.patch, channels),
         _filled("normal", BATCH, channels, 2 * size, 2 * size),
+        _filled("normal", BATCH, 1, 1, channels, size, size),
     ]
+
+
+def _places(facts: Facts) -> Recipe:
+    """The column and the row of every patch."""
+    places = [[column, row] for row in range(facts.grid) for column in range(facts.grid)]
+    return {"kind": "long", "value": [places] * BATCH}
 
 
 def _videos(facts: Facts) -> list[Recipe]:
@@ -206,6 +233,8 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
     images = _filled("ones", BATCH, facts.image, facts.image)
     patches = _filled("ones", BATCH, facts.grid * facts.grid)
     sounds = _filled("ones", BATCH, facts.frames)
+    if has & {"prompt", "prompts"}:  # painted over a picture
+        return [_filled("unit", BATCH, facts.channels, facts.image, facts.image), images, tokens]
     if has & {"pixel", "image"}:
         return [images, patches, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
     if has & {"feature", "features", "padding", "mel", "audio"}:

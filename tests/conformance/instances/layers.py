@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from torch import nn
@@ -10,9 +11,13 @@ Signature = frozenset
 
 
 def signature(module: nn.Module) -> Signature:
-    """What tells one kind of layer from another: classes within it, and their settings that are words or switches."""
+    """What tells one kind of layer from another: classes within it, and their settings that are words or switches.
+
+    How many alike a list within has is none of it: a stage of six blocks is one of two.
+    """
     return frozenset(
-        (path, type(child).__qualname__, *sorted(_settings(child))) for path, child in module.named_modules()
+        (re.sub(r"\b\d+\b", "*", path), type(child).__qualname__, *sorted(_settings(child)))
+        for path, child in module.named_modules()
     )
 
 

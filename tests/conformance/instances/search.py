@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -254,6 +255,8 @@ class Search:
             ]
             for name, value in own.items():
                 numbers = sizes.integers(value)
+                if isinstance(value, int) and _says_a_layer(name) and counts and most <= value < max(counts):
+                    changes[(*path, name)] = 0
                 if not counts or not isinstance(value, list) or not numbers or len(set(numbers)) < len(numbers):
                     continue
                 count = min((n for n in counts if n > max(numbers)), default=0)
@@ -347,10 +350,26 @@ class Search:
             if path not in moved or sizes.kind(path[-1]) in ("vocabulary", "token")
         }
 
+    @functools.cached_property
+    def patches(self) -> int:
+        """Along the side of an image of the default config; 0 where that does not build."""
+        try:
+            return facts_of(Draft(self.model_type, {}).seen).patches
+        except Exception:
+            return 0
+
     def with_sections(self, draft: Draft) -> Draft:
-        """With what must fit to other sizes: sections of rotary embeddings, grids of images."""
+        """With what must fit to other sizes: sections of rotary embeddings, grids of images, maps of features."""
         config = draft.seen
-        fitting = {**sizes.rope_sections(config), **sizes.grids(config, facts_of(config).image)}
+        facts = facts_of(config)
+        fitting = {**sizes.rope_sections(config), **sizes.grids(config, facts.image)}
+        if self.patches and facts.patches != self.patches:
+            full = Draft(self.model_type, {}).seen
+            fitting |= {
+                path: value
+                for path, value in sizes.maps(full, facts.patches, self.patches).items()
+                if field(config, path) is not None
+            }
         return draft.changed(fitting) if fitting else draft
 
     def profiles(self, draft: Draft) -> Iterator[tuple[str, Changes]]:
@@ -376,11 +395,14 @@ class Search:
                     yield f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}", {
                         **ends,
                         **inner,
+                        **sizes.counts(config),
                         **pictures,
                         **sizes.windows(config),
-                        **sizes.counts(config),
                     }
                 yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
+        narrow = {**sizes.widths(config, {}), **sizes.head_sizes(config)}
+        for image in (32, 64):
+            yield f"all but the number of heads, image {image}/4", {**ends, **narrow, **sizes.images(config, image, 4)}
         for image, patch in ((32, 4), (64, 0), (10**6, 0)):
             yield f"ends, image {image}", {**ends, **sizes.images(config, image, patch)}
         inner = {**sizes.widths(config, small_heads, 32), **small_heads, **sizes.head_sizes(config, 32)}
@@ -472,6 +494,12 @@ class Search:
                 yield {(*path, "pad_token_id"): 0}
             if not path and config.is_encoder_decoder and vars(node).get("decoder_start_token_id", 0) is None:
                 yield {(*path, "decoder_start_token_id"): 0}
+
+
+def _says_a_layer(name: str) -> bool:
+    """Whether it is the number of one layer, by its words."""
+    said = words(name)
+    return said[-1] in ("index", "idx", "id") and sizes.kind(name) == "other" and bool({"layer", "merge"} & set(said))
 
 
 def search(model_type: str, say: Callable[[str], None] = lambda text: None) -> Outcome:

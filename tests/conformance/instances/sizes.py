@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig
@@ -37,6 +37,10 @@ def kind(name: str) -> Kind:
         return "token"
     if has == {"num", "channels"} or "unit" in has:  # colours of images, books of codes; sides of windows
         return "other"
+    if last in {"indices", "indexes", "index", "idx"}:  # places of layers
+        return "other"
+    if has & {"pos", "position"} and last in {"height", "width", "time"}:  # sides of a table of positions
+        return "window"
     if said[:1] == ["d"] and has & {"latents", "latent"}:
         return "width"
     if has & {"vocab", "vocabulary", "vocabs"} and not has & {"type", "offset"}:
@@ -57,16 +61,18 @@ def kind(name: str) -> Kind:
         and "embedding" not in has
     ):
         return "image"
-    if (has & {"patch", "patches"} and last in {"size", "sizes"}) or name == "patch_stride":
+    if (has & {"patch", "patches"} and last in {"size", "sizes"} and "kernel" not in has) or name == "patch_stride":
         return "patch"
     if has & {"position", "positions", "ctx"} or (has & {"max", "seq", "sequence", "context", "relative"} and has & {"length", "len", "distance", "positions", "size"}):  # fmt: skip
         return "positions"
     if has & {"window", "sliding", "chunk"} and not has & {"ratio"} and not has & {"bias"}:
         return "window"
-    if last in {"queries", "latents", "query", "codebooks", "quantizers", "buckets", "bins", "groups"} or has & {
-        "queries",
-        "bins",
-    }:
+    if (
+        last in {"queries", "latents", "query", "codebooks", "quantizers", "buckets", "bins", "groups"}
+        or has & {"queries", "bins"}
+        or has == {"num", "frames"}
+        or {"group", "tokens"} <= has
+    ):
         return "count"
     if has & {"kernel", "stride", "strides", "padding", "kernels", "dilation"}:
         return "other"
@@ -273,16 +279,21 @@ def windows(config: PreTrainedConfig, most: int = 4) -> dict[Path, Any]:
 
 
 def counts(config: PreTrainedConfig, most: int = 6) -> dict[Path, Any]:
+    """At most `most`; of frames, pairs of which become one, an even number."""
     return {
-        path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "count").items()
+        path: like(value, (min(n, most if "frames" not in path[-1] else 4) for n in integers(value)))
+        for path, value in of_kind(config, "count").items()
     }
 
 
 def images(config: PreTrainedConfig, image: int, patch: int) -> dict[Path, Any]:
-    """Images of `image` pixels, and patches of at most `patch`."""
+    """Images of `image` pixels at their shorter side, and patches of at most `patch`."""
     small = {
-        path: like(value, (min(n, image) for n in integers(value))) for path, value in of_kind(config, "image").items()
+        path: like(value, (n * min(image, min(integers(value))) // min(integers(value)) for n in integers(value)))
+        for path, value in of_kind(config, "image").items()
+        if min(integers(value)) > 0
     }
+    small |= _bins(config, small)
     if patch:
         small |= {
             path: like(value, (min(n, patch) for n in integers(value)))
@@ -291,18 +302,40 @@ def images(config: PreTrainedConfig, image: int, patch: int) -> dict[Path, Any]:
     return small
 
 
+def _bins(config: PreTrainedConfig, small: Mapping[Path, Any]) -> dict[Path, Any]:
+    """A spectrum that is folded into a square has as many bins in ratio to its side as before."""
+    return {
+        (*path[:-1], name): max(1, value * small[path] // before)
+        for path, before in of_kind(config, "image").items()
+        if "spec" in words(path[-1]) and isinstance(before, int)
+        for name, value in own_fields(dict(nodes(config))[path[:-1]]).items()
+        if "bins" in words(name) and isinstance(value, int) and before % value == 0
+    }
+
+
 def grids(config: PreTrainedConfig, image: int) -> dict[Path, Any]:
     """Lists of sizes that are multiples of an image's are those of an image of `image` pixels."""
-    small: dict[Path, Any] = {}
+    return {
+        path: [[number // one * image for number in pair] for pair in pairs]
+        for path, pairs in _pairs(config)
+        if (one := math.gcd(*(number for pair in pairs for number in pair))) > image
+    }
+
+
+def maps(config: PreTrainedConfig, patches: int, before: int) -> dict[Path, Any]:
+    """Sizes of maps of features fit to an image of `patches` by as many, as they did to one of `before`."""
+    small = {path: [[n * patches // before for n in pair] for pair in pairs]
+             for path, pairs in _pairs(config) if {"feature", "sizes"} <= set(words(path[-1]))}  # fmt: skip
+    return {path: pairs for path, pairs in small.items() if all(n for pair in pairs for n in pair)}
+
+
+def _pairs(config: PreTrainedConfig) -> Iterator[tuple[Path, list[list[int]]]]:
+    """Lists of pairs of whole numbers."""
     for path, node in nodes(config):
         for name, value in own_fields(node).items():
             pairs = [integers(entry) for entry in value] if isinstance(value, (list, tuple)) else []
-            if not pairs or not all(len(pair) == 2 for pair in pairs):
-                continue
-            one = math.gcd(*(number for pair in pairs for number in pair))
-            if one > image:
-                small[(*path, name)] = [[number // one * image for number in pair] for pair in pairs]
-    return small
+            if pairs and all(len(pair) == 2 for pair in pairs):
+                yield (*path, name), pairs
 
 
 def depths(config: PreTrainedConfig, most: int = 2) -> dict[Path, Any]:
