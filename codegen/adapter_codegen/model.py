@@ -199,6 +199,8 @@ class AttentionRoles:
     output: str = ""  # path of the projection after the core; "" where there is none
     head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
     value_head_dim: str = ""  # same for values where it differs
+    # Classes that attend, where instances of the layer may have another class at `core`: a linear attention, a state space. () = all do
+    core_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

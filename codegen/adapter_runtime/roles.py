@@ -35,6 +35,8 @@ class AttentionRoles:
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
     value_head_dim: str = ""  # likewise for values, where their width differs
+    # Upstream's classes that attend, where some layers have another one at `core`: these lack the attention. () = all have it
+    core_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

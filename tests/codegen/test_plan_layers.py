@@ -70,6 +70,52 @@ def test_a_module_that_is_built_under_a_condition_is_optional() -> None:
     assert plan.optional == ("second",)
 
 
+MIXER = """
+class Mixer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.q = nn.Linear(8, 8)
+        self.k = nn.Linear(8, 8)
+        self.v = nn.Linear(8, 8)
+        self.o = nn.Linear(8, 8)
+
+    def forward(self, states, mask=None, **kwargs):
+        state = self.k(states).transpose(1, 2) @ self.v(states)
+        return self.o(self.q(states) @ state), None
+
+"""
+CHOICE = "self.attention = Attention(config) if config.full else Mixer(config)"
+
+
+def attending_classes(init: str, text: str = TEXT, mixer: str = MIXER) -> list[tuple[str, tuple[str, ...]]]:
+    (plan,) = plan_module(facts_of(ATTENTION, mixer, MLP, layer(text, init), STACK)).layers
+    return [(roles.core, roles.core_classes) for roles in plan.attentions]
+
+
+def test_an_attention_with_a_linear_one_in_its_place_names_the_class_that_attends() -> None:
+    assert attending_classes(CHOICE) == [("attention", ("Attention",))]
+
+
+@pytest.mark.parametrize(
+    ("init", "text"),
+    [
+        pytest.param("", TEXT, id="no other class may stand in its place"),
+        pytest.param("self.attention = None\nself.attention = Attention(config)", TEXT, id="it is set twice"),
+        pytest.param(
+            "self.mixer = Mixer(config)",
+            "x = x + (self.attention(x, mask)[0] if self.full else self.mixer(x)[0])\nreturn x + self.mlp(x)",
+            id="the other one has a name of its own",
+        ),
+    ],
+)
+def test_an_attention_that_stands_nowhere_with_another_class_names_none(init: str, text: str) -> None:
+    assert attending_classes(init, text) == [("attention", ())]
+
+
+def test_two_classes_that_both_attend_in_one_place_are_not_named() -> None:
+    assert attending_classes(CHOICE, mixer=ATTENTION.replace("class Attention", "class Mixer")) == [("attention", ())]
+
+
 def test_an_own_output_module_is_the_host_of_its_adapters() -> None:
     output = """
 class Output(nn.Module):

@@ -236,6 +236,51 @@ class Block(LayerAdaptersMixin, nn.Module):
     )
 
 
+class Attends(nn.Module):
+    """An attention of upstream's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(H, H)
+        self.o = nn.Linear(H, 2 * H)
+
+
+class AttendsWithAdapters(Attends):
+    """What is generated from it."""
+
+
+class MixesLinearly(nn.Module):
+    """What other layers have in its place, with projections of the same names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(H, H)
+        self.o = nn.Linear(H, 2 * H)
+
+
+class Hybrid(LayerAdaptersMixin, nn.Module):
+    """A layer that attends, or mixes in another way."""
+
+    roles = LayerRoles(
+        attentions=(AttentionRoles("mixer", "self", query="mixer.q", output="mixer.o", core_classes=("Attends",)),)
+    )
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.norm = nn.LayerNorm(H)
+
+
+@pytest.mark.parametrize(("mixer", "attends"), [(Attends, True), (AttendsWithAdapters, True), (MixesLinearly, False)])
+def test_only_classes_that_attend_are_attentions(mixer: type[nn.Module], attends: bool) -> None:
+    from adapter_runtime.methods.common.projections import projections_of
+
+    layer = Hybrid(mixer())
+    assert [core for _, core in layer.adapted_attentions()] == ([layer.mixer] if attends else [])
+    assert [found.path for found in projections_of(layer)] == (["mixer.q", "mixer.o"] if attends else [])
+    assert layer.stream_width() == (2 * H if attends else H)
+
+
 class Mixer(LayerAdaptersMixin, nn.Module):
     """A layer of which no projection is known."""
 

@@ -55,7 +55,7 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         """The attentions that this layer has, each with the module in which keys meet queries."""
         for roles in self.roles.attentions:
             core = self.module_at(roles.core)
-            if core is not None:
+            if core is not None and _attends(core, roles):
                 yield roles, core
 
     def stream_width(self) -> int:
@@ -65,7 +65,7 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         Raises:
             UnsupportedMethodError: no module tells it.
         """
-        for path in (*self.roles.mlp.last, *(roles.output for roles in self.roles.attentions)):
+        for path in (*self.roles.mlp.last, *(roles.output for roles, _ in self.adapted_attentions())):
             module = self.module_at(path) if path else None
             if module is not None and has_out_width(module):
                 return out_width(module)
@@ -80,3 +80,8 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
 def _norm_widths(modules: Iterable[nn.Module]) -> set[int]:
     """The widths of the norms among some modules."""
     return {width for module in modules if (width := norm_width(module)) is not None}
+
+
+def _attends(core: nn.Module, roles: AttentionRoles) -> bool:
+    """Whether a module is an attention and not what stands in the place of one in other layers; its class may be generated."""
+    return not roles.core_classes or any(known.__name__ in roles.core_classes for known in type(core).__mro__)

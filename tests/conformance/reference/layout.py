@@ -125,7 +125,7 @@ def _front(model: nn.Module, base: str) -> str:
 
 def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     roles: LayerRoles = type(module).roles
-    present = [entry for entry in roles.attentions if resolved(module, entry.core) is not None]
+    present = [entry for entry in roles.attentions if _is_present(module, entry)]
     found = [
         (entry.location, resolved(module, path))
         for entry in roles.bottlenecks
@@ -142,6 +142,15 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
         _present(module, path, roles.mlp.first),
         _present(module, path, roles.mlp.last),
     )
+
+
+def _is_present(layer: nn.Module, roles: AttentionRoles) -> bool:
+    """Whether the layer has the attention; other layers of its class may have something else in its place."""
+    path = resolved(layer, roles.core)
+    if path is None:
+        return False
+    names = {known.__name__ for known in type(layer.get_submodule(path)).__mro__}
+    return not roles.core_classes or not names.isdisjoint(roles.core_classes)
 
 
 def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionKind, AttentionRoles, Method
+from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.attention.projections import attention_roles
 from adapter_codegen.plan.attention.table import find_cores
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind
+from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Value, ancestors
+from adapter_codegen.plan.flow.values import Op, Value, ancestors
 
 
 class Attentions:
@@ -58,7 +61,14 @@ class Attentions:
         if cores[0].kind.has_keys and not best.fused and not (best.query and best.key and best.value):
             said = {"core": path or "self"}
             findings.append(Finding(Problem.NO_PROJECTIONS, cores[0].call.node, (Method.LORA,), said))
-        return best
+        return replace(best, core_classes=self._among_others(path, cores))
+
+    def _among_others(self, path: str, cores: Iterable[AttentionCore]) -> tuple[str, ...]:
+        """The classes that attend at a path, where the module there may have another one, which does not."""
+        calls = [value for value in self._scene.flow.values if value.op is Op.SUBMODULE and value.path == path]
+        known = {local_class(name) for call in calls if call.module is not None for name in call.module.classes}
+        attending = tuple(dict.fromkeys(core.frame.class_name for core in cores))
+        return attending if known - set(attending) else ()
 
     def _torch_attentions(self, findings: list[Finding]) -> Iterator[AttentionRoles]:
         """nn.MultiheadAttention: attention, with nothing inside that adapters could take hold of but its output."""

@@ -18,7 +18,7 @@ import libcst as cst
 from adapter_codegen.model import Expression, Method
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Value
+from adapter_codegen.plan.flow.values import Frame, Value
 
 PREFIX = (Method.PREFIX_TUNING,)  # what a core that is not claimed makes unavailable
 
@@ -62,9 +62,14 @@ class AttentionCore:
     troubles: tuple[Trouble, ...] = ()  # what else happens to them
 
     @property
+    def frame(self) -> Frame:
+        """In which it attends; not that of a module in it that gives no more than the scores."""
+        return self.result.frame if self.has_scores_elsewhere else self.call.frame
+
+    @property
     def path(self) -> str:
-        """Of the module that attends, from the layer; not of one in it that gives no more than the scores."""
-        return self.result.frame.path if self.has_scores_elsewhere else self.call.frame.path
+        """Of the module that attends, from the layer."""
+        return self.frame.path
 
     @property
     def has_scores_elsewhere(self) -> bool:
