@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import pytest
 import torch
 from torch import Tensor, nn
 
-from conformance.checks.reference import InDouble
+from conformance.in_double import InDouble, assert_same_but_for_rounding
 
 STATES = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -43,3 +46,34 @@ def test_groups_of_rows_have_their_own_matrices() -> None:
     assert torch.equal(found[:2], rows[:2] @ matrices[0])
     assert torch.equal(found[2:5], rows[2:5] @ matrices[2])
     assert found.shape == (6, 4)
+
+
+class _Sums(nn.Module):
+    """Adds up numbers of which single precision loses the small ones, and shows a share of what it should not see."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, order: Tensor, hidden: Tensor, **flags: bool) -> dict[str, Tensor]:
+        numbers = torch.tensor([1e3, 1e-5, -1e3], dtype=torch.float32)
+        first, second, third = numbers[order]
+        return {"logits": (first + second) + third + self.share * hidden}
+
+
+ORDERS = torch.tensor([0, 1, 2]), torch.tensor([0, 2, 1])
+HIDDEN = torch.zeros(()), torch.ones(())
+
+
+@pytest.mark.parametrize(
+    ("share", "fails"),
+    [
+        pytest.param(0.0, False, id="only rounded otherwise"),
+        pytest.param(1e-2, True, id="another token is seen"),
+        pytest.param(1e-5, True, id="another token is seen, by hardly more than rounding"),
+    ],
+)
+def test_only_what_is_gone_in_double_precision_was_rounding(share: float, fails: bool) -> None:
+    one, other = ({"order": order, "hidden": hidden} for order, hidden in zip(ORDERS, HIDDEN, strict=True))
+    with pytest.raises(AssertionError, match="logits") if fails else contextlib.nullcontext():
+        assert_same_but_for_rounding(_Sums(share), one, other, lambda outputs: outputs, "it")

@@ -31,15 +31,11 @@ def checkpointing_gives_the_same_gradients(subject: Subject, method: Method) -> 
 
 def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tuple[dict[str, Tensor], int]:
     """Gradients of the adapter in training mode, and how often modules of the layers ran for them."""
-    model = initialised(subject)
-    with seeded(4):  # tensors that are drawn and no parameters: the basis of orthonormal rows
-        model.add_adapter(FIRST, config=method.config)
-    randomise_adapter(model, FIRST)
-    model.train_adapter(FIRST)
+    model = _in_training(subject, method)
     if reentrant is not None:
         model.activation_checkpointing_enable({"use_reentrant": reentrant})
     ran = _count_runs(model)
-    with seeded(_seed_of_all_layers(subject)):
+    with seeded(_seed_of_all_layers(subject, method)):
         loss_of(model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))).backward()
     trained = {name: p for name, p in adapter_parameters(model, FIRST).items() if p.requires_grad}
     missing = [name for name, parameter in trained.items() if parameter.grad is None]
@@ -51,11 +47,20 @@ def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tupl
     return found, ran.total()
 
 
+def _in_training(subject: Subject, method: Method) -> nn.Module:
+    model = initialised(subject)
+    with seeded(4):  # tensors that are drawn and no parameters: the basis of orthonormal rows
+        model.add_adapter(FIRST, config=method.config)
+    randomise_adapter(model, FIRST)
+    model.train_adapter(FIRST)
+    return model
+
+
 @functools.cache
-def _seed_of_all_layers(subject: Subject) -> int:
-    """One with which upstream, in training, drops no layer (M2M100 drops some at random)."""
-    model = subject.upstream()
-    wanted = _modules_that_run(model, subject, seed=0)
+def _seed_of_all_layers(subject: Subject, method: Method) -> int:
+    """One with which no layer is dropped in training (M2M100 drops some at random). The adapter, too, may draw numbers."""
+    model = _in_training(subject, method)
+    wanted = _modules_that_run(model.eval(), subject, seed=0)
     model.train()
     return next((seed for seed in range(20) if wanted <= _modules_that_run(model, subject, seed)), 0)
 

@@ -13,9 +13,10 @@ from conformance.adapted import adapted
 from conformance.methods import Method, ReFT
 from conformance.outputs import assert_differs, assert_equal_within
 from conformance.reasons import DoesNotApply, Reason
-from conformance.subjects import Attention, Subject, attentions
+from conformance.subjects import Attention, Subject, attentions, random_tokens
 
 STEPS = 4
+PROMPTS = 8  # with which upstream is tried
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": STEPS,
     "do_sample": False,
@@ -48,8 +49,11 @@ def decoding_agrees(subject: Subject, method: Method) -> None:
         for what, settings in ways(subject):
             logits = logits_of(model, inputs, **settings)
             assert_equal_within({"logits": logits}, {"logits": stepwise}, f"{attention}, {what}", atol=5e-5, rtol=1e-3)
-        if _upstream_beams_agree(subject):
+        try:
             _assert_beams_agree(model, subject, inputs, attention)
+        except AssertionError:
+            if _upstream_beams_agree(subject):
+                raise
 
 
 def ways(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
@@ -161,9 +165,16 @@ def _assert_beams_agree(
 
 @functools.cache
 def _upstream_beams_agree(subject: Subject) -> bool:
-    """Where upstream's cache cannot be put into another order of rows (MiniMax's), beams with it are others."""
+    """Where upstream's cache cannot be put into another order of rows (MiniMax's, RecurrentGemma's), beams with it are others.
+
+    Not with every prompt: the best beam may be the first in each step.
+    """
+    inputs = generation_inputs(subject)
     try:
-        _assert_beams_agree(subject.upstream(), subject, generation_inputs(subject), "eager")
+        _assert_beams_agree(subject.upstream(), subject, inputs, "eager")
+        for seed in range(PROMPTS if "input_ids" in inputs else 0):
+            tokens = random_tokens(subject.config(), inputs["input_ids"].shape[1], seed)
+            _assert_beams_agree(subject.upstream(), subject, {**inputs, "input_ids": tokens}, "eager")
     except AssertionError:
         return False
     return True

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
+from conformance.in_double import IN_DOUBLE, InDouble, doubled
 from conformance.methods import Bottleneck, Method, Part, ReFT, positions_in_front
 from conformance.outputs import (
     FLAGS,
@@ -33,9 +33,6 @@ from conformance.reference.layout import Layout, layout_of
 from conformance.reference.together import Averaged, Fused, Together
 from conformance.sites import quiet_names
 from conformance.subjects import Subject, attentions
-
-_GROUPED = getattr(torch, "_grouped_mm", None)  # of some releases
-IN_DOUBLE = 1e-3  # of the bounds in single precision; what double precision itself rounds is far less
 
 
 def equals_the_reference(subject: Subject, method: Method) -> None:
@@ -124,11 +121,10 @@ class _Comparison:
 
     def holds_in_double(self, ours: nn.Module, inputs: dict[str, Any], atol: float) -> bool:
         """What a class computes in single precision by its own order, it also does in double: else its roundings would stay."""
-        given = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
         copies = copy.deepcopy(ours).double(), self.subject.upstream().double()
         try:
             with InDouble():
-                self.run(*copies, given, atol * IN_DOUBLE, 1e-4 * IN_DOUBLE)
+                self.run(*copies, doubled(inputs), atol * IN_DOUBLE, 1e-4 * IN_DOUBLE)
         except Exception:
             return False
         return True
@@ -140,26 +136,6 @@ class _Comparison:
 
     def _flags(self) -> dict[str, Any]:
         return {**FLAGS, "use_cache": False} if self.subject.causal else FLAGS
-
-
-class InDouble(TorchFunctionMode):
-    """Whoever asks for single precision gets double."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.float:
-            return args[0].double()
-        if func is _GROUPED and args[0].dtype is torch.float64:
-            return _grouped(args[0], args[1], (kwargs or {})["offs"])
-        args = tuple(torch.float64 if value is torch.float32 else value for value in args)
-        kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
-        return func(*args, **kwargs)
-
-
-def _grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
-    """(N, I) and (E, I, O) -> (N, O): each expert has the rows up to its end. Torch's kernel knows no double precision."""
-    *groups, rest = rows.tensor_split(ends.tolist())
-    products = [group @ matrix for group, matrix in zip(groups, matrices, strict=True)]
-    return torch.cat([*products, rest.new_zeros(len(rest), matrices.shape[-1])])
 
 
 def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:

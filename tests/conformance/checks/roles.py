@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import initialised
+from conformance.outputs import seeded
 from conformance.reference.bottleneck import claims_of, sites_of
-from conformance.reference.cores import ROLES, observed
+from conformance.reference.cores import ROLES, CoreWatch, Seen, observed
 from conformance.reference.layout import Attention, Layout, layout_of
 from conformance.subjects import Subject
 
@@ -31,7 +32,7 @@ def roles_are_true(subject: Subject) -> None:
     _assert_cores(upstream, layout, inputs)
     for attention in layout.attentions:
         for role in ROLES:
-            _assert_feeds(upstream, attention, role, inputs)
+            assert_feeds(upstream, attention, role, inputs)
     sites_of(subject.upstream(), claims_of(initialised(subject), layout, inputs), inputs)
 
 
@@ -43,21 +44,49 @@ def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -
         raise AssertionError(f"cores that ran: {sorted(called)}; declared: {sorted(declared)}")
 
 
-def _assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
+def assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
     """Noise on the projection changes what arrives as `role`, and nothing else, where it first changes anything."""
     path = getattr(attention, role) or (attention.fused if attention.spans else "")
     if not path:
         return
-    before = observed(upstream, [attention.core], inputs)[attention.core]
+    before = _seen_at(attention, upstream, inputs)
     with _noise_on(upstream.get_submodule(path), attention, role):
-        after = observed(upstream, [attention.core], inputs)[attention.core]
+        after = _seen_at(attention, upstream, inputs)
     pairs = zip(before, after, strict=True)
     changes = ({name for name in one if not _same(one[name], other[name])} for one, other in pairs)
     changed: set[str] = next((names for names in changes if names), set())
     both = attention.shares_projection and role != "query" and role not in attention.spans
     meant = {"key", "value"} if both else {role}
+    if changed > meant:
+        changed &= _with_gradient(upstream, attention, path, inputs)
     if changed != meant:
         raise AssertionError(f"{path} is declared as {role}, but feeds {sorted(changed)}")
+
+
+def _seen_at(attention: Attention, upstream: nn.Module, inputs: dict[str, Any]) -> list[Seen]:
+    with seeded():  # some draw the keys that they look at first
+        return observed(upstream, [attention.core], inputs)[attention.core]
+
+
+def _with_gradient(upstream: nn.Module, attention: Attention, path: str, inputs: dict[str, Any]) -> set[str]:
+    """What the projection is computed into. What it only chooses (ProbSparse attention asks for few queries, by their keys) has none."""
+    upstream.requires_grad_(True)
+    watch = CoreWatch(upstream, [attention.core])
+    try:
+        with seeded(), watch:
+            upstream(**inputs)
+        seen = [pair for one in watch.seen[attention.core] for pair in one.items()]
+        weight = upstream.get_submodule(path).weight
+        return {name for name, tensor in seen if tensor.requires_grad and _depends(tensor, weight)}
+    finally:
+        watch.remove()
+        upstream.requires_grad_(False)
+
+
+def _depends(tensor: Tensor, weight: Tensor) -> bool:
+    weights = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3))
+    (gradient,) = torch.autograd.grad((tensor * weights).sum(), weight, retain_graph=True, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
 
 
 @contextlib.contextmanager
