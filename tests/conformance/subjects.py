@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
 from conformance.copies import Template
+from conformance.instances.fields import config_class
 from conformance.outputs import run
 from conformance.tiny import randomise, tiny_config
 
@@ -237,9 +238,17 @@ _HEAD_MAPPINGS = (
 
 
 def architecture(model_type: str, mapping: dict[str, Any]) -> str:
-    """The class of `model_type` in one of upstream's auto mappings; "" if there is none."""
+    """The class of `model_type` in one of upstream's auto mappings; "" if there is none, or only one of a part of it."""
     name = mapping.get(model_type, "")
-    return name[0] if isinstance(name, (tuple, list)) else name
+    name = name[0] if isinstance(name, (tuple, list)) else name
+    return "" if name and _is_of_a_part(model_type, name) else name
+
+
+def _is_of_a_part(model_type: str, architecture: str) -> bool:
+    """Emu3's causal language model is built with the config of its text model alone."""
+    wanted = getattr(getattr(transformers, architecture, None), "config_class", None)
+    parts = CONFIG_MAPPING[model_type].sub_configs.values()
+    return wanted in parts and wanted is not config_class(model_type)
 
 
 def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -325,6 +334,8 @@ def _reads_tokens_alone(subject: Subject) -> bool:
     if cls.main_input_name != "input_ids" or not taken <= _TOKENS:
         return False
     if any(len(recipes[name]["shape"]) != 2 for name in taken):  # books of codes
+        return False
+    if "decoder_input_ids" in taken and subject.kind != "encoder-decoder":  # what it is given beside them
         return False
     tokens = recipes.get("input_ids") if "input_ids" in taken else None
     return tokens is None or (tokens["shape"] == [BATCH, LENGTH] and "put" not in tokens)

@@ -66,7 +66,9 @@ def assert_shapes(one: Received) -> None:
 def _assert_location(model: nn.Module, one: Received) -> None:
     if not one.x.requires_grad:
         raise AssertionError(f"{one.host} ({one.location}): what it is given depends on no parameter of its sublayer")
-    parameters = {name: p for name, p in model.named_parameters() if name.startswith(f"{one.layer.path}.")}
+    parameters = {
+        name: p for name, p in model.named_parameters(remove_duplicate=False) if name.startswith(f"{one.layer.path}.")
+    }
     weight = torch.randn(one.x.shape, generator=torch.Generator().manual_seed(3))
     found = torch.autograd.grad(
         (one.x * weight).sum(), list(parameters.values()), allow_unused=True, retain_graph=True

@@ -80,7 +80,8 @@ def upstream_recomputes(subject: Subject) -> bool:
     """Upstream's own class runs something twice with checkpointing, and gets to an end, with frozen embeddings too."""
     upstream = subject.upstream().train().requires_grad_(True)
     with contextlib.suppress(NotImplementedError):  # a model of images may have no table of tokens
-        upstream.get_input_embeddings().requires_grad_(False)
+        if (table := upstream.get_input_embeddings()) is not None:  # nor need one that is given vectors
+            table.requires_grad_(False)
     counts: dict[nn.Module, int] = {}
     for module in upstream.modules():
         module.register_forward_pre_hook(lambda module, args: counts.update({module: counts.get(module, 0) + 1}))

@@ -55,7 +55,8 @@ def assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: d
     pairs = zip(before, after, strict=True)
     changes = ({name for name in one if not _same(one[name], other[name])} for one, other in pairs)
     changed: set[str] = next((names for names in changes if names), set())
-    both = attention.shares_projection and role != "query" and role not in attention.spans
+    shared = attention.shares_projection or (attention.lacks_value and not attention.fused)
+    both = shared and role != "query" and role not in attention.spans
     meant = {"key", "value"} if both else {role}
     if changed > meant:
         changed &= _with_gradient(upstream, attention, path, inputs)

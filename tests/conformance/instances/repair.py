@@ -45,6 +45,8 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _matching(config, text)
     if "index out of range" in text:
         yield from _one_vocabulary(config)
+    if "must match the size of tensor" in text:
+        yield from _wider_heads(config, text)
     if "get_seq_length" in text:
         yield from _layer_types(config)
     if (
@@ -104,6 +106,18 @@ def _wider(path: Path, node: PreTrainedConfig, times: int) -> Changes:
     return {
         (*path, name): times * value for name, value in own.items() if value == hidden and sizes.kind(name) == "width"
     }
+
+
+def _wider_heads(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Of two sizes that must match, one a multiple of the other: heads of the smaller size get the larger."""
+    small, large = sorted(int(number) for number in re.findall(r"tensor [ab] \((\d+)\)", text)[:2])
+    changes: Changes = {}
+    for path, node in nodes(config):
+        hidden, heads = attribute(node, "hidden_size"), attribute(node, "num_attention_heads")
+        if isinstance(hidden, int) and isinstance(heads, int) and hidden == small * heads and not large % small:
+            changes |= _wider(path, node, large // small)
+    if changes:
+        yield changes
 
 
 def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:

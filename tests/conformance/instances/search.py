@@ -63,6 +63,7 @@ class Search:
         self.found: Found | None = None
         self.derived: dict[Path, set[Path]] = {}  # field -> what follows it; (): what classes set themselves
         self.errors: list[str] = []
+        self.helpful: dict[str, Changes] = {}  # an error -> the first change after which there was another
         self.settled: frozenset[Path] = frozenset()  # fields that profiles leave alone, and all within them
         self.started = time.process_time()
 
@@ -310,8 +311,8 @@ class Search:
         assert first is not None
         raise first
 
-    def repaired(self, draft: Draft, most: int) -> Draft:
-        """`draft`, if its model runs; else with up to `most` repairs one after the other."""
+    def repaired(self, draft: Draft, most: int, once_more: bool = True) -> Draft:
+        """`draft`, if its model runs; else with up to `most` repairs one after the other, or one that helped other sizes."""
         try:
             sections = self.with_sections(draft)
             self.found = self.runs(sections)
@@ -319,6 +320,8 @@ class Search:
         except Exception as error:
             failed = error if isinstance(error, Failed) else Failed(error)
         if not most:
+            if once_more and (helpful := self.helpful.get(str(failed))):
+                return self.repaired(draft.changed(helpful), 0, once_more=False)
             raise failed
         try:
             config = draft.seen
@@ -331,6 +334,8 @@ class Search:
                 return self.repaired(draft.changed(changes), 0)
             except Exception as again:
                 progress = str(again) != str(failed)
+            if progress:
+                self.helpful.setdefault(str(failed), changes)
             if progress and most > 1:
                 try:
                     return self.repaired(draft.changed(changes), most - 1)

@@ -33,6 +33,7 @@ class Attention:
         default_factory=dict
     )  # outputs of the projection that gives several: those that are "query", "key", "value"
     order: tuple[int, ...] = ()  # the outputs that `spans` counts, where they come in groups; () = as they are
+    lacks_value: bool = False  # other layers have a projection of values, this one has none
 
     @property
     def shares_projection(self) -> bool:
@@ -159,7 +160,10 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
     paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
     spans, order = (_spans(module, roles), ()) if roles.fused_layout == "concatenated" else _groups(module, roles)
     core = join(layer, resolved(module, roles.core) or "")
-    return Attention(layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, order=order)
+    lacks_value = bool(roles.value) and not paths["value"]
+    return Attention(
+        layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, order=order, lacks_value=lacks_value
+    )
 
 
 def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:

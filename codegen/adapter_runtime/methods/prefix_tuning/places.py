@@ -143,7 +143,8 @@ def _unknown_width(core: nn.Module, roles: AttentionRoles, width: object, keys: 
 
 def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]:
     if roles.key and roles.value and roles.key != roles.value:
-        return out_width(module_of(layer, roles.key)), out_width(module_of(layer, roles.value))
+        keys, values = module_of(layer, roles.key), layer.module_at(roles.value)
+        return out_width(keys), out_width(keys if values is None else values)  # without one, keys are values too
     if roles.fused:
         _, key, value = fused_spans(layer, roles).values()
         return key[1] - key[0], value[1] - value[0]
