@@ -46,13 +46,19 @@ class _ChosenAndMixed(_Chosen):
         return super().asked(query + key, key)
 
 
-def _feeds(model: type[nn.Module], **roles: str) -> None:
+class _KeysAreValues(_Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        key = self.k(x)
+        return torch.softmax(self.q(x) @ key.transpose(-1, -2), dim=-1) @ key
+
+
+def _feeds(model: type[nn.Module], lacks_value: bool = False, **roles: str) -> None:
     torch.manual_seed(0)
     paths = {"query": "core.q", "key": "core.k", "value": "core.v", **roles}
     upstream = nn.Module()
     upstream.core = model()
     upstream.forward = lambda x: upstream.core(x)
-    attention = Attention("", "core", "self", **paths, fused="", output="", in_encoder=False)
+    attention = Attention("", "core", "self", **paths, fused="", output="", in_encoder=False, lacks_value=lacks_value)
     for role in ("query", "key", "value"):
         assert_feeds(upstream.requires_grad_(False), attention, role, {"x": torch.randn(2, 8, WIDTH)})
 
@@ -72,3 +78,11 @@ def test_keys_that_are_part_of_queries_are_found(model: type[nn.Module]) -> None
 def test_projections_in_each_others_place_are_found(model: type[nn.Module]) -> None:
     with pytest.raises(AssertionError, match=r"core\.k is declared as query"):
         _feeds(model, query="core.k", key="core.q")
+
+
+def test_keys_that_are_values_too_are_found_where_no_value_is_lacking() -> None:
+    _feeds(_KeysAreValues, lacks_value=True, value="")
+    with pytest.raises(AssertionError, match=r"core\.k is declared as key, but feeds .*key.*value"):
+        _feeds(_KeysAreValues, value="")
+    with pytest.raises(AssertionError, match=r"core\.k is declared as key, but feeds .*key"):
+        _feeds(_Plain, lacks_value=True, value="")

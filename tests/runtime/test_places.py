@@ -19,7 +19,8 @@ from adapter_runtime.methods.bottleneck.module import drop_samples
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRAConv1D, LoRALinear, disable_lora, enable_lora
 from adapter_runtime.methods.prefix_tuning.masks import grow, hides_later_keys
-from adapter_runtime.methods.prefix_tuning.module import LayerPrefix
+from adapter_runtime.methods.prefix_tuning.module import LayerPrefix, PrefixShape
+from adapter_runtime.methods.prefix_tuning.places import prefix_shape
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, LayerRoles
 from runtime_models import adapted, randomise
@@ -279,6 +280,27 @@ def test_only_classes_that_attend_are_attentions(mixer: type[nn.Module], attends
     assert [core for _, core in layer.adapted_attentions()] == ([layer.mixer] if attends else [])
     assert [found.path for found in projections_of(layer)] == (["mixer.q", "mixer.o"] if attends else [])
     assert layer.stream_width() == (2 * H if attends else H)
+
+
+class KeysAreValues(LayerAdaptersMixin, nn.Module):
+    """A layer that may lack a projection of values: its keys are values, too."""
+
+    roles = LayerRoles(
+        attentions=(AttentionRoles("core", "self", query="core.q", key="core.k", value="core.v", head_dim="width"),),
+        optional=("core.v",),
+    )
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.core = nn.Module()
+        self.core.width, self.core.q, self.core.k = 3, nn.Linear(H, 2 * H), nn.Linear(H, H)
+        self.core.v = nn.Linear(H, values) if values else None
+
+
+@pytest.mark.parametrize(("values", "width"), [(0, 3), (4, 2)], ids=["keys are values", "values of their own"])
+def test_a_prefix_of_values_is_as_wide_as_what_gives_them(values: int, width: int) -> None:
+    layer = KeysAreValues(values)
+    assert prefix_shape(layer, layer.roles.attentions[0]) == PrefixShape(2, 3, width)
 
 
 class Mixer(LayerAdaptersMixin, nn.Module):
@@ -547,7 +569,7 @@ def test_an_encoder_called_alone_computes_its_prefix() -> None:
 
 def test_layers_of_different_widths_share_one_prefix_module() -> None:
     from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
-    from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning
+    from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 
     shapes = [PrefixShape(2, 4, 4), PrefixShape(1, 8, 6)]
     for flat in (True, False):
