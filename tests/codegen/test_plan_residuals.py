@@ -276,6 +276,8 @@ def test_what_only_some_configs_add_behind_the_output_gets_no_adapter() -> None:
         (Role.OUTPUT, "self.mlp(self.norm2(x))"),
     ]
     assert "P233" in {found.code for found in plan.diagnostics}
+    (entry,) = plan.entries
+    assert (entry.plan.mlp.first, entry.plan.mlp.last) == (("mlp.up",), ("mlp.down",))  # nor one of LoRA
 
 
 def test_an_optional_feed_forward_block_that_is_the_only_one_is_the_output() -> None:

@@ -29,12 +29,8 @@ class Gemma4TextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
         ),
-        mlp=MLPRoles(
-            first=("mlp.up_proj", "per_layer_input_gate"),
-            gate=("mlp.gate_proj",),
-            last=("mlp.down_proj", "per_layer_projection"),
-        ),
-        optional=("per_layer_input_gate", "per_layer_projection", "self_attn.k_proj", "self_attn.v_proj"),
+        mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
+        optional=("self_attn.k_proj", "self_attn.v_proj"),
     )
 
 

@@ -6,11 +6,7 @@
 """Hubert with adapters."""
 
 from .adapter_model import HubertAdapterModel
-from .mixin_hubert import (
-    HubertEncoderLayerAdaptersMixin,
-    HubertEncoderLayerStableLayerNormAdaptersMixin,
-    HubertModelAdaptersMixin,
-)
+from .mixin_hubert import HubertEncoderLayerAdaptersMixin, HubertModelAdaptersMixin
 from .modeling_hubert import (
     HubertAttentionWithAdapters,
     HubertEncoderLayerStableLayerNormWithAdapters,
@@ -21,7 +17,6 @@ __all__ = [
     "HubertAdapterModel",
     "HubertAttentionWithAdapters",
     "HubertEncoderLayerAdaptersMixin",
-    "HubertEncoderLayerStableLayerNormAdaptersMixin",
     "HubertEncoderLayerStableLayerNormWithAdapters",
     "HubertEncoderLayerWithAdapters",
     "HubertModelAdaptersMixin",

@@ -25,7 +25,7 @@ from transformers.models.hubert.modeling_hubert import (
 
 from adapter_runtime import AttentionAdaptersMixin
 
-from .mixin_hubert import HubertEncoderLayerAdaptersMixin, HubertEncoderLayerStableLayerNormAdaptersMixin
+from .mixin_hubert import HubertEncoderLayerAdaptersMixin
 
 
 class HubertAttentionWithAdapters(AttentionAdaptersMixin, HubertAttention):
@@ -106,7 +106,7 @@ class HubertEncoderLayerWithAdapters(HubertEncoderLayerAdaptersMixin, HubertEnco
 
 
 class HubertEncoderLayerStableLayerNormWithAdapters(
-    HubertEncoderLayerStableLayerNormAdaptersMixin, HubertEncoderLayerStableLayerNorm
+    HubertEncoderLayerAdaptersMixin, HubertEncoderLayerStableLayerNorm
 ):
     def forward(
         self,

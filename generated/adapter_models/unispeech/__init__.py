@@ -6,11 +6,7 @@
 """UniSpeech with adapters."""
 
 from .adapter_model import UniSpeechAdapterModel
-from .mixin_unispeech import (
-    UniSpeechEncoderLayerAdaptersMixin,
-    UniSpeechEncoderLayerStableLayerNormAdaptersMixin,
-    UniSpeechModelAdaptersMixin,
-)
+from .mixin_unispeech import UniSpeechEncoderLayerAdaptersMixin, UniSpeechModelAdaptersMixin
 from .modeling_unispeech import (
     UniSpeechAttentionWithAdapters,
     UniSpeechEncoderLayerStableLayerNormWithAdapters,
@@ -21,7 +17,6 @@ __all__ = [
     "UniSpeechAdapterModel",
     "UniSpeechAttentionWithAdapters",
     "UniSpeechEncoderLayerAdaptersMixin",
-    "UniSpeechEncoderLayerStableLayerNormAdaptersMixin",
     "UniSpeechEncoderLayerStableLayerNormWithAdapters",
     "UniSpeechEncoderLayerWithAdapters",
     "UniSpeechModelAdaptersMixin",

@@ -25,7 +25,7 @@ from transformers.models.unispeech.modeling_unispeech import (
 
 from adapter_runtime import AttentionAdaptersMixin
 
-from .mixin_unispeech import UniSpeechEncoderLayerAdaptersMixin, UniSpeechEncoderLayerStableLayerNormAdaptersMixin
+from .mixin_unispeech import UniSpeechEncoderLayerAdaptersMixin
 
 
 class UniSpeechAttentionWithAdapters(AttentionAdaptersMixin, UniSpeechAttention):
@@ -106,7 +106,7 @@ class UniSpeechEncoderLayerWithAdapters(UniSpeechEncoderLayerAdaptersMixin, UniS
 
 
 class UniSpeechEncoderLayerStableLayerNormWithAdapters(
-    UniSpeechEncoderLayerStableLayerNormAdaptersMixin, UniSpeechEncoderLayerStableLayerNorm
+    UniSpeechEncoderLayerAdaptersMixin, UniSpeechEncoderLayerStableLayerNorm
 ):
     def forward(
         self,

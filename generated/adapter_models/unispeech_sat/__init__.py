@@ -6,11 +6,7 @@
 """UniSpeechSat with adapters."""
 
 from .adapter_model import UniSpeechSatAdapterModel
-from .mixin_unispeech_sat import (
-    UniSpeechSatEncoderLayerAdaptersMixin,
-    UniSpeechSatEncoderLayerStableLayerNormAdaptersMixin,
-    UniSpeechSatModelAdaptersMixin,
-)
+from .mixin_unispeech_sat import UniSpeechSatEncoderLayerAdaptersMixin, UniSpeechSatModelAdaptersMixin
 from .modeling_unispeech_sat import (
     UniSpeechSatAttentionWithAdapters,
     UniSpeechSatEncoderLayerStableLayerNormWithAdapters,
@@ -21,7 +17,6 @@ __all__ = [
     "UniSpeechSatAdapterModel",
     "UniSpeechSatAttentionWithAdapters",
     "UniSpeechSatEncoderLayerAdaptersMixin",
-    "UniSpeechSatEncoderLayerStableLayerNormAdaptersMixin",
     "UniSpeechSatEncoderLayerStableLayerNormWithAdapters",
     "UniSpeechSatEncoderLayerWithAdapters",
     "UniSpeechSatModelAdaptersMixin",

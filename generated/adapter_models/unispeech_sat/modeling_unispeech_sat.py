@@ -25,10 +25,7 @@ from transformers.models.unispeech_sat.modeling_unispeech_sat import (
 
 from adapter_runtime import AttentionAdaptersMixin
 
-from .mixin_unispeech_sat import (
-    UniSpeechSatEncoderLayerAdaptersMixin,
-    UniSpeechSatEncoderLayerStableLayerNormAdaptersMixin,
-)
+from .mixin_unispeech_sat import UniSpeechSatEncoderLayerAdaptersMixin
 
 
 class UniSpeechSatAttentionWithAdapters(AttentionAdaptersMixin, UniSpeechSatAttention):
@@ -109,7 +106,7 @@ class UniSpeechSatEncoderLayerWithAdapters(UniSpeechSatEncoderLayerAdaptersMixin
 
 
 class UniSpeechSatEncoderLayerStableLayerNormWithAdapters(
-    UniSpeechSatEncoderLayerStableLayerNormAdaptersMixin, UniSpeechSatEncoderLayerStableLayerNorm
+    UniSpeechSatEncoderLayerAdaptersMixin, UniSpeechSatEncoderLayerStableLayerNorm
 ):
     def forward(
         self,

@@ -6,11 +6,7 @@
 """Wav2Vec2 with adapters."""
 
 from .adapter_model import Wav2Vec2AdapterModel
-from .mixin_wav2vec2 import (
-    Wav2Vec2EncoderLayerAdaptersMixin,
-    Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin,
-    Wav2Vec2ModelAdaptersMixin,
-)
+from .mixin_wav2vec2 import Wav2Vec2EncoderLayerAdaptersMixin, Wav2Vec2ModelAdaptersMixin
 from .modeling_wav2vec2 import (
     Wav2Vec2AttentionWithAdapters,
     Wav2Vec2EncoderLayerStableLayerNormWithAdapters,
@@ -21,7 +17,6 @@ __all__ = [
     "Wav2Vec2AdapterModel",
     "Wav2Vec2AttentionWithAdapters",
     "Wav2Vec2EncoderLayerAdaptersMixin",
-    "Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin",
     "Wav2Vec2EncoderLayerStableLayerNormWithAdapters",
     "Wav2Vec2EncoderLayerWithAdapters",
     "Wav2Vec2ModelAdaptersMixin",

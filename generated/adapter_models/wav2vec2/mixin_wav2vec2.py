@@ -31,31 +31,6 @@ class Wav2Vec2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin(LayerAdaptersMixin):
-    roles = LayerRoles(
-        attentions=(
-            AttentionRoles(
-                core="attention",
-                kind="self",
-                query="attention.q_proj",
-                key="attention.k_proj",
-                value="attention.v_proj",
-                output="attention.out_proj",
-                head_dim="head_dim",
-            ),
-        ),
-        bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention"),
-            BottleneckRole(host="output_adapters", location="output"),
-        ),
-        mlp=MLPRoles(
-            first=("feed_forward.intermediate_dense", "adapter_layer.linear_1"),
-            last=("feed_forward.output_dense", "adapter_layer.linear_2"),
-        ),
-        optional=("adapter_layer",),
-    )
-
-
 class Wav2Vec2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers"),)
     final_norm_path = "encoder.layer_norm"

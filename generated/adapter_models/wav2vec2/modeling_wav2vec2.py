@@ -25,7 +25,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 
 from adapter_runtime import AttentionAdaptersMixin
 
-from .mixin_wav2vec2 import Wav2Vec2EncoderLayerAdaptersMixin, Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin
+from .mixin_wav2vec2 import Wav2Vec2EncoderLayerAdaptersMixin
 
 
 class Wav2Vec2AttentionWithAdapters(AttentionAdaptersMixin, Wav2Vec2Attention):
@@ -106,7 +106,7 @@ class Wav2Vec2EncoderLayerWithAdapters(Wav2Vec2EncoderLayerAdaptersMixin, Wav2Ve
 
 
 class Wav2Vec2EncoderLayerStableLayerNormWithAdapters(
-    Wav2Vec2EncoderLayerStableLayerNormAdaptersMixin, Wav2Vec2EncoderLayerStableLayerNorm
+    Wav2Vec2EncoderLayerAdaptersMixin, Wav2Vec2EncoderLayerStableLayerNorm
 ):
     def forward(
         self,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import initialised
+from conformance.extensions import can_be_without, named_by
 from conformance.methods import Method
 from conformance.outputs import FLAGS, seeded
 from conformance.reasons import DoesNotApply, Reason
@@ -105,40 +106,98 @@ def _touches(reached: set[str], path: str) -> bool:
 
 
 def _assert_complete(subject: Subject, layout: Layout) -> None:
-    """With every branch at a host set to zero, the output of a layer depends on no projection in it."""
+    """With every branch at a host set to zero, the output of a layer depends on no projection in it.
+
+    Upstream's own extensions of a layer, behind its last host, are none of its sublayers: no adapter belongs to them.
+    """
+    silent = _silent(subject, layout, cut=False)
+    behind: _Silent | None = None
+    for layer in layout.layers:
+        left = _reaching(silent, layer)
+        if not left:
+            continue
+        behind = behind or _silent(subject, layout, cut=True)
+        if not _is_extension(subject, layout, layer, left, behind):
+            raise AssertionError(
+                f"{layer.path} adds what no host is given: with all hosts silent it depends on {left}"
+            )
+
+
+@dataclass(frozen=True)
+class _Silent:
+    """A forward in which all hosts hand on the stream as it is; what ran, by path, in its first call."""
+
+    model: nn.Module
+    given: dict[str, Tensor]  # to modules
+    ends: dict[str, Tensor]  # of layers
+    behind: dict[str, list[Tensor]]  # layer -> what its output hosts gave, cut off from what stands before
+
+
+def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
     model = initialised(subject)
     model.requires_grad_(True)
-    ends: dict[str, Tensor] = {}
+    seen = _Silent(model, {}, {}, {})
 
     def silent(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
-        return original(torch.zeros_like(one.x), one.residual, *rest, **options)
+        result = original(torch.zeros_like(one.x), one.residual, *rest, **options)
+        if cut and one.location == "output":
+            result = result.detach().requires_grad_()
+            seen.behind.setdefault(one.layer.path, []).append(result)
+            return result.clone()  # upstream may go on to change it
+        return result
 
-    def keep(path: str) -> Callable[..., None]:
+    def keep(found: dict[str, Tensor], path: str, of: Callable[[Any, Any], Any]) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:  # what a hook returns would be the output
-            ends.setdefault(path, _first_tensor(output))
+            if (value := of(args, output)) is not None:
+                found.setdefault(path, value)
 
         return hook
 
-    handles = [model.get_submodule(layer.path).register_forward_hook(keep(layer.path)) for layer in layout.layers]
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_hook(keep(seen.given, path, lambda args, output: _a_tensor(args))))
+    for layer in layout.layers:
+        end = keep(seen.ends, layer.path, lambda args, output: _first_tensor(output))
+        handles.append(model.get_submodule(layer.path).register_forward_hook(end))
     with _hosts(model, layout, silent), seeded(5):
         model(**subject.padded_inputs(), **FLAGS)
     for handle in handles:
         handle.remove()
-    for layer in layout.layers:
-        end = ends.get(layer.path)
-        if end is None or not end.requires_grad:
-            continue
-        weights = dict(_projections(model, layer.path))
-        if not weights:
-            continue
-        generator = torch.Generator().manual_seed(3)
-        total = (end * torch.randn(end.shape, generator=generator)).sum()
-        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True, retain_graph=True)
-        left = [path for path, grad in zip(weights, found, strict=True) if grad is not None and bool(grad.any())]
-        if left:
-            raise AssertionError(
-                f"{layer.path} adds what no host is given: with all hosts silent it depends on {left}"
-            )
+    return seen
+
+
+def _reaching(silent: _Silent, layer: Layer) -> list[str]:
+    """The projections of a layer on which its output depends."""
+    end, weights = silent.ends.get(layer.path), dict(_projections(silent.model, layer.path))
+    if end is None or not end.requires_grad or not weights:
+        return []
+    found = _gradients(end, list(weights.values()))
+    return [path for path, grad in zip(weights, found, strict=True) if grad is not None and bool(grad.any())]
+
+
+def _is_extension(subject: Subject, layout: Layout, layer: Layer, left: list[str], behind: _Silent) -> bool:
+    """The projections `left` play no role in the layer, all read what its output hosts gave, and upstream can be without."""
+    roles = named_by(layer)
+    if any(_touches({f"{path}."}, role) for path in left for role in roles) or _reaching(behind, layer) != left:
+        return False
+    starts = behind.behind.get(layer.path, [])
+    for path in left:
+        given = behind.given.get(path, behind.given.get(path.rpartition(".")[0]))  # a parameter stands in a module
+        read = starts and given is not None and given.requires_grad and _gradients(given, starts)
+        if not read or not any(grad is not None and bool(grad.any()) for grad in read):
+            return False
+    weights = {id(weight): path for path, weight in _projections(behind.model, layer.path)}
+    names = [name for name, parameter in behind.model.named_parameters() if weights.get(id(parameter)) in left]
+    return can_be_without(subject, layout, names)
+
+
+def _gradients(value: Tensor, of: list[Tensor]) -> tuple[Tensor | None, ...]:
+    weight = torch.randn(value.shape, generator=torch.Generator().manual_seed(3))
+    return torch.autograd.grad((value * weight).sum(), of, allow_unused=True, retain_graph=True)
+
+
+def _a_tensor(args: Any) -> Tensor | None:
+    return next((value for value in args if isinstance(value, Tensor) and value.is_floating_point()), None)
 
 
 def _projections(model: nn.Module, layer: str) -> Iterator[tuple[str, Tensor]]:

@@ -32,9 +32,10 @@ class Roles:
         return self._known[id(addition)]
 
     def feeds_forward(self, addition: Addition) -> bool:
-        """Whether what is added came out of a feed-forward block, and not out of the whole layer."""
+        """Whether what is added came out of a feed-forward block, and not out of the whole layer or of what stands behind it."""
         branch = _only_behind(addition)
-        return self.of(addition) is Role.OUTPUT and not self._is_around_others(addition, branch)
+        is_output = self.of(addition) is Role.OUTPUT and not self.is_extra(addition)
+        return is_output and not self._is_around_others(addition, branch)
 
     def is_extra(self, addition: Addition) -> bool:
         """A second output, behind one that is always there, of a module that only some configs ask for.
