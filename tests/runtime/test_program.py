@@ -94,6 +94,19 @@ def test_rows_of_tokens_without_a_dimension_for_the_batch_are_divided_in_proport
     torch.testing.assert_close(given, torch.cat([flat[:2] + 1, flat[2:] + 10]))
 
 
+def test_windows_of_a_row_have_its_adapter_where_the_call_has_the_rows_of_the_block(tasks: ForwardContext) -> None:
+    tasks.rows = 3
+    windows = X.repeat_interleave(2, dim=0)
+    given = run(BatchSplit("one", "ten", batch_sizes=[1, 2]), windows)
+    torch.testing.assert_close(given, torch.cat([windows[:2] + 1, windows[2:] + 10]))
+
+
+def test_a_batch_that_is_a_multiple_is_not_taken_for_windows(tasks: ForwardContext) -> None:
+    tasks.rows = 6
+    with pytest.raises(InvalidCompositionError, match=r"3 rows \(1 \+ 2\), but the batch has 6"):
+        run(BatchSplit("one", "ten", batch_sizes=[1, 2]), X.repeat_interleave(2, dim=0))
+
+
 def test_each_row_goes_to_its_task(tasks: ForwardContext) -> None:
     block = MultiTask("one", "ten", "twice")
     tasks.task_rows = TaskRows.read(["ten", "one", "ten"], block)

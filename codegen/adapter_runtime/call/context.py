@@ -143,6 +143,8 @@ class ForwardContext:
         self.is_generation = is_generation
         # Rows per row that was given: more than 1 with beam search, or with several returned sequences.
         self.rows_per_input: int = 1 if generation is None else generation.rows_per_input
+        # Rows of the call, of one copy where it has several; None where the active adapters need not know.
+        self.rows: int | None = None
         # The input has a copy per parallel adapter.
         self.is_repeated: bool = generation is not None and generation.is_repeated
         self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed

@@ -66,10 +66,13 @@ class EqualRows:
 
 
 def repeats_of(rows: torch.Tensor, batch: int, block: str, among: str = "") -> int:
-    """How many rows of a tensor stand for one row of the batch: more than one with beam search, and where tokens and batch are one dimension.
+    """How many rows of a tensor stand for one row of the batch.
+
+    More than one with beam search, where tokens and batch are one dimension, and where upstream cuts each row into windows: the last shows
+    in that the call itself has as many rows as the block divides.
 
     Args:
-        rows: [B, ...] or [B * L, H]; those of one row of the batch stand side by side.
+        rows: [B, ...], [B * windows, ...] or [B * L, H]; those of one row of the batch stand side by side.
         batch: how many rows a block divides.
         block: its name, for the message.
         among: see `RowDivider.divide`.
@@ -79,8 +82,10 @@ def repeats_of(rows: torch.Tensor, batch: int, block: str, among: str = "") -> i
     """
     total = rows.shape[0]
     beams = thread.context.rows_per_input if thread.context is not None else 1
-    is_flat = rows.dim() == 2
-    if total not in (batch, batch * beams) and not (is_flat and batch and total % batch == 0):
+    fitting = (batch, batch * beams)
+    is_whole_call = thread.context is not None and thread.context.rows in fitting
+    are_parts = (rows.dim() == 2 or is_whole_call) and batch and total % batch == 0
+    if total not in fitting and not are_parts:
         raise InvalidCompositionError(f"{block} divides {batch} rows{among}, but the batch has {total}.")
     return total // batch if batch else 1
 

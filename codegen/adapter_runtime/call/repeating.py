@@ -41,7 +41,7 @@ def repeated(
         UnsupportedMethodError: a tensor does not show which of its dimensions is the batch.
     """
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    rows = _batch_size(given)
+    rows = batch_size(given)
     if rows is None:
         return args, dict(kwargs)
 
@@ -52,7 +52,8 @@ def repeated(
     return (*positional, *args[len(positional) :]), {name: repeat(name, value) for name, value in kwargs.items()}
 
 
-def _batch_size(given: Mapping[str, Argument]) -> int | None:
+def batch_size(given: Mapping[str, Argument]) -> int | None:
+    """How many rows a call has; None where it is given no tensor."""
     values = (*(given.get(name) for name in _MAIN), *given.values())
     return next((value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim() > 0), None)
 

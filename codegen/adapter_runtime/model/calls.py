@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.call.recording import Scores
-from adapter_runtime.call.repeating import positional_names, repeated
+from adapter_runtime.call.repeating import batch_size, positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
@@ -63,6 +63,9 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
             task_ids = asked.get("task_ids")
             if isinstance(task_ids, torch.Tensor):
                 asked["task_ids"] = task_ids.repeat(plan.copies)
+        if plan.divides_rows:
+            rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
+            context.rows = None if rows is None else rows // plan.copies
         context.has_head = not is_base and self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.composition import AdapterCompositionBlock, MultiTask
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
+from adapter_runtime.programs.blocks import divider_of
 from adapter_runtime.programs.layer import AdapterLayerBase
 from adapter_runtime.programs.nodes import Node
 
@@ -19,6 +20,7 @@ class CallPlan:
     computed: tuple[ComputedOnce, ...] = ()  # once per call, before the layers run
     copies: int = 1  # of the input, one per child of `Parallel`
     tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
+    divides_rows: bool = False  # some block gives its children rows of the batch
     reads_spans: bool = False  # some layer needs to know where the real tokens are
     at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
     added_positions: int = 0  # how many positions these layers put in front of the tokens
@@ -27,7 +29,7 @@ class CallPlan:
     def __post_init__(self) -> None:
         # (torch.compile cannot negate a tuple.)
         has_own = len(self.computed) > 0 or len(self.at_entry) > 0 or self.tasks is not None
-        object.__setattr__(self, "is_idle", not (has_own or self.copies > 1 or self.reads_spans))
+        object.__setattr__(self, "is_idle", not (has_own or self.divides_rows or self.reads_spans))
 
 
 IDLE = CallPlan()
@@ -66,6 +68,7 @@ def plan_call(
         computed=tuple(computed),
         copies=block.parallel_channels,
         tasks=tasks[0] if tasks else None,
+        divides_rows=any(divider_of(found) is not None for found in block.blocks()),
         reads_spans=reads_spans,
         at_entry=tuple(sorted((layer for layer, _ in at_entry), key=lambda layer: layer.entry_order)),
         added_positions=sum(program.added_positions for _, program in at_entry),
