@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from conformance.outputs import assert_bitwise, assert_differs, assert_equal_wit
 from conformance.reference import applied
 from conformance.reference.bottleneck import AdditionSite, Claim, claims_of, sites_of
 from conformance.reference.layout import Layout, layout_of
-from conformance.reference.prefix import filled_cache, prefix_states
+from conformance.reference.prefix import filled_cache, prefix_states, turn_of_keys
 from conformance.subjects import BATCH, Subject, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -61,6 +62,26 @@ def test_written_out_attention_agrees_with_the_filled_cache(subject: Subject, at
         written_out = at_tokens(run(upstream, inputs, use_cache=False), mask)
     assert_equal_within(written_out, cached, "prefix")
     assert_differs(cached, plain, "the prefix")
+
+
+def test_a_cache_is_turned_where_upstream_counts_what_it_holds() -> None:
+    _, subject, _ = method_subjects("roformer")
+    where, upstream, inputs = layout_of(initialised(subject)), subject.upstream(), subject.padded_inputs()
+    weights = prefix_weights(where, PREFIX_FLAT)
+    fill = functools.partial(filled_cache, upstream, where, PREFIX_FLAT, NAME, weights, BATCH)
+    turn = turn_of_keys(upstream, fill(), inputs)
+    assert turn is not None and not torch.allclose(turn, torch.eye(len(turn)), atol=0.1)
+    with applied(upstream, where, [(NAME, (PREFIX_FLAT,))], weights):
+        expected = run(upstream, inputs, use_cache=False)["logits"]
+    turned, plain, back = (run(upstream, inputs, past_key_values=fill(one))["logits"] for one in (turn, None, turn.mT))
+    torch.testing.assert_close(turned, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain, expected, atol=1e-3) and not torch.allclose(back, expected, atol=1e-3)
+
+
+def test_a_cache_stays_as_it_is_where_positions_are_given() -> None:
+    where, upstream = layout(LLAMA), LLAMA.upstream()
+    cache = filled_cache(upstream, where, PREFIX_FLAT, NAME, prefix_weights(where, PREFIX_FLAT), BATCH)
+    assert turn_of_keys(upstream, cache, positioned(LLAMA.padded_inputs())) is None
 
 
 def test_keys_and_values_of_prefixes_alternate_from_layer_to_layer() -> None:

@@ -54,6 +54,14 @@ def test_random_weights_are_repeatable_and_leave_no_zero_bias() -> None:
     assert all(bool((one != 0).all()) for one, _ in pairs)
 
 
+def test_sines_and_cosines_of_positions_stay_what_they_are() -> None:
+    model = AutoModel.from_config(tiny_config("roformer"))
+    table, words = model.encoder.embed_positions.weight, model.embeddings.word_embeddings.weight
+    before = table.clone(), words.detach().clone()
+    randomise(model)
+    assert torch.equal(table, before[0]) and not torch.equal(words, before[1])
+
+
 @pytest.mark.parametrize(
     ("model_type", "labels"),
     [

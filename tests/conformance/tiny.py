@@ -53,12 +53,15 @@ def tiny_config(model_type: str, **changes: Any) -> PreTrainedConfig:
 def randomise(model: torch.nn.Module, seed: int = 0) -> None:
     """Give every parameter of `model` values large enough that each one matters for the outputs.
 
-    Upstream's own initialisation (0.02, zero biases, unit norms) would hide a missing bias or a norm that is left out.
+    Upstream's own initialisation (0.02, zero biases, unit norms) would hide a missing bias or a norm that is left out. A frozen table
+    (sines and cosines of positions) is a constant: with other values, turned keys would not be turned.
     """
+    tables = {module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if not parameter.is_floating_point() or not parameter.numel():
+            is_constant = parameter in tables and not parameter.requires_grad
+            if is_constant or not parameter.is_floating_point() or not parameter.numel():
                 continue
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter.dtype)
             if parameter.dim() < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 from typing import Any
 
 import torch
@@ -13,27 +13,31 @@ from conformance.methods import Method, Prefix
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
-from conformance.reference.prefix import filled_cache
+from conformance.reference.prefix import filled_cache, turn_of_keys
 from conformance.subjects import BATCH, LENGTH, Subject, attentions
 
 
 def prefix_is_cache(subject: Subject, method: Method) -> None:
-    """Positions count from 0, and the mask extends over the prefix; eager and sdpa, with and without left padding."""
+    """Positions count from 0, and the mask extends over the prefix; eager and sdpa, with and without left padding.
+
+    Where upstream counts from the end of the cache on, the keys in the cache are turned as it turns those of the tokens.
+    """
     part = method.parts[0]
     assert isinstance(part, Prefix)
     if not _caches_keys(subject):
         raise DoesNotApply(Reason.NO_CACHE)
     for attention in attentions(subject):
         ours, upstream = adapted(subject, method, attention), subject.upstream(attention)
+        fill = functools.partial(filled_cache, upstream, layout_of(ours), part, FIRST, ours.state_dict(), BATCH)
+        turn = turn_of_keys(upstream, fill(), positioned(subject.padded_inputs()))
         for padding in ("none", "left"):
             inputs = positioned(subject.padded_inputs(padding))
             mask = inputs.get("attention_mask")
-            cache = filled_cache(upstream, layout_of(ours), part, FIRST, ours.state_dict(), BATCH)
             extended = with_prefix_in_mask(inputs, part.length)
-            expected = at_tokens(run(upstream, extended, past_key_values=copy.deepcopy(cache)), mask)
+            expected = at_tokens(run(upstream, extended, past_key_values=fill(turn)), mask)
             assert_differs(expected, at_tokens(run(upstream, inputs), mask), "the prefix")
             actual = at_tokens(run(ours, inputs), mask)
-            if not are_close(actual, expected) and counts_from_its_cache(upstream, inputs, cache):
+            if not are_close(actual, expected) and counts_from_its_cache(upstream, inputs, fill()):
                 raise DoesNotApply(Reason.COUNTS_FROM_CACHE)
             assert_equal_within(actual, expected, f"{attention}, padding {padding}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,15 +98,53 @@ def prefix_applied(
 
 
 def filled_cache(
-    upstream: nn.Module, layout: Layout, part: Prefix, name: str, weights: Mapping[str, Tensor], batch: int
+    upstream: nn.Module,
+    layout: Layout,
+    part: Prefix,
+    name: str,
+    weights: Mapping[str, Tensor],
+    batch: int,
+    turn: Tensor | None = None,
 ) -> DynamicCache:
-    """Upstream's cache as if P tokens with these keys and values had gone before."""
+    """Upstream's cache as if P tokens with these keys and values had gone before.
+
+    Args:
+        turn: see `turn_of_keys`.
+    """
     shapes = shapes_of(upstream, layout)
     cache = DynamicCache(config=upstream.config)
     for order, (core, (key, value)) in enumerate(prefix_states(layout, part, name, weights, shapes).items()):
         index = getattr(upstream.get_submodule(core), "layer_idx", order)  # some layers of a hybrid have none
+        key = key if turn is None else key @ turn
         cache.update(key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1), index)
     return cache
+
+
+def turn_of_keys(upstream: nn.Module, filled: DynamicCache, inputs: Mapping[str, Any]) -> Tensor | None:
+    """What upstream does to the keys of all tokens because a cache holds something: a matrix (D, D); None = nothing.
+
+    A model with rotary positions that takes no ``position_ids`` (RoFormer) counts its tokens from the end of the cache on. Queries are
+    turned likewise, so a prefix that is turned as well has the same scores as in front of tokens that are counted from 0.
+
+    Args:
+        filled: a cache, to which the tokens of `inputs` are added.
+        inputs: of a forward, without a mask.
+    """
+    before = _keys_of_tokens(upstream, DynamicCache(config=upstream.config), inputs)
+    after = _keys_of_tokens(upstream, filled, inputs)
+    if torch.allclose(before, after, atol=1e-6):
+        return None
+    turn = torch.linalg.lstsq(before, after).solution
+    is_rotation = torch.allclose(turn @ turn.mT, torch.eye(len(turn)), atol=1e-3)
+    return turn if is_rotation and torch.allclose(before @ turn, after, atol=1e-4) else None
+
+
+def _keys_of_tokens(upstream: nn.Module, cache: DynamicCache, inputs: Mapping[str, Any]) -> Tensor:
+    """(B * K * L, D), of the first layer, whose inputs depend on no cache."""
+    past = cache.get_seq_length()
+    with torch.no_grad():
+        upstream(**inputs, past_key_values=cache, use_cache=True)
+    return cache.layers[0].keys[:, :, past:].flatten(0, 2)
 
 
 def shapes_of(upstream: nn.Module, layout: Layout) -> dict[str, Shape]:
