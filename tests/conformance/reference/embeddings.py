@@ -111,7 +111,7 @@ def prompts_applied(
         return args, kwargs
 
     def mask_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, "mask": kwargs["mask"][:, length:]}
+        return args, {**kwargs, **{name: kwargs[name][:, length:] for name in masks if kwargs.get(name) is not None}}
 
     def positions_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "position_ids": kwargs["position_ids"][:, length:] - length}
@@ -134,9 +134,10 @@ def prompts_applied(
         return output
 
     embeddings = upstream.get_submodule(layout.embeddings)
-    masks_embeddings = "mask" in inspect.signature(embeddings.forward).parameters  # DeBERTa
+    takes = inspect.signature(embeddings.forward).parameters
+    masks = {"mask", "attention_mask"} & set(takes)  # DeBERTa, ESM
     makes_mask = not layout.embeds_tokens and "attention_mask" in inspect.signature(base.forward).parameters
-    embeds_positions = "position_ids" in inspect.signature(embeddings.forward).parameters
+    embeds_positions = "position_ids" in takes
     positions_of_layers = (  # counted from the tokens, and read behind the embeddings, be it also (GTE) or only (ModernBERT)
         not layout.embeds_tokens
         and "position_ids" in inspect.signature(base.forward).parameters
@@ -150,7 +151,7 @@ def prompts_applied(
         handles.append(front.register_forward_pre_hook(embed, with_kwargs=True))
     else:
         handles.append(embeddings.register_forward_hook(insert))
-    if masks_embeddings:
+    if masks and not layout.embeds_tokens:
         handles.append(embeddings.register_forward_pre_hook(mask_of_tokens, with_kwargs=True))
     if embeds_positions and positions_of_layers:
         handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))

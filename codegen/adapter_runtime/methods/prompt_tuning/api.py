@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,16 @@ class PromptTuningMixin:
         tuning.start_from(text_embeddings(self.adapters_base, text, tokenizer))
 
 
+def _mask_of_tokens(
+    own: Callable[..., Any] | None, prompt: int, *, attention_mask: Any = None, **rest: Any
+) -> torch.Tensor | None:
+    """The mask [B, L] that is given, or [B, cache - P] where a model's own function fills one up to the length of a static cache (BLOOM)."""
+    made = None if own is None else own(attention_mask=attention_mask, **rest)
+    if isinstance(made, torch.Tensor) and made.dim() == 2 and made.shape[1] > attention_mask.shape[1]:
+        return made[:, : made.shape[1] - prompt]
+    return attention_mask
+
+
 class PromptGenerationMixin(DynamicMixin):
     """What `generate` must know of a prompt: caches hold it, masks and tokens that `generate` counts do not.
 
@@ -73,10 +84,9 @@ class PromptGenerationMixin(DynamicMixin):
     @property
     def create_masks_for_generate(self) -> Callable[..., Any]:
         """See transformers. With a prompt, the base model makes the masks of its layers from the mask of the tokens."""
-        upstream: Callable[..., Any] = getattr(super(), "create_masks_for_generate", create_masks_for_generate)
-        if not self._prompt_length():
-            return upstream
-        return lambda *, attention_mask=None, **rest: attention_mask
+        own: Callable[..., Any] | None = getattr(super(), "create_masks_for_generate", None)
+        prompt = self._prompt_length()
+        return functools.partial(_mask_of_tokens, own, prompt) if prompt else own or create_masks_for_generate
 
     def _prefill(
         self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel
-from adapter_runtime.contract.widths import embedding_width
+from adapter_runtime.contract.widths import embedding_width, norm_width
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.common.initialisation import seeded, weights_will_follow
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
@@ -153,9 +153,10 @@ def prompt_width(model: AdaptedBaseModel, config: PromptTuningConfig) -> int:
     if goes_to_tokens(model, config.insert_at):
         return _token_width(model)
     output = model.get_submodule(model.embedding_output)
-    norms = [module for module in output.modules() if isinstance(module, nn.LayerNorm)]
+    norms = [int(module.normalized_shape[-1]) for module in output.modules() if isinstance(module, nn.LayerNorm)]
+    norms = norms or [width for module in output.children() if (width := norm_width(module)) is not None]
     if norms:  # embeddings may be projected, but are normalised at the end
-        return int(norms[-1].normalized_shape[-1])
+        return norms[-1]
     if model.token_embeddings:
         return _token_width(model)
     return next(layer for _, layer in model.adapted_layers()).stream_width()
