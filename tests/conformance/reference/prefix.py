@@ -132,7 +132,7 @@ def turn_of_keys(upstream: nn.Module, filled: DynamicCache, inputs: Mapping[str,
     """
     before = _keys_of_tokens(upstream, DynamicCache(config=upstream.config), inputs)
     after = _keys_of_tokens(upstream, filled, inputs)
-    if torch.allclose(before, after, atol=1e-6):
+    if before.shape != after.shape or torch.allclose(before, after, atol=1e-6):
         return None
     turn = torch.linalg.lstsq(before, after).solution
     is_rotation = torch.allclose(turn @ turn.mT, torch.eye(len(turn)), atol=1e-3)
