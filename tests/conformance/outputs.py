@@ -47,12 +47,17 @@ def _states(layer: Any) -> dict[str, Any]:
 
 
 def main_outputs(outputs: Any) -> dict[str, Tensor]:
-    """What a user reads: floating-point tensors at the top, without the loss; not the hidden states of each layer."""
-    return {
+    """What a user reads: floating-point tensors at the top, without the loss; not the hidden states of each layer.
+
+    Where there are none, those at the top of what the model's parts give.
+    """
+    numbers = {
         name: value
         for name, value in flatten(outputs).items()
-        if "." not in name and name != "loss" and value.is_floating_point()
+        if value.is_floating_point() and name.rpartition(".")[2] != "loss"
     }
+    top = {name: value for name, value in numbers.items() if "." not in name}
+    return top or {name: value for name, value in numbers.items() if not any(map(str.isdigit, name.split(".")))}
 
 
 def all_outputs(outputs: Any) -> dict[str, Tensor]:

@@ -34,6 +34,9 @@ class Reason(Enum):
     NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"
     COUNTS_FROM_CACHE = "upstream counts positions from what its cache holds, whatever it is given; compared with the reference attention"
     WINDOW = "a window of attention hides what stands in front from the last tokens"
+    SHARED_WEIGHT = (
+        "two places of the method have one weight of upstream's, which cannot hold both; merging is refused"
+    )
     # of the reference
     BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"
     FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"

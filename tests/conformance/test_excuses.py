@@ -13,6 +13,7 @@ from conformance.adapted import FIRST, initialised
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs
 from conformance.checks.liveness import assert_gradients
+from conformance.checks.lora import shares_a_weight
 from conformance.checks.prefix import counts_from_its_cache, positioned
 from conformance.methods import method
 from conformance.sites import quiet_names
@@ -97,6 +98,14 @@ def test_positions_that_go_on_after_a_cache_are_told_apart(model_type: str, coun
 )
 def test_only_what_cannot_do_without_an_encoder_is_always_given_one(model_type: str, labels: list[str]) -> None:
     assert [subject.label for subject in method_subjects(model_type)] == labels
+
+
+def test_a_weight_is_shared_where_two_targets_have_one_and_nowhere_else() -> None:
+    upstream = LLAMA.upstream()
+    assert not shares_a_weight(upstream, [QUERY, VALUE])
+    upstream.get_submodule(QUERY).weight = upstream.get_submodule(VALUE).weight
+    assert shares_a_weight(upstream, [QUERY, VALUE])
+    assert not shares_a_weight(upstream, [QUERY, QUERY.replace("layers.1", "layers.0")])
 
 
 def test_another_token_is_another_one_of_the_vocabulary() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
@@ -97,6 +98,25 @@ def test_fields_that_must_match_become_equal() -> None:
     asked = list(repair.repairs(config, "ValueError: intermediate_size must match hidden_size"))
     assert {("intermediate_size",): 32} in asked
     assert {("hidden_size",): 64} in asked
+
+
+def test_a_draft_that_its_class_refuses_is_mended_by_what_is_given() -> None:
+    draft = Draft("llama", {"num_attention_heads": 5, "hidden_size": 32})
+    with pytest.raises(StrictDataclassClassValidationError):  # 5 heads do not divide 32
+        draft.build()
+    assert draft.sketch.num_attention_heads == 5
+    assert draft.changed({("num_attention_heads",): 4}).build().num_attention_heads == 4
+    nested = Draft("clip", {"text_config": {"hidden_size": 32, "num_attention_heads": 5}})
+    assert nested.sketch.text_config.hidden_size == 32
+
+
+def test_heads_get_as_wide_as_what_must_match_them() -> None:
+    text = "RuntimeError: The size of tensor a ({}) must match the size of tensor b ({}) at non-singleton dimension 3"
+    config = BertConfig(hidden_size=32, num_attention_heads=4, intermediate_size=64)
+    assert {("hidden_size",): 128} in list(repair.repairs(config, text.format(8, 32)))
+    assert {("hidden_size",): 128} in list(repair.repairs(config, text.format(32, 8)))
+    assert not any(("hidden_size",) in changes for changes in repair.repairs(config, text.format(7, 32)))
+    assert not any(("hidden_size",) in changes for changes in repair.repairs(config, text.format(8, 33)))
 
 
 def test_tokens_of_one_part_are_in_the_vocabulary_of_the_other() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from conformance.outputs import assert_differs, at_tokens, flatten
+from conformance.outputs import assert_differs, at_tokens, flatten, main_outputs
 
 MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
 STATES = torch.arange(2.0 * 5 * 4).reshape(2, 5, 4)
@@ -46,3 +46,10 @@ def test_a_cache_gives_the_states_of_layers_that_hold_no_keys() -> None:
     cache.layers[0].update_conv_state(torch.ones(2, 3, 4))
     cache.update(torch.ones(2, 1, 3, 4), torch.zeros(2, 1, 3, 4), 1)
     assert set(flatten(cache)) == {"0.conv_states.0", "1.keys", "1.values"}
+
+
+def test_outputs_of_parts_are_read_where_there_are_no_others() -> None:
+    part = {"loss": STATES.sum(), "logits": STATES, "hidden_states": (STATES, STATES)}
+    assert list(main_outputs({"text_outputs": part, "loss": STATES.sum()})) == ["text_outputs.logits"]
+    assert list(main_outputs({"text_outputs": part, "logits": STATES})) == ["logits"]
+    assert list(main_outputs({"hidden_states": (STATES,), "logits": STATES})) == ["logits"]

@@ -21,6 +21,7 @@ from adapter_runtime.errors import (
     AdapterMismatchError,
     InvalidConfigError,
     UnknownAdapterError,
+    UnsupportedMethodError,
 )
 from conformance.heads import realigned
 from conformance.tiny import randomise, tiny_config
@@ -522,6 +523,21 @@ def test_saving_a_model_leaves_its_config_without_adapters(tmp_path: Path) -> No
     model = with_adapter("bert")
     model.save_pretrained(tmp_path)
     assert not AutoAdapterModel.from_config(model.config).has_adapters()
+
+
+@pytest.mark.parametrize("place", ["q_proj", pytest.param("o_proj", id="a weight without adapters may be shared")])
+def test_an_adapter_with_two_places_in_one_weight_is_not_merged(place: str) -> None:
+    model = with_adapter("llama", "lora")
+    first, second = (layer.self_attn.get_submodule(place) for layer in model.model.layers[:2])
+    second.weight = first.weight
+    before = first.weight.clone()
+    if place == "o_proj":
+        model.merge_adapter("a")
+        return
+    with pytest.raises(UnsupportedMethodError, match="share one weight"):
+        model.merge_adapter("a")
+    assert torch.equal(first.weight, before)
+    assert not model.merged_adapters()
 
 
 def test_a_merged_adapter_is_saved_as_part_of_the_weights(tmp_path: Path) -> None:

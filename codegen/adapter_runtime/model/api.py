@@ -257,7 +257,8 @@ class ModelAdaptersMixin(
         The original weights are kept. `reset_adapter`, or activating other adapters, restores them bit by bit.
 
         Raises:
-            UnsupportedMethodError: the adapter has parts that are not linear in the weights.
+            UnsupportedMethodError: the adapter has parts that are not linear in the weights, or two of its places have one
+                weight, which cannot hold both.
         """
         self.adapters_config.get(adapter_name)
         layers = [layer for layer in self.adapters_base.adapter_layers() if adapter_name in layer.adapter_names()]
@@ -276,6 +277,12 @@ class ModelAdaptersMixin(
                 f"Adapter {', '.join(map(repr, sorted(others)))} is in the weights already. Take it out first: reset_adapter()."
             )
         projections = [layer for layer in layers if isinstance(layer, MergeableLayer)]
+        tensors = [id(parameter) for layer in projections for parameter in layer.parameters(recurse=False)]
+        if len(set(tensors)) < len(tensors):
+            raise UnsupportedMethodError(
+                f"Adapter {adapter_name!r} cannot be merged: layers of {type(self).__name__} share one weight, in which it has "
+                "more than one place."
+            )
         with unchanged_on_error(self, self.adapters_config):
             try:
                 for projection in projections:

@@ -157,7 +157,7 @@ CHECKS: tuple[Check, ...] = (
     Check("branches", hosts_receive_branches, _only_bottleneck, (Reason.NO_PLACE,)),
     Check("reference", equals_the_reference, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
     Check("lora = peft", lora_is_peft, _not_in_peft),
-    Check("merge", merging_is_exact, _not_lora_alone),
+    Check("merge", merging_is_exact, _not_lora_alone, (Reason.SHARED_WEIGHT,)),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill, (Reason.NO_CACHE, Reason.COUNTS_FROM_CACHE)),
     Check(
         "causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from adapter_runtime.errors import UnsupportedMethodError
 from conformance.adapted import FIRST, adapted, adapter_parameters, state
 from conformance.methods import LoRA, Method
 from conformance.outputs import (
@@ -21,6 +23,7 @@ from conformance.outputs import (
     run,
     seeded,
 )
+from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
 from conformance.reference.lora import lora_targets
 from conformance.subjects import Subject
@@ -70,6 +73,10 @@ def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, 
 def merging_is_exact(subject: Subject, method: Method) -> None:
     """Merged weights give the adapter's outputs without the adapter; unmerging restores the base weights bitwise."""
     model = adapted(subject, method)
+    if shares_a_weight(subject.upstream(), lora_targets(layout_of(model), method.only)):  # type: ignore[arg-type]
+        with pytest.raises(UnsupportedMethodError, match="share one weight"):
+            model.merge_adapter(FIRST)
+        raise DoesNotApply(Reason.SHARED_WEIGHT)
     inputs = subject.padded_inputs("left" if subject.text else "none")
     before, active = state(model), run(model, inputs)
     model.set_active_adapters(None)
@@ -80,3 +87,9 @@ def merging_is_exact(subject: Subject, method: Method) -> None:
     model.reset_adapter()
     assert_bitwise(state(model), before, "weights after unmerging")
     assert_bitwise(run(model, inputs), inactive, "outputs after unmerging")
+
+
+def shares_a_weight(upstream: nn.Module, paths: Iterable[str]) -> bool:
+    """Two of the modules at `paths` have one weight."""
+    weights = [id(upstream.get_submodule(path).weight) for path in paths]
+    return len(set(weights)) < len(weights)

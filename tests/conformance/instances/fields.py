@@ -106,9 +106,19 @@ class Draft:
         """The config to read only: a model writes into the one that it is built with."""
         return self.build()
 
+    @functools.cached_property
+    def sketch(self) -> PreTrainedConfig:
+        """`seen`; where fields do not fit each other, so that the class refuses them, its defaults with what is given."""
+        try:
+            return self.seen
+        except Exception:
+            config = Draft(self.model_type, {}).build()
+            _put(config, self.given)
+            return config
+
     def changed(self, changes: Mapping[Path, Any]) -> Draft:
         """With `changes`; a config within that was not given before is given as it is now."""
-        now = self.seen
+        now = self.sketch
         given = copy.deepcopy(dict(self.given))
         for path, value in changes.items():
             if field(now, path) == value:
@@ -130,6 +140,16 @@ class Draft:
             place = place.get(name, {})
         place.pop(path[-1], None)
         return Draft(self.model_type, given)
+
+
+def _put(config: PreTrainedConfig, given: Mapping[str, Any]) -> None:
+    """Set fields without asking the class."""
+    for name, value in given.items():
+        inner = vars(config).get(name)
+        if isinstance(inner, PreTrainedConfig) and isinstance(value, Mapping):
+            _put(inner, value)
+        elif name in vars(config):
+            vars(config)[name] = copy.deepcopy(value)
 
 
 def _given_within(place: dict[str, Any], name: str, node: PreTrainedConfig) -> dict[str, Any]:

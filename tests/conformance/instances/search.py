@@ -323,11 +323,7 @@ class Search:
             if once_more and (helpful := self.helpful.get(str(failed))):
                 return self.repaired(draft.changed(helpful), 0, once_more=False)
             raise failed
-        try:
-            config = draft.seen
-        except Exception:
-            config = Draft(self.model_type, {}).seen
-        for number, changes in enumerate(repairs(config, str(failed), failed.code)):
+        for number, changes in enumerate(repairs(draft.sketch, str(failed), failed.code)):
             if number > 25 or time.process_time() > self.started + 3 * SECONDS:
                 break
             try:
