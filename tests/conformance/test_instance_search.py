@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
-from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes
+from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes, trial
 from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes
 
 
@@ -186,6 +186,32 @@ def test_stages_of_more_blocks_alike_are_of_one_kind() -> None:
 def test_number_of_a_layer_that_goes_becomes_one_that_stays() -> None:
     config = BertConfig(num_hidden_layers=12, insert_layer_id=6, merge_index=1, semantic_loss_ignore_index=11)
     assert search.Search.places_of_layers(config, {}, 2) == {("insert_layer_id",): 0}
+
+
+def test_what_has_the_width_of_a_stream_elsewhere_follows_it() -> None:
+    config = (
+        Draft("clip", {})
+        .changed({("text_config", "hidden_size"): 640, ("text_config", "intermediate_size"): 768})
+        .seen
+    )
+    small = sizes.widths(config, sizes.heads(config))
+    assert small["text_config", "intermediate_size"] == small["vision_config", "hidden_size"]
+
+
+def test_of_two_failures_the_one_after_more_modules_is_told() -> None:
+    early, late, other = (trial.Failed(ValueError(), reached) for reached in (1, 3, 3))
+    assert trial.further(early, late) is late
+    assert trial.further(late, early) is late
+    assert trial.further(late, other) is late
+    with pytest.raises(trial.Failed) as failed:
+        trial.ran(nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 3)), {"input": torch.ones(2)})
+    assert failed.value.reached == 1
+
+
+def test_list_of_factors_without_one_gets_one_and_other_lists_stay() -> None:
+    config = BertConfig(projector_scale_factors=[], window_block_indices=[], ratios=[2.0])
+    text = "ValueError: torch.cat(): expected a non-empty list of Tensors"
+    assert list(repair.repairs(config, text)) == [{("projector_scale_factors",): [1.0]}]
 
 
 def test_sides_of_an_image_keep_their_ratio() -> None:

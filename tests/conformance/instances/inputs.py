@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from conformance.instances.fields import Path, attribute, nodes, words
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.sizes import integers
-from conformance.instances.trial import Failed, ran, statements, takes
+from conformance.instances.trial import Failed, further, ran, statements, takes
 
 BATCH = 3
 LENGTH = 8
@@ -69,7 +69,7 @@ def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> 
     return Facts(
         config,
         image=_image(vision),
-        patch=_number(vision, ("patch_size", "patch_sizes", "image_patch_size"), 4),
+        patch=_patch(vision),
         temporal=_number(vision, ("temporal_patch_size", "patch_temporal"), 1),
         merge=_number(vision, ("spatial_merge_size", "merge_size", "merge_kernel_size", "pooling_kernel_size", "window_kernel_size"), 1),
         channels=_number(vision, ("num_channels", "in_channels", "in_chans", "image_channels", "mask_input_channels"), 3),
@@ -81,6 +81,11 @@ def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> 
         clip=_number(vision, ("num_frames",), 4),
         put=put or {},
     )  # fmt: skip
+
+
+def _patch(vision: PreTrainedConfig) -> int:
+    every = (_number(node, ("patch_size", "patch_sizes", "image_patch_size"), 0) for _, node in nodes(vision))
+    return next((number for number in every if number), 4)
 
 
 def _image(vision: PreTrainedConfig) -> int:
@@ -398,7 +403,7 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
         try:
             return _tried(model, names, deadline)
         except Failed as failed:
-            error = error or failed
+            error = further(error, failed)
     assert error is not None
     raise error
 
@@ -451,7 +456,7 @@ def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
             try:
                 return attempt(model, found)
             except Failed as failed:
-                first = first or failed
+                first = further(first, failed)
                 texts.append(str(failed))
                 asked += [name for name in _asked(failed, takes(model)) if name not in [*names, *asked]]
             if asked and len(texts) >= 3 and "None" in texts[-1]:

@@ -49,10 +49,13 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _wider_heads(config, text)
     if "get_seq_length" in text:
         yield from _layer_types(config)
+    if "non-empty list" in text:
+        yield from _emptied(config)
     if (
         "split" in text
         or "section" in text
         or "size of tensor" in text
+        or "section" in code
         or "validate_architecture" in text
         or "shape" in text
         or "has no len()" in text
@@ -83,7 +86,7 @@ def _backbones(config: PreTrainedConfig) -> Iterator[Changes]:
 def _sections(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """Sections of rotary embeddings add up to half of the head's size."""
     said = re.search(r"split_sizes=\[([\d, ]+)\]", text)
-    ratio = [int(number) for number in said[1].split(",")] if said else [16, 24, 24]
+    ratio = [int(number) for number in said[1].split(",")] if said else _usual_sections(config)
     total = re.search(r"sum exactly to (\d+)", text)
     totals = list(dict.fromkeys([*([int(total[1])] if total else []), 4, 8, 16, 6, 12]))
     for path, node in nodes(config):
@@ -98,6 +101,17 @@ def _sections(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
                     }
                 if number >= 3:
                     yield {(*path, "rope_parameters"): {**rope, "mrope_section": sizes.in_ratio(own, number)}}
+
+
+def _usual_sections(config: PreTrainedConfig) -> list[int]:
+    """Those that upstream's code takes where a config has none."""
+    said = re.search(r"\"mrope_section\", \[([\d, ]+)\]", _code(config))
+    return [int(number) for number in said[1].split(",")] if said else [16, 24, 24]
+
+
+def _code(config: PreTrainedConfig) -> str:
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    return inspect.getsource(importlib.import_module(module))
 
 
 def _wider(path: Path, node: PreTrainedConfig, times: int) -> Changes:
@@ -154,13 +168,18 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
 
 def _pairs(config: PreTrainedConfig) -> Iterator[list[str]]:
     """Two kinds of layers: those that upstream's code compares with, then usual ones."""
-    module = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
-    words_of_code = re.findall(
-        r"(?:layer|block)s?_(?:block_)?types?\b[^\n]{0,30}[!=]= *\"(\w+)\"", inspect.getsource(module)
-    )
+    words_of_code = re.findall(r"(?:layer|block)s?_(?:block_)?types?\b[^\n]{0,30}[!=]= *\"(\w+)\"", _code(config))
     said = [word for word in dict.fromkeys(words_of_code) if "full" not in word]
     yield from ([word, "full_attention"] for word in said)
     yield from (["mamba", "attention"], ["linear_attention", "full_attention"], ["full_attention", "full_attention"])
+
+
+def _emptied(config: PreTrainedConfig) -> Iterator[Changes]:
+    """A list of factors that has none gets the one that changes nothing."""
+    for path, node in nodes(config):
+        for name, value in own_fields(node).items():
+            if isinstance(value, (list, tuple)) and not value and {"factors", "scales", "ratios"} & set(words(name)):
+                yield {(*path, name): [1.0]}
 
 
 def _layer_types(config: PreTrainedConfig) -> Iterator[Changes]:

@@ -39,6 +39,7 @@ from conformance.instances.trial import Failed, built, parameters, ran, small_en
 
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
+LARGE = "128/0"  # an image that windows fit into after three times of halving
 SMALL = 160  # a whole number that is not larger needs no attention
 
 
@@ -297,8 +298,8 @@ class Search:
                 group, _, pictures = name.partition(", image ")
                 if not careful and len(self.errors) >= 4 and len(set(self.errors)) == 1:
                     break  # no size changes this error
-                if not careful and pictures and failed_with.get(group, "") in self.errors[:-1]:
-                    continue  # another size of images does not change this error
+                if not careful and pictures not in ("", LARGE) and failed_with.get(group, "") in self.errors[:-1]:
+                    continue  # another size of images does not change this error, unless all were too small
                 try:
                     open_changes = self.without_derived(changes)
                     changed = draft.changed({**open_changes, **self.open(sizes.per_layer(draft.seen, open_changes))})

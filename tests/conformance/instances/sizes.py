@@ -20,9 +20,9 @@ Kind = Literal[
 
 VOCABULARY = 99
 _TOKENS = {"token", "bos", "eos", "pad", "sep", "cls", "mask", "boi", "eoi", "boa", "eoa", "unk", "blank"}
-_DEPTHS = {"layers", "attends", "layer", "depth", "depths", "blocks", "stages"}
+_DEPTHS = {"layers", "attends", "layer", "depth", "depths", "blocks", "stages", "repeats"}
 _NO_DEPTH = {"id", "ids", "index", "indices", "indexes", "norm", "scale", "types", "type", "init", "rope", "drop", "dropout",
-             "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every"}  # fmt: skip
+             "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every", "pool"}  # fmt: skip
 _WIDTHS = {"size", "sizes", "dim", "dims", "width", "channels", "channel", "hidden", "model", "embd", "units", "features", "inner", "ff", "ffn",
            "rank", "filters", "embed", "intermediate", "embedding", "bottleneck", "d", "state", "expansion"}  # fmt: skip
 
@@ -192,9 +192,9 @@ def widths(
     config: PreTrainedConfig, small_heads: Mapping[Path, Any], most: int = 8, only_heads: bool = False
 ) -> dict[Path, Any]:
     """Every width by the factor of its config; what was equal anywhere stays equal, what was different stays so."""
-    small: dict[Path, Any] = {}
     known: dict[int, int] = {}
     mains: dict[int, int] = {}
+    parts = []
     for node, own in nodes(config):
         fields = {p: v for p, v in of_kind(config, "width").items() if p[:-1] == node}
         counted = {p: v for p, v in of_kind(config, "heads").items() if p[:-1] == node}
@@ -204,12 +204,14 @@ def widths(
         factor = _factor(main, counted, small_heads, most * (1 + sum(1 for m in mains if m != main)))
         mains[main] = 1
         split = max([4, *(2 * integers(small_heads.get(path, value))[0] for path, value in counted.items())])
-        for path, value in sorted(fields.items(), key=lambda field: integers(field[1])[0] != main):
-            small[path] = like(
-                value,
-                (_kept_apart(n, factor, known, split if n == main else 4) for n in integers(value)),
-            )
-    return small
+        if any(main in integers(value) for value in fields.values()):
+            _kept_apart(main, factor, known, split)  # streams first: what else is as wide follows them
+        parts.append((fields, factor))
+    return {
+        path: like(value, [_kept_apart(n, factor, known, 4) for n in integers(value)])
+        for fields, factor in parts
+        for path, value in fields.items()
+    }
 
 
 def _kept_apart(number: int, factor: float, known: dict[int, int], step: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -20,11 +21,12 @@ MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
 
 class Failed(Exception):
-    """Why a try did not work; `error` is what upstream raised."""
+    """Why a try did not work; `error` is what upstream raised, after as many modules ran as were `reached`."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, reached: int = 0) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split()))
         self.error = error
+        self.reached = reached
 
     @functools.cached_property
     def code(self) -> str:
@@ -79,12 +81,21 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def ran(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
+    done = []
+    counting = register_module_forward_hook(lambda *_: done.append(None))
     with _quiet(), torch.no_grad():
         try:
             _seed()
             return model(**inputs)
         except Exception as error:
-            raise Failed(error) from error
+            raise Failed(error, len(done)) from error
+        finally:
+            counting.remove()
+
+
+def further(one: Failed | None, other: Failed) -> Failed:
+    """The try that got further says more; of two alike, the first."""
+    return other if one is None or other.reached > one.reached else one
 
 
 def takes(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
