@@ -86,7 +86,8 @@ class Subject:
         """
         config = _known_config(self)
         inputs = text_inputs(config, padding) if self.text else _instance_inputs(self, config, padding)
-        if self.kind == "encoder-decoder" and (self.text or inputs.get("decoder_input_ids", _NONE).dim() == 2):
+        has_tokens = self.text or inputs.get("decoder_input_ids", _NONE).dim() == 2
+        if self.kind == "encoder-decoder" and has_tokens and _takes(self, "decoder_input_ids"):
             length = LENGTH if one_per_token or self.pools else LENGTH - 1
             inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
         if self.cross:
@@ -95,6 +96,12 @@ class Subject:
             if padding != "none":
                 inputs["encoder_attention_mask"] = padding_mask(LENGTH + 1, padding)
         return inputs
+
+
+@functools.lru_cache(maxsize=64)
+def _takes(subject: Subject, name: str) -> bool:
+    """A decoder may be given frames that its model works out, and no tokens (FastSpeech 2)."""
+    return name in inspect.signature(model_class(subject.architecture).forward).parameters
 
 
 @functools.lru_cache(maxsize=64)

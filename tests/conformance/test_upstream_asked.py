@@ -16,12 +16,13 @@ from transformers import LlamaModel
 
 import adapter_models
 from conformance.checks import MODEL_CHECKS
-from conformance.checks.branches import _projections
+from conformance.checks.branches import _projections, _replaces_the_stream
 from conformance.checks.checkpointing import upstream_trains_reentrant
 from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
 from conformance.checks.identity import initialised_is_upstream
 from conformance.outputs import seeded
 from conformance.reasons import Reason
+from conformance.reference.layout import Attention, Layer
 from conformance.subjects import BATCH, Subject, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -154,6 +155,46 @@ def test_layers_that_are_dropped_at_random_are_the_same_ones_from_one_seed() -> 
 
     assert list(drawn()) == list(drawn())
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+class Attending(nn.Module):
+    """Its first sublayer takes the place of the stream, its second is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict({"out": nn.Linear(4, 4)})
+        self.mlp, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def forward(self, states: Tensor) -> Tensor:
+        states = self.norm(self.first(states))
+        return self.norm(states + self.mlp(states))
+
+    def first(self, states: Tensor) -> Tensor:
+        return self.attention["out"](states)
+
+
+class Adding(Attending):
+    def first(self, states: Tensor) -> Tensor:
+        return states + self.attention["out"](states)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize(("kind", "replaces"), [(Attending, True), (Adding, False)])
+def test_an_attention_replaces_the_stream_where_nothing_comes_past_it(
+    kind: type[nn.Module], replaces: bool, by_name: bool
+) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind()
+
+        def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+            return {"states": self.layer(states=x) if by_name else self.layer(x)}
+
+    attention = Attention("layer", "layer.attention", "self", "", "", "", "", "layer.attention.out", in_encoder=False)
+    layer = Layer("layer", (attention,), (), (), ())
+    assert _replaces_the_stream(Asked(Model), layer, ["layer.attention.out"]) is replaces
+    assert not _replaces_the_stream(Asked(Model), layer, ["layer.attention.out", "layer.mlp"])
 
 
 class Scaled(nn.Module):

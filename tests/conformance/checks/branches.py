@@ -6,7 +6,8 @@ Each forward of our model is cut at its hosts, so that what one of them is given
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +115,7 @@ def _assert_complete(subject: Subject, layout: Layout) -> None:
     behind: _Silent | None = None
     for layer in layout.layers:
         left = _reaching(silent, layer)
-        if not left:
+        if not left or _replaces_the_stream(subject, layer, left):
             continue
         behind = behind or _silent(subject, layout, cut=True)
         if not _is_extension(subject, layout, layer, left, behind):
@@ -198,6 +199,47 @@ def _gradients(value: Tensor, of: list[Tensor]) -> tuple[Tensor | None, ...]:
 
 def _a_tensor(args: Any) -> Tensor | None:
     return next((value for value in args if isinstance(value, Tensor) and value.is_floating_point()), None)
+
+
+def _replaces_the_stream(subject: Subject, layer: Layer, left: Sequence[str]) -> bool:
+    """Whether what is left is of an attention whose output takes the place of the stream, as in the first layer of SAM's decoder.
+
+    Then nothing of what upstream's layer is given comes to its end beside that attention: there is no addition to adapt.
+    """
+    ends = [one.output for one in layer.attentions if one.output]
+    if not all(any(_is_within(path, one.core) for one in layer.attentions) for path in left):
+        return False
+    upstream = subject.upstream().requires_grad_(True)
+    module = upstream.get_submodule(layer.path)
+    seen: dict[str, Tensor] = {}
+
+    def give(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        first = next(iter(inspect.signature(module.forward).parameters))
+        given = args[0] if args else kwargs[first]
+        seen.setdefault("start", given.detach().clone().requires_grad_())
+        return ((seen["start"], *args[1:]), kwargs) if args else (args, {**kwargs, first: seen["start"]})
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        seen.setdefault("end", _first_tensor(output))
+
+    def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output.detach()
+
+    handles = [upstream.get_submodule(path).register_forward_hook(cut) for path in ends]
+    handles.append(module.register_forward_pre_hook(give, with_kwargs=True))
+    handles.append(module.register_forward_hook(keep))
+    with seeded(5):
+        upstream(**subject.padded_inputs(), **FLAGS)
+    for handle in handles:
+        handle.remove()
+    if not seen.get("end", torch.empty(0)).requires_grad:
+        return "end" in seen
+    (gradient,) = _gradients(seen["end"], [seen["start"]])
+    return gradient is None or not bool(gradient.any())
+
+
+def _is_within(path: str, module: str) -> bool:
+    return f"{path}.".startswith(f"{module}.")
 
 
 def _projections(model: nn.Module, layer: str) -> Iterator[tuple[str, Tensor]]:

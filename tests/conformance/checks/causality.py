@@ -21,7 +21,7 @@ def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
         model = adapted(subject, method, attention)
         for padding in ("none", "right"):
             inputs = subject.padded_inputs(padding)
-            name = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+            name = "decoder_input_ids" if subject.kind == "encoder-decoder" else "input_ids"
             if name not in inputs or inputs[name].dim() != 2 or inputs[name].shape[1] <= CHANGED:
                 raise DoesNotApply(Reason.NO_TOKENS)
             tokens = inputs[name].clone()

@@ -74,6 +74,8 @@ def kind(name: str) -> Kind:
         or {"group", "tokens"} <= has
     ):
         return "count"
+    if {"num", "frames"} == has or {"frames", "clip"} <= has:  # of a film: each has as many patches as an image
+        return "count"
     if has & {"kernel", "stride", "strides", "padding", "kernels", "dilation"}:
         return "other"
     if has & _WIDTHS or last in {"dim", "width"}:
