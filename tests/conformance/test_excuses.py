@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from conformance import sites
-from conformance.adapted import FIRST, initialised
+from conformance.adapted import FIRST, SECOND, initialised
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs
 from conformance.checks.liveness import assert_gradients
@@ -39,6 +39,18 @@ def test_an_update_of_a_weight_that_upstream_cannot_train_is_quiet_and_no_other_
 
 def test_a_bottleneck_is_not_quiet_because_one_weight_near_it_is(patch: pytest.MonkeyPatch) -> None:
     assert _quiet(patch, "double_seq_bn", [f"{QUERY}.weight", f"{VALUE}.weight"]) == set()
+
+
+def test_a_fusion_is_quiet_where_upstream_cannot_train_its_layer_and_nowhere_else(patch: pytest.MonkeyPatch) -> None:
+    named = tuple(name for name, _ in LLAMA.upstream().named_parameters())
+    living = frozenset(name for name in named if "layers.1." not in name)
+    patch.setattr(sites, "living_parameters", lambda subject: (living, named))
+    model = initialised(LLAMA)
+    for name in (FIRST, SECOND):
+        model.add_adapter(name, config="seq_bn")
+    model.add_adapter_fusion([FIRST, SECOND])
+    quiet = quiet_names(LLAMA, model, f"{FIRST},{SECOND}")
+    assert quiet == {name for name, _ in model.named_parameters() if "fusion" in name and "layers.1." in name}
 
 
 def test_nothing_is_quiet_where_upstream_trains_everything(patch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from conformance.instances.fields import Draft, computed, config_class, explicit
         ("head_dim", "head size"),
         ("num_hidden_layers", "depth"),
         ("vocab_size", "vocabulary"),
+        ("num_query_tokens", "count"),
+        ("latent_query_num", "count"),
         ("image_size", "image"),
         ("patch_size", "patch"),
         ("sliding_window", "window"),

@@ -87,8 +87,7 @@ class _Comparison:
     ) -> None:
         adapters, together, flags = self.adapters, self.together, self._flags()
         mask = _output_mask(self.subject, inputs)
-        owners = [adapter for adapter, _ in adapters]
-        owners += [together.name] if isinstance(together, Fused) else []
+        owners = self._owners()
         names = [name for owner in owners for name in adapter_parameters(ours, owner)]
         weights = {name: ours.get_parameter(name).detach().clone().requires_grad_() for name in names}
         fixed = {
@@ -111,11 +110,16 @@ class _Comparison:
         theirs = _present({name: weights[name].grad for name in trained})
         assert_equal_within(gradients, theirs, f"{self.what}: gradients", atol / 2, 10 * rtol)
 
+    def _owners(self) -> list[str]:
+        """The adapters, and the fusion of them."""
+        fused = [self.together.name] if isinstance(self.together, Fused) else []
+        return [*(adapter for adapter, _ in self.adapters), *fused]
+
     def _without_quiet(self, ours: nn.Module, reached: list[str], trained: list[str]) -> list[str]:
         """Without what neither the reference nor, at that place, upstream's own class trains."""
         if len(reached) == len(trained) or not reached:
             return trained
-        quiet = {name for adapter, _ in self.adapters for name in quiet_names(self.subject, ours, adapter)}
+        quiet = {name for owner in self._owners() for name in quiet_names(self.subject, ours, owner)}
         left = quiet.difference(reached)
         return [name for name in trained if name not in left or ours.get_parameter(name).grad is not None]
 

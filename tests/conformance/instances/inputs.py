@@ -240,6 +240,8 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
     sounds = _filled("ones", BATCH, facts.frames)
     if has & {"prompt", "prompts"}:  # painted over a picture
         return [_filled("unit", BATCH, facts.channels, facts.image, facts.image), images, tokens]
+    if "position" in has and facts.put:  # of vectors in the place of tokens
+        return [_filled("ids", BATCH, _length(facts), low=0, high=1, put=[[1, *span] for span in _spans(facts)])]
     if has & {"pixel", "image"}:
         return [images, patches, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
     if has & {"feature", "features", "padding", "mel", "audio"}:
@@ -249,6 +251,12 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
 
 def _length(facts: Facts) -> int:
     return LENGTH + sum(facts.put.values())
+
+
+def _spans(facts: Facts) -> list[tuple[int, int]]:
+    """First place and number of what stands in the place of tokens."""
+    starts = itertools.accumulate((number + 1 for number in facts.put.values()), initial=1)
+    return list(zip(starts, facts.put.values(), strict=False))
 
 
 def placeholder(config: PreTrainedConfig, what: str) -> int | None:
@@ -290,10 +298,8 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
     high = facts.vocabulary
     put = []
     if name == "input_ids":
-        place = 1
-        for what, number in facts.put.items():
-            put.append([placeholder(facts.config, what), place, number])
-            place += number + 1
+        tokens = (placeholder(facts.config, what) for what in facts.put)
+        put = [[token, *span] for token, span in zip(tokens, _spans(facts), strict=True) if token is not None]
     low = min(FIRST_TOKEN, high - 1)
     taken = [
         n
@@ -590,7 +596,8 @@ def _placeholders(model: PreTrainedModel, names: list[str]) -> dict[str, int]:
             if (name not in ("input_ids", "decoder_input_ids") and name.startswith(wanted))
             or (what == "image" and "image" in name)
         ]
-        if maker is None or not given or placeholder(model.config, what) is None:
+        masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
+        if maker is None or not given or (placeholder(model.config, what) is None and not masked):
             continue
         number = _counted(model, maker, given)
         if number:

@@ -72,6 +72,7 @@ def kind(name: str) -> Kind:
         or has & {"queries", "bins"}
         or has == {"num", "frames"}
         or {"group", "tokens"} <= has
+        or {"num", "query"} <= has
     ):
         return "count"
     if {"num", "frames"} == has or {"frames", "clip"} <= has:  # of a film: each has as many patches as an image
