@@ -111,9 +111,25 @@ class Nested(Flat):
         return (self.linear(x),), 1
 
 
+class Leaving(Flat):
+    """The layer, run twice, leaves what it computed for the second run."""
+
+    def layer(self, x: Tensor) -> Any:
+        self.left, before = self.linear(x), getattr(self, "left", 0)
+        return self.left + before, 1
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+        self.left = 0
+        return {"states": super().forward(super().forward(x)["states"])["states"]}
+
+
 def test_a_reentrant_checkpoint_loses_gradients_only_in_a_tuple_within_a_tuple() -> None:
     assert upstream_trains_reentrant(Asked(Flat))
     assert not upstream_trains_reentrant(Asked(Nested))
+
+
+def test_a_reentrant_checkpoint_does_not_go_back_through_what_a_layer_leaves_beside_its_output() -> None:
+    assert not upstream_trains_reentrant(Asked(Leaving))
 
 
 def test_a_model_whose_input_needs_no_gradient_is_no_excuse() -> None:

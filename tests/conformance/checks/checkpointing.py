@@ -98,8 +98,9 @@ def upstream_recomputes(subject: Subject) -> bool:
 
 @functools.cache
 def upstream_trains_reentrant(subject: Subject) -> bool:
-    """Whether upstream's own class, all of it and its inputs trained, gets to a loss that can be: it does not where layers give
-    their hidden states in a tuple within a tuple, which a reentrant checkpoint does not look into.
+    """Whether upstream's own class, all of it and its inputs trained, gets to gradients: it does not where layers give their
+    hidden states in a tuple within a tuple, which a reentrant checkpoint does not look into, nor where they leave something
+    for others beside what they return (an encoder's keys in a cache that the decoder reads).
     """
     upstream = subject.upstream().train().requires_grad_(True)
     inputs = {
@@ -112,7 +113,11 @@ def upstream_trains_reentrant(subject: Subject) -> bool:
             loss = loss_of(upstream(**inputs, **FLAGS, **_without_cache(subject)))
     except Exception:
         return True  # of what upstream cannot do for another reason, nothing is known here
-    return loss.requires_grad
+    try:
+        loss.backward()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _without_cache(subject: Subject) -> dict[str, bool]:
