@@ -161,10 +161,10 @@ def test_an_internal_error_asks_for_a_report(monkeypatch: pytest.MonkeyPatch, ve
 
 
 def test_a_refused_model_is_told_with_its_place_and_ends_with_1(generated: Path) -> None:
-    result = run("add-model", "mamba", "--dry-run", "--root", str(generated))
+    result = run("add-model", "xlstm", "--dry-run", "--root", str(generated))
     assert result.exit_code == 1
-    assert "mamba was refused:\nerror[P" in result.stderr
-    assert "--> models/mamba/modeling_mamba.py:" in result.stderr and "^^^" in result.stderr
+    assert "xlstm was refused:\nerror[P" in result.stderr
+    assert "--> models/xlstm/modeling_xlstm.py:" in result.stderr and "^^^" in result.stderr
 
 
 # --- add, remove, check ---------------------------------------------------------------------------------------------
@@ -300,9 +300,9 @@ def test_list_knows_what_is_supported_without_planning(generated: Path) -> None:
 
 
 def test_list_plans_what_is_only_known_on_request(generated: Path) -> None:
-    result = run("list", "--plan", "--jobs", "1", "--filter", "mamba", "--root", str(generated))
+    result = run("list", "--plan", "--jobs", "1", "--filter", "xlstm", "--root", str(generated))
     assert result.stdout.splitlines()[0].split() == ["model", "type", "status", "why"]
-    assert result.stdout.splitlines()[1].split()[:2] == ["mamba", "refused"]
+    assert result.stdout.splitlines()[1].split()[:2] == ["xlstm", "refused"]
     assert "1 model type: 1 refused" in result.stderr
 
 
@@ -320,7 +320,7 @@ def test_explain_shows_upstreams_line_beside_the_emitted_one() -> None:
 
 
 def test_explain_of_a_refused_model_shows_why_and_ends_with_1() -> None:
-    result = run("explain", "mamba", "--format", "json")
+    result = run("explain", "xlstm", "--format", "json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
     assert document["supported"] is False and document["diagnostics"][0]["remedy"]

@@ -70,6 +70,94 @@ def test_a_module_that_is_built_under_a_condition_is_optional() -> None:
     assert plan.optional == ("second",)
 
 
+READER = """
+class Reader(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embeddings = nn.Embedding(10, 8)
+        self.stack = Stack(config)
+
+    def forward(self, input_ids):
+        return self.stack(self.embeddings(input_ids))
+"""
+MIXING = """
+class Layer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.mixer = Mixer(config)
+        self.mlp = Mlp(config)
+
+    def forward(self, x):
+        x = x + self.mixer(x)[0]
+        return x + self.mlp(x)
+"""
+RECURRENT = """
+class Mixer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.into = nn.Linear(8, 16)
+        self.out = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.out(torch.cumsum(self.into(x), dim=1)), None
+"""
+FOURIER = """
+class Mixer(nn.Module):
+    def forward(self, x):
+        return torch.fft.fftn(x, dim=(1, 2)).real, None
+"""
+POOLING = """
+class Mixer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x.transpose(1, 2)).transpose(1, 2), None
+"""
+
+
+@pytest.mark.parametrize("mixer", [RECURRENT, FOURIER], ids=["a recurrence", "a transform without weights"])
+def test_layers_of_a_file_without_attention_that_reads_tokens_are_mixers(mixer: str) -> None:
+    (plan,) = plan_module(facts_of(mixer, MLP, MIXING, STACK, READER)).layers
+    assert not plan.attentions and plan.mlp.first == ("mlp.up",) and plan.mlp.last == ("mlp.down",)
+    assert [(role.host, role.location) for role in plan.bottlenecks] == [
+        ("attention_adapters", Role.ATTENTION),
+        ("output_adapters", Role.OUTPUT),
+    ]
+
+
+def test_a_convolution_without_projections_takes_the_place_of_no_attention() -> None:
+    (plan,) = plan_module(facts_of(POOLING, MLP, MIXING, STACK, READER)).layers
+    assert [role.location for role in plan.bottlenecks] == [Role.OUTPUT]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param((RECURRENT, MLP, MIXING, STACK), id="nothing reads tokens"),
+        pytest.param(
+            (
+                RECURRENT,
+                ATTENTION,
+                MLP,
+                MIXING,
+                STACK,
+                READER,
+                STACK.replace("Stack", "Other").replace("Layer", "Attention"),
+            ),
+            id="other layers of the file attend",
+        ),
+        pytest.param((RECURRENT, MLP, MIXING, STACK, READER, MIXING), id="the layer is defined twice"),
+        pytest.param(
+            (FOURIER, MIXING.replace("Mlp(config)", "nn.Identity()"), STACK, READER), id="nothing is projected"
+        ),
+    ],
+)
+def test_layers_without_attention_are_none_where_that_says_too_little(parts: tuple[str, ...]) -> None:
+    assert "Layer" not in names(plan_module(facts_of(*parts)))
+
+
 MIXER = """
 class Mixer(nn.Module):
     def __init__(self, config):
@@ -190,7 +278,7 @@ def test_bert_is_planned_as_the_sample_has_it(plans: Callable[[str], ModulePlan]
 @pytest.mark.parametrize(
     ("model_type", "cores", "residuals"),
     [
-        pytest.param("mamba", 0, 0, id="a state space has no attention"),
+        pytest.param("mamba", 0, 1, id="a state space has no attention, and takes bottlenecks"),
         pytest.param("resnet", 0, 0, id="a convolutional network has no attention"),
         pytest.param("deberta-v2", 0, 2, id="disentangled scores take no prefix, its output modules take bottlenecks"),
         pytest.param("gpt2", 2, 3, id="a fused projection, and a second core in a helper"),

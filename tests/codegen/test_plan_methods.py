@@ -106,3 +106,21 @@ def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> No
     plan = plan_model(open_release(), "xmod", verdicts=NO_VERDICTS)  # upstream's own adapters of languages
     assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
     assert "P230" in {found.code for found in plan.diagnostics}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "is_counted"),
+    [
+        pytest.param("mamba", False, id="goes on from a state"),
+        pytest.param("rwkv", False, id="goes on from a state of its own"),
+        pytest.param("fnet", True, id="reads texts as a whole"),
+        pytest.param("jamba", True, id="has attention too, and its cache"),
+    ],
+)
+def test_what_stands_at_the_first_tokens_needs_their_count(model_type: str, is_counted: bool) -> None:
+    plan = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
+    reasons = {entry.method: entry.reason for entry in plan.methods}
+    for method in (Method.REFT, Method.PROMPT_TUNING):
+        assert plan.supports(method) is is_counted
+        assert ("keeps of earlier tokens does not count them" in reasons[method]) is not is_counted

@@ -32,6 +32,7 @@ class Lack(Enum):
     LAYERS = "The model has no layers of its own."
     ROWS = "The hidden states of {} are no rows of tokens or patches: {}."
     STREAM = "Nothing is added to a stream in {}, so its output may be no hidden states of tokens."
+    COUNT_OF_TOKENS = "What {} keeps of earlier tokens does not count them: a step of a generation does not show which tokens are the first."
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
@@ -140,6 +141,8 @@ def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
 
 
 def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    if obstacle := _not_counted(base, entries):
+        return obstacle
     for entry in entries:
         if not entry.has_additions:
             return _lack(Lack.STREAM, entry.plan.location, entry.plan.class_name)
@@ -149,7 +152,18 @@ def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     return None if base.stacks else _lack(Lack.LAYERS, base.location)
 
 
+def _not_counted(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    """A recurrence goes on from a state, where attention has a cache with a place for each token."""
+    names = {parameter.name for parameter in base.parameters}
+    attends = any(entry.plan.attentions for entry in entries)
+    if attends or "use_cache" not in names or "past_key_values" in names:
+        return None
+    return _lack(Lack.COUNT_OF_TOKENS, base.location, base.class_name)
+
+
 def _prompt_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
+    if obstacle := _not_counted(base, entries):
+        return obstacle
     if not base.token_embeddings and (obstacle := _no_sequence(base, entries)):
         return obstacle
     return None if base.embedding_output else _lack(Lack.ENTRANCE, base.location)

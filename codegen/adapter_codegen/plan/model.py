@@ -59,8 +59,8 @@ def plan_model(
     if refusal := _refused_unread(mappings, entry, verdicts, text):
         return refusal
     facts = parse_module(text, entry.path)
-    has_attention = Candidates(facts, Kinds(facts)).has_attention
-    base, doubts = plan_base(facts, entry, has_attention)
+    candidates = Candidates(facts, Kinds(facts))
+    base, doubts = plan_base(facts, entry, candidates.is_layer)
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
@@ -85,7 +85,7 @@ def plan_model(
         layers=tuple(layer.plan for layer in entries),
         static_heads=plan_static_heads(release, entry, facts, base),
         flexible_heads=plan_flexible_heads(entry, base),
-        config_keys=plan_config_keys(release, entry, facts, has_attention),
+        config_keys=plan_config_keys(release, entry, facts, candidates.has_attention),
         methods=methods,
         diagnostics=diagnostics,
         text_digest=text_digest(release.read_bytes(entry.path)),

@@ -81,7 +81,8 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
     kinds = Kinds(facts)
     results: list[LayerFindings] = []
     findings: list[Finding] = []
-    for name in Candidates(facts, kinds).layers:
+    candidates = Candidates(facts, kinds)
+    for name in candidates.layers:
         try:
             result = plan_layer(facts, kinds, name)
         except TooLarge:
@@ -89,7 +90,8 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
             continue
         if result is not None:
             results.append(result)
-    results = _with_attention_beside(facts, results)
+    if candidates.have_attention:
+        results = _with_attention_beside(facts, results)
     findings += [finding for result in results for finding in result.findings]
     refused = _refused(results)
     findings += [finding for found in refused.values() for finding in found]

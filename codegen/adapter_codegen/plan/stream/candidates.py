@@ -1,7 +1,12 @@
-"""Which classes are layers: held in a list that a forward runs through, with attention somewhere inside."""
+"""Which classes are layers: held in a list that a forward runs through, with attention somewhere inside.
+
+In a file without attention whose models read tokens (Mamba, RWKV, FNet), they are those with projections inside. Where images
+are read, these may be anything: the stages of a convolutional network.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -30,14 +35,48 @@ class Candidates:
         inner = {name: self._lists_within(name, set()) & held for name in held}
         return tuple(name for name in self._facts.classes if name in held and not inner[name])
 
+    @cached_property
+    def have_attention(self) -> bool:
+        """Whether any layers of the file may attend."""
+        lists = (self._in_lists(known) for known in self._facts.classes.values())
+        return any(self.has_attention(name) for found in lists for local in found for name in local)
+
+    def is_layer(self, name: str) -> bool:
+        """Whether a class has what makes it a layer where it stands in a list."""
+        if self.have_attention or not self._reads_tokens:
+            return self.has_attention(name)
+        return name not in self._defined_twice and self._has_projections(name, frozenset())
+
+    @cached_property
+    def _defined_twice(self) -> set[str]:
+        """Classes that are others where another package is installed (xLSTM)."""
+        defined = Counter(node.name.value for node in descendants(self._facts.tree) if isinstance(node, cst.ClassDef))
+        return {name for name, count in defined.items() if count > 1}
+
+    @cached_property
+    def _reads_tokens(self) -> bool:
+        """Whether a forward of the file takes ``input_ids``."""
+        forwards = (known.functions.get("forward") for known in self._facts.classes.values())
+        return any(forward is not None and "input_ids" in forward.parameters for forward in forwards)
+
+    def _has_projections(self, name: str, seen: frozenset[str]) -> bool:
+        known = self._facts.classes.get(local_class(name))
+        if known is None or name in seen:
+            return self._kinds.of_class(name) is Kind.LINEAR
+        inner = {inner for submodule in known.submodules.values() for inner in submodule.classes}
+        return any(self._has_projections(inner_name, seen | {name}) for inner_name in inner)
+
     def _elements(self, known: ClassFacts) -> Iterator[str]:
         """Local classes in lists of `known`, if one of them has attention: the others of the list are layers too."""
-        for submodule in known.submodules.values():
-            if not submodule.in_list or submodule.container == "Sequential" or not _is_iterated(known, submodule):
-                continue
-            local = [local_class(name) for name in submodule.classes if local_class(name) in self._facts.classes]
-            if any(self.has_attention(name) for name in local):
+        for local in self._in_lists(known):
+            if any(map(self.is_layer, local)):
                 yield from (name for name in local if "forward" in self._facts.classes[name].functions)
+
+    def _in_lists(self, known: ClassFacts) -> Iterator[list[str]]:
+        """The local classes in each list of `known` that is run through."""
+        for submodule in known.submodules.values():
+            if submodule.in_list and submodule.container != "Sequential" and _is_iterated(known, submodule):
+                yield [local_class(name) for name in submodule.classes if local_class(name) in self._facts.classes]
 
     def _lists_within(self, name: str, seen: set[str]) -> set[str]:
         """Element classes of all lists anywhere in a class."""

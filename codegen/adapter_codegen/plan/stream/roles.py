@@ -67,7 +67,8 @@ class Roles:
             return Role.OUTPUT
         if self._attentions.are_there():
             return Role.OUTPUT if first and last else None
-        return Role.ATTENTION if first and last else None  # a mixer takes the place of the attention here
+        # A mixer takes the place of the attention here.
+        return Role.ATTENTION if (first and last) or any(map(_is_real_part, branch.values())) else None
 
     def _is_around_others(self, addition: Addition, branch: Mapping[int, Value]) -> bool:
         """Whether the branch holds other sublayers with their additions: a shortcut around the whole layer."""
@@ -79,7 +80,14 @@ class Roles:
     def _mixes_positions(self, value: Value) -> bool:
         if value.op is Op.SUBMODULE:
             return self._scene.is_call_of(value, Kind.CONVOLUTION)
+        if _is_real_part(value):
+            return True
         return value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in _MIXING
+
+
+def _is_real_part(value: Value) -> bool:
+    """``.real``: of what a Fourier transform gave, which has no projections."""
+    return value.op is Op.ATTRIBUTE and value.name == "real"
 
 
 def _only_behind(addition: Addition) -> dict[int, Value]:
