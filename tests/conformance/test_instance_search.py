@@ -137,6 +137,17 @@ def test_a_placeholder_that_a_config_leaves_out_is_given_and_no_other_token() ->
     assert set(inputs.missing_placeholders(config)) == {("image_token_index",)}
 
 
+def test_a_mask_of_positions_is_one_where_the_tokens_stand_for_an_image() -> None:
+    config = CLIPConfig()
+    config.image_token_id = 7
+    facts = inputs.Facts(config, put={"image": 3, "audio": 2})
+    made = {name: inputs.alternatives(name, facts)[0] for name in ("input_ids", "image_embeds_position_mask")}
+    given = recipes.tensors(made)
+    assert given["image_embeds_position_mask"].tolist() == [[0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0]] * 3
+    assert bool((given["input_ids"][:, 1:4] == 7).all())
+    assert set(inputs.alternatives("image_mask", facts)[0]["shape"][1:]) == {facts.image}
+
+
 @pytest.mark.parametrize(("section", "total"), [([16, 24, 24], 8), ([8, 12, 12], 4), ([1, 1], 7)])
 def test_sections_add_up_and_none_is_empty(section: list[int], total: int) -> None:
     small = sizes.in_ratio(section, total)

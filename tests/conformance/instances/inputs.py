@@ -158,7 +158,7 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
     if has & {"ids", "codes"} and has & {"input", "codes"}:
         return _tokens(name, facts)
     if "ids" in has:
-        return [_filled("zeros", BATCH, LENGTH), _filled("range", BATCH, LENGTH)]
+        return [_filled("zeros", BATCH, _length(facts)), _filled("range", BATCH, _length(facts))]
     if name in {"input_values", "waveform", "audio"} or has & {"waveform"}:
         return _sounds(facts)
     if has & {"features", "mel"} and has & {"input", "audio"}:
@@ -242,6 +242,8 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
         return [_filled("unit", BATCH, facts.channels, facts.image, facts.image), images, tokens]
     if "position" in has and facts.put:  # of vectors in the place of tokens
         return [_filled("ids", BATCH, _length(facts), low=0, high=1, put=[[1, *span] for span in _spans(facts)])]
+    if {"image", "attention"} <= has:  # which tokens see which of the images
+        return [_filled("ones", BATCH, _length(facts), 1), tokens, images]
     if has & {"pixel", "image"}:
         return [images, patches, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
     if has & {"feature", "features", "padding", "mel", "audio"}:
