@@ -44,6 +44,7 @@ from conformance.instances.fields import Draft, computed, config_class, explicit
         ),
         pytest.param("intermediate_hidden_state_indices", "other", id="places of layers are no widths"),
         pytest.param("pos_emb_width", "window", id="a side of a table is no width of vectors"),
+        pytest.param("patch_embeds_hidden_size", "width", id="how wide patches are as vectors, not as pictures"),
         pytest.param("num_frames", "count", id="pictures of a video"),
     ],
 )

@@ -462,7 +462,7 @@ def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
             if first is not None and (time.process_time() > deadline + turn / 2 or (not asked and _constant(texts))):
                 raise first
             try:
-                return attempt(model, found)
+                return attempt(model, found, deadline + turn / 2)
             except Failed as failed:
                 first = further(first, failed)
                 texts.append(str(failed))
@@ -489,7 +489,7 @@ def _attempts(model: PreTrainedModel, names: list[str], put: Mapping[str, int]) 
     yield from ((found, _repaired) for found in every)
 
 
-def _plain(model: PreTrainedModel, found: Found) -> Found:
+def _plain(model: PreTrainedModel, found: Found, deadline: float) -> Found:
     ran(model, tensors(found.recipes(model.config)))
     return found
 
@@ -543,8 +543,8 @@ def _summing(sizes: list[int], total: int) -> Iterator[tuple[int, ...]]:
             yield (place, *others)
 
 
-def _repaired(model: PreTrainedModel, found: Found, tries: int = 3) -> Found:
-    """`found`, or with a dimension changed as an error asks for."""
+def _repaired(model: PreTrainedModel, found: Found, deadline: float, tries: int = 3) -> Found:
+    """`found`, or with a dimension changed as an error asks for; as often as there is time until `deadline`."""
     recipes = found.recipes(model.config)
     try:
         ran(model, tensors(recipes))
@@ -553,6 +553,8 @@ def _repaired(model: PreTrainedModel, found: Found, tries: int = 3) -> Found:
         if not tries:
             raise
         for name, recipe in _mended(str(failed), recipes):
+            if time.process_time() > deadline:
+                break
             changed = Found(found.choice, {**found.overrides, name: recipe}, found.put)
             try:
                 ran(model, tensors(changed.recipes(model.config)))
@@ -560,7 +562,7 @@ def _repaired(model: PreTrainedModel, found: Found, tries: int = 3) -> Found:
             except Failed as again:
                 if str(again) != str(failed) and tries > 1:
                     try:
-                        return _repaired(model, changed, tries - 1)
+                        return _repaired(model, changed, deadline, tries - 1)
                     except Failed:
                         pass
         raise

@@ -54,7 +54,7 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if (
         "split" in text
         or "section" in text
-        or "size of tensor" in text
+        or "size of" in text
         or "section" in code
         or "validate_architecture" in text
         or "shape" in text
@@ -149,7 +149,7 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
                 length = depth if isinstance(depth, int) else 2
                 yield from ({(*path, name): (pair * length)[:length]} for pair in _pairs(node))
             elif "map" in said:
-                yield {(*path, name): {}}
+                yield from ({(*path, name): empty_or_one} for empty_or_one in ({}, [[0, 0]]))
             elif sizes.kind(name) in FILL:
                 every[(*path, name)] = FILL[sizes.kind(name)]
             elif said & {"length", "horizon", "prediction"} or re.search(rf"\b{name}\b", code):

@@ -383,25 +383,24 @@ class Search:
             special = {}
         ends = {**vocabulary, **special, **sizes.positions(config), **sizes.experts(config)}
         small_heads = sizes.heads(config)
-        for only_heads in (False, True):
-            for most in (8, 16, 12):
-                inner = {
-                    **sizes.widths(config, small_heads, most, only_heads),
-                    **small_heads,
-                    **sizes.head_sizes(config, most),
+        for only_heads, most in ((False, 8), (True, 8), (False, 16), (False, 12), (True, 16), (True, 12)):
+            inner = {
+                **sizes.widths(config, small_heads, most, only_heads),
+                **small_heads,
+                **sizes.head_sizes(config, most),
+            }
+            for image, patch in ((16, 4), (32, 4), (32, 2), (64, 0), (64, 4), (128, 0), (10**6, 0)):
+                pictures = sizes.images(config, image, patch)
+                if not pictures and image > 16:
+                    continue
+                yield f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}", {
+                    **ends,
+                    **inner,
+                    **sizes.counts(config),
+                    **pictures,
+                    **sizes.windows(config),
                 }
-                for image, patch in ((16, 4), (32, 4), (32, 2), (64, 0), (64, 4), (128, 0), (10**6, 0)):
-                    pictures = sizes.images(config, image, patch)
-                    if not pictures and image > 16:
-                        continue
-                    yield f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}", {
-                        **ends,
-                        **inner,
-                        **sizes.counts(config),
-                        **pictures,
-                        **sizes.windows(config),
-                    }
-                yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
+            yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
         narrow = {**sizes.widths(config, {}), **sizes.head_sizes(config)}
         for image in (32, 64):
             yield f"all but the number of heads, image {image}/4", {**ends, **narrow, **sizes.images(config, image, 4)}

@@ -61,7 +61,9 @@ def kind(name: str) -> Kind:
         and "embedding" not in has
     ):
         return "image"
-    if (has & {"patch", "patches"} and last in {"size", "sizes"} and "kernel" not in has) or name == "patch_stride":
+    if (
+        has & {"patch", "patches"} and last in {"size", "sizes"} and not has & {"kernel", "hidden", "embed", "embeds"}
+    ) or name == "patch_stride":
         return "patch"
     if has & {"position", "positions", "ctx"} or (has & {"max", "seq", "sequence", "context", "relative"} and has & {"length", "len", "distance", "positions", "size"}):  # fmt: skip
         return "positions"
