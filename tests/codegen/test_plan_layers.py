@@ -127,6 +127,13 @@ def test_layers_of_a_file_without_attention_that_reads_tokens_are_mixers(mixer: 
     ]
 
 
+def test_a_mixer_that_is_the_only_sublayer_gives_the_output_and_its_projections_are_its_own() -> None:
+    alone = MIXING.replace("return x + self.mlp(x)", "return x").replace("self.mlp = Mlp(config)", "pass")
+    (plan,) = plan_module(facts_of(RECURRENT, alone, STACK, READER)).layers
+    assert [(role.host, role.location) for role in plan.bottlenecks] == [("output_adapters", Role.OUTPUT)]
+    assert not plan.mlp.first and not plan.mlp.last
+
+
 def test_a_convolution_without_projections_takes_the_place_of_no_attention() -> None:
     (plan,) = plan_module(facts_of(POOLING, MLP, MIXING, STACK, READER)).layers
     assert [role.location for role in plan.bottlenecks] == [Role.OUTPUT]

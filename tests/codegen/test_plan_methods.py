@@ -112,7 +112,6 @@ def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> No
     ("model_type", "is_counted"),
     [
         pytest.param("mamba", False, id="goes on from a state"),
-        pytest.param("rwkv", False, id="goes on from a state of its own"),
         pytest.param("fnet", True, id="reads texts as a whole"),
         pytest.param("jamba", True, id="has attention too, and its cache"),
     ],
@@ -124,3 +123,8 @@ def test_what_stands_at_the_first_tokens_needs_their_count(model_type: str, is_c
     for method in (Method.REFT, Method.PROMPT_TUNING):
         assert plan.supports(method) is is_counted
         assert ("keeps of earlier tokens does not count them" in reasons[method]) is not is_counted
+
+
+def test_a_model_that_multiplies_the_weights_of_its_layers_is_refused() -> None:
+    result = plan_model(open_release(), "rwkv", verdicts=NO_VERDICTS)  # for evaluation, and not what adapters add
+    assert isinstance(result, Refusal) and result.diagnostics[0].code == "P106"

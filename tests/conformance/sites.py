@@ -117,8 +117,7 @@ def assert_each_acts_alone(
     for site in sites:
         for tensor in site.tensors.values():
             tensor().zero_()
-    flags = training_flags(subject)
-    plain = _outputs(model, inputs, flags)[1]
+    plain = _outputs(model, inputs)[1]
     silent, dead = [], []
     untrained, unseen = fixed | unread.untrained, fixed | unread.unseen
     for seed, site in enumerate(sites):
@@ -126,7 +125,7 @@ def assert_each_acts_alone(
             continue
         fill_randomly((tensor() for tensor in site.tensors.values()), 200 + seed)
         model.zero_grad()
-        outputs, flat = _outputs(model, inputs, flags, with_gradients=True)
+        outputs, flat = _outputs(model, inputs, with_gradients=True)
         if (loss := loss_of(outputs)).requires_grad:  # not where nothing of the adapter is called
             loss.backward()
         has_effect = _differ(flat, plain) or _differ(_enlarged(model, site, inputs), plain)
@@ -149,10 +148,10 @@ def _enlarged(model: nn.Module, site: Site, inputs: Mapping[str, Any]) -> dict[s
 
 
 def _outputs(
-    model: nn.Module, inputs: Mapping[str, Any], flags: Mapping[str, Any], with_gradients: bool = False
+    model: nn.Module, inputs: Mapping[str, Any], with_gradients: bool = False
 ) -> tuple[Any, dict[str, Tensor]]:
     with torch.set_grad_enabled(with_gradients), seeded(5):
-        outputs = model(**inputs, **flags)
+        outputs = model(**inputs, **FLAGS)
     return outputs, {key: value.detach() for key, value in flatten(outputs).items() if value.is_floating_point()}
 
 
@@ -201,20 +200,7 @@ def living_parameters(subject: Subject) -> tuple[frozenset[str], tuple[str, ...]
     """The parameters of upstream's model that get a gradient from its outputs; and all of them."""
     upstream = subject.upstream().requires_grad_(True)
     with seeded(5):
-        outputs = upstream(**subject.padded_inputs(), **training_flags(subject))
+        outputs = upstream(**subject.padded_inputs(), **FLAGS)
     loss_of(outputs).backward()
     named = dict(upstream.named_parameters(remove_duplicate=False))
     return frozenset(name for name, p in named.items() if not is_dead(p.grad)), tuple(named)
-
-
-@functools.lru_cache(maxsize=8)
-def training_flags(subject: Subject) -> Mapping[str, Any]:
-    """`FLAGS`; without a cache where upstream itself cannot be trained with one (RWKV's layers write into one state)."""
-    upstream = subject.upstream().requires_grad_(True)
-    try:
-        with seeded(5):
-            outputs = upstream(**subject.padded_inputs(), **FLAGS)
-        loss_of(outputs).backward()
-    except RuntimeError:
-        return {**FLAGS, "use_cache": False} if subject.causal else FLAGS
-    return FLAGS

@@ -23,7 +23,6 @@ from conformance.checks.identity import initialised_is_upstream
 from conformance.outputs import seeded
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention, Layer
-from conformance.sites import training_flags
 from conformance.subjects import BATCH, Subject, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -224,9 +223,3 @@ class Scaled(nn.Module):
 def test_a_scale_of_channels_is_no_projection_and_experts_in_one_parameter_are() -> None:
     model = nn.ModuleDict({"layer": Scaled()})
     assert [path.rpartition(".")[2] for path, _ in _projections(model, "layer")] == ["experts"]
-
-
-@pytest.mark.parametrize(("model_type", "with_cache"), [("llama", True), ("rwkv", False)])
-def test_a_cache_that_layers_write_into_is_left_out_of_training(model_type: str, with_cache: bool) -> None:
-    subject, *_ = method_subjects(model_type)
-    assert ("use_cache" not in training_flags(subject)) is with_cache

@@ -247,6 +247,13 @@ class Problem(Enum):
         "{reader} takes no inputs_embeds, by which a prompt would go in.",
         f"A prompt stands among the embeddings of tokens; {_OTHER_METHOD}",
     )
+    WEIGHTS_RESCALED = (
+        "P106",
+        _UPSTREAM,
+        _ERROR,
+        "{base} itself multiplies weights of its layers here, for evaluation or for training, and not what an adapter would add to them.",
+        "With adapters it would compute otherwise in evaluation than in training; choose a model type of `adapter-codegen list`.",
+    )
     TOKENS_IN_LAYERS = (
         "P105",
         _UPSTREAM,

@@ -21,7 +21,6 @@ from conformance.outputs import FLAGS, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.bottleneck import all_hosts_run
 from conformance.reference.layout import Layer, Layout, layout_of
-from conformance.sites import training_flags
 from conformance.subjects import Subject
 
 
@@ -50,7 +49,7 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
         return original(one.x, one.residual, *rest, **options).detach().requires_grad_().clone()
 
     with _hosts(model, layout, cut), seeded(5):
-        outputs = model(**inputs, **training_flags(subject))
+        outputs = model(**inputs, **FLAGS)
     if not received:
         raise AssertionError("no host is called: there is no residual addition to adapt")
     del outputs
@@ -162,7 +161,7 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
         end = keep(seen.ends, layer.path, lambda args, output: _first_tensor(output))
         handles.append(model.get_submodule(layer.path).register_forward_hook(end))
     with _hosts(model, layout, silent), seeded(5):
-        model(**subject.padded_inputs(), **training_flags(subject))
+        model(**subject.padded_inputs(), **FLAGS)
     for handle in handles:
         handle.remove()
     return seen

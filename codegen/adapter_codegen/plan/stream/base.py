@@ -25,6 +25,7 @@ from adapter_codegen.plan.stream.entrance import Stream, follow_stream
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 
 _PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
+_RESCALED = tuple(f".weight{data}.{name}" for data in ("", ".data") for name in ("mul_", "div_"))
 _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that work on what enters the first layer
 
 
@@ -45,6 +46,8 @@ def plan_base(
     forward = base.functions.get("forward") if base else None
     if base is None or forward is None:
         return None, (_no_forward(facts, entry, base),)
+    if (rescaling := _rescaling(base)) is not None:
+        return None, (Problem.WEIGHTS_RESCALED.diagnostic(facts.location(rescaling), base=base.name),)
     stacks = find_stacks(facts, base.name, has_attention)
     submodels = tuple(_submodels(facts, base))
     if not stacks and not submodels:
@@ -69,6 +72,13 @@ def plan_base(
     )
     doubts = (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
     return plan, doubts
+
+
+def _rescaling(base: ClassFacts) -> cst.Call | None:
+    """A call that multiplies a weight in place, outside of what initialises a model (RWKV scales its layers for evaluation)."""
+    bodies = (function.node for name, function in base.functions.items() if "init" not in name)
+    calls = (node for body in bodies for node in descendants(body) if isinstance(node, cst.Call))
+    return next((call for call in calls if dotted_name(call.func).endswith(_RESCALED)), None)
 
 
 def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None) -> StackPlan:

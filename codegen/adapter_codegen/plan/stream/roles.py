@@ -35,7 +35,8 @@ class Roles:
         """Whether what is added came out of a feed-forward block, and not out of the whole layer or of what stands behind it."""
         branch = _only_behind(addition)
         is_output = self.of(addition) is Role.OUTPUT and not self.is_extra(addition)
-        return is_output and not self._is_around_others(addition, branch)
+        is_mixer = not self._attentions.are_there() and self._is_mixer(branch)
+        return is_output and not is_mixer and not self._is_around_others(addition, branch)
 
     def is_extra(self, addition: Addition) -> bool:
         """A second output, behind one that is always there, of a module that only some configs ask for.
@@ -63,12 +64,18 @@ class Roles:
         if kinds:
             return Role.ATTENTION
         first, _, last = feed_forward(addition.branch, addition.residual, self._scene)
-        if not any(map(self._mixes_positions, branch.values())):
+        if not self._is_mixer(branch):
             return Role.OUTPUT
         if self._attentions.are_there():
             return Role.OUTPUT if first and last else None
+        if len(self._additions) == 1:  # the only sublayer, whose sum is the output of the layer (Mamba)
+            return Role.OUTPUT if first and last else None
         # A mixer takes the place of the attention here.
         return Role.ATTENTION if (first and last) or any(map(_is_real_part, branch.values())) else None
+
+    def _is_mixer(self, branch: Mapping[int, Value]) -> bool:
+        """Whether a branch mixes positions. Kernels read the weights of its projections, and do not call them (Mamba's)."""
+        return any(map(self._mixes_positions, branch.values()))
 
     def _is_around_others(self, addition: Addition, branch: Mapping[int, Value]) -> bool:
         """Whether the branch holds other sublayers with their additions: a shortcut around the whole layer."""
