@@ -56,6 +56,18 @@ def form_of(*lines: str) -> StreamForm:
             id="what is projected is something else, with a batch of one",
         ),
         pytest.param(f"{BY_ROWS}query = query.unsqueeze(1).squeeze(1)", id="another dimension is put in"),
+        pytest.param(
+            f"{BY_ROWS}query = query.transpose(2, 3).transpose(2, 3)", id="the fourth dimension is that of heads"
+        ),
+        pytest.param(f"{BY_ROWS}size = query.shape[3]", id="the size of the fourth dimension of heads is read"),
+        pytest.param(f"size = states.shape[2]\n{BY_ROWS}", id="the size of the third is read"),
+        pytest.param(
+            f"turned = states.view(2, 4, 4, -1).permute(0, 3, 1, 2)\n{BY_ROWS}", id="a grid is made of rows and turned"
+        ),
+        pytest.param(
+            f"if mask is None:\n    states = states.permute(0, 2, 3, 1)\nbatch, length, size = states.shape\n{BY_ROWS}",
+            id="one branch turns a grid, and another has rows",
+        ),
     ],
 )
 def test_a_layer_that_shows_nothing_else_has_rows(lines: str) -> None:
@@ -79,6 +91,9 @@ def test_a_layer_that_shows_nothing_else_has_rows(lines: str) -> None:
             id="by an index",
         ),
         pytest.param(f"length, _ = states.size()\n{BY_ROWS}", StreamForm.PACKED, id="two dimensions are unpacked"),
+        pytest.param(f"turned = states.permute(0, 2, 3, 1)\n{BY_ROWS}", StreamForm.OTHER, id="four are put in order"),
+        pytest.param(f"size = states.shape[3]\n{BY_ROWS}", StreamForm.OTHER, id="the size of the fourth is read"),
+        pytest.param(f"turned = states.transpose(2, 3)\n{BY_ROWS}", StreamForm.OTHER, id="the fourth is exchanged"),
         pytest.param(f"batch, height, width, _ = states.shape\n{BY_ROWS}", StreamForm.OTHER, id="four are"),
     ],
 )

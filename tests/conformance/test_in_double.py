@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conformance.in_double import InDouble, assert_same_but_for_rounding
+from conformance.in_double import IN_DOUBLE, InDouble, assert_same_but_for_rounding, in_either_precision
 
 STATES = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -63,6 +63,30 @@ class _Sums(nn.Module):
 
 ORDERS = torch.tensor([0, 1, 2]), torch.tensor([0, 2, 1])
 HIDDEN = torch.zeros(()), torch.ones(())
+
+
+def _compared(difference: float, in_double: float, bound: float = 1e-5) -> None:
+    def compare(double: bool) -> None:
+        found, allowed = (in_double, bound * IN_DOUBLE) if double else (difference, bound)
+        if found > allowed:
+            raise AssertionError(f"differs by {found}, double={double}")
+
+    in_either_precision(compare)
+
+
+def test_a_difference_that_stays_in_double_precision_is_the_one_that_is_told() -> None:
+    _compared(1e-6, in_double=1.0)  # not asked for
+    _compared(1e-4, in_double=1e-12)
+    with pytest.raises(AssertionError, match="double=False"):
+        _compared(1e-4, in_double=1e-6)
+
+
+def test_what_double_precision_cannot_compute_is_no_rounding() -> None:
+    def compare(double: bool) -> None:
+        raise TypeError if double else AssertionError("single")
+
+    with pytest.raises(AssertionError, match="single"):
+        in_either_precision(compare)
 
 
 @pytest.mark.parametrize(

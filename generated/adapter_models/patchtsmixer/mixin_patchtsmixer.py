@@ -37,4 +37,4 @@ class PatchTSMixerLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class PatchTSMixerModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.mlp_mixer_encoder.mixers"),)
+    layer_stacks = (LayerStack("encoder.mlp_mixer_encoder.mixers", form="other"),)

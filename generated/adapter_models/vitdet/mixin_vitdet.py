@@ -30,5 +30,5 @@ class VitDetLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class VitDetModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.layer"),)
+    layer_stacks = (LayerStack("encoder.layer", form="other"),)
     embedding_output = "embeddings"

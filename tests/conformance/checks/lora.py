@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
 from conformance.adapted import FIRST, adapted, adapter_parameters, state
+from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import LoRA, Method
 from conformance.outputs import (
     FLAGS,
@@ -33,18 +35,23 @@ def lora_is_peft(subject: Subject, method: Method) -> None:
     """The same A and B in `peft`, on the same modules, give the same outputs and gradients."""
     if importlib.util.find_spec("peft") is None:
         pytest.skip("peft is not installed; the formula is held by the check 'reference'")
+    in_either_precision(functools.partial(_compare_with_peft, subject, method))
+
+
+def _compare_with_peft(subject: Subject, method: Method, double: bool) -> None:
     ours = adapted(subject, method)
     theirs, twins = _in_peft(subject, ours, method.parts[0])  # type: ignore[arg-type]
-    inputs = subject.padded_inputs("left" if subject.text else "none")
+    inputs, share = subject.padded_inputs("left" if subject.text else "none"), 1.0
+    if double:
+        inputs, ours, theirs, share = doubled(inputs), ours.double(), theirs.double(), IN_DOUBLE
     outputs = [_seeded(model, inputs) for model in (ours, theirs)]
     detached = [{name: value.detach() for name, value in flatten(output).items()} for output in outputs]
-    assert_equal_within(detached[0], detached[1], "peft")
+    assert_equal_within(detached[0], detached[1], "peft", share * 2e-5, share * 1e-4)
     for output in outputs:
         loss_of(output).backward()
     mine = {name: parameter.grad for name, parameter in adapter_parameters(ours, FIRST).items()}
-    assert_equal_within(
-        mine, {name: parameter.grad for name, parameter in twins.items()}, "peft: gradients", rtol=1e-3
-    )
+    peft = {name: parameter.grad for name, parameter in twins.items()}
+    assert_equal_within(mine, peft, "peft: gradients", share * 2e-5, share * 1e-3)
 
 
 def _seeded(model: nn.Module, inputs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from adapter_codegen.model import StreamForm
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.flow.kinds import Kind
-from adapter_codegen.plan.flow.layout import integer
+from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import GATHERING, VIEWS, called, one_step_back, sources, track
@@ -22,7 +22,12 @@ _BEFORE_BATCH_FIRST = 8  # parameters of nn.MultiheadAttention that may stand in
 def form_in_layer(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
     """What the forward of a layer, and those that it calls, show of the form of its hidden states."""
     return next(
-        (sign for sign in (_by_unpacking(scene), _by_batch_of_one(scene, cores), _by_torch(scene)) if sign), None
+        (
+            sign
+            for sign in (_by_unpacking(scene), _by_a_fourth(scene), _by_batch_of_one(scene, cores), _by_torch(scene))
+            if sign
+        ),
+        None,
     )
 
 
@@ -59,6 +64,31 @@ def _is_shape(value: Value) -> bool:
     """``x.shape`` or ``x.size()``."""
     is_size = value.op is Op.METHOD and value.name == "size" and len(value.inputs) == 1 and not value.keywords
     return is_size or (value.op is Op.ATTRIBUTE and value.name == "shape")
+
+
+def _by_a_fourth(scene: Scene) -> Sign | None:
+    """``hidden_states.permute(0, 2, 3, 1)``, ``hidden_states.shape[3]``: a dimension is named that rows of positions do not have.
+
+    Where something else says that there are rows, neither is certain.
+    """
+    if RANK in dict(_unpacked(scene)):
+        return None
+    for value in scene.flow.values:
+        tensor, numbers = _dimensions_named(value)
+        if tensor is not None and max(numbers, default=0) >= RANK and _is_stream(tensor, scene):
+            return Sign(StreamForm.OTHER, value.node)
+    return None
+
+
+def _dimensions_named(value: Value) -> tuple[Value | None, list[int]]:
+    """The tensor of which a step exchanges or counts dimensions, and the numbers of these."""
+    if called(value, "permute", "transpose", "swapaxes") and value.inputs:
+        given = [integer(argument) for argument in flat_arguments(value.inputs[1:])]
+        return value.inputs[0], [number for number in given if number is not None]
+    shape = same_tensor(value.inputs[0]) if value.op is Op.ITEM and value.index.isdigit() else None
+    if shape is None or not _is_shape(shape):
+        return None, []
+    return shape.inputs[0], [int(value.index)]
 
 
 def _by_batch_of_one(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
