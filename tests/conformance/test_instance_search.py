@@ -65,6 +65,12 @@ def test_widths_that_differ_stay_different() -> None:
     assert small["hidden_size",] != small["intermediate_size",]
 
 
+def test_windows_keep_their_ratio() -> None:
+    config = LlamaConfig()
+    config.n_window, config.n_window_infer, config.window = 50, 800, 2
+    assert sizes.windows(config) == {("n_window",): 4, ("n_window_infer",): 64, ("window",): 2}
+
+
 def test_key_heads_are_fewer_than_heads() -> None:
     small = sizes.heads(LlamaConfig(num_attention_heads=32, num_key_value_heads=8))
     assert 1 < small["num_key_value_heads",] < small["num_attention_heads",]
@@ -136,6 +142,13 @@ def test_a_placeholder_that_a_config_leaves_out_is_given_and_no_other_token() ->
     config = CLIPConfig()
     config.image_token_index, config.audio_token_id, config.image_start_token_id = None, 7, None
     assert set(inputs.missing_placeholders(config)) == {("image_token_index",)}
+
+
+def test_a_sound_and_its_mask_get_the_length_that_is_asked_for() -> None:
+    given = {"sound": {"kind": "normal", "shape": [3, 16, 64]}, "mask": {"kind": "ones", "shape": [3, 64]}}
+    (longer,) = inputs._lengthened("expects `length` to be a multiple of `n * 2` (100), but got 64.", given)
+    assert {name: recipe["shape"] for name, recipe in longer.items()} == {"sound": [3, 16, 100], "mask": [3, 100]}
+    assert not list(inputs._lengthened("64 is no multiple of 100", given))
 
 
 def test_a_mask_of_positions_is_one_where_the_tokens_stand_for_an_image() -> None:

@@ -552,10 +552,10 @@ def _repaired(model: PreTrainedModel, found: Found, deadline: float, tries: int 
     except Failed as failed:
         if not tries:
             raise
-        for name, recipe in _mended(str(failed), recipes):
+        for mended in itertools.chain(_lengthened(str(failed), recipes), _mended(str(failed), recipes)):
             if time.process_time() > deadline:
                 break
-            changed = Found(found.choice, {**found.overrides, name: recipe}, found.put)
+            changed = Found(found.choice, {**found.overrides, **mended}, found.put)
             try:
                 ran(model, tensors(changed.recipes(model.config)))
                 return changed
@@ -568,7 +568,23 @@ def _repaired(model: PreTrainedModel, found: Found, deadline: float, tries: int 
         raise
 
 
-def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, Recipe]]:
+def _lengthened(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:
+    """Where one length is to be a multiple of another: sounds and their masks, which share it, get the latter."""
+    if said := re.search(r"multiple of \D*?(?:\d+\D*)?\((\d+)\).* got (\d+)", text):
+        wanted, length = int(said[1]), int(said[2])
+        longer = {
+            name: {
+                **recipe,
+                "shape": [*recipe["shape"][:1], *(wanted if n == length else n for n in recipe["shape"][1:])],
+            }
+            for name, recipe in recipes.items()
+            if length in recipe.get("shape", ())[1:]
+        }
+        if longer:
+            yield longer
+
+
+def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:
     """Recipes in which one number of the error's text stands in the place of another."""
     numbers = list(dict.fromkeys(int(number) for number in re.findall(r"\d+", text.splitlines()[0] if text else "")))
     tried = 0
@@ -586,7 +602,7 @@ def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, Rec
                     changed[place] = number
                     if len(shape) >= 4 and place >= len(shape) - 2 and shape[-1] == shape[-2]:
                         changed[-1] = changed[-2] = number
-                    yield name, {**recipe, "shape": changed}
+                    yield {name: {**recipe, "shape": changed}}
 
 
 def _placeholders(model: PreTrainedModel, names: list[str]) -> dict[str, int]:

@@ -280,9 +280,14 @@ def positions(config: PreTrainedConfig, most: int = 64) -> dict[Path, Any]:
 
 
 def windows(config: PreTrainedConfig, most: int = 4) -> dict[Path, Any]:
-    return {
-        path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "window").items()
-    }
+    """The smallest of a config becomes `most`; others stay so many times as wide."""
+    small: dict[Path, Any] = {}
+    for node, _ in nodes(config):
+        fields = {path: value for path, value in of_kind(config, "window").items() if path[:-1] == node}
+        factor = most / min((n for value in fields.values() for n in integers(value) if n > most), default=most)
+        for path, value in fields.items():
+            small[path] = like(value, (n if n <= most else max(most, round(n * factor)) for n in integers(value)))
+    return small
 
 
 def counts(config: PreTrainedConfig, most: int = 6) -> dict[Path, Any]:
