@@ -29,9 +29,9 @@ query = self.q(states).view(shape).transpose(1, 2)
 """
 
 
-def form_of(*lines: str) -> StreamForm:
+def form_of(*lines: str, call: str = CALL) -> StreamForm:
     """What a layer shows whose attention has these lines in front of its core."""
-    (entry,) = plan_of_attention(*lines, CALL).entries
+    (entry,) = plan_of_attention(*lines, call).entries
     assert (entry.shown is None) == (entry.form is StreamForm.ROWS)
     return entry.form
 
@@ -99,6 +99,19 @@ def test_a_layer_that_shows_nothing_else_has_rows(lines: str) -> None:
 )
 def test_a_layer_may_show_another_form(lines: str, form: StreamForm) -> None:
     assert form_of(lines) is form
+
+
+@pytest.mark.parametrize(
+    ("argument", "form"),
+    [
+        ("cu_seq_lens_q=mask", StreamForm.PACKED),
+        ("cu_seqlens=mask.cumsum(0)", StreamForm.PACKED),
+        pytest.param("cu_seq_lens_q=None", StreamForm.ROWS, id="no lengths are given"),
+        pytest.param("sliding_window=4", StreamForm.ROWS, id="a window is no length of a sequence"),
+    ],
+)
+def test_attention_that_is_told_where_sequences_begin_has_them_in_one_row(argument: str, form: StreamForm) -> None:
+    assert form_of(BY_ROWS, call=CALL.replace("scaling=1.0", argument)) is form
 
 
 TORCH = """

@@ -32,5 +32,5 @@ class HunYuanVLVisionBlockAdaptersMixin(LayerAdaptersMixin):
 
 
 class HunYuanVLVisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
+    layer_stacks = (LayerStack("layers", form="packed"),)
     embedding_output = "embeddings"

@@ -58,14 +58,22 @@ def unclaimed_arguments(core: AttentionCore, added: Set[str] = frozenset()) -> I
     Args:
         added: those that are known to be added to the scores.
     """
+    packing = list(packing_arguments(core))
+    yield from (Finding(Problem.PACKED, node, PREFIX) for node in packing)
     for name, node in core.nodes.items():
         value = core.call.keyword(name)
-        if name in _PACKED and value is not None and not value.is_none:
-            yield Finding(Problem.PACKED, node, PREFIX)
-        elif name == _BIAS or name in added or (name in _PER_HEAD and value is not None and _is_own_attribute(value)):
+        if node in packing or name == _BIAS or name in added or (name in _PER_HEAD and value is not None and _is_own_attribute(value)):
             continue
         elif name not in _SAFE and value is not None and not is_scalar(value):
             yield Finding(Problem.UNKNOWN_ARGUMENT, node, PREFIX, {"name": name})
+
+
+def packing_arguments(core: AttentionCore) -> Iterator[cst.BaseExpression]:
+    """Lengths of the sequences that stand one behind the other in one row."""
+    for name, node in core.nodes.items():
+        value = core.call.keyword(name) if name in _PACKED else None
+        if value is not None and not value.is_none:
+            yield node
 
 
 def mask_argument(core: AttentionCore, scene: Scene) -> Expression | None:

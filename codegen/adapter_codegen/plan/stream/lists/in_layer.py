@@ -9,6 +9,7 @@ import libcst as cst
 from adapter_codegen.model import StreamForm
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.attention.core import AttentionCore
+from adapter_codegen.plan.attention.kinds.calls import packing_arguments
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.scene import Scene
@@ -24,7 +25,13 @@ def form_in_layer(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
     return next(
         (
             sign
-            for sign in (_by_unpacking(scene), _by_a_fourth(scene), _by_batch_of_one(scene, cores), _by_torch(scene))
+            for sign in (
+                _by_unpacking(scene),
+                _by_a_fourth(scene),
+                _by_batch_of_one(scene, cores),
+                _by_lengths(cores),
+                _by_torch(scene),
+            )
             if sign
         ),
         None,
@@ -89,6 +96,11 @@ def _dimensions_named(value: Value) -> tuple[Value | None, list[int]]:
     if shape is None or not _is_shape(shape):
         return None, []
     return shape.inputs[0], [int(value.index)]
+
+
+def _by_lengths(cores: Sequence[AttentionCore]) -> Sign | None:
+    """Attention that is told where sequences begin in its row: it may have a batch of one, but none per example."""
+    return next((Sign(StreamForm.PACKED, node) for core in cores for node in packing_arguments(core)), None)
 
 
 def _by_batch_of_one(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
