@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.instances", description=__doc__)
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
     parser.add_argument("--all", action="store_true", help="every model type that upstream's AutoModel knows")
+    parser.add_argument(
+        "--mend", action="store_true", help="start at the instance that is known: find inputs that reach more layers"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="model types at a time (default: 2)")
     parser.add_argument(
         "--limit", type=float, default=60, help="seconds of the processor for one model type (default: 60)"
@@ -124,7 +127,8 @@ def _one(model_type: str, connection: Connection, options: argparse.Namespace) -
     if not verbose:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        found = search(model_type, (lambda text: print(f"  {text}", flush=True)) if verbose else lambda text: None)
+        say = (lambda text: print(f"  {text}", flush=True)) if verbose else lambda text: None
+        found = search(model_type, say, options.mend)
     except BaseException as error:
         if verbose:
             traceback.print_exc()

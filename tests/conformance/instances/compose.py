@@ -76,7 +76,7 @@ def _ties(
     small: dict[int, int] = {}
     for path, widths in before.items():
         # the width of a part's stream comes first: it is what others are made to fit
-        for place, old in sorted(widths.items(), key=lambda entry: entry[0][-1] not in _STREAM):
+        for place, old in sorted(widths.items(), key=lambda entry: entry[0][-1] not in sizes.STREAM):
             if (*path, *place) in now:
                 small.setdefault(old, now[(*path, *place)])
     ties: dict[Path, Any] = {}
@@ -84,13 +84,12 @@ def _ties(
         within = next((part for part in parts if path[: len(part)] == part), None)
         for name, value in own_fields(node).items():
             old = before[within].get((*path[len(within) :], name)) if within else value
-            free = joined if within else name not in _STREAM  # the heads of a stream that is no part are still many
+            free = (
+                joined if within else name not in sizes.STREAM
+            )  # the heads of a stream that is no part are still many
             if isinstance(old, int) and old in small and free and sizes.kind(name) == "width":
                 ties[(*path, name)] = small[old]
     return ties
-
-
-_STREAM = ("hidden_size", "d_model", "embed_dim", "n_embd", "dim")
 
 
 def _all(node: PreTrainedConfig) -> Iterator[tuple[Path, int]]:

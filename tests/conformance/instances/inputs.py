@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from conformance.instances.fields import Path, attribute, nodes, words
+from conformance.instances.reach import unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.sizes import integers
 from conformance.instances.trial import Failed, further, ran, statements, takes
@@ -158,7 +160,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
     if has & {"ids", "codes"} and has & {"input", "codes"}:
         return _tokens(name, facts)
     if "ids" in has:
-        return [_filled("zeros", BATCH, _length(facts)), _filled("range", BATCH, _length(facts))]
+        kinds = {"put": [[1, *span] for span in _spans(facts)]} if {"type", "mm"} <= has and facts.put else {}
+        return [_filled("zeros", BATCH, _length(facts), **kinds), _filled("range", BATCH, _length(facts))]
     if name in {"input_values", "waveform", "audio"} or has & {"waveform"}:
         return _sounds(facts)
     if has & {"features", "mel"} and has & {"input", "audio"}:
@@ -245,7 +248,8 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
     if {"image", "attention"} <= has:  # which tokens see which of the images
         return [_filled("ones", BATCH, _length(facts), 1), tokens, images]
     if has & {"pixel", "image"}:
-        return [images, patches, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
+        tiles = [_filled("ones", BATCH, number, dtype="bool") for number in (1, 2)]
+        return [images, patches, *tiles, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
     if has & {"feature", "features", "padding", "mel", "audio"}:
         return [sounds, _filled("ones", BATCH, facts.frames, dtype="bool"), tokens]
     return [tokens, _filled("ones", BATCH, _length(facts), dtype="bool"), sounds]
@@ -265,16 +269,17 @@ def placeholder(config: PreTrainedConfig, what: str) -> int | None:
     """The token that stands for one vector of an image ("image"), a sound ("audio") or a video."""
     for _, node in nodes(config):
         for name, value in vars(node).items():
-            if integers(value) and isinstance(value, int) and _is_placeholder(name, what):
+            if integers(value) and isinstance(value, int) and stands_for(name, what):
                 return value
     return None
 
 
-def _is_placeholder(name: str, what: str) -> bool:
+def stands_for(name: str, what: str) -> bool:
+    """``image_token_id``, ``image_token_index`` and ``image_patch_id`` for "image"."""
     said = words(name)
     return (
         said[:1] == [what]
-        and "token" in said
+        and bool({"token", "patch"} & set(said))
         and said[-1] in {"id", "index"}
         and not {"start", "end", "begin"} & set(said)
     )
@@ -286,7 +291,7 @@ def missing_placeholders(config: PreTrainedConfig) -> dict[Path, int]:
         (*path, name)
         for path, node in nodes(config)
         for name, value in vars(node).items()
-        if value is None and any(_is_placeholder(name, what) for what in ("image", "audio", "video"))
+        if value is None and any(stands_for(name, what) for what in ("image", "audio", "video"))
     ]
     return {path: MISSING - place for place, path in enumerate(missing)}
 
@@ -297,23 +302,12 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
         books = _number(_decoder(facts.config), ("num_codebooks", "num_channels"), 4)
         one = {"low": FIRST_TOKEN, "high": _decoder_vocabulary(facts)}
         return [_filled("ids", BATCH, LENGTH - 1, **one), _filled("ids", BATCH, LENGTH - 1, books, **one)]
+    low, top = _plain_tokens(facts)
     high = facts.vocabulary
     put = []
     if name == "input_ids":
         tokens = (placeholder(facts.config, what) for what in facts.put)
         put = [[token, *span] for token, span in zip(tokens, _spans(facts), strict=True) if token is not None]
-    low = min(FIRST_TOKEN, high - 1)
-    taken = [
-        n
-        for _, node in nodes(facts.config)
-        for key, value in vars(node).items()
-        if "token" in words(key)
-        for n in integers(value)
-        if n < high
-    ]
-    top = high
-    while top - 1 in taken and top - 1 > low:
-        top -= 1
     one = _filled("ids", BATCH, _length(facts), low=low, high=top, **({"put": put} if put else {}))
     books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
     return [
@@ -323,6 +317,22 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
         _filled("ids", BATCH, 64, low=low, high=top),
         _filled("ids", BATCH, 2, LENGTH, low=low, high=top),
     ]
+
+
+def _plain_tokens(facts: Facts) -> tuple[int, int]:
+    """The longest range of tokens of which none is special."""
+    low = min(FIRST_TOKEN, facts.vocabulary - 1)
+    special = {
+        number
+        for _, node in nodes(facts.config)
+        for name, value in vars(node).items()
+        if "token" in words(name) or any(stands_for(name, what) for what in PLACEHOLDERS)
+        for number in integers(value)
+        if low <= number < facts.vocabulary
+    }
+    ends = [low - 1, *sorted(special), facts.vocabulary]
+    before, after = max(itertools.pairwise(ends), key=lambda pair: pair[1] - pair[0])
+    return (before + 1, after) if after - before > 1 else (low, facts.vocabulary)
 
 
 def _decoder_vocabulary(facts: Facts) -> int:
@@ -396,6 +406,8 @@ class Found:
     choice: Mapping[str, int]
     overrides: Mapping[str, Recipe] = field(default_factory=dict)
     put: Mapping[str, int] = field(default_factory=dict)
+    missed: frozenset[str] = frozenset()  # layers that did not run
+    why: Failed | None = None  # what upstream raised on inputs that might have reached them
 
     def recipes(self, config: PreTrainedConfig) -> dict[str, Recipe]:
         facts = facts_of(config, self.put)
@@ -404,20 +416,48 @@ class Found:
 
 
 def find(model: PreTrainedModel, seconds: float = 1) -> Found:
-    """Inputs on which `model` runs; raises `Failed` with the most telling error."""
+    """Inputs on which `model` runs, all its layers if possible; raises `Failed` with the most telling error."""
     error: Failed | None = None
-    for names in _sets(model):
-        deadline = time.process_time() + seconds
+    best: Found | None = None
+    parts: dict[str, Found] = {}
+    for what in PLACEHOLDERS:
         try:
-            return _tried(model, names, deadline)
+            parts |= _features(model, what, seconds)
         except Failed as failed:
             error = further(error, failed)
-    assert error is not None
-    raise error
+    for names, given in _sets(model, parts):
+        deadline = time.process_time() + seconds
+        try:
+            found = _tried(model, model.config, takes(model), names, given, deadline)
+        except Failed as failed:
+            error = further(error, failed)
+            continue
+        missed = unreached(model, tensors(found.recipes(model.config)))
+        if best is None or len(missed) < len(best.missed):
+            best = replace(found, missed=missed)
+        if not missed:
+            break
+    if best is None:
+        assert error is not None
+        raise error
+    return replace(best, why=error)
 
 
-def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
-    """Sets of parameters, the richest that is likely first."""
+def _sets(model: PreTrainedModel, parts: Mapping[str, Found]) -> Iterator[tuple[list[str], Found]]:
+    """Sets of parameters beside those of features that are known, the richest that is likely first."""
+    joined = list(parts.values()) if len(parts) < 2 else [_joined(*parts.values()), *parts.values()]
+    for given in [*joined, Found({})]:
+        for names in _names(model, given):
+            yield names, given
+
+
+def _joined(*parts: Found) -> Found:
+    return Found(
+        *({k: v for part in parts for k, v in getattr(part, name).items()} for name in ("choice", "overrides", "put"))
+    )
+
+
+def _names(model: PreTrainedModel, given: Found) -> Iterator[list[str]]:
     known = takes(model)
     main = model.main_input_name
     mains = [name for name in ([main] if isinstance(main, str) else main) if name in known]
@@ -425,6 +465,9 @@ def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
     base = [*mains, *required]
     text = [] if "input_ids" in base or "input_ids" not in known else ["input_ids"]
     decoder = [name for name in ("decoder_input_ids", "future_values", "future_time_features") if name in known]
+    if given.choice:
+        yield [name for name in (*base, *text, *decoder) if name not in given.choice]
+        return
     pictures = [name for name in ("pixel_values", "image_grid_thw") if name in known and name not in base]
     sounds = [
         name
@@ -452,28 +495,43 @@ def _sets(model: PreTrainedModel) -> Iterator[list[str]]:
             yield names
 
 
-def _tried(model: PreTrainedModel, names: list[str], deadline: float) -> Found:
-    put = _placeholders(model, names) if "input_ids" in names else {}
-    first: Failed | None = None
+def _tried(
+    call: Callable[..., Any],
+    config: PreTrainedConfig,
+    known: Mapping[str, inspect.Parameter],
+    names: list[str],
+    given: Found,
+    deadline: float,
+) -> Found:
+    """`given`, and inputs called `names` beside it, on which `call` runs."""
+    failures: dict[str, Failed] = {}
     for turn in range(6):
         asked: list[str] = []
         texts: list[str] = []
-        for found, attempt in _attempts(model, names, put):
-            if first is not None and (time.process_time() > deadline + turn / 2 or (not asked and _constant(texts))):
-                raise first
+        failures = {}  # what is said once all is given tells more
+        for found, attempt in _attempts(config, names, given):
+            late = time.process_time() > deadline + turn / 2
+            if failures and (late or (not asked and _constant(texts))):
+                raise _telling(failures)
             try:
-                return attempt(model, found, deadline + turn / 2)
+                return attempt(call, config, found, deadline + turn / 2)
             except Failed as failed:
-                first = further(first, failed)
+                failures.setdefault(str(failed), failed)
                 texts.append(str(failed))
-                asked += [name for name in _asked(failed, takes(model)) if name not in [*names, *asked]]
+                ours = [*names, *asked, *given.choice]
+                asked += [name for name in _asked(failed, known) if name not in ours]
             if asked and len(texts) >= 3 and "None" in texts[-1]:
                 break  # no other shape helps where something is None
         if not asked:
             break
         names = [*names, *asked[:2]]
-    assert first is not None
-    raise first
+    raise _telling(failures)
+
+
+def _telling(failures: Mapping[str, Failed]) -> Failed:
+    first, *others = sorted(failures.values(), key=lambda failed: -failed.reached)
+    first.others = tuple(others)
+    return first
 
 
 def _constant(texts: list[str]) -> bool:
@@ -481,16 +539,19 @@ def _constant(texts: list[str]) -> bool:
     return len(texts) > LIKELY // 2 and len(set(texts)) == 1
 
 
-def _attempts(model: PreTrainedModel, names: list[str], put: Mapping[str, int]) -> Iterator[tuple[Found, Any]]:
+def _attempts(config: PreTrainedConfig, names: list[str], given: Found) -> Iterator[tuple[Found, Any]]:
     """First the likeliest inputs as they are; then all, with what errors ask for."""
-    facts = facts_of(model.config, put)
-    every = [Found(choice, {}, put) for choice in choices({name: len(alternatives(name, facts)) for name in names})]
+    facts = facts_of(config, given.put)
+    every = [
+        replace(given, choice={**given.choice, **choice})
+        for choice in choices({name: len(alternatives(name, facts)) for name in names})
+    ]
     yield from ((found, _plain) for found in every[:LIKELY])
     yield from ((found, _repaired) for found in every)
 
 
-def _plain(model: PreTrainedModel, found: Found, deadline: float) -> Found:
-    ran(model, tensors(found.recipes(model.config)))
+def _plain(call: Callable[..., Any], config: PreTrainedConfig, found: Found, deadline: float) -> Found:
+    ran(call, tensors(found.recipes(config)))
     return found
 
 
@@ -543,11 +604,13 @@ def _summing(sizes: list[int], total: int) -> Iterator[tuple[int, ...]]:
             yield (place, *others)
 
 
-def _repaired(model: PreTrainedModel, found: Found, deadline: float, tries: int = 3) -> Found:
+def _repaired(
+    call: Callable[..., Any], config: PreTrainedConfig, found: Found, deadline: float, tries: int = 3
+) -> Found:
     """`found`, or with a dimension changed as an error asks for; as often as there is time until `deadline`."""
-    recipes = found.recipes(model.config)
+    recipes = found.recipes(config)
     try:
-        ran(model, tensors(recipes))
+        ran(call, tensors(recipes))
         return found
     except Failed as failed:
         if not tries:
@@ -555,14 +618,14 @@ def _repaired(model: PreTrainedModel, found: Found, deadline: float, tries: int 
         for mended in itertools.chain(_lengthened(str(failed), recipes), _mended(str(failed), recipes)):
             if time.process_time() > deadline:
                 break
-            changed = Found(found.choice, {**found.overrides, **mended}, found.put)
+            changed = replace(found, overrides={**found.overrides, **mended})
             try:
-                ran(model, tensors(changed.recipes(model.config)))
+                ran(call, tensors(changed.recipes(config)))
                 return changed
             except Failed as again:
                 if str(again) != str(failed) and tries > 1:
                     try:
-                        return _repaired(model, changed, deadline, tries - 1)
+                        return _repaired(call, config, changed, deadline, tries - 1)
                     except Failed:
                         pass
         raise
@@ -605,40 +668,25 @@ def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Reci
                     yield {name: {**recipe, "shape": changed}}
 
 
-def _placeholders(model: PreTrainedModel, names: list[str]) -> dict[str, int]:
-    """How many placeholders of images and sounds a row of tokens needs, counted in what the model makes of them."""
-    put: dict[str, int] = {}
-    for what, method, wanted in (("image", "get_image_features", "pixel"), ("audio", "get_audio_features", "input_")):
-        maker = getattr(model, method, None)
-        given = [
-            name
-            for name in names
-            if (name not in ("input_ids", "decoder_input_ids") and name.startswith(wanted))
-            or (what == "image" and "image" in name)
-        ]
-        masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
-        if maker is None or not given or (placeholder(model.config, what) is None and not masked):
-            continue
-        number = _counted(model, maker, given)
-        if number:
-            put[what] = number
-    return put
+PLACEHOLDERS = {"image": "pixel_values", "audio": "input_features"}  # what tokens stand for -> what it is made of
 
 
-def _counted(model: PreTrainedModel, maker: Any, names: list[str]) -> int:
-    import inspect
+def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, Found]:
+    """The inputs of images or sounds, and how many placeholders they need in a row of tokens, by what the model makes of them.
 
-    allowed = inspect.signature(maker).parameters
-    facts = facts_of(model.config)
-    given = [name for name in names if name in allowed]
-    for choice in itertools.islice(choices({name: len(alternatives(name, facts)) for name in given}), 20):
-        try:
-            with torch.no_grad():
-                features = maker(**tensors(Found(choice).recipes(model.config)))
-        except Exception:
-            continue
-        return _rows(features) // BATCH
-    return 0
+    Empty if the model makes no features of its own that tokens could stand for.
+    """
+    maker = getattr(model, f"get_{what}_features", None)
+    if maker is None or PLACEHOLDERS[what] not in takes(model) or "input_ids" not in takes(model):
+        return {}
+    known = {name: entry for name, entry in inspect.signature(maker).parameters.items() if name in takes(model)}
+    names = [n for n, entry in known.items() if entry.default is entry.empty or n == PLACEHOLDERS[what]]
+    found = _tried(maker, model.config, known, names, Found({}), time.process_time() + seconds)
+    number = _rows(ran(maker, tensors(found.recipes(model.config))))
+    masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
+    if (placeholder(model.config, what) is None and not masked) or number % BATCH:
+        raise Failed(ValueError(f"no {what}_token_id stands for the {number} features of {BATCH} rows"))
+    return {what: replace(found, put={what: number // BATCH})}
 
 
 def _rows(features: Any) -> int:

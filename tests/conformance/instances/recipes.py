@@ -37,7 +37,7 @@ def _value(recipe: Recipe, generator: torch.Generator) -> Any:
     if kind == "ones":
         return torch.ones(shape, dtype=getattr(torch, recipe.get("dtype", "long")))
     if kind == "zeros":
-        return torch.zeros(shape, dtype=getattr(torch, recipe.get("dtype", "long")))
+        return _put(torch.zeros(shape, dtype=getattr(torch, recipe.get("dtype", "long"))), recipe)
     if kind == "range":  # 0, 1, 2 ... along the last axis
         return torch.arange(shape[-1]).expand(shape).contiguous()
     if kind == "boxes":  # (..., 4): left, top, right, bottom
@@ -49,8 +49,12 @@ def _value(recipe: Recipe, generator: torch.Generator) -> Any:
 
 
 def _ids(recipe: Recipe, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Tokens in [low, high); ``put`` says [token, first place, number] of placeholders in each row."""
+    """Tokens in [low, high); ``put`` says [token, first place, number] of placeholders in each row (of zeros, too)."""
     ids = torch.randint(recipe.get("low", 0), recipe["high"], shape, generator=generator)
+    return _put(ids, recipe)
+
+
+def _put(ids: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     for token, place, number in recipe.get("put", ()):
         ids[..., place : place + number] = token
     return ids

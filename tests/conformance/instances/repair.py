@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from conformance.instances import sizes
 from conformance.instances.fields import Path, attribute, nodes, own_fields, words
+from conformance.instances.inputs import missing_placeholders
 
 Changes = dict[Path, Any]
 FILL = {
@@ -37,6 +38,14 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _backbones(config)
     if "has no attribute" in text:
         yield from _lacking(config, text)
+    if "index out of range in self" in text:
+        yield _room(config)
+    if "ZeroDivision" in text or "of 0 elements" in text:
+        yield from _larger_windows(config)
+    if "stands for the" in text:
+        yield {**_room(config), **missing_placeholders(config)}
+    if "features" in text.lower() and "tokens" in text:
+        yield from _as_wide_as_text(config)
     if "power of" in text:
         yield from _powers(config)
     if "divisible by num_groups" in text:
@@ -64,6 +73,38 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "None" in text or "specified" in text or "unsupported operand" in text or "get_seq_length" in text:
         yield from _fillings(config, text, code)
     yield from _named(config, text)
+
+
+def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Windows that hold no patch are made to hold several."""
+    for path, value in sizes.of_kind(config, "window").items():
+        yield from ({path: sizes.like(value, (times * n for n in sizes.integers(value)))} for times in (4, 8))
+
+
+def _room(config: PreTrainedConfig) -> Changes:
+    """Vocabularies, so large that the tokens of all instances are in them."""
+    fields = sizes.of_kind(config, "vocabulary")
+    return {path: sizes.like(v, (max(n, sizes.VOCABULARY) for n in sizes.integers(v))) for path, v in fields.items()}
+
+
+def _as_wide_as_text(config: PreTrainedConfig) -> Iterator[Changes]:
+    """What a tower gives out gets the width of the text's stream."""
+    try:
+        width = config.get_text_config().hidden_size
+    except (ValueError, AttributeError):
+        return
+    out = [
+        path
+        for path, value in sizes.of_kind(config, "width").items()
+        if set(words(path[-1])) & {"out", "output", "proj", "projection", "projector", "text"} and value != width
+    ]
+    yield from ({path: width} for path in out)
+    if len(out) > 1:
+        yield dict.fromkeys(out, width)
+    for path, node in nodes(config):
+        own = own_fields(node)
+        if own.get("hidden_size", width) != width and (not path or "embed_dim" in own):  # no stream of a tower
+            yield {(*path, "hidden_size"): width}
 
 
 def _backbones(config: PreTrainedConfig) -> Iterator[Changes]:

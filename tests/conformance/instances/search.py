@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from conformance.instances.fields import (
     words,
 )
 from conformance.instances.inputs import Found, facts_of, find, missing_placeholders
+from conformance.instances.reach import unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
 from conformance.instances.trial import Failed, built, parameters, ran, small_enough
@@ -40,6 +42,7 @@ from conformance.instances.trial import Failed, built, parameters, ran, small_en
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
 LARGE = "128/0"  # an image that windows fit into after three times of halving
+OTHERS = 4  # errors on other inputs that are heeded
 SMALL = 160  # a whole number that is not larger needs no attention
 
 
@@ -94,7 +97,9 @@ class Search:
         model = built(self.name, draft.build(), "cpu")
         if self.found is not None:
             try:
-                ran(model, tensors(self.found.recipes(model.config)))
+                missed = unreached(model, tensors(self.found.recipes(model.config)))
+                if not missed <= self.found.missed:
+                    raise ValueError(f"layers run no more: {sorted(missed - self.found.missed)}")
                 return self.found
             except Exception as error:
                 if self.profiled:
@@ -109,9 +114,19 @@ class Search:
         draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
         draft = draft.changed(missing_placeholders(draft.seen))
         draft, profile = self.from_parts(draft) or self.from_defaults(draft)
+        draft = self.reaching(draft)
         self.profiled = True
         draft = self.smaller(draft)
         draft = self.harder(draft)
+        return self.written(draft, profile)
+
+    def mended(self) -> Outcome:
+        """The instance that is known, with inputs that reach more of its layers."""
+        known = read(self.model_type)
+        self.settled = frozenset()
+        return self.written(self.reaching(Draft(self.model_type, known.fields)), "mended")
+
+    def written(self, draft: Draft, profile: str) -> Outcome:
         assert self.found is not None
         config = draft.build()
         model = built(self.name, config, "cpu")
@@ -420,7 +435,55 @@ class Search:
         yield "vocabulary", {**vocabulary, **special}
         yield "depth", {}
 
-    # 3. One after the other -------------------------------------------------------------------------------------
+    # 3. Images and sounds ---------------------------------------------------------------------------------------
+
+    def reaching(self, draft: Draft) -> Draft:
+        """`draft`, changed as errors ask for until inputs reach all layers, or most of them."""
+        deadline = time.process_time() + SECONDS
+        best, found = draft, self.reached(draft)
+        waiting, tried = [(draft, found)], {str(found.why)}
+        while waiting and found.missed and time.process_time() < deadline:
+            start, before = waiting.pop(0)
+            if before.why is None:
+                continue
+            self.say(f"missed {sorted(before.missed)}: {str(before.why)[:300]}")
+            said = [before.why, *before.why.others[:OTHERS]]
+            asked = (changes for one in said for changes in repairs(start.seen, str(one), one.code))
+            for changes in itertools.chain(self.towers(start.seen), asked):
+                if time.process_time() > deadline:
+                    break
+                try:
+                    changed = self.with_sections(start.changed(changes))
+                    again = self.reached(changed)
+                except Exception:
+                    continue
+                if len(again.missed) < len(found.missed):
+                    best, found = changed, again
+                    waiting, tried = [(changed, again)], {str(again.why)}
+                    self.say(f"reaches more with {changes}")
+                    break
+                if len(again.missed) == len(before.missed) and str(again.why) not in tried:
+                    tried.add(str(again.why))
+                    waiting.append((changed, again))
+        self.found = found
+        return best
+
+    def reached(self, draft: Draft) -> Found:
+        if not small_enough(self.fresh_on_meta(draft)):
+            raise Failed(ValueError("too many parameters to try"))
+        return find(built(self.name, draft.build(), "cpu"))
+
+    @staticmethod
+    def towers(config: Any) -> Iterator[Changes]:
+        """Sizes that a tower needs and a text never asks for, in all towers at once."""
+        changes: Changes = {}
+        for path, node in nodes(config):
+            if path and "text" not in words(path[-1]):
+                changes |= {(*path, name): value for name, value in sizes.of_tower(node).items()}
+        if changes:
+            yield changes
+
+    # 4. One after the other -------------------------------------------------------------------------------------
 
     def keeps(self, draft: Draft, changes: Changes) -> Draft | None:
         """`draft` with `changes`, if the model still runs and says so; else None."""
@@ -503,6 +566,11 @@ def _says_a_layer(name: str) -> bool:
     return said[-1] in ("index", "idx", "id") and sizes.kind(name) == "other" and bool({"layer", "merge"} & set(said))
 
 
-def search(model_type: str, say: Callable[[str], None] = lambda text: None) -> Outcome:
+def search(model_type: str, say: Callable[[str], None] = lambda text: None, mend: bool = False) -> Outcome:
+    """
+    Args:
+        mend: start at the instance that is known.
+    """
     torch.set_num_threads(1)
-    return Search(model_type, say).outcome()
+    one = Search(model_type, say)
+    return one.mended() if mend else one.outcome()

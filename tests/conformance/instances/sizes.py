@@ -407,3 +407,33 @@ def in_ratio(section: list[int], total: int) -> list[int]:
         place = small.index(max(small))
         small[place] += 1 if sum(small) < total else -1
     return small
+
+
+STREAM = ("embed_dim", "hidden_size", "d_model", "n_embd", "dim")  # names of the width of a stream
+
+
+def of_tower(config: PreTrainedConfig) -> dict[str, Any]:
+    """Fields of a tower that must be other than they are, where what it reads has two axes.
+
+    Rotary embeddings of two axes take heads of a multiple of eight; tables of positions are squares; the streams of stages
+    are divided by their heads and groups.
+    """
+    own = own_fields(config)
+    whole = {name: value for name, value in own.items() if isinstance(value, int) and integers(value)}
+    changes: dict[str, Any] = {}
+    most = max((value for name, value in whole.items() if kind(name) == "heads"), default=0)
+    stream = next((name for name in STREAM if integers(own.get(name))), None)
+    if stream in whole and most and whole[stream] % (8 * most):
+        changes[stream] = 8 * most
+    elif stream and stream not in whole:
+        counted = [v for name, v in own.items() if {"heads", "groups"} & set(words(name)) and len(integers(v)) > 1]
+        factors = [math.lcm(*numbers) for numbers in zip(*counted, strict=False)]
+        if len(factors) == len(own[stream]):
+            changes[stream] = [-(-n // factor) * factor for n, factor in zip(own[stream], factors, strict=True)]
+    for name, value in whole.items():
+        if {"pos", "position"} & set(words(name)) and name.endswith(("width", "height")):
+            stem, _, _ = name.rpartition("_")
+            changes[name] = min(whole.get(f"{stem}_{axis}", value) for axis in ("width", "height"))
+        if name == "num_patches" and math.isqrt(value) ** 2 != value:
+            changes[name] = math.isqrt(value) ** 2
+    return {name: value for name, value in changes.items() if value != own[name]}

@@ -8,7 +8,7 @@ import inspect
 import linecache
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
 class Failed(Exception):
     """Why a try did not work; `error` is what upstream raised, after as many modules ran as were `reached`."""
+
+    others: tuple[Failed, ...] = ()  # on other inputs
 
     def __init__(self, error: BaseException, reached: int = 0) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split()))
@@ -80,7 +82,7 @@ def parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def ran(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Any:
+def ran(model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     done = []
     counting = register_module_forward_hook(lambda *_: done.append(None))
     with _quiet(), torch.no_grad():

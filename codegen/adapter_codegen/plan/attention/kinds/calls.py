@@ -62,7 +62,12 @@ def unclaimed_arguments(core: AttentionCore, added: Set[str] = frozenset()) -> I
     yield from (Finding(Problem.PACKED, node, PREFIX) for node in packing)
     for name, node in core.nodes.items():
         value = core.call.keyword(name)
-        if node in packing or name == _BIAS or name in added or (name in _PER_HEAD and value is not None and _is_own_attribute(value)):
+        if (
+            node in packing
+            or name == _BIAS
+            or name in added
+            or (name in _PER_HEAD and value is not None and _is_own_attribute(value))
+        ):
             continue
         elif name not in _SAFE and value is not None and not is_scalar(value):
             yield Finding(Problem.UNKNOWN_ARGUMENT, node, PREFIX, {"name": name})

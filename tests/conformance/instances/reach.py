@@ -1,0 +1,46 @@
+"""Which layers of a model run on given inputs: images and sounds must come to the towers that read them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from conformance.instances.trial import ran
+
+MATRICES = 4  # of queries, keys, values and outputs, or of another sublayer: a layer has as many at least
+
+
+def unreached(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
+    """Paths of layers of which no module runs on `inputs`."""
+    called: set[str] = set()
+    stack = dict(layers(model))
+    with contextlib.ExitStack() as hooks:
+        for path, layer in stack.items():
+            for module in layer.modules():
+                hooks.enter_context(_noting(module, path, called))
+        ran(model, inputs)
+    return frozenset(stack) - called
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Elements of lists of modules that have as many matrices as a layer; lists within them are parts of them."""
+    inside: tuple[str, ...] = ()
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or path.startswith(inside):
+            continue
+        for number, element in enumerate(module):
+            if element is not None and sum(p.dim() > 1 for p in element.parameters()) >= MATRICES:
+                inside = (*inside, f"{path}.{number}.")
+                yield f"{path}.{number}", element
+
+
+@contextlib.contextmanager
+def _noting(module: nn.Module, path: str, called: set[str]) -> Iterator[None]:
+    handle = module.register_forward_pre_hook(lambda *_: called.add(path))
+    try:
+        yield
+    finally:
+        handle.remove()
