@@ -114,6 +114,20 @@ def test_attention_that_is_told_where_sequences_begin_has_them_in_one_row(argume
     assert form_of(BY_ROWS, call=CALL.replace("scaling=1.0", argument)) is form
 
 
+@pytest.mark.parametrize(
+    ("returned", "form"),
+    [
+        pytest.param("(x, states), (mask, x)", StreamForm.SEVERAL, id="two tensors beside each other"),
+        pytest.param("x, (mask, states)", StreamForm.ROWS, id="something beside the stream"),
+        pytest.param("(x,), mask", StreamForm.ROWS, id="one tensor in a tuple"),
+    ],
+)
+def test_a_layer_shows_by_what_it_returns_whether_one_tensor_runs_on(returned: str, form: StreamForm) -> None:
+    lines = f"x = x + self.attention(self.norm1(x), mask)[0]\nx = x + self.mlp(self.norm2(x))\nreturn {returned}"
+    (entry,) = plan_module(facts_of(ATTENTION, MLP, layer(lines), STACK)).entries
+    assert entry.form is form
+
+
 TORCH = """
 class Attention(nn.Module):
     def __init__(self, config):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from adapter_codegen.model import AttentionKind, Level
 from adapter_codegen.plan.module import ModulePlan, plan_module
 from plan_snippets import ATTENTION, STACK, facts_of, layer, plan_of_attention, plan_of_layer
@@ -248,3 +250,31 @@ def test_a_module_inside_that_attends_is_the_core() -> None:
     plan = with_product(f"torch.matmul({WEIGHTS.format(scores='scores')}, value)", "self.product(query, key, value)")
     (roles,) = plan.layers[0].attentions
     assert (roles.core, roles.query) == ("attention.product", "attention.q")
+
+
+def test_heads_put_side_by_side_are_wider_than_the_attribute_that_cuts_each() -> None:
+    lines = (
+        heads("content", "self.k(states)"),
+        heads("position", "self.o(states)"),
+        "query, key = torch.cat([content, position], dim=-1), torch.cat([content, position], dim=-1)",
+        heads("value", "self.v(states)"),
+    )
+    assert plan_of_attention(*lines, *ATTEND).layers[0].attentions[0].head_dim == ""
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        pytest.param("torch.cat([key[..., :4], key[..., 4:]], dim=-1)", id="parts of one head"),
+        pytest.param("torch.cat([key, before], dim=-2)", id="positions in front"),
+    ],
+)
+def test_a_head_that_is_put_together_again_or_gets_more_positions_is_as_wide_as_stated(joined: str) -> None:
+    lines = (
+        heads("query", "self.q(states)"),
+        heads("key", "self.k(states)"),
+        "before = key[:, :, :1]",
+        f"key = {joined}",
+        heads("value", "self.v(states)"),
+    )
+    assert plan_of_attention(*lines, *ATTEND).layers[0].attentions[0].head_dim == "head_dim"

@@ -20,7 +20,16 @@ Outputs = dict[str, Tensor]
 
 
 class InDouble(TorchFunctionMode):
-    """Whoever asks for single precision gets double."""
+    """Whoever asks for single precision gets double, and who asks for none in particular."""
+
+    def __enter__(self) -> InDouble:
+        self._usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.set_default_dtype(self._usual)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.float:

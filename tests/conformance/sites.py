@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import fill_randomly
+from conformance.in_double import InDouble, doubled
 from conformance.outputs import FLAGS, flatten, loss_of, seeded
 from conformance.subjects import Subject
 from conformance.unread import Unread
 
 # The least that a site has to change: this share of the largest output. What rounding changes in float32 is a hundredth of it.
 EFFECT = 1e-4
+EXACT = 1e-9  # in double precision, whose rounding is far less
 LARGER = 8.0  # times the usual weights, for another try
 EVERYTHING_IS_READ = Unread()
 _KEPT = (
@@ -105,7 +107,8 @@ def assert_each_acts_alone(
 ) -> None:
     """Each site of the active adapter `name` changes the outputs, and all its tensors get gradients, while the others are zero.
 
-    A site around which upstream's own parameters get no gradient (an expert that no token is sent to) is passed over.
+    A site around which upstream's own parameters get no gradient (an expert that no token is sent to) is passed over, and one
+    without effect where upstream's own weight has none.
 
     Args:
         fixed: names of parameters that are never trained.
@@ -129,7 +132,7 @@ def assert_each_acts_alone(
         if (loss := loss_of(outputs)).requires_grad:  # not where nothing of the adapter is called
             loss.backward()
         has_effect = _differ(flat, plain) or _differ(_enlarged(model, site, inputs), plain)
-        if not has_effect and not unseen.issuperset(site.tensors):
+        if not has_effect and not unseen.issuperset(site.tensors) and not is_idle(subject, site):
             silent.append(", ".join(site.tensors))
         dead += [key for key, of in site.gradients.items() if key not in untrained and is_dead(of())]
         for tensor in site.tensors.values():
@@ -155,7 +158,7 @@ def _outputs(
     return outputs, {key: value.detach() for key, value in flatten(outputs).items() if value.is_floating_point()}
 
 
-def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], share: float = EFFECT) -> bool:
     for key, value in theirs.items():
         other = ours.get(key)
         if other is None or other.shape != value.shape:
@@ -163,7 +166,7 @@ def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
         finite = torch.isfinite(value) & torch.isfinite(other)
         if finite.any():
             scale = max(1.0, float(value[finite].abs().max()))
-            if float((other - value)[finite].abs().max()) > EFFECT * scale:
+            if float((other - value)[finite].abs().max()) > share * scale:
                 return True
     return False
 
@@ -193,6 +196,25 @@ def _is_quiet(subject: Subject, site: Site) -> bool:
         if inside:
             return not any(name in alive for name in inside)
         path = path.rpartition(".")[0]
+
+
+def is_idle(subject: Subject, site: Site) -> bool:
+    """Whether the site changes a weight of upstream's, and upstream's own outputs stay where this weight becomes another.
+
+    A decoder that starts from zeros has equal values in its first attention, so that queries and keys change nothing: only
+    rounding gives their weights a gradient. So it is asked in double precision.
+    """
+    upstream, inputs = subject.upstream().double(), doubled(subject.padded_inputs())
+    weight = dict(upstream.named_parameters()).get(f"{site.path}.weight")
+    if weight is None or not all(".loras." in key for key in site.tensors):
+        return False
+    try:
+        with InDouble():
+            before = _outputs(upstream, inputs)[1]
+            fill_randomly([weight], 300)
+            return not _differ(_outputs(upstream, inputs)[1], before, EXACT)
+    except RuntimeError:  # it does not run in double precision
+        return False
 
 
 @functools.lru_cache(maxsize=8)

@@ -131,6 +131,16 @@ def test_the_attention_of_torch_is_a_core() -> None:
     assert all(torch.equal(one[name], (x + by).transpose(0, 1)) for name, by in TORCH.items())
 
 
+def test_what_a_model_draws_at_random_is_the_same_in_each_call() -> None:
+    class Drawing(Attending):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + torch.randn(x.shape))
+
+    model, x = nn.Sequential(Drawing()), {"input": torch.randn(2, LENGTH, WIDTH)}
+    ((one,),), ((other,),) = (observed(model, [], x).values() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_module_that_a_forward_puts_in_has_its_path() -> None:
     assert list(seen_in(Choosing())) == ["0.holder.inner"]
 

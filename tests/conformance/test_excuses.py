@@ -12,11 +12,14 @@ from conformance import sites
 from conformance.adapted import FIRST, SECOND, initialised
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs
+from conformance.checks.composition import _of_rows
 from conformance.checks.liveness import assert_gradients
 from conformance.checks.lora import shares_a_weight
 from conformance.checks.prefix import counts_from_its_cache, positioned
 from conformance.methods import method
-from conformance.sites import quiet_names
+from conformance.outputs import run
+from conformance.reasons import DoesNotApply
+from conformance.sites import Site, is_idle, quiet_names
 from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -51,6 +54,22 @@ def test_a_fusion_is_quiet_where_upstream_cannot_train_its_layer_and_nowhere_els
     model.add_adapter_fusion([FIRST, SECOND])
     quiet = quiet_names(LLAMA, model, f"{FIRST},{SECOND}")
     assert quiet == {name for name, _ in model.named_parameters() if "fusion" in name and "layers.1." in name}
+
+
+def _updates(layer: str, names: str) -> list[Site]:
+    paths = [f"{layer}.self_attn.{name}_proj" for name in names]
+    return [Site(path, {f"{path}.loras.{FIRST}.lora_A": lambda: torch.zeros(1)}, {}) for path in paths]
+
+
+def test_an_update_is_idle_where_upstream_computes_the_same_with_another_weight_and_nowhere_else() -> None:
+    (begins_with_zeros,) = method_subjects("detr")
+    for layer, idle in (("decoder.layers.0", "qk"), ("decoder.layers.1", ""), ("encoder.layers.0", "")):
+        found = {site.path for site in _updates(layer, "qk") if is_idle(begins_with_zeros, site)}
+        assert found == {site.path for site in _updates(layer, idle)}
+    host = Site(
+        "decoder.layers.0.self_attn.q_proj", {f"adapters.{FIRST}.adapter_up.weight": lambda: torch.zeros(1)}, {}
+    )
+    assert not is_idle(begins_with_zeros, host)
 
 
 def test_nothing_is_quiet_where_upstream_trains_everything(patch: pytest.MonkeyPatch) -> None:
@@ -118,6 +137,17 @@ def test_a_weight_is_shared_where_two_targets_have_one_and_nowhere_else() -> Non
     upstream.get_submodule(QUERY).weight = upstream.get_submodule(VALUE).weight
     assert shares_a_weight(upstream, [QUERY, VALUE])
     assert not shares_a_weight(upstream, [QUERY, QUERY.replace("layers.1", "layers.0")])
+
+
+def test_blocks_by_rows_do_not_apply_where_upstream_draws_for_every_output_and_only_there() -> None:
+    for model_type, draws in (("vit_mae", True), ("llama", False)):
+        (subject,) = method_subjects(model_type)
+        outputs = run(subject.upstream(), subject.padded_inputs())
+        if draws:
+            with pytest.raises(DoesNotApply, match="other rows"):
+                _of_rows(subject, outputs)
+        else:
+            assert _of_rows(subject, outputs) == list(outputs)
 
 
 def test_another_token_is_another_one_of_the_vocabulary() -> None:

@@ -34,8 +34,10 @@ def test_what_a_module_computes_in_single_precision_it_computes_in_double() -> N
 def test_a_new_tensor_is_in_double_too_and_other_types_stay() -> None:
     with InDouble():
         assert torch.zeros(2, dtype=torch.float32).dtype is torch.float64
+        assert torch.zeros(2).dtype is torch.float64
         assert STATES.to(torch.long).dtype is torch.long
         assert STATES.to(dtype=torch.bfloat16).dtype is torch.bfloat16
+    assert torch.zeros(2).dtype is torch.float32
 
 
 def test_groups_of_rows_have_their_own_matrices() -> None:

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import BertConfig, CLIPConfig, LlamaConfig
 
-from conformance.instances import compose, inputs, layers, recipes, repair, search, sizes, trial
+from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
 from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes
 
 
@@ -390,3 +390,56 @@ def test_what_a_backbone_hands_on_is_kept_when_another_field_of_it_changes() -> 
     after = draft.changed({("backbone_config", "embedding_size"): 8}).seen.backbone_config
     assert len(before) > 1
     assert after.out_features == before
+
+
+class _Halving(nn.Module):
+    """A backbone that halves an image five times, and an attention over what is left."""
+
+    def __init__(self, largest: int = 1024) -> None:
+        super().__init__()
+        self.config, self.largest = BertConfig(), largest
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if pixel_values.shape[-1] > self.largest:
+            raise ValueError("too large")
+        x = nn.functional.avg_pool2d(pixel_values, 32).flatten(2).transpose(1, 2)
+        return torch.softmax(x @ x.transpose(1, 2), dim=-1) @ x
+
+
+@pytest.mark.parametrize(
+    ("size", "largest", "expected"),
+    [
+        pytest.param(32, 1024, 64, id="one key becomes several"),
+        pytest.param(64, 1024, 64, id="several stay"),
+        pytest.param(32, 32, 32, id="one size alone stays"),
+    ],
+)
+def test_images_are_as_large_as_it_takes_for_several_keys(size: int, largest: int, expected: int) -> None:
+    model = _Halving(largest)
+    found = inputs.Found({}, {"pixel_values": {"kind": "normal", "shape": [2, 3, size, size]}})
+    recipe = keys.with_several_keys(model, found).recipes(model.config)["pixel_values"]
+    assert recipe["shape"] == [2, 3, expected, expected]
+
+
+def test_tokens_beyond_a_vocabulary_that_is_checked_move_into_the_new_one() -> None:
+    config = LlamaConfig(vocab_size=30_000, bos_token_id=29_999)
+    vocabulary = sizes.vocabulary(config)
+    assert sizes.smallest_vocabulary(vocabulary) == vocabulary["vocab_size",] == 99
+    assert sizes.tokens(config, high=99)["bos_token_id",] == 98
+
+
+@pytest.mark.parametrize(
+    ("hides", "kind"),
+    [pytest.param(True, "zeros", id="True hides"), pytest.param(False, "ones", id="True shows")],
+)
+def test_a_mask_that_would_hide_everything_is_turned_round(hides: bool, kind: str) -> None:
+    class Masked(nn.Module):
+        config = BertConfig()
+
+        def forward(self, states: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"states": states.masked_fill(mask == hides, 0.0)}
+
+    given = {"states": {"kind": "normal", "shape": [2, 3]}, "mask": {"kind": "ones", "shape": [2, 3], "dtype": "bool"}}
+    model = Masked()
+    found = keys.with_nothing_hidden(model, inputs.Found({}, given))
+    assert found.recipes(model.config)["mask"]["kind"] == kind

@@ -28,7 +28,7 @@ from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split
 from adapter_runtime import init
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
-from adapter_runtime.methods.prompt_tuning.call import PromptSites
+from adapter_runtime.methods.prompt_tuning.call import PromptCall, PromptSites
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from runtime_models import CLASSES, adapted, randomise, upstream
@@ -167,6 +167,17 @@ def test_insertion_is_what_lists_do(data: st.DataObject) -> None:
 def test_positions_go_on_through_the_prompt(at: int, prompt: int) -> None:
     for insertion in (Insertion(prompt, at), *([Insertion(prompt, torch.tensor([at, at]))] if at else [])):
         assert insertion.into_positions(torch.arange(4)[None])[0].tolist() == list(range(4 + prompt))
+
+
+def test_a_mask_that_the_embeddings_make_of_that_of_the_tokens_grows_and_nothing_else_does() -> None:
+    call = PromptCall(lambda states: states.new_ones(len(states), 3, 1), Insertion(3, 1), 0)  # type: ignore[arg-type]
+    states, mask = torch.zeros(2, 4, 8), torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]])
+    assert call.grown(mask, states) is mask  # they did not read it
+    call.mask_is_embedded = True
+    grown = call.grown(mask, states)
+    assert isinstance(grown, torch.Tensor) and grown.tolist() == [[1, 1, 1, 1, 1, 0, 1], [1] * 7]
+    assert call.grown(mask[:, :3], states).shape == (2, 3)
+    assert call.grown((2, 4), states) == (2, 4)
 
 
 # Heads see real tokens only

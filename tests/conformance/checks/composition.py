@@ -184,6 +184,8 @@ def ragged_outputs(subject: Subject) -> frozenset[str]:
 def _of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:
     """What a row has to itself: not how alike each text and each image of the batch are, nor what the longest decides."""
     names = [name for name in outputs[0] if name not in mixed_outputs(subject)]
+    if not names:
+        raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
     other_shapes = {name for name in names if len({one[name].shape[1:] for one in outputs}) > 1}
     if other_shapes and not other_shapes <= ragged_outputs(subject):
         raise AssertionError(f"other shapes than under each adapter: {sorted(other_shapes - ragged_outputs(subject))}")

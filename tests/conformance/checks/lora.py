@@ -65,7 +65,7 @@ def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, 
 
     targets = lora_targets(layout_of(ours), part)
     config = LoraConfig(r=part.r, lora_alpha=part.alpha, target_modules=list(targets), lora_dropout=0.0)
-    theirs = inject_adapter_in_model(config, subject.upstream(), "default").eval()
+    theirs = inject_adapter_in_model(config, _untied(subject.upstream()), "default").eval()
     twins: dict[str, nn.Parameter] = {}
     for path in targets:
         module = theirs.get_submodule(path)
@@ -75,6 +75,15 @@ def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, 
             with torch.no_grad():
                 twin.copy_(ours.get_parameter(f"{path}.loras.{FIRST}.{letter}"))
     return theirs, twins
+
+
+def _untied(upstream: nn.Module) -> nn.Module:
+    """Where a config ties word embeddings by its default and the model has none, peft would look for them."""
+    try:
+        upstream.get_input_embeddings()
+    except NotImplementedError:
+        upstream.config.tie_word_embeddings = False
+    return upstream
 
 
 def merging_is_exact(subject: Subject, method: Method) -> None:

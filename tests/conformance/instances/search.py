@@ -34,6 +34,7 @@ from conformance.instances.fields import (
     words,
 )
 from conformance.instances.inputs import Found, facts_of, find, missing_placeholders
+from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
@@ -130,7 +131,7 @@ class Search:
         assert self.found is not None
         config = draft.build()
         model = built(self.name, config, "cpu")
-        recipes = self.found.recipes(config)
+        recipes = with_several_keys(model, with_nothing_hidden(model, self.found)).recipes(config)
         ran(model, tensors(recipes))
         started = time.perf_counter()
         ran(model, tensors(recipes))
@@ -394,8 +395,8 @@ class Search:
         vocabulary = sizes.vocabulary(config)
         try:
             special = sizes.tokens(draft.changed(vocabulary).seen)
-        except Exception:
-            special = {}
+        except Exception:  # a config that refuses a token beyond its vocabulary takes both only together
+            special = sizes.tokens(config, high=sizes.smallest_vocabulary(vocabulary))
         ends = {**vocabulary, **special, **sizes.positions(config), **sizes.experts(config)}
         small_heads = sizes.heads(config)
         for only_heads, most in ((False, 8), (True, 8), (False, 16), (False, 12), (True, 16), (True, 12)):

@@ -132,10 +132,14 @@ def vocabulary(config: PreTrainedConfig, power: bool = False) -> dict[Path, Any]
     }
 
 
+def smallest_vocabulary(fields: Mapping[Path, Any]) -> int:
+    """Of those in `fields` that are none of a toy."""
+    return min((n for value in fields.values() for n in integers(value) if n > 30), default=VOCABULARY)
+
+
 def tokens(config: PreTrainedConfig, high: int = 0) -> dict[Path, Any]:
     """Special tokens beyond the smallest vocabulary move to its end; different ones stay different."""
-    sizes = [n for value in of_kind(config, "vocabulary").values() for n in integers(value) if n > 30]
-    high = high or min(sizes, default=VOCABULARY)
+    high = high or smallest_vocabulary(of_kind(config, "vocabulary"))
     fields = of_kind(config, "token")
     outside = sorted(
         {

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from conformance.methods import Bottleneck
+from conformance.outputs import seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Fused, Together
@@ -70,7 +71,7 @@ def claims_of(ours: nn.Module, layout: Layout, inputs: Mapping[str, Any]) -> lis
     try:
         for location, host, module in hosts:
             module.bottleneck_layer_forward = recording(host, location, module.bottleneck_layer_forward)
-        with torch.no_grad(), all_hosts_run():
+        with torch.no_grad(), all_hosts_run(), seeded(5):
             ours(**inputs)
     finally:
         for _, _, module in hosts:
@@ -145,7 +146,7 @@ def sites_of(upstream: nn.Module, claims: Sequence[Claim], inputs: Mapping[str, 
     search = _Search(list(claims))
     watch = Watch(upstream, search.at_addition)
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad(), seeded(5), watch:
             upstream(**inputs)
     finally:
         watch.remove()

@@ -111,14 +111,20 @@ def prompts_applied(
         return args, kwargs
 
     def mask_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, **{name: kwargs[name][:, length:] for name in masks if kwargs.get(name) is not None}}
+        given = {**dict(zip(takes, args, strict=False)), **kwargs}
+        return (), {**given, **{name: given[name][:, length:] for name in masks if given.get(name) is not None}}
 
     def positions_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "position_ids": kwargs["position_ids"][:, length:] - length}
 
+    def grown(entry: Any, embeddings: Tensor) -> Any:
+        """Embeddings that read the mask may give that of all that they embed (ViLT)."""
+        is_mask = masks and isinstance(entry, Tensor) and entry.shape == embeddings.shape[:2]
+        return nn.functional.pad(entry, (length, 0), value=1) if is_mask else entry
+
     def insert(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # some models of images give more
-            return (insert(module, args, output[0]), *output[1:])
+            return (insert(module, args, output[0]), *(grown(entry, output[0]) for entry in output[1:]))
         if isinstance(output, ModelOutput):  # in its first field
             return type(output)(**{**output, next(iter(output)): insert(module, args, output[0])})
         return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)

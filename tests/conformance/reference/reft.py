@@ -81,6 +81,8 @@ def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
+        if not isinstance(hidden, Tensor):  # several tensors beside each other
+            return
         tokens = inputs.get("input_ids")
         has_rows = hidden.dim() == 3 and hidden.shape[0] == BATCH != hidden.shape[1]
         is_longer = form == "joined" and tokens is not None and has_rows and hidden.shape[1] > tokens.shape[1]

@@ -1,0 +1,79 @@
+"""Inputs that show more of a model: several keys for each attention, and no mask that hides everything.
+
+Over a single key, queries and keys do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from conformance.instances.inputs import Found
+from conformance.instances.recipes import tensors
+from conformance.instances.trial import Failed, ran
+from conformance.outputs import all_outputs
+
+_SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
+_TIMES = (2, 4)  # as large
+
+
+def with_several_keys(model: PreTrainedModel, found: Found) -> Found:
+    """`found`, with images as large as it takes (a backbone halves them five times); as it is, where that is not enough."""
+    for larger in (found, *_larger(model, found)):
+        try:
+            if not sees_one_key(model, tensors(larger.recipes(model.config))):
+                return larger
+        except Failed:  # they have one size alone
+            continue
+    return found
+
+
+def with_nothing_hidden(model: PreTrainedModel, found: Found) -> Found:
+    """`found`, or with a mask turned round that is True at what it hides: where the outputs are one number."""
+    recipes = found.recipes(model.config)
+    if not is_one_number(ran(model, tensors(recipes))):
+        return found
+    for name, recipe in recipes.items():
+        if recipe["kind"] == "ones" and recipe.get("dtype") == "bool":
+            turned = Found(found.choice, {**found.overrides, name: {**recipe, "kind": "zeros"}}, found.put)
+            if not is_one_number(ran(model, tensors(turned.recipes(model.config)))):
+                return turned
+    return found
+
+
+def is_one_number(outputs: Any) -> bool:
+    """Whether every tensor holds one number only."""
+    return all(bool((value == value.flatten()[:1]).all()) for value in all_outputs(outputs).values())
+
+
+def sees_one_key(model: PreTrainedModel, inputs: Mapping[str, Any]) -> bool:
+    """Whether some softmax is over a single score."""
+    watch = _Softmax()
+    with watch:
+        ran(model, inputs)
+    return watch.single
+
+
+class _Softmax(TorchFunctionMode):
+    single = False
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in _SOFTMAX and args[0].dim() > 2 and args[0].shape[-1] == 1:
+            self.single = True
+        return func(*args, **(kwargs or {}))
+
+
+def _larger(model: PreTrainedModel, found: Found) -> Iterator[Found]:
+    recipes = found.recipes(model.config)
+    for times in _TIMES:
+        images = {
+            name: {**recipe, "shape": [*shape[:-2], times * shape[-2], times * shape[-1]]}
+            for name, recipe in recipes.items()
+            if name.startswith("pixel") and len(shape := recipe.get("shape", ())) >= 4 and shape[-1] == shape[-2]
+        }
+        if images:
+            yield Found(found.choice, {**found.overrides, **images}, found.put)
