@@ -240,6 +240,7 @@ class StreamForm(str, Enum):
     PACKED = "packed"  # (length, width), or with a batch of one: the positions of all examples stand in one row
     LENGTH_FIRST = "length first"  # (length, batch, width)
     JOINED = "joined"  # as for rows, but something else stands in front of the tokens of each row
+    SEVERAL = "several"  # tensors beside each other: of the image and of the text
     OTHER = "other"  # more dimensions: a grid, several streams side by side
 
 

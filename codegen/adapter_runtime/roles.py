@@ -12,7 +12,7 @@ from typing import Literal
 
 AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
-StackForm = Literal["", "packed", "length first", "joined", "other"]
+StackForm = Literal["", "packed", "length first", "joined", "several", "other"]
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,5 @@ class LayerStack:
     shared: bool = False  # the same physical layer runs more than once
     # What the hidden states of its layers are. "": (batch, length, width); "packed": (length, width), or a batch of one, with the
     # positions of all examples in one row; "length first": (length, batch, width); "joined": rows in which something else stands in
-    # front of the tokens; "other": of more dimensions
+    # front of the tokens; "several": tensors beside each other; "other": of more dimensions
     form: StackForm = ""

@@ -50,7 +50,7 @@ class ConditionalDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 key="encoder_attn.k_content_proj",
                 value="encoder_attn.v_proj",
                 output="encoder_attn.o_proj",
-                head_dim="head_dim",
+                value_head_dim="head_dim",
             ),
         ),
         bottlenecks=(

@@ -84,7 +84,7 @@ class GroundingDinoDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class GroundingDinoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.layers"),
+        LayerStack("encoder.layers", form="several"),
         LayerStack("decoder.layers"),
     )
     final_norm_path = "decoder.layer_norm"

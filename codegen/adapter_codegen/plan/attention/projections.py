@@ -10,16 +10,20 @@ from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.fused import GROUPED, fused_layout, group_sizes, stated_size
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.layout import flat_arguments
+from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, ancestors
+from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import (
     CASTS,
     DROPOUTS,
+    JOINING,
     VIEWS,
     called,
+    is_cut,
     is_of_nothing,
     last_name,
+    one_step_back,
+    operand,
     sources,
     track,
 )
@@ -138,6 +142,8 @@ def _width(value: Value, kinds: Kinds) -> str:
     """The attribute that states the width of a head, where every view that cuts the channels up ends with it."""
     found: set[str] = set()
     for step in track(value, kinds):
+        if _puts_heads_side_by_side(step, kinds):
+            return ""
         cuts = called(step, *_CUTTING) and not any(
             called(before, *_CUTTING) for before in track(step.inputs[0], kinds)
         )
@@ -146,3 +152,29 @@ def _width(value: Value, kinds: Kinds) -> str:
             if len(arguments) > 1:
                 found.add(stated_size(arguments[-1]))
     return found.pop() if len(found) == 1 else ""
+
+
+def _puts_heads_side_by_side(step: Value, kinds: Kinds) -> bool:
+    """``cat([content, position], dim=-1)`` of heads that are already cut: the key is wider than the attribute says.
+
+    Parts of one head (those that turn by their position, and those that do not) are only put together again.
+    """
+    parts = operand(step, 0, "tensors") if called(step, *JOINING) else None
+    axis = operand(step, 1, "dim")
+    if parts is None or axis is None or integer(axis) != -1:
+        return False
+    written = same_tensor(parts).inputs if same_tensor(parts).op is Op.TUPLE else ()
+    return len(written) > 1 and any(_is_whole_head(part, kinds) for part in written)
+
+
+def _is_whole_head(value: Value, kinds: Kinds) -> bool:
+    """Nothing is taken out of it since its channels were cut up."""
+    back: tuple[Value, ...] = (value,)
+    while back:
+        value = back[0]
+        if value.op is Op.ITEM or is_cut(value):
+            return False
+        if called(value, *_CUTTING):
+            return True
+        back = one_step_back(value, kinds)
+    return False

@@ -165,6 +165,7 @@ class PromptCall:
         self.stream: torch.Tensor | None = None  # [B, L + P, H], what the last layer gave, where a pooler needs it
         self.mask: torch.Tensor | None = None  # of tokens
         self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
+        self.mask_is_embedded = False  # the embeddings read the mask of tokens
         self.positions: torch.Tensor | None = (
             None  # of tokens, where the model reads those of the prompt behind them too
         )
@@ -194,8 +195,16 @@ class PromptCall:
     def grow_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Put ones for the prompt into a mask: [B, L] -> [B, L + P]."""
         self.mask = mask
-        self.grown_mask = self.insertion.into(mask, mask.new_ones(mask.shape[0], self.insertion.length))
+        self.grown_mask = self._with_ones(mask)
         return self.grown_mask
+
+    def grown(self, entry: Argument, embeddings: torch.Tensor) -> Argument:
+        """What embeddings [B, L, H] that read the mask give beside them: a mask [B, L] grows, all else stays."""
+        is_mask = isinstance(entry, torch.Tensor) and entry.shape == embeddings.shape[:2] and self.mask_is_embedded
+        return self._with_ones(entry) if is_mask else entry
+
+    def _with_ones(self, mask: torch.Tensor) -> torch.Tensor:
+        return self.insertion.into(mask, mask.new_ones(mask.shape[0], self.insertion.length))
 
 
 def before_call(
@@ -336,6 +345,7 @@ def before_embeddings(module: nn.Module, args: Arguments, kwargs: dict[str, Argu
         return None
     if call.grown_mask is not None and call.is_first:
         grown, mask = call.grown_mask, call.mask
+        call.mask_is_embedded = any(entry is grown for entry in (*args, *kwargs.values()))
         args = tuple(mask if entry is grown else entry for entry in args)
         kwargs = {name: mask if entry is grown else entry for name, entry in kwargs.items()}
     if call.grown_positions is not None and kwargs.get("position_ids") is call.grown_positions:
@@ -357,8 +367,10 @@ def after_embeddings(
     call = current_call()
     if call is None or not (call.at_embeddings and call.is_first):
         return None
-    if isinstance(output, tuple):  # models of images also give the number of patches
-        return (call.put_into(output[0]), *output[1:])
+    if isinstance(
+        output, tuple
+    ):  # models of images also give the number of patches, ViLT a mask of all that it embeds
+        return (call.put_into(output[0]), *(call.grown(entry, output[0]) for entry in output[1:]))
     if isinstance(output, ModelOutput):
         return _into_field(call, module, output)
     if not isinstance(output, torch.Tensor):

@@ -31,6 +31,7 @@ def form_in_layer(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
                 _by_batch_of_one(scene, cores),
                 _by_lengths(cores),
                 _by_torch(scene),
+                _by_return(scene),
             )
             if sign
         ),
@@ -136,6 +137,15 @@ def _by_torch(scene: Scene) -> Sign | None:
         if query is not None and _stream_behind(query, scene):
             return Sign(StreamForm.LENGTH_FIRST, value.node)
     return None
+
+
+def _by_return(scene: Scene) -> Sign | None:
+    """``return (vision, text), weights``: no one tensor is what runs on, but several side by side."""
+    returned = None if scene.flow.returned is None else same_tensor(scene.flow.returned)
+    if returned is None or returned.op is not Op.TUPLE or not returned.inputs:
+        return None
+    first = same_tensor(returned.inputs[0])
+    return Sign(StreamForm.SEVERAL, first.node) if first.op is Op.TUPLE and len(first.inputs) > 1 else None
 
 
 def _reads_length_first(scene: Scene, call: Value) -> bool:
