@@ -19,6 +19,27 @@ def test_queries_keys_and_values_are_told_apart_by_data_flow_and_not_by_name() -
     assert (roles.key, roles.value, roles.head_dim) == ("attention.k", "attention.v", "head_dim")
 
 
+@pytest.mark.parametrize(
+    ("key", "query"),
+    [
+        pytest.param("mixed.mean(dim=-1, keepdim=True)", "", id="where that of the keys does not show"),
+        pytest.param("self.k(states).view(shape)", "attention.q", id="and keys have their own"),
+    ],
+)
+def test_of_several_projections_in_one_query_none_is_its_own(key: str, query: str) -> None:
+    lines = (
+        "shape = (*states.shape[:-1], -1, self.head_dim)",
+        "mixed = (self.q(states).view(shape) + self.o(states).view(shape)) * 0.5",
+        f"query, key = mixed.transpose(1, 2), {key}.transpose(1, 2)",
+        "value = self.v(states).view(shape).transpose(1, 2)",
+        INTERFACE,
+        "out, weights = attend(self, query, key, value, mask, scaling=self.scaling)",
+        "return out, weights",
+    )
+    (roles,) = plan_of_attention(*lines).layers[0].attentions
+    assert (roles.query, roles.value) == (query, "attention.v")
+
+
 def test_one_projection_that_gives_all_three_is_fused() -> None:
     lines = (
         "qkv = self.q(states).view(*states.shape[:-1], 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)",

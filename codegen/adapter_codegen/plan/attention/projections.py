@@ -61,6 +61,9 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
             return replace(roles, fused=fused[0], fused_layout=GROUPED, group=group, head_dim=head_dim or group[1])
         return replace(roles, fused=fused[0], fused_layout=order)
     own = [path for path in query if path not in shared] or query
+    others = _alternatives(core.query, own, scene)
+    if not key and len(own) > 1 and not others:
+        own = []  # one of those that make a query together may be that of the keys (ZAYA)
     if key and value and key[0] == value[0]:
         # Keys are as wide as queries, with which they are multiplied: what is put beside them does not show in their views.
         group = group_sizes(key[0], core.path, (core.key, core.value), scene.kinds)
@@ -68,7 +71,7 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
     return replace(
         roles,
         query=own[0] if own else "",
-        query_alternatives=_alternatives(core.query, own, scene),
+        query_alternatives=others,
         key=key[0] if key else "",
         value=value[0] if value else "",
     )
