@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from transformers import LlamaModel
 
 import adapter_models
 from conformance.checks import MODEL_CHECKS
-from conformance.checks.branches import _projections, _replaces_the_stream
+from conformance.checks.branches import Received, _projections, _replaces_the_stream, assert_shapes
 from conformance.checks.checkpointing import upstream_trains_reentrant
 from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
 from conformance.checks.identity import initialised_is_upstream
@@ -223,3 +224,20 @@ class Scaled(nn.Module):
 def test_a_scale_of_channels_is_no_projection_and_experts_in_one_parameter_are() -> None:
     model = nn.ModuleDict({"layer": Scaled()})
     assert [path.rpartition(".")[2] for path, _ in _projections(model, "layer")] == ["experts"]
+
+
+@pytest.mark.parametrize(
+    ("branch", "stream", "fits"),
+    [
+        pytest.param((2, 3, 4), (2, 3, 4), True, id="the same"),
+        pytest.param((6, 4), (1, 6, 4), True, id="without the axis of one row"),
+        pytest.param((6, 4), (2, 6, 4), False, id="without the axis of two rows"),
+        pytest.param((1, 4), (6, 4), False, id="one vector for all positions"),
+        pytest.param((4,), (1, 4), False, id="no positions"),
+        pytest.param((1, 6, 4), (6, 4), False, id="with an axis that the stream lacks"),
+    ],
+)
+def test_a_branch_may_lack_the_axis_of_one_row(branch: tuple[int, ...], stream: tuple[int, ...], fits: bool) -> None:
+    one = Received(Layer("", (), (), (), ()), "host", "output", torch.zeros(branch), torch.zeros(stream))
+    with contextlib.nullcontext() if fits else pytest.raises(AssertionError, match="to add to"):
+        assert_shapes(one)

@@ -60,8 +60,13 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
 
 
 def assert_shapes(one: Received) -> None:
-    """The branch and the stream have one shape, (batch, length, hidden) or more axes before the last."""
-    if one.x.shape != one.residual.shape or one.x.dim() < 2:
+    """The branch and the stream have one shape, (batch, length, hidden) or more axes before the last.
+
+    Where the positions of all examples stand in one row, a branch may lack the axis of this one row.
+    """
+    more = one.residual.dim() - one.x.dim()
+    of_one_row = more in (0, 1) and one.residual.shape == (*(1,) * more, *one.x.shape)
+    if not of_one_row or one.x.dim() < 2:
         raise AssertionError(f"{one.host} is given {tuple(one.x.shape)} to add to {tuple(one.residual.shape)}")
 
 
