@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -141,7 +142,10 @@ class Search:
     def from_parts(self, draft: Draft) -> tuple[Draft, str] | None:
         """A config that holds others, of which the instances are known; None if it holds none, or they do not fit."""
         full: dict[str, list[layers.Signature]] | None = None
+        deadline = time.process_time() + SECONDS
         for changed, settled in composed(draft, self.known):
+            if time.process_time() > deadline:
+                break
             try:
                 full = layers.kinds(self.on_meta(draft)) if full is None else full
                 self.settled = settled
@@ -305,7 +309,8 @@ class Search:
         """The first profile that runs, if need be repaired."""
         first: Failed | None = None
         deadline = time.process_time() + seconds
-        failed_with: dict[str, str] = {}
+        failed_with: dict[str, str] = {}  # group of profiles -> the words of its last error, without the numbers
+        told: list[str] = []  # all of them
         self.errors = []
         for careful in (False, True):
             for name, changes in self.profiles(draft):
@@ -314,7 +319,7 @@ class Search:
                 group, _, pictures = name.partition(", image ")
                 if not careful and len(self.errors) >= 4 and len(set(self.errors)) == 1:
                     break  # no size changes this error
-                if not careful and pictures not in ("", LARGE) and failed_with.get(group, "") in self.errors[:-1]:
+                if not careful and pictures not in ("", LARGE) and failed_with.get(group, "") in told[:-1]:
                     continue  # another size of images does not change this error, unless all were too small
                 try:
                     open_changes = self.without_derived(changes)
@@ -322,7 +327,8 @@ class Search:
                     return self.repaired(changed, 1 if first is None else 2 if careful else 0), name
                 except Failed as failed:
                     self.say(f"{name}: {str(failed)[:300]}")
-                    failed_with[group] = str(failed)
+                    failed_with[group] = re.sub(r"\d+", "#", str(failed))
+                    told.append(failed_with[group])
                     self.errors.append(str(failed))
                     first = first or failed
         assert first is not None
