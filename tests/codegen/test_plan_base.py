@@ -166,6 +166,22 @@ def test_the_module_whose_output_enters_the_first_layer(before: str, after: str,
 
 
 @pytest.mark.parametrize(
+    ("called", "expected"),
+    [
+        pytest.param("layer(x, values)", "embed", id="another table is given beside the stream"),
+        pytest.param("layer(x, values=self.norm(values) if self.training else None)", "embed", id="by name, at times"),
+        pytest.param("layer(x + values, values)", "values", id="the first table is in the stream, too"),
+    ],
+)
+def test_a_table_of_what_layers_are_given_beside_their_stream_holds_no_token_embeddings(
+    called: str, expected: str
+) -> None:
+    build = f"{BUILD}        self.values = nn.Embedding(config.vocab_size, 7)\n"
+    run = f"        values = self.values(input_ids)\n{RUN.replace('layer(x)', called)}"
+    assert planned(build, run).token_embeddings == expected
+
+
+@pytest.mark.parametrize(
     ("after", "expected"),
     [
         pytest.param("last_hidden_state=x", "", id="there is none"),

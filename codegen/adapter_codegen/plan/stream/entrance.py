@@ -53,7 +53,7 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     return Stream(
         embedding_output=path,
         mixed=mixed,
-        token_embeddings=_token_embeddings(flow, kinds),
+        token_embeddings=_token_embeddings(flow, kinds, [call for found in calls.values() for _, call in found]),
         final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
         reads_tokens=_reads_tokens(flow, [call for found in calls.values() for _, call in found]),
@@ -167,17 +167,40 @@ def _is_tokens(value: Value, flow: Flow) -> bool:
     return value.op is Op.PARAMETER and value.frame is flow.root and value.name == "input_ids"
 
 
-def _token_embeddings(flow: Flow, kinds: Kinds) -> str:
-    """The embedding that is called on the parameter ``input_ids`` of the base model."""
+def _token_embeddings(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) -> str:
+    """The embedding that is called on the parameter ``input_ids`` of the base model.
+
+    One that layers are given beside their stream (values of each token, say) is another table.
+    """
+    beside = _beside_stream(layer_calls)
     for value in flow.values:
         if value.op is Op.SUBMODULE and value.module and kinds.of(value.module.classes) is Kind.EMBEDDING:
             pending = [argument for argument in (first_argument(value),) if argument is not None]
             while pending:
                 origin = same_tensor(pending.pop())
-                if _is_tokens(origin, flow):
+                if _is_tokens(origin, flow) and id(value) not in beside:
                     return value.path
                 pending.extend(earlier(origin))
     return ""
+
+
+def _beside_stream(layer_calls: Sequence[Value]) -> set[int]:
+    """The values of which something goes into other arguments of layers, and nothing into the first."""
+    streams = [argument for call in layer_calls if (argument := first_argument(call)) is not None]
+    given = [value for call in layer_calls for value in (*call.inputs, *(value for _, value in call.keywords))]
+    stream = _behind(streams)
+    return _behind([value for value in given if id(value) not in stream]) - stream
+
+
+def _behind(values: Sequence[Value]) -> set[int]:
+    """All that `values` are computed from, and these themselves."""
+    pending, seen = list(values), set[int]()
+    while pending:
+        value = pending.pop()
+        if id(value) not in seen:
+            seen.add(id(value))
+            pending += [*value.inputs, *value.choices, *(given for _, given in value.keywords)]
+    return seen
 
 
 def _final_norm(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) -> str:
