@@ -160,6 +160,9 @@ def test_a_mask_of_positions_is_one_where_the_tokens_stand_for_an_image() -> Non
     assert given["image_embeds_position_mask"].tolist() == [[0, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0]] * 3
     assert bool((given["input_ids"][:, 1:4] == 7).all())
     assert set(inputs.alternatives("image_mask", facts)[0]["shape"][1:]) == {facts.image}
+    assert (
+        len(inputs.alternatives("input_ids", facts)) == 1
+    )  # tokens without the placeholders would not bring the image
 
 
 @pytest.mark.parametrize(("section", "total"), [([16, 24, 24], 8), ([8, 12, 12], 4), ([1, 1], 7)])

@@ -309,6 +309,8 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
         tokens = (placeholder(facts.config, what) for what in facts.put)
         put = [[token, *span] for token, span in zip(tokens, _spans(facts), strict=True) if token is not None]
     one = _filled("ids", BATCH, _length(facts), low=low, high=top, **({"put": put} if put else {}))
+    if put:
+        return [one]
     books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
     return [
         one,
@@ -419,7 +421,7 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
     """Inputs on which `model` runs, all its layers if possible; raises `Failed` with the most telling error."""
     error: Failed | None = None
     best: Found | None = None
-    parts: dict[str, Found] = {}
+    parts: dict[str, list[Found]] = {}
     for what in PLACEHOLDERS:
         try:
             parts |= _features(model, what, seconds)
@@ -443,10 +445,10 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
     return replace(best, why=error)
 
 
-def _sets(model: PreTrainedModel, parts: Mapping[str, Found]) -> Iterator[tuple[list[str], Found]]:
+def _sets(model: PreTrainedModel, parts: Mapping[str, list[Found]]) -> Iterator[tuple[list[str], Found]]:
     """Sets of parameters beside those of features that are known, the richest that is likely first."""
-    joined = list(parts.values()) if len(parts) < 2 else [_joined(*parts.values()), *parts.values()]
-    for given in [*joined, Found({})]:
+    joined = [_joined(*one) for one in itertools.product(*parts.values())] if len(parts) > 1 else []
+    for given in [*joined, *itertools.chain(*parts.values()), Found({})]:
         for names in _names(model, given):
             yield names, given
 
@@ -671,9 +673,10 @@ def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Reci
 PLACEHOLDERS = {"image": "pixel_values", "audio": "input_features"}  # what tokens stand for -> what it is made of
 
 
-def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, Found]:
+def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, list[Found]]:
     """The inputs of images or sounds, and how many placeholders they need in a row of tokens, by what the model makes of them.
 
+    Where the config says another number, the larger one is first: with too few placeholders a model may run, and mix rows.
     Empty if the model makes no features of its own that tokens could stand for.
     """
     maker = getattr(model, f"get_{what}_features", None)
@@ -682,11 +685,14 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, Fo
     known = {name: entry for name, entry in inspect.signature(maker).parameters.items() if name in takes(model)}
     names = [n for n, entry in known.items() if entry.default is entry.empty or n == PLACEHOLDERS[what]]
     found = _tried(maker, model.config, known, names, Found({}), time.process_time() + seconds)
-    number = _rows(ran(maker, tensors(found.recipes(model.config))))
+    features = ran(maker, tensors(found.recipes(model.config)))
+    said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
+    numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
     masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
-    if (placeholder(model.config, what) is None and not masked) or number % BATCH:
-        raise Failed(ValueError(f"no {what}_token_id stands for the {number} features of {BATCH} rows"))
-    return {what: replace(found, put={what: number // BATCH})}
+    whole = sorted((number for number in numbers if number and not number % BATCH), reverse=True)
+    if (placeholder(model.config, what) is None and not masked) or not whole:
+        raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
+    return {what: [replace(found, put={what: number // BATCH}) for number in whole]}
 
 
 def _rows(features: Any) -> int:
