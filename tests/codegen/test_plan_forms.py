@@ -207,6 +207,11 @@ def form_on_the_way(lines: str) -> StreamForm:
         pytest.param("x = inputs_embeds + self.positions.unsqueeze(0)", id="positions are the same for all rows"),
         pytest.param("x = self.queries.unsqueeze(0).expand(pixels.shape[0], -1, -1)", id="queries that rows get"),
         pytest.param("x = self.queries.unsqueeze(0).repeat(pixels.shape[0], 1, 1)", id="queries that are repeated"),
+        pytest.param("x = self.queries.repeat(pixels.shape[0], 4, 1, 1).flatten(0, 1)", id="four that become three"),
+        pytest.param(
+            "x = torch.cat([inputs_embeds[:1].unsqueeze(0), pixels.unsqueeze(0)], dim=0)",
+            id="rows of which a batch is made",
+        ),
         pytest.param(
             "x = pixels.unsqueeze(0) if pixels.dim() == 2 else pixels", id="an input that may lack its batch"
         ),
@@ -232,6 +237,9 @@ def test_a_way_to_the_layers_that_shows_nothing_else_brings_rows(lines: str) -> 
         ("x = self.norm(self.patches(pixels).flatten(1).T.unsqueeze(0))", StreamForm.PACKED),
         ("x = inputs_embeds.unsqueeze(2).expand(-1, -1, 4, -1).contiguous()", StreamForm.OTHER),
         ("x = self.patches(pixels).permute(0, 2, 3, 1)", StreamForm.OTHER),
+        ("x = self.queries.repeat(pixels.shape[0], 4, 1, 1)", StreamForm.OTHER),
+        ("x = torch.cat((self.queries.repeat(hidden, 4, 1, 1), pixels), dim=2).to(hidden)", StreamForm.OTHER),
+        ("x = inputs_embeds + self.norm(self.queries.repeat(hidden, 4, 1, 1))", StreamForm.OTHER),
         ("x = torch.cat((self.project(pixels), self.norm(inputs_embeds)), dim=1)", StreamForm.JOINED),
         (
             "x = inputs_embeds\nif pixels is not None:\n    x = torch.cat([self.patches(pixels), x], dim=1)",

@@ -24,8 +24,10 @@ from adapter_codegen.plan.flow.walks import (
     tensor_operands,
 )
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
+from adapter_codegen.plan.stream.residuals import joined_streams
 
 _PASSED_ON = frozenset({Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE, Kind.LINEAR})
+_REPEATS_EACH = frozenset({"expand", "repeat", "tile"})  # with a number for each dimension
 _REPEATS = frozenset({"expand", "repeat", "tile", "expand_as", "broadcast_to", "repeat_interleave"})
 
 
@@ -65,7 +67,12 @@ class _Way:
         if value.op is Op.JOIN:
             return self._of_all([one for one in value.choices if not self._is_output(one)], place, seen)
         if value.op is Op.BINARY:  # a summand of fewer dimensions, or with a batch of one, is spread over the other
-            return self._of_all(tensor_operands(value), place, seen)
+            summands = [self.sign(operand, place, seen) for operand in tensor_operands(value)]
+            return _of_more(summands) or _common(summands)
+        if parts := joined_streams(value):  # as many dimensions as each part has; of which one grows is not looked at
+            return _of_more([self.sign(part, place, seen) for part in parts])
+        if called(value, *_REPEATS_EACH) and len(list(flat_arguments(value.inputs[1:]))) + place.more > RANK:
+            return Sign(StreamForm.OTHER, value.node)
         before = self._before(value)
         found = _turned(value, place) if before is not None else None
         if isinstance(found, Sign):
@@ -77,9 +84,7 @@ class _Way:
         return any(id(one) in self.layer_calls for one in _line(value))
 
     def _of_all(self, values: Sequence[Value], place: _Place, seen: frozenset[int]) -> Sign | None:
-        found = [self.sign(value, place, seen) for value in values]
-        forms = {sign.form if sign is not None else None for sign in found}
-        return found[0] if len(forms) == 1 else None
+        return _common([self.sign(value, place, seen) for value in values])
 
     def _before(self, value: Value) -> Value | None:
         """The tensor that a step works on, where it gives its entries again, or projects them."""
@@ -97,6 +102,17 @@ class _Way:
             is_embedding = value.module is not None and self.kinds.of(value.module.classes) is Kind.EMBEDDING
             return Sign(StreamForm.OTHER, place.turned) if is_embedding else None
         return Sign(StreamForm.LENGTH_FIRST, place.turned) if place.batch else None
+
+
+def _common(found: Sequence[Sign | None]) -> Sign | None:
+    """The form that all show."""
+    forms = {sign.form if sign is not None else None for sign in found}
+    return found[0] if len(forms) == 1 else None
+
+
+def _of_more(found: Sequence[Sign | None]) -> Sign | None:
+    """The sign of one with more dimensions than rows have, if there is any: the result has them too."""
+    return next((sign for sign in found if sign is not None and sign.form is StreamForm.OTHER), None)
 
 
 def _is_given_embeddings(value: Value) -> bool:
