@@ -84,7 +84,9 @@ class ClassConversionTests(AdapterTestBase):
     """A checkpoint of each class with a static head loads into flexible heads, and computes the same."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        if "static" in metafunc.fixturenames:
+        if "static" in metafunc.fixturenames and not (self.is_core() or metafunc.config.getoption("--full")):
+            metafunc.parametrize("static", [_NOT_WANTED])
+        elif "static" in metafunc.fixturenames:
             subjects = [subject for subject in head_subjects(self.model_type) if heads.converts(subject)]
             metafunc.parametrize("static", subjects, ids=lambda subject: subject.architecture)
 
@@ -139,7 +141,8 @@ class AdapterModelTests(HeadlessModelTests):
     def pytest_generate_tests(self, metafunc: Any) -> None:
         super().pytest_generate_tests(metafunc)
         if "head_type" in metafunc.fixturenames:
-            metafunc.parametrize("head_type", heads.head_types(self.model_type))
+            wanted = self.is_core() or metafunc.config.getoption("--full")  # to know the types imports the model
+            metafunc.parametrize("head_type", heads.head_types(self.model_type) if wanted else [_NOT_WANTED])
 
     def test_head_computes_logits_loss_and_gradients(self, head_type: str) -> None:
         heads.head_works(self.model_type, head_type)
