@@ -466,6 +466,8 @@ class EncoderEntry:
         if mask is not None and not is_grown:
             given["attention_mask"] = call.grow_mask(mask)
         call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
+        if isinstance(given.get("position_ids"), torch.Tensor):
+            given["position_ids"] = _positions(self.sites, call, given["position_ids"], _tokens(given))
         if not call.at_embeddings:
             assert isinstance(module, PreTrainedModel)
             given |= _at_tokens(module, call, given)
