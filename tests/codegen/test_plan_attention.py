@@ -198,3 +198,36 @@ def test_windows_that_attend_among_themselves_take_no_prefix() -> None:
     plan = plan_of_layer(text)
     assert not prefix_sites(plan)
     assert codes(plan) == {"P208"}
+
+
+BY_KERNEL = """
+class ByKernel({base}):
+    def __init__(self, config):
+        super().__init__({given})
+        {own}
+
+    def forward(self, states, mask=None, **kwargs):
+        query, key, value = self.q(states), self.k(states), self.v(states)
+        return self.o(_flash_attention_forward(query, key, value, mask)), None
+
+
+CLASSES = {{"eager": Attention, "flash": ByKernel}}
+"""
+
+
+def _one_of(kernel: str) -> ModulePlan:
+    forward = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))"
+    return plan_of_layer(forward, "self.attention = CLASSES[config.kind](config)", ATTENTION + kernel)
+
+
+def test_a_class_that_runs_a_kernel_instead_of_its_base_costs_no_prefix() -> None:
+    plan = _one_of(BY_KERNEL.format(base="Attention", given="config", own="self.left = True"))
+    assert [site.class_name for site in prefix_sites(plan)] == ["Attention"]
+    assert codes(plan) == set() and plan.entries[0].takes_prefix
+    assert "P203" in {found.code for found in plan.diagnostics}
+
+
+def test_a_class_that_runs_a_kernel_of_its_own_does() -> None:
+    own = "self.q = self.k = self.v = self.o = nn.Linear(8, 8)"
+    plan = _one_of(BY_KERNEL.format(base="nn.Module", given="", own=own))
+    assert "P203" in codes(plan) and not plan.entries[0].takes_prefix

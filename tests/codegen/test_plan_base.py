@@ -420,6 +420,65 @@ def test_a_prompt_does_not_go_into_layers_that_read_the_tokens_themselves() -> N
     assert "layers read input_ids" in message and methods == (Method.PROMPT_TUNING,)
 
 
+ASIDE = """
+        self.rotary = Rotary()
+        self.others = nn.Embedding(config.vocab_size, 4)
+        self.side = nn.Linear(2, 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("x = layer(x, self.rotary(x, torch.arange(input_ids.shape[1])))", "", id="angles of positions"),
+        pytest.param("x = layer(x, self.side(pixels))", "", id="what is made of an image"),
+        pytest.param("x = layer(x, self.side(self.embed(input_ids)))", "", id="what is made of the stream"),
+        pytest.param("x = layer(x) + self.side(x)", "", id="what comes out of the stream is added behind a layer"),
+        pytest.param("x = layer(x, self.others(input_ids))", "also read what is made", id="another table of tokens"),
+        pytest.param("x = layer(x, self.side(kwargs))", "", id="arguments that are not known"),
+        pytest.param(
+            "x = layer(x) + self.side(pixels)", "has an entry for each position", id="what an image gives is added"
+        ),
+    ],
+)
+def test_a_prompt_does_not_go_in_where_layers_read_more_of_each_token(line: str, expected: str) -> None:
+    _, diagnostics = plan_forward(BUILD + ASIDE, RUN.replace("x = layer(x)", line))
+    found = [message for message, _ in against_prompts(diagnostics)]
+    assert len(found) == bool(expected) and all(expected in message for message in found)
+
+
+def test_a_prompt_does_not_go_in_beside_layers_that_read_boxes() -> None:
+    text = """
+    class Embeddings(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.words = nn.Embedding(8, 8)
+        def forward(self, input_ids, {boxes}):
+            return self.words(input_ids)
+
+    class TinyModel(TinyPreTrainedModel):
+        def __init__(self, config: TinyConfig):
+            super().__init__(config)
+            self.embeddings = Embeddings(config)
+            self.side = nn.Linear(4, 8)
+            self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+        def get_input_embeddings(self):
+            return self.embeddings.words
+        def forward(self, input_ids=None, bbox=None):
+            x = self.embeddings(input_ids, {boxes})
+            for layer in self.layers:
+                x = layer(x, {beside})
+            return x
+    """
+    _, in_embeddings = plan_text(text.format(boxes="bbox", beside="None"))
+    assert against_prompts(in_embeddings) == []
+    _, in_layers = plan_text(
+        text.format(boxes="None", beside="self.side(bbox * 2)").replace("input_ids, None)", "input_ids)")
+    )
+    ((message, _),) = against_prompts(in_layers)
+    assert "also read what is made of each token" in message
+
+
 @pytest.mark.parametrize(
     ("encoder", "parameters", "embeddings", "expected"),
     [

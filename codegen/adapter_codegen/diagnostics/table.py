@@ -261,6 +261,20 @@ class Problem(Enum):
         "The layers in {path} read input_ids themselves, and these are not there where a prompt goes in as inputs_embeds.",
         f"A prompt has no token ids; {_OTHER_METHOD}",
     )
+    BESIDE_STREAM = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "The layers in {path} also read what is made of each token here, and of a prompt nothing is.",
+        f"A prompt has no token ids and no boxes; {_OTHER_METHOD}",
+    )
+    BETWEEN_LAYERS = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "What is added to the stream here, behind a layer, has an entry for each position, and none for those of a prompt.",
+        f"A prompt makes the stream longer; {_OTHER_METHOD}",
+    )
     OTHER_NAME = (
         "P104",
         _UPSTREAM,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adapter_codegen.diagnostics.table import Problem
@@ -94,6 +94,9 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
         results = _with_attention_beside(facts, results)
     findings += [finding for result in results for finding in result.findings]
     refused = _refused(results)
+    for name in _with_a_kernel_instead(facts, results, refused):
+        kernels = [finding for finding in refused.pop(name) if finding.problem is Problem.KERNEL_CALLED_DIRECTLY]
+        findings += [replace(finding, methods=(), milder=Level.NOTE) for finding in kernels]
     findings += [finding for found in refused.values() for finding in found]
     classes, clashes = _classes(facts, results, set(refused))
     if not results:
@@ -131,6 +134,22 @@ def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:
         for name, findings in result.refused_cores.items():
             refused.setdefault(name, []).extend(findings)
     return refused
+
+
+def _with_a_kernel_instead(
+    facts: ModuleFacts, results: Sequence[LayerFindings], refused: Mapping[str, Sequence[Finding]]
+) -> list[str]:
+    """Refused classes that do with a kernel what the class above does in a way that takes a prefix: a config chooses between them.
+
+    They stay as upstream has them, and where a model holds one, a prefix finds no place.
+    """
+    taking = {site.class_name for result in results for site in result.prefix} - set(refused)
+    return [
+        name
+        for name, findings in refused.items()
+        if taking & set(facts.classes[name].lineage[1:])
+        and any(finding.problem is Problem.KERNEL_CALLED_DIRECTLY for finding in findings)
+    ]
 
 
 def _classes(

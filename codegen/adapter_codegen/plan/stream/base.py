@@ -218,19 +218,26 @@ def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream
 def _against_prompts(
     facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None
 ) -> Iterator[Diagnostic]:
-    """Why a prompt cannot go in as embeddings of tokens, where nothing adds to them behind the table but in one module."""
-    holds_table = plan.token_embeddings.startswith(f"{plan.embedding_output}.")
-    if stream is None or not plan.embedding_output or not plan.token_embeddings or holds_table:
+    """Why no prompt can go in: the layers read something else of each token, or no embeddings can be given.
+
+    They must be given where nothing adds to them behind the table but in one module.
+    """
+    if stream is None or not plan.embedding_output:
+        return
+    methods, path = (Method.PROMPT_TUNING,), plan.stacks[0].path
+    if stream.beside is not None:
+        yield Problem.BESIDE_STREAM.diagnostic(facts.location(stream.beside), methods, path=path)
+    if stream.between is not None:
+        yield Problem.BETWEEN_LAYERS.diagnostic(facts.location(stream.between), methods)
+    if not plan.token_embeddings or plan.token_embeddings.startswith(f"{plan.embedding_output}."):
         return
     reader = _reader(facts, base, plan)
-    methods = (Method.PROMPT_TUNING,)
     if isinstance(reader, str) or "inputs_embeds" not in reader.parameters:
         name = reader if isinstance(reader, str) else f"The forward of {reader.owner}"
         node = base.node if isinstance(reader, str) else reader.node
         yield Problem.NO_EMBEDDINGS_TAKEN.diagnostic(facts.location(node), methods, reader=name)
     elif stream.reads_tokens is not None:
-        place, path = facts.location(stream.reads_tokens), plan.stacks[0].path
-        yield Problem.TOKENS_IN_LAYERS.diagnostic(place, methods, path=path)
+        yield Problem.TOKENS_IN_LAYERS.diagnostic(facts.location(stream.reads_tokens), methods, path=path)
 
 
 def _reader(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> FunctionFacts | str:

@@ -15,7 +15,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way, joined_on_the_way
 from adapter_codegen.plan.stream.lists.sign import Sign
@@ -34,6 +34,10 @@ class Stream:
     final_norm: str
     shared: frozenset[str]  # stacks whose layers run more than once
     reads_tokens: cst.CSTNode | None  # the call of a layer that is given input_ids too
+    beside: (
+        cst.CSTNode | None
+    )  # what layers are given beside the stream and is made of each token: boxes, other embeddings
+    between: cst.CSTNode | None  # where something that does not come out of the stream is added to it behind a layer
     forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
 
@@ -50,13 +54,18 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     ids = {id(call) for found in calls.values() for _, call in found}
     source = _Source(flow, kinds, ids)
     path, mixed = source.of(calls[ordered[0].path][0][1])
+    layer_calls = [call for found in calls.values() for _, call in found]
+    tokens = _token_embeddings(flow, kinds, layer_calls)
+    aside = Aside(flow, kinds, layer_calls, {path, tokens})
     return Stream(
         embedding_output=path,
         mixed=mixed,
-        token_embeddings=_token_embeddings(flow, kinds, [call for found in calls.values() for _, call in found]),
+        token_embeddings=tokens,
         final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
-        reads_tokens=_reads_tokens(flow, [call for found in calls.values() for _, call in found]),
+        reads_tokens=_reads_tokens(flow, layer_calls),
+        beside=aside.beside(),
+        between=aside.between(),
         forms={path: sign for path, found in calls.items() if (sign := _form(found, ids, kinds)) is not None},
     )
 
@@ -173,15 +182,21 @@ def _token_embeddings(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) ->
     One that layers are given beside their stream (values of each token, say) is another table.
     """
     beside = _beside_stream(layer_calls)
-    for value in flow.values:
-        if value.op is Op.SUBMODULE and value.module and kinds.of(value.module.classes) is Kind.EMBEDDING:
-            pending = [argument for argument in (first_argument(value),) if argument is not None]
-            while pending:
-                origin = same_tensor(pending.pop())
-                if _is_tokens(origin, flow) and id(value) not in beside:
-                    return value.path
-                pending.extend(earlier(origin))
-    return ""
+    found = (value for value in flow.values if id(value) not in beside and embeds_tokens(value, flow, kinds))
+    return next((value.path for value in found), "")
+
+
+def embeds_tokens(value: Value, flow: Flow, kinds: Kinds) -> bool:
+    """Whether a value is the call of an embedding on ``input_ids``."""
+    if value.op is not Op.SUBMODULE or not value.module or kinds.of(value.module.classes) is not Kind.EMBEDDING:
+        return False
+    pending = [argument for argument in (first_argument(value),) if argument is not None]
+    while pending:
+        origin = same_tensor(pending.pop())
+        if _is_tokens(origin, flow):
+            return True
+        pending.extend(earlier(origin))
+    return False
 
 
 def _beside_stream(layer_calls: Sequence[Value]) -> set[int]:
@@ -201,6 +216,56 @@ def _behind(values: Sequence[Value]) -> set[int]:
             seen.add(id(value))
             pending += [*value.inputs, *value.choices, *(given for _, given in value.keywords)]
     return seen
+
+
+class Aside:
+    """What reaches the layers by another way than the stream, and has an entry for each position but none for a prompt.
+
+    Args:
+        entrance: paths of the modules that the stream comes out of.
+    """
+
+    def __init__(self, flow: Flow, kinds: Kinds, layer_calls: Sequence[Value], entrance: set[str]) -> None:
+        self._flow = flow
+        self._kinds = kinds
+        self._calls = layer_calls
+        self._layers = {id(call) for call in layer_calls}
+        self._entrance = entrance
+
+    def beside(self) -> cst.CSTNode | None:
+        """The call of a module that makes something of each token, which a layer is given too."""
+        for call in self._calls:
+            stream = first_argument(call)
+            given = (*call.inputs, *(value for key, value in call.keywords if key != "**"))
+            for value in given:
+                behind = {} if value is stream else self._behind(value)
+                made = (one for one in behind.values() if one.op is Op.SUBMODULE and not self._is_stream(one))
+                if found := next(filter(self._reads_each_token, made), None):
+                    return found.node
+        return None
+
+    def between(self) -> cst.CSTNode | None:
+        """The addition, behind a layer, of what a module gave that read nothing of the stream."""
+        for value in self._flow.values:
+            for stream, other in (value.inputs, value.inputs[::-1]) if value.is_sum else ():
+                if not _comes_from(stream, self._layers, self._kinds):
+                    continue
+                behind = ancestors(other, lambda one: one.is_metadata).values()
+                if any(one.op is Op.SUBMODULE for one in behind) and not any(map(self._is_stream, behind)):
+                    return value.node
+        return None
+
+    def _is_stream(self, value: Value) -> bool:
+        return id(value) in self._layers or (value.op is Op.SUBMODULE and value.path in self._entrance)
+
+    def _behind(self, value: Value) -> dict[int, Value]:
+        """What `value` was made of beside the stream."""
+        return ancestors(value, lambda one: one.is_metadata or self._is_stream(one))
+
+    def _reads_each_token(self, call: Value) -> bool:
+        """Another table of tokens, or what looks at the box of each."""
+        boxes = (one.op is Op.PARAMETER and one.name == "bbox" for one in self._behind(call).values())
+        return embeds_tokens(call, self._flow, self._kinds) or any(boxes)
 
 
 def _final_norm(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) -> str:
