@@ -447,6 +447,54 @@ def test_a_prompt_does_not_go_in_where_layers_read_more_of_each_token(line: str,
     assert len(found) == bool(expected) and all(expected in message for message in found)
 
 
+NAMED = """
+    class Embeddings(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.words = {table}
+        def forward(self, input_ids):
+            return self.words(input_ids)
+
+    class TinyModel(TinyPreTrainedModel):
+        _input_embed_layer = "words"
+        def __init__(self, config: TinyConfig):
+            super().__init__(config)
+            self.embeddings = Embeddings(config)
+            self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+        def forward(self, input_ids=None):
+            x = self.embeddings(input_ids)
+            for layer in self.layers:
+                x = layer(x)
+            return x, x[{picked}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        pytest.param("nn.Embedding(8, 8)", "embeddings.words", id="the table of tokens that the class names"),
+        pytest.param("nn.Conv2d(3, 8, 4)", "", id="what it names embeds patches"),
+    ],
+)
+def test_the_table_that_upstreams_own_getter_finds_by_its_name(table: str, path: str) -> None:
+    plan, _ = plan_text(NAMED.format(table=table, picked=":, 0"))
+    assert plan is not None and plan.token_embeddings == path
+
+
+@pytest.mark.parametrize(
+    ("picked", "expected"),
+    [
+        pytest.param(":, 0", False, id="the first position"),
+        pytest.param("torch.arange(input_ids.shape[0]), -1", False, id="the last one of each row"),
+        pytest.param("torch.arange(input_ids.shape[0]), input_ids.argmax(-1)", True, id="that of a token"),
+    ],
+)
+def test_a_prompt_does_not_go_in_where_tokens_say_which_position_is_pooled(picked: str, expected: bool) -> None:
+    _, diagnostics = plan_text(NAMED.format(table="nn.Embedding(8, 8)", picked=picked))
+    found = [message for message, _ in against_prompts(diagnostics)]
+    assert [message.startswith("The tokens say which positions") for message in found] == [True] * expected
+
+
 def test_a_prompt_does_not_go_in_beside_layers_that_read_boxes() -> None:
     text = """
     class Embeddings(nn.Module):

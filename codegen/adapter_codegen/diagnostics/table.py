@@ -268,6 +268,13 @@ class Problem(Enum):
         "The layers in {path} also read what is made of each token here, and of a prompt nothing is.",
         f"A prompt has no token ids and no boxes; {_OTHER_METHOD}",
     )
+    PICKED_BY_TOKENS = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        f"A prompt makes the stream longer; {_OTHER_METHOD}",
+    )
     BETWEEN_LAYERS = (
         "P105",
         _UPSTREAM,

@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Tipsv2Text plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,7 +33,8 @@ class Tipsv2TextEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Tipsv2TextModelAdaptersMixin(ModelBaseAdaptersMixin):
+class Tipsv2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "embeddings.token_embedding"
     embedding_output = "embeddings"
     final_norm_path = "final_layer_norm"

@@ -148,9 +148,16 @@ def _config_class(facts: ModuleFacts, known: ClassFacts) -> str:
 
 
 def _token_embeddings(facts: ModuleFacts, base: ClassFacts) -> str:
-    """Path of the embedding that the model's own ``get_input_embeddings`` returns; "" where it returns none."""
-    path = _returned_path(facts, base)
+    """Path of the embedding that the model's ``get_input_embeddings`` returns; "" where it returns none."""
+    path = _returned_path(facts, base) if "get_input_embeddings" in base.functions else _named_path(facts, base)
     return path if path and Kinds(facts).of(_classes_at(facts, base, path)) is Kind.EMBEDDING else ""
+
+
+def _named_path(facts: ModuleFacts, base: ClassFacts) -> str:
+    """``embeddings.token_embedding`` of ``_input_embed_layer = "token_embedding"``: there upstream's own getter looks for it."""
+    name = literal_string(base.attributes.get("_input_embed_layer"))
+    path = f"embeddings.{name}"
+    return path if name and _classes_at(facts, base, path) else ""
 
 
 def _returned_path(facts: ModuleFacts, known: ClassFacts, depth: int = 3) -> str:
@@ -227,6 +234,8 @@ def _against_prompts(
     methods, path = (Method.PROMPT_TUNING,), plan.stacks[0].path
     if stream.beside is not None:
         yield Problem.BESIDE_STREAM.diagnostic(facts.location(stream.beside), methods, path=path)
+    if stream.picked is not None:
+        yield Problem.PICKED_BY_TOKENS.diagnostic(facts.location(stream.picked), methods)
     if stream.between is not None:
         yield Problem.BETWEEN_LAYERS.diagnostic(facts.location(stream.between), methods)
     if not plan.token_embeddings or plan.token_embeddings.startswith(f"{plan.embedding_output}."):

@@ -37,6 +37,7 @@ class Stream:
     beside: (
         cst.CSTNode | None
     )  # what layers are given beside the stream and is made of each token: boxes, other embeddings
+    picked: cst.CSTNode | None  # where tokens say which positions behind the layers are read on
     between: cst.CSTNode | None  # where something that does not come out of the stream is added to it behind a layer
     forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
@@ -65,6 +66,7 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
         reads_tokens=_reads_tokens(flow, layer_calls),
         beside=aside.beside(),
+        picked=aside.picked(),
         between=aside.between(),
         forms={path: sign for path, found in calls.items() if (sign := _form(found, ids, kinds)) is not None},
     )
@@ -242,6 +244,16 @@ class Aside:
                 made = (one for one in behind.values() if one.op is Op.SUBMODULE and not self._is_stream(one))
                 if found := next(filter(self._reads_each_token, made), None):
                     return found.node
+        return None
+
+    def picked(self) -> cst.CSTNode | None:
+        """``states[rows, input_ids.argmax(-1)]``, of what came out of the layers: positions are counted without a prompt."""
+        for value in self._flow.values:
+            if value.op is not Op.ITEM or not self._layers & ancestors(value.inputs[0]).keys():
+                continue
+            by = (one for index in value.inputs[1:] for one in ancestors(index, lambda one: one.is_metadata).values())
+            if any(_is_tokens(one, self._flow) for one in by):
+                return value.node
         return None
 
     def between(self) -> cst.CSTNode | None:
