@@ -16,11 +16,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaModel
 
 import adapter_models
-from conformance.checks import MODEL_CHECKS
-from conformance.checks.branches import Received, _projections, _replaces_the_stream, assert_shapes
+from conformance.adapted import initialised
+from conformance.checks import MODEL_CHECKS, branches
+from conformance.checks.branches import (
+    Received,
+    _projections,
+    _replaces_the_stream,
+    assert_shapes,
+    hosts_receive_branches,
+)
 from conformance.checks.checkpointing import upstream_trains_reentrant
 from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
 from conformance.checks.identity import initialised_is_upstream
+from conformance.checks.prefix import _count_runs
+from conformance.methods import method
 from conformance.outputs import seeded
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention, Layer
@@ -241,3 +250,32 @@ def test_a_branch_may_lack_the_axis_of_one_row(branch: tuple[int, ...], stream: 
     one = Received(Layer("", (), (), (), ()), "host", "output", torch.zeros(branch), torch.zeros(stream))
     with contextlib.nullcontext() if fits else pytest.raises(AssertionError, match="to add to"):
         assert_shapes(one)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["and again with them", "and never with them"])
+def test_hosts_may_run_without_gradients_first(monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    def cycling(subject: Subject) -> nn.Module:
+        model = initialised(subject)
+        forward = model.forward
+
+        def run(**inputs: Any) -> Any:
+            with torch.no_grad():
+                outputs = forward(**inputs)
+            return forward(**inputs) if again else outputs
+
+        model.forward = run
+        return model
+
+    monkeypatch.setattr(branches, "initialised", cycling)
+    with contextlib.nullcontext() if again else pytest.raises(AssertionError, match="without gradients only"):
+        hosts_receive_branches(LLAMA, method("double_seq_bn"))
+
+
+@pytest.mark.parametrize(("model_type", "once"), [("llama", True), ("hrm_text", False)])
+def test_a_cache_can_be_filled_where_each_core_runs_once(model_type: str, once: bool) -> None:
+    subject, *_ = method_subjects(model_type)
+    upstream = subject.upstream()
+    runs = _count_runs(upstream, [path for path, _ in upstream.named_modules() if path.endswith("self_attn")])
+    with torch.no_grad():
+        upstream(**subject.padded_inputs())
+    assert bool(runs) and all(count == 1 for count in runs.values()) is once

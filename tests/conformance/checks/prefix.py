@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from conformance.adapted import FIRST, adapted, initialised
@@ -61,6 +64,7 @@ def _caches_keys(subject: Subject) -> bool:
     heads = {key_heads for key_heads, _, _ in shapes.values()}
     upstream = subject.upstream()
     cache = DynamicCache(config=upstream.config)
+    runs = _count_runs(upstream, shapes)
     try:
         with torch.no_grad():
             cache = upstream(**subject.padded_inputs(), use_cache=True, past_key_values=cache).past_key_values
@@ -69,8 +73,18 @@ def _caches_keys(subject: Subject) -> bool:
     cache = getattr(cache, "self_attention_cache", cache)
     if len(shapes) > len(cache.layers):  # some cores read images
         return False
+    if any(count > 1 for count in runs.values()):  # HRM's run in cycles, each with its own place in the cache
+        return False
     keys = [getattr(layer, "keys", None) for layer in cache.layers]  # a layer with linear attention has none
     return all(one is not None and one.dim() == 4 and one.shape[1] in heads for one in keys)
+
+
+def _count_runs(model: nn.Module, cores: Iterable[str]) -> Counter[str]:
+    """How often each core runs in what `model` does next."""
+    runs: Counter[str] = Counter()
+    for path in cores:
+        model.get_submodule(path).register_forward_pre_hook(lambda module, args, path=path: runs.update([path]))
+    return runs
 
 
 def positioned(inputs: dict[str, Any]) -> dict[str, Any]:
