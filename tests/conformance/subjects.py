@@ -77,6 +77,11 @@ class Subject:
         """It gives one prediction per sequence."""
         return self.architecture.endswith("ForSequenceClassification")
 
+    def uncached_inputs(self) -> dict[str, Any]:
+        """Those of a forward without a cache, out of which keys may come that no projection of the core gave (BigBird)."""
+        without = {"use_cache": False} if self.causal and _takes(self, "use_cache") else {}
+        return {**self.padded_inputs(), **without}
+
     def padded_inputs(self, padding: Padding = "none", one_per_token: bool = False) -> dict[str, Any]:
         """Keyword arguments of a forward.
 

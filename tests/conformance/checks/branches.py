@@ -41,7 +41,7 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
     model = initialised(subject)
     model.requires_grad_(True)
     layout = layout_of(model)
-    inputs = subject.padded_inputs()
+    inputs = subject.uncached_inputs()
     received: list[Received] = []
 
     def cut(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
@@ -170,7 +170,7 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
         end = keep(seen.ends, layer.path, lambda args, output: _first_tensor(output))
         handles.append(model.get_submodule(layer.path).register_forward_hook(end))
     with _hosts(model, layout, silent), seeded(5):
-        model(**subject.padded_inputs(), **FLAGS)
+        model(**subject.uncached_inputs(), **FLAGS)
     for handle in handles:
         handle.remove()
     return seen
@@ -238,7 +238,7 @@ def _replaces_the_stream(subject: Subject, layer: Layer, left: Sequence[str]) ->
     handles.append(module.register_forward_pre_hook(give, with_kwargs=True))
     handles.append(module.register_forward_hook(keep))
     with seeded(5):
-        upstream(**subject.padded_inputs(), **FLAGS)
+        upstream(**subject.uncached_inputs(), **FLAGS)
     for handle in handles:
         handle.remove()
     if not seen.get("end", torch.empty(0)).requires_grad:
