@@ -178,8 +178,11 @@ def is_dead(gradient: Tensor | None) -> bool:
 
 def quiet_names(subject: Subject, model: nn.Module, name: str) -> set[str]:
     """Parameters of the adapter `name` at places where upstream's own parameters get no gradient."""
-    quiet = [site for site in sites_of_adapter(model, name) if _is_quiet(subject, site)]
-    return {key for site in quiet for key in site.tensors}
+    quiet = {key for site in sites_of_adapter(model, name) if _is_quiet(subject, site) for key in site.tensors}
+    # the orthonormal rows of an edit stand beside its other tensors, but are none of the site (`_KEPT`)
+    containers = {key.partition(f".{name}.")[0] for key in quiet}
+    rows = (key for key, _ in model.named_parameters() if f".{name}." in key and ".parametrizations." in key)
+    return quiet | {key for key in rows if key.partition(f".{name}.")[0] in containers}
 
 
 def _is_quiet(subject: Subject, site: Site) -> bool:

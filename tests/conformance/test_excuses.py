@@ -56,6 +56,19 @@ def test_a_fusion_is_quiet_where_upstream_cannot_train_its_layer_and_nowhere_els
     assert quiet == {name for name, _ in model.named_parameters() if "fusion" in name and "layers.1." in name}
 
 
+def test_an_edit_is_quiet_with_its_orthonormal_rows_and_those_of_other_layers_are_not(
+    patch: pytest.MonkeyPatch,
+) -> None:
+    named = tuple(name for name, _ in LLAMA.upstream().named_parameters())
+    living = frozenset(name for name in named if "layers.1." not in name)
+    patch.setattr(sites, "living_parameters", lambda subject: (living, named))
+    model = initialised(LLAMA)
+    model.add_adapter(FIRST, config="loreft")
+    edits = {name for name, _ in model.named_parameters() if "reft_layer" in name}
+    assert any(".parametrizations." in name for name in edits)
+    assert quiet_names(LLAMA, model, FIRST) == {name for name in edits if "layers.1." in name}
+
+
 def _updates(layer: str, names: str) -> list[Site]:
     paths = [f"{layer}.self_attn.{name}_proj" for name in names]
     return [Site(path, {f"{path}.loras.{FIRST}.lora_A": lambda: torch.zeros(1)}, {}) for path in paths]
