@@ -166,7 +166,9 @@ def method_subjects(model_type: str) -> tuple[Subject, ...]:
         head = architecture(model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES) or architecture(
             model_type, auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
         )
-        return (Subject(model_type, head or base, "encoder-decoder", "encoder-decoder"),)
+        bare = Subject(model_type, base, "encoder-decoder", "encoder-decoder")
+        headed = replace(bare, architecture=head or base)
+        return (headed if upstream_runs(headed) else bare,)
     if hasattr(config, "is_decoder") and hasattr(config, "add_cross_attention"):
         masked = architecture(model_type, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
         encoder = Subject(model_type, masked or base, "encoder", "encoder")

@@ -105,6 +105,13 @@ def test_the_base_class_of_a_part_is_built_with_the_config_of_the_part() -> None
     assert config_class("clip").model_type == "clip"
 
 
+def test_what_is_said_not_to_be_set_is_given() -> None:
+    config = LlamaConfig()
+    config.sliding_window, config.other_window = None, None
+    text = "ValueError: Could not find a `sliding_window` argument in the config, or it is not set"
+    assert next(iter(repair.repairs(config, text))) == {("sliding_window",): 4}
+
+
 def test_fields_that_must_match_become_equal() -> None:
     config = BertConfig(hidden_size=32, intermediate_size=64)
     asked = list(repair.repairs(config, "ValueError: intermediate_size must match hidden_size"))

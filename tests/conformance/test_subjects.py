@@ -38,3 +38,5 @@ def test_what_a_class_reads(model_type: str, text: bool, given: set[str]) -> Non
 def test_a_head_that_reads_something_else_than_its_base_model_is_left_aside() -> None:
     assert method_subjects("perceiver")[0].architecture == "PerceiverModel"
     assert method_subjects("roberta")[0].architecture == "RobertaForMaskedLM"
+    assert method_subjects("speecht5")[0].architecture == "SpeechT5Model"
+    assert method_subjects("t5")[0].architecture == "T5ForConditionalGeneration"

@@ -166,6 +166,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return _sounds(facts)
     if has & {"features", "mel"} and has & {"input", "audio"}:
         return _spectra(facts)
+    if {"decoder", "values"} <= has:  # states that something before has made
+        return [_filled("normal", BATCH, LENGTH - 1, facts.hidden), *_spectra(facts)]
     if "values" in has or has & {"past", "future", "observed"}:
         return _series(has, facts)
     if has & {"bbox", "boxes"}:
@@ -355,6 +357,7 @@ def _sounds(facts: Facts) -> list[Recipe]:
         _filled("normal", BATCH, 6400),
         _filled("normal", BATCH, 2, 800),
         _filled("normal", BATCH, 1, 6400),
+        _filled("normal", BATCH, LENGTH, facts.hidden),
     ]
 
 

@@ -70,7 +70,13 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         or "has no len()" in text
     ):
         yield from _sections(config, text)
-    if "None" in text or "specified" in text or "unsupported operand" in text or "get_seq_length" in text:
+    if (
+        "None" in text
+        or "specified" in text
+        or "not set" in text
+        or "unsupported operand" in text
+        or "get_seq_length" in text
+    ):
         yield from _fillings(config, text, code)
     yield from _named(config, text)
 
