@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from torch.testing import assert_close
 from transformers import (
     BertForMultipleChoice,
@@ -28,6 +29,7 @@ from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split
 from adapter_runtime import init
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.api import _mask_of_tokens
 from adapter_runtime.methods.prompt_tuning.call import PromptCall, PromptSites
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
@@ -810,3 +812,23 @@ def test_gradients_are_the_same_with_checkpointing(inputs: Inputs) -> None:
         model(**inputs, use_cache=False).logits.square().sum().backward()
         gradients.append(prompt_of(model).grad)
     assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("own", "length"),
+    [
+        pytest.param(None, 5, id="no function of its own"),
+        pytest.param(lambda attention_mask, **_: attention_mask, 5, id="one that leaves it"),
+        pytest.param(
+            lambda attention_mask, **_: attention_mask[:, None, None], 5, id="one that makes masks of layers"
+        ),
+        pytest.param(
+            lambda attention_mask, **_: nn.functional.pad(attention_mask, (0, 7)), 9, id="one that fills it up"
+        ),
+    ],
+)
+def test_a_mask_that_is_filled_up_to_the_cache_leaves_room_for_the_prompt(own: Any, length: int) -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    found = _mask_of_tokens(own, 3, attention_mask=mask, config=None)
+    assert found is not None and found.tolist() == nn.functional.pad(mask, (0, length - 5)).tolist()
+    assert _mask_of_tokens(lambda attention_mask, **_: None, 3) is None

@@ -52,13 +52,13 @@ class PromptTuningMixin:
 
 
 def _mask_of_tokens(
-    own: Callable[..., Any] | None, prompt: int, *, attention_mask: Any = None, **rest: Any
+    own: Callable[..., Any] | None, prompt: int, *, attention_mask: torch.Tensor | None = None, **rest: Any
 ) -> torch.Tensor | None:
     """The mask [B, L] that is given, or [B, cache - P] where a model's own function fills one up to the length of a static cache (BLOOM)."""
     made = None if own is None else own(attention_mask=attention_mask, **rest)
-    if isinstance(made, torch.Tensor) and made.dim() == 2 and made.shape[1] > attention_mask.shape[1]:
-        return made[:, : made.shape[1] - prompt]
-    return attention_mask
+    if attention_mask is None or not isinstance(made, torch.Tensor) or made.dim() != 2:
+        return attention_mask
+    return made[:, : made.shape[1] - prompt] if made.shape[1] > attention_mask.shape[1] else attention_mask
 
 
 class PromptGenerationMixin(DynamicMixin):
