@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from transformers import DynamicCache
 
 from conformance import sites
 from conformance.adapted import FIRST, SECOND, initialised
+from conformance.checks import checkpointing
 from conformance.checks.causality import _another
-from conformance.checks.checkpointing import _count_runs
+from conformance.checks.checkpointing import _count_runs, upstream_recomputes
 from conformance.checks.composition import _of_rows
 from conformance.checks.liveness import assert_gradients
 from conformance.checks.lora import shares_a_weight
@@ -19,6 +21,7 @@ from conformance.checks.prefix import counts_from_its_cache, positioned
 from conformance.methods import method
 from conformance.outputs import run
 from conformance.reasons import DoesNotApply
+from conformance.reference.layout import layout_of
 from conformance.sites import Site, is_idle, quiet_names
 from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
 
@@ -169,3 +172,12 @@ def test_another_token_is_another_one_of_the_vocabulary() -> None:
         others = _another(tokens, size)
         assert not bool((others == tokens).any())
         assert int(others.min()) >= FIRST_TOKEN and int(others.max()) < size
+
+
+def test_checkpointing_of_layers_without_adapters_is_none_of_those_with_some(patch: pytest.MonkeyPatch) -> None:
+    subject, *_ = method_subjects("bert")
+    assert upstream_recomputes.__wrapped__(subject)
+    layout = layout_of(initialised(subject))
+    beside = replace(layout, layers=(replace(layout.layers[0], path="bert.embeddings"),))
+    patch.setattr(checkpointing, "layout_of", lambda model: beside)
+    assert not upstream_recomputes.__wrapped__(subject)

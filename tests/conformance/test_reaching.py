@@ -118,3 +118,20 @@ def test_tower_gives_what_is_as_wide_as_the_text() -> None:
 def test_windows_that_hold_no_patch_grow() -> None:
     changes = list(repair.repairs(BertConfig(window_size=4), "ZeroDivisionError: integer modulo by zero"))
     assert {("window_size",): 16} in changes
+
+
+def _first_row(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x[:1]
+
+
+def test_features_that_do_not_read_the_last_image_are_none() -> None:
+    images = torch.ones(3, 2)
+    assert torch.equal(inputs._reading_all(lambda x: 2 * x, "x", x=images), 2 * images)
+    with pytest.raises(ValueError, match="last entry of x is not read"):
+        inputs._reading_all(_first_row, "x", x=images)
+
+
+def test_the_number_of_an_axis_is_no_size() -> None:
+    text = "The size of tensor a (6) must match the size of tensor b (42) at non-singleton dimension 1"
+    changed = [made["x"]["shape"] for made in inputs._mended(text, {"x": {"kind": "normal", "shape": [3, 6]}})]
+    assert changed == [[3, 42]]

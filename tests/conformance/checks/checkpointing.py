@@ -77,13 +77,16 @@ def _modules_that_run(model: nn.Module, subject: Subject, seed: int) -> set[nn.M
 
 @functools.cache
 def upstream_recomputes(subject: Subject) -> bool:
-    """Upstream's own class runs something twice with checkpointing, and gets to an end, with frozen embeddings too."""
+    """Upstream's own class runs something of the layers that have adapters twice with checkpointing, and gets to an end, with
+    frozen embeddings too. (A tower that it never recomputes may stand beside layers of which it does.)
+    """
     upstream = subject.upstream().train().requires_grad_(True)
     with contextlib.suppress(NotImplementedError):  # a model of images may have no table of tokens
         if (table := upstream.get_input_embeddings()) is not None:  # nor need one that is given vectors
             table.requires_grad_(False)
     counts: dict[nn.Module, int] = {}
-    for module in upstream.modules():
+    layers = (upstream.get_submodule(layer.path) for layer in layout_of(initialised(subject)).layers)
+    for module in {module for layer in layers for module in layer.modules()}:
         module.register_forward_pre_hook(lambda module, args: counts.update({module: counts.get(module, 0) + 1}))
     try:
         upstream.activation_checkpointing_enable({"use_reentrant": False})

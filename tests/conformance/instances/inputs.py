@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import re
@@ -25,6 +26,7 @@ FIRST_TOKEN = 5
 MOST_TRIES = 90
 ROOM = 40  # tokens that a vocabulary has at least
 MISSING = 98  # the first token that is given where a config leaves out which
+PATIENCE = 3  # times as long are features tried as a forward: all others follow from them
 LIKELY = 20  # choices that are tried as they are before any is mended
 
 
@@ -654,7 +656,8 @@ def _lengthened(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, 
 
 def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:
     """Recipes in which one number of the error's text stands in the place of another."""
-    numbers = list(dict.fromkeys(int(number) for number in re.findall(r"\d+", text.splitlines()[0] if text else "")))
+    said = re.sub(r"dimension \d+", "", text.splitlines()[0] if text else "")  # the number of an axis is no size
+    numbers = list(dict.fromkeys(int(number) for number in re.findall(r"\d+", said)))
     tried = 0
     for name, recipe in recipes.items():
         shape = recipe.get("shape")
@@ -687,7 +690,8 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, li
         return {}
     known = {name: entry for name, entry in inspect.signature(maker).parameters.items() if name in takes(model)}
     names = [n for n, entry in known.items() if entry.default is entry.empty or n == PLACEHOLDERS[what]]
-    found = _tried(maker, model.config, known, names, Found({}), time.process_time() + seconds)
+    reading = functools.partial(_reading_all, maker, PLACEHOLDERS[what])
+    found = _tried(reading, model.config, known, names, Found({}), time.process_time() + PATIENCE * seconds)
     features = ran(maker, tensors(found.recipes(model.config)))
     said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
     numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
@@ -696,6 +700,26 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, li
     if (placeholder(model.config, what) is None and not masked) or not whole:
         raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
     return {what: [replace(found, put={what: number // BATCH}) for number in whole]}
+
+
+def _reading_all(maker: Callable[..., Any], name: str, **inputs: Any) -> Any:
+    """What `maker` makes; an error if the last entry of the input `name` changes nothing: its shape is meant otherwise."""
+    features, other = maker(**inputs), inputs[name].clone()
+    other[-1] += 1
+    pairs = list(zip(_flat(features), _flat(maker(**{**inputs, name: other})), strict=True))
+    if pairs and all(torch.equal(*pair) for pair in pairs):
+        raise ValueError(f"the last entry of {name} is not read")
+    return features
+
+
+def _flat(features: Any) -> list[torch.Tensor]:
+    """The tensors that tokens are replaced by."""
+    if torch.is_tensor(features):
+        return [features]
+    if isinstance(features, (list, tuple)):
+        return [tensor for entry in features for tensor in _flat(entry)]
+    kept = (getattr(features, name, None) for name in ("pooler_output", "last_hidden_state"))
+    return next((_flat(one) for one in kept if one is not None), [])
 
 
 def _rows(features: Any) -> int:
