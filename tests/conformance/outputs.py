@@ -49,7 +49,7 @@ def _states(layer: Any) -> dict[str, Any]:
 def main_outputs(outputs: Any) -> dict[str, Tensor]:
     """What a user reads: floating-point tensors at the top, without the loss; not the hidden states of each layer.
 
-    Where there are none, those at the top of what the model's parts give.
+    Where there are none, those at the top of what the model's parts give; where there are none either, lists, as of maps of features.
     """
     numbers = {
         name: value
@@ -57,7 +57,12 @@ def main_outputs(outputs: Any) -> dict[str, Tensor]:
         if value.is_floating_point() and name.rpartition(".")[2] != "loss"
     }
     top = {name: value for name, value in numbers.items() if "." not in name}
-    return top or {name: value for name, value in numbers.items() if not any(map(str.isdigit, name.split(".")))}
+    parts = {name: value for name, value in numbers.items() if not any(map(str.isdigit, name.split(".")))}
+    return top or parts or {name: value for name, value in numbers.items() if not _is_of_layers(name)}
+
+
+def _is_of_layers(name: str) -> bool:
+    return name.partition(".")[0].endswith(("hidden_states", "attentions"))
 
 
 def all_outputs(outputs: Any) -> dict[str, Tensor]:

@@ -53,3 +53,9 @@ def test_outputs_of_parts_are_read_where_there_are_no_others() -> None:
     assert list(main_outputs({"text_outputs": part, "loss": STATES.sum()})) == ["text_outputs.logits"]
     assert list(main_outputs({"text_outputs": part, "logits": STATES})) == ["logits"]
     assert list(main_outputs({"hidden_states": (STATES,), "logits": STATES})) == ["logits"]
+
+
+def test_lists_are_read_where_nothing_else_is_given_but_not_the_states_of_layers() -> None:
+    layers = {"encoder_hidden_states": (STATES,), "attentions": (STATES,)}
+    assert list(main_outputs({"feature_maps": (STATES, STATES), **layers})) == ["feature_maps.0", "feature_maps.1"]
+    assert not main_outputs(layers)
