@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
-from transformers import BertConfig, CLIPConfig, LlamaConfig
+from transformers import BertConfig, CLIPConfig, LlamaConfig, PreTrainedConfig
 
 from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
 from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes
@@ -63,6 +63,13 @@ def test_widths_that_differ_stay_different() -> None:
     config = BertConfig(hidden_size=768, intermediate_size=772)
     small = sizes.widths(config, sizes.heads(config))
     assert small["hidden_size",] != small["intermediate_size",]
+
+
+def test_the_width_of_codes_is_not_taken_for_that_of_a_stream() -> None:
+    for width, small in ((8, 8), (64, 128)):
+        config = PreTrainedConfig()
+        config.embed_dim, config.base_channels = width, 256
+        assert sizes.widths(config, {})["base_channels",] == (32 if width == 8 else small), width
 
 
 def test_windows_keep_their_ratio() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conformance.adapted import initialised
 from conformance.checks.prefix import positioned, with_prefix_in_mask
-from conformance.checks.reference import with_sites
+from conformance.checks.reference import with_sites, without_lone_weights
 from conformance.handmade import NAME, layout, random
 from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
@@ -190,3 +190,11 @@ def test_attention_without_keys_takes_no_prefix() -> None:
     assert [one.layer for one in replace(where, layers=(linear, second)).prefixed] == [second.path]
     fused = replace(first, attentions=(replace(first.attentions[0], key="", query="", value="", fused="qkv"),))
     assert len(replace(where, layers=(fused, second)).prefixed) == 2
+
+
+def test_only_weights_of_attention_may_be_given_by_one_alone() -> None:
+    one = torch.ones(1)
+    ours, theirs = without_lone_weights({"states": one}, {"states": one, "projection_attentions": one, "more": one})
+    assert set(ours) == {"states"} and set(theirs) == {"states", "more"}
+    both = {"states": one, "attentions": one}
+    assert without_lone_weights(both, both) == [both, both]

@@ -19,6 +19,7 @@ Kind = Literal[
 ]  # fmt: skip
 
 VOCABULARY = 99
+NARROW = 16  # no stream is that narrow by default: it is what a book of codes holds
 _TOKENS = {"token", "bos", "eos", "pad", "sep", "cls", "mask", "boi", "eoi", "boa", "eoa", "unk", "blank"}
 _DEPTHS = {"layers", "attends", "layer", "depth", "depths", "blocks", "stages", "repeats"}
 _NO_DEPTH = {"id", "ids", "index", "indices", "indexes", "norm", "scale", "types", "type", "init", "rope", "drop", "dropout",
@@ -240,7 +241,7 @@ def _main_width(node: PreTrainedConfig, fields: Mapping[Path, Any]) -> int:
         return standard
     for name in ("d_model", "embed_dim", "n_embd", "dim", "width"):
         value = attribute(node, name)
-        if integers(value):
+        if integers(value) and integers(value)[0] > NARROW:
             return integers(value)[0]
     return max((number for value in fields.values() for number in integers(value)[:1]), default=1)
 
