@@ -89,6 +89,13 @@ def test_super_names_the_class_that_the_function_came_from(module: Handmade) -> 
     assert "super(Block, self).forward(F.relu(x))" in emitted(module, site_in(module, "Block"))
 
 
+def test_upstreams_own_forward_stays_where_another_function_is_edited() -> None:
+    code = MODULE.replace("def other(self, x):", "def other(self, x):\n        x = x + helper(x)")
+    module = Handmade(code)
+    site = module.residual("Block", "x = x + helper(x)", "x + helper(x)", "helper(x)", "x", function="other")
+    assert "class BlockWithAdapters(Block, BottleneckLayer):" in emitted(module, site)
+
+
 def test_an_inherited_function_keeps_the_super_of_its_owner(module: Handmade) -> None:
     text = emitted(module, site_in(module, "Child"))
     assert "class ChildWithAdapters(BottleneckLayer, Child):" in text

@@ -60,7 +60,10 @@ def bases_with_adapters(plan: ModelPlan, entry: ClassPlan) -> tuple[str, ...]:
         bases.append(mixins(plan)[entry.name])
     if entry.prefix_sites:
         bases.append(ATTENTION_MIXIN)
-    if any(not site.host for site in entry.residual_sites):
+    functions = {site.function for site in entry.residual_sites if not site.host}
+    if functions and "forward" not in functions:  # the mixin has a forward too: upstream's calls what is edited
+        return (*bases, entry.name, BOTTLENECK_MIXIN)
+    if functions:
         bases.append(BOTTLENECK_MIXIN)
     return (*bases, entry.name)
 
