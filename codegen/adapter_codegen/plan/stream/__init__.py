@@ -8,8 +8,7 @@ roles         which sublayer a residual addition belongs to
 parallel      attention and feed-forward in one sum
 placing       which adapters a residual addition gets, and where they are held
 feed_forward  the projections of a feed-forward block
-flags         attributes that decide for a layer whether it reaches a statement
-optional      modules that only some instances of a layer have
+optional      modules that only some instances of a layer have, and statements that only some reach
 base          the base model class; `entrance` what gives the input of its first layer
 lists         where it keeps its layers, and what the hidden states are that run through them
 """
