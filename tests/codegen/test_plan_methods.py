@@ -53,7 +53,7 @@ def test_a_method_without_a_place_says_why() -> None:
         ("timesformer", "not a plain sequence"),
         ("segformer", "not a plain sequence"),
         ("dinov2", "not a plain sequence"),  # what its pooled output is read from does not show
-        ("clip_text_model", "not a plain sequence"),  # pools at the last token of a text
+        ("clip_text_model", "which positions of the layers' output are read"),  # pools at the last token of a text
     ],
 )
 def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(model_type: str, reason: str) -> None:

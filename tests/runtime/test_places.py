@@ -310,7 +310,8 @@ class Mixer(LayerAdaptersMixin, nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.LayerNorm(3)])  # of something inside, which says nothing about the stream
+        # Of things inside: they tell the width only where they agree, and the layer itself holds none.
+        self.norms = nn.ModuleList([nn.LayerNorm(3), nn.LayerNorm(4)])
         self.mixing = nn.Linear(5, 5)
         for index, width in enumerate(widths):
             self.add_module(f"norm{index}", nn.RMSNorm(width))
@@ -318,6 +319,12 @@ class Mixer(LayerAdaptersMixin, nn.Module):
 
 def test_a_layer_without_known_projections_is_as_wide_as_its_norms() -> None:
     assert Mixer(H, H).stream_width() == H
+
+
+def test_a_layer_without_norms_of_its_own_is_as_wide_as_those_inside_it() -> None:
+    layer = Mixer()
+    layer.norms = nn.ModuleList([nn.LayerNorm(H), nn.LayerNorm(H)])
+    assert layer.stream_width() == H
 
 
 @pytest.mark.parametrize("widths", [(), (H, H + 1)], ids=["none", "of two widths"])
