@@ -276,6 +276,9 @@ class BasePlan:
     stacks: tuple[StackPlan, ...]
     parameters: tuple[Parameter, ...]  # of its forward, without self
     token_embeddings: str = ""  # path of the nn.Embedding over input_ids; "" = none (vision, audio)
+    token_scale: str = (
+        ""  # attribute of what reads tokens (the encoder, if there is one) that multiplies their embeddings, and none given
+    )
     embedding_output: str = ""  # path of the module whose output enters the first layer
     class_token: bool = False  # that module puts a learned position in front, and a pooler reads it (images)
     final_norm: str = ""  # path of the norm after the last layer; "" = none

@@ -414,6 +414,41 @@ def test_a_prompt_behind_a_module_that_holds_the_table_needs_no_way_in() -> None
     assert against_prompts(diagnostics) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "scale"),
+    [
+        pytest.param("", "", "", id="there is none"),
+        pytest.param("x = inputs_embeds", "x = inputs_embeds * self.scale", "", id="both are multiplied"),
+        pytest.param("self.embed(input_ids)", "self.embed(input_ids).to(pixels.device)", "", id="they are moved"),
+        pytest.param("self.embed(input_ids)", "self.embed(input_ids) * self.scale", "scale", id="only tokens are"),
+        pytest.param("self.embed(input_ids)", "self.scale * self.embed(input_ids)", "scale", id="the other way round"),
+        pytest.param(
+            "self.embed(input_ids)", "self.embed(input_ids) * self.config.scale", "config.scale", id="by a field"
+        ),
+    ],
+)
+def test_by_what_tokens_are_multiplied_and_given_embeddings_not(before: str, after: str, scale: str) -> None:
+    plan, diagnostics = plan_forward(BUILD, RUN.replace(before, after) if before else RUN)
+    assert plan is not None and plan.token_scale == scale
+    assert against_prompts(diagnostics) == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param("self.embed(input_ids) + pixels", id="something is added"),
+        pytest.param("self.embed(input_ids) * pixels", id="by no attribute"),
+        pytest.param("self.embed(input_ids) / self.scale", id="a quotient"),
+        pytest.param("self.norm(self.embed(input_ids))", id="a norm"),
+    ],
+)
+def test_a_prompt_does_not_go_in_where_something_else_is_made_of_tokens_alone(made: str) -> None:
+    plan, diagnostics = plan_forward(BUILD, RUN.replace("self.embed(input_ids)", made))
+    assert plan is not None and plan.token_scale == ""
+    if plan.embedding_output:
+        assert [methods for _, methods in against_prompts(diagnostics)] == [(Method.PROMPT_TUNING,)]
+
+
 def test_a_prompt_does_not_go_into_layers_that_read_the_tokens_themselves() -> None:
     _, diagnostics = plan_forward(BUILD, RUN.replace("x = layer(x)", "x = layer(x, ids=input_ids)"))
     ((message, methods),) = against_prompts(diagnostics)

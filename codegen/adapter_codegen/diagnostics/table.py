@@ -254,6 +254,13 @@ class Problem(Enum):
         "{base} itself multiplies weights of its layers here, for evaluation or for training, and not what an adapter would add to them.",
         "With adapters it would compute otherwise in evaluation than in training; choose a model type of `adapter-codegen list`.",
     )
+    MADE_OF_TOKENS = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "What is made of tokens here is not made of inputs_embeds, by which a prompt would go in.",
+        f"A prompt has no token ids; {_OTHER_METHOD}",
+    )
     TOKENS_IN_LAYERS = (
         "P105",
         _UPSTREAM,

@@ -57,6 +57,7 @@ def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
         (name, literal(value))
         for name, value in (
             ("token_embeddings", base.token_embeddings),
+            ("token_scale", base.token_scale),
             ("embedding_output", base.embedding_output),
             ("final_norm_path", base.final_norm),
             ("submodels", tuple(path for path, _ in base.submodels)),

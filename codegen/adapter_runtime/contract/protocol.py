@@ -131,6 +131,9 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
     """A base model: it owns the adapters, and knows its layers."""
 
     token_embeddings: str  # path of the table of token embeddings; "" = there is none
+    token_scale: (
+        str  # attribute, of what reads tokens, by which it multiplies their embeddings but none that it is given
+    )
     embedding_output: str  # path of the module whose output enters the first layer; "" = there is no one such module
     main_input_name: ClassVar[str]
     final_norm_path: ClassVar[str]  # of the norm behind the last layer; "" = there is none

@@ -37,6 +37,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
 
     layer_stacks: tuple[LayerStack, ...] = ()  # stated by generated classes; worked out where there is an interface
     token_embeddings: str = ""
+    token_scale: str = ""
     embedding_output: str = ""
     final_norm_path: ClassVar[str] = ""
     adapter_interface: Interface | None = None  # by which `init` found the modules; None in generated classes

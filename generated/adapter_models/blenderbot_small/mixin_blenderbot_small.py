@@ -70,4 +70,5 @@ class BlenderbotSmallModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapte
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"
+    token_scale = "embed_scale"
     embedding_output = "encoder.layernorm_embedding"

@@ -42,5 +42,6 @@ class FalconH1DecoderLayerAdaptersMixin(LayerAdaptersMixin):
 class FalconH1ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_scale = "embedding_multiplier"
     embedding_output = "embed_tokens"
     final_norm_path = "final_layernorm"

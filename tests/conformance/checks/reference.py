@@ -31,6 +31,7 @@ from conformance.reference import applied
 from conformance.reference.bottleneck import claims_of, sites_of
 from conformance.reference.layout import Layout, layout_of
 from conformance.reference.together import Averaged, Fused, Together
+from conformance.scales import subjects_of_other_scales
 from conformance.sites import quiet_names
 from conformance.subjects import Subject, attentions
 
@@ -46,6 +47,8 @@ def equals_the_reference(subject: Subject, method: Method) -> None:
                 [(FIRST, method.parts)],
                 f"{attention}, padding {padding}",
             )
+    for other in subjects_of_other_scales(subject):
+        compare(adapted(other, method), other, other.padded_inputs(), [(FIRST, method.parts)], other.label)
 
 
 def compare(

@@ -88,6 +88,7 @@ def prompts_applied(
 ) -> Iterator[None]:
     """`upstream` sees the prompts in front of the tokens, the last of a stack first, and gives outputs at the tokens.
 
+    Where the table of tokens stands alone, they are new tokens: all that upstream makes of tokens, it makes of them.
     An encoder-decoder has them in its encoder, and gives outputs at the tokens of its decoder anyway.
     """
     prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
@@ -129,10 +130,11 @@ def prompts_applied(
             return type(output)(**{**output, next(iter(output)): insert(module, args, output[0])})
         return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)
 
-    def embed(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def longer_tokens(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        tokens = module.get_input_embeddings()(given["input_ids"])
-        return (), {**given, "input_ids": None, "inputs_embeds": insert(module, args, tokens)}
+        tokens = given["input_ids"]
+        new = torch.arange(len(table.weight), len(table.weight) + length).expand(len(tokens), -1)
+        return (), {**given, "input_ids": torch.cat([new, tokens], dim=1)}
 
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if base is not upstream and base is front:
@@ -140,6 +142,7 @@ def prompts_applied(
         return output
 
     embeddings = upstream.get_submodule(layout.embeddings)
+    table = front.get_input_embeddings() if layout.embeds_tokens else embeddings
     takes = inspect.signature(embeddings.forward).parameters
     masks = {"mask", "attention_mask"} & set(takes)  # DeBERTa, ESM
     makes_mask = not layout.embeds_tokens and "attention_mask" in inspect.signature(base.forward).parameters
@@ -154,7 +157,8 @@ def prompts_applied(
         base.register_forward_hook(strip),
     ]
     if layout.embeds_tokens:
-        handles.append(front.register_forward_pre_hook(embed, with_kwargs=True))
+        handles.append(front.register_forward_pre_hook(longer_tokens, with_kwargs=True))
+        handles.append(_NewTokens(table, prompt))
     else:
         handles.append(embeddings.register_forward_hook(insert))
     if masks and not layout.embeds_tokens:
@@ -163,6 +167,26 @@ def prompts_applied(
         handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))
     with _removed(handles):
         yield
+
+
+class _NewTokens:
+    """A table of tokens gives `rows` (P, H) for the P tokens that it lacks, so that upstream treats these as any other.
+
+    Its forward is exchanged, and comes back with `remove`.
+    """
+
+    def __init__(self, table: nn.Module, rows: Tensor) -> None:
+        self._table = table
+        forward, size = table.forward, len(table.weight)
+
+        def longer(tokens: Tensor) -> Tensor:
+            is_new = (tokens >= size).unsqueeze(-1)
+            return torch.where(is_new, rows[(tokens - size).clamp(min=0)], forward(tokens.clamp(max=size - 1)))
+
+        table.forward = longer
+
+    def remove(self) -> None:
+        del self._table.forward
 
 
 def prompt_name(layout: Layout, name: str) -> str:

@@ -98,6 +98,7 @@ def _base(base: BasePlan) -> Node:
     )
     paths = (
         Node("token embeddings", base.token_embeddings),
+        Node("token scale", base.token_scale),
         Node("embedding output", base.embedding_output),
         Node("final norm", base.final_norm),
         *(Node("submodel", f"{path}: {name}") for path, name in base.submodels),

@@ -56,6 +56,8 @@ def plan_base(
     towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     entrance = stream.embedding_output if stream and len(towers) < 2 else ""
+    is_encoder_decoder = "encoder_outputs" in forward.parameters
+    reader = f"{entrance.partition('.')[0]}." if is_encoder_decoder else ""
     plan = BasePlan(
         class_name=base.name,
         location=facts.location(base.node),
@@ -64,11 +66,12 @@ def plan_base(
         stacks=tuple(_stack(facts, stack, stream) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
         token_embeddings=embeddings,
+        token_scale=stream.token_scale.removeprefix(reader) if stream and entrance else "",
         embedding_output=entrance,
         class_token=_has_class_token(facts, base, entrance),
         final_norm=stream.final_norm if stream and len(towers) < 2 else "",
         submodels=submodels,
-        is_encoder_decoder="encoder_outputs" in forward.parameters,
+        is_encoder_decoder=is_encoder_decoder,
     )
     doubts = (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
     return plan, doubts
@@ -245,6 +248,8 @@ def _against_prompts(
         name = reader if isinstance(reader, str) else f"The forward of {reader.owner}"
         node = base.node if isinstance(reader, str) else reader.node
         yield Problem.NO_EMBEDDINGS_TAKEN.diagnostic(facts.location(node), methods, reader=name)
+    elif stream.made_of_tokens is not None:
+        yield Problem.MADE_OF_TOKENS.diagnostic(facts.location(stream.made_of_tokens), methods)
     elif stream.reads_tokens is not None:
         yield Problem.TOKENS_IN_LAYERS.diagnostic(facts.location(stream.reads_tokens), methods, path=path)
 

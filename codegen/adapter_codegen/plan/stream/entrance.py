@@ -31,6 +31,8 @@ class Stream:
     embedding_output: str  # path of the module whose output enters the first layer
     mixed: cst.CSTNode | None  # where no single module's output does: the operation that mixes several
     token_embeddings: str  # path of the embedding that the model's forward applies to input_ids
+    token_scale: str  # path of the attribute by which a forward multiplies what it embeds itself, and no inputs_embeds
+    made_of_tokens: cst.CSTNode | None  # where it makes something else of these tokens alone
     final_norm: str
     shared: frozenset[str]  # stacks whose layers run more than once
     reads_tokens: cst.CSTNode | None  # the call of a layer that is given input_ids too
@@ -58,10 +60,13 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     layer_calls = [call for found in calls.values() for _, call in found]
     tokens = _token_embeddings(flow, kinds, layer_calls)
     aside = Aside(flow, kinds, layer_calls, {path, tokens})
+    scale, made = only_of_tokens(flow, kinds)
     return Stream(
         embedding_output=path,
         mixed=mixed,
         token_embeddings=tokens,
+        token_scale=scale,
+        made_of_tokens=made,
         final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
         reads_tokens=_reads_tokens(flow, layer_calls),
@@ -199,6 +204,58 @@ def embeds_tokens(value: Value, flow: Flow, kinds: Kinds) -> bool:
             return True
         pending.extend(earlier(origin))
     return False
+
+
+def only_of_tokens(flow: Flow, kinds: Kinds) -> tuple[str, cst.CSTNode | None]:
+    """What a forward makes of tokens where it embeds them itself, and of ``inputs_embeds`` not.
+
+    Returns:
+        The path of the attribute that it multiplies them by, "" where there is none; and where it does something else.
+    """
+    for value in flow.values:
+        if value.op is not Op.JOIN or not any(_is_given_embeddings(choice, flow) for choice in value.choices):
+            continue
+        for choice in value.choices:
+            made = _unmoved(choice)
+            if not any(embeds_tokens(one, flow, kinds) for one in ancestors(made).values()):
+                continue
+            if embeds_tokens(made, flow, kinds):
+                continue
+            scale = _scale(made, flow, kinds)
+            return scale, None if scale else made.node
+    return "", None
+
+
+def _is_given_embeddings(value: Value, flow: Flow) -> bool:
+    origin = same_tensor(value)
+    return origin.op is Op.PARAMETER and origin.frame is flow.root and origin.name == "inputs_embeds"
+
+
+def _unmoved(value: Value) -> Value:
+    """A tensor before ``.to(device)``."""
+    value = same_tensor(value)
+    while value.op is Op.METHOD and value.name == "to":
+        value = same_tensor(value.inputs[0])
+    return value
+
+
+def _scale(value: Value, flow: Flow, kinds: Kinds) -> str:
+    """``self.embed_scale`` of ``self.embed_tokens(input_ids) * self.embed_scale``, as a path from the base model."""
+    if value.op is not Op.BINARY or value.operator != "*":
+        return ""
+    for tokens, factor in (value.inputs, value.inputs[::-1]):
+        if embeds_tokens(_unmoved(tokens), flow, kinds):
+            return _attribute(factor)
+    return ""
+
+
+def _attribute(value: Value) -> str:
+    """``config.scale`` of ``self.config.scale``, from the base model; "" where it is nothing of ``self``."""
+    names = list[str]()
+    while value.op is Op.ATTRIBUTE:
+        names.append(value.name)
+        value = same_tensor(value.inputs[0])
+    return ".".join(filter(None, (value.path, *reversed(names)))) if names and value.op is Op.SELF else ""
 
 
 def _beside_stream(layer_calls: Sequence[Value]) -> set[int]:

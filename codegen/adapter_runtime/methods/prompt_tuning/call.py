@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeAlias
 
 import torch
@@ -39,6 +40,7 @@ from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.programs.hooks import remove_hooks
 
 Arguments: TypeAlias = tuple[Argument, ...]  # of a forward, by position
+Scale: TypeAlias = float | torch.Tensor | None  # of embeddings; None = they stay as they are
 ChangedArguments: TypeAlias = (
     tuple[Arguments, dict[str, Argument]] | None
 )  # what a hook makes of both kinds; None = nothing
@@ -49,6 +51,7 @@ class PromptSites:
     """What must be known of a base model to run prompts in it."""
 
     embeddings: str  # path of the module whose output enters the first layer
+    token_scale: str  # attribute of the model that reads tokens, by which it multiplies what it embeds; "" = none
     holds_tokens: bool  # that module has the table of tokens inside, or the model reads no tokens
     takes_positions: bool  # forward has the argument position_ids
     positions_come_first: bool  # and that module adds them
@@ -85,6 +88,7 @@ class PromptSites:
         holds_tokens = not goes_to_tokens(model, "embedding_output")
         return PromptSites(
             embeddings=model.embedding_output,
+            token_scale=model.token_scale,
             holds_tokens=holds_tokens,
             takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
@@ -171,13 +175,13 @@ class PromptCall:
         )
         self.grown_positions: torch.Tensor | None = None  # of tokens and prompt
 
-    def put_into(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Put the prompt among the embeddings: [B, L, H] -> [B, L + P, H].
+    def put_into(self, embeddings: torch.Tensor, scale: Scale = None) -> torch.Tensor:
+        """Put the prompt, times `scale`, among the embeddings: [B, L, H] -> [B, L + P, H].
 
         Raises:
             UnsupportedMethodError: the embeddings have another width than the prompt.
         """
-        prompt = self.prompts(embeddings)
+        prompt = _scaled(self.prompts(embeddings), scale)
         if prompt.shape[-1] != embeddings.shape[-1]:
             raise UnsupportedMethodError(
                 f"The embeddings are {embeddings.shape[-1]} wide at the place of the prompt, but the prompt is "
@@ -235,7 +239,7 @@ def before_call(
         positions = _positions(sites, call, given.get("position_ids"), tokens)
         changed["position_ids"] = positions
     if at_tokens and call.is_first:
-        changed |= _at_tokens(model, call, given)
+        changed |= _at_tokens(sites, model, call, given)
     return {**given, **changed}
 
 
@@ -309,17 +313,27 @@ def _counted(tokens: torch.Tensor, prompt: int) -> torch.Tensor:
     return torch.arange(tokens.shape[1] + prompt, device=tokens.device)[None]
 
 
-def _at_tokens(model: EmbedsTokens, call: PromptCall, given: dict[str, Argument]) -> dict[str, Argument]:
-    """The arguments that hold one entry per token, with the prompt."""
+def _at_tokens(
+    sites: PromptSites, model: EmbedsTokens, call: PromptCall, given: dict[str, Argument]
+) -> dict[str, Argument]:
+    """The arguments that hold one entry per token, with the prompt.
+
+    A model may multiply what it embeds, and nothing that it is given: then this is done here, as prompts are rows of the table.
+    """
+    scale: Scale = attrgetter(sites.token_scale)(model) if sites.token_scale else None
     embeddings = given.get("inputs_embeds")
     if not isinstance(embeddings, torch.Tensor):
-        embeddings = model.get_input_embeddings()(given["input_ids"])
-    changed: dict[str, Argument] = {"input_ids": None, "inputs_embeds": call.put_into(embeddings)}
+        embeddings = _scaled(model.get_input_embeddings()(given["input_ids"]), scale)
+    changed: dict[str, Argument] = {"input_ids": None, "inputs_embeds": call.put_into(embeddings, scale)}
     types = given.get("token_type_ids")
     if isinstance(types, torch.Tensor):
         prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
         changed["token_type_ids"] = call.insertion.into(types, prompt_types)
     return changed
+
+
+def _scaled(rows: torch.Tensor, scale: Scale) -> torch.Tensor:
+    return rows if scale is None else rows * scale
 
 
 def after_call(outputs: Outputs) -> Outputs:
@@ -470,7 +484,7 @@ class EncoderEntry:
             given["position_ids"] = _positions(self.sites, call, given["position_ids"], _tokens(given))
         if not call.at_embeddings:
             assert isinstance(module, PreTrainedModel)
-            given |= _at_tokens(module, call, given)
+            given |= _at_tokens(self.sites, module, call, given)
         return (), given
 
 
