@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedModelError
-from conformance.methods import Bottleneck, LoRA, Method
+from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, method
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
@@ -97,13 +97,25 @@ def refused(subject: Subject, method: Method) -> Reason | None:
     if init_refuses(subject):
         return Reason.NO_ADAPTER_CLASSES
     planned = planned_methods(subject.model_type)
-    if any(
-        planned.get(family, "not planned") for family in (*(part.planned_as for part in method.parts), *method.needs)
-    ):
+    if any(planned.get(part.planned_as, "not planned") for part in method.parts):
         return Reason.NOT_PLANNED
     if _has_no_place(subject, method):
         return Reason.NO_PLACE
     return Reason.UNKNOWN_ORDER if _asks_for_unknown_parts(subject, method) else None
+
+
+def representatives(model_type: str) -> set[str]:
+    """The names of the methods that stand for their families in a run over many models."""
+    subjects = adapted_subjects(model_type)
+    chosen = set()
+    for family, first in FAMILIES.items():
+        fitting = (
+            name
+            for name in (first, *OTHERWISE.get(family, ()))
+            if not all(refused(subject, method(name)) for subject in subjects)
+        )
+        chosen.add(next(fitting, first))
+    return chosen
 
 
 def _has_no_place(subject: Subject, method: Method) -> bool:

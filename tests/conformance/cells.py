@@ -33,16 +33,15 @@ def run_model(
     """
     import torch
 
-    from conformance.adapted import planned_methods
+    from conformance.adapted import planned_methods, representatives
     from conformance.checks import CHECKS, MODEL_CHECKS, cells
-    from conformance.methods import FAMILIES
 
     torch.set_num_threads(1)
     report(planned_methods(model_type))
     if why := why_untested(model_type):
         report(f"untested: {why}")
         return
-    wanted = set(FAMILIES.values()) if methods == "families" and model_type not in CORE else None
+    wanted = representatives(model_type) if methods == "families" and model_type not in CORE else None
     failing: set[str] = set()  # families
     broken: set[tuple[Any, str]] = set()  # methods that cannot even be added, by subject
     for check in MODEL_CHECKS:

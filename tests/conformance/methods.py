@@ -104,9 +104,6 @@ class Method:
     name: str  # row label
     config: str  # what is given to add_adapter
     parts: tuple[Part, ...]
-    needs: tuple[
-        str, ...
-    ] = ()  # families beside those of its parts that a model must have, because its config is theirs
 
     def __str__(self) -> str:
         return self.name
@@ -140,6 +137,17 @@ METHODS: tuple[Method, ...] = (
     Method("prefix_tuning", "prefix_tuning[prefix_length=5,bottleneck_size=12]", (PREFIX_MLP,)),
     Method("lora", "lora[r=4,alpha=8]", (LORA,)),
     Method(
+        "lora_mlp",
+        "lora[r=4,alpha=6,selfattn_lora=False,intermediate_lora=True,output_lora=True]",
+        (LoRA(r=4, alpha=6, attention=(), mlp_first=True, mlp_last=True),),
+    ),
+    Method(
+        "lora_mlp_last",
+        "lora[r=4,alpha=6,selfattn_lora=False,output_lora=True]",
+        (LoRA(r=4, alpha=6, attention=(), mlp_last=True),),
+    ),
+    Method("lora_query", "lora[r=4,alpha=8,attn_matrices=['q']]", (LoRA(r=4, alpha=8, attention=("query",)),)),
+    Method(
         "lora_all",
         "lora[r=4,alpha=6,attn_matrices=['q','k','v'],intermediate_lora=True,output_lora=True]",
         (LORA_ALL,),
@@ -150,7 +158,6 @@ METHODS: tuple[Method, ...] = (
         "inv",
         "seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]",
         (Invertible(),),
-        ("bottleneck",),
     ),
     Method("ia3", "ia3", (IA3,)),
     Method("dora", "dora[r=4,alpha=8]", (LoRA(r=4, alpha=8, form="dora"),)),
@@ -174,6 +181,8 @@ FAMILIES: Mapping[str, str] = {
     "prompt_tuning": "prompt_tuning",
     "invertible": "inv",
 }
+# What is tried in its place on a model that has no place for it, or where it is not known: the first that fits.
+OTHERWISE: Mapping[str, tuple[str, ...]] = {"lora": ("lora_mlp", "lora_mlp_last", "lora_query")}
 
 
 def method(name: str) -> Method:

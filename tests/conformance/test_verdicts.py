@@ -12,6 +12,7 @@ from conformance.methods import FAMILIES
 from conformance.page import DATA, PAGE, data, page
 from conformance.report import RESULTS
 from conformance.results import ModelResult, Result, ResultFile
+from conformance.reasons import Reason
 from conformance.verdicts import VERDICTS, Failed, verdict_of, verdicts_text
 
 RELEASE = "5.23.0"
@@ -24,7 +25,10 @@ def result(*cells: tuple[str, str, str], status: str = "ran", text: str = "") ->
     return ModelResult("m", status, text, made, PLANNED)
 
 
-SOUND = (("", "identity", ""), ("lora", "liveness", ""), ("double_seq_bn", "liveness", ""))
+SOUND = (
+    ("", "identity", ""),
+    *((method, "liveness", "") for family, method in FAMILIES.items() if not PLANNED[family]),
+)
 
 
 def test_a_model_whose_checks_hold_has_every_planned_family() -> None:
@@ -48,6 +52,15 @@ def test_checks_of_a_method_drop_its_family() -> None:
         "lora": ("merge", "decoder: first")
     }
     assert "lora" not in verdict.families
+
+
+def test_a_family_of_which_no_check_ran_is_dropped() -> None:
+    tried = tuple(cell for cell in SOUND if cell[0] != "lora")
+    left_out = Result("m", "decoder", "lora", "liveness", "UNKNOWN_ORDER", ran=False)
+    made = result(*tried)
+    verdict = verdict_of(replace(made, cells=(*made.cells, left_out)))
+    assert {family: failed.check for family, failed in verdict.dropped.items()} == {"lora": "untested"}
+    assert Reason.UNKNOWN_ORDER.value in verdict.dropped["lora"].reason
 
 
 def test_a_mixture_drops_the_families_of_its_parts() -> None:
@@ -74,14 +87,14 @@ def test_the_generator_reads_what_is_written() -> None:
     results = [
         ModelResult("b", "crash", "SIGSEGV", planned=PLANNED),
         ModelResult("a", "untested", "no\ninstance", planned=PLANNED),
-        ModelResult("c", "ran", "", (Result("c", "x", "lora", "merge", 'a "quoted" <reason>'),), PLANNED),
+        replace(result(*SOUND, ("lora", "merge", 'a "quoted" <reason>')), model_type="c"),
     ]
     text = verdicts_text(results, RELEASE)
     verdicts = read_verdicts(text)
     assert verdicts.refused["b"].check == "crash"
     assert verdicts.untested == {"a": "no instance"}
     (dropped,) = verdicts.dropped["c"].values()
-    assert dropped.reason == 'x: a "quoted" <reason>'
+    assert dropped.reason == 'decoder: a "quoted" <reason>'
     assert json.loads(text)["transformers"] == RELEASE
     assert sum('"b":' in line for line in text.splitlines()) == 1, "one line per model"
 
@@ -92,12 +105,12 @@ def test_nothing_to_say_is_an_empty_file() -> None:
 
 def test_the_page_has_a_row_for_each_loss_and_each_refusal() -> None:
     results = [
-        ModelResult("lost", "ran", "", (Result("lost", "x", "lora", "merge", "a|b"),), PLANNED),
+        replace(result(*SOUND, ("lora", "merge", "a|b")), model_type="lost"),
         ModelResult("gone", "crash", "SIGSEGV", planned=PLANNED),
     ]
     text = page(results, RELEASE)
     assert "| gone | crash | SIGSEGV |" in text
-    assert r"| lost | lora | merge | x: a\|b |" in text
+    assert r"| lost | lora | merge | decoder: a\|b |" in text
     rows = json.loads(data(results).partition("=")[2].rstrip().rstrip(";"))
     assert ["gone", "all", "refused", "crash", "SIGSEGV"] in rows
     assert ["lost", "invertible", "not planned", "", "no table of tokens"] in rows

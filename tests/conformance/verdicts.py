@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conformance.methods import FAMILIES, method
+from conformance.reasons import Reason
 from conformance.results import ModelResult, Result
 
 VERDICTS = Path(__file__).parents[2] / "codegen" / "adapter_codegen" / "plan" / "verdicts.json"
@@ -60,6 +61,9 @@ def verdict_of(result: ModelResult) -> Verdict:
     for cell in result.failures:
         for family in families_of(cell.method):
             dropped.setdefault(family, _failed(cell))
+    for family in FAMILIES:
+        if family not in unplanned and family not in dropped and (why := _never_tried(result, family)):
+            dropped[family] = Failed("untested", why)
     families = tuple(family for family in FAMILIES if family not in dropped and family not in unplanned)
     if dropped and name in HELD:
         family, first = next(iter(dropped.items()))
@@ -71,6 +75,14 @@ def verdict_of(result: ModelResult) -> Verdict:
             name, refused=Failed(first.check, _line(f"no method holds: {first.reason}")), unplanned=unplanned
         )
     return Verdict(name, dropped=dropped, families=families, unplanned=unplanned)
+
+
+def _never_tried(result: ModelResult, family: str) -> str:
+    """What is not tried is not known to hold; "" where a check of the family ran."""
+    cells = [cell for cell in result.cells if cell.method and family in families_of(cell.method)]
+    if any(cell.ran for cell in cells):
+        return ""
+    return f"no check ran: {Reason[cells[0].text].value}" if cells else "no check ran"
 
 
 def families_of(name: str) -> list[str]:

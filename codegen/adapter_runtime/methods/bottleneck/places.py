@@ -89,6 +89,11 @@ def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
             yield host
 
 
+def are_asked_for(config: BnConfig) -> bool:
+    """False for a config of invertible adapters alone, which models without a place for bottlenecks can have."""
+    return config.inv_adapter is None or any(config[option] for option in OPTIONS.values())
+
+
 def wishes(model: AdaptedBaseModel, config: BnConfig) -> Collection[Wish]:
     """The locations that a config asks for.
 

@@ -49,6 +49,7 @@ BOTTLENECK = MethodSpec[BnConfig](
         "pfeiffer+inv": SeqBnInvConfig(),
         "houlsby+inv": DoubleSeqBnInvConfig(),
     },
+    is_asked_for=places.are_asked_for,
     place=places.place,
     count_places=places.count_places,
     wishes=places.wishes,
