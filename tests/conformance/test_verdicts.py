@@ -10,9 +10,9 @@ import pytest
 from adapter_codegen.plan.told.verdicts import read_verdicts
 from conformance.methods import FAMILIES
 from conformance.page import DATA, PAGE, data, page
+from conformance.reasons import Reason
 from conformance.report import RESULTS
 from conformance.results import ModelResult, Result, ResultFile
-from conformance.reasons import Reason
 from conformance.verdicts import VERDICTS, Failed, verdict_of, verdicts_text
 
 RELEASE = "5.23.0"
