@@ -144,6 +144,40 @@ def test_a_call_of_the_interface_takes_a_prefix_with_its_mask_and_its_keywords()
     assert site.kept == ()
 
 
+PADDED = """
+if self.padding > 0:
+    query = nn.functional.pad(query, (0, self.padding))
+    key = nn.functional.pad(key, (0, self.padding))
+    value = nn.functional.pad(value, (0, self.padding))
+"""
+
+
+def _is_ahead_of_a_branch(*lines: str) -> bool:
+    (site,) = prefix_sites(plan_of_attention(*lines))
+    return site.statement.end_line > site.statement.line
+
+
+def test_a_prefix_goes_in_ahead_of_the_padding_of_channels() -> None:
+    assert _is_ahead_of_a_branch(PROJECT, INTERFACE, PADDED, CALL, RETURN)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param("", id="nothing is padded"),
+        pytest.param(PADDED.replace("key = nn.functional.pad(key,", "key = torch.roll(key,"), id="keys are moved"),
+        pytest.param(PADDED.replace("(0, self.padding)", "(0, 0, 0, self.padding)"), id="there are more keys"),
+        pytest.param(PADDED.replace("functional.pad(key,", "functional.pad(value,"), id="keys become others"),
+        pytest.param("\n".join(PADDED.splitlines()[:-1]), id="values stay as they are"),
+        pytest.param(f"{PADDED}    mask = mask * 2\n", id="the mask becomes another there"),
+        pytest.param(f"{PADDED}mask = mask * 2", id="the mask becomes another behind it"),
+        pytest.param(f"{PADDED}key = key * 2", id="keys go on behind it"),
+    ],
+)
+def test_any_other_branch_stays_ahead_of_the_prefix(between: str) -> None:
+    assert not _is_ahead_of_a_branch(PROJECT, INTERFACE, between, CALL, RETURN)
+
+
 def test_a_mask_that_reads_only_the_shape_of_keys_grows() -> None:
     lines = (PROJECT, INTERFACE, "mask = mask[..., : key.shape[-2]].to(value.dtype)", CALL, RETURN)
     (site,) = prefix_sites(plan_of_attention(*lines))

@@ -1,4 +1,4 @@
-"""Forwards that take one of two ways by a field of the config, and classes that it chooses between.
+"""Forwards that take one of two ways by a field of the config, classes that it chooses between, and numbers that are left open.
 
 With the default, sites on the other way would never be tried.
 """
@@ -6,25 +6,33 @@ With the default, sites on the other way would never be tried.
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from adapter_runtime.contract.registry import registered
 from conformance.adapted import adapted_subjects
 from conformance.emitted import is_site, modeling_module, source_of
+from conformance.scales import field_of_config
 from conformance.subjects import Subject, upstream_runs
+
+A_NUMBER = 3  # fits no width of a tiny instance
 
 
 def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
-    """The subjects of a model type; and each with the other value of a field that decides whether a site is reached.
+    """The subjects of a model type; and each with the other value of a field that decides whether a site is reached, or with a
+    number for one that a class with sites asks for.
 
     Not every value of a field suits all others: what upstream itself cannot run is left out.
     """
     subjects = adapted_subjects(model_type)
-    turned = [
-        other for subject in subjects for field in _fields(subject) if upstream_runs(other := _turned(subject, field))
-    ]
-    return (*subjects, *turned)
+    others = [_turned(subject, field) for subject in subjects for field in _fields(subject)]
+    others += [_with(subject, field, A_NUMBER) for subject in subjects for field in _open_numbers(subject)]
+    return (*subjects, *filter(upstream_runs, others))
 
 
 def _fields(subject: Subject) -> list[str]:
@@ -56,8 +64,43 @@ def _classes(subject: Subject) -> set[str]:
     return {f"{type(module).__module__}.{type(module).__qualname__}" for module in modules}
 
 
+def _open_numbers(subject: Subject) -> list[str]:
+    """The fields that are None and may be a whole number, where a class with sites asks whether they are."""
+    config = subject.config()
+    asked = {
+        name
+        for known in map(_class_at, _emitted_for(subject.model_type))
+        for name in asked_whether_open(ast.parse(textwrap.dedent(inspect.getsource(known))))
+    }
+    return sorted(name for name in asked if getattr(config, name, 0) is None and _may_be_whole(type(config), name))
+
+
+def _class_at(dotted: str) -> type:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def asked_whether_open(text: ast.AST) -> set[str]:
+    """``padding`` of ``config.padding is not None``."""
+    compared = [node for node in ast.walk(text) if isinstance(node, ast.Compare)]
+    with_none = [node for node in compared if isinstance(node.ops[0], (ast.Is, ast.IsNot))]
+    return {field_of_config(node.left) for node in with_none} - {""}
+
+
+def _may_be_whole(known: type, name: str) -> bool:
+    said = next((vars(one)["__annotations__"][name] for one in known.__mro__ if name in _annotated(one)), "")
+    return "int" in re.findall(r"\w+", str(said))
+
+
+def _annotated(known: type) -> dict[str, Any]:
+    return vars(known).get("__annotations__", {})
+
+
 def _turned(subject: Subject, field: str) -> Subject:
-    value = not getattr(subject.config(), field)
+    return _with(subject, field, not getattr(subject.config(), field))
+
+
+def _with(subject: Subject, field: str, value: Any) -> Subject:
     return replace(subject, label=f"{subject.label}, {field}={value}", changes=(*subject.changes, (field, value)))
 
 

@@ -56,7 +56,7 @@ def scales_in(text: ast.Module) -> tuple[set[str], dict[str, bool]]:
     kept = {
         target.attr: field
         for node in ast.walk(text)
-        if isinstance(node, ast.Assign) and (field := _field(node.value))
+        if isinstance(node, ast.Assign) and (field := field_of_config(node.value))
         for target in node.targets
         if isinstance(target, ast.Attribute)
     }
@@ -64,19 +64,19 @@ def scales_in(text: ast.Module) -> tuple[set[str], dict[str, bool]]:
     for node in ast.walk(text):
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
             sides = [side for side in (node.left, node.right) if isinstance(side, ast.Attribute)]
-            factors.update(_field(side) or kept.get(side.attr, "") for side in sides)
+            factors.update(field_of_config(side) or kept.get(side.attr, "") for side in sides)
     return factors - {""}, dict(_switches(text))
 
 
 def _switches(text: ast.Module) -> Iterator[tuple[str, bool]]:
     for node in ast.walk(text):
-        if isinstance(node, ast.IfExp) and (field := _field(node.test)):
+        if isinstance(node, ast.IfExp) and (field := field_of_config(node.test)):
             for side, value in ((node.body, True), (node.orelse, False)):
                 if isinstance(side, ast.Constant) and type(side.value) is float and side.value == 1.0:
                     yield field, value
 
 
-def _field(node: ast.expr) -> str:
+def field_of_config(node: ast.expr) -> str:
     """``scale_embedding`` of ``config.scale_embedding`` or ``self.config.scale_embedding``."""
     if not isinstance(node, ast.Attribute):
         return ""

@@ -88,16 +88,16 @@ class MoonshineAttentionWithAdapters(AttentionAdaptersMixin, MoonshineAttention)
 
         is_causal = self.is_causal and attention_mask is None and q_len > 1
 
-        if self.head_dim_padding > 0:
-            query_states = torch.nn.functional.pad(query_states, (0, self.head_dim_padding))
-            key_states = torch.nn.functional.pad(key_states, (0, self.head_dim_padding))
-            value_states = torch.nn.functional.pad(value_states, (0, self.head_dim_padding))
-
         # >>> adapters
         key_states, value_states, attention_mask = self.prepend_prefix(
             query_states, key_states, value_states, attention_mask, hidden_states, is_causal=is_causal, **kwargs
         )
         # <<< adapters
+        if self.head_dim_padding > 0:
+            query_states = torch.nn.functional.pad(query_states, (0, self.head_dim_padding))
+            key_states = torch.nn.functional.pad(key_states, (0, self.head_dim_padding))
+            value_states = torch.nn.functional.pad(value_states, (0, self.head_dim_padding))
+
         attn_output, attn_weights = attention_interface(
             self,
             query_states,

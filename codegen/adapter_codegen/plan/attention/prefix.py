@@ -7,6 +7,7 @@ stands, the layout of keys and values, what happens to them before and after, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
@@ -24,6 +25,7 @@ from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import called, one_step_back, sources
 
+_NAME = re.compile(r"\b[A-Za-z_]\w*")
 _HANDED_ON = ("is_causal", "sliding_window")
 _RESHAPING = ("view", "reshape", "permute", "transpose", "unfold", "flatten", "unflatten")
 _READERS = (Op.TUPLE, Op.JOIN, Op.SUBMODULE, Op.HELPER, Op.CALL, Op.FUNCTION)
@@ -138,21 +140,55 @@ def _site(core: AttentionCore, claims: Claims, gate: str, scene: Scene) -> Prefi
     assert call.statement is not None
     location = scene.facts.location(call.node)
     grown = [expression.code for expression in (*claims.biases, *([mask] if mask else []))]
+    keywords = tuple(_keywords(core, scene))
+    statement = _padding(core, (gate, *grown, *keywords), scene) or call.statement
     return PrefixSite(
         class_name=call.frame.class_name,
         function=call.frame.function,
         core=core.kind.name,
         location=location,
-        statement=scene.facts.location(call.statement),
+        statement=scene.facts.location(statement),
         query=scene.expression(core.nodes["query"]),
         key=scene.expression(core.nodes["key"]),
         value=scene.expression(core.nodes["value"]),
         mask=mask,
         gate_input=Expression(gate, location),
         biases=claims.biases,
-        keywords=tuple(_keywords(core, scene)),
+        keywords=keywords,
         kept=tuple(name for name in grown if _is_read_later(name, core, scene)),
     )
+
+
+def _padding(core: AttentionCore, read: tuple[str, ...], scene: Scene) -> cst.If | None:
+    """Where keys and values are only padded to more channels: a prefix, which has as many as before, goes in ahead of it.
+
+    Args:
+        read: what the edit reads beside queries, keys and values; all of it must be the same there.
+    """
+    branch, frame = core.key.node, core.call.frame
+    if not isinstance(branch, cst.If) or core.value.node is not branch or core.call.statement is None:
+        return None
+    ahead, here = (scene.flow.before.get((frame, one), {}) for one in (branch, core.call.statement))
+    code = {name: scene.facts.code(core.nodes[name]) for name in ("query", "key", "value")}
+    if not all(_only_pads(getattr(core, name), ahead.get(code[name])) for name in ("key", "value")):
+        return None
+    names = {name for text in read for name in _NAME.findall(text)} & here.keys()
+    return branch if code["query"] in ahead and all(ahead.get(name) is here[name] for name in names) else None
+
+
+def _only_pads(joined: Value, before: Value | None) -> bool:
+    """Whether a tensor is what it was before a branch, or that with further channels: ``pad(x, (0, n))``."""
+    if before is None or joined.op is not Op.JOIN:
+        return False
+    others = [value for value in joined.choices if value is not before]
+    return bool(others) and all(_pads_channels(value, before) for value in others)
+
+
+def _pads_channels(value: Value, before: Value) -> bool:
+    if value.op is not Op.FUNCTION or not value.name.endswith(".pad") or len(value.inputs) != 2:
+        return False
+    padded, by = value.inputs
+    return padded is before and by.op is Op.TUPLE and len(by.inputs) == 2
 
 
 def _keywords(core: AttentionCore, scene: Scene) -> Iterator[str]:

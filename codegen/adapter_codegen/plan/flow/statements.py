@@ -32,8 +32,9 @@ def _block(run: Activation, body: cst.BaseSuite) -> None:
         if following is not None:
             run.flow.after[run.frame, statement] = following
         run.statement = statement
-        if isinstance(statement, cst.SimpleStatementLine):
+        if isinstance(statement, (cst.SimpleStatementLine, cst.If)):
             run.flow.before[run.frame, statement] = dict(run.environment)
+        if isinstance(statement, cst.SimpleStatementLine):
             for small in statement.body:
                 _small(run, small)
         elif isinstance(statement, cst.BaseCompoundStatement):
