@@ -265,3 +265,48 @@ def test_a_class_that_runs_a_kernel_of_its_own_does() -> None:
     own = "self.q = self.k = self.v = self.o = nn.Linear(8, 8)"
     plan = _one_of(BY_KERNEL.format(base="nn.Module", given="", own=own))
     assert "P203" in codes(plan) and not plan.entries[0].takes_prefix
+
+
+MIXER = """
+class Mixer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(8))
+        self.q = nn.Linear(8, 8)
+        self.v = nn.Linear(8, 8)
+
+    def forward(self, earlier, x):
+        states = torch.cat([earlier, x.unsqueeze(-2)], dim=-2)
+        query = {query}
+        return nn.functional.scaled_dot_product_attention(query, {key}, {value}).squeeze(-2)
+
+"""
+LEARNED = "self.query.view(1, -1).expand(*states.shape[:-2], -1, -1)"
+
+
+def _cores(query: str, key: str = "states", value: str = "states") -> list[str]:
+    mixer = MIXER.format(query=query, key=key, value=value)
+    (plan,) = plan_of_layer(
+        "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(self.mixer(states, x)))",
+        "self.mixer = Mixer(config)",
+        ATTENTION + mixer,
+    ).layers
+    return [one.core for one in plan.attentions]
+
+
+def test_states_that_a_learned_query_weighs_are_added_up_and_not_attended_to() -> None:
+    assert _cores(LEARNED) == ["attention"]
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "value"),
+    [
+        pytest.param("self.q(x).unsqueeze(-2)", "states", "states", id="a query of the stream"),
+        pytest.param("x.unsqueeze(-2)", "states", "states", id="the stream itself asks"),
+        pytest.param(LEARNED, "states", "self.v(states)", id="values have a projection"),
+    ],
+)
+def test_a_learned_query_or_one_tensor_for_keys_and_values_alone_leaves_an_attention(
+    query: str, key: str, value: str
+) -> None:
+    assert _cores(query, key, value) == ["attention", "mixer"]

@@ -9,6 +9,7 @@ from adapter_codegen.plan.attention.kinds.interface import Interface
 from adapter_codegen.plan.attention.kinds.sdpa import Sdpa
 from adapter_codegen.plan.attention.kinds.softmax import Softmax
 from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Op, ancestors, same_tensor
 
 CORE_KINDS: tuple[CoreKind, ...] = (
     Interface(),
@@ -22,7 +23,18 @@ CORE_KINDS: tuple[CoreKind, ...] = (
 def find_cores(scene: Scene) -> list[AttentionCore]:
     """The attention cores of a flow, in order."""
     found = (core for value in scene.flow.values for kind in CORE_KINDS for core in kind.recognise(value, scene))
-    return list({id(core.call): core for core in found}.values())
+    return list({id(core.call): core for core in found if not _only_mixes(core, scene)}.values())
+
+
+def _only_mixes(core: AttentionCore, scene: Scene) -> bool:
+    """Whether a learned query weighs states that are keys and values themselves: no sublayer, but a way to add them up.
+
+    (Inkling 2 enters each sublayer with such a sum of what earlier blocks gave.)
+    """
+    if same_tensor(core.key) is not same_tensor(core.value):
+        return False
+    behind = ancestors(core.query, lambda one: one.is_metadata).values()
+    return not any(value.op is Op.PARAMETER and not value.frame.depth for value in behind)
 
 
 def all_signs() -> Signs:
