@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from conformance.reference.cores import Seen, observed
+from conformance.reference.cores import Seen, observed, only_mixes
 
 LENGTH, WIDTH = 5, 4
 TORCH = {"query": 1, "key": 2, "value": 3}
@@ -165,3 +165,14 @@ def test_values_that_are_sampled_are_those_of_a_declared_core_only() -> None:
     ((seen,),) = observed(model, ["0"], x).values()
     assert list(seen) == ["value"]
     assert observed(model, [], x) == {}
+
+
+def test_what_the_same_queries_make_of_states_that_are_keys_and_values_only_mixes() -> None:
+    states, other = torch.randn(2, 3, LENGTH, WIDTH), torch.randn(2, 3, LENGTH, WIDTH)
+    learned = torch.randn(1, WIDTH).expand(2, 3, 1, WIDTH)
+    of_input = torch.cat([learned[:, :2], other[:, 2:, :1]], dim=1)
+    assert only_mixes({"query": learned, "key": states, "value": states})
+    assert not only_mixes({"query": of_input, "key": states, "value": states}), "one position asks otherwise"
+    assert not only_mixes({"query": learned, "key": states, "value": other}), "values are projected"
+    assert not only_mixes({"query": learned[:1, :1], "key": states[:1, :1], "value": states[:1, :1]}), "nothing shows"
+    assert not only_mixes({"value": states}), "sampled values"

@@ -98,6 +98,17 @@ class Scores:
 
 
 Seen = Mapping[str, Tensor]  # "query", "key", "value"; where values are sampled (deformable attention), these only
+
+
+def only_mixes(seen: Seen) -> bool:
+    """Whether the same queries, whatever the input is, weigh states that are keys and values at once: how states are added up."""
+    if seen.keys() != set(ROLES) or seen["query"].dim() < 3:
+        return False
+    queries = seen["query"].flatten(0, -3)
+    same_for_all = len(queries) > 1 and bool((queries == queries[:1]).all())
+    return same_for_all and torch.equal(seen["key"], seen["value"])
+
+
 # Prefixes of a core, (1, K, P, D) each, in their order.
 Prefixes = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
 
