@@ -204,8 +204,9 @@ class PromptCall:
 
     def grown(self, entry: Argument, embeddings: torch.Tensor) -> Argument:
         """What embeddings [B, L, H] that read the mask give beside them: a mask [B, L] grows, all else stays."""
-        is_mask = isinstance(entry, torch.Tensor) and entry.shape == embeddings.shape[:2] and self.mask_is_embedded
-        return self._with_ones(entry) if is_mask else entry
+        if self.mask_is_embedded and isinstance(entry, torch.Tensor) and entry.shape == embeddings.shape[:2]:
+            return self._with_ones(entry)
+        return entry
 
     def _with_ones(self, mask: torch.Tensor) -> torch.Tensor:
         return self.insertion.into(mask, mask.new_ones(mask.shape[0], self.insertion.length))
