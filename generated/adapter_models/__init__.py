@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from .audioflamingo3_encoder.adapter_model import AudioFlamingo3EncoderAdapterModel
     from .axk1.adapter_model import AXK1AdapterModel
     from .axk2.adapter_model import AXK2AdapterModel
+    from .bailing_hybrid.adapter_model import BailingHybridAdapterModel
     from .bamba.adapter_model import BambaAdapterModel
     from .bart.adapter_model import BartAdapterModel
     from .beam.adapter_model import BeamAdapterModel
@@ -146,18 +147,24 @@ if TYPE_CHECKING:
     from .blenderbot.adapter_model import BlenderbotAdapterModel
     from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
     from .blip.adapter_model import BlipAdapterModel
+    from .blip_2.adapter_model import Blip2AdapterModel
+    from .blip_2_qformer.adapter_model import Blip2QFormerAdapterModel
     from .bloom.adapter_model import BloomAdapterModel
+    from .blt.adapter_model import BltAdapterModel
     from .bridgetower.adapter_model import BridgeTowerAdapterModel
     from .bros.adapter_model import BrosAdapterModel
     from .camembert.adapter_model import CamembertAdapterModel
     from .canary.adapter_model import CanaryAdapterModel
     from .canine.adapter_model import CanineAdapterModel
+    from .chameleon.adapter_model import ChameleonAdapterModel
     from .chinese_clip.adapter_model import ChineseCLIPAdapterModel
     from .chinese_clip_vision_model.adapter_model import ChineseCLIPVisionAdapterModel
+    from .clap.adapter_model import ClapAdapterModel
     from .clip.adapter_model import CLIPAdapterModel
     from .clip_text_model.adapter_model import CLIPTextAdapterModel
     from .clip_vision_model.adapter_model import CLIPVisionAdapterModel
     from .clipseg.adapter_model import CLIPSegAdapterModel
+    from .clvp.adapter_model import ClvpModelForConditionalGenerationAdapterModel
     from .codegen.adapter_model import CodeGenAdapterModel
     from .cohere.adapter_model import CohereAdapterModel
     from .cohere2.adapter_model import Cohere2AdapterModel
@@ -166,6 +173,7 @@ if TYPE_CHECKING:
     from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
     from .conditional_detr.adapter_model import ConditionalDetrAdapterModel
     from .convbert.adapter_model import ConvBertAdapterModel
+    from .cosmos3_edge.adapter_model import Cosmos3EdgeAdapterModel
     from .cosmos3_edge_text.adapter_model import Cosmos3EdgeTextAdapterModel
     from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
     from .cpmant.adapter_model import CpmAntAdapterModel
@@ -179,21 +187,30 @@ if TYPE_CHECKING:
     from .dbrx.adapter_model import DbrxAdapterModel
     from .deberta.adapter_model import DebertaAdapterModel
     from .deberta_v2.adapter_model import DebertaV2AdapterModel
+    from .decision_transformer.adapter_model import DecisionTransformerAdapterModel
     from .deepseek_v2.adapter_model import DeepseekV2AdapterModel
     from .deepseek_v3.adapter_model import DeepseekV3AdapterModel
     from .deepseek_v32.adapter_model import DeepseekV32AdapterModel
     from .deepseek_v4.adapter_model import DeepseekV4AdapterModel
+    from .deformable_detr.adapter_model import DeformableDetrAdapterModel
+    from .deimv2.adapter_model import Deimv2AdapterModel
     from .deit.adapter_model import DeiTAdapterModel
+    from .detr.adapter_model import DetrAdapterModel
+    from .dia.adapter_model import DiaAdapterModel
     from .diffllama.adapter_model import DiffLlamaAdapterModel
+    from .diffusion_gemma.adapter_model import DiffusionGemmaAdapterModel
     from .dinov2.adapter_model import Dinov2AdapterModel
     from .dinov2_with_registers.adapter_model import Dinov2WithRegistersAdapterModel
     from .dinov3_vit.adapter_model import DINOv3ViTAdapterModel
     from .distilbert.adapter_model import DistilBertAdapterModel
     from .doge.adapter_model import DogeAdapterModel
+    from .donut_swin.adapter_model import DonutSwinAdapterModel
     from .dots1.adapter_model import Dots1AdapterModel
+    from .dots3_note_text.adapter_model import Dots3NoteTextAdapterModel
     from .dpt.adapter_model import DPTAdapterModel
     from .electra.adapter_model import ElectraAdapterModel
     from .embedding_gemma2_text.adapter_model import EmbeddingGemma2TextAdapterModel
+    from .emu3.adapter_model import Emu3AdapterModel
     from .ernie.adapter_model import ErnieAdapterModel
     from .ernie4_5.adapter_model import Ernie4_5AdapterModel
     from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
@@ -201,22 +218,31 @@ if TYPE_CHECKING:
     from .esmc.adapter_model import EsmcAdapterModel
     from .eurobert.adapter_model import EuroBertAdapterModel
     from .exaone4.adapter_model import Exaone4AdapterModel
+    from .exaone4_5.adapter_model import Exaone4_5_AdapterModel
     from .exaone4_5_vision.adapter_model import Exaone4_5_VisionAdapterModel
     from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
     from .falcon.adapter_model import FalconAdapterModel
     from .falcon_h1.adapter_model import FalconH1AdapterModel
+    from .falcon_mamba.adapter_model import FalconMambaAdapterModel
+    from .fastspeech2_conformer.adapter_model import FastSpeech2ConformerAdapterModel
     from .flaubert.adapter_model import FlaubertAdapterModel
     from .flava.adapter_model import FlavaAdapterModel
     from .flex_olmo.adapter_model import FlexOlmoAdapterModel
     from .flint.adapter_model import FlintAdapterModel
+    from .florence2.adapter_model import Florence2AdapterModel
+    from .fnet.adapter_model import FNetAdapterModel
+    from .fsmt.adapter_model import FSMTAdapterModel
+    from .fun_asr_nano.adapter_model import FunAsrNanoAdapterModel
     from .fun_asr_nano_encoder.adapter_model import FunAsrNanoEncoderAdapterModel
     from .funnel.adapter_model import FunnelAdapterModel
     from .gemma.adapter_model import GemmaAdapterModel
     from .gemma2.adapter_model import Gemma2AdapterModel
     from .gemma3_text.adapter_model import Gemma3TextAdapterModel
+    from .gemma3n_audio.adapter_model import Gemma3nAudioEncoderAdapterModel
     from .gemma4_audio.adapter_model import Gemma4AudioAdapterModel
     from .gemma4_text.adapter_model import Gemma4TextAdapterModel
     from .gemma4_unified_text.adapter_model import Gemma4UnifiedTextAdapterModel
+    from .gemma4_vision.adapter_model import Gemma4VisionAdapterModel
     from .git.adapter_model import GitAdapterModel
     from .glm.adapter_model import GlmAdapterModel
     from .glm4.adapter_model import Glm4AdapterModel
@@ -228,10 +254,13 @@ if TYPE_CHECKING:
     from .glm4v_moe_vision.adapter_model import Glm4vMoeVisionAdapterModel
     from .glm4v_text.adapter_model import Glm4vTextAdapterModel
     from .glm4v_vision.adapter_model import Glm4vVisionAdapterModel
+    from .glm5_next.adapter_model import Glm5NextAdapterModel
+    from .glm5_next_text.adapter_model import Glm5NextTextAdapterModel
     from .glm5_next_vision.adapter_model import Glm5NextVisionAdapterModel
     from .glm_image_text.adapter_model import GlmImageTextAdapterModel
     from .glm_image_vision.adapter_model import GlmImageVisionAdapterModel
     from .glm_moe_dsa.adapter_model import GlmMoeDsaAdapterModel
+    from .glm_ocr.adapter_model import GlmOcrAdapterModel
     from .glm_ocr_text.adapter_model import GlmOcrTextAdapterModel
     from .glm_ocr_vision.adapter_model import GlmOcrVisionAdapterModel
     from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
@@ -246,6 +275,7 @@ if TYPE_CHECKING:
     from .gptj.adapter_model import GPTJAdapterModel
     from .gradium_phonon_tts.adapter_model import GradiumPhononTTSAdapterModel
     from .granite.adapter_model import GraniteAdapterModel
+    from .granite_docling.adapter_model import GraniteDoclingAdapterModel
     from .granite_docling_text.adapter_model import GraniteDoclingTextAdapterModel
     from .granite_docling_vision.adapter_model import GraniteDoclingVisionAdapterModel
     from .granite_speech5_encoder.adapter_model import GraniteSpeech5EncoderAdapterModel
@@ -255,26 +285,33 @@ if TYPE_CHECKING:
     from .granitemoehybrid.adapter_model import GraniteMoeHybridAdapterModel
     from .granitemoeshared.adapter_model import GraniteMoeSharedAdapterModel
     from .grounding_dino.adapter_model import GroundingDinoAdapterModel
+    from .groupvit.adapter_model import GroupViTAdapterModel
     from .gte.adapter_model import GteAdapterModel
     from .helium.adapter_model import HeliumAdapterModel
+    from .hiera.adapter_model import HieraAdapterModel
     from .higgs_audio_v2.adapter_model import HiggsAudioV2ForConditionalGenerationAdapterModel
     from .hrm_text.adapter_model import HrmTextAdapterModel
     from .hubert.adapter_model import HubertAdapterModel
     from .hunyuan_v1_dense.adapter_model import HunYuanDenseV1AdapterModel
     from .hunyuan_v1_moe.adapter_model import HunYuanMoEV1AdapterModel
+    from .hunyuan_vl.adapter_model import HunYuanVLAdapterModel
     from .hunyuan_vl_text.adapter_model import HunYuanVLTextAdapterModel
     from .hunyuan_vl_vision.adapter_model import HunYuanVLVisionTransformerAdapterModel
     from .hy_v3.adapter_model import HYV3AdapterModel
     from .hy_v4.adapter_model import HYV4AdapterModel
     from .hyperclovax.adapter_model import HyperCLOVAXAdapterModel
+    from .idefics.adapter_model import IdeficsAdapterModel
     from .idefics2.adapter_model import Idefics2AdapterModel
     from .idefics3.adapter_model import Idefics3AdapterModel
     from .idefics3_vision.adapter_model import Idefics3VisionTransformerAdapterModel
     from .ijepa.adapter_model import IJepaAdapterModel
     from .imagegpt.adapter_model import ImageGPTAdapterModel
-    from .inkling2_text.adapter_model import Inkling2TextAdapterModel
+    from .informer.adapter_model import InformerAdapterModel
+    from .inkling2_vision.adapter_model import Inkling2VisionAdapterModel
     from .inkling_mm_model.adapter_model import InklingAdapterModel
     from .inkling_text.adapter_model import InklingTextAdapterModel
+    from .instructblip.adapter_model import InstructBlipAdapterModel
+    from .instructblipvideo.adapter_model import InstructBlipVideoAdapterModel
     from .internlm3.adapter_model import InternLM3AdapterModel
     from .internvl_vision.adapter_model import InternVLVisionAdapterModel
     from .iquestcoder.adapter_model import IQuestCoderAdapterModel
@@ -282,8 +319,14 @@ if TYPE_CHECKING:
     from .jamba.adapter_model import JambaAdapterModel
     from .jetmoe.adapter_model import JetMoeAdapterModel
     from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
+    from .kimi_k25.adapter_model import Kimi_K25AdapterModel
+    from .kimi_k25_vision.adapter_model import Kimi_K25VisionAdapterModel
+    from .kimi_linear.adapter_model import KimiLinearAdapterModel
     from .kolibri1.adapter_model import Kolibri1AdapterModel
+    from .kosmos_2.adapter_model import Kosmos2AdapterModel
+    from .kyutai_speech_to_text.adapter_model import KyutaiSpeechToTextAdapterModel
     from .laguna.adapter_model import LagunaAdapterModel
+    from .lasr_encoder.adapter_model import LasrEncoderAdapterModel
     from .layoutlm.adapter_model import LayoutLMAdapterModel
     from .layoutlmv3.adapter_model import LayoutLMv3AdapterModel
     from .lfm2.adapter_model import Lfm2AdapterModel
@@ -297,7 +340,9 @@ if TYPE_CHECKING:
     from .longcat_flash.adapter_model import LongcatFlashAdapterModel
     from .longt5.adapter_model import LongT5AdapterModel
     from .luke.adapter_model import LukeAdapterModel
+    from .lw_detr.adapter_model import LwDetrAdapterModel
     from .m2m_100.adapter_model import M2M100AdapterModel
+    from .mamba.adapter_model import MambaAdapterModel
     from .marian.adapter_model import MarianAdapterModel
     from .markuplm.adapter_model import MarkupLMAdapterModel
     from .mask2former.adapter_model import Mask2FormerAdapterModel
@@ -307,8 +352,15 @@ if TYPE_CHECKING:
     from .megatron_bert.adapter_model import MegatronBertAdapterModel
     from .mellum.adapter_model import MellumAdapterModel
     from .metaclip_2.adapter_model import MetaClip2AdapterModel
+    from .mimi_encoder.adapter_model import MimiEncoderAdapterModel
     from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
+    from .minicpm_ocr.adapter_model import MiniCPMOcrAdapterModel
+    from .minicpm_ocr_vision.adapter_model import MiniCPMOcrVisionAdapterModel
+    from .minicpmv4_6.adapter_model import MiniCPMV4_6AdapterModel
+    from .minicpmv4_7.adapter_model import MiniCPMV4_7AdapterModel
+    from .minicpmv4_7_vision.adapter_model import MiniCPMV4_7VisionAdapterModel
+    from .minimax.adapter_model import MiniMaxAdapterModel
     from .minimax_m2.adapter_model import MiniMaxM2AdapterModel
     from .minimax_m3_vl.adapter_model import MiniMaxM3VLAdapterModel
     from .minimax_m3_vl_text.adapter_model import MiniMaxM3VLTextAdapterModel
@@ -319,25 +371,35 @@ if TYPE_CHECKING:
     from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
     from .mixtral.adapter_model import MixtralAdapterModel
     from .mlcd_vision_model.adapter_model import MLCDVisionAdapterModel
+    from .mm_grounding_dino.adapter_model import MMGroundingDinoAdapterModel
     from .mobilebert.adapter_model import MobileBertAdapterModel
     from .modernbert.adapter_model import ModernBertAdapterModel
     from .modernbert_decoder.adapter_model import ModernBertDecoderAdapterModel
     from .molmo2_text.adapter_model import Molmo2TextAdapterModel
     from .moonshine.adapter_model import MoonshineAdapterModel
     from .moonshine_streaming.adapter_model import MoonshineStreamingAdapterModel
+    from .moshi.adapter_model import MoshiAdapterModel
     from .moss_transcribe_diarize_audio.adapter_model import MossTranscribeDiarizeAudioAdapterModel
     from .mpnet.adapter_model import MPNetAdapterModel
     from .mpt.adapter_model import MptAdapterModel
     from .mt5.adapter_model import MT5AdapterModel
     from .muse_glimmer_text.adapter_model import MuseGlimmerTextAdapterModel
+    from .muse_glimmer_vision.adapter_model import MuseGlimmerVisionAdapterModel
     from .muse_spark_text.adapter_model import MuseSparkTextAdapterModel
+    from .muse_spark_vision.adapter_model import MuseSparkVisionAdapterModel
+    from .musicgen.adapter_model import MusicgenAdapterModel
+    from .musicgen_melody.adapter_model import MusicgenMelodyAdapterModel
     from .mvp.adapter_model import MvpAdapterModel
     from .nanochat.adapter_model import NanoChatAdapterModel
     from .nemotron.adapter_model import NemotronAdapterModel
     from .nemotron3_5_transcribe_asr_audio.adapter_model import Nemotron3_5TranscribeAsrAudioAdapterModel
     from .nemotron3_5_transcribe_audio.adapter_model import Nemotron3_5TranscribeAudioAdapterModel
+    from .nemotron3_5_transcribe_word_timestamp.adapter_model import Nemotron3_5TranscribeWordTimestampAdapterModel
     from .nemotron3_diarization.adapter_model import Nemotron3DiarizationAdapterModel
     from .nemotron3_diarization_audio.adapter_model import Nemotron3DiarizationAudioAdapterModel
+    from .nemotron_h.adapter_model import NemotronHAdapterModel
+    from .neomme.adapter_model import NeoMMEAdapterModel
+    from .neucodec.adapter_model import NeuCodecAdapterModel
     from .nllb_moe.adapter_model import NllbMoeAdapterModel
     from .nomic_bert.adapter_model import NomicBertAdapterModel
     from .nystromformer.adapter_model import NystromformerAdapterModel
@@ -349,13 +411,18 @@ if TYPE_CHECKING:
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
     from .opt.adapter_model import OPTAdapterModel
+    from .ovis2.adapter_model import Ovis2AdapterModel
     from .owlv2.adapter_model import Owlv2AdapterModel
     from .owlvit.adapter_model import OwlViTAdapterModel
     from .paddleocr_vl.adapter_model import PaddleOCRVLAdapterModel
     from .parakeet_encoder.adapter_model import ParakeetEncoderAdapterModel
     from .patchtsmixer.adapter_model import PatchTSMixerAdapterModel
+    from .patchtst.adapter_model import PatchTSTAdapterModel
+    from .pe_audio.adapter_model import PeAudioAdapterModel
+    from .pe_audio_encoder.adapter_model import PeAudioEncoderAdapterModel
     from .pegasus.adapter_model import PegasusAdapterModel
     from .pegasus_x.adapter_model import PegasusXAdapterModel
+    from .perceiver.adapter_model import PerceiverAdapterModel
     from .persimmon.adapter_model import PersimmonAdapterModel
     from .phi.adapter_model import PhiAdapterModel
     from .phi3.adapter_model import Phi3AdapterModel
@@ -364,9 +431,13 @@ if TYPE_CHECKING:
     from .pixtral.adapter_model import PixtralVisionAdapterModel
     from .plbart.adapter_model import PLBartAdapterModel
     from .pocket_tts.adapter_model import PocketTTSAdapterModel
+    from .pocket_tts_audio_tokenizer_decoder.adapter_model import PocketTTSAudioTokenizerDecoderAdapterModel
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
+    from .pp_doclayout_v4.adapter_model import PPDocLayoutV4AdapterModel
+    from .prophetnet.adapter_model import ProphetNetAdapterModel
     from .pvt.adapter_model import PvtAdapterModel
+    from .pvt_v2.adapter_model import PvtV2AdapterModel
     from .qianfan_ocr_vision.adapter_model import QianfanOCRVisionAdapterModel
     from .qwen2.adapter_model import Qwen2AdapterModel
     from .qwen2_5_vl.adapter_model import Qwen2_5_VLAdapterModel
@@ -374,12 +445,14 @@ if TYPE_CHECKING:
     from .qwen2_5_vl_vision.adapter_model import Qwen2_5_VisionTransformerPretrainedAdapterModel
     from .qwen2_audio_encoder.adapter_model import Qwen2AudioEncoderAdapterModel
     from .qwen2_moe.adapter_model import Qwen2MoeAdapterModel
+    from .qwen2_vl.adapter_model import Qwen2VLAdapterModel
     from .qwen2_vl_text.adapter_model import Qwen2VLTextAdapterModel
     from .qwen3.adapter_model import Qwen3AdapterModel
     from .qwen3_5_moe_text.adapter_model import Qwen3_5MoeTextAdapterModel
     from .qwen3_5_moe_vision.adapter_model import Qwen3_5MoeVisionAdapterModel
     from .qwen3_5_text.adapter_model import Qwen3_5TextAdapterModel
     from .qwen3_5_vision.adapter_model import Qwen3_5VisionAdapterModel
+    from .qwen3_asr_encoder.adapter_model import Qwen3ASREncoderAdapterModel
     from .qwen3_moe.adapter_model import Qwen3MoeAdapterModel
     from .qwen3_next.adapter_model import Qwen3NextAdapterModel
     from .qwen3_vl_moe_text.adapter_model import Qwen3VLMoeTextAdapterModel
@@ -388,32 +461,46 @@ if TYPE_CHECKING:
     from .qwen3_vl_vision.adapter_model import Qwen3VLVisionAdapterModel
     from .qwen4_exp_vision.adapter_model import Qwen4ExpVisionAdapterModel
     from .radio.adapter_model import RadioAdapterModel
+    from .recurrent_gemma.adapter_model import RecurrentGemmaAdapterModel
     from .rembert.adapter_model import RemBertAdapterModel
+    from .rf_detr.adapter_model import RfDetrAdapterModel
     from .roberta.adapter_model import RobertaAdapterModel
     from .roberta_prelayernorm.adapter_model import RobertaPreLayerNormAdapterModel
     from .roc_bert.adapter_model import RoCBertAdapterModel
     from .roformer.adapter_model import RoFormerAdapterModel
     from .rt_detr.adapter_model import RTDetrAdapterModel
     from .rt_detr_v2.adapter_model import RTDetrV2AdapterModel
+    from .sam.adapter_model import SamAdapterModel
+    from .sam2.adapter_model import Sam2AdapterModel
     from .sam2_hiera_det_model.adapter_model import Sam2HieraDetAdapterModel
+    from .sam3_lite_text_text_model.adapter_model import Sam3LiteTextTextAdapterModel
+    from .sam3_tracker.adapter_model import Sam3TrackerAdapterModel
     from .sam3_vit_model.adapter_model import Sam3ViTAdapterModel
+    from .sam_hq.adapter_model import SamHQAdapterModel
     from .sam_hq_vision_model.adapter_model import SamHQVisionAdapterModel
     from .sam_vision_model.adapter_model import SamVisionAdapterModel
     from .seed_oss.adapter_model import SeedOssAdapterModel
     from .segformer.adapter_model import SegformerAdapterModel
+    from .seggpt.adapter_model import SegGptAdapterModel
     from .sew.adapter_model import SEWAdapterModel
+    from .siglip.adapter_model import SiglipAdapterModel
     from .siglip2.adapter_model import Siglip2AdapterModel
     from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
+    from .siglip_vision_model.adapter_model import SiglipVisionAdapterModel
     from .smollm3.adapter_model import SmolLM3AdapterModel
     from .smolvlm.adapter_model import SmolVLMAdapterModel
     from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
     from .solar_open.adapter_model import SolarOpenAdapterModel
     from .speech_to_text.adapter_model import Speech2TextAdapterModel
+    from .speecht5.adapter_model import SpeechT5AdapterModel
     from .splinter.adapter_model import SplinterAdapterModel
     from .stablelm.adapter_model import StableLmAdapterModel
     from .starcoder2.adapter_model import Starcoder2AdapterModel
+    from .step3p7.adapter_model import Step3p7AdapterModel
     from .swin.adapter_model import SwinAdapterModel
+    from .swin2sr.adapter_model import Swin2SRAdapterModel
     from .swinv2.adapter_model import Swinv2AdapterModel
+    from .switch_transformers.adapter_model import SwitchTransformersAdapterModel
     from .t5.adapter_model import T5AdapterModel
     from .t5gemma.adapter_model import T5GemmaAdapterModel
     from .t5gemma2.adapter_model import T5Gemma2AdapterModel
@@ -440,8 +527,11 @@ if TYPE_CHECKING:
     from .videoprism_vision_model.adapter_model import VideoPrismVisionAdapterModel
     from .visual_bert.adapter_model import VisualBertAdapterModel
     from .vit.adapter_model import ViTAdapterModel
+    from .vit_mae.adapter_model import ViTMAEAdapterModel
     from .vit_msn.adapter_model import ViTMSNAdapterModel
     from .vitdet.adapter_model import VitDetAdapterModel
+    from .vits.adapter_model import VitsAdapterModel
+    from .vivit.adapter_model import VivitAdapterModel
     from .vjepa2.adapter_model import VJEPA2AdapterModel
     from .voxtral_encoder.adapter_model import VoxtralEncoderAdapterModel
     from .voxtral_realtime.adapter_model import VoxtralRealtimeAdapterModel
@@ -450,13 +540,17 @@ if TYPE_CHECKING:
     from .wav2vec2_bert.adapter_model import Wav2Vec2BertAdapterModel
     from .wav2vec2_conformer.adapter_model import Wav2Vec2ConformerAdapterModel
     from .whisper.adapter_model import WhisperAdapterModel
+    from .xclip.adapter_model import XCLIPAdapterModel
     from .xcodec2.adapter_model import Xcodec2AdapterModel
     from .xglm.adapter_model import XGLMAdapterModel
     from .xlm.adapter_model import XLMAdapterModel
     from .xlm_roberta.adapter_model import XLMRobertaAdapterModel
     from .xlm_roberta_xl.adapter_model import XLMRobertaXLAdapterModel
+    from .xmod.adapter_model import XmodAdapterModel
     from .yolos.adapter_model import YolosAdapterModel
+    from .yoso.adapter_model import YosoAdapterModel
     from .youtu.adapter_model import YoutuAdapterModel
+    from .zaya.adapter_model import ZayaAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
@@ -494,6 +588,7 @@ __all__ = [
     "AudioFlamingo3EncoderAdapterModel",
     "AutoAdapterModel",
     "Average",
+    "BailingHybridAdapterModel",
     "BambaAdapterModel",
     "BartAdapterModel",
     "BatchSplit",
@@ -509,9 +604,12 @@ __all__ = [
     "BitNetAdapterModel",
     "BlenderbotAdapterModel",
     "BlenderbotSmallAdapterModel",
+    "Blip2AdapterModel",
+    "Blip2QFormerAdapterModel",
     "BlipAdapterModel",
     "BlockSpec",
     "BloomAdapterModel",
+    "BltAdapterModel",
     "BnConfig",
     "Branch",
     "BridgeTowerAdapterModel",
@@ -525,9 +623,12 @@ __all__ = [
     "CanaryAdapterModel",
     "CanineAdapterModel",
     "CausalLMHead",
+    "ChameleonAdapterModel",
     "ChineseCLIPAdapterModel",
     "ChineseCLIPVisionAdapterModel",
+    "ClapAdapterModel",
     "ClassificationHead",
+    "ClvpModelForConditionalGenerationAdapterModel",
     "CodeGenAdapterModel",
     "Cohere2AdapterModel",
     "Cohere2MoeAdapterModel",
@@ -540,6 +641,7 @@ __all__ = [
     "ConditionalDetrAdapterModel",
     "ConfigUnion",
     "ConvBertAdapterModel",
+    "Cosmos3EdgeAdapterModel",
     "Cosmos3EdgeTextAdapterModel",
     "Cosmos3EdgeVisionAdapterModel",
     "CpmAntAdapterModel",
@@ -556,20 +658,28 @@ __all__ = [
     "DbrxAdapterModel",
     "DebertaAdapterModel",
     "DebertaV2AdapterModel",
+    "DecisionTransformerAdapterModel",
     "DeepseekV2AdapterModel",
     "DeepseekV32AdapterModel",
     "DeepseekV3AdapterModel",
     "DeepseekV4AdapterModel",
+    "DeformableDetrAdapterModel",
     "DeiTAdapterModel",
+    "Deimv2AdapterModel",
     "DependencyParsingOutput",
+    "DetrAdapterModel",
     "DiReftConfig",
+    "DiaAdapterModel",
     "DiffLlamaAdapterModel",
+    "DiffusionGemmaAdapterModel",
     "Dinov2AdapterModel",
     "Dinov2WithRegistersAdapterModel",
     "DistilBertAdapterModel",
     "DoRAConfig",
     "DogeAdapterModel",
+    "DonutSwinAdapterModel",
     "Dots1AdapterModel",
+    "Dots3NoteTextAdapterModel",
     "DoubleSeqBnConfig",
     "DoubleSeqBnInvConfig",
     "DvoRAConfig",
@@ -577,6 +687,7 @@ __all__ = [
     "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
     "EmbeddingGemma2TextAdapterModel",
+    "Emu3AdapterModel",
     "Ernie4_5AdapterModel",
     "Ernie4_5_MoeAdapterModel",
     "ErnieAdapterModel",
@@ -584,15 +695,22 @@ __all__ = [
     "EsmcAdapterModel",
     "EuroBertAdapterModel",
     "Exaone4AdapterModel",
+    "Exaone4_5_AdapterModel",
     "Exaone4_5_VisionAdapterModel",
     "ExaoneMoeAdapterModel",
+    "FNetAdapterModel",
+    "FSMTAdapterModel",
     "FalconAdapterModel",
     "FalconH1AdapterModel",
+    "FalconMambaAdapterModel",
+    "FastSpeech2ConformerAdapterModel",
     "FlaubertAdapterModel",
     "FlavaAdapterModel",
     "FlexOlmoAdapterModel",
     "FlintAdapterModel",
+    "Florence2AdapterModel",
     "ForwardContext",
+    "FunAsrNanoAdapterModel",
     "FunAsrNanoEncoderAdapterModel",
     "FunnelAdapterModel",
     "Fuse",
@@ -605,9 +723,11 @@ __all__ = [
     "GPTNeoXJapaneseAdapterModel",
     "Gemma2AdapterModel",
     "Gemma3TextAdapterModel",
+    "Gemma3nAudioEncoderAdapterModel",
     "Gemma4AudioAdapterModel",
     "Gemma4TextAdapterModel",
     "Gemma4UnifiedTextAdapterModel",
+    "Gemma4VisionAdapterModel",
     "GemmaAdapterModel",
     "GitAdapterModel",
     "Glm4AdapterModel",
@@ -619,18 +739,22 @@ __all__ = [
     "Glm4vMoeVisionAdapterModel",
     "Glm4vTextAdapterModel",
     "Glm4vVisionAdapterModel",
+    "Glm5NextAdapterModel",
+    "Glm5NextTextAdapterModel",
     "Glm5NextVisionAdapterModel",
     "GlmAdapterModel",
     "GlmAsrEncoderAdapterModel",
     "GlmImageTextAdapterModel",
     "GlmImageVisionAdapterModel",
     "GlmMoeDsaAdapterModel",
+    "GlmOcrAdapterModel",
     "GlmOcrTextAdapterModel",
     "GlmOcrVisionAdapterModel",
     "GotOcr2AdapterModel",
     "GptOssAdapterModel",
     "GradiumPhononTTSAdapterModel",
     "GraniteAdapterModel",
+    "GraniteDoclingAdapterModel",
     "GraniteDoclingTextAdapterModel",
     "GraniteDoclingVisionAdapterModel",
     "GraniteMoeAdapterModel",
@@ -640,16 +764,19 @@ __all__ = [
     "GraniteSWAAdapterModel",
     "GraniteSpeech5EncoderAdapterModel",
     "GroundingDinoAdapterModel",
+    "GroupViTAdapterModel",
     "GteAdapterModel",
     "HYV3AdapterModel",
     "HYV4AdapterModel",
     "HeliumAdapterModel",
+    "HieraAdapterModel",
     "HiggsAudioV2ForConditionalGenerationAdapterModel",
     "HrmTextAdapterModel",
     "HubError",
     "HubertAdapterModel",
     "HunYuanDenseV1AdapterModel",
     "HunYuanMoEV1AdapterModel",
+    "HunYuanVLAdapterModel",
     "HunYuanVLTextAdapterModel",
     "HunYuanVLVisionTransformerAdapterModel",
     "HyperCLOVAXAdapterModel",
@@ -659,11 +786,15 @@ __all__ = [
     "Idefics2AdapterModel",
     "Idefics3AdapterModel",
     "Idefics3VisionTransformerAdapterModel",
+    "IdeficsAdapterModel",
     "ImageClassificationHead",
     "ImageGPTAdapterModel",
-    "Inkling2TextAdapterModel",
+    "InformerAdapterModel",
+    "Inkling2VisionAdapterModel",
     "InklingAdapterModel",
     "InklingTextAdapterModel",
+    "InstructBlipAdapterModel",
+    "InstructBlipVideoAdapterModel",
     "InternLM3AdapterModel",
     "InternVLVisionAdapterModel",
     "InvalidCompositionError",
@@ -674,8 +805,14 @@ __all__ = [
     "JambaAdapterModel",
     "JetMoeAdapterModel",
     "JinaEmbeddingsV3AdapterModel",
+    "KimiLinearAdapterModel",
+    "Kimi_K25AdapterModel",
+    "Kimi_K25VisionAdapterModel",
     "Kolibri1AdapterModel",
+    "Kosmos2AdapterModel",
+    "KyutaiSpeechToTextAdapterModel",
     "LagunaAdapterModel",
+    "LasrEncoderAdapterModel",
     "LayoutLMAdapterModel",
     "LayoutLMv3AdapterModel",
     "Lfm2AdapterModel",
@@ -692,13 +829,16 @@ __all__ = [
     "LongcatFlashAdapterModel",
     "LowRank",
     "LukeAdapterModel",
+    "LwDetrAdapterModel",
     "M2M100AdapterModel",
     "MAMConfig",
     "MBartAdapterModel",
     "MLCDVisionAdapterModel",
+    "MMGroundingDinoAdapterModel",
     "MPNetAdapterModel",
     "MT5AdapterModel",
     "MTLLoRAConfig",
+    "MambaAdapterModel",
     "MarianAdapterModel",
     "MarkupLMAdapterModel",
     "Mask2FormerAdapterModel",
@@ -710,7 +850,14 @@ __all__ = [
     "MethodRegistrationError",
     "MethodSpec",
     "MiMoV2FlashAdapterModel",
+    "MimiEncoderAdapterModel",
     "MiniCPM3AdapterModel",
+    "MiniCPMOcrAdapterModel",
+    "MiniCPMOcrVisionAdapterModel",
+    "MiniCPMV4_6AdapterModel",
+    "MiniCPMV4_7AdapterModel",
+    "MiniCPMV4_7VisionAdapterModel",
+    "MiniMaxAdapterModel",
     "MiniMaxM2AdapterModel",
     "MiniMaxM3VLAdapterModel",
     "MiniMaxM3VLTextAdapterModel",
@@ -730,6 +877,7 @@ __all__ = [
     "Molmo2TextAdapterModel",
     "MoonshineAdapterModel",
     "MoonshineStreamingAdapterModel",
+    "MoshiAdapterModel",
     "MossTranscribeDiarizeAudioAdapterModel",
     "MptAdapterModel",
     "MultiHeadOutput",
@@ -738,14 +886,22 @@ __all__ = [
     "MultiTaskConfig",
     "MultipleChoiceHead",
     "MuseGlimmerTextAdapterModel",
+    "MuseGlimmerVisionAdapterModel",
     "MuseSparkTextAdapterModel",
+    "MuseSparkVisionAdapterModel",
+    "MusicgenAdapterModel",
+    "MusicgenMelodyAdapterModel",
     "MvpAdapterModel",
     "NanoChatAdapterModel",
     "Nemotron3DiarizationAdapterModel",
     "Nemotron3DiarizationAudioAdapterModel",
     "Nemotron3_5TranscribeAsrAudioAdapterModel",
     "Nemotron3_5TranscribeAudioAdapterModel",
+    "Nemotron3_5TranscribeWordTimestampAdapterModel",
     "NemotronAdapterModel",
+    "NemotronHAdapterModel",
+    "NeoMMEAdapterModel",
+    "NeuCodecAdapterModel",
     "NllbMoeAdapterModel",
     "NoReftConfig",
     "Node",
@@ -759,17 +915,23 @@ __all__ = [
     "OlmoeAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
+    "Ovis2AdapterModel",
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
     "PLBartAdapterModel",
     "PPDocLayoutV3AdapterModel",
+    "PPDocLayoutV4AdapterModel",
     "PaddleOCRVLAdapterModel",
     "ParBnConfig",
     "ParakeetEncoderAdapterModel",
     "Parallel",
     "PatchTSMixerAdapterModel",
+    "PatchTSTAdapterModel",
+    "PeAudioAdapterModel",
+    "PeAudioEncoderAdapterModel",
     "PegasusAdapterModel",
     "PegasusXAdapterModel",
+    "PerceiverAdapterModel",
     "PersimmonAdapterModel",
     "Phi3AdapterModel",
     "PhiAdapterModel",
@@ -777,22 +939,27 @@ __all__ = [
     "PixioAdapterModel",
     "PixtralVisionAdapterModel",
     "PocketTTSAdapterModel",
+    "PocketTTSAudioTokenizerDecoderAdapterModel",
     "PocketTTSAudioTokenizerEncoderAdapterModel",
     "PredictionHead",
     "PrefixTuningConfig",
     "ProjectionAdapter",
     "ProjectionSite",
     "PromptTuningConfig",
+    "ProphetNetAdapterModel",
     "PvtAdapterModel",
+    "PvtV2AdapterModel",
     "QianfanOCRVisionAdapterModel",
     "QuestionAnsweringHead",
     "Qwen2AdapterModel",
     "Qwen2AudioEncoderAdapterModel",
     "Qwen2MoeAdapterModel",
+    "Qwen2VLAdapterModel",
     "Qwen2VLTextAdapterModel",
     "Qwen2_5_VLAdapterModel",
     "Qwen2_5_VLTextAdapterModel",
     "Qwen2_5_VisionTransformerPretrainedAdapterModel",
+    "Qwen3ASREncoderAdapterModel",
     "Qwen3AdapterModel",
     "Qwen3MoeAdapterModel",
     "Qwen3NextAdapterModel",
@@ -808,19 +975,27 @@ __all__ = [
     "RTDetrAdapterModel",
     "RTDetrV2AdapterModel",
     "RadioAdapterModel",
+    "RecurrentGemmaAdapterModel",
     "ReftConfig",
     "RemBertAdapterModel",
+    "RfDetrAdapterModel",
     "RoCBertAdapterModel",
     "RoFormerAdapterModel",
     "RobertaAdapterModel",
     "RobertaPreLayerNormAdapterModel",
     "RowDivision",
     "SEWAdapterModel",
+    "Sam2AdapterModel",
     "Sam2HieraDetAdapterModel",
+    "Sam3LiteTextTextAdapterModel",
+    "Sam3TrackerAdapterModel",
     "Sam3ViTAdapterModel",
+    "SamAdapterModel",
+    "SamHQAdapterModel",
     "SamHQVisionAdapterModel",
     "SamVisionAdapterModel",
     "SeedOssAdapterModel",
+    "SegGptAdapterModel",
     "SegformerAdapterModel",
     "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",
@@ -828,19 +1003,25 @@ __all__ = [
     "SeqBnInvConfig",
     "Siglip2AdapterModel",
     "Siglip2VisionAdapterModel",
+    "SiglipAdapterModel",
+    "SiglipVisionAdapterModel",
     "SmolLM3AdapterModel",
     "SmolVLMAdapterModel",
     "SmolVLMVisionTransformerAdapterModel",
     "SolarOpenAdapterModel",
     "Speech2TextAdapterModel",
+    "SpeechT5AdapterModel",
     "SplinterAdapterModel",
     "Split",
     "StableLmAdapterModel",
     "Stack",
     "Starcoder2AdapterModel",
     "StaticAdapterFusionConfig",
+    "Step3p7AdapterModel",
+    "Swin2SRAdapterModel",
     "SwinAdapterModel",
     "Swinv2AdapterModel",
+    "SwitchTransformersAdapterModel",
     "T5AdapterModel",
     "T5Gemma2AdapterModel",
     "T5Gemma2EncoderAdapterModel",
@@ -873,6 +1054,7 @@ __all__ = [
     "VaultGemmaAdapterModel",
     "VeraConfig",
     "ViTAdapterModel",
+    "ViTMAEAdapterModel",
     "ViTMSNAdapterModel",
     "VideoLlama3VisionAdapterModel",
     "VideoMAEAdapterModel",
@@ -880,6 +1062,8 @@ __all__ = [
     "VideoPrismVisionAdapterModel",
     "VisualBertAdapterModel",
     "VitDetAdapterModel",
+    "VitsAdapterModel",
+    "VivitAdapterModel",
     "VoxtralEncoderAdapterModel",
     "VoxtralRealtimeAdapterModel",
     "VoxtralRealtimeEncoderAdapterModel",
@@ -888,13 +1072,17 @@ __all__ = [
     "Wav2Vec2ConformerAdapterModel",
     "WeightUpdate",
     "WhisperAdapterModel",
+    "XCLIPAdapterModel",
     "XGLMAdapterModel",
     "XLMAdapterModel",
     "XLMRobertaAdapterModel",
     "XLMRobertaXLAdapterModel",
     "Xcodec2AdapterModel",
+    "XmodAdapterModel",
     "YolosAdapterModel",
+    "YosoAdapterModel",
     "YoutuAdapterModel",
+    "ZayaAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",

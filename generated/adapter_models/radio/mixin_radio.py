@@ -33,4 +33,4 @@ class RadioLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class RadioModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.layer"),)
+    layer_stacks = (LayerStack("encoder.layer", form="packed"),)
