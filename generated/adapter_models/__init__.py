@@ -307,6 +307,7 @@ if TYPE_CHECKING:
     from .ijepa.adapter_model import IJepaAdapterModel
     from .imagegpt.adapter_model import ImageGPTAdapterModel
     from .informer.adapter_model import InformerAdapterModel
+    from .inkling2_text.adapter_model import Inkling2TextAdapterModel
     from .inkling2_vision.adapter_model import Inkling2VisionAdapterModel
     from .inkling_mm_model.adapter_model import InklingAdapterModel
     from .inkling_text.adapter_model import InklingTextAdapterModel
@@ -408,6 +409,7 @@ if TYPE_CHECKING:
     from .olmo3.adapter_model import Olmo3AdapterModel
     from .olmo_hybrid.adapter_model import OlmoHybridAdapterModel
     from .olmoe.adapter_model import OlmoeAdapterModel
+    from .oneformer.adapter_model import OneFormerAdapterModel
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
     from .opt.adapter_model import OPTAdapterModel
@@ -790,6 +792,7 @@ __all__ = [
     "ImageClassificationHead",
     "ImageGPTAdapterModel",
     "InformerAdapterModel",
+    "Inkling2TextAdapterModel",
     "Inkling2VisionAdapterModel",
     "InklingAdapterModel",
     "InklingTextAdapterModel",
@@ -913,6 +916,7 @@ __all__ = [
     "OlmoAdapterModel",
     "OlmoHybridAdapterModel",
     "OlmoeAdapterModel",
+    "OneFormerAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
     "Ovis2AdapterModel",
