@@ -42,4 +42,6 @@ def _notices(subject: object) -> bool:
         every_method_together(subject)
     except AssertionError as error:
         return "alone without" in str(error)
+    except RuntimeError:  # a bias that still grows for a prefix that nobody puts in fits no scores
+        return True
     return False

@@ -16,9 +16,9 @@ from transformers import (
     BertConfig,
     BertModel,
     LlamaForCausalLM,
-    MambaConfig,
-    MambaModel,
     PreTrainedModel,
+    RwkvConfig,
+    RwkvModel,
 )
 from transformers.models.bert.modeling_bert import BertOutput, BertPreTrainedModel, BertSelfAttention
 from transformers.models.llama import modeling_llama
@@ -34,9 +34,9 @@ TOKENS = torch.randint(3, 99, (2, 7), generator=torch.Generator().manual_seed(2)
 
 
 def test_an_unknown_model_is_refused_and_left_alone() -> None:
-    model = MambaModel(MambaConfig(num_hidden_layers=1, hidden_size=8, vocab_size=10))
+    model = RwkvModel(RwkvConfig(num_hidden_layers=2, hidden_size=8, vocab_size=10))
     before = [(type(module), dict(module.__dict__)) for module in model.modules()]
-    with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model mamba"):
+    with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model rwkv"):
         init(model)
     assert [(type(module), dict(module.__dict__)) for module in model.modules()] == before
 
