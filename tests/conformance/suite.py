@@ -45,12 +45,17 @@ class AdapterTestBase:
     def is_core(cls) -> bool:
         return cls.model_type in CORE
 
+    @classmethod
+    def runs_every_test(cls, config: pytest.Config) -> bool:
+        """Where it does not, what else there would be is not worked out: that imports the model."""
+        return cls.is_core() or bool(config.getoption("--full"))
+
 
 class AdapterTests(AdapterTestBase):
     """All conformance checks of one model."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        wanted = self.is_core() or metafunc.config.getoption("--full")
+        wanted = self.runs_every_test(metafunc.config)
         if "cell" in metafunc.fixturenames:
             applicable = [cell for cell in cells(self.model_type) if not cell.why_not()] if wanted else []
             labelled = [pytest.param(cell, id=_label(cell.label)) for cell in applicable]
@@ -84,11 +89,12 @@ class ClassConversionTests(AdapterTestBase):
     """A checkpoint of each class with a static head loads into flexible heads, and computes the same."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        if "static" in metafunc.fixturenames and not (self.is_core() or metafunc.config.getoption("--full")):
-            metafunc.parametrize("static", [_NOT_WANTED])
-        elif "static" in metafunc.fixturenames:
-            subjects = [subject for subject in head_subjects(self.model_type) if heads.converts(subject)]
-            metafunc.parametrize("static", subjects, ids=lambda subject: subject.architecture)
+        if "static" not in metafunc.fixturenames:
+            return
+        wanted = self.runs_every_test(metafunc.config)
+        subjects = [subject for subject in head_subjects(self.model_type) if heads.converts(subject)] if wanted else []
+        named = [pytest.param(subject, id=subject.architecture) for subject in subjects]
+        metafunc.parametrize("static", named if wanted else [_NOT_WANTED])
 
     def test_outputs_after_conversion(self, static: Subject) -> None:
         heads.conversion_keeps_outputs(static)
@@ -108,15 +114,15 @@ class HeadlessModelTests(AdapterTestBase):
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         if "upstream_test" in metafunc.fixturenames:
-            metafunc.parametrize("upstream_test", self._upstream_tests(metafunc.config.getoption("--full")))
+            metafunc.parametrize("upstream_test", self._upstream_tests(metafunc.config))
 
     def test_upstream(self, upstream_test: str) -> None:
         """What upstream asks of each of its models."""
         cases.run(self.model_type, upstream_test)
 
-    def _upstream_tests(self, full: bool) -> list[Any]:
+    def _upstream_tests(self, config: pytest.Config) -> list[Any]:
         """The names of upstream's tests. They take seconds, so that models outside the core run them with ``--full``."""
-        if not (full or self.is_core()):
+        if not self.runs_every_test(config):
             return [pytest.param("all", marks=pytest.mark.full)]
         if why_not := sources.why_not():
             return [pytest.param("none", marks=pytest.mark.skip(reason=why_not))]
@@ -141,7 +147,7 @@ class AdapterModelTests(HeadlessModelTests):
     def pytest_generate_tests(self, metafunc: Any) -> None:
         super().pytest_generate_tests(metafunc)
         if "head_type" in metafunc.fixturenames:
-            wanted = self.is_core() or metafunc.config.getoption("--full")  # to know the types imports the model
+            wanted = self.runs_every_test(metafunc.config)
             metafunc.parametrize("head_type", heads.head_types(self.model_type) if wanted else [_NOT_WANTED])
 
     def test_head_computes_logits_loss_and_gradients(self, head_type: str) -> None:
