@@ -79,13 +79,11 @@ def assert_same_but_for_rounding(
 
     Experts multiply the tokens that they were sent in one product: with other tokens among them, torch may round these otherwise.
     """
-    try:
-        assert_equal_within(read(run(model, other)), read(run(model, one)), what, _ATOL, _RTOL)
-    except AssertionError as error:
-        exact = copy.deepcopy(model).double()
-        with InDouble():
-            before, after = (read(run(exact, doubled(given))) for given in (one, other))
-        try:
-            assert_equal_within(after, before, what, _ATOL * IN_DOUBLE, _RTOL * IN_DOUBLE)
-        except AssertionError:
-            raise error from None
+
+    def compare(is_double: bool) -> None:
+        running = copy.deepcopy(model).double() if is_double else model
+        before, after = (read(run(running, doubled(given) if is_double else given)) for given in (one, other))
+        bound = IN_DOUBLE if is_double else 1.0
+        assert_equal_within(after, before, what, _ATOL * bound, _RTOL * bound)
+
+    in_either_precision(compare)
