@@ -11,7 +11,6 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from adapter_runtime.contract.registry import registered
@@ -31,7 +30,7 @@ def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
     """
     subjects = adapted_subjects(model_type)
     others = [_turned(subject, field) for subject in subjects for field in _fields(subject)]
-    others += [_with(subject, field, A_NUMBER) for subject in subjects for field in _open_numbers(subject)]
+    others += [subject.changed((field, A_NUMBER)) for subject in subjects for field in _open_numbers(subject)]
     return (*subjects, *filter(upstream_runs, others))
 
 
@@ -97,11 +96,7 @@ def _annotated(known: type) -> dict[str, Any]:
 
 
 def _turned(subject: Subject, field: str) -> Subject:
-    return _with(subject, field, not getattr(subject.config(), field))
-
-
-def _with(subject: Subject, field: str, value: Any) -> Subject:
-    return replace(subject, label=f"{subject.label}, {field}={value}", changes=(*subject.changes, (field, value)))
+    return subject.changed((field, not getattr(subject.config(), field)))
 
 
 def _guards(node: ast.AST, above: frozenset[str] = frozenset()) -> Iterator[str]:

@@ -10,7 +10,6 @@ import ast
 import functools
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ def subjects_of_other_scales(subject: Subject) -> tuple[Subject, ...]:
     turned = tuple(change for change in _other_scales(subject) if change[0] not in changed)
     if not turned:
         return ()
-    named = ", ".join(f"{name}={value}" for name, value in turned)
-    other = replace(subject, label=f"{subject.label}, {named}", changes=(*subject.changes, *turned))
+    other = subject.changed(*turned)
     return (other,) if upstream_runs(other) else ()
 
 

@@ -65,6 +65,11 @@ class Subject:
         own = getattr(model_class(self.architecture), "generate", None)
         return self.causal and own is transformers.GenerationMixin.generate
 
+    def changed(self, *changes: tuple[str, Any]) -> Subject:
+        """The same with fields of the config that have other values, which its label names."""
+        named = ", ".join(f"{name}={value}" for name, value in changes)
+        return replace(self, label=f"{self.label}, {named}", changes=(*self.changes, *changes))
+
     def config(self) -> PreTrainedConfig:
         return tiny_config(self.model_type, **dict(self.changes))
 
