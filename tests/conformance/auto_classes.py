@@ -1,0 +1,56 @@
+"""Every class of upstream's auto tables, as `init` meets it: built from the tiny instance, without memory for its weights."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+from transformers.models.auto import modeling_auto
+
+from adapter_runtime.model.init.finding import is_covered
+from conformance.tiny import tiny_config
+
+HOLD_PARTS = Path(__file__).with_name("auto_classes_that_hold_parts.txt")
+
+
+@functools.cache
+def _tables() -> tuple[Mapping[str, str | tuple[str, ...]], ...]:
+    return tuple(
+        table
+        for name, table in sorted(vars(modeling_auto).items())
+        if name.startswith("MODEL") and name.endswith("_MAPPING_NAMES")
+    )
+
+
+def auto_classes(model_type: str) -> tuple[type[PreTrainedModel], ...]:
+    """The classes that some table of upstream names for `model_type`, without those that upstream does not export."""
+    entries = (table.get(model_type, ()) for table in _tables())
+    names = (name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry))
+    return tuple(getattr(transformers, name) for name in dict.fromkeys(names) if hasattr(transformers, name))
+
+
+def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None:
+    """A model of the class; None where upstream refuses the instance's config for it (a class for a part, say)."""
+    config = copy.deepcopy(tiny_config(model_type))
+    try:
+        with torch.device("meta"):
+            return cls(config)
+    except Exception:  # whatever upstream raises
+        return None
+
+
+def holds_a_base_model(model: PreTrainedModel) -> bool:
+    """It is a base model with adapter classes, or exactly one of its attributes is."""
+    held = [part for part in model.children() if isinstance(part, PreTrainedModel) and is_covered(part)]
+    return is_covered(model) or is_covered(model.base_model) or len(held) == 1
+
+
+def known_to_hold_parts() -> frozenset[str]:
+    """Names of the classes that hold the parts of their base model themselves, which `init` refuses."""
+    lines = HOLD_PARTS.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
