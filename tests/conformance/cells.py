@@ -100,13 +100,15 @@ def _run_union(model_type: str, report: Callable[[Any], None], failing: set[str]
 
 
 def why_untested(model_type: str) -> str:
-    """Why nothing can be tried: upstream's own class has no tiny instance that runs. "" if it has one."""
+    """Why nothing can be tried: upstream's own class has no tiny instance that runs here. "" if it has one."""
     from conformance import instances
     from conformance.outputs import run
     from conformance.subjects import method_subjects
 
     if model_type in instances.without():
         return instances.without()[model_type]
+    if why := instances.missing(model_type):
+        return why
     try:
         for subject in method_subjects(model_type)[:1]:
             run(subject.upstream(), subject.padded_inputs())

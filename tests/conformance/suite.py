@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from conformance import heads
+from conformance import heads, instances
 from conformance.branches import subjects_of_all_branches
 from conformance.cells import CORE
 from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells
@@ -41,6 +41,12 @@ class AdapterTestBase:
         if has_tests and hasattr(cls, "model_type") and not cls.is_core() and not issubclass(cls, AdapterTests):
             cls.pytestmark = [pytest.mark.full]
 
+    @pytest.fixture(autouse=True)
+    def _with_what_it_needs(self) -> None:
+        """A model that is built from a library which is not installed is not tried."""
+        if why := instances.missing(self.model_type):
+            pytest.skip(why)
+
     @classmethod
     def is_core(cls) -> bool:
         return cls.model_type in CORE
@@ -48,7 +54,8 @@ class AdapterTestBase:
     @classmethod
     def runs_every_test(cls, config: pytest.Config) -> bool:
         """Where it does not, what else there would be is not worked out: that imports the model."""
-        return cls.is_core() or bool(config.getoption("--full"))
+        wanted = cls.is_core() or bool(config.getoption("--full"))
+        return wanted and not instances.missing(cls.model_type)
 
 
 class AdapterTests(AdapterTestBase):

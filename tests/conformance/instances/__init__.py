@@ -20,6 +20,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from conformance import libraries
 from conformance.instances.fields import config_class
 from conformance.instances.recipes import Recipe, tensors
 
@@ -49,18 +50,28 @@ class Instance:
 
 
 def read(model_type: str) -> Instance:
-    """The instance of `model_type`.
+    """The instance of `model_type`; the libraries that it needs can be imported from then on.
 
     Raises:
-        KeyError: there is none; the message says why.
+        KeyError: there is none, or a library that it needs is not installed; the message says why.
     """
     entry = _file()["instances"].get(model_type)
     if entry is None:
-        reason = _file()["without"].get(
-            model_type, "it was not searched: python -m conformance.instances " + model_type
-        )
+        reason = without().get(model_type, "it was not searched: python -m conformance.instances " + model_type)
         raise KeyError(f"{model_type} has no tiny instance: {reason}")
+    if why := missing(model_type):
+        raise KeyError(f"{model_type} cannot be tried: {why}")
     return Instance(model_type, entry["architecture"], entry["config"], entry["inputs"])
+
+
+def needs(model_type: str) -> tuple[str, ...]:
+    """The libraries, beside what transformers itself asks for, that its instance is made from."""
+    return tuple(_file()["instances"].get(model_type, {}).get("needs", ()))
+
+
+def missing(model_type: str) -> str:
+    """Which library the instance of `model_type` needs and why it is not there; "" where nothing is missing."""
+    return libraries.missing(needs(model_type))
 
 
 def names() -> tuple[str, ...]:
@@ -96,7 +107,7 @@ def write(release: str, done: Mapping[str, Mapping[str, Any]], without: Mapping[
     _file.cache_clear()
 
 
-_KEPT = ("architecture", "config", "inputs")
+_KEPT = ("architecture", "config", "inputs", "needs")
 
 
 def _lines(entries: Mapping[str, Any]) -> str:
