@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -235,6 +237,12 @@ def test_number_of_a_layer_that_goes_becomes_one_that_stays() -> None:
     assert search.Search.places_of_layers(config, {}, 2) == {("insert_layer_id",): 0}
 
 
+def test_a_number_of_the_last_layers_counts_those_of_them_that_stay() -> None:
+    config = BertConfig(num_hidden_layers=12, num_shared_layers=5, num_other_layers=2)
+    assert search.Search.last_layers(config, {12: [0, 6, 7, 11]}) == {("num_shared_layers",): 2}
+    assert not search.Search.last_layers(config, {24: [0, 23]}), "of another list"
+
+
 def test_what_has_the_width_of_a_stream_elsewhere_follows_it() -> None:
     config = (
         Draft("clip", {})
@@ -337,6 +345,20 @@ class _Asks(nn.Module):
         return x * mask.sum()  # type: ignore[union-attr]
 
 
+class _AsksForBoth(nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, other: torch.Tensor | None = None):  # type: ignore[no-untyped-def]
+        return torch.stack([x, mask, other.sum()])  # type: ignore[union-attr]
+
+
+def test_a_mask_is_asked_for_where_nothing_else_is_none_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = functools.partial(inputs.missing, within="test_instance_search")
+    monkeypatch.setattr(inputs, "missing", missing)
+    for model, asked in ((_Asks(), ["mask"]), (_AsksForBoth(), ["other"])):
+        with pytest.raises(AttributeError) as error:
+            model(torch.ones(2))
+        assert inputs._asked(trial.Failed(error.value), {"mask": None, "other": None}) == asked
+
+
 def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
     with pytest.raises(AttributeError) as error:
         _Asks()(torch.ones(2))
@@ -348,6 +370,10 @@ def test_choices_come_by_the_sum_of_their_places_after_those_of_one_form() -> No
     assert (first, second) == ((0, 0, 0), (1, 1, 1))
     assert [sum(choice) for choice in others] == sorted(sum(choice) for choice in others)
     assert len({first, second, *others}) == 3 * 12 * 2
+
+
+def test_every_alternative_is_tried_among_the_likeliest_others() -> None:
+    assert list(inputs.one_unlikely({"a": 3, "b": 1})) == [{"a": 1, "b": 0}, {"a": 2, "b": 0}]
 
 
 def test_field_that_is_none_in_the_failing_statement_is_given() -> None:

@@ -139,6 +139,7 @@ def _one(model_type: str, connection: Connection, options: argparse.Namespace) -
             "architecture": found.architecture,
             "config": dict(found.config),
             "inputs": {name: dict(recipe) for name, recipe in found.inputs.items()},
+            **({"needs": list(found.needs)} if found.needs else {}),
             "parameters": found.parameters,
             "milliseconds": round(found.milliseconds, 1),
             "profile": found.profile,

@@ -547,13 +547,14 @@ def _constant(texts: list[str]) -> bool:
 
 
 def _attempts(config: PreTrainedConfig, names: list[str], given: Found) -> Iterator[tuple[Found, Any]]:
-    """First the likeliest inputs as they are; then all, with what errors ask for."""
+    """First the likeliest inputs as they are, and each alternative among likely others; then all, with what errors ask for."""
     facts = facts_of(config, given.put)
-    every = [
-        replace(given, choice={**given.choice, **choice})
-        for choice in choices({name: len(alternatives(name, facts)) for name in names})
-    ]
-    yield from ((found, _plain) for found in every[:LIKELY])
+    counts = {name: len(alternatives(name, facts)) for name in names}
+    every, alone = (
+        [replace(given, choice={**given.choice, **choice}) for choice in of(counts)] for of in (choices, one_unlikely)
+    )
+    likely = every[:LIKELY]
+    yield from ((found, _plain) for found in [*likely, *(found for found in alone if found not in likely)])
     yield from ((found, _repaired) for found in every)
 
 
@@ -565,7 +566,12 @@ def _plain(call: Callable[..., Any], config: PreTrainedConfig, found: Found, dea
 def _asked(failed: Failed, known: Mapping[str, Any]) -> list[str]:
     """Parameters that an error names, and those that are None in the statements that raised it."""
     named = re.findall(r"[a-z]+(?:_[a-z]+)*", str(failed))
-    return [name for name in dict.fromkeys([*named, *missing(failed.error)]) if name in known and name not in _NEVER]
+    absent = [name for name in missing(failed.error) if name in known]
+    if any(
+        "mask" not in words(name) for name in absent
+    ):  # without masks it goes on, without what they are for it does not
+        absent = [name for name in absent if "mask" not in words(name)]
+    return [name for name in dict.fromkeys([*named, *absent]) if name in known and name not in _NEVER]
 
 
 _NEVER = {
@@ -598,6 +604,12 @@ def choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
     others = (choice for choice in every if choice not in alike)
     for choice in itertools.islice(dict.fromkeys((*alike, *itertools.islice(others, MOST_TRIES))), MOST_TRIES):
         yield dict(zip(sizes, choice, strict=True))
+
+
+def one_unlikely(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Choices in which all but one are the likeliest."""
+    for name, size in sizes.items():
+        yield from ({**dict.fromkeys(sizes, 0), name: place} for place in range(1, size))
 
 
 def _summing(sizes: list[int], total: int) -> Iterator[tuple[int, ...]]:

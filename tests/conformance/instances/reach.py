@@ -15,14 +15,23 @@ MATRICES = 4  # of queries, keys, values and outputs, or of another sublayer: a 
 
 def unreached(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
     """Paths of layers of which no module runs on `inputs`."""
+    return _not_called(model, dict(layers(model)), inputs)
+
+
+def idle(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the parts of `model` that have weights and of which no module runs on `inputs`: a tower without layers, too."""
+    parts = {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
+    return _not_called(model, parts, inputs)
+
+
+def _not_called(model: nn.Module, parts: Mapping[str, nn.Module], inputs: Mapping[str, Any]) -> frozenset[str]:
     called: set[str] = set()
-    stack = dict(layers(model))
     with contextlib.ExitStack() as hooks:
-        for path, layer in stack.items():
-            for module in layer.modules():
+        for path, part in parts.items():
+            for module in part.modules():
                 hooks.enter_context(_noting(module, path, called))
         ran(model, inputs)
-    return frozenset(stack) - called
+    return frozenset(parts) - called
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

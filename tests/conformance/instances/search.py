@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import re
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance import tiny
-from conformance.instances import layers, names, read, sizes
+from conformance import libraries, tiny
+from conformance.instances import architectures, layers, names, needs, read, sizes
 from conformance.instances.compose import composed
 from conformance.instances.fields import (
     Draft,
@@ -36,7 +37,7 @@ from conformance.instances.fields import (
 )
 from conformance.instances.inputs import Found, facts_of, find, missing_placeholders
 from conformance.instances.keys import with_nothing_hidden, with_several_keys
-from conformance.instances.reach import unreached
+from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs
 from conformance.instances.trial import Failed, built, parameters, ran, small_enough
@@ -59,10 +60,18 @@ class Outcome:
     parameters: int
     milliseconds: float
     profile: str
+    needs: tuple[str, ...] = ()  # libraries without which it does not run
+    idle: frozenset[str] = frozenset()  # parts of the model that the inputs do not reach
 
 
 class Search:
-    def __init__(self, model_type: str, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        model_type: str,
+        say: Callable[[str], None] = lambda text: None,
+        needs: tuple[str, ...] = (),
+        seconds: float = SECONDS,
+    ) -> None:
         self.name = architecture(model_type)
         self.model_type = model_type
         self.say = say
@@ -71,6 +80,9 @@ class Search:
         self.errors: list[str] = []
         self.helpful: dict[str, Changes] = {}  # an error -> the first change after which there was another
         self.settled: frozenset[Path] = frozenset()  # fields that profiles leave alone, and all within them
+        self.fixed: frozenset[Path] = frozenset()  # the same, of what follows from an architecture
+        self.needs = needs
+        self.seconds = seconds  # for profiles
         self.started = time.process_time()
 
     # One try ----------------------------------------------------------------------------------------------------
@@ -115,12 +127,46 @@ class Search:
     def outcome(self) -> Outcome:
         draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
         draft = draft.changed(missing_placeholders(draft.seen))
-        draft, profile = self.from_parts(draft) or self.from_defaults(draft)
+        draft, profile = self.first(draft)
         draft = self.reaching(draft)
         self.profiled = True
         draft = self.smaller(draft)
         draft = self.harder(draft)
         return self.written(draft, profile)
+
+    def first(self, draft: Draft) -> tuple[Draft, str]:
+        """The first of the starts from which a model is found that runs."""
+        told: list[Failed] = []
+        for start in self.starts(draft):
+            self.started = time.process_time()
+            if told and self.unbuilt(start) == self.unbuilt(draft):
+                continue  # nothing helped against this error before
+            try:
+                return self.from_parts(start) or self.from_defaults(start)
+            except Exception as error:
+                told.append(error if isinstance(error, Failed) else Failed(error))
+                draft = start
+                if len(told) > 1 and str(told[-1]) == str(told[-2]):
+                    break  # no architecture changes this error
+        raise told[0]
+
+    def unbuilt(self, draft: Draft) -> str:
+        """Why the model is not even built; "" where it is."""
+        try:
+            self.on_meta(draft)
+        except Failed as failed:
+            return str(failed)
+        return ""
+
+    def starts(self, draft: Draft) -> Iterator[Draft]:
+        """`draft`, with small architectures in the place of those of a library that it names."""
+        named = list(architectures.small(draft.seen)) if "timm" in self.needs else []
+        for changes in named:
+            self.fixed = frozenset(changes)
+            self.say(f"architectures: {changes}")
+            yield draft.changed(changes)
+        if not named:
+            yield draft
 
     def mended(self) -> Outcome:
         """The instance that is known, with inputs that reach more of its layers."""
@@ -137,12 +183,13 @@ class Search:
         started = time.perf_counter()
         ran(model, tensors(recipes))
         spent = 1000 * (time.perf_counter() - started)
-        return Outcome(self.model_type, self.name, draft.given, recipes, parameters(model), spent, profile)
+        shown = parameters(model), spent, profile, self.needs, idle(model, tensors(recipes))
+        return Outcome(self.model_type, self.name, draft.given, recipes, *shown)
 
     def from_parts(self, draft: Draft) -> tuple[Draft, str] | None:
         """A config that holds others, of which the instances are known; None if it holds none, or they do not fit."""
         full: dict[str, list[layers.Signature]] | None = None
-        deadline = time.process_time() + SECONDS
+        deadline = time.process_time() + self.seconds
         for changed, settled in composed(draft, self.known):
             if time.process_time() > deadline:
                 break
@@ -153,7 +200,7 @@ class Search:
                 shallow = self.try_depths(changed, full)
                 if self.missing(shallow, full):
                     raise Failed(ValueError("the parts do not show every kind of layer"))
-                found, profile = self.small(shallow, SECONDS / 3)
+                found, profile = self.small(shallow, self.seconds / 3)
                 return found, f"parts, {profile}"
             except Exception as error:
                 self.say(f"from parts: {str(error)[:300]}")
@@ -162,11 +209,14 @@ class Search:
 
     def from_defaults(self, draft: Draft) -> tuple[Draft, str]:
         self.derived = {(): computed(draft), **followers(draft)}
-        return self.small(self.shallow(draft))
+        return self.small(self.shallow(draft), self.seconds)
 
     def known(self, model_type: str) -> Mapping[str, Any] | None:
-        """The fields of the instance of a part."""
-        return read(model_type).fields if model_type != self.model_type and model_type in names() else None
+        """The fields of the instance of a part; None where it is to have an architecture that was chosen for the whole."""
+        if model_type == self.model_type or model_type not in names() or not set(needs(model_type)) <= set(self.needs):
+            return None
+        fields = read(model_type).fields
+        return fields if not fields.keys() & set(architectures.NAMES) else None
 
     def filled(self, draft: Draft) -> Draft:
         """Many defaults do not build: sizes that are None are given one after the other until the model does."""
@@ -223,15 +273,18 @@ class Search:
         return sum(len(set(entries) - shown.get(path, set())) for path, entries in full.items())
 
     def open(self, changes: Changes) -> Changes:
-        return {path: value for path, value in changes.items() if not under(path, self.settled)}
+        return {path: value for path, value in changes.items() if not under(path, self.settled | self.fixed)}
 
     def depth_changes(self, draft: Draft, full: dict[str, list[layers.Signature]], most: int) -> Iterator[Changes]:
         config = draft.seen
         plain = self.without_derived(sizes.depths(config, most))
         picks = self.picked(full, most)
         places = self.places_of_layers(config, picks, most)
+        lasts = self.last_layers(config, picks)
         for per_layer, indices in (
-            (({}, places), (None, places), ({}, {}), (None, {})) if places else (({}, {}), (None, {}))
+            *((({}, places), (None, places)) if places else ()),
+            *(({}, {}), (None, {})),
+            *(((None, {**places, **lasts}), ({}, {**places, **lasts})) if lasts else ()),
         ):
             changes = {**plain, **indices}
             for path, value in self.lists_per_layer(config):
@@ -263,6 +316,19 @@ class Search:
             others = [place for place in range(len(entries)) if place not in places]
             picks[len(entries)] = sorted(places + others[: max(0, most - len(places))])
         return picks
+
+    @staticmethod
+    def last_layers(config: Any, picks: dict[int, list[int]]) -> Changes:
+        """Numbers that count the last of a config's layers: so many of these as stay."""
+        changes: Changes = {}
+        for path, node in nodes(config):
+            own = own_fields(node)
+            counts = {name: n for name, n in own.items() if sizes.kind(name) == "depth" and sizes.integers(n) == [n]}
+            total = max((n for n in counts.values() if n in picks), default=0)
+            for name, number in counts.items():
+                if 2 < number < total:
+                    changes[(*path, name)] = sum(place >= total - number for place in picks[total])
+        return changes
 
     @staticmethod
     def places_of_layers(config: Any, picks: dict[int, list[int]], most: int) -> Changes:
@@ -305,7 +371,7 @@ class Search:
 
     # 2. Profiles ------------------------------------------------------------------------------------------------
 
-    def small(self, draft: Draft, seconds: float = SECONDS) -> tuple[Draft, str]:
+    def small(self, draft: Draft, seconds: float) -> tuple[Draft, str]:
         """The first profile that runs, if need be repaired."""
         first: Failed | None = None
         deadline = time.process_time() + seconds
@@ -512,6 +578,7 @@ class Search:
             for name, value in own_fields(node).items():
                 if (
                     sizes.kind(name) not in ("token", "vocabulary", "positions")
+                    and not under((*path, name), self.fixed)
                     and isinstance(value, int)
                     and not isinstance(value, bool)
                     and value > SMALL
@@ -579,5 +646,20 @@ def search(model_type: str, say: Callable[[str], None] = lambda text: None, mend
         mend: start at the instance that is known.
     """
     torch.set_num_threads(1)
-    one = Search(model_type, say)
-    return one.mended() if mend else one.outcome()
+    if mend:
+        return Search(model_type, say, needs(model_type)).mended()
+    asked = libraries_asked_for(Search(model_type).unbuilt(Draft(model_type, {})))
+    if not asked:
+        return Search(model_type, say).outcome()
+    with contextlib.suppress(Failed):  # parts of upstream's own may take the place of the library's
+        outcome = Search(model_type, say, seconds=SECONDS / 3).outcome()
+        if not outcome.idle:
+            return outcome
+    if why := libraries.missing(asked):
+        raise Failed(ImportError(why))
+    return Search(model_type, say, asked).outcome()
+
+
+def libraries_asked_for(text: str) -> tuple[str, ...]:
+    """Those whose absence upstream reports."""
+    return tuple(re.findall(r"requires the (\w+) library", text))
