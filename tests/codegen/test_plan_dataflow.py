@@ -53,6 +53,19 @@ def submodules(value: Value) -> set[str]:
         pytest.param("x.add_(self.a(x))\nreturn x", {"a"}, id="an operation in place binds the name again"),
         pytest.param("x[..., :2].copy_(self.a(x))\nreturn x", {"a"}, id="a slice is written in place"),
         pytest.param("x += self.a(x)\nreturn x", {"a"}, id="an augmented assignment reads and binds"),
+        pytest.param(
+            "y, z = [one + 1 for one in (self.a(x), x)]\nreturn z",
+            set(),
+            id="each element of a list is made of its own",
+        ),
+        pytest.param(
+            "y, z = [one + 1 for one in (x, self.a(x))]\nreturn z",
+            {"a"},
+            id="the second of a list is made of the second",
+        ),
+        pytest.param(
+            "y, z = [one + 1 for one in (*y, self.a(x), x)]\nreturn z", {"a"}, id="of an unknown length, each of any"
+        ),
         pytest.param("return (z := self.a(x))", {"a"}, id="an assignment expression has a value"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import libcst as cst
 
 from adapter_codegen.plan.flow.activation import Activation
@@ -127,14 +129,38 @@ def _comprehension(run: Activation, node: cst.ListComp | cst.GeneratorExp | cst.
         return run.other(node)
     outer = dict(run.environment)
     clause: cst.CompFor | None = node.for_in
-    if _only_filters(node) and (listed := same_tensor(run.evaluate(node.for_in.iter))).op is Op.TUPLE:
+    iterated = run.evaluate(node.for_in.iter)
+    listed = same_tensor(iterated)
+    if listed.op is Op.TUPLE and _only_filters(node):
         return run.other(node, listed.inputs, How.FILTERED)
+    if listed.op is Op.TUPLE and _is_of_each(node) and all(part.op is not Op.STARRED for part in listed.inputs):
+        return _of_each(run, node, listed.inputs, outer)
     while clause is not None:
-        assign(run, clause.target, element(run, clause.iter, run.evaluate(clause.iter)))
+        assign(run, clause.target, element(run, clause.iter, iterated))
         clause = clause.inner_for_in
+        iterated = run.evaluate(clause.iter) if clause is not None else iterated
     made = run.evaluate(node.elt)
     run.environment = outer
     return run.other(node, (made,), How.COMPREHENSION)
+
+
+def _is_of_each(node: cst.ListComp | cst.GeneratorExp | cst.SetComp) -> bool:
+    """``[f(x) for x in (a, b)]``: as many elements, in this order."""
+    return not isinstance(node, cst.SetComp) and not node.for_in.ifs and node.for_in.inner_for_in is None
+
+
+def _of_each(
+    run: Activation,
+    node: cst.ListComp | cst.GeneratorExp | cst.SetComp,
+    parts: Sequence[Value],
+    outer: dict[str, Value],
+) -> Value:
+    made = []
+    for part in parts:
+        assign(run, node.for_in.target, part)
+        made.append(run.evaluate(node.elt))
+        run.environment = dict(outer)
+    return run.make(Op.TUPLE, node, made)
 
 
 def _only_filters(node: cst.ListComp | cst.GeneratorExp | cst.SetComp) -> bool:

@@ -152,15 +152,21 @@ def flat_arguments(values: Sequence[Value]) -> list[Value]:
     for value in values:
         tensor = same_tensor(value)
         if value.op is Op.STARRED:
-            flat += flat_arguments([value.inputs[0]]) if same_tensor(value.inputs[0]).op is Op.TUPLE else [value]
+            inner = same_tensor(value.inputs[0])
+            flat += flat_arguments([inner]) if inner.op is Op.TUPLE or _is_lengthened(inner) else [value]
         elif tensor.op is Op.TUPLE:
             flat += flat_arguments(tensor.inputs)
-        elif tensor.is_sum and same_tensor(tensor.inputs[1]).op is Op.TUPLE:  # x.size()[:-1] + (heads, width)
+        elif _is_lengthened(tensor):
             left = [tensor.inputs[0]] if same_tensor(tensor.inputs[0]).op is Op.TUPLE else [_star(tensor.inputs[0])]
             flat += flat_arguments(left) + flat_arguments([tensor.inputs[1]])
         else:
             flat.append(value)
     return flat
+
+
+def _is_lengthened(shape: Value) -> bool:
+    """``x.size()[:-1] + (heads, width)``."""
+    return shape.is_sum and same_tensor(shape.inputs[1]).op is Op.TUPLE
 
 
 def _star(value: Value) -> Value:

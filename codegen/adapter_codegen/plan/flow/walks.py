@@ -31,6 +31,7 @@ VIEWS = frozenset(
         "view_as",
         "reshape_as",
         "expand_as",
+        "broadcast_to",
         "movedim",
         "repeat_interleave",
         "split_with_sizes",

@@ -103,10 +103,10 @@ def _flag(test: cst.BaseExpression, holds: bool) -> Flag | None:
 
 
 def _is_set_once(name: str, class_name: str, facts: ModuleFacts) -> bool:
-    """Whether the constructor of a class sets an attribute, and nothing else in the file one of that name."""
-    init = facts.classes[class_name].functions.get("__init__")
-    ours = [] if init is None else list(_assigned(init.node, name))
-    if not any(self_attribute(target) == name for target in ours):
+    """Whether the constructor of a class, or of one above it, sets an attribute, and nothing else in the file one of that name."""
+    lineage = [facts.classes[above] for above in facts.classes[class_name].lineage if above in facts.classes]
+    constructors = [init.node for known in lineage if (init := known.functions.get("__init__"))]
+    if not any(self_attribute(target) == name for node in constructors for target in _assigned(node, name)):
         return False
     inits = [found.node for known in facts.classes.values() if (found := known.functions.get("__init__"))]
     own = {id(target) for node in inits for target in _assigned(node, name) if self_attribute(target)}
