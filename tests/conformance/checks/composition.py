@@ -26,7 +26,7 @@ from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
 from conformance.outputs import are_close, assert_differs, assert_equal_within, assert_same_names, flatten, run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import features, layout_of
-from conformance.reference.lora import adapted_spans, lora_targets
+from conformance.reference.lora import lora_targets
 from conformance.reference.together import Averaged, Fused
 from conformance.subjects import BATCH, Attention, Padding, Subject, attentions
 
@@ -217,15 +217,10 @@ def _assert_differs_from_each(model: PreTrainedModel, inputs: dict[str, Any], bo
 
 
 def _square(subject: Subject, part: LoRA) -> bool:
-    """The adapted outputs of each projection, which in a fused one are parts, are as many as its inputs."""
-    layout = layout_of(initialised(subject))
-    for path in lora_targets(layout, part):
-        outputs, inputs = features(initialised(subject).get_submodule(path))
-        if spans := adapted_spans(layout, path, part):
-            outputs = sum(stop - start for start, stop in spans)
-        if outputs != inputs:
-            return False
-    return True
+    """The outputs of each projection, of which an adapter may change a part, are as many as its inputs."""
+    model = initialised(subject)
+    sizes = [features(model.get_submodule(path)) for path in lora_targets(layout_of(model), part)]
+    return all(outputs == inputs for outputs, inputs in sizes)
 
 
 def _assert_refused(model: PreTrainedModel, block: Any, named: str, add: bool = False) -> None:

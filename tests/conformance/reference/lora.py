@@ -160,6 +160,10 @@ class _Adapter:
             whole[start:stop] = piece
         return self.as_they_are(whole)
 
+    def in_order(self, values: Tensor) -> Tensor:
+        """(out, ...): as the spans count them."""
+        return values[torch.tensor(self.order)] if len(self.order) and self.spans else values
+
     def as_they_are(self, ordered: Tensor) -> Tensor:
         """(out, ...): what belongs to each output, at its place."""
         return ordered[torch.tensor(self.order).argsort()] if len(self.order) and self.spans else ordered
@@ -196,8 +200,7 @@ def _rescaled(adapter: _Adapter, weight: Tensor, bias: Tensor | None, x: Tensor,
         return output * adapter.of_all(adapter.tensor("lora_B").flatten(), outputs)
     directed = weight.detach() + adapter.update(weight)
     norms = directed.detach().square().sum(1).sqrt()
-    spans = adapter.spans_of(outputs)
-    adapted = torch.cat([norms[start:stop] for start, stop in spans])
+    adapted = torch.cat([adapter.in_order(norms)[start:stop] for start, stop in adapter.spans_of(outputs)])
     scale = adapter.of_all(adapter.tensor("m.weight").flatten() / adapted, outputs)
     plain = x @ directed.T * scale
     return plain if bias is None else plain + bias
