@@ -183,6 +183,20 @@ class ClassPlan:
 
 
 @dataclass(frozen=True)
+class OutputOrder:
+    """In which order a projection gives several of queries, keys and values: in each group of outputs, part after part.
+
+    Sizes are expressions of attributes of the core's module, numbers, ``+ - * //`` and `outputs`: how many the projection has.
+    """
+
+    parts: str  # "qkv", "qvk", "kv": as they stand in a group
+    sizes: tuple[str, ...]  # how many outputs of a group each of them has
+    group: str = ""  # how many outputs a group has; "" = all are one group
+    where: tuple[str, ...] = ()  # attributes of the core's module: it is so only where all of these are true
+    unless: tuple[str, ...] = ()  # and none of these
+
+
+@dataclass(frozen=True)
 class AttentionRoles:
     """The projections around one attention core. All paths start at the layer ("" = the layer itself)."""
 
@@ -193,9 +207,7 @@ class AttentionRoles:
     key: str = ""
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # path of one projection that gives q, k and v together
-    fused_layout: str = ""  # "concatenated": its outputs are all of q, then all of k, then all of v; "" = not proven
-    # "grouped", or `key` = `value`: so in each of several groups. Attributes of the core's module: sizes of the parts of a group
-    group: tuple[str, ...] = ()
+    orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not proven
     output: str = ""  # path of the projection after the core; "" where there is none
     head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
     value_head_dim: str = ""  # same for values where it differs

@@ -16,6 +16,21 @@ StackForm = Literal["", "packed", "length first", "joined", "several", "other"]
 
 
 @dataclass(frozen=True)
+class OutputOrder:
+    """In which order a projection gives several of queries, keys and values: in each group of outputs, part after part.
+
+    Sizes are expressions of attributes of the core's module, numbers, ``+ - * //``, and two names: `outputs`, how many the projection
+    has, and `attended`, how many inputs the projection after the core has.
+    """
+
+    parts: str  # "qkv", "qvk", "kv": as they stand in a group
+    sizes: tuple[str, ...]  # how many outputs of a group each of them has
+    group: str = ""  # how many outputs a group has; "" = all are one group
+    where: tuple[str, ...] = ()  # attributes of the core's module: it is so only where all of these are true
+    unless: tuple[str, ...] = ()  # and none of these
+
+
+@dataclass(frozen=True)
 class AttentionRoles:
     """The projections around one attention core."""
 
@@ -26,12 +41,7 @@ class AttentionRoles:
     key: str = ""
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # one projection that gives queries, keys and values together
-    fused_layout: Literal["", "concatenated", "grouped"] = (
-        ""  # order of its outputs: all queries, all keys, all values; the same per group; "" = unknown
-    )
-    # The outputs of a projection that gives queries, keys and values (`fused`), or keys and values (`key` = `value`), come in
-    # groups. Attributes of the core's module: how many outputs each of them has in a group, in order; () = not known, or no groups
-    group: tuple[str, ...] = ()
+    orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not known
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
     value_head_dim: str = ""  # likewise for values, where their width differs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import AttentionKind, Level
+from adapter_codegen.model import AttentionKind, Level, OutputOrder
 from adapter_codegen.plan.module import ModulePlan, plan_module
 from plan_snippets import ATTENTION, STACK, facts_of, layer, plan_of_attention, plan_of_layer
 
@@ -143,7 +143,7 @@ def test_queries_that_come_out_of_one_of_two_projections_name_both() -> None:
 
 
 def test_a_projection_that_gives_keys_and_values_is_told_and_holds_no_prefix() -> None:
-    plan = latent(LATENT[0], LATENT[1].replace("2 * self.width", "self.both"), *LATENT[2:])
+    plan = latent(*LATENT[:2], "key, value, gate = both.chunk(3, dim=-1)", *LATENT[3:])
     (roles,) = plan.layers[0].attentions
     assert roles.key == roles.value == "attention.kv"
     assert {one.code: one.level for one in plan.diagnostics} == {"P222": Level.NOTE, "P211": Level.WARNING}
@@ -161,13 +161,15 @@ def test_a_projection_whose_groups_hold_keys_and_values_can_be_adapted_in_part_a
     plan = latent(LATENT[0], *GROUPS, *LATENT[3:])
     (roles,) = plan.layers[0].attentions
     assert (roles.key, roles.value) == ("attention.kv", "attention.kv")
-    assert (roles.group, roles.head_dim) == (("a_width", "b_width"), "width")
+    assert roles.orders == (OutputOrder("kv", ("a_width", "b_width"), "a_width + b_width"),)
+    assert roles.head_dim == "width"
     assert not plan.diagnostics and plan.entries[0].takes_prefix
 
 
-def test_groups_that_a_view_states_otherwise_than_the_split_are_none_of_ours() -> None:
+def test_a_split_of_the_groups_is_none_within_each() -> None:
     (roles,) = latent(LATENT[0], GROUPS[0], GROUPS[1].replace("dim=-1", "dim=1"), *LATENT[3:]).layers[0].attentions
-    assert roles.group == ()
+    (order,) = roles.orders
+    assert (order.sizes[0], order.group) == ("a_width * a_width + a_width * b_width", "")
 
 
 def test_the_width_of_a_head_may_stand_in_the_config() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,14 +12,14 @@ from torch import nn
 
 from adapter_runtime.composition import Stack
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.groups import Groups, groups_of
+from adapter_runtime.methods.common.groups import Groups, evaluated, groups_of
 from adapter_runtime.methods.common.projections import groups_at, projections_of
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import enable_lora
 from adapter_runtime.methods.lora.places import adapted_parts
 from adapter_runtime.methods.prefix_tuning.places import prefix_shape
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, OutputOrder
 
 A, B, HEADS = 2, 3, 4
 
@@ -42,7 +44,7 @@ class Block(LayerAdaptersMixin, nn.Module):
                 query="attn.q",
                 key="attn.kv",
                 value="attn.kv",
-                group=("a", "b"),
+                orders=(OutputOrder("kv", ("a", "b"), "a + b"),),
                 output="attn.o",
                 head_dim="width",
             ),
@@ -67,13 +69,22 @@ def adapted(block: Block, **options: Any) -> nn.Module:
     return host.eval()
 
 
-def test_what_is_put_in_order_and_back_is_the_same() -> None:
-    outputs = torch.arange(HEADS * (A + B)).expand(2, 3, -1)
-    groups = Groups(HEADS, (A, B))
-    ordered = groups.in_order(outputs)
-    assert ordered[0, 0].tolist()[:4] == [0, 1, 5, 6]  # the first part of each group
-    assert groups.spans == [(0, HEADS * A), (HEADS * A, HEADS * (A + B))]
-    torch.testing.assert_close(groups.grouped(ordered), outputs)
+@pytest.mark.parametrize(
+    ("groups", "ordered"),
+    [
+        pytest.param(Groups(1, {"q": 2, "k": 1, "v": 1}), [0, 1, 2, 3], id="in order"),
+        pytest.param(Groups(2, {"k": 1, "v": 2}), [0, 3, 1, 2, 4, 5], id="in groups"),
+        pytest.param(Groups(1, {"v": 1, "k": 2, "q": 1}), [3, 1, 2, 0], id="another order"),
+        pytest.param(Groups(2, {"q": 2, "v": 1, "k": 1}), [0, 1, 4, 5, 3, 7, 2, 6], id="another order in groups"),
+    ],
+)
+def test_what_is_put_in_order_and_back_is_the_same(groups: Groups, ordered: list[int]) -> None:
+    outputs = torch.arange(len(ordered)).expand(2, 3, -1)
+    assert groups.in_order(outputs)[0, 0].tolist() == ordered
+    assert list(groups.spans) == [part for part in "qkv" if part in groups.sizes]
+    starts, stops = zip(*groups.spans.values(), strict=True)
+    assert (0, *stops) == (*starts, len(ordered))
+    torch.testing.assert_close(groups.grouped(groups.in_order(outputs)), outputs)
     torch.testing.assert_close(groups.grouped(groups.in_order(outputs.mT, dim=1), dim=1), outputs.mT)
 
 
@@ -109,8 +120,72 @@ def test_a_prefix_has_the_width_of_queries_and_of_a_groups_values() -> None:
     assert prefix_shape(block, block.roles.attentions[0]) == (HEADS, A + 1, B)
 
 
+def test_a_prefix_of_keys_and_values_side_by_side_has_their_heads() -> None:
+    block = Block()
+    block.attn.width = A
+    (roles,) = block.roles.attentions
+    halves = replace(roles, orders=(OutputOrder("kv", (f"{HEADS} * a", f"{HEADS} * b")),))
+    assert prefix_shape(block, halves) == (HEADS, A, B)
+
+
 def test_groups_that_do_not_fill_the_outputs_are_refused() -> None:
     block = Block()
     block.attn.b = B + 1
     with pytest.raises(UnsupportedMethodError, match=r"attn.kv has 20 outputs, which are no groups of a = 2, b = 4"):
         groups_of(block, block.roles.attentions[0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "group"),
+    [
+        pytest.param(("a", "b"), "a + b + a", id="something is left out"),
+        pytest.param(("a", "missing"), "a + b", id="an attribute is missing"),
+        pytest.param(("a", "config.b"), "a + b", id="an attribute of nothing"),
+        pytest.param(("0 * a", "a + b"), "a + b", id="nothing at all"),
+        pytest.param(("a", "outputs // (a - 2)"), "", id="parts of nothing"),
+        pytest.param(("7", "12"), "", id="less than all outputs"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes: tuple[str, str], group: str) -> None:
+    block = Block()
+    roles = replace(block.roles.attentions[0], orders=(OutputOrder("kv", sizes, group),))
+    with pytest.raises(UnsupportedMethodError, match=r"attn.kv has 20 outputs, which are no groups of"):
+        groups_of(block, roles)
+
+
+@pytest.mark.parametrize(
+    ("switch", "order"),
+    [(True, {"v": HEADS * B, "k": HEADS * A}), (False, {"k": A, "v": B}), (None, None)],
+    ids=["where it is on", "where it is off", "where it is missing"],
+)
+def test_a_switch_of_the_module_chooses_the_order(switch: bool | None, order: dict[str, int] | None) -> None:
+    block = Block()
+    if switch is not None:
+        block.attn.values_first = switch
+    first = OutputOrder("vk", (f"{HEADS} * b", f"{HEADS} * a"), where=("values_first",))
+    second = OutputOrder("kv", ("a", "b"), "a + b", unless=("values_first",))
+    roles = replace(block.roles.attentions[0], orders=(first, second))
+    if order is None:
+        with pytest.raises(UnsupportedMethodError, match="not known for this Latent"):
+            groups_of(block, roles)
+    else:
+        found = groups_of(block, roles)
+        assert found is not None
+        assert list(found.sizes.items()) == list(order.items())
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("outputs // 3", 4),
+        ("outputs - 2 * config.width * heads", 0),
+        ("(outputs // heads) * heads - 1", 11),
+        ("heads // (heads - 3)", None),
+        ("width", None),
+        ("config.name", None),
+    ],
+)
+def test_a_size_is_computed_of_attributes(expression: str, value: int | None) -> None:
+    module = nn.Module()
+    module.heads, module.config = 3, SimpleNamespace(width=2, name="twelve")  # type: ignore[assignment]
+    assert evaluated(expression, {"outputs": 12}, module) == value

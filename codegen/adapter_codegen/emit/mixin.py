@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
@@ -75,7 +75,9 @@ def _stack(stack: StackPlan) -> str:
 
 def _role_classes(layer: LayerPlan) -> Iterator[str]:
     yield "LayerRoles"
-    for name, value in (("AttentionRoles", layer.attentions), ("BottleneckRole", layer.bottlenecks)):
+    orders = [order for entry in layer.attentions for order in entry.orders]
+    stated = (("AttentionRoles", layer.attentions), ("OutputOrder", orders), ("BottleneckRole", layer.bottlenecks))
+    for name, value in stated:
         if value:
             yield name
     if _has_projections(layer):
@@ -106,8 +108,15 @@ def roles(value: object, first: str = "") -> str:
     """
     fields: dict[str, Any] = vars(value)
     stated = {name: entry for name, entry in fields.items() if name == first or entry not in ("", (), None)}
-    arguments = (f"{name}={literal(getattr(entry, 'value', entry))}" for name, entry in stated.items())
+    arguments = (f"{name}={_stated(getattr(entry, 'value', entry))}" for name, entry in stated.items())
     return f"{type(value).__name__}({', '.join(arguments)})"
+
+
+def _stated(value: object) -> str:
+    """A literal, or a tuple of calls."""
+    if isinstance(value, tuple) and all(map(is_dataclass, value)):
+        return tuple_of(map(roles, value))
+    return literal(value)
 
 
 def tuple_of(texts: Iterator[str]) -> str:

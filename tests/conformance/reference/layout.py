@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from adapter_runtime.contract.paths import expanded
-from adapter_runtime.roles import AttentionRoles, LayerRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, OutputOrder
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
     entries = {name: [getattr(roles, name)] for name in ("query", "key", "value", "fused", "output")}
     entries["query"] += roles.query_alternatives
     paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
-    spans, order = (_spans(module, roles), ()) if roles.fused_layout == "concatenated" else _groups(module, roles)
+    spans, order = _parts(module, roles)
     core = join(layer, resolved(module, roles.core) or "")
     lacks_value = bool(roles.value) and not paths["value"]
     return Attention(
@@ -166,27 +165,31 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
     )
 
 
-def _spans(layer: nn.Module, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
-    """All queries, as many as the heads' outputs that the next projection reads; then keys and values, equally many."""
-    total, _ = features(layer.get_submodule(roles.fused))
-    _, queries = features(layer.get_submodule(roles.output))
-    middle = (queries + total) // 2
-    return {"query": (0, queries), "key": (queries, middle), "value": (middle, total)}
-
-
-def _groups(layer: nn.Module, roles: AttentionRoles) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
+def _parts(layer: nn.Module, roles: AttentionRoles) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
     """Each group has some queries, some keys and some values (or only the last two), as many as the core states."""
-    path = resolved(layer, roles.fused or roles.key)
-    if not roles.group or path is None:
+    path, after = (resolved(layer, entry) for entry in (roles.fused or roles.key, roles.output))
+    if not roles.orders or not path:
         return {}, ()
-    total, _ = features(layer.get_submodule(path))
     core = layer.get_submodule(resolved(layer, roles.core) or "")
-    sizes = [operator.attrgetter(attribute)(core) for attribute in roles.group]
-    parts = torch.arange(total).view(-1, sum(sizes)).split(sizes, dim=1)
-    names = ("query", "key", "value")[-len(sizes) :]
-    stops = list(itertools.accumulate(part.numel() for part in parts))
-    order = torch.cat([part.flatten() for part in parts])
-    return dict(zip(names, zip([0, *stops], stops, strict=False), strict=True)), tuple(order.tolist())
+    stated = next(one for one in roles.orders if _is_of(core, one))
+    total, _ = features(layer.get_submodule(path))
+    known = {"outputs": total, "attended": features(layer.get_submodule(after))[1] if after else None}
+    group, *sizes = (_size(text, core, known) for text in (stated.group or "outputs", *stated.sizes))
+    parts = dict(zip(stated.parts, torch.arange(total).view(-1, group).split(sizes, dim=1), strict=True))
+    rows = {role: parts[role[0]].flatten() for role in ("query", "key", "value") if role[0] in parts}
+    stops = list(itertools.accumulate(map(len, rows.values())))
+    order = tuple(torch.cat(list(rows.values())).tolist())
+    return dict(zip(rows, zip([0, *stops], stops, strict=False), strict=True)), order
+
+
+def _is_of(core: nn.Module, order: OutputOrder) -> bool:
+    return all(getattr(core, name) for name in order.where) and not any(getattr(core, name) for name in order.unless)
+
+
+def _size(text: str, core: nn.Module, known: Mapping[str, Any]) -> int:
+    """A size by python itself: the names are attributes of the core, but for those that are known."""
+    names = {name: getattr(core, name) for name in re.findall(r"(?<![.\w])[a-zA-Z_]\w*", text) if name not in known}
+    return int(eval(text, {"__builtins__": {}}, {**names, **known}))
 
 
 def features(projection: nn.Module) -> tuple[int, int]:

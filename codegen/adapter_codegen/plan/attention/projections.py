@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from adapter_codegen.model import AttentionKind, AttentionRoles
+from adapter_codegen.model import AttentionKind, AttentionRoles, OutputOrder
 from adapter_codegen.plan.attention.core import AttentionCore
-from adapter_codegen.plan.attention.fused import GROUPED, fused_layout, group_sizes, stated_size
+from adapter_codegen.plan.attention.fused import orders, stated_size
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
@@ -54,20 +54,17 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
         value_head_dim=value_head_dim if value_head_dim != head_dim else "",
     )
     if fused and kind is AttentionKind.SELF:
-        three = (core.query, core.key, core.value)
-        same_width = bool(head_dim) and value_head_dim == head_dim
-        order = fused_layout(fused[0], three, scene.kinds, same_width, bool(roles.output))
-        if group := () if order else group_sizes(fused[0], core.path, three, scene.kinds):
-            return replace(roles, fused=fused[0], fused_layout=GROUPED, group=group, head_dim=head_dim or group[1])
-        return replace(roles, fused=fused[0], fused_layout=order)
+        parts = {"q": core.query, "k": core.key, "v": core.value}
+        found = orders(fused[0], core.path, parts, scene)
+        return replace(roles, fused=fused[0], orders=found, head_dim=head_dim or _width_in(found))
     own = [path for path in query if path not in shared] or query
     others = _alternatives(core.query, own, scene)
     if not key and len(own) > 1 and not others:
         own = []  # one of those that make a query together may be that of the keys (ZAYA)
     if key and value and key[0] == value[0]:
         # Keys are as wide as queries, with which they are multiplied: what is put beside them does not show in their views.
-        group = group_sizes(key[0], core.path, (core.key, core.value), scene.kinds)
-        roles = replace(roles, group=group, head_dim=head_dim or (_width(core.query, scene.kinds) if group else ""))
+        found = orders(key[0], core.path, {"k": core.key, "v": core.value}, scene, elsewhere=(core.query,))
+        roles = replace(roles, orders=found, head_dim=head_dim or (_width(core.query, scene.kinds) if found else ""))
     return replace(
         roles,
         query=own[0] if own else "",
@@ -155,6 +152,13 @@ def _width(value: Value, kinds: Kinds) -> str:
             if len(arguments) > 1:
                 found.add(stated_size(arguments[-1]))
     return found.pop() if len(found) == 1 else ""
+
+
+def _width_in(orders: Sequence[OutputOrder]) -> str:
+    """The attribute that states how many outputs of a group are keys, where groups are no more than heads with their keys."""
+    sizes = {order.sizes[order.parts.index("k")] for order in orders if order.group}
+    size = sizes.pop() if len(sizes) == len(orders) == 1 else ""
+    return size if all(map(str.isidentifier, size.split("."))) else ""
 
 
 def _puts_heads_side_by_side(step: Value, kinds: Kinds) -> bool:

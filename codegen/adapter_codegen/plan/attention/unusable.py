@@ -32,15 +32,15 @@ def unusable(plan: LayerPlan, cores: Sequence[AttentionCore]) -> Iterator[Findin
 
 
 def _against_lora(roles: AttentionRoles, node: cst.CSTNode) -> Finding | None:
-    if roles.fused and not roles.fused_layout:
+    if roles.fused and not roles.orders:
         return Finding(Problem.FUSED_ORDER_UNKNOWN, node, (Method.LORA,), {"fused": roles.fused})
-    if roles.key and roles.key == roles.value and not roles.group:
+    if roles.key and roles.key == roles.value and not roles.orders:
         return Finding(Problem.FUSED_KEYS_AND_VALUES, node, (Method.LORA,), {"key": roles.key})
     return None
 
 
 def _against_prefix(roles: AttentionRoles, node: cst.CSTNode, milder: Level | None) -> Finding | None:
-    if roles.key and roles.key == roles.value and not roles.group:
+    if roles.key and roles.key == roles.value and not roles.orders:
         return Finding(Problem.KEYS_ARE_VALUES, node, (Method.PREFIX_TUNING,), {"key": roles.key}, milder)
     if not roles.head_dim:
         core = {"core": roles.core or "self"}

@@ -1,4 +1,4 @@
-"""Projections whose outputs come in groups: in each group some of the queries, then some of the keys, then some of the values.
+"""The order in which a projection gives several of queries, keys and values: in each group of its outputs, part after part.
 
 Adapters act on spans of outputs. So they are shown the outputs *in order*: all queries, all keys, all values.
 Letters: G groups, P output features.
@@ -6,14 +6,26 @@ Letters: G groups, P output features.
 
 from __future__ import annotations
 
+import ast
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedLayer
-from adapter_runtime.contract.widths import out_width
+from adapter_runtime.contract.widths import in_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.roles import AttentionRoles
+from adapter_runtime.roles import AttentionRoles, OutputOrder
+
+_IN_ORDER = "qkv"
+_OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
 
 
 @dataclass(frozen=True)
@@ -21,56 +33,106 @@ class Groups:
     """How the outputs of one projection are grouped."""
 
     count: int  # G
-    sizes: tuple[int, ...]  # of the parts in a group
+    sizes: Mapping[str, int]  # how many outputs of a group are "q", "k", "v": as they stand there
 
     @property
-    def spans(self) -> list[tuple[int, int]]:
+    def spans(self) -> dict[str, tuple[int, int]]:
         """Where each part stands in the outputs in order."""
-        stops = [self.count * sum(self.sizes[: index + 1]) for index in range(len(self.sizes))]
-        return list(zip([0, *stops], stops, strict=False))
+        found, start = {}, 0
+        for part in self._in_order:
+            found[part] = (start, start + self.count * self.sizes[part])
+            start = found[part][1]
+        return found
 
     def in_order(self, outputs: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """`outputs` [..., P, ...], of which dimension `dim` is grouped, with the parts one after the other there."""
+        if self._are_in_order:
+            return outputs
         dim %= outputs.dim()
-        heads = outputs.reshape(*outputs.shape[:dim], self.count, sum(self.sizes), *outputs.shape[dim + 1 :])
-        parts = torch.split(heads, list(self.sizes), dim=dim + 1)
-        return torch.cat([part.flatten(dim, dim + 1) for part in parts], dim=dim)
+        groups = outputs.reshape(*outputs.shape[:dim], self.count, -1, *outputs.shape[dim + 1 :])
+        parts = dict(zip(self.sizes, torch.split(groups, list(self.sizes.values()), dim=dim + 1), strict=True))
+        return torch.cat([parts[part].flatten(dim, dim + 1) for part in self._in_order], dim=dim)
 
     def grouped(self, ordered: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """What `in_order` made `ordered` [..., P, ...] of."""
+        if self._are_in_order:
+            return ordered
         dim %= ordered.dim()
-        parts = torch.split(ordered, [self.count * size for size in self.sizes], dim=dim)
         before, behind = ordered.shape[:dim], ordered.shape[dim + 1 :]
-        heads = [
-            part.reshape(*before, self.count, size, *behind) for part, size in zip(parts, self.sizes, strict=True)
-        ]
-        return torch.cat(heads, dim=dim + 1).flatten(dim, dim + 1)
+        parts = {
+            part: ordered.narrow(dim, start, stop - start).reshape(*before, self.count, self.sizes[part], *behind)
+            for part, (start, stop) in self.spans.items()
+        }
+        return torch.cat([parts[part] for part in self.sizes], dim=dim + 1).flatten(dim, dim + 1)
+
+    @property
+    def _in_order(self) -> list[str]:
+        return sorted(self.sizes, key=_IN_ORDER.index)
+
+    @property
+    def _are_in_order(self) -> bool:
+        return self.count == 1 and list(self.sizes) == self._in_order
 
 
 def groups_of(layer: AdaptedLayer, roles: AttentionRoles) -> Groups | None:
-    """The groups of the projection that gives several matrices; None where its outputs are in order, or no order is known.
+    """How the projection that gives several matrices groups its outputs; None where no order is known.
 
     Raises:
-        UnsupportedMethodError: the attributes that state them are missing, or say something else than the projection.
+        UnsupportedMethodError: what states it is missing, or says something else than the projection.
     """
-    if not roles.group:
+    path = roles.fused or roles.key
+    core, projection = layer.module_at(roles.core), layer.module_at(path)
+    if not roles.orders or projection is None:
         return None
-    core, projection = layer.module_at(roles.core), layer.module_at(roles.fused or roles.key)
-    assert core is not None and projection is not None
-    sizes = [_attribute(core, path) for path in roles.group]
-    known = [size for size in sizes if isinstance(size, int) and size > 0]
-    width = out_width(projection)
-    if len(known) != len(sizes) or width % sum(known):
-        stated = ", ".join(f"{path} = {size!r}" for path, size in zip(roles.group, sizes, strict=True))
-        raise UnsupportedMethodError(
-            f"{roles.fused or roles.key} has {width} outputs, which are no groups of {stated}. Choose other places:"
-            " selfattn_lora=False, or attn_matrices=['o']."
+    assert core is not None
+    order = next((order for order in roles.orders if _holds(order, core)), None)
+    if order is None:
+        raise _refusal(f"The order in which {path} gives its outputs is not known for this {type(core).__name__}")
+    after = layer.module_at(roles.output) if roles.output else None
+    names = {"outputs": out_width(projection)} | ({"attended": in_width(after)} if after is not None else {})
+    sizes = [evaluated(size, names, core) for size in order.sizes]
+    known = [size for size in sizes if size is not None and size > 0]
+    group = evaluated(order.group or "outputs", names, core)
+    if len(known) != len(sizes) or group != sum(known) or names["outputs"] % group:
+        stated = ", ".join(f"{text} = {size!r}" for text, size in zip(order.sizes, sizes, strict=True))
+        raise _refusal(
+            f"{path} has {names['outputs']} outputs, which are no groups of {stated} ({order.group or 'outputs'} = {group!r})"
         )
-    return Groups(width // sum(known), tuple(known))
+    return Groups(names["outputs"] // group, dict(zip(order.parts, known, strict=True)))
 
 
-def _attribute(core: object, path: str) -> object:
+def _refusal(what: str) -> UnsupportedMethodError:
+    return UnsupportedMethodError(f"{what}. Choose other places: selfattn_lora=False, or attn_matrices=['o'].")
+
+
+def _holds(order: OutputOrder, core: nn.Module) -> bool:
+    return all(getattr(core, name, None) for name in order.where) and not any(
+        getattr(core, name, True) for name in order.unless
+    )
+
+
+def evaluated(expression: str, names: Mapping[str, int], module: nn.Module) -> int | None:
+    """The value of a size that a role states; None where an attribute of `module` is missing or no whole number."""
+
+    def value(node: ast.expr) -> int | None:
+        if isinstance(node, ast.BinOp):
+            left, right = value(node.left), value(node.right)
+            divides_by_nothing = isinstance(node.op, ast.FloorDiv) and not right
+            if left is None or right is None or divides_by_nothing:
+                return None
+            return _OPERATIONS[type(node.op)](left, right)
+        if isinstance(node, ast.Constant):
+            found: object = node.value
+        else:
+            path = ast.unparse(node)
+            found = names[path] if path in names else _attribute(module, path)
+        return found if isinstance(found, int) else None
+
+    return value(ast.parse(expression, mode="eval").body)
+
+
+def _attribute(module: object, path: str) -> object:
     """``head_dim``, or ``config.head_dim``."""
     for name in path.split("."):
-        core = getattr(core, name, None)
-    return core
+        module = getattr(module, name, None)
+    return module

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedLayer
-from adapter_runtime.contract.widths import in_width, out_width
 from adapter_runtime.methods.common.groups import Groups, groups_of
 from adapter_runtime.roles import AttentionRoles
 
@@ -50,21 +49,11 @@ def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
     yield "o", roles.output
 
 
-def fused_spans(layer: AdaptedLayer, roles: AttentionRoles) -> dict[str, tuple[int, int]]:
-    """Which outputs of a fused projection are queries, keys and values, if they come, or are put, one after the other."""
-    if groups := groups_of(layer, roles):
-        return dict(zip("qkv", groups.spans, strict=True))
-    total = out_width(module_of(layer, roles.fused))
-    queries = in_width(module_of(layer, roles.output)) if roles.output else total // 3
-    keys = (total - queries) // 2
-    return {"q": (0, queries), "k": (queries, queries + keys), "v": (queries + keys, total)}
-
-
 def groups_at(layer: AdaptedLayer, projection: Projection) -> Groups | None:
-    """How the outputs of a projection are grouped; None where they are in order.
+    """How the outputs of a projection are grouped; None where they are of one matrix, or no order is known.
 
     Raises:
-        UnsupportedMethodError: the attributes that state it are missing, or say something else than the projection.
+        UnsupportedMethodError: what states it is missing, or says something else than the projection.
     """
     gives_several = projection.fused is not None or projection.matrix == "kv"
     return groups_of(layer, projection.roles) if gives_several and projection.roles is not None else None

@@ -8,13 +8,7 @@ from typing import NamedTuple
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.projections import (
-    Projection,
-    fused_spans,
-    groups_at,
-    module_of,
-    projections_of,
-)
+from adapter_runtime.methods.common.projections import Projection, groups_at, module_of, projections_of
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disable_lora, enable_lora
@@ -130,28 +124,29 @@ def adapted_parts(layer: AdaptedLayer, projection: Projection, config: LoRAConfi
         UnsupportedMethodError: it gives several matrices that cannot be told apart.
     """
     module = module_of(layer, projection.path)
-    if projection.location != "selfattn_lora" or projection.fused is None:
-        wanted = [matrix in config.attn_matrices for matrix in projection.matrix]
-        if any(wanted) and not all(wanted) and (groups := groups_at(layer, projection)) is not None:
-            check_projection(module, projection.path)
-            return [span for span, is_wanted in zip(groups.spans, wanted, strict=True) if is_wanted]
-        if any(wanted) and not all(wanted):
-            raise UnsupportedMethodError(
-                f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
-                " attn_matrices=['q', 'k', 'v'] or ['q']."
-            )
-        if all(wanted):
-            check_projection(module, projection.path)
-        return [(0, out_width(module))] if all(wanted) else []
-    spans = [span for matrix, span in fused_spans(layer, projection.fused).items() if matrix in config.attn_matrices]
-    if spans:
-        check_projection(module, projection.path)
-    if spans and not projection.fused.fused_layout:
-        raise UnsupportedMethodError(
+    given = "qkv" if projection.fused is not None else projection.matrix
+    wanted = [matrix for matrix in given if matrix in config.attn_matrices]
+    if given and not wanted:
+        return []
+    check_projection(module, projection.path)
+    if projection.fused is None and len(wanted) == len(given):
+        return [(0, out_width(module))]
+    groups = groups_at(layer, projection)
+    if groups is None:
+        raise _unknown_order(projection)
+    return [groups.spans[matrix] for matrix in wanted]
+
+
+def _unknown_order(projection: Projection) -> UnsupportedMethodError:
+    if projection.fused is not None:
+        return UnsupportedMethodError(
             f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"
             " them. Choose other places: selfattn_lora=False, or attn_matrices=['o']."
         )
-    return spans
+    return UnsupportedMethodError(
+        f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
+        " attn_matrices=['q', 'k', 'v'] or ['q']."
+    )
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:

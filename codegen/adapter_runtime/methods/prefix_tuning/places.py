@@ -12,7 +12,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.groups import groups_of
-from adapter_runtime.methods.common.projections import fused_spans, module_of
+from adapter_runtime.methods.common.projections import module_of
 from adapter_runtime.methods.placing import layers_without
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
@@ -122,12 +122,11 @@ def prefix_shape(layer: AdaptedLayer, roles: AttentionRoles) -> PrefixShape:
     width: object = core
     for name in roles.head_dim.split("."):  # also "config.head_dim"
         width = getattr(width, name, None)
-    if roles.key and roles.key == roles.value and (groups := groups_of(layer, roles)) is not None:
-        # A group is a head: its part of the keys, beside which others may stand, and its values.
-        if isinstance(width, int) and width >= groups.sizes[0]:
-            return PrefixShape(groups.count, width, groups.sizes[1])
-        raise _unknown_width(core, roles, width, groups.count * groups.sizes[0])
     keys, values = _key_value_sizes(layer, roles)
+    if roles.key and roles.key == roles.value and (groups := groups_of(layer, roles)) is not None:
+        # A group is a head, where something else stands beside its part of the keys.
+        if isinstance(width, int) and width > groups.sizes["k"]:
+            return PrefixShape(groups.count, width, groups.sizes["v"])
     if not isinstance(width, int) or keys % width:
         raise _unknown_width(core, roles, width, keys)
     heads = keys // width
@@ -145,12 +144,6 @@ def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, i
     if roles.key and roles.value and roles.key != roles.value:
         keys, values = module_of(layer, roles.key), layer.module_at(roles.value)
         return out_width(keys), out_width(keys if values is None else values)  # without one, keys are values too
-    if roles.fused:
-        _, key, value = fused_spans(layer, roles).values()
-        return key[1] - key[0], value[1] - value[0]
-    if roles.key and not roles.value_head_dim:
-        # One projection gives both, in whatever order, and their heads are equally wide.
-        half, rest = divmod(out_width(module_of(layer, roles.key)), 2)
-        if not rest:
-            return half, half
+    if (roles.fused or roles.key) and (groups := groups_of(layer, roles)) is not None:
+        return groups.count * groups.sizes["k"], groups.count * groups.sizes["v"]
     raise UnsupportedMethodError(f"Prefix tuning: {type(layer).__name__} has no projection of its own for keys.")

@@ -15,6 +15,7 @@ from adapter_runtime.roles import (
     AttentionRoles,
     LayerRoles,
     MLPRoles,
+    OutputOrder,
 )
 
 
@@ -67,12 +68,19 @@ def _attentions(layer: nn.Module, interface: AdapterModelInterface) -> list[Atte
             key=_below(layer, core, interface.attn_k_proj),
             value=_below(layer, core, interface.attn_v_proj),
             fused=_below(layer, core, interface.attn_qkv_proj),
-            fused_layout="concatenated" if interface.attn_qkv_proj else "",
+            orders=(_order(interface),) if interface.attn_qkv_proj else (),
             output=_below(layer, core, interface.attn_o_proj),
         )
         for kind, core in kinds
         if core is not None and found(layer, core) is not None
     ]
+
+
+def _order(interface: AdapterModelInterface) -> OutputOrder:
+    """All queries, all keys, all values. There are as many queries as the projection after the core reads."""
+    if interface.attn_o_proj is None:
+        return OutputOrder("qkv", ("outputs // 3",) * 3)
+    return OutputOrder("qkv", ("attended", "(outputs - attended) // 2", "(outputs - attended) // 2"))
 
 
 def _there(layer: nn.Module, path: str) -> tuple[str, ...]:
