@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import initialised
+from conformance.checks.parts import assert_parts
 from conformance.outputs import seeded
 from conformance.reference.bottleneck import claims_of, sites_of
 from conformance.reference.cores import ROLES, CoreWatch, Seen, observed, only_mixes
@@ -29,6 +30,7 @@ def roles_are_true(subject: Subject) -> None:
     for attention in layout.attentions:
         for role in ROLES:
             assert_feeds(upstream, attention, role, inputs)
+        assert_parts(upstream, attention, inputs)
     sites_of(subject.upstream(), claims_of(initialised(subject), layout, inputs), inputs)
 
 
