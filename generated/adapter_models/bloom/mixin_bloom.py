@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, OutputOrder
 
 
 class BloomBlockAdaptersMixin(LayerAdaptersMixin):
@@ -19,8 +19,7 @@ class BloomBlockAdaptersMixin(LayerAdaptersMixin):
                 core="self_attention",
                 kind="self",
                 fused="self_attention.query_key_value",
-                fused_layout="grouped",
-                group=("head_dim", "head_dim", "head_dim"),
+                orders=(OutputOrder(parts="qkv", sizes=("head_dim", "head_dim", "head_dim"), group="3 * head_dim"),),
                 output="self_attention.dense",
                 head_dim="head_dim",
             ),

@@ -9,12 +9,30 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class CodeGenBlockAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
-        attentions=(AttentionRoles(core="attn", kind="self", fused="attn.qkv_proj", output="attn.out_proj"),),
+        attentions=(
+            AttentionRoles(
+                core="attn",
+                kind="self",
+                fused="attn.qkv_proj",
+                orders=(
+                    OutputOrder(
+                        parts="qvk",
+                        sizes=(
+                            "(head_dim * num_attention_heads) // 4",
+                            "(head_dim * num_attention_heads) // 4",
+                            "(head_dim * num_attention_heads) // 4",
+                        ),
+                        group="outputs // 4",
+                    ),
+                ),
+                output="attn.out_proj",
+            ),
+        ),
         bottlenecks=(
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, OutputOrder
 
 
 class DbrxBlockAdaptersMixin(LayerAdaptersMixin):
@@ -19,7 +19,12 @@ class DbrxBlockAdaptersMixin(LayerAdaptersMixin):
                 core="norm_attn_norm.attn",
                 kind="self",
                 fused="norm_attn_norm.attn.Wqkv",
-                fused_layout="concatenated",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("hidden_size", "head_dim * num_key_value_heads", "head_dim * num_key_value_heads"),
+                    ),
+                ),
                 output="norm_attn_norm.attn.out_proj",
                 head_dim="head_dim",
             ),

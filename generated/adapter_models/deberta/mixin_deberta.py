@@ -9,14 +9,28 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class DebertaLayerAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
             AttentionRoles(
-                core="attention.self", kind="self", fused="attention.self.in_proj", output="attention.output.dense"
+                core="attention.self",
+                kind="self",
+                fused="attention.self.in_proj",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=(
+                            "(outputs // num_attention_heads) // 3",
+                            "(outputs // num_attention_heads) // 3",
+                            "(outputs // num_attention_heads) // 3",
+                        ),
+                        group="outputs // num_attention_heads",
+                    ),
+                ),
+                output="attention.output.dense",
             ),
         ),
         bottlenecks=(

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class DecisionTransformerGPT2BlockAdaptersMixin(LayerAdaptersMixin):
@@ -17,7 +17,7 @@ class DecisionTransformerGPT2BlockAdaptersMixin(LayerAdaptersMixin):
                 core="attn",
                 kind="self",
                 fused="attn.c_attn",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("split_size", "split_size", "split_size")),),
                 output="attn.c_proj",
                 head_dim="head_dim",
             ),
@@ -27,6 +27,7 @@ class DecisionTransformerGPT2BlockAdaptersMixin(LayerAdaptersMixin):
                 query="crossattention.q_attn",
                 key="crossattention.c_attn",
                 value="crossattention.c_attn",
+                orders=(OutputOrder(parts="kv", sizes=("split_size", "split_size")),),
                 output="crossattention.c_proj",
                 head_dim="head_dim",
             ),

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Exaone4_5_VisionBlockAdaptersMixin(LayerAdaptersMixin):
@@ -17,7 +17,7 @@ class Exaone4_5_VisionBlockAdaptersMixin(LayerAdaptersMixin):
                 core="attn",
                 kind="self",
                 fused="attn.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("q_dim", "kv_dim", "kv_dim")),),
                 output="attn.proj",
                 head_dim="head_dim",
             ),

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class FalconDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -19,6 +19,27 @@ class FalconDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core="self_attention",
                 kind="self",
                 fused="self_attention.query_key_value",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("head_dim", "head_dim", "head_dim"),
+                        group="3 * head_dim",
+                        unless=("multi_query", "new_decoder_architecture"),
+                    ),
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("head_dim * num_heads", "head_dim", "head_dim"),
+                        group="2 * head_dim + head_dim * num_heads",
+                        where=("multi_query",),
+                        unless=("new_decoder_architecture",),
+                    ),
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("(num_heads // num_kv_heads) * head_dim", "head_dim", "head_dim"),
+                        group="(num_heads // num_kv_heads) * head_dim + 2 * head_dim",
+                        where=("new_decoder_architecture",),
+                    ),
+                ),
                 output="self_attention.dense",
                 head_dim="head_dim",
             ),

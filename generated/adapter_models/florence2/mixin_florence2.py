@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Florence2VisionBlockAdaptersMixin(LayerAdaptersMixin):
@@ -17,14 +17,14 @@ class Florence2VisionBlockAdaptersMixin(LayerAdaptersMixin):
                 core="spatial_block.window_attn",
                 kind="self",
                 fused="spatial_block.window_attn.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="spatial_block.window_attn.proj",
             ),
             AttentionRoles(
                 core="channel_block.channel_attn",
                 kind="self",
                 fused="channel_block.channel_attn.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="channel_block.channel_attn.proj",
             ),
         ),

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -19,7 +19,11 @@ class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_b_proj",
                 key="self_attn.kv_b_proj",
                 value="self_attn.kv_b_proj",
-                group=("qk_nope_head_dim", "v_head_dim"),
+                orders=(
+                    OutputOrder(
+                        parts="kv", sizes=("qk_nope_head_dim", "v_head_dim"), group="qk_nope_head_dim + v_head_dim"
+                    ),
+                ),
                 output="self_attn.o_proj",
                 head_dim="qk_head_dim",
                 core_classes=("Glm5NextTextAttention",),
@@ -33,7 +37,11 @@ class Glm5NextVisionBlockAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
             AttentionRoles(
-                core="attn", kind="self", fused="attn.qkv", fused_layout="concatenated", output="attn.proj"
+                core="attn",
+                kind="self",
+                fused="attn.qkv",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
+                output="attn.proj",
             ),
         ),
         bottlenecks=(

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class GlmMoeDsaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -21,7 +21,11 @@ class GlmMoeDsaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_b_proj",
                 key="self_attn.kv_b_proj",
                 value="self_attn.kv_b_proj",
-                group=("qk_nope_head_dim", "v_head_dim"),
+                orders=(
+                    OutputOrder(
+                        parts="kv", sizes=("qk_nope_head_dim", "v_head_dim"), group="qk_nope_head_dim + v_head_dim"
+                    ),
+                ),
                 output="self_attn.o_proj",
                 head_dim="qk_head_dim",
             ),

@@ -9,19 +9,39 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class GPTBigCodeBlockAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
-            AttentionRoles(core="attn", kind="self", fused="attn.c_attn", output="attn.c_proj"),
+            AttentionRoles(
+                core="attn",
+                kind="self",
+                fused="attn.c_attn",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("head_dim", "head_dim", "head_dim"),
+                        group="3 * head_dim",
+                        unless=("is_cross_attention", "multi_query"),
+                    ),
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("embed_dim", "kv_dim", "kv_dim"),
+                        where=("multi_query",),
+                        unless=("is_cross_attention",),
+                    ),
+                ),
+                output="attn.c_proj",
+            ),
             AttentionRoles(
                 core="crossattention",
                 kind="cross",
                 query="crossattention.q_attn",
                 key="crossattention.c_attn",
                 value="crossattention.c_attn",
+                orders=(OutputOrder(parts="kv", sizes=("head_dim", "head_dim"), where=("is_cross_attention",)),),
                 output="crossattention.c_proj",
             ),
         ),

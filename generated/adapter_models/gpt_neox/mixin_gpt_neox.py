@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class GPTNeoXLayerAdaptersMixin(LayerAdaptersMixin):
@@ -19,8 +19,9 @@ class GPTNeoXLayerAdaptersMixin(LayerAdaptersMixin):
                 core="attention",
                 kind="self",
                 fused="attention.query_key_value",
-                fused_layout="grouped",
-                group=("head_size", "head_size", "head_size"),
+                orders=(
+                    OutputOrder(parts="qkv", sizes=("head_size", "head_size", "head_size"), group="3 * head_size"),
+                ),
                 output="attention.dense",
                 head_dim="head_size",
             ),

@@ -7,5 +7,11 @@
 
 from .adapter_model import GPTNeoXJapaneseAdapterModel
 from .mixin_gpt_neox_japanese import GPTNeoXJapaneseLayerAdaptersMixin, GPTNeoXJapaneseModelAdaptersMixin
+from .modeling_gpt_neox_japanese import GPTNeoXJapaneseAttentionWithAdapters
 
-__all__ = ["GPTNeoXJapaneseAdapterModel", "GPTNeoXJapaneseLayerAdaptersMixin", "GPTNeoXJapaneseModelAdaptersMixin"]
+__all__ = [
+    "GPTNeoXJapaneseAdapterModel",
+    "GPTNeoXJapaneseAttentionWithAdapters",
+    "GPTNeoXJapaneseLayerAdaptersMixin",
+    "GPTNeoXJapaneseModelAdaptersMixin",
+]

@@ -9,13 +9,22 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class GPTNeoXJapaneseLayerAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
-            AttentionRoles(core="attention", kind="self", fused="attention.query_key_value", output="attention.dense"),
+            AttentionRoles(
+                core="attention",
+                kind="self",
+                fused="attention.query_key_value",
+                orders=(
+                    OutputOrder(parts="qkv", sizes=("head_size", "head_size", "head_size"), group="3 * head_size"),
+                ),
+                output="attention.dense",
+                head_dim="head_size",
+            ),
         ),
         mlp=MLPRoles(first=("mlp.dense_h_to_4h",), last=("mlp.dense_4h_to_h",)),
     )

@@ -7,13 +7,26 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class HieraLayerAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
-            AttentionRoles(core="attn", kind="self", fused="attn.qkv", output="attn.proj", head_dim="head_dim"),
+            AttentionRoles(
+                core="attn",
+                kind="self",
+                fused="attn.qkv",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=("head_dim * num_heads", "head_dim * num_heads", "head_dim * num_heads"),
+                        group="3 * head_dim * num_heads",
+                    ),
+                ),
+                output="attn.proj",
+                head_dim="head_dim",
+            ),
         ),
         bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
         mlp=MLPRoles(first=("mlp.fc1",), last=("mlp.fc2",)),

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class ImageGPTBlockAdaptersMixin(LayerAdaptersMixin):
@@ -19,7 +19,7 @@ class ImageGPTBlockAdaptersMixin(LayerAdaptersMixin):
                 core="attn",
                 kind="self",
                 fused="attn.c_attn",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("split_size", "split_size", "split_size")),),
                 output="attn.c_proj",
                 head_dim="head_dim",
             ),
@@ -29,6 +29,7 @@ class ImageGPTBlockAdaptersMixin(LayerAdaptersMixin):
                 query="crossattention.q_attn",
                 key="crossattention.c_attn",
                 value="crossattention.c_attn",
+                orders=(OutputOrder(parts="kv", sizes=("split_size", "split_size")),),
                 output="crossattention.c_proj",
                 head_dim="head_dim",
             ),

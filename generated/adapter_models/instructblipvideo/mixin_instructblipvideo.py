@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class InstructBlipVideoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -17,7 +17,7 @@ class InstructBlipVideoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core="self_attn",
                 kind="self",
                 fused="self_attn.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="self_attn.projection",
             ),
         ),

@@ -22,6 +22,7 @@ class LukeLayerAdaptersMixin(LayerAdaptersMixin):
                 key="attention.self.key",
                 value="attention.self.value",
                 output="attention.output.dense",
+                head_dim="attention_head_size",
             ),
         ),
         bottlenecks=(

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class MptBlockAdaptersMixin(LayerAdaptersMixin):
@@ -19,7 +19,7 @@ class MptBlockAdaptersMixin(LayerAdaptersMixin):
                 core="attn",
                 kind="self",
                 fused="attn.Wqkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="attn.out_proj",
                 head_dim="head_dim",
             ),

@@ -10,14 +10,18 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class BlockAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
             AttentionRoles(
-                core="attn", kind="self", fused="attn.c_attn", fused_layout="concatenated", output="attn.c_proj"
+                core="attn",
+                kind="self",
+                fused="attn.c_attn",
+                orders=(OutputOrder(parts="qkv", sizes=("split_size", "split_size", "split_size")),),
+                output="attn.c_proj",
             ),
         ),
         bottlenecks=(

@@ -7,7 +7,11 @@
 
 from .adapter_model import PerceiverAdapterModel
 from .mixin_perceiver import PerceiverLayerAdaptersMixin, PerceiverModelAdaptersMixin
-from .modeling_perceiver import PerceiverAttentionWithAdapters, PerceiverLayerWithAdapters
+from .modeling_perceiver import (
+    PerceiverAttentionWithAdapters,
+    PerceiverLayerWithAdapters,
+    PerceiverSelfAttentionWithAdapters,
+)
 
 __all__ = [
     "PerceiverAdapterModel",
@@ -15,4 +19,5 @@ __all__ = [
     "PerceiverLayerAdaptersMixin",
     "PerceiverLayerWithAdapters",
     "PerceiverModelAdaptersMixin",
+    "PerceiverSelfAttentionWithAdapters",
 ]

@@ -20,6 +20,8 @@ class PerceiverLayerAdaptersMixin(LayerAdaptersMixin):
                 key="attention.self.key",
                 value="attention.self.value",
                 output="attention.output.dense",
+                head_dim="qk_channels_per_head",
+                value_head_dim="v_channels_per_head",
             ),
         ),
         bottlenecks=(

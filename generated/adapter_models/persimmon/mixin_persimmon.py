@@ -13,7 +13,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class PersimmonDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -23,8 +23,7 @@ class PersimmonDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core="self_attn",
                 kind="self",
                 fused="self_attn.query_key_value",
-                fused_layout="grouped",
-                group=("head_dim", "head_dim", "head_dim"),
+                orders=(OutputOrder(parts="qkv", sizes=("head_dim", "head_dim", "head_dim"), group="3 * head_dim"),),
                 output="self_attn.dense",
                 head_dim="head_dim",
             ),

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Phi3DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -19,7 +19,16 @@ class Phi3DecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core="self_attn",
                 kind="self",
                 fused="self_attn.qkv_proj",
-                fused_layout="concatenated",
+                orders=(
+                    OutputOrder(
+                        parts="qkv",
+                        sizes=(
+                            "config.num_attention_heads * head_dim",
+                            "head_dim * num_key_value_heads",
+                            "outputs - config.num_attention_heads * head_dim - head_dim * num_key_value_heads",
+                        ),
+                    ),
+                ),
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),

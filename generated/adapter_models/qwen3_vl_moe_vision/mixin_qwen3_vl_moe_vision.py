@@ -7,14 +7,18 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Qwen3VLMoeVisionBlockAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
             AttentionRoles(
-                core="attn", kind="self", fused="attn.qkv", fused_layout="concatenated", output="attn.proj"
+                core="attn",
+                kind="self",
+                fused="attn.qkv",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
+                output="attn.proj",
             ),
         ),
         bottlenecks=(

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class SamTwoWayAttentionBlockAdaptersMixin(LayerAdaptersMixin):
@@ -51,7 +51,11 @@ class SamVisionLayerAdaptersMixin(LayerAdaptersMixin):
     roles = LayerRoles(
         attentions=(
             AttentionRoles(
-                core="attn", kind="self", fused="attn.qkv", fused_layout="concatenated", output="attn.proj"
+                core="attn",
+                kind="self",
+                fused="attn.qkv",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
+                output="attn.proj",
             ),
         ),
         bottlenecks=(

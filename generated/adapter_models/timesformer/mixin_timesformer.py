@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class TimesformerLayerAdaptersMixin(LayerAdaptersMixin):
@@ -17,14 +17,14 @@ class TimesformerLayerAdaptersMixin(LayerAdaptersMixin):
                 core="attention.attention",
                 kind="self",
                 fused="attention.attention.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="attention.output.dense",
             ),
             AttentionRoles(
                 core="temporal_attention.attention",
                 kind="self",
                 fused="temporal_attention.attention.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="temporal_attention.output.dense",
             ),
         ),

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class VitDetLayerAdaptersMixin(LayerAdaptersMixin):
@@ -17,7 +17,7 @@ class VitDetLayerAdaptersMixin(LayerAdaptersMixin):
                 core="attention",
                 kind="self",
                 fused="attention.qkv",
-                fused_layout="concatenated",
+                orders=(OutputOrder(parts="qkv", sizes=("outputs // 3", "outputs // 3", "outputs // 3")),),
                 output="attention.proj",
             ),
         ),
