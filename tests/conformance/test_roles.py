@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conformance.checks.parts import assert_parts
 from conformance.checks.roles import assert_feeds
 from conformance.reference.layout import Attention
 
@@ -86,3 +90,89 @@ def test_keys_that_are_values_too_are_found_where_no_value_is_lacking() -> None:
         _feeds(_KeysAreValues, value="")
     with pytest.raises(AssertionError, match=r"core\.k is declared as key, but feeds .*key"):
         _feeds(_Plain, lacks_value=True, value="")
+
+
+# Which outputs of a fused projection are which ----------------------------------------------------------------------------
+
+HEADS = 2
+BLOCKS = {"query": [0, 1, 2, 3], "key": [4, 5, 6, 7], "value": [8, 9, 10, 11]}
+PER_HEAD = {"query": [0, 1, 6, 7], "key": [2, 3, 8, 9], "value": [4, 5, 10, 11]}
+GROUPED = {"query": [0, 1, 2, 3], "key": [4, 5], "value": [6, 7]}
+
+
+class _Fused(nn.Module):
+    """All queries, all keys, all values."""
+
+    def __init__(self, outputs: int = 3 * WIDTH) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.parts(self.qkv(x))
+        return torch.softmax(self.turned(query) @ self.turned(key).transpose(-1, -2), dim=-1) @ value
+
+    def parts(self, output: Tensor) -> Sequence[Tensor]:
+        return [part.view(*part.shape[:2], HEADS, -1).transpose(1, 2) for part in output.chunk(3, dim=-1)]
+
+    def turned(self, part: Tensor) -> Tensor:
+        """As by a rotary embedding, and a norm: each head is mixed with itself."""
+        halves = part.chunk(2, dim=-1)
+        return nn.functional.normalize(part * 0.8 + torch.cat([-halves[1], halves[0]], dim=-1) * 0.6, dim=-1)
+
+
+class _PerHead(_Fused):
+    def parts(self, output: Tensor) -> Sequence[Tensor]:
+        return output.view(*output.shape[:2], HEADS, -1).transpose(1, 2).chunk(3, dim=-1)
+
+
+class _Clipped(_PerHead):
+    def parts(self, output: Tensor) -> Sequence[Tensor]:
+        return super().parts(output.clamp_(min=-100))
+
+
+class _SharedKeys(_Fused):
+    """One key and value for both heads of queries."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+
+    def parts(self, output: Tensor) -> Sequence[Tensor]:
+        heads = output.view(*output.shape[:2], HEADS + 2, -1).transpose(1, 2)
+        return heads[:, :HEADS], heads[:, HEADS : HEADS + 1], heads[:, HEADS + 1 :]
+
+
+def _parts(model: type[_Fused], declared: dict[str, list[int]]) -> None:
+    torch.manual_seed(0)
+    upstream = nn.Module()
+    upstream.core = model()
+    upstream.forward = lambda x: upstream.core(x)
+    order = [output for role in ("query", "key", "value") for output in declared[role]]
+    stops = list(itertools.accumulate(len(declared[role]) for role in ("query", "key", "value")))
+    spans = dict(zip(("query", "key", "value"), itertools.pairwise([0, *stops]), strict=True))
+    paths = {"query": "", "key": "", "value": "", "fused": "core.qkv", "output": ""}
+    attention = Attention("", "core", "self", **paths, in_encoder=False, spans=spans, order=tuple(order))
+    assert_parts(upstream.requires_grad_(False), attention, {"x": torch.randn(2, 8, WIDTH)})
+
+
+@pytest.mark.parametrize(
+    ("model", "declared"),
+    [(_Fused, BLOCKS), (_PerHead, PER_HEAD), (_Clipped, PER_HEAD), (_SharedKeys, GROUPED)],
+)
+def test_parts_are_those_that_arrive(model: type[_Fused], declared: dict[str, list[int]]) -> None:
+    _parts(model, declared)
+
+
+@pytest.mark.parametrize(
+    ("model", "declared"),
+    [
+        pytest.param(_Fused, PER_HEAD, id="blocks that are declared per head"),
+        pytest.param(_PerHead, BLOCKS, id="heads that are declared as blocks"),
+        pytest.param(_Fused, {**BLOCKS, "key": BLOCKS["value"], "value": BLOCKS["key"]}, id="values before keys"),
+        pytest.param(_PerHead, {**PER_HEAD, "query": PER_HEAD["key"], "key": PER_HEAD["query"]}, id="keys first"),
+        pytest.param(_SharedKeys, {**GROUPED, "query": [0, 1, 4, 5], "key": [2, 3]}, id="another grouping"),
+        pytest.param(_Fused, {**BLOCKS, "value": [8, 9, 10]}, id="one is left out"),
+    ],
+)
+def test_parts_that_are_declared_otherwise_are_found(model: type[_Fused], declared: dict[str, list[int]]) -> None:
+    with pytest.raises(AssertionError, match=r"core\.qkv: as (query|key|value) arrive outputs"):
+        _parts(model, declared)

@@ -104,11 +104,10 @@ def defect_2_fused_projections_without_bias_get_none() -> None:
         model = adapted(kind)
         keys = list(model.state_dict())
         assert torch.equal(model(IDS, attention_mask=MASK)[0], expected), kind
-        if kind == "modernbert":  # LoRA cannot tell the parts of DeBERTa's projection, which it has head by head
-            add(model, "a", "lora")
-            assert torch.equal(model(IDS, attention_mask=MASK)[0], expected)
-            assert [key for key in model.state_dict() if key.endswith("Wqkv.bias")] == []
-            model.delete_adapter("a")
+        add(model, "a", "lora")
+        assert torch.equal(model(IDS, attention_mask=MASK)[0], expected)
+        assert [key for key in model.state_dict() if key.endswith(("Wqkv.bias", "in_proj.bias"))] == []
+        model.delete_adapter("a")
         assert list(model.state_dict()) == keys
 
 

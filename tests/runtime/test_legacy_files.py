@@ -192,6 +192,7 @@ def test_the_prefix_of_the_base_model_is_added_or_removed(given: str, expected: 
         pytest.param("t5", "prefix_tuning_flat", "moves the relative positions", id="a prefix of T5"),
         pytest.param("mt5", "mam", "moves the relative positions", id="a union with a prefix"),
         pytest.param("albert", "double_seq_bn", "in exchanged places", id="an adapter after attention of ALBERT"),
+        pytest.param("deberta", "unipelt", "head by head", id="a union with LoRA of DeBERTa's queries and values"),
     ],
 )
 def test_a_file_that_adapters_computed_otherwise_is_refused(model_type: str, config: str, deed: str) -> None:
@@ -207,7 +208,17 @@ def test_the_warning_of_a_lenient_load_says_what_is_different(caplog: pytest.Log
     assert "moves the relative positions" in caplog.text
 
 
-@pytest.mark.parametrize(("model_type", "config"), [("t5", "lora"), ("albert", "seq_bn"), ("bart", "prefix_tuning")])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("t5", "lora"),
+        ("albert", "seq_bn"),
+        ("bart", "prefix_tuning"),
+        ("gpt2", "lora"),
+        ("deberta", "lora[selfattn_lora=False,output_lora=True]"),
+        ("deberta", "lora[attn_matrices=['o']]"),
+    ],
+)
 def test_other_adapters_of_these_models_are_read(model_type: str, config: str) -> None:
     refuse_if_different(
         {"version": "adapters.1.3.0", "model_type": model_type}, AdapterConfig.load(config), strict=True

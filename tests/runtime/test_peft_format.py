@@ -20,7 +20,16 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
-from transformers import BertForSequenceClassification, BertModel, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    BertForSequenceClassification,
+    BertModel,
+    BloomModel,
+    CodeGenModel,
+    FalconModel,
+    GPT2Model,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from adapter_models import AutoAdapterModel, init
 from adapter_runtime.errors import AdapterError, AdapterFileError, AdapterMismatchError, UnsupportedMethodError
@@ -31,6 +40,11 @@ CLASSES: dict[str, type[PreTrainedModel]] = {
     "llama": LlamaForCausalLM,
     "bert": BertModel,
     "bert_classifier": BertForSequenceClassification,
+    # queries, keys and values of one projection
+    "bloom": BloomModel,
+    "codegen": CodeGenModel,
+    "falcon": FalconModel,
+    "gpt2": GPT2Model,
 }
 
 
@@ -153,6 +167,37 @@ def test_an_adapter_of_ours_gives_the_same_outputs_in_peft(tmp_path: Path, case:
     theirs = PeftModel.from_pretrained(upstream("llama"), tmp_path).eval()
     assert_close(run(theirs), run(model), rtol=1e-5, atol=1e-6)
     assert (run(model) - run(upstream("llama"))).abs().max() > 1e-3
+
+
+FUSED = {
+    "gpt2": ("one after the other", "c_attn"),
+    "bloom": ("in each head", "query_key_value"),
+    "codegen": ("values before keys, in each of four groups", "qkv_proj"),
+    "falcon": ("heads with one key", "query_key_value"),
+}
+
+
+@pytest.mark.parametrize("config", ["lora[r=4,alpha=16]", "lora[r=4,attn_matrices=['k']]", "ia3"])
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=order) for kind, (order, _) in FUSED.items()])
+def test_parts_of_a_fused_projection_are_the_same_in_peft(tmp_path: Path, kind: str, config: str) -> None:
+    model = ours(kind)
+    model.add_adapter("a", config)
+    shake(model, lambda key: ".a." in key)
+    model.set_active_adapters("a")
+    expected = run(model)
+    model.save_peft_adapter(tmp_path, "a")
+    theirs = PeftModel.from_pretrained(upstream(kind), tmp_path).eval()
+    assert_close(run(theirs), expected, rtol=1e-4, atol=1e-5)
+    assert (expected - run(upstream(kind))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=order) for kind, (order, _) in FUSED.items()])
+def test_an_adapter_of_peft_in_a_fused_projection_is_read(tmp_path: Path, kind: str) -> None:
+    theirs = by_peft(kind, LoraConfig(r=4, lora_alpha=16, target_modules=[FUSED[kind][1]]))
+    theirs.save_pretrained(tmp_path)
+    model = ours(kind)
+    model.load_adapter(tmp_path, set_active=True)
+    assert_close(run(model), run(theirs), rtol=1e-4, atol=1e-5)
 
 
 def test_the_exact_files_and_tensors_of_peft(tmp_path: Path) -> None:

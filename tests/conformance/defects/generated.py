@@ -6,8 +6,22 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from adapter_runtime.roles import OutputOrder
 from conformance.adapted import initialised
-from conformance.defects.planting import BERT, BERT_CODE, LLAMA, LLAMA_CODE, Defect, Patch, in_text, swap
+from conformance.defects.planting import (
+    BERT,
+    BERT_CODE,
+    LLAMA,
+    LLAMA_CODE,
+    Defect,
+    Patch,
+    Plant,
+    in_text,
+    swap,
+)
+from conformance.subjects import method_subjects
+
+GPT2 = method_subjects("gpt2")[0]
 
 
 def _swapped_roles(patch: Patch) -> None:
@@ -15,6 +29,18 @@ def _swapped_roles(patch: Patch) -> None:
     attention = layer.roles.attentions[0]
     wrong = replace(attention, key=attention.value, value=attention.key)
     patch.setattr(layer, "roles", replace(layer.roles, attentions=(wrong,)))
+
+
+def _in_order(*sizes: str, parts: str = "qkv", group: str = "") -> Plant:
+    """What is declared of the projection that gives GPT-2's queries, keys and values."""
+
+    def plant(patch: Patch) -> None:
+        layer = type(initialised(GPT2).transformer.h[0])
+        attention, *others = layer.roles.attentions
+        wrong = replace(attention, orders=(OutputOrder(parts, sizes, group),))
+        patch.setattr(layer, "roles", replace(layer.roles, attentions=(wrong, *others)))
+
+    return plant
 
 
 def _without_output_host(text: str) -> str:
@@ -56,6 +82,12 @@ GENERATED = {
         subject=BERT,
     ),
     "roles: key and value are exchanged": Defect(_swapped_roles, "roles"),
+    "roles: values are declared before keys": Defect(
+        _in_order(*["split_size"] * 3, parts="qvk"), "roles", subject=GPT2
+    ),
+    "roles: an order in each head is declared": Defect(
+        _in_order(*["head_dim"] * 3, group="3 * head_dim"), "roles", subject=GPT2
+    ),
     "branches: a residual addition has no host": Defect(
         in_text(LLAMA_CODE, _without_output_host),
         "branches",

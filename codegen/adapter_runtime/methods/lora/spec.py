@@ -14,7 +14,7 @@ from adapter_runtime.methods.lora.config import (
 from adapter_runtime.methods.lora.modules.factory import check_lora
 from adapter_runtime.methods.lora.peft import ia3 as peft_ia3
 from adapter_runtime.methods.lora.peft import low_rank as peft
-from adapter_runtime.methods.spec import MethodSpec
+from adapter_runtime.methods.spec import MethodSpec, RefusedFile
 
 LORA = MethodSpec[LoRAConfig](
     name="lora",
@@ -35,4 +35,11 @@ LORA = MethodSpec[LoRAConfig](
     remove_empty=places.remove_empty,
     averages=(averaging.NEGATING_B, averaging.DECOMPOSED),
     peft=(peft.FORMAT, peft_ia3.FORMAT),
+    refused_files=(
+        RefusedFile(
+            frozenset({"deberta"}),
+            lambda config: config.selfattn_lora and not {"q", "k", "v"}.isdisjoint(config.attn_matrices),
+            "takes queries, keys and values for the three thirds of the projection that gives them head by head",
+        ),
+    ),
 )
