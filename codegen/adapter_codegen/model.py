@@ -299,6 +299,15 @@ class BasePlan:
 
 
 @dataclass(frozen=True)
+class HolderPlan:
+    """A class beside the base model that holds its layers itself: T5ForConditionalGeneration, the wrapper in BartForCausalLM."""
+
+    base: BasePlan  # what the class has of a base model
+    head: tuple[str, ...] = ()  # its modules and parameters that the base model does not have; () = it is no head
+    lacks: tuple[tuple[Method, str], ...] = ()  # methods of the base model that it has no place for, and why
+
+
+@dataclass(frozen=True)
 class StaticHead:
     """An upstream class with a head, and how its head maps onto a flexible one."""
 
@@ -411,6 +420,7 @@ class ModelPlan:
     diagnostics: tuple[Diagnostic, ...]
     text_digest: str  # sha256 of the file's bytes
     meaning_digest: str  # sha256 of its code without annotations, docstrings and comments
+    holders: tuple[HolderPlan, ...] = ()
     overrides: tuple[str, ...] = ()  # keys of overrides.toml that took part
 
     @property

@@ -127,6 +127,7 @@ OF_THE_RUNTIME: dict[str, tuple[str, ...]] = {
     "model.base": ("ModelBaseAdaptersMixin",),
     "model.embeddings.api": ("EmbeddingAdaptersWrapperMixin", "UnknownEmbeddingsError"),
     "model.head_model": ("ModelUsingSubmodelsAdaptersMixin",),
+    "model.heads.own": ("OwnHeadAdaptersMixin",),
     "model.heads.generation": ("HeadsGenerationMixin",),
     "model.heads.headless": ("ModelWithoutHeadsAdaptersMixin",),
     "model.layer": ("LayerAdaptersMixin",),

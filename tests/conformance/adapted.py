@@ -18,7 +18,15 @@ from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, m
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
-from conformance.subjects import Attention, Subject, architecture, auto, method_subjects, upstream_runs
+from conformance.subjects import (
+    Attention,
+    Subject,
+    architecture,
+    auto,
+    head_subjects,
+    method_subjects,
+    upstream_runs,
+)
 
 FIRST = "adapter_a"
 SECOND = "adapter_b"
@@ -56,7 +64,12 @@ def base_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """The parameters of the base model that belong to no adapter. Those of a head are not among them."""
     adapters = {**adapter_parameters(model, FIRST), **adapter_parameters(model, SECOND)}
     own = {id(parameter) for parameter in model.base_model.parameters()}
-    return {key: value for key, value in model.named_parameters() if id(value) in own and key not in adapters}
+    head = getattr(model, "head_modules", ())  # of a class that is a base model and has a head
+    return {
+        key: value
+        for key, value in model.named_parameters()
+        if id(value) in own and key not in adapters and key.partition(".")[0] not in head
+    }
 
 
 def randomise_adapter(model: nn.Module, name: str, seed: int = 0) -> None:
@@ -96,7 +109,7 @@ def refused(subject: Subject, method: Method) -> Reason | None:
     """Why there is no `method` on `subject`: by the plan, or because no module of the kind that the config names is there."""
     if init_refuses(subject):
         return Reason.NO_ADAPTER_CLASSES
-    planned = planned_methods(subject.model_type)
+    planned = planned_for(subject)
     if any(planned.get(part.planned_as, "not planned") for part in method.parts):
         return Reason.NOT_PLANNED
     if _has_no_place(subject, method):
@@ -183,6 +196,31 @@ def init_refuses(subject: Subject) -> bool:
     except UnsupportedModelError:
         return True
     return False
+
+
+def holding_subjects(model_type: str) -> tuple[Subject, ...]:
+    """One subject per further class that holds the layers: a wrapped decoder, an encoder alone, a backbone, a model with a head."""
+    known = {type(initialised(subject).adapters_base) for subject in adapted_subjects(model_type)}
+    found = []
+    for subject in head_subjects(model_type):
+        if init_refuses(subject) or not upstream_runs(subject):
+            continue
+        holder = type(initialised(subject).adapters_base)
+        if holder not in known and subject.architecture != architecture(model_type, auto.MODEL_MAPPING_NAMES):
+            found.append(_crossing(subject))
+        known.add(holder)
+    return tuple(found)
+
+
+def _crossing(subject: Subject) -> Subject:
+    """With the hidden states of an encoder, where a decoder takes them: its cross-attention runs with them only."""
+    crossing = replace(subject, cross=True)
+    return crossing if subject.kind == "decoder" and upstream_runs(crossing) else subject
+
+
+def planned_for(subject: Subject) -> dict[str, str]:
+    """`planned_methods`, and what the class of the subject lacks beside."""
+    return {**planned_methods(subject.model_type), **initialised(subject).adapters_base.lacks}
 
 
 @functools.cache

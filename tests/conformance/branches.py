@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapter_runtime.contract.registry import registered
-from conformance.adapted import adapted_subjects
+from conformance.adapted import adapted_subjects, holding_subjects
 from conformance.emitted import is_site, modeling_module, source_of
 from conformance.scales import field_of_config
 from conformance.subjects import Subject, upstream_runs
@@ -23,12 +23,12 @@ A_NUMBER = 3  # fits no width of a tiny instance
 
 
 def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
-    """The subjects of a model type; and each with the other value of a field that decides whether a site is reached, or with a
+    """The subjects of a model type, one for each class that holds its layers; and each with the other value of a field that decides whether a site is reached, or with a
     number for one that a class with sites asks for.
 
     Not every value of a field suits all others: what upstream itself cannot run is left out.
     """
-    subjects = adapted_subjects(model_type)
+    subjects = (*adapted_subjects(model_type), *holding_subjects(model_type))
     others = [_turned(subject, field) for subject in subjects for field in _fields(subject)]
     others += [subject.changed((field, A_NUMBER)) for subject in subjects for field in _open_numbers(subject)]
     return (*subjects, *filter(upstream_runs, others))

@@ -102,7 +102,11 @@ class Subject:
             inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
         if self.cross:
             generator = torch.Generator().manual_seed(3)
-            inputs["encoder_hidden_states"] = torch.randn(BATCH, LENGTH + 1, config.hidden_size, generator=generator)
+            states = torch.randn(BATCH, LENGTH + 1, config.hidden_size, generator=generator)
+            if not _takes(self, "encoder_hidden_states"):  # Whisper's decoder takes what an encoder gives
+                inputs["encoder_outputs"] = (states,)
+                return inputs
+            inputs["encoder_hidden_states"] = states
             if padding != "none":
                 inputs["encoder_attention_mask"] = padding_mask(LENGTH + 1, padding)
         return inputs
@@ -253,6 +257,8 @@ _HEAD_MAPPINGS = (
     "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
     "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
+    "MODEL_FOR_BACKBONE_MAPPING_NAMES",
 )
 
 

@@ -71,7 +71,7 @@ def _gradients_at_layers(
     upstream.requires_grad_(True)
     gradients: dict[str, list[Tensor]] = {}
     given: dict[str, Any] = {}
-    handles = [remember_inputs(upstream.get_submodule(layout.base), given)]
+    handles = [remember_inputs(module, given) for module in (upstream, upstream.get_submodule(layout.base))]
 
     def keep(path: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

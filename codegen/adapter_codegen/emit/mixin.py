@@ -7,11 +7,20 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
-from adapter_codegen.model import BasePlan, LayerPlan, ModelPlan, StackPlan
+from adapter_codegen.model import HolderPlan, LayerPlan, ModelPlan, StackPlan
 from adapter_codegen.rewrite import naming
 
 LAYER_MIXIN = "LayerAdaptersMixin"
 _ROLES = f"{RUNTIME}.roles"  # the module with the twins of the plan's roles
+
+
+@dataclass(frozen=True)
+class ModelMixin:
+    """The mixin of a whole model."""
+
+    name: str
+    bases: tuple[str, ...]
+    attributes: tuple[tuple[str, str], ...]  # (name, value as text)
 
 
 @dataclass(frozen=True)
@@ -20,16 +29,18 @@ class MixinFile:
 
     imports: Imports  # of the runtime
     layers: tuple[tuple[str, str], ...]  # (class, its roles as a call of `LayerRoles`)
-    base: str  # class of the base model
-    bases: tuple[str, ...]  # of that class
-    attributes: tuple[tuple[str, str], ...]  # of that class: (name, value as text)
+    models: tuple[ModelMixin, ...]  # of the base model, and of classes that hold its layers themselves
 
 
 def mixin_file(plan: ModelPlan) -> MixinFile:
     """The mixins of a model: one for each layer with roles of its own, and one for the base model."""
     names = naming.mixins(plan)
     layers = naming.written_layers(plan)
-    bases = tuple(_bases(plan.base))
+    models = [
+        ModelMixin(names[holder.base.class_name], tuple(_bases(holder)), tuple(_attributes(holder)))
+        for holder in (HolderPlan(plan.base), *plan.holders)
+    ]
+    bases = {base for model in models for base in model.bases}
     runtime = read_public_names().imports([*bases, *([LAYER_MIXIN] if layers else [])])
     roles = {name for layer in layers for name in _role_classes(layer)} | (
         {"LayerStack"} if plan.base.stacks else set()
@@ -37,21 +48,24 @@ def mixin_file(plan: ModelPlan) -> MixinFile:
     return MixinFile(
         imports=tuple(sorted([*runtime, *([(_ROLES, tuple(sorted(roles)))] if roles else [])])),
         layers=tuple((names[layer.class_name], _layer_roles(layer)) for layer in layers),
-        base=names[plan.base.class_name],
-        bases=bases,
-        attributes=tuple(_attributes(plan.base)),
+        models=tuple(models),
     )
 
 
-def _bases(base: BasePlan) -> Iterator[str]:
+def _bases(holder: HolderPlan) -> Iterator[str]:
+    base = holder.base
     if base.token_embeddings:
         yield "EmbeddingAdaptersMixin"
         if base.embedding_output:
             yield "InvertibleAdaptersMixin"
-    yield "ModelUsingSubmodelsAdaptersMixin" if base.submodels else "ModelBaseAdaptersMixin"
+    if holder.head:
+        yield "OwnHeadAdaptersMixin"
+    else:
+        yield "ModelUsingSubmodelsAdaptersMixin" if base.submodels else "ModelBaseAdaptersMixin"
 
 
-def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
+def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
+    base = holder.base
     yield "layer_stacks", tuple_of(_stack(stack) for stack in base.stacks)
     yield from (
         (name, literal(value))
@@ -61,6 +75,8 @@ def _attributes(base: BasePlan) -> Iterator[tuple[str, str]]:
             ("embedding_output", base.embedding_output),
             ("final_norm_path", base.final_norm),
             ("submodels", tuple(path for path, _ in base.submodels)),
+            ("head_modules", holder.head),
+            ("lacks", {method.value: reason for method, reason in holder.lacks}),
         )
         if value
     )

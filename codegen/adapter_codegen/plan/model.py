@@ -25,6 +25,7 @@ from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.config_keys import plan_config_keys
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads
+from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
@@ -90,6 +91,7 @@ def plan_model(
         diagnostics=diagnostics,
         text_digest=text_digest(release.read_bytes(entry.path)),
         meaning_digest=meaning_digest(facts.tree),
+        holders=plan_holders(facts, mappings, entry, base, entries, methods),
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))

@@ -46,11 +46,11 @@ def written_layers(plan: ModelPlan) -> tuple[LayerPlan, ...]:
 
 
 def mixins(plan: ModelPlan) -> dict[str, str]:
-    """Upstream class -> name of its mixin, for the layers and the base model."""
+    """Upstream class -> name of its mixin, for the layers, the base model and the other classes that hold its layers."""
     written = {_roles(layer): f"{layer.class_name}AdaptersMixin" for layer in written_layers(plan)}
     names = {layer.class_name: written[_roles(layer)] for layer in plan.layers}
-    names[plan.base.class_name] = f"{plan.base.class_name}AdaptersMixin"
-    return names
+    models = (plan.base, *(holder.base for holder in plan.holders))
+    return names | {base.class_name: f"{base.class_name}AdaptersMixin" for base in models}
 
 
 def bases_with_adapters(plan: ModelPlan, entry: ClassPlan) -> tuple[str, ...]:

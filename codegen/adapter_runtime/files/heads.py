@@ -25,7 +25,8 @@ def upstream_class_name(model: AdaptedModel) -> str:
 
 def is_bare(model: AdaptedModel) -> bool:
     """Whether `model` has no place for a head: it is a base model, or an adapter model without heads."""
-    return model.base_model is model or (model.is_adapter_model and not is_flexible(model))
+    is_base = model.base_model is model and not model.runs_head()
+    return is_base or (model.is_adapter_model and not is_flexible(model))
 
 
 def has_head(model: AdaptedModel, name: str) -> bool:
@@ -68,11 +69,10 @@ def flexible_tensors(model: AdaptedModel, name: str) -> Tensors:
 
 
 def static_tensors(model: AdaptedModel) -> Tensors:
-    """All tensors outside the base model, without those that are the input embeddings."""
-    prefix = f"{model.base_model_prefix}."
+    """All tensors of upstream's head, without those that are the input embeddings."""
     tied = model.get_expanded_tied_weights_keys()
     state = model.state_dict(keep_vars=True)
-    return {key: tensor for key, tensor in state.items() if not key.startswith(prefix) and key not in tied}
+    return {key: tensor for key, tensor in state.items() if model.is_of_head(key) and key not in tied}
 
 
 def with_labels(config: HeadConfig, id2label: Mapping[int, str] | None) -> HeadConfig:

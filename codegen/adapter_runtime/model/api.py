@@ -74,6 +74,10 @@ class ModelAdaptersMixin(
         """Whether a forward, called with this argument ``head``, ends in a head."""
         return False
 
+    def is_of_head(self, key: str) -> bool:
+        """Whether the tensor of this name in the state dict belongs to the head of an upstream class."""
+        return False
+
     def supports_adapter(self, type_or_config: str | Mapping[str, Json] | AdapterConfig) -> bool:
         """Whether `add_adapter` with this config can succeed, by the plan of this model and the modules of its layers."""
         try:
@@ -231,7 +235,7 @@ class ModelAdaptersMixin(
     def freeze_model(self, freeze: bool = True) -> None:
         """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
         base = self.adapters_base
-        for parameter in chain(base.parameters(), *(module.parameters() for module in outside_of(base).values())):
+        for parameter in chain(base.base_parameters(), *(module.parameters() for module in outside_of(base).values())):
             if parameter.dtype.is_floating_point:
                 parameter.requires_grad_(not freeze)
         for module in base.modules():

@@ -40,6 +40,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     token_scale: str = ""
     embedding_output: str = ""
     final_norm_path: ClassVar[str] = ""
+    lacks: ClassVar[Mapping[str, str]] = {}  # methods that models of the type have, but not of this class -> why not
     adapter_interface: Interface | None = None  # by which `init` found the modules; None in generated classes
 
     _adapters_config: ModelAdaptersConfig
@@ -87,6 +88,10 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     def adapters_config(self, config: ModelAdaptersConfig) -> None:
         self._adapters_config = config
 
+    def base_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that are frozen while adapters are trained."""
+        yield from self.parameters()
+
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
         layers = (layer for stack in self.layer_stacks for layer in _elements(self, stack.path.split(".*.")))
@@ -128,11 +133,12 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         """
         planned = registered().methods.get(self.config.model_type, {})
         for method in sorted(methods_of(config)):
-            reason = planned.get(method, "")
-            if reason:
+            if reason := planned.get(method, ""):
                 raise UnsupportedMethodError(
                     f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
                 )
+            if reason := self.lacks.get(method, ""):
+                raise UnsupportedMethodError(f"A {type(self).__name__} does not support {method}: {reason}")
         check_places(self, config)
 
     def described_interface(self) -> dict[str, Json] | None:

@@ -66,7 +66,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         if plan.divides_rows:
             rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
             context.rows = None if rows is None else rows // plan.copies
-        context.has_head = not is_base and self.runs_head(_heads_of(kwargs.get("head")))
+        context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context
         try:

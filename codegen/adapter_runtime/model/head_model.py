@@ -43,6 +43,10 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
             HeadSummary(name, "static", True, child) for name, child in around if any(True for _ in child.parameters())
         ]
 
+    def is_of_head(self, key: str) -> bool:
+        """Whether the tensor of this name in the state dict belongs to no base model."""
+        return not key.startswith(f"{self.base_model_prefix}.")
+
     @classmethod
     def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
         """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
@@ -56,12 +60,8 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
         wrap_checkpoints(self)
 
 
-class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGenerationMixin):
-    """Base of models with heads."""
-
-    def runs_head(self, head: Setup = None) -> bool:
-        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
-        return True
+class GenerationAdaptersMixin(PromptGenerationMixin):
+    """Base of models that upstream's `generate` may be called on."""
 
     @property
     def generate(self) -> Generate:
@@ -109,6 +109,14 @@ class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, PromptGeneration
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )
         return prepared
+
+
+class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, GenerationAdaptersMixin):
+    """Base of models with heads."""
+
+    def runs_head(self, head: Setup = None) -> bool:
+        """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
+        return True
 
 
 class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):

@@ -77,7 +77,7 @@ def trained_besides(model: ModelAdaptersMixin) -> Iterator[tuple[str, nn.Paramet
 def _is_of_head(model: ModelAdaptersMixin, key: str) -> bool:
     if is_flexible(model):
         return key.startswith("heads.")
-    return not is_bare(model) and not key.startswith(f"{model.base_model_prefix}.")
+    return not is_bare(model) and model.is_of_head(key)
 
 
 def active_heads(model: ModelAdaptersMixin) -> list[PredictionHead]:

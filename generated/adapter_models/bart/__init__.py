@@ -6,7 +6,12 @@
 """Bart with adapters."""
 
 from .adapter_model import BartAdapterModel
-from .mixin_bart import BartDecoderLayerAdaptersMixin, BartEncoderLayerAdaptersMixin, BartModelAdaptersMixin
+from .mixin_bart import (
+    BartDecoderLayerAdaptersMixin,
+    BartDecoderWrapperAdaptersMixin,
+    BartEncoderLayerAdaptersMixin,
+    BartModelAdaptersMixin,
+)
 from .modeling_bart import BartAttentionWithAdapters, BartDecoderLayerWithAdapters, BartEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,6 +19,7 @@ __all__ = [
     "BartAttentionWithAdapters",
     "BartDecoderLayerAdaptersMixin",
     "BartDecoderLayerWithAdapters",
+    "BartDecoderWrapperAdaptersMixin",
     "BartEncoderLayerAdaptersMixin",
     "BartEncoderLayerWithAdapters",
     "BartModelAdaptersMixin",

@@ -71,3 +71,12 @@ class BartModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mo
     )
     token_embeddings = "shared"
     embedding_output = "encoder.layernorm_embedding"
+
+
+class BartDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    embedding_output = "decoder.layernorm_embedding"
+    lacks = {
+        "prompt_tuning": "The forward of BartDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of BartDecoderWrapper does not show by which table it embeds tokens.",
+    }

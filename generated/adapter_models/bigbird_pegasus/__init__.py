@@ -8,6 +8,7 @@
 from .adapter_model import BigBirdPegasusAdapterModel
 from .mixin_bigbird_pegasus import (
     BigBirdPegasusDecoderLayerAdaptersMixin,
+    BigBirdPegasusDecoderWrapperAdaptersMixin,
     BigBirdPegasusEncoderLayerAdaptersMixin,
     BigBirdPegasusModelAdaptersMixin,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "BigBirdPegasusDecoderAttentionWithAdapters",
     "BigBirdPegasusDecoderLayerAdaptersMixin",
     "BigBirdPegasusDecoderLayerWithAdapters",
+    "BigBirdPegasusDecoderWrapperAdaptersMixin",
     "BigBirdPegasusEncoderLayerAdaptersMixin",
     "BigBirdPegasusEncoderLayerWithAdapters",
     "BigBirdPegasusModelAdaptersMixin",

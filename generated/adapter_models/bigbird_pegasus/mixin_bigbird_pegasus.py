@@ -70,3 +70,8 @@ class BigBirdPegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapters
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.layernorm_embedding"
+
+
+class BigBirdPegasusDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    final_norm_path = "decoder.layernorm_embedding"

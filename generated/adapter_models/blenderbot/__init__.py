@@ -8,6 +8,7 @@
 from .adapter_model import BlenderbotAdapterModel
 from .mixin_blenderbot import (
     BlenderbotDecoderLayerAdaptersMixin,
+    BlenderbotDecoderWrapperAdaptersMixin,
     BlenderbotEncoderLayerAdaptersMixin,
     BlenderbotModelAdaptersMixin,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "BlenderbotAttentionWithAdapters",
     "BlenderbotDecoderLayerAdaptersMixin",
     "BlenderbotDecoderLayerWithAdapters",
+    "BlenderbotDecoderWrapperAdaptersMixin",
     "BlenderbotEncoderLayerAdaptersMixin",
     "BlenderbotEncoderLayerWithAdapters",
     "BlenderbotModelAdaptersMixin",

@@ -70,3 +70,8 @@ class BlenderbotModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixi
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.layer_norm"
+
+
+class BlenderbotDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    final_norm_path = "decoder.layer_norm"

@@ -8,6 +8,7 @@
 from .adapter_model import BlenderbotSmallAdapterModel
 from .mixin_blenderbot_small import (
     BlenderbotSmallDecoderLayerAdaptersMixin,
+    BlenderbotSmallDecoderWrapperAdaptersMixin,
     BlenderbotSmallEncoderLayerAdaptersMixin,
     BlenderbotSmallModelAdaptersMixin,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "BlenderbotSmallAttentionWithAdapters",
     "BlenderbotSmallDecoderLayerAdaptersMixin",
     "BlenderbotSmallDecoderLayerWithAdapters",
+    "BlenderbotSmallDecoderWrapperAdaptersMixin",
     "BlenderbotSmallEncoderLayerAdaptersMixin",
     "BlenderbotSmallEncoderLayerWithAdapters",
     "BlenderbotSmallModelAdaptersMixin",

@@ -72,3 +72,11 @@ class BlenderbotSmallModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapte
     token_embeddings = "shared"
     token_scale = "embed_scale"
     embedding_output = "encoder.layernorm_embedding"
+
+
+class BlenderbotSmallDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    lacks = {
+        "prompt_tuning": "The forward of BlenderbotSmallDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of BlenderbotSmallDecoderWrapper does not show by which table it embeds tokens.",
+    }

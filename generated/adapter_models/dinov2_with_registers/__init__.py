@@ -6,7 +6,11 @@
 """Dinov2WithRegisters with adapters."""
 
 from .adapter_model import Dinov2WithRegistersAdapterModel
-from .mixin_dinov2_with_registers import Dinov2WithRegistersLayerAdaptersMixin, Dinov2WithRegistersModelAdaptersMixin
+from .mixin_dinov2_with_registers import (
+    Dinov2WithRegistersBackboneAdaptersMixin,
+    Dinov2WithRegistersLayerAdaptersMixin,
+    Dinov2WithRegistersModelAdaptersMixin,
+)
 from .modeling_dinov2_with_registers import (
     Dinov2WithRegistersAttentionWithAdapters,
     Dinov2WithRegistersLayerWithAdapters,
@@ -15,6 +19,7 @@ from .modeling_dinov2_with_registers import (
 __all__ = [
     "Dinov2WithRegistersAdapterModel",
     "Dinov2WithRegistersAttentionWithAdapters",
+    "Dinov2WithRegistersBackboneAdaptersMixin",
     "Dinov2WithRegistersLayerAdaptersMixin",
     "Dinov2WithRegistersLayerWithAdapters",
     "Dinov2WithRegistersModelAdaptersMixin",

@@ -36,3 +36,8 @@ class Dinov2WithRegistersModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
     final_norm_path = "layernorm"
+
+
+class Dinov2WithRegistersBackboneAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"

@@ -36,3 +36,8 @@ class DINOv3ViTModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("model.layer"),)
     embedding_output = "embeddings"
     final_norm_path = "norm"
+
+
+class DINOv3ViTBackboneAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.layer"),)
+    embedding_output = "embeddings"

@@ -6,7 +6,13 @@
 """Hiera with adapters."""
 
 from .adapter_model import HieraAdapterModel
-from .mixin_hiera import HieraLayerAdaptersMixin, HieraModelAdaptersMixin
+from .mixin_hiera import HieraBackboneAdaptersMixin, HieraLayerAdaptersMixin, HieraModelAdaptersMixin
 from .modeling_hiera import HieraLayerWithAdapters
 
-__all__ = ["HieraAdapterModel", "HieraLayerAdaptersMixin", "HieraLayerWithAdapters", "HieraModelAdaptersMixin"]
+__all__ = [
+    "HieraAdapterModel",
+    "HieraBackboneAdaptersMixin",
+    "HieraLayerAdaptersMixin",
+    "HieraLayerWithAdapters",
+    "HieraModelAdaptersMixin",
+]

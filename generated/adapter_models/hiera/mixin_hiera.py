@@ -6,6 +6,7 @@
 """Which module of upstream's Hiera plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -35,3 +36,9 @@ class HieraLayerAdaptersMixin(LayerAdaptersMixin):
 
 class HieraModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.stages.*.layers"),)
+
+
+class HieraBackboneAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.stages.*.layers"),)
+    embedding_output = "embeddings"
+    head_modules = ("hidden_states_norms",)

@@ -6,7 +6,11 @@
 """LongT5 with adapters."""
 
 from .adapter_model import LongT5AdapterModel
-from .mixin_longt5 import LongT5BlockAdaptersMixin, LongT5ModelAdaptersMixin
+from .mixin_longt5 import (
+    LongT5BlockAdaptersMixin,
+    LongT5ForConditionalGenerationAdaptersMixin,
+    LongT5ModelAdaptersMixin,
+)
 from .modeling_longt5 import (
     LongT5AttentionWithAdapters,
     LongT5LayerCrossAttentionWithAdapters,
@@ -20,6 +24,7 @@ __all__ = [
     "LongT5AdapterModel",
     "LongT5AttentionWithAdapters",
     "LongT5BlockAdaptersMixin",
+    "LongT5ForConditionalGenerationAdaptersMixin",
     "LongT5LayerCrossAttentionWithAdapters",
     "LongT5LayerFFWithAdapters",
     "LongT5LayerLocalSelfAttentionWithAdapters",

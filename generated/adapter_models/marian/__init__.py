@@ -6,7 +6,12 @@
 """Marian with adapters."""
 
 from .adapter_model import MarianAdapterModel
-from .mixin_marian import MarianDecoderLayerAdaptersMixin, MarianEncoderLayerAdaptersMixin, MarianModelAdaptersMixin
+from .mixin_marian import (
+    MarianDecoderLayerAdaptersMixin,
+    MarianDecoderWrapperAdaptersMixin,
+    MarianEncoderLayerAdaptersMixin,
+    MarianModelAdaptersMixin,
+)
 from .modeling_marian import (
     MarianAttentionWithAdapters,
     MarianDecoderLayerWithAdapters,
@@ -18,6 +23,7 @@ __all__ = [
     "MarianAttentionWithAdapters",
     "MarianDecoderLayerAdaptersMixin",
     "MarianDecoderLayerWithAdapters",
+    "MarianDecoderWrapperAdaptersMixin",
     "MarianEncoderLayerAdaptersMixin",
     "MarianEncoderLayerWithAdapters",
     "MarianModelAdaptersMixin",

@@ -69,3 +69,7 @@ class MarianModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     token_embeddings = "encoder.embed_tokens"
+
+
+class MarianDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)

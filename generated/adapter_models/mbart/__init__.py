@@ -6,7 +6,12 @@
 """MBart with adapters."""
 
 from .adapter_model import MBartAdapterModel
-from .mixin_mbart import MBartDecoderLayerAdaptersMixin, MBartEncoderLayerAdaptersMixin, MBartModelAdaptersMixin
+from .mixin_mbart import (
+    MBartDecoderLayerAdaptersMixin,
+    MBartDecoderWrapperAdaptersMixin,
+    MBartEncoderLayerAdaptersMixin,
+    MBartModelAdaptersMixin,
+)
 from .modeling_mbart import MBartAttentionWithAdapters, MBartDecoderLayerWithAdapters, MBartEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,6 +19,7 @@ __all__ = [
     "MBartAttentionWithAdapters",
     "MBartDecoderLayerAdaptersMixin",
     "MBartDecoderLayerWithAdapters",
+    "MBartDecoderWrapperAdaptersMixin",
     "MBartEncoderLayerAdaptersMixin",
     "MBartEncoderLayerWithAdapters",
     "MBartModelAdaptersMixin",

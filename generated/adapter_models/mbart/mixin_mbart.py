@@ -72,3 +72,13 @@ class MBartModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     token_embeddings = "shared"
     embedding_output = "encoder.layernorm_embedding"
     final_norm_path = "decoder.layer_norm"
+
+
+class MBartDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    embedding_output = "decoder.layernorm_embedding"
+    final_norm_path = "decoder.layer_norm"
+    lacks = {
+        "prompt_tuning": "The forward of MBartDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of MBartDecoderWrapper does not show by which table it embeds tokens.",
+    }

@@ -6,7 +6,11 @@
 """MetaClip2 with adapters."""
 
 from .adapter_model import MetaClip2AdapterModel
-from .mixin_metaclip_2 import MetaClip2EncoderLayerAdaptersMixin, MetaClip2ModelAdaptersMixin
+from .mixin_metaclip_2 import (
+    MetaClip2EncoderLayerAdaptersMixin,
+    MetaClip2ForImageClassificationAdaptersMixin,
+    MetaClip2ModelAdaptersMixin,
+)
 from .modeling_metaclip_2 import MetaClip2AttentionWithAdapters, MetaClip2EncoderLayerWithAdapters
 
 __all__ = [
@@ -14,5 +18,6 @@ __all__ = [
     "MetaClip2AttentionWithAdapters",
     "MetaClip2EncoderLayerAdaptersMixin",
     "MetaClip2EncoderLayerWithAdapters",
+    "MetaClip2ForImageClassificationAdaptersMixin",
     "MetaClip2ModelAdaptersMixin",
 ]

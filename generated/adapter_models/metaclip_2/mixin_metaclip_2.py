@@ -6,6 +6,7 @@
 """Which module of upstream's MetaClip2 plays which role."""
 
 from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -37,3 +38,11 @@ class MetaClip2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("vision_model.encoder.layers"),
     )
     submodels = ("text_model", "vision_model")
+
+
+class MetaClip2ForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.pre_layrnorm"
+    final_norm_path = "vision_model.post_layernorm"
+    submodels = ("vision_model",)
+    head_modules = ("classifier",)

@@ -6,7 +6,13 @@
 """MT5 with adapters."""
 
 from .adapter_model import MT5AdapterModel
-from .mixin_mt5 import MT5BlockAdaptersMixin, MT5ModelAdaptersMixin
+from .mixin_mt5 import (
+    MT5BlockAdaptersMixin,
+    MT5EncoderModelAdaptersMixin,
+    MT5ForConditionalGenerationAdaptersMixin,
+    MT5ForQuestionAnsweringAdaptersMixin,
+    MT5ModelAdaptersMixin,
+)
 from .modeling_mt5 import (
     MT5AttentionWithAdapters,
     MT5LayerCrossAttentionWithAdapters,
@@ -18,6 +24,9 @@ __all__ = [
     "MT5AdapterModel",
     "MT5AttentionWithAdapters",
     "MT5BlockAdaptersMixin",
+    "MT5EncoderModelAdaptersMixin",
+    "MT5ForConditionalGenerationAdaptersMixin",
+    "MT5ForQuestionAnsweringAdaptersMixin",
     "MT5LayerCrossAttentionWithAdapters",
     "MT5LayerFFWithAdapters",
     "MT5LayerSelfAttentionWithAdapters",

@@ -8,6 +8,7 @@
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -61,3 +62,32 @@ class MT5ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mod
     token_embeddings = "shared"
     embedding_output = "encoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
+
+
+class MT5ForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, OwnHeadAdaptersMixin):
+    layer_stacks = (
+        LayerStack("encoder.block"),
+        LayerStack("decoder.block"),
+    )
+    token_embeddings = "shared"
+    embedding_output = "encoder.embed_tokens"
+    final_norm_path = "decoder.final_layer_norm"
+    head_modules = ("lm_head",)
+
+
+class MT5ForQuestionAnsweringAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, OwnHeadAdaptersMixin):
+    layer_stacks = (
+        LayerStack("encoder.block"),
+        LayerStack("decoder.block"),
+    )
+    token_embeddings = "shared"
+    embedding_output = "encoder.embed_tokens"
+    final_norm_path = "decoder.final_layer_norm"
+    head_modules = ("qa_outputs",)
+
+
+class MT5EncoderModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.block"),)
+    token_embeddings = "shared"
+    embedding_output = "encoder.embed_tokens"
+    final_norm_path = "encoder.final_layer_norm"

@@ -6,13 +6,19 @@
 """Mvp with adapters."""
 
 from .adapter_model import MvpAdapterModel
-from .mixin_mvp import MvpDecoderLayerAdaptersMixin, MvpEncoderLayerAdaptersMixin, MvpModelAdaptersMixin
+from .mixin_mvp import (
+    MvpDecoderLayerAdaptersMixin,
+    MvpDecoderWrapperAdaptersMixin,
+    MvpEncoderLayerAdaptersMixin,
+    MvpModelAdaptersMixin,
+)
 from .modeling_mvp import MvpDecoderLayerWithAdapters, MvpEncoderLayerWithAdapters
 
 __all__ = [
     "MvpAdapterModel",
     "MvpDecoderLayerAdaptersMixin",
     "MvpDecoderLayerWithAdapters",
+    "MvpDecoderWrapperAdaptersMixin",
     "MvpEncoderLayerAdaptersMixin",
     "MvpEncoderLayerWithAdapters",
     "MvpModelAdaptersMixin",

@@ -72,3 +72,12 @@ class MvpModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mod
     token_embeddings = "shared"
     token_scale = "embed_scale"
     embedding_output = "encoder.layernorm_embedding"
+
+
+class MvpDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    embedding_output = "decoder.layernorm_embedding"
+    lacks = {
+        "prompt_tuning": "The forward of MvpDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of MvpDecoderWrapper does not show by which table it embeds tokens.",
+    }

@@ -8,6 +8,7 @@
 from .adapter_model import PegasusAdapterModel
 from .mixin_pegasus import (
     PegasusDecoderLayerAdaptersMixin,
+    PegasusDecoderWrapperAdaptersMixin,
     PegasusEncoderLayerAdaptersMixin,
     PegasusModelAdaptersMixin,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "PegasusAttentionWithAdapters",
     "PegasusDecoderLayerAdaptersMixin",
     "PegasusDecoderLayerWithAdapters",
+    "PegasusDecoderWrapperAdaptersMixin",
     "PegasusEncoderLayerAdaptersMixin",
     "PegasusEncoderLayerWithAdapters",
     "PegasusModelAdaptersMixin",

@@ -70,3 +70,8 @@ class PegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.layer_norm"
+
+
+class PegasusDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    final_norm_path = "decoder.layer_norm"

@@ -6,7 +6,12 @@
 """PLBart with adapters."""
 
 from .adapter_model import PLBartAdapterModel
-from .mixin_plbart import PLBartDecoderLayerAdaptersMixin, PLBartEncoderLayerAdaptersMixin, PLBartModelAdaptersMixin
+from .mixin_plbart import (
+    PLBartDecoderLayerAdaptersMixin,
+    PLBartDecoderWrapperAdaptersMixin,
+    PLBartEncoderLayerAdaptersMixin,
+    PLBartModelAdaptersMixin,
+)
 from .modeling_plbart import (
     PLBartAttentionWithAdapters,
     PLBartDecoderLayerWithAdapters,
@@ -18,6 +23,7 @@ __all__ = [
     "PLBartAttentionWithAdapters",
     "PLBartDecoderLayerAdaptersMixin",
     "PLBartDecoderLayerWithAdapters",
+    "PLBartDecoderWrapperAdaptersMixin",
     "PLBartEncoderLayerAdaptersMixin",
     "PLBartEncoderLayerWithAdapters",
     "PLBartModelAdaptersMixin",

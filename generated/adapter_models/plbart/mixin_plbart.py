@@ -71,3 +71,12 @@ class PLBartModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     )
     token_embeddings = "shared"
     embedding_output = "encoder.layernorm_embedding"
+
+
+class PLBartDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    embedding_output = "decoder.layernorm_embedding"
+    lacks = {
+        "prompt_tuning": "The forward of PLBartDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of PLBartDecoderWrapper does not show by which table it embeds tokens.",
+    }

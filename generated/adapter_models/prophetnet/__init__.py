@@ -8,6 +8,7 @@
 from .adapter_model import ProphetNetAdapterModel
 from .mixin_prophetnet import (
     ProphetNetDecoderLayerAdaptersMixin,
+    ProphetNetDecoderWrapperAdaptersMixin,
     ProphetNetEncoderLayerAdaptersMixin,
     ProphetNetModelAdaptersMixin,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "ProphetNetAdapterModel",
     "ProphetNetDecoderLayerAdaptersMixin",
     "ProphetNetDecoderLayerWithAdapters",
+    "ProphetNetDecoderWrapperAdaptersMixin",
     "ProphetNetEncoderLayerAdaptersMixin",
     "ProphetNetEncoderLayerWithAdapters",
     "ProphetNetModelAdaptersMixin",

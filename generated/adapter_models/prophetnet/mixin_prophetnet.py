@@ -72,3 +72,12 @@ class ProphetNetModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMix
     )
     token_embeddings = "word_embeddings"
     embedding_output = "encoder.embeddings_layer_norm"
+
+
+class ProphetNetDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    embedding_output = "decoder.embeddings_layer_norm"
+    lacks = {
+        "prompt_tuning": "The forward of ProphetNetDecoderWrapper does not show by which table it embeds tokens.",
+        "invertible": "The forward of ProphetNetDecoderWrapper does not show by which table it embeds tokens.",
+    }

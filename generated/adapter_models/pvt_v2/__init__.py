@@ -8,11 +8,12 @@
 """PvtV2 with adapters."""
 
 from .adapter_model import PvtV2AdapterModel
-from .mixin_pvt_v2 import PvtV2BlockLayerAdaptersMixin, PvtV2ModelAdaptersMixin
+from .mixin_pvt_v2 import PvtV2BackboneAdaptersMixin, PvtV2BlockLayerAdaptersMixin, PvtV2ModelAdaptersMixin
 from .modeling_pvt_v2 import PvtV2BlockLayerWithAdapters
 
 __all__ = [
     "PvtV2AdapterModel",
+    "PvtV2BackboneAdaptersMixin",
     "PvtV2BlockLayerAdaptersMixin",
     "PvtV2BlockLayerWithAdapters",
     "PvtV2ModelAdaptersMixin",

@@ -37,3 +37,9 @@ class PvtV2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers.*.blocks"),)
     embedding_output = "encoder.layers.*.patch_embedding"
     final_norm_path = "encoder.layers.*.layer_norm"
+
+
+class PvtV2BackboneAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers.*.blocks"),)
+    embedding_output = "encoder.layers.*.patch_embedding"
+    final_norm_path = "encoder.layers.*.layer_norm"

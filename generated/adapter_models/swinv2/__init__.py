@@ -6,7 +6,13 @@
 """Swinv2 with adapters."""
 
 from .adapter_model import Swinv2AdapterModel
-from .mixin_swinv2 import Swinv2LayerAdaptersMixin, Swinv2ModelAdaptersMixin
+from .mixin_swinv2 import Swinv2BackboneAdaptersMixin, Swinv2LayerAdaptersMixin, Swinv2ModelAdaptersMixin
 from .modeling_swinv2 import Swinv2LayerWithAdapters
 
-__all__ = ["Swinv2AdapterModel", "Swinv2LayerAdaptersMixin", "Swinv2LayerWithAdapters", "Swinv2ModelAdaptersMixin"]
+__all__ = [
+    "Swinv2AdapterModel",
+    "Swinv2BackboneAdaptersMixin",
+    "Swinv2LayerAdaptersMixin",
+    "Swinv2LayerWithAdapters",
+    "Swinv2ModelAdaptersMixin",
+]

@@ -34,3 +34,8 @@ class Swinv2LayerAdaptersMixin(LayerAdaptersMixin):
 class Swinv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers.*.blocks"),)
     embedding_output = "embeddings"
+
+
+class Swinv2BackboneAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers.*.blocks"),)
+    embedding_output = "embeddings"

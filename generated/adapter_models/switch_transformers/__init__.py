@@ -6,7 +6,11 @@
 """SwitchTransformers with adapters."""
 
 from .adapter_model import SwitchTransformersAdapterModel
-from .mixin_switch_transformers import SwitchTransformersBlockAdaptersMixin, SwitchTransformersModelAdaptersMixin
+from .mixin_switch_transformers import (
+    SwitchTransformersBlockAdaptersMixin,
+    SwitchTransformersForConditionalGenerationAdaptersMixin,
+    SwitchTransformersModelAdaptersMixin,
+)
 from .modeling_switch_transformers import (
     SwitchTransformersAttentionWithAdapters,
     SwitchTransformersLayerCrossAttentionWithAdapters,
@@ -18,6 +22,7 @@ __all__ = [
     "SwitchTransformersAdapterModel",
     "SwitchTransformersAttentionWithAdapters",
     "SwitchTransformersBlockAdaptersMixin",
+    "SwitchTransformersForConditionalGenerationAdaptersMixin",
     "SwitchTransformersLayerCrossAttentionWithAdapters",
     "SwitchTransformersLayerFFWithAdapters",
     "SwitchTransformersLayerSelfAttentionWithAdapters",

@@ -6,7 +6,13 @@
 """T5 with adapters."""
 
 from .adapter_model import T5AdapterModel
-from .mixin_t5 import T5BlockAdaptersMixin, T5ModelAdaptersMixin
+from .mixin_t5 import (
+    T5BlockAdaptersMixin,
+    T5EncoderModelAdaptersMixin,
+    T5ForConditionalGenerationAdaptersMixin,
+    T5ForQuestionAnsweringAdaptersMixin,
+    T5ModelAdaptersMixin,
+)
 from .modeling_t5 import (
     T5AttentionWithAdapters,
     T5LayerCrossAttentionWithAdapters,
@@ -18,6 +24,9 @@ __all__ = [
     "T5AdapterModel",
     "T5AttentionWithAdapters",
     "T5BlockAdaptersMixin",
+    "T5EncoderModelAdaptersMixin",
+    "T5ForConditionalGenerationAdaptersMixin",
+    "T5ForQuestionAnsweringAdaptersMixin",
     "T5LayerCrossAttentionWithAdapters",
     "T5LayerFFWithAdapters",
     "T5LayerSelfAttentionWithAdapters",

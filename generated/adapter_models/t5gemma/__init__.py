@@ -9,6 +9,7 @@ from .adapter_model import T5GemmaAdapterModel
 from .mixin_t5gemma import (
     T5GemmaDecoderLayerAdaptersMixin,
     T5GemmaEncoderLayerAdaptersMixin,
+    T5GemmaEncoderModelAdaptersMixin,
     T5GemmaModelAdaptersMixin,
 )
 from .modeling_t5gemma import (
@@ -25,6 +26,7 @@ __all__ = [
     "T5GemmaDecoderLayerWithAdapters",
     "T5GemmaEncoderLayerAdaptersMixin",
     "T5GemmaEncoderLayerWithAdapters",
+    "T5GemmaEncoderModelAdaptersMixin",
     "T5GemmaModelAdaptersMixin",
     "T5GemmaSelfAttentionWithAdapters",
 ]

@@ -72,3 +72,10 @@ class T5GemmaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin,
     token_embeddings = "encoder.embed_tokens"
     embedding_output = "encoder.embed_tokens"
     final_norm_path = "decoder.norm"
+
+
+class T5GemmaEncoderModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "encoder.embed_tokens"
+    embedding_output = "encoder.embed_tokens"
+    final_norm_path = "encoder.norm"

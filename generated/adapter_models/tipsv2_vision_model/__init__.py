@@ -6,12 +6,17 @@
 """Tipsv2Vision with adapters."""
 
 from .adapter_model import Tipsv2VisionAdapterModel
-from .mixin_tipsv2_vision_model import Tipsv2VisionLayerAdaptersMixin, Tipsv2VisionModelAdaptersMixin
+from .mixin_tipsv2_vision_model import (
+    Tipsv2VisionBackboneAdaptersMixin,
+    Tipsv2VisionLayerAdaptersMixin,
+    Tipsv2VisionModelAdaptersMixin,
+)
 from .modeling_tipsv2_vision_model import Tipsv2VisionAttentionWithAdapters, Tipsv2VisionLayerWithAdapters
 
 __all__ = [
     "Tipsv2VisionAdapterModel",
     "Tipsv2VisionAttentionWithAdapters",
+    "Tipsv2VisionBackboneAdaptersMixin",
     "Tipsv2VisionLayerAdaptersMixin",
     "Tipsv2VisionLayerWithAdapters",
     "Tipsv2VisionModelAdaptersMixin",

@@ -6,6 +6,7 @@
 """Which module of upstream's Tipsv2Vision plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -36,3 +37,9 @@ class Tipsv2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
     final_norm_path = "layernorm"
+
+
+class Tipsv2VisionBackboneAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"
+    submodels = ("encoder",)

@@ -6,7 +6,7 @@
 """Udop with adapters."""
 
 from .adapter_model import UdopAdapterModel
-from .mixin_udop import UdopBlockAdaptersMixin, UdopModelAdaptersMixin
+from .mixin_udop import UdopBlockAdaptersMixin, UdopForConditionalGenerationAdaptersMixin, UdopModelAdaptersMixin
 from .modeling_udop import (
     UdopAttentionWithAdapters,
     UdopLayerCrossAttentionWithAdapters,
@@ -18,6 +18,7 @@ __all__ = [
     "UdopAdapterModel",
     "UdopAttentionWithAdapters",
     "UdopBlockAdaptersMixin",
+    "UdopForConditionalGenerationAdaptersMixin",
     "UdopLayerCrossAttentionWithAdapters",
     "UdopLayerFFWithAdapters",
     "UdopLayerSelfAttentionWithAdapters",

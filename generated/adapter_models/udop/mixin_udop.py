@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -59,3 +60,13 @@ class UdopModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.final_layer_norm"
+
+
+class UdopForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
+    layer_stacks = (
+        LayerStack("encoder.block"),
+        LayerStack("decoder.block"),
+    )
+    token_embeddings = "shared"
+    final_norm_path = "decoder.final_layer_norm"
+    head_modules = ("lm_head",)

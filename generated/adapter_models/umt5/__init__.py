@@ -6,7 +6,13 @@
 """UMT5 with adapters."""
 
 from .adapter_model import UMT5AdapterModel
-from .mixin_umt5 import UMT5BlockAdaptersMixin, UMT5ModelAdaptersMixin
+from .mixin_umt5 import (
+    UMT5BlockAdaptersMixin,
+    UMT5EncoderModelAdaptersMixin,
+    UMT5ForConditionalGenerationAdaptersMixin,
+    UMT5ForQuestionAnsweringAdaptersMixin,
+    UMT5ModelAdaptersMixin,
+)
 from .modeling_umt5 import (
     UMT5AttentionWithAdapters,
     UMT5LayerCrossAttentionWithAdapters,
@@ -18,6 +24,9 @@ __all__ = [
     "UMT5AdapterModel",
     "UMT5AttentionWithAdapters",
     "UMT5BlockAdaptersMixin",
+    "UMT5EncoderModelAdaptersMixin",
+    "UMT5ForConditionalGenerationAdaptersMixin",
+    "UMT5ForQuestionAnsweringAdaptersMixin",
     "UMT5LayerCrossAttentionWithAdapters",
     "UMT5LayerFFWithAdapters",
     "UMT5LayerSelfAttentionWithAdapters",

@@ -6,7 +6,13 @@
 """VitDet with adapters."""
 
 from .adapter_model import VitDetAdapterModel
-from .mixin_vitdet import VitDetLayerAdaptersMixin, VitDetModelAdaptersMixin
+from .mixin_vitdet import VitDetBackboneAdaptersMixin, VitDetLayerAdaptersMixin, VitDetModelAdaptersMixin
 from .modeling_vitdet import VitDetLayerWithAdapters
 
-__all__ = ["VitDetAdapterModel", "VitDetLayerAdaptersMixin", "VitDetLayerWithAdapters", "VitDetModelAdaptersMixin"]
+__all__ = [
+    "VitDetAdapterModel",
+    "VitDetBackboneAdaptersMixin",
+    "VitDetLayerAdaptersMixin",
+    "VitDetLayerWithAdapters",
+    "VitDetModelAdaptersMixin",
+]

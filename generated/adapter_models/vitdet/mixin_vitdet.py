@@ -32,3 +32,8 @@ class VitDetLayerAdaptersMixin(LayerAdaptersMixin):
 class VitDetModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer", form="other"),)
     embedding_output = "embeddings"
+
+
+class VitDetBackboneAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer", form="other"),)
+    embedding_output = "embeddings"

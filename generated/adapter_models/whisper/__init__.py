@@ -8,7 +8,9 @@
 from .adapter_model import WhisperAdapterModel
 from .mixin_whisper import (
     WhisperDecoderLayerAdaptersMixin,
+    WhisperDecoderWrapperAdaptersMixin,
     WhisperEncoderLayerAdaptersMixin,
+    WhisperForAudioClassificationAdaptersMixin,
     WhisperModelAdaptersMixin,
 )
 from .modeling_whisper import (
@@ -22,7 +24,9 @@ __all__ = [
     "WhisperAttentionWithAdapters",
     "WhisperDecoderLayerAdaptersMixin",
     "WhisperDecoderLayerWithAdapters",
+    "WhisperDecoderWrapperAdaptersMixin",
     "WhisperEncoderLayerAdaptersMixin",
     "WhisperEncoderLayerWithAdapters",
+    "WhisperForAudioClassificationAdaptersMixin",
     "WhisperModelAdaptersMixin",
 ]

@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -70,3 +71,15 @@ class WhisperModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
+
+
+class WhisperDecoderWrapperAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.layers"),)
+    token_embeddings = "decoder.embed_tokens"
+    final_norm_path = "decoder.layer_norm"
+
+
+class WhisperForAudioClassificationAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    final_norm_path = "encoder.layer_norm"
+    head_modules = ("classifier", "projector")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from conformance.adapted import adapted_subjects, init_refuses, initialised, refused
+from conformance.adapted import adapted_subjects, holding_subjects, init_refuses, initialised, refused
 from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
 from conformance.checks.branches import hosts_receive_branches
@@ -204,5 +204,5 @@ def cells(model_type: str) -> Iterator[Cell]:
     """Every cell of the table of one model."""
     for check in CHECKS:
         for method in METHODS:
-            for subject in adapted_subjects(model_type):
+            for subject in (*adapted_subjects(model_type), *holding_subjects(model_type)):
                 yield Cell(check, method, subject)

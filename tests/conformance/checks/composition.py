@@ -12,6 +12,7 @@ A method that cannot run a block has to refuse it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Pa
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from conformance.adapted import FIRST, SECOND, adapted, initialised, randomise_adapter
 from conformance.checks.reference import compare
+from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
 from conformance.outputs import are_close, assert_differs, assert_equal_within, assert_same_names, flatten, run
 from conformance.reasons import DoesNotApply, Reason
@@ -34,6 +36,7 @@ SHARES = (0.3, 0.7)
 SPLIT = 1  # rows of the first adapter
 TASKS = (1, 0, 1)  # of the rows
 FEW = 2  # rows
+ATOL, RTOL = 2e-5, 1e-4
 FUSION = f"{FIRST},{SECOND}"
 
 
@@ -56,19 +59,7 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
 
 def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
     """All outputs, the cache too, hold the copies one below the other."""
-    require_rows(subject)
-    for attention in attentions(subject):
-        model = _two(subject, method, attention)
-        for padding in _paddings(subject):
-            inputs = subject.padded_inputs(padding)
-            first, second = _alone(model, inputs)
-            model.set_active_adapters(Parallel(FIRST, SECOND))
-            found = run(model, inputs)
-            assert_same_names(found, first, "Parallel")
-            what = f"Parallel, {attention}, padding {padding}"
-            names = _of_rows(subject, found, first, second)
-            expected = {name: torch.cat([first[name], second[name]]) for name in names}
-            assert_equal_within({name: found[name] for name in names}, expected, what)
+    _assert_composed(subject, method, Parallel(FIRST, SECOND), torch.cat)
 
 
 def split_batch_is_its_parts(subject: Subject, method: Method) -> None:
@@ -119,21 +110,35 @@ def fusion_is_an_attention(subject: Subject, method: Method) -> None:
 
 
 def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int], **keywords: Tensor) -> None:
+    def rows_of_owners(outputs: list[Tensor]) -> Tensor:
+        return torch.stack([outputs[owner][row] for row, owner in enumerate(owners)])
+
+    _assert_composed(subject, method, block, rows_of_owners, **keywords)
+
+
+def _assert_composed(
+    subject: Subject, method: Method, block: Any, compose: Callable[[list[Tensor]], Tensor], **keywords: Tensor
+) -> None:
+    """Under `block`, each output is what `compose` makes of those under each adapter. (Torch rounds by the number of rows.)"""
     require_rows(subject)
+
+    def compare(attention: Attention, padding: Padding, is_double: bool) -> None:
+        model, inputs = _two(subject, method, attention), subject.padded_inputs(padding)
+        if is_double:
+            model, inputs = model.double(), doubled(inputs)
+        alone = _alone(model, inputs)
+        model.set_active_adapters(block)
+        found = run(model, {**inputs, **keywords})
+        what = f"{type(block).__name__}, {attention}, padding {padding}"
+        assert_same_names(found, alone[0], what)
+        names = _of_rows(subject, found, *alone)
+        expected = {name: compose([one[name] for one in alone]) for name in names}
+        bound = IN_DOUBLE if is_double else 1.0
+        assert_equal_within({name: found[name] for name in names}, expected, what, ATOL * bound, RTOL * bound)
+
     for attention in attentions(subject):
-        model = _two(subject, method, attention)
         for padding in _paddings(subject):
-            inputs = subject.padded_inputs(padding)
-            both = _alone(model, inputs)
-            model.set_active_adapters(block)
-            found = run(model, {**inputs, **keywords})
-            what = f"{type(block).__name__}, {attention}, padding {padding}"
-            assert_same_names(found, both[0], what)
-            names = _of_rows(subject, found, *both)
-            expected = {
-                name: torch.stack([both[owner][name][row] for row, owner in enumerate(owners)]) for name in names
-            }
-            assert_equal_within({name: found[name] for name in names}, expected, what)
+            in_either_precision(functools.partial(compare, attention, padding))
 
 
 @functools.cache

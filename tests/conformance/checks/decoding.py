@@ -103,8 +103,19 @@ def generation_inputs(subject: Subject) -> dict[str, Any]:
 
 def logits_of(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -> Tensor:
     """(B, steps, vocabulary)"""
+    return torch.stack(_generated(model, inputs, **settings).logits, dim=1)
+
+
+def _generated(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -> Any:
+    start = {"decoder_start_token_id": first_token(model)} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return torch.stack(model.generate(**inputs, **{**SETTINGS, **settings}).logits, dim=1)
+        return model.generate(**inputs, **{**SETTINGS, **start, **settings})
+
+
+def first_token(model: PreTrainedModel) -> int:
+    """What a decoder starts from; any token where upstream leaves that to checkpoints (T5)."""
+    stated = (model.generation_config.decoder_start_token_id, model.generation_config.bos_token_id)
+    return next((token for token in stated if token is not None), 0)
 
 
 def step_by_step(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
@@ -112,9 +123,7 @@ def step_by_step(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
     steps = []
     given = dict(inputs)
     if model.config.is_encoder_decoder:
-        settings = model.generation_config
-        start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
-        given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), start)
+        given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), first_token(model))
     with torch.no_grad():
         for _ in range(STEPS):
             steps.append(model(**given, **_positions(model, given), use_cache=False).logits[:, -1].float())
@@ -151,11 +160,8 @@ def _longer(given: dict[str, Any], token: Tensor) -> dict[str, Any]:
 def _assert_beams_agree(
     model: PreTrainedModel, subject: Subject, inputs: dict[str, Any], attention: Attention
 ) -> None:
-    beams = {**SETTINGS, "num_beams": 3, "output_scores": True}
-    with torch.no_grad():
-        with_cache, plain = (
-            model.generate(**inputs, **{**beams, **settings}) for settings in (cached(subject), {"use_cache": False})
-        )
+    beams = {"num_beams": 3, "output_scores": True}
+    with_cache, plain = (_generated(model, inputs, **beams, **way) for way in (cached(subject), {"use_cache": False}))
     if not torch.equal(with_cache.sequences, plain.sequences):
         raise AssertionError(f"{attention}: beam search gives other tokens with a cache than without")
     assert_equal_within(

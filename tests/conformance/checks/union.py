@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 
-from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_methods, randomise_adapter, state
+from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_for, randomise_adapter, state
 from conformance.methods import LoRA, ReFT
 from conformance.outputs import assert_bitwise, assert_equal_within, run
 from conformance.reference.layout import Layout, layout_of
@@ -24,7 +24,7 @@ def every_method_together(subject: Subject, without: frozenset[str] = frozenset(
     expected = run(subject.upstream(), inputs)
     model = initialised(subject)
     assert_bitwise(run(model, inputs), expected, "without an adapter")
-    planned = {family: why for family, why in planned_methods(subject.model_type).items() if family not in without}
+    planned = {family: why for family, why in planned_for(subject).items() if family not in without}
     config = union_config(layout_of(model), planned)
     if not config:
         return

@@ -142,7 +142,11 @@ def prompts_applied(
         return output
 
     embeddings = upstream.get_submodule(layout.embeddings)
-    table = front.get_input_embeddings() if layout.embeds_tokens else embeddings
+    table = (
+        embeddings  # not the one that upstream names where the encoder has one of its own, tied to it (T5EncoderModel)
+    )
+    if layout.embeds_tokens and not isinstance(embeddings, nn.Embedding):
+        table = front.get_input_embeddings()
     takes = inspect.signature(embeddings.forward).parameters
     masks = {"mask", "attention_mask"} & set(takes)  # DeBERTa, ESM
     makes_mask = not layout.embeds_tokens and "attention_mask" in inspect.signature(base.forward).parameters

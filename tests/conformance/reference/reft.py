@@ -43,7 +43,8 @@ def reft_applied(
 ) -> Iterator[None]:
     """The layers of `upstream` give their outputs with the edits of `adapters`, one after the other."""
     inputs: dict[str, Any] = {}
-    handles = [remember_inputs(upstream.get_submodule(layout.base), inputs)]
+    # Upstream's class with a head may call what is in its base model, and not that.
+    handles = [remember_inputs(module, inputs) for module in (upstream, upstream.get_submodule(layout.base))]
     for layer in layout.layers:
         module = upstream.get_submodule(layer.path)
         if layer.form:

@@ -18,6 +18,7 @@ from adapter_codegen.model import (
     BottleneckRole,
     ClassPlan,
     Diagnostic,
+    HolderPlan,
     LayerPlan,
     Level,
     Location,
@@ -75,6 +76,7 @@ def outline(
     sections = (
         Node("methods", children=tuple(map(_method, result.methods))),
         _base(result.base),
+        *map(_holder, result.holders),
         *(_layer(layer, naming.mixins(result)[layer.class_name]) for layer in result.layers),
         *(_class(plan, emitted, sources) for plan in result.classes),
         Node("heads", children=tuple(_heads(result))),
@@ -106,6 +108,17 @@ def _base(base: BasePlan) -> Node:
     kind = "encoder-decoder, " if base.is_encoder_decoder else ""
     value = f"{base.class_name} ({kind}{base.pretrained_class}, prefix {base.prefix!r})"
     return Node("base model", value, base.location, children=(*stacks, *_filled(paths)))
+
+
+def _holder(holder: HolderPlan) -> Node:
+    """A class that holds layers of the base model itself."""
+    base = holder.base
+    children = (
+        Node("stacks", ", ".join(stack.path for stack in base.stacks)),
+        Node("beside the base model's", ", ".join(holder.head)),
+        *(Node(method.value, reason, mark=Mark.NO) for method, reason in holder.lacks),
+    )
+    return Node("holds layers too", base.class_name, base.location, children=tuple(_filled(children)))
 
 
 def _remarks(stack: StackPlan) -> str:

@@ -78,7 +78,7 @@ def _refuse_base_modules(model: AdaptedModel, tensors: Tensors) -> None:
     """Raise where a module of the base model was trained as a whole (embeddings, a norm)."""
     own = model.adapters_base.state_dict().keys()
     prefix = f"{model.base_model_prefix}."
-    of_base = [key for key in tensors if key.removeprefix(prefix) in own]
+    of_base = [key for key in tensors if key.removeprefix(prefix) in own and not model.is_of_head(key)]
     if of_base:
         raise UnsupportedMethodError(
             f"PEFT trained modules of the base model as a whole (modules_to_save):\n{listing(of_base)}\nAn adapter"

@@ -130,16 +130,17 @@ class InvertibleAdaptersWrapperMixin(DynamicMixin):
         return base
 
 
-class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin):
-    """`InvertibleAdaptersWrapperMixin` for upstream's classes with a head.
-
-    A new projection to the vocabulary undoes invertible adapters too.
-    """
+class WatchesProjectionMixin(DynamicMixin):
+    """Base of upstream's classes with a head: a new projection to the vocabulary undoes invertible adapters too."""
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """See transformers."""
         super().set_output_embeddings(new_embeddings)
         watch_projection(self)
+
+
+class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin, WatchesProjectionMixin):
+    """`InvertibleAdaptersWrapperMixin` for upstream's classes with a head."""
 
 
 def undo_before_projection(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:

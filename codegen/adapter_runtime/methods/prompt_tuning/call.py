@@ -137,6 +137,8 @@ class EmbedsTokens(Protocol):
 
     def get_input_embeddings(self) -> nn.Module: ...
 
+    def get_submodule(self, target: str) -> nn.Module: ...
+
 
 class RunsPrompts(Protocol):
     """What holds the prompts of a model: `PromptTuningLayer`."""
@@ -324,13 +326,22 @@ def _at_tokens(
     scale: Scale = attrgetter(sites.token_scale)(model) if sites.token_scale else None
     embeddings = given.get("inputs_embeds")
     if not isinstance(embeddings, torch.Tensor):
-        embeddings = _scaled(model.get_input_embeddings()(given["input_ids"]), scale)
+        embeddings = _scaled(_table(model, sites)(given["input_ids"]), scale)
     changed: dict[str, Argument] = {"input_ids": None, "inputs_embeds": call.put_into(embeddings, scale)}
     types = given.get("token_type_ids")
     if isinstance(types, torch.Tensor):
         prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
         changed["token_type_ids"] = call.insertion.into(types, prompt_types)
     return changed
+
+
+def _table(model: EmbedsTokens, sites: PromptSites) -> nn.Module:
+    """The table that `model`, an encoder or a model without one, embeds tokens by.
+
+    It need not be the one that upstream names: T5EncoderModel names the one that its encoder has the weights of.
+    """
+    module = None if sites.is_encoder_decoder else model.get_submodule(sites.embeddings)
+    return module if isinstance(module, nn.Embedding) else model.get_input_embeddings()
 
 
 def _scaled(rows: torch.Tensor, scale: Scale) -> torch.Tensor:

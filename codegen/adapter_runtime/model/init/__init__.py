@@ -28,6 +28,7 @@ from adapter_runtime.model.embeddings.api import (
 )
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.init.finding import covered_base, is_covered, qualified_name
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
@@ -86,6 +87,8 @@ def init(
                 _keep_output_capturing(module)
         if not isinstance(model, ModelAdaptersMixin):
             _wrap(model, base)
+        elif isinstance(model, OwnHeadAdaptersMixin) and model.token_embeddings:
+            watch_projection(model)
         wrap_checkpoints(model)
         base.init_base_adapters()
         _give_back_unplaced(base, upstream_classes)
