@@ -129,6 +129,37 @@ def test_a_class_stands_in_one_table_only_whatever_its_types_make_of_it(packages
     assert own.with_adapters == {}
 
 
+# --- the type whose plan holds for a model ------------------------------------------------------------------------------
+
+
+class Upstreams:
+    """A base model of upstream."""
+
+
+def generated(dotted: str) -> type:
+    """A class as `init` makes it of `Upstreams`, with a mixin of that name."""
+    package, _, name = dotted.rpartition(".")
+    return type("Turned", (type(name, (), {"__module__": package}), Upstreams), {})
+
+
+@pytest.mark.parametrize(
+    ("base", "config", "expected"),
+    [
+        pytest.param(generated("theirs.audio.mixin.Mixin"), "audio", "audio", id="that of its config"),
+        pytest.param(generated("theirs.audio.mixin.Mixin"), "audio_decoder", "audio", id="not that of a part"),
+        pytest.param(generated("theirs.audio.mixin.Mixin"), "text", "audio", id="not another that there is"),
+        pytest.param(generated("theirs.audio.mixin.Mixins"), "text", "text", id="a class that is in no table"),
+        pytest.param(Upstreams, "text", "text", id="no generated class: an interface describes it"),
+    ],
+)
+def test_the_plan_of_a_model_is_that_of_the_type_that_its_class_was_generated_for(
+    packages: Packages, base: type, config: str, expected: str
+) -> None:
+    records = {name: record(name, mixins={f"{CLIP}.{name}": f".{name}.mixin.Mixin"}) for name in ("audio", "text")}
+    register_package(packages.make("theirs", **records))
+    assert registered().type_of(base, config) == expected
+
+
 # --- several packages -------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,24 @@ class Registry:
             self._by_type[model_type] = replace(self, **_over(own, self)._asdict())
         return self._by_type[model_type]
 
+    def type_of(self, base: type, model_type: str) -> str:
+        """The model type that the class of a base model was generated for, whose plan holds for it.
+
+        Its config may have the type of a part: that of MusicGen's is its decoder's. A model that only an interface describes has
+        no generated class, so that it is of the type that its config has.
+        """
+        dotted = (f"{known.__module__}.{known.__qualname__}" for known in base.__mro__)
+        return next((self._types[name] for name in dotted if name in self._types), model_type)
+
+    @cached_property
+    def _types(self) -> Mapping[str, str]:
+        """Our class -> the model type that it was generated for."""
+        return {
+            ours: model_type
+            for model_type, classes in self.own_classes.items()
+            for ours in (*classes.model_mixins.values(), *classes.with_adapters.values())
+        }
+
 
 def _over(first: Classes, other: Registry | Classes) -> Classes:
     """Both together. A class of `first` has no entry of `other`, in neither table."""

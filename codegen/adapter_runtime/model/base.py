@@ -131,12 +131,11 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             UnsupportedMethodError: it has none.
             InvalidConfigError: no layer would get anything.
         """
-        planned = registered().methods.get(self.config.model_type, {})
+        model_type = registered().type_of(type(self), self.config.model_type)
+        planned = registered().methods.get(model_type, {})
         for method in sorted(methods_of(config)):
             if reason := planned.get(method, ""):
-                raise UnsupportedMethodError(
-                    f"Models of type {self.config.model_type!r} do not support {method}: {reason}"
-                )
+                raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
             if reason := self.lacks.get(method, ""):
                 raise UnsupportedMethodError(f"A {type(self).__name__} does not support {method}: {reason}")
         check_places(self, config)
