@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import BartConfig, BartModel, PreTrainedModel
 
+from adapter_runtime import init
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, DoubleSeqBnConfig, SeqBnConfig
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
@@ -94,6 +95,73 @@ def test_what_only_some_layers_have_is_one_warning(caplog: pytest.LogCaptureFixt
     (record,) = caplog.records
     assert "'v' in attn_matrices (layer 2); intermediate_lora=True (layers 0-1)" in record.getMessage()
     assert model.active_adapters is None and "a" in model.adapters_config
+
+
+def without_attention(model: PreTrainedModel, *layers: int) -> PreTrainedModel:
+    """`model`, in which something else stands in the place of some attentions, as in models with mixers."""
+    for index in layers:
+        layer = model.layers[index]
+        attentions = tuple(dataclasses.replace(one, core_classes=("Attends",)) for one in layer.roles.attentions)
+        layer.roles = dataclasses.replace(layer.roles, attentions=attentions)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("config", "gap"),
+    [
+        pytest.param("prefix_tuning", "a prefix in self-attention (layers 0-1)", id="layers without attention"),
+        pytest.param("prefix_tuning[leave_out=[1]]", "a prefix in self-attention (layer 0)", id="one is left out"),
+        pytest.param("prefix_tuning[leave_out=[0,1]]", "", id="both are"),
+    ],
+)
+def test_layers_that_can_hold_no_prefix_are_named(config: str, gap: str, caplog: pytest.LogCaptureFixture) -> None:
+    without_attention(adapted("llama"), 0, 1).add_adapter("a", config)
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ([f"{gap}."] if gap else [])
+
+
+def hold_no_prefix(attention: nn.Module) -> None:
+    """Give an attention upstream's class back: a kind of attention for which none was generated."""
+    attention.__class__ = next(cls for cls in type(attention).__mro__ if cls.__module__.startswith("transformers"))
+
+
+@pytest.mark.parametrize(
+    ("config", "gap"),
+    [
+        pytest.param("prefix_tuning", "a prefix in cross-attention (layer 1)", id="one cross-attention"),
+        pytest.param("prefix_tuning[cross_prefix=False]", "", id="none is asked for in cross-attention"),
+    ],
+)
+def test_an_attention_that_can_hold_no_prefix_does_not_hide_behind_another(
+    config: str, gap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = adapted("bert_decoder")
+    hold_no_prefix(model.encoder.layer[1].crossattention.self)
+    model.add_adapter("a", config)
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ([f"{gap}."] if gap else [])
+
+
+@pytest.mark.parametrize(("config", "gaps"), [("prefix_tuning", 1), ("prefix_tuning[encoder_prefix=False]", 0)])
+def test_an_encoder_that_is_to_have_no_prefix_lacks_none(
+    config: str, gaps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = BartModel(BartConfig(vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2))
+    init(model)
+    hold_no_prefix(model.encoder.layers[0].self_attn)
+    model.add_adapter("a", config)
+    assert len(caplog.records) == gaps
+
+
+@pytest.mark.parametrize(("config", "shown"), [("loreft", "layers='all'"), ("loreft[layers=[0,2]]", "layers=[0, 2]")])
+def test_layers_that_can_hold_no_edit_are_named(
+    config: str, shown: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = adapted("llama")
+    monkeypatch.setattr(type(model), "layers_of_form", lambda self, *forms: frozenset({0, 1} if forms else ()))
+    model.add_adapter("a", config)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f": {shown} ({'layers 0-1' if 'all' in shown else 'layer 0'}).")
+    with pytest.raises(InvalidConfigError, match=r"layers=\[1\], but no layer"):
+        model.add_adapter("b", "loreft[layers=[1]]")
 
 
 def test_layers_that_are_left_out_lack_nothing(caplog: pytest.LogCaptureFixture) -> None:

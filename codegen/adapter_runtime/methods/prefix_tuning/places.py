@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeAlias
 
 from torch import nn
@@ -13,7 +13,7 @@ from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.groups import groups_of
 from adapter_runtime.methods.common.projections import module_of
-from adapter_runtime.methods.placing import layers_without
+from adapter_runtime.methods.placing import Wish, layers_without
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.layer import AttentionAdaptersMixin, PrefixTuningLayer
 from adapter_runtime.methods.prefix_tuning.module import PrefixShape, PrefixTuning, PrefixTuningPool
@@ -67,6 +67,24 @@ def prefix_layers(layer: AdaptedLayer) -> Iterator[tuple[AttentionRoles, PrefixT
     for roles, core in layer.adapted_attentions():
         if isinstance(core, AttentionAdaptersMixin):
             yield roles, core.prefix_tuning
+
+
+def wishes(model: AdaptedBaseModel, config: PrefixTuningConfig) -> Collection[Wish]:
+    """Prefixes in every self-attention, and in every cross-attention. No option says so: both are what a config means."""
+    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
+    found: dict[str, set[int]] = {"self": set(), "cross": set()}
+    lacking: dict[str, set[int]] = {"self": set(), "cross": set()}
+    for index, layer in layers_without(model, config.leave_out):
+        cores = [(roles.kind, isinstance(core, AttentionAdaptersMixin)) for roles, core in layer.adapted_attentions()]
+        if layer.get_submodule("") in encoder and not config.encoder_prefix:
+            continue
+        for kind, has_room in cores or [("self", False)]:  # a mixer in the place of an attention holds no prefix
+            if kind == "self" or config.cross_prefix:
+                (found if has_room else lacking)[kind].add(index)
+    return [
+        Wish(f"a prefix in {kind}-attention", False, frozenset(found[kind]), frozenset(lacking[kind]))
+        for kind in found
+    ]
 
 
 def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int:

@@ -12,6 +12,7 @@ PREFIX_TUNING = MethodSpec[PrefixTuningConfig](
     named={"prefix_tuning": PrefixTuningConfig(), "prefix_tuning_flat": PrefixTuningConfig(flat=True)},
     place=places.place,
     count_places=places.count_places,
+    wishes=places.wishes,
     containers=frozenset({"prefix_gates", "prefix_tunings"}),
     prepare_model=places.prepare_model,
     prepare_layer=places.prepare_layer,

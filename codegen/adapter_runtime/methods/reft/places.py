@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
-from adapter_runtime.methods.placing import check_layers
+from adapter_runtime.methods.placing import Wish, check_layers, says
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
 
@@ -25,6 +25,17 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
         module = layer.get_submodule("")
         add_reft(module, index, stacks.get(module, "self"), name, config, layer.stream_width())
     return len(wanted)
+
+
+def wishes(model: AdaptedBaseModel, config: ReftConfig) -> Collection[Wish]:
+    """The layers that a config asks for.
+
+    Raises:
+        InvalidConfigError: the config names layers that the model does not have.
+    """
+    found = frozenset(index for index, _ in _wanted(model, config))
+    asked = frozenset(index for index, _ in model.adapted_layers() if config.is_in(index))
+    return [Wish(f"layers={config.layers!r}", says(config, "layers"), found, asked - found)] if asked else []
 
 
 def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:

@@ -12,6 +12,7 @@ REFT = MethodSpec[ReftConfig](
     named={"loreft": LoReftConfig(), "noreft": NoReftConfig(), "direft": DiReftConfig()},
     place=places.place,
     count_places=places.count_places,
+    wishes=places.wishes,
     containers=frozenset({"refts"}),
     remove_empty=places.remove_empty,
     without_layers=places.without_layers,
