@@ -296,6 +296,33 @@ def test_what_is_supported_can_be_added_and_nothing_else(
         model.add_adapter("a", config)
 
 
+def test_an_invertible_adapter_needs_a_place_to_be_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapted("llama")
+    assert model.supports_adapter("seq_bn_inv")
+    assert not model.supports_adapter("seq_bn_inv[inv_adapter_reduction_factor=0]")
+    monkeypatch.setattr(type(model), "embedding_output", "")
+    assert not model.supports_adapter("seq_bn_inv") and model.supports_adapter("seq_bn")
+
+
+@pytest.mark.parametrize(
+    ("config", "is_supported"),
+    [
+        ("compacter[reduction_factor=4]", True),
+        ("compacter[reduction_factor=4,phm_dim=3]", False),
+        ("compacter[reduction_factor=4,phm_dim=3,shared_phm_rule=False]", False),
+        ("seq_bn[non_linearity='none such']", False),
+    ],
+)
+def test_options_that_do_not_fit_the_widths_of_the_model_are_not_supported(config: str, is_supported: bool) -> None:
+    model = adapted("llama")
+    before = torch.get_rng_state()
+    assert model.supports_adapter(config) is is_supported
+    assert torch.equal(torch.get_rng_state(), before)
+    if not is_supported:
+        with pytest.raises(AdapterError):
+            model.add_adapter("a", config)
+
+
 def test_errors_share_a_base() -> None:
     with pytest.raises(AdapterError):
         adapted("llama").add_adapter("a", "compacter")

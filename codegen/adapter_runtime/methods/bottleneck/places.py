@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import torch
 from torch import nn
 
 from adapter_runtime.contract.paths import expanded
@@ -11,9 +12,9 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
-from adapter_runtime.methods.bottleneck.module import bottleneck_size
+from adapter_runtime.methods.bottleneck.module import Bottleneck, bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
-from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
+from adapter_runtime.methods.common.shared_parameters import SharedDict, shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
 from adapter_runtime.roles import BottleneckLocation, BottleneckRole
 
@@ -119,9 +120,8 @@ def wishes(model: AdaptedBaseModel, config: BnConfig) -> Collection[Wish]:
 def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     """Create an adapter. Returns how many bottlenecks it has."""
     places = _wanted(model, config)
-    shared = None
-    if config.phm_layer and (config.shared_phm_rule or config.shared_W_phm):
-        shared = shared_parameters_of(model).of(name)
+    shared = shared_parameters_of(model).of(name) if _shares_parameters(config) else None
+    if shared is not None:
         for host, width in places:
             share(config, shared, width, bottleneck_size(config, width, host.layer_index), name)
     for host, width in places:
@@ -129,13 +129,36 @@ def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     return len(places)
 
 
+def _shares_parameters(config: BnConfig) -> bool:
+    """Whether the layers of an adapter have parameters in common."""
+    return config.phm_layer and (config.shared_phm_rule or config.shared_W_phm)
+
+
 def count_places(model: AdaptedBaseModel, config: BnConfig) -> int:
     """How many bottlenecks an adapter has.
 
     Raises:
         UnsupportedMethodError: a layer does not tell how wide its hidden states are.
+        InvalidConfigError: an option does not fit these widths.
     """
-    return len(_wanted(model, config))
+    wanted = _wanted(model, config)
+    _try(config, wanted)
+    return len(wanted)
+
+
+def _try(config: BnConfig, places: Sequence[tuple[BottleneckLayer, int]]) -> None:
+    """Build a bottleneck of each size, without memory.
+
+    Raises:
+        InvalidConfigError: an option does not fit a size.
+    """
+    sizes = {(width, bottleneck_size(config, width, host.layer_index)): host.layer_index for host, width in places}
+    shared = SharedDict() if _shares_parameters(config) else None
+    with torch.device("meta"):
+        for (width, size), index in sizes.items():
+            if shared is not None:
+                share(config, shared, width, size)
+            Bottleneck(config, width, index, shared)
 
 
 def _wanted(model: AdaptedBaseModel, config: BnConfig) -> list[tuple[BottleneckLayer, int]]:

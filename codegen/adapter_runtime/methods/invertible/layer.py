@@ -152,12 +152,7 @@ def add_invertible(model: AdaptedBaseModel, name: str, config: BnConfig) -> None
         UnsupportedMethodError: the model has no one place for it.
         InvalidConfigError: the options make no sense, or the name cannot be used here.
     """
-    if not model.embedding_output or not model.token_embeddings:
-        raise UnsupportedMethodError(
-            f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
-            "invertible adapters. Use inv_adapter=None."
-        )
-    coupling = make_invertible(config, embedding_width(model.get_submodule(model.token_embeddings)))
+    coupling = make_invertible(config, _width(model))
     host = host_of(model)
     layer = invertible_adapters_of(model)
     if layer is None:
@@ -166,6 +161,32 @@ def add_invertible(model: AdaptedBaseModel, name: str, config: BnConfig) -> None
     if hasattr(layer, name):  # names of adapters stand beside those of methods
         raise InvalidConfigError(f"An adapter with an invertible part cannot be called {name!r}. Choose another name.")
     layer[name] = coupling
+
+
+def count_places(model: AdaptedBaseModel, config: BnConfig) -> int:
+    """1, where the model has a place for an invertible adapter.
+
+    Raises:
+        UnsupportedMethodError: it has none.
+        InvalidConfigError: the options make no sense.
+    """
+    with torch.device("meta"):
+        make_invertible(config, _width(model))
+    return 1
+
+
+def _width(model: AdaptedBaseModel) -> int:
+    """Width E of the embeddings that enter the layers.
+
+    Raises:
+        UnsupportedMethodError: they do so at no one place.
+    """
+    if not model.embedding_output or not model.token_embeddings:
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
+            "invertible adapters. Use inv_adapter=None."
+        )
+    return embedding_width(model.get_submodule(model.token_embeddings))
 
 
 def host_of(model: AdaptedBaseModel) -> nn.Module:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.invertible.layer import CONTAINER, add_invertible, disable_invertible
+from adapter_runtime.methods.invertible.layer import (
+    CONTAINER,
+    add_invertible,
+    count_places,
+    disable_invertible,
+)
 from adapter_runtime.methods.spec import MethodSpec
 
 
@@ -18,6 +23,7 @@ INVERTIBLE = MethodSpec[BnConfig](
     configs=(BnConfig,),
     is_asked_for=lambda config: config.inv_adapter is not None,
     place=_place,
+    count_places=count_places,
     containers=frozenset({CONTAINER}),
     remove_empty=disable_invertible,
 )
