@@ -18,11 +18,13 @@ from typing import Any, ClassVar
 import pytest
 
 from conformance import heads, instances
+from conformance.adapted import adapted_subjects
 from conformance.branches import subjects_of_all_branches
 from conformance.cells import CORE
 from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells
 from conformance.checks.union import every_method_together
 from conformance.subjects import Subject, head_subjects
+from conformance.supported import supported_can_be_added
 from upstream import cases, sources
 
 
@@ -78,7 +80,9 @@ class AdapterTests(AdapterTestBase):
             metafunc.parametrize("model_check", pairs or [_NOT_WANTED])
 
     def test_all_methods_together(self) -> None:
-        """Each site of each method acts and is trained, and nothing else changes."""
+        """Each site of each method acts and is trained, and nothing else changes; what is supported can be added, and nothing else."""
+        for subject in adapted_subjects(self.model_type):
+            supported_can_be_added(subject)
         for subject in subjects_of_all_branches(self.model_type):
             every_method_together(subject)
 

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from adapter_runtime.call.context import thread
+from adapter_runtime.model.api import ModelAdaptersMixin
 from conformance.breaking import edit_generated, sites, without_site
 from conformance.checks import CHECKS, MODEL_CHECKS, Check, cells
 from conformance.defects import DEFECTS
-from conformance.defects.planting import Defect, Patch, kinds_of
+from conformance.defects.planting import LLAMA, Defect, Patch, kinds_of
 from conformance.emitted import modeling_module
 from conformance.heads import conversion_goes_back, conversion_keeps_outputs
 from conformance.methods import method
 from conformance.subjects import head_subjects, method_subjects
+from conformance.supported import supported_can_be_added
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,14 @@ def _error_of(check: Check, subject: Any, name: str) -> str:
     except AssertionError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_an_answer_that_add_adapter_does_not_bear_out_is_found(answer: bool, monkeypatch: Patch) -> None:
+    """Llama has no cross-attention, and takes LoRA."""
+    monkeypatch.setattr(ModelAdaptersMixin, "supports_adapter", lambda self, config: answer)
+    with pytest.raises(AssertionError, match="says yes to cross_bn" if answer else "says no to seq_bn"):
+        supported_can_be_added(LLAMA)
 
 
 def test_conversion_finds_that_an_activation_is_left_out(monkeypatch: Patch) -> None:
