@@ -63,6 +63,37 @@ def test_a_residual_addition_is_a_site_for_the_output(statement: str) -> None:
     assert all(site.placement is Placement.ADDITION for site in sites(plan))
 
 
+IN_PART = "if states is None:\n    x = x + self.mlp(self.norm2(x))\nelse:\n    {}"
+SAID = "Here something is added to some positions of the stream only."
+ADDED = "x[mask] += self.second(self.norm2(x[mask]))"
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_added"),
+    [
+        pytest.param(ADDED, True, id="in place"),
+        pytest.param("x[mask] = x[mask] + self.second(self.norm2(x[mask]))", True, id="written out"),
+        pytest.param("y = self.second(x[mask])\n    x[mask] += y.to(x.device)", True, id="cast"),
+        pytest.param("x[mask] = 0.0", False, id="no: padded positions become zero"),
+        pytest.param("x[mask] += states", False, id="no: another argument is added, which did no work"),
+        pytest.param("y = x.clone()\n    y[mask] += self.second(y[mask])", False, id="no: of what is thrown away"),
+    ],
+)
+def test_what_is_added_to_some_positions_only_has_no_host_and_says_so(lines: str, is_added: bool) -> None:
+    """The stream goes on through it, and what is added comes out of a feed-forward block."""
+    text = f"{ATTEND}\n{IN_PART.format(lines)}\nreturn x"
+    plan = plan_of_layer(text, "self.second = Mlp(8)")
+    assert [site.role for site in sites(plan)] == [Role.ATTENTION, Role.OUTPUT]
+    assert (SAID in [found.message for found in plan.diagnostics]) is is_added
+    assert ("second.up" in plan.layers[0].mlp.first) is is_added
+
+
+def test_what_is_attended_to_at_some_positions_is_no_feed_forward_block() -> None:
+    plan = plan_of_layer("x[mask] += self.attention(x[mask])[0]\nreturn x + self.mlp(self.norm2(x))")
+    assert plan.layers[0].mlp.first == ("mlp.up",)
+    assert SAID in [found.message for found in plan.diagnostics]
+
+
 def test_a_norm_around_the_sum_belongs_to_the_site() -> None:
     plan = plan_of_layer("x = self.norm1(x + self.attention(x, mask)[0])\nreturn self.norm2(x + self.mlp(x))")
     assert [site.placement for site in sites(plan)] == [Placement.NORM_OF_ADDITION] * 2

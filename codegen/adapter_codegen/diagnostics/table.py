@@ -461,6 +461,13 @@ class Problem(Enum):
         "No operand of this addition is an earlier value of the stream.",
         "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
     )
+    ADDED_IN_PART = (
+        "P230",
+        _UPSTREAM,
+        _WARNING,
+        "Here something is added to some positions of the stream only.",
+        "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
+    )
     NO_WORK_ADDED = (
         "P230",
         _UPSTREAM,

@@ -27,6 +27,7 @@ from adapter_codegen.plan.stream.layers import LayerFindings, plan_layer
 # About additions to the stream that get no adapter.
 _ADDITIONS = frozenset(
     {
+        Problem.ADDED_IN_PART,
         Problem.NO_EARLIER_OPERAND,
         Problem.NO_WORK_ADDED,
         Problem.ADDITION_WITHOUT_CLASS,

@@ -22,8 +22,8 @@ from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
-from adapter_codegen.plan.stream.residuals import Addition, find_residuals
-from adapter_codegen.plan.stream.roles import Roles
+from adapter_codegen.plan.stream.residuals import Addition, InPart, find_residuals
+from adapter_codegen.plan.stream.roles import Roles, only_behind
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     placed = Placing(scene, attentions, sublayers).sites(residuals.additions, findings)
     roles = attentions.roles(findings)
     outputs = [addition for addition in residuals.additions if sublayers.feeds_forward(addition)]
+    in_part = [part for part in residuals.in_part if not attentions.kinds_in(only_behind(part))]
     plan = LayerPlan(
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),
         attentions=roles,
         bottlenecks=bottlenecks_of(placed),
-        mlp=_feed_forward(outputs, roles, scene),
+        mlp=_feed_forward((*outputs, *in_part), roles, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts))
     findings += unusable(plan, attentions.cores)
@@ -88,7 +89,7 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
     return tuple(sites), refused
 
 
-def _feed_forward(outputs: Iterable[Addition], attentions: Iterable[AttentionRoles], scene: Scene) -> MLPRoles:
+def _feed_forward(outputs: Iterable[Addition | InPart], attentions: Iterable[AttentionRoles], scene: Scene) -> MLPRoles:
     """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs."""
     attending = {path for roles in attentions for path in _projections(roles)}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])

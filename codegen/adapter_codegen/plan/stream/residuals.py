@@ -38,6 +38,14 @@ class Addition:
     norm: Value | None  # the call of the norm that the sum goes into
 
 
+@dataclass(frozen=True, eq=False)
+class InPart:
+    """``x[mask] += y``: no host can stand here, and what `y` came out of is a sublayer all the same."""
+
+    branch: Value
+    residual: Value
+
+
 @dataclass
 class Residuals:
     """What was found on the stream, first addition first."""
@@ -45,6 +53,7 @@ class Residuals:
     additions: list[Addition] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unclaimed: list[cst.CSTNode] = field(default_factory=list)  # additions of the layer's own forward without a rule
+    in_part: list[InPart] = field(default_factory=list)  # additions to some positions, which are among these
 
 
 def find_residuals(scene: Scene) -> Residuals:
@@ -113,7 +122,17 @@ class _Stream:
             return tensor_operands(value)[:1]
         if value.op is Op.ITEM:
             return value.inputs[:1]
+        if value.how is How.ITEM_ASSIGNMENT and len(value.inputs) == 2:
+            return self._written(*value.inputs)
         return ()
+
+    def _written(self, before: Value, written: Value) -> tuple[Value, ...]:
+        """``before[...] = written`` (or ``+=``)."""
+        works = [operand for operand in written.inputs if written.is_sum and work_behind(operand, self._scene)]
+        if works:
+            self._refuse(written, Problem.ADDED_IN_PART)
+            self._found.in_part.append(InPart(works[-1], before))
+        return (before,)
 
     # -- additions ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from adapter_codegen.plan.flow.walks import last_name
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import optional_start
 from adapter_codegen.plan.stream.parallel import terms_of
-from adapter_codegen.plan.stream.residuals import Addition
+from adapter_codegen.plan.stream.residuals import Addition, InPart
 
 _MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
 
@@ -33,7 +33,7 @@ class Roles:
 
     def feeds_forward(self, addition: Addition) -> bool:
         """Whether what is added came out of a feed-forward block, and not out of the whole layer or of what stands behind it."""
-        branch = _only_behind(addition)
+        branch = only_behind(addition)
         is_output = self.of(addition) is Role.OUTPUT and not self.is_extra(addition)
         is_mixer = not self._attentions.are_there() and self._is_mixer(branch)
         return is_output and not is_mixer and not self._is_around_others(addition, branch)
@@ -55,7 +55,7 @@ class Roles:
         return bool(optional_start(path, root, self._scene.facts))
 
     def _find(self, addition: Addition) -> Role | None:
-        branch = _only_behind(addition)
+        branch = only_behind(addition)
         kinds = self._attentions.kinds_in(branch)
         if kinds and (self._is_around_others(addition, branch) or self._is_parallel(addition)):
             return Role.OUTPUT
@@ -97,7 +97,7 @@ def _is_real_part(value: Value) -> bool:
     return value.op is Op.ATTRIBUTE and value.name == "real"
 
 
-def _only_behind(addition: Addition) -> dict[int, Value]:
+def only_behind(addition: Addition | InPart) -> dict[int, Value]:
     """What the branch was computed from, and the residual was not."""
     before = ancestors(addition.residual)
     return {key: value for key, value in ancestors(addition.branch).items() if key not in before}
