@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import gelu, layer_norm
+from torch.testing import assert_close
+from transformers import PreTrainedModel, T5Config, T5Model
 
-from adapter_runtime import AdapterSetup
+from adapter_runtime import AdapterSetup, init
 from adapter_runtime.composition import (
     AdapterCompositionBlock,
     Average,
@@ -479,3 +481,54 @@ def test_a_host_says_whether_adapters_run_in_it() -> None:
     assert with_adapter.runs
     with_adapter.activate(None, frozenset())
     assert not with_adapter.runs
+
+
+@pytest.mark.parametrize("gating", [False, True])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "double_seq_bn",
+        "double_seq_bn[ln_before=True]",
+        "double_seq_bn[ln_after=True,adapter_residual_before_ln=True]",
+        "double_seq_bn[ln_after=True]",
+        "compacter[reduction_factor=4,shared_phm_rule=False]",
+    ],
+)
+def test_sublayers_that_upstream_keeps_in_single_precision_have_adapters_too(config: str, gating: bool) -> None:
+    """T5 in half precision, whose feed-forward blocks end in single precision."""
+    name, _, options = config.rstrip("]").partition("[")
+    model = half_precision(f"{name}[{','.join(filter(None, (options, f'use_gating={gating}')))}]")
+    ids = torch.arange(2, 8)[None]
+    with torch.no_grad():
+        half = model(input_ids=ids, decoder_input_ids=ids)[0]
+        single = model.float()(input_ids=ids, decoder_input_ids=ids)[0]
+    assert half.dtype is torch.float16
+    assert_close(half.float(), single, atol=2e-2, rtol=2e-2)
+
+
+def test_a_fusion_of_such_adapters_runs_too() -> None:
+    model = half_precision("seq_bn", "seq_bn")
+    model.add_adapter_fusion(["a0", "a1"], set_active=True)
+    model.to(torch.float16)
+    _keep_in_single_precision(model)
+    ids = torch.arange(2, 8)[None]
+    assert model(input_ids=ids, decoder_input_ids=ids)[0].dtype is torch.float16
+
+
+def half_precision(*configs: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 48, "num_layers": 2, "vocab_size": 40}
+    model = T5Model(T5Config(**sizes)).half().eval()
+    _keep_in_single_precision(model)
+    init(model)
+    for index, config in enumerate(configs):
+        model.add_adapter(f"a{index}", config, set_active=True)
+        assert {one.dtype for _, one in model.adapter_parameters(f"a{index}")} == {torch.float16}
+    return model
+
+
+def _keep_in_single_precision(model: PreTrainedModel) -> None:
+    """What `from_pretrained` does."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in model._keep_in_fp32_modules:
+            module.float()

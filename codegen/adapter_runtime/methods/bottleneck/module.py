@@ -98,10 +98,8 @@ class Bottleneck(nn.Module):
         if self.adapter_norm_after is None:
             return output + own_residual
         if self.config.adapter_residual_before_ln and not self.config.is_parallel:
-            normed: torch.Tensor = self.adapter_norm_after(output + own_residual)
-            return normed
-        normed = self.adapter_norm_after(output)
-        return normed + own_residual
+            return self._in_own_type(self.adapter_norm_after, output + own_residual)
+        return self._in_own_type(self.adapter_norm_after, output) + own_residual
 
     def extra_repr(self) -> str:
         size = self.adapter_up.in_features
@@ -131,11 +129,25 @@ class Bottleneck(nn.Module):
 
     def up(self, entry: torch.Tensor) -> torch.Tensor:
         """[B, L, H] -> [B, L, H]: the two projections, with scale and stochastic depth. This is what a fusion mixes."""
-        hidden = entry if self.adapter_norm_before is None else self.adapter_norm_before(entry)
-        output: torch.Tensor = self.adapter_up(self.adapter_down(hidden))
+        output = self._in_own_type(self._project, entry)
         if self.training and self.config.stochastic_depth > 0.0:
             output = drop_samples(output, self.config.stochastic_depth)
         return output * self.scaling if self.is_scaled else output
+
+    def _project(self, entry: torch.Tensor) -> torch.Tensor:
+        hidden = entry if self.adapter_norm_before is None else self.adapter_norm_before(entry)
+        output: torch.Tensor = self.adapter_up(self.adapter_down(hidden))
+        return output
+
+    def _in_own_type(self, run: Callable[[torch.Tensor], torch.Tensor], entry: torch.Tensor) -> torch.Tensor:
+        """`run(entry)` in the type of the adapter's weights, given back in that of `entry`.
+
+        Upstream keeps some sublayers in single precision where the model is in half precision (T5). Under autocast torch decides.
+        """
+        bias = self.adapter_up.b if isinstance(self.adapter_up, PHMLinear) else self.adapter_up.bias
+        if bias is None or bias.dtype is entry.dtype or torch.is_autocast_enabled(entry.device.type):
+            return run(entry)
+        return run(entry.to(bias.dtype)).to(entry.dtype)
 
     def transform(self, entry: torch.Tensor) -> torch.Tensor:
         """[B, L, H] -> [B, L, H]: `up`, with dropout and gate."""
@@ -143,7 +155,7 @@ class Bottleneck(nn.Module):
         if self.training and self.config.dropout > 0.0:
             output = nn.functional.dropout(output, self.config.dropout)
         if self.gate is not None:
-            gate = mean_gate(self.gate(entry))
+            gate = mean_gate(self._in_own_type(self.gate, entry))
             record_gate(self.place, gate)
             output = output * gate
         return output

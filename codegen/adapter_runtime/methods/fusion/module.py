@@ -69,6 +69,8 @@ class AdapterFusion(nn.Module):
         """
         if self.config.residual_before:
             values = values + residual.unsqueeze(-2)
+        given = values
+        query, values = self._in_own_type(query), self._in_own_type(values)
         attention = torch.softmax(self.tempered(self.scores(query, values)), dim=-1)
         record(FUSION_ATTENTIONS, self.place, attention, columns=False)
         mixture = (attention.unsqueeze(-2) @ values).squeeze(-2)
@@ -76,7 +78,16 @@ class AdapterFusion(nn.Module):
         # out: projecting the sum once is N times as cheap as projecting each value.
         if self.value is not None:
             mixture = self.value(mixture)
+        if values is not given:
+            mixture = mixture.to(given.dtype)
         return mixture if self.config.residual_before else mixture + residual
+
+    def _in_own_type(self, states: torch.Tensor) -> torch.Tensor:
+        """`states` in the type of the projections: see `Bottleneck`."""
+        layer = self.query or self.key or self.value
+        if layer is None or layer.weight.dtype is states.dtype or torch.is_autocast_enabled(states.device.type):
+            return states
+        return states.to(layer.weight.dtype)
 
     def scores(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """[B, L, N]: the products of the projected query with the projected keys; some are dropped in training.
