@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from adapter_codegen.model import AttentionKind, AttentionRoles, Role
-from plan_snippets import ATTENTION, plan_of_layer
+from adapter_codegen.plan.module import plan_module
+from plan_snippets import ATTENTION, facts_of, plan_of_layer
+from plan_snippets import MLP as FEED_FORWARD
 
 MLP = "return x + self.mlp(self.norm2(x))"
 SELF, CROSS = AttentionKind.SELF, AttentionKind.CROSS
@@ -147,3 +149,70 @@ def of_torch(*lines: str) -> AttentionKind:
 )
 def test_what_the_attention_of_torch_is_given_makes_it_one_or_the_other(lines: list[str], kind: AttentionKind) -> None:
     assert of_torch(*lines) is kind
+
+
+# What callers of a layer give it
+
+TAKES_THREE = """
+class Layer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = Mlp(config)
+
+    def forward(self, query, key, value):
+        x = query + self.attention(query, key, value)[0]
+        return x + self.mlp(x)
+"""
+CALLS = """
+class Stack(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.pool = nn.Linear(8, 8)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(2)])
+
+    def forward(self, hidden, memory, pooled=False):
+        for layer in self.layers:
+            {}
+        return hidden
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        pytest.param(["hidden = layer(hidden, memory, memory)"], CROSS, id="another tensor"),
+        pytest.param(
+            ["hidden = layer(hidden, hidden if pooled else memory, hidden)"], CROSS, id="at times another one"
+        ),
+        pytest.param(["hidden = layer(hidden, self.pool(hidden), hidden)"], CROSS, id="what is made of the queries"),
+        pytest.param(["hidden = layer(hidden, *memory)"], CROSS, id="it does not show"),
+        pytest.param(
+            ["hidden = layer(hidden, hidden, hidden)", "hidden = layer(hidden, memory, memory)"],
+            CROSS,
+            id="another tensor in one of two calls",
+        ),
+        pytest.param(["hidden = layer(hidden, hidden, hidden)"], SELF, id="the same under every name"),
+        pytest.param(["hidden = layer(value=hidden, key=hidden, query=hidden)"], SELF, id="by name"),
+        pytest.param(
+            [
+                "query = key = value = hidden",
+                "if pooled:",
+                "    query = self.pool(hidden)",
+                "    key = value = hidden if self.training else query",
+                "hidden = layer(query, key, value)",
+            ],
+            SELF,
+            id="each of them pooled or not",
+        ),
+    ],
+)
+def test_a_layer_that_is_given_its_stream_under_several_names_attends_to_itself(
+    call: list[str], kind: AttentionKind
+) -> None:
+    attention = ATTENTION.replace("states, mask=None, **kwargs", "states, keys, values, mask=None")
+    attention = attention.replace(", **kwargs)", ")").replace("self.k(states)", "self.k(keys)")
+    attention = attention.replace("self.v(states)", "self.v(values)")
+    text = attention + FEED_FORWARD + TAKES_THREE + CALLS.format("\n            ".join(call))
+    (found,) = plan_module(facts_of(text)).layers[0].attentions
+    assert found.kind is kind

@@ -2,7 +2,8 @@
 
 A key may come from one of several tensors (``encoder_hidden_states if is_cross else hidden_states``) or from several at once
 (global tokens in front of the others). So the answer is a set of *ways*, each a set of arguments. Where one of the ways has
-nothing in common with the query, the attention is cross-attention.
+nothing in common with the query, the attention is cross-attention, unless the callers of the layer give it the same tensors under
+both names (``layer(query=hidden, key=hidden)``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import libcst as cst
 
 from adapter_codegen.model import AttentionKind
 from adapter_codegen.parse.syntax import is_none
+from adapter_codegen.plan.attention.callers import Callers
 from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.text import may_be_skipped, required_names
 from adapter_codegen.plan.flow.kinds import Kind
@@ -35,6 +37,7 @@ class Origins:
         self._scene = scene
         self._attended = set(map(id, attended))  # another attention's values are no part of the stream
         self._known: dict[tuple[int, bool], Ways] = {}
+        self._callers = Callers(scene.facts, scene.flow.root.class_name)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -65,7 +68,7 @@ class Origins:
     def _kind(self, ours: Way, ways: Ways, call: Value | None) -> AttentionKind:
         """By the ways to the keys, and the call of the attention: None where it is written out in the layer."""
         known = {way for way in ways if way}
-        foreign = [way for way in known if not way & ours]
+        foreign = [way for way in known if not way & ours and not self._callers.give_no_other(way, ours)]
         if not foreign or (len(foreign) < len(known) and self._runs_without(foreign, call)):
             return AttentionKind.SELF
         return AttentionKind.CROSS
