@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 import transformers
 from transformers import PreTrainedConfig
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.core_model_loading import PrefixChange, WeightRenaming
 
 from adapter_runtime.contract.head_config import Factors, HeadConfig, StaticHeadConfig
 from adapter_runtime.contract.registry import registered
@@ -136,15 +138,34 @@ def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict
     own_prefix = getattr(transformers, class_name).base_model_prefix
     if own_prefix != base_model_prefix:
         mapping[rf"^{re.escape(own_prefix)}\."] = f"{base_model_prefix}."
-    return mapping
+    return {**_older_names(class_name, modules), **mapping}
+
+
+def _older_names(class_name: str, modules: Mapping[str, str]) -> dict[str, str]:
+    """Patterns of the names that files have, where upstream renames what it reads: GPT-NeoX's "embed_out" is its "lm_head"."""
+    cls = getattr(transformers, class_name)
+    known = get_checkpoint_conversion_mapping(class_name) or get_checkpoint_conversion_mapping(
+        cls.config_class.model_type
+    )
+    renamings = [one for one in known or () if isinstance(one, WeightRenaming) and not isinstance(one, PrefixChange)]
+    found = {}
+    for path, target in modules.items():
+        for leaf in ("weight", "bias"):
+            name = f"{path}.{leaf}"
+            for renaming in reversed(renamings):
+                name, _ = renaming.reverse_transform().rename_source_key(name)
+            if name != f"{path}.{leaf}":
+                found[rf"^{re.escape(name)}$"] = f"{target}.{leaf}"
+    return found
 
 
 def _tied_keys(class_name: str) -> dict[str, str]:
-    """Parameters that a static head shares with another of its own ("decoder.bias" with "predictions.bias")."""
-    cls = getattr(transformers, class_name)
-    tied = getattr(cls, "_tied_weights_keys", None) or {}
-    base = f"{cls.base_model_prefix}."
-    return {alias: key for alias, key in tied.items() if not key.startswith(base)}
+    """Parameters that a static head shares with another of its own ("decoder.bias" with "predictions.bias").
+
+    Those that it shares with the embeddings belong to the base model, which it may keep elsewhere than it says (Llama 4).
+    """
+    tied = getattr(getattr(transformers, class_name), "_tied_weights_keys", None) or {}
+    return {alias: key for alias, key in tied.items() if alias.partition(".")[0] == key.partition(".")[0]}
 
 
 def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> list[str]:
