@@ -134,6 +134,8 @@ def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHea
         pytest.param("self.out(x) + self.learned", "causal_lm", id="something learned on top of a bias"),
         pytest.param("self.out(x + outputs[1])", "sequence_classification", id="two outputs are added"),
         pytest.param("self.out(outputs[2])", "sequence_classification", id="an output that is no last hidden state"),
+        pytest.param("self.out(x.mean(dim=1))", "sequence_classification", id="the mean of all positions"),
+        pytest.param("self.out(self.drop(x[:, 1:].amax(1)))", "sequence_classification", id="the largest of some"),
         pytest.param("self.out(input_ids)", "sequence_classification", id="not the base model's output"),
         pytest.param("self.out(torch.fft.fft(x))", "sequence_classification", id="an unknown function"),
         pytest.param("x", "sequence_classification", id="no projection at all"),

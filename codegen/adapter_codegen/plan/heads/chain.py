@@ -30,6 +30,8 @@ from adapter_codegen.plan.stream.entrance import earlier
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
+# Methods that make one vector of all positions: a flexible head reads one of them.
+_POOLS = frozenset({"amax", "max", "mean", "sum"})
 _CASTS = frozenset({"to", "type_as"})
 _RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
 _ACTIVATIONS = {"tanh": "tanh", "Tanh": "tanh", "relu": "relu", "ReLU": "relu", "gelu": "gelu", "GELU": "gelu"}
@@ -246,6 +248,8 @@ class _Walk:
             return Link(Step.ACTIVATION, activation=_ACTIVATIONS[name])
         if value.op is Op.CALL:
             return self._computed_link(value.inputs[0])
+        if value.op is Op.METHOD and name in _POOLS:
+            raise _Unclear
         if value.op is Op.FUNCTION and name not in _SELECTIONS:
             raise _Unclear
         return None
