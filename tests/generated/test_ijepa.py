@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of IJepa."""
 
-from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
+from conformance.suite import AdapterTestBase, AdapterTests
 
 
 class IJepaAdapterTestBase(AdapterTestBase):
@@ -13,8 +13,4 @@ class IJepaAdapterTestBase(AdapterTestBase):
 
 
 class IJepaAdapterTest(IJepaAdapterTestBase, AdapterTests):
-    pass
-
-
-class IJepaClassConversionTest(IJepaAdapterTestBase, ClassConversionTests):
     pass

@@ -7,7 +7,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of PvtV2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
+from conformance.suite import AdapterTestBase, AdapterTests
 
 
 class PvtV2AdapterTestBase(AdapterTestBase):
@@ -15,8 +15,4 @@ class PvtV2AdapterTestBase(AdapterTestBase):
 
 
 class PvtV2AdapterTest(PvtV2AdapterTestBase, AdapterTests):
-    pass
-
-
-class PvtV2ClassConversionTest(PvtV2AdapterTestBase, ClassConversionTests):
     pass

@@ -16,7 +16,7 @@ class FunnelLayerAdaptersMixin(LayerAdaptersMixin):
         attentions=(
             AttentionRoles(
                 core="attention",
-                kind="cross",
+                kind="self",
                 query="attention.q_head",
                 key="attention.k_head",
                 value="attention.v_head",
@@ -25,7 +25,7 @@ class FunnelLayerAdaptersMixin(LayerAdaptersMixin):
             ),
         ),
         bottlenecks=(
-            BottleneckRole(host="attention", location="cross_attention"),
+            BottleneckRole(host="attention", location="attention"),
             BottleneckRole(host="ffn", location="output"),
         ),
         mlp=MLPRoles(first=("ffn.linear_1",), last=("ffn.linear_2",)),

@@ -29,7 +29,11 @@ class HiggsAudioV2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
         ),
-        mlp=MLPRoles(first=("audio_mlp.up_proj",), gate=("audio_mlp.gate_proj",), last=("audio_mlp.down_proj",)),
+        mlp=MLPRoles(
+            first=("audio_mlp.up_proj", "mlp.up_proj"),
+            gate=("audio_mlp.gate_proj", "mlp.gate_proj"),
+            last=("audio_mlp.down_proj", "mlp.down_proj"),
+        ),
     )
 
 
