@@ -89,7 +89,9 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
     return tuple(sites), refused
 
 
-def _feed_forward(outputs: Iterable[Addition | InPart], attentions: Iterable[AttentionRoles], scene: Scene) -> MLPRoles:
+def _feed_forward(
+    outputs: Iterable[Addition | InPart], attentions: Iterable[AttentionRoles], scene: Scene
+) -> MLPRoles:
     """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs."""
     attending = {path for roles in attentions for path in _projections(roles)}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
