@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from adapter_runtime.contract.registry import registered
 from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
 from conformance.methods import METHODS, method
-from conformance.outputs import FLAGS, assert_bitwise, assert_differs, assert_equal_within, flatten, main_outputs, run
+from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, flatten, main_outputs, run
 from conformance.subjects import (
     BATCH,
     LENGTH,
@@ -146,7 +146,7 @@ def head_works(model_type: str, head_type: str) -> None:
     assert_differs({"logits": logits}, {"logits": _logits(run(model, inputs))}, "the adapter")
     model.train_adapter(FIRST)
     model.active_head = HEAD
-    outputs = model.eval()(**inputs, **case.labels(length), **FLAGS)
+    outputs = model.eval()(**inputs, **case.labels(length), **flags(model))
     outputs["loss"].backward()
     trained = {**adapter_parameters(model, FIRST), **_head_parameters(model)}
     dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import fill_randomly
 from conformance.in_double import InDouble, doubled
-from conformance.outputs import FLAGS, flatten, loss_of, seeded
+from conformance.outputs import flags, flatten, loss_of, seeded
 from conformance.subjects import Subject
 from conformance.unread import Unread
 
@@ -154,7 +154,7 @@ def _outputs(
     model: nn.Module, inputs: Mapping[str, Any], with_gradients: bool = False
 ) -> tuple[Any, dict[str, Tensor]]:
     with torch.set_grad_enabled(with_gradients), seeded(5):
-        outputs = model(**inputs, **FLAGS)
+        outputs = model(**inputs, **flags(model))
     return outputs, {key: value.detach() for key, value in flatten(outputs).items() if value.is_floating_point()}
 
 
@@ -225,7 +225,7 @@ def living_parameters(subject: Subject) -> tuple[frozenset[str], tuple[str, ...]
     """The parameters of upstream's model that get a gradient from its outputs; and all of them."""
     upstream = subject.upstream().requires_grad_(True)
     with seeded(5):
-        outputs = upstream(**subject.padded_inputs(), **FLAGS)
+        outputs = upstream(**subject.padded_inputs(), **flags(upstream))
     loss_of(outputs).backward()
     named = dict(upstream.named_parameters(remove_duplicate=False))
     return frozenset(name for name, p in named.items() if not is_dead(p.grad)), tuple(named)

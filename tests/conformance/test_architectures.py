@@ -43,11 +43,11 @@ def test_an_architecture_that_is_left_open_is_given() -> None:
 def test_all_maps_that_are_asked_for_are_all_that_there_are() -> None:
     config = wrapping(architecture="resnet50", model_args={"features_only": True, "out_indices": [0, 1, 2, 3]})
     config.channel_list = [1024, 512, 256, 64]
-    config.other_list = [3, 4]
+    config.other_channels, config.channels_of_a_decoder = [64, 256], [256, 256, 256, 256]
     first, *_ = architectures.small(config)
     assert first["vision_config", "architecture"] == "test_convnext", "it gives four; ResNets give five"
     assert first["channel_list",] == [64, 48, 32, 24]
-    assert ("other_list",) not in first
+    assert not {("other_channels",), ("channels_of_a_decoder",)} & set(first), "of two maps; of one width"
 
 
 def test_arguments_of_another_architecture_are_left_out_and_its_own_given() -> None:
@@ -56,6 +56,17 @@ def test_arguments_of_another_architecture_are_left_out_and_its_own_given() -> N
     assert by_name["test_resnet"]["vision_config", "model_args"] == {"in_chans": 3}
     assert by_name["test_vit"]["vision_config", "model_args"] == {"in_chans": 3, "img_size": 64, "embed_dim": 64}
     assert by_name["test_vit"]["vision_config", "hidden_size"] == 64
+
+
+def test_fields_that_are_arguments_of_the_architecture_alone_go_with_it() -> None:
+    config = PreTrainedConfig()
+    config.backbone_config = TimmBackboneConfig(
+        backbone="swin_tiny_patch4_window7_224", always_partition=True, out_indices=[1, 2, 3], other=4
+    )
+    first, *_ = architectures.small(config)
+    kept = first["backbone_config",]
+    assert "always_partition" not in kept, "no ConvNeXt takes it"
+    assert (kept["other"], kept["out_indices"]) == (4, [1, 2, 3])
 
 
 def test_the_library_that_is_missing_is_the_one_that_upstream_names() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
-from transformers import BertConfig, CLIPConfig, LlamaConfig, PreTrainedConfig
+from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTrainedConfig
 
 from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
-from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes
+from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes, own_fields
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,15 @@ def test_change_within_a_nested_config_leaves_its_other_fields() -> None:
     after = draft.changed({("text_config", "hidden_size"): 64}).build().text_config
     assert after.hidden_size == 64
     assert {**before.to_dict(), "hidden_size": 64} == after.to_dict()
+
+
+def test_a_field_that_is_kept_by_another_name_is_given_by_its_own() -> None:
+    draft = Draft("omdet-turbo", {})
+    assert "encoder_hidden_dim" in own_fields(draft.seen)
+    assert "d_model" not in own_fields(draft.seen)
+    assert draft.changed({("encoder_hidden_dim",): 32}).build().d_model == 32
+    assert "hidden_size" in own_fields(BertConfig()), "declared, and kept by its name"
+    assert "n_embd" in own_fields(GPT2Config()), "another name for it is no field"
 
 
 def test_what_is_not_changed_is_not_given() -> None:

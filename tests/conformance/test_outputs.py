@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from conformance.outputs import assert_differs, at_tokens, flatten, main_outputs
+from conformance.outputs import assert_differs, at_tokens, flags, flatten, main_outputs
 
 MASK = torch.tensor([[0, 1, 1], [1, 1, 1]])
 STATES = torch.arange(2.0 * 5 * 4).reshape(2, 5, 4)
@@ -15,6 +15,14 @@ STATES = torch.arange(2.0 * 5 * 4).reshape(2, 5, 4)
 def test_positions_of_a_prompt_in_front_are_left_out() -> None:
     found = at_tokens({"last_hidden_state": STATES}, MASK, in_front=2)
     assert torch.equal(found["last_hidden_state"], STATES[:, 2:][MASK.bool()])
+
+
+@pytest.mark.parametrize(("of_maps_alone", "asked"), [(True, False), (False, True), ([], True)])
+def test_hidden_states_are_asked_for_but_of_a_part_that_gives_maps_alone(of_maps_alone: object, asked: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].features_only = of_maps_alone  # type: ignore[assignment]
+    assert flags(model).get("output_hidden_states", False) is asked
+    assert flags(torch.nn.Linear(2, 2))["output_hidden_states"]
 
 
 def test_outputs_that_are_longer_by_something_else_than_a_prompt_are_not_taken_for_tokens() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from conformance.adapted import initialised
 from conformance.extensions import can_be_without, named_by
 from conformance.methods import Method
-from conformance.outputs import FLAGS, seeded
+from conformance.outputs import flags, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.bottleneck import all_hosts_run
 from conformance.reference.layout import Layer, Layout, layout_of
@@ -50,7 +50,7 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
         return original(one.x, one.residual, *rest, **options).detach().requires_grad_().clone()
 
     with _hosts(model, layout, cut), seeded(5):
-        outputs = model(**inputs, **FLAGS)
+        outputs = model(**inputs, **flags(model))
     if not received:
         raise AssertionError("no host is called: there is no residual addition to adapt")
     del outputs
@@ -170,7 +170,7 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
         end = keep(seen.ends, layer.path, lambda args, output: _first_tensor(output))
         handles.append(model.get_submodule(layer.path).register_forward_hook(end))
     with _hosts(model, layout, silent), seeded(5):
-        model(**subject.uncached_inputs(), **FLAGS)
+        model(**subject.uncached_inputs(), **flags(model))
     for handle in handles:
         handle.remove()
     return seen
@@ -238,7 +238,7 @@ def _replaces_the_stream(subject: Subject, layer: Layer, left: Sequence[str]) ->
     handles.append(module.register_forward_pre_hook(give, with_kwargs=True))
     handles.append(module.register_forward_hook(keep))
     with seeded(5):
-        upstream(**subject.uncached_inputs(), **FLAGS)
+        upstream(**subject.uncached_inputs(), **flags(upstream))
     for handle in handles:
         handle.remove()
     if not seen.get("end", torch.empty(0)).requires_grad:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import FIRST, adapter_parameters, initialised, randomise_adapter
 from conformance.methods import Method
-from conformance.outputs import FLAGS, assert_equal_within, loss_of, seeded
+from conformance.outputs import assert_equal_within, flags, loss_of, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
 from conformance.sites import quiet_names
@@ -37,7 +37,7 @@ def _gradients(subject: Subject, method: Method, reentrant: bool | None) -> tupl
         model.activation_checkpointing_enable({"use_reentrant": reentrant})
     ran = _count_runs(model)
     with seeded(_seed_of_all_layers(subject, method)):
-        loss_of(model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))).backward()
+        loss_of(model(**subject.padded_inputs(), **flags(model), **_without_cache(subject))).backward()
     trained = {name: p for name, p in adapter_parameters(model, FIRST).items() if p.requires_grad}
     missing = [name for name, parameter in trained.items() if parameter.grad is None]
     if missing:
@@ -84,7 +84,7 @@ def _modules_that_run(model: nn.Module, subject: Subject, seed: int) -> set[nn.M
     found: set[nn.Module] = set()
     handles = [module.register_forward_pre_hook(lambda module, args: found.add(module)) for module in model.modules()]
     with torch.no_grad(), seeded(seed):
-        model(**subject.padded_inputs(), **FLAGS, **_without_cache(subject))
+        model(**subject.padded_inputs(), **flags(model), **_without_cache(subject))
     for handle in handles:
         handle.remove()
     return found
@@ -106,7 +106,7 @@ def upstream_recomputes(subject: Subject) -> bool:
     try:
         upstream.activation_checkpointing_enable({"use_reentrant": False})
         with seeded(5):
-            loss = loss_of(upstream(**subject.padded_inputs(), **FLAGS, **_without_cache(subject)))
+            loss = loss_of(upstream(**subject.padded_inputs(), **flags(upstream), **_without_cache(subject)))
             before = dict(counts)
             loss.backward()
     except Exception:
@@ -128,7 +128,7 @@ def upstream_trains_reentrant(subject: Subject) -> bool:
     try:
         upstream.activation_checkpointing_enable({"use_reentrant": True})
         with seeded(5):
-            loss = loss_of(upstream(**inputs, **FLAGS, **_without_cache(subject)))
+            loss = loss_of(upstream(**inputs, **flags(upstream), **_without_cache(subject)))
     except Exception:
         return True  # of what upstream cannot do for another reason, nothing is known here
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import FIRST, initialised, randomise_adapter
 from conformance.methods import Method
-from conformance.outputs import FLAGS, assert_bitwise, assert_differs, flatten, loss_of, run, seeded
+from conformance.outputs import assert_bitwise, assert_differs, flags, flatten, loss_of, run, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import Attention, Subject, attentions, shaped_for, with_labels
 
@@ -26,20 +26,20 @@ def initialised_is_upstream(subject: Subject) -> None:
             raise DoesNotApply(Reason.UPSTREAM_DOES_NOT_RUN)
         ours = initialised(subject, attention)
         _assert_same_weights(ours, upstream)
-        for what, inputs, flags in calls(subject, attention):
+        for what, inputs, more in calls(subject, attention):
             if what not in before:
                 continue
-            assert_bitwise(run(ours, inputs, **flags), before[what], f"{attention}, {what}")
-            assert_bitwise(run(upstream, inputs, **flags), before[what], f"upstream after init, {attention}, {what}")
+            assert_bitwise(run(ours, inputs, **more), before[what], f"{attention}, {what}")
+            assert_bitwise(run(upstream, inputs, **more), before[what], f"upstream after init, {attention}, {what}")
         assert_same_training_step(ours, upstream, subject, f"{attention}, training")
 
 
 def _outputs_of_calls(upstream: nn.Module, subject: Subject, attention: Attention) -> dict[str, dict[str, Tensor]]:
     """Of the calls that upstream's own class takes: some heads ask for more than their base model."""
     found = {}
-    for what, inputs, flags in calls(subject, attention):
+    for what, inputs, more in calls(subject, attention):
         with contextlib.suppress(Exception):
-            found[what] = run(upstream, inputs, **flags)
+            found[what] = run(upstream, inputs, **more)
     return found
 
 
@@ -89,7 +89,7 @@ def _training_step(model: nn.Module, inputs: dict[str, Any]) -> tuple[dict[str, 
     model.requires_grad_(True)
     model.zero_grad()
     with seeded(3):
-        outputs = model(**inputs, **FLAGS)
+        outputs = model(**inputs, **flags(model))
         loss_of(outputs).backward()
     model.eval()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from conformance.adapted import FIRST, adapter_parameters, base_parameters, initialised, randomise_adapter
 from conformance.methods import Bottleneck, Invertible, LoRA, Method, Part, Prefix, Prompt, ReFT
-from conformance.outputs import FLAGS, loss_of, seeded
+from conformance.outputs import flags, loss_of, seeded
 from conformance.reference.bottleneck import rule_of
 from conformance.reference.embeddings import invertible_names, prompt_name
 from conformance.reference.layout import Layout, join, layout_of
@@ -30,7 +30,7 @@ def every_site_is_live(subject: Subject, method: Method) -> None:
     randomise_adapter(model, FIRST)
     model.eval()  # dropout could silence a parameter by chance
     with seeded(5):
-        loss = loss_of(model(**subject.padded_inputs(), **FLAGS))
+        loss = loss_of(model(**subject.padded_inputs(), **flags(model)))
     if loss.requires_grad:  # not where nothing of the adapter is called
         loss.backward()
     assert_all_sites(model, method)

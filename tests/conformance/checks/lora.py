@@ -16,10 +16,10 @@ from conformance.adapted import FIRST, adapted, adapter_parameters, state
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import LoRA, Method
 from conformance.outputs import (
-    FLAGS,
     assert_bitwise,
     assert_differs,
     assert_equal_within,
+    flags,
     flatten,
     loss_of,
     run,
@@ -56,7 +56,7 @@ def _compare_with_peft(subject: Subject, method: Method, double: bool) -> None:
 
 def _seeded(model: nn.Module, inputs: dict[str, Any]) -> Any:
     with seeded(5):  # some draw random numbers in evaluation too
-        return model(**inputs, **FLAGS)
+        return model(**inputs, **flags(model))
 
 
 def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, dict[str, nn.Parameter]]:

@@ -17,11 +17,11 @@ from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
 from conformance.in_double import IN_DOUBLE, InDouble, doubled
 from conformance.methods import Bottleneck, Method, Part, ReFT, positions_in_front
 from conformance.outputs import (
-    FLAGS,
     all_outputs,
     assert_differs,
     assert_equal_within,
     at_tokens,
+    flags,
     flatten,
     main_outputs,
     run,
@@ -92,7 +92,7 @@ class _Comparison:
     def run(
         self, ours: nn.Module, upstream: nn.Module, inputs: dict[str, Any], atol: float, rtol: float = 1e-4
     ) -> None:
-        adapters, together, flags = self.adapters, self.together, self._flags()
+        adapters, together, asked = self.adapters, self.together, asked_for(upstream, self.subject)
         mask = _output_mask(self.subject, inputs)
         owners = self._owners()
         names = [name for owner in owners for name in adapter_parameters(ours, owner)]
@@ -103,9 +103,9 @@ class _Comparison:
         ours.requires_grad_(True)
         ours.zero_grad()
         with seeded(5):
-            outputs = ours(**inputs, **flags)
+            outputs = ours(**inputs, **asked)
         with applied(upstream, self.layout, adapters, {**weights, **fixed}, together), seeded(5):
-            expected = upstream(**inputs, **flags)
+            expected = upstream(**inputs, **asked)
         ours_seen, seen = without_lone_weights(*(_seen(one, mask, self._in_front()) for one in (outputs, expected)))
         assert_equal_within(ours_seen, seen, self.what, atol, rtol)
         assert_differs(seen, _seen(run(upstream, inputs), mask), "the adapter")
@@ -145,14 +145,16 @@ class _Comparison:
         adapters = self.adapters[:1] if isinstance(self.together, Averaged) else self.adapters
         return sum(positions_in_front(parts) for _, parts in adapters)
 
-    def _flags(self) -> dict[str, Any]:
-        return {**FLAGS, "use_cache": False} if self.subject.causal else FLAGS
+
+def asked_for(model: nn.Module, subject: Subject) -> dict[str, bool]:
+    return {**flags(model), "use_cache": False} if subject.causal else flags(model)
 
 
 def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
     """`layout` with the places of bottlenecks in a forward of upstream on these inputs."""
-    given = {**inputs, **FLAGS, "use_cache": False} if subject.causal else {**inputs, **FLAGS}
-    claims = claims_of(initialised(subject), layout, given)
+    model = initialised(subject)
+    given = {**inputs, **asked_for(model, subject)}
+    claims = claims_of(model, layout, given)
     if not claims:
         raise AssertionError("no host is called: there is no residual addition to adapt")
     return replace(layout, sites=sites_of(subject.upstream(), claims, given))

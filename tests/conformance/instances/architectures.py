@@ -8,20 +8,21 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from conformance.instances import sizes
-from conformance.instances.fields import Path, nodes, own_fields
+from conformance.instances.fields import Path, attribute, explicit, nodes, own_fields
 
 NAMES = ("architecture", "backbone")  # what a config calls it
 ARGUMENTS = "model_args"  # what a config calls the keyword arguments of the architecture
+LEVELS = "out_indices"  # which of its maps it is to give
 LABELS = "num_classes"  # what it calls the number of labels, which it must be told where it is read from a dictionary
 IMAGE = 64  # pixels, where the architecture must know: as for a config that names no size
-_OF_TIMM = {"features_only", "out_indices"}  # arguments that no architecture takes itself
+_OF_TIMM = {"features_only", LEVELS}  # arguments that no architecture takes itself
 
 
 def named(node: PreTrainedConfig) -> str:
@@ -39,7 +40,7 @@ def small(config: PreTrainedConfig) -> Iterator[dict[Path, Any]]:
     for other in sorted(_timm().list_models("test_*"), key=alike[0]) if alike else ():
         changes: dict[Path, Any] = {}
         for path, (node, name) in places.items():
-            changes |= {(*path, name): other, **_following(config, path, node, other)}
+            changes |= {**_following(config, path, node, other), (*path, name): other}
         yield changes
 
 
@@ -54,17 +55,20 @@ def _unlike(node: PreTrainedConfig, default: str | None, other: str) -> tuple[bo
 
 def _levels(node: PreTrainedConfig) -> list[int]:
     """Which of its maps it gives; none where it gives its last states."""
-    own = own_fields(node)
-    return sizes.integers((own.get(ARGUMENTS) or own).get("out_indices"))
+    arguments = own_fields(node).get(ARGUMENTS) or {}
+    return sizes.integers(arguments.get(LEVELS) or attribute(node, LEVELS))
 
 
 def _following(config: PreTrainedConfig, path: Path, node: PreTrainedConfig, other: str) -> dict[Path, Any]:
     """Widths and arguments that go with the architecture `other` in the place of that of `node`."""
     own = own_fields(node)
-    takes = inspect.signature(type(_made(other)).__init__).parameters
+    takes = _takes(other)
     given = {name: value for name, value in (own.get(ARGUMENTS) or {}).items() if name in _OF_TIMM or name in takes}
     known = {"img_size": IMAGE, "embed_dim": _made(other).num_features}
     changes: dict[Path, Any] = {}
+    if path and (gone := [name for name in own if name in _takes(own[named(node)]) and name not in takes]):
+        kept = {name: value for name, value in explicit(node).items() if name not in gone}
+        changes[path] = {**kept, LEVELS: _levels(node)}
     if ARGUMENTS in own:
         changes[(*path, ARGUMENTS)] = {
             **given,
@@ -76,10 +80,16 @@ def _following(config: PreTrainedConfig, path: Path, node: PreTrainedConfig, oth
         changes[(*path, LABELS)] = own.get(LABELS) or node.num_labels
         widths = [_made(other).feature_info[level]["num_chs"] for level in _levels(node)]
         for name, value in own_fields(dict(nodes(config))[path[:-1]]).items():
-            if sizes.kind(name) == "width" and len(sizes.integers(value)) == len(widths) > 1:
-                falling = sizes.integers(value) == sorted(value, reverse=True)
+            numbers = sizes.integers(value)
+            if sizes.kind(name) == "width" and len(set(numbers)) == len(numbers) == len(widths) > 1:
+                falling = numbers == sorted(numbers, reverse=True)
                 changes[(*path[:-1], name)] = widths[::-1] if falling else widths
     return changes
+
+
+def _takes(architecture: str | None) -> Collection[str]:
+    """The arguments of its class."""
+    return inspect.signature(type(_made(architecture)).__init__).parameters if architecture else ()
 
 
 @functools.cache

@@ -65,14 +65,23 @@ def nodes(config: PreTrainedConfig, path: Path = ()) -> Iterator[tuple[Path, Pre
 
 def own_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """The fields of one config, without those of the configs within it and without bookkeeping."""
+    given_as = _given_as(type(config))
     own = {
-        name: value
+        given_as.get(name, name): value
         for name, value in vars(config).items()
         if not name.startswith("_") and name not in _IGNORED and not isinstance(value, PreTrainedConfig)
     }
     if "_out_features" in vars(config):  # what a backbone hands on is a property of its config
         own["out_features"] = attribute(config, "out_features")
     return own
+
+
+@functools.cache
+def _given_as(cls: type[PreTrainedConfig]) -> dict[str, str]:
+    """Where a class declares a field and keeps it by another name: that name -> the field, which is what is given."""
+    declared = {entry.name for entry in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    kept = {other: name for name, other in (cls.attribute_map or {}).items() if name in declared}
+    return {other: name for other, name in kept.items() if other not in declared}
 
 
 def attribute(config: PreTrainedConfig, name: str) -> Any:

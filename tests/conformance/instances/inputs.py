@@ -176,6 +176,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return [{"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}]
     if "timesteps" in has:
         return [_filled("range", BATCH, LENGTH), *_others(facts)]
+    if "structure" in has:  # how many of something there are for each row
+        return [_filled("ones", BATCH), *_others(facts)]
     if has & {"rewards", "returns"}:  # one number a step
         return [_filled("normal", BATCH, LENGTH, 1), *_others(facts)]
     return [*_own_width(name, facts), *_others(facts)]

@@ -139,7 +139,7 @@ class Search:
         told: list[Failed] = []
         for start in self.starts(draft):
             self.started = time.process_time()
-            if told and self.unbuilt(start) == self.unbuilt(draft):
+            if told and (why := self.unbuilt(start)) and why == self.unbuilt(draft):
                 continue  # nothing helped against this error before
             try:
                 return self.from_parts(start) or self.from_defaults(start)
@@ -161,6 +161,8 @@ class Search:
     def starts(self, draft: Draft) -> Iterator[Draft]:
         """`draft`, with small architectures in the place of those of a library that it names."""
         named = list(architectures.small(draft.seen)) if "timm" in self.needs else []
+        if named:
+            self.seconds = SECONDS / 3  # for each of them
         for changes in named:
             self.fixed = frozenset(changes)
             self.say(f"architectures: {changes}")
