@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from conformance import libraries
 from conformance.cells import CORE
 from conformance.report import generated_models
+from conformance.suite import AdapterTestBase
 
 TESTS = Path(__file__).parents[1]
 
@@ -25,6 +29,26 @@ def test_of_a_model_outside_of_the_core_the_one_check_of_all_methods_runs() -> N
     assert [(file, name.rpartition("::")[2]) for file, _, name in selected] == [
         (file, "test_all_methods_together") for file in files
     ], shown
+
+
+class _OfTimm(AdapterTestBase):
+    model_type = "timm_wrapper"
+
+
+class _OfNone(AdapterTestBase):
+    model_type = "bert"
+
+
+def test_a_model_is_skipped_where_its_library_is_missing_and_no_other_is(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    monkeypatch.setattr(libraries, "_provided", lambda library: f"{library} is not installed")
+    skips = AdapterTestBase._with_what_it_needs.__wrapped__
+    with pytest.raises(pytest.skip.Exception, match="timm is not installed"):
+        skips(_OfTimm())
+    assert not _OfTimm.runs_every_test(pytestconfig)
+    skips(_OfNone())
+    assert _OfNone.runs_every_test(pytestconfig)
 
 
 def _file(model_type: str) -> str:
