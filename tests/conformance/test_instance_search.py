@@ -12,6 +12,7 @@ from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTra
 
 from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
 from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes, own_fields
+from conformance.instances.trial import statements
 
 
 @pytest.mark.parametrize(
@@ -495,3 +496,188 @@ def test_a_mask_that_would_hide_everything_is_turned_round(hides: bool, kind: st
     model = Masked()
     found = keys.with_nothing_hidden(model, inputs.Found({}, given))
     assert found.recipes(model.config)["mask"]["kind"] == kind
+
+
+def test_sections_that_were_equal_are_so_again_where_they_are_stacked() -> None:
+    assert sizes.in_equal_ratio([22, 22, 20], 4) == [1, 1, 2]
+    assert sizes.in_equal_ratio([2, 2], 5) == [2, 2], "no equal numbers add up to five"
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    config = Draft("ernie4_5_vl_moe", {}).seen
+    config.text_config.rope_parameters = rope
+    text = "RuntimeError: stack expects each tensor to be equal size, but got [3, 2] at entry 0 and [3, 1] at entry 1"
+    assert next(iter(repair.repairs(config, text))) == {
+        ("text_config", "rope_parameters"): {**rope, "mrope_section": [1, 1, 2]}
+    }
+
+
+def test_factors_of_products_that_must_be_equal_are_those_that_make_them_so() -> None:
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, head_dim=8)
+    config.expand = 2
+    text = "ValueError: hidden_size * expand (64) must equal num_attention_heads * head_dim (32)."
+    changes = list(repair.repairs(config, text))
+    assert changes[:4] == [
+        {("head_dim",): 16}, {("num_attention_heads",): 8}, {("expand",): 1}, {("hidden_size",): 16}
+    ]  # fmt: skip
+    config.head_dim = 7
+    no_multiple = ("num_attention_heads",)
+    assert no_multiple not in {path for change in repair._equal_products(config, text) for path in change}
+
+
+def test_table_by_kind_of_layer_gets_an_entry_for_each_kind_and_other_tables_none() -> None:
+    config = BertConfig()
+    config.layer_types, config.rope_parameters = ["sliding", "full"], {"full": {"rope_theta": 7.0}}
+    code = "self.config.rope_parameters[layer_type]"
+    (changes,) = repair.repairs(config, "KeyError: 'sliding'", code)
+    assert changes == {("rope_parameters",): {"sliding": {"rope_theta": 7.0}, "full": {"rope_theta": 7.0}}}
+    assert not list(repair.repairs(config, "KeyError: 'sliding'", "self.other[layer_type]"))
+    assert not list(repair.repairs(config, "KeyError: 'hidden'", code)), "no kind of layer is missing"
+
+
+def test_number_that_an_error_requires_of_a_field_is_given() -> None:
+    config = LlamaConfig(num_key_value_heads=4)
+    assert next(iter(repair.repairs(config, "ValueError: it requires num_key_value_heads=1."))) == {
+        ("num_key_value_heads",): 1
+    }
+    assert not list(repair.repairs(config, "ValueError: it requires other_heads=1."))
+
+
+def test_widths_that_are_joined_become_equal_and_of_a_list_the_last_does() -> None:
+    config = BertConfig(hidden_size=64, intermediate_size=20)
+    config.out_channels = [20, 36]
+    text = "RuntimeError: Sizes of tensors must match except in dimension 1. Expected size 36 but got size 64"
+    asked = list(repair.repairs(config, text))
+    assert {("out_channels",): [20, 64]} in asked and {("hidden_size",): 36} in asked
+    assert not any(("intermediate_size",) in changes for changes in asked)
+
+
+def test_streams_are_as_wide_as_heads_that_are_counted_by_their_width() -> None:
+    config = BertConfig(hidden_size=32, num_attention_heads=4, intermediate_size=64)
+    text = "ZeroDivisionError: integer modulo by zero"
+    assert not any(("hidden_size",) in changes for changes in repair.repairs(config, text))
+    config.num_attention_heads = 0
+    assert next(iter(repair.repairs(config, text))) == {("hidden_size",): 128}
+
+
+def test_lists_have_as_many_entries_as_stages_and_the_first_channels_are_those_of_the_stem() -> None:
+    config = Draft("convnext", {"num_stages": 2, "hidden_sizes": [32, 64, 128, 256]}).seen
+    (changes,) = repair.repairs(
+        config, "RuntimeError: Given normalized_shape=[256], expected input with shape [*, 256]"
+    )
+    assert changes == {("hidden_sizes",): [32, 64], ("depths",): [3, 3]}
+    whole = Draft("convnext", {"hidden_sizes": [32, 64, 128, 256]}).seen
+    assert not list(repair.repairs(whole, "RuntimeError: Given normalized_shape=[256], expected input with shape"))
+    config = Draft("efficientnet", {"in_channels": [8, 4, 8, 12, 16, 20, 24]}).seen
+    (changes,) = repair.repairs(config, "RuntimeError: Given groups=8, weight of size [8, 1, 3, 3], expected input")
+    assert changes == {("in_channels",): [32, 4, 8, 12, 16, 20, 24]}, "what is its default is kept"
+
+
+def test_ratio_that_is_split_is_given_as_two_numbers() -> None:
+    config = BertConfig(rate=None, other=None)
+    text = "AttributeError: 'NoneType' object has no attribute 'split'"
+    asked = list(repair.repairs(config, text, 'query, window = config.rate.split("/")'))
+    assert {("rate",): "1/2"} in asked
+    assert not any(("other",) in changes for changes in asked)
+
+
+def test_a_token_gets_fewer_experts_than_there_are() -> None:
+    assert sizes.are_chosen("num_experts_per_tok")
+    assert not sizes.are_chosen("num_experts")
+    config = BertConfig(num_experts_per_tok=None, num_experts=None)
+    asked = list(repair.repairs(config, "TypeError: topk(): argument 'k' must be int, not NoneType"))
+    assert {("num_experts_per_tok",): 2} in asked and {("num_experts",): 4} in asked
+
+
+def test_list_of_two_kinds_gets_the_words_that_upstream_says_it_may_hold() -> None:
+    config = Draft("deepseek_ocr2", {}).seen.text_config
+    assert list(repair._own_pair(config, "mlp_layer_types")) == [["dense", "sparse"]]
+    assert not list(repair._own_pair(config, "topk_method")), "one word alone is no pair"
+
+
+class _Reading(nn.Module):
+    """Reads its pictures through weights of next to nothing."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.reads, self.inner = reads, nn.Linear(4, 4)
+        nn.init.constant_(self.inner.weight, 1e-12)
+        nn.init.ones_(self.inner.bias)
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.inner(pixel_values if self.reads else torch.ones_like(pixel_values))
+
+
+def test_input_is_read_also_through_weights_that_are_next_to_nothing() -> None:
+    given = {"pixel_values": torch.zeros(3, 4)}
+    inputs._reading_all(_Reading(True).features, "pixel_values", **given)
+    with pytest.raises(ValueError, match="not read"):
+        inputs._reading_all(_Reading(False).features, "pixel_values", **given)
+
+
+def test_inputs_that_failed_are_not_run_again() -> None:
+    calls = []
+
+    def call(x: torch.Tensor) -> None:
+        calls.append(x)
+        raise ValueError
+
+    once = inputs._Once(call)
+    for shape in ([2], [2], [3]):
+        with pytest.raises(trial.Failed):
+            once({"x": {"kind": "normal", "shape": shape}})
+    assert [len(x) for x in calls] == [2, 3]
+
+
+def test_backbone_hands_on_as_many_stages_as_are_joined() -> None:
+    config = Draft("uvdoc", {}).seen
+    names = config.backbone_config.stage_names
+    text = "RuntimeError: Given groups=1, weight of size [8, {}, 1, 1], expected input[3, 4] to have {} channels, but got 128 channels"
+    (changes,) = repair._more_stages(config, text.format(768, 768))
+    assert changes == {("backbone_config", "out_features"): names[-6:]}
+    assert not list(repair._more_stages(config, text.format(700, 700))), "no multiple"
+    assert not list(repair._more_stages(config, text.format(12800, 12800))), "more stages than there are"
+
+
+def test_filters_that_double_start_narrow_and_other_widths_stay() -> None:
+    config = BertConfig(hidden_size=64)
+    config.num_filters, config.num_channels = 32, 3
+    assert list(repair.repairs(config, "ValueError: 86,020,432 parameters are too many to try")) == [
+        {("num_filters",): 4}
+    ]
+
+
+def test_norm_is_told_the_width_of_what_comes_to_it() -> None:
+    config = BertConfig(hidden_size=32, intermediate_size=64)
+    text = "RuntimeError: running_mean should contain 2560 elements not 32"
+    assert next(iter(repair.repairs(config, text))) == {("hidden_size",): 2560}
+    assert {("intermediate_size",): 2560} not in list(repair.repairs(config, text))
+
+
+class _Masks(nn.Module):
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        scores = x @ torch.ones(3, 6)
+        attention_mask = torch.zeros(1, 3) if attention_mask is None else attention_mask
+        if self.training:
+            return scores + attention_mask
+        return scores * torch.ones(2)
+
+
+def test_mask_that_is_too_short_is_asked_for_and_no_mask_where_other_sizes_do_not_match(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(trial, "statements", lambda error: statements(error, within="test_instance_search"))
+    for training, asked in ((True, ["attention_mask"]), (False, [])):
+        with pytest.raises(trial.Failed) as failed:
+            trial.ran(_Masks().train(training), {"x": torch.ones(2, 3)})
+        assert inputs._misfitting(failed.value) == asked
+
+
+def test_what_is_written_down_for_a_type_stays_as_it_is() -> None:
+    searching = search.Search("bert")
+    searching.fixed = frozenset({("vision_config",), ("projection_dim",)})
+    changes = {("vision_config", "hidden_size"): 4, ("projection_dim",): 4, ("text_config", "hidden_size"): 4}
+    assert searching.without_derived(changes) == {("text_config", "hidden_size"): 4}
+
+
+def test_strides_that_leave_no_room_for_a_kernel_become_twos() -> None:
+    config = BertConfig()
+    config.downsampling_ratios, config.mlp_ratios, config.kernel_sizes = [2, 4, 8], [1, 2], [7, 7]
+    text = "RuntimeError: Calculated padded input size per channel: (8). Kernel size: (10). Kernel size can't be greater than actual"
+    assert next(iter(repair.repairs(config, text))) == {("downsampling_ratios",): [2, 2, 2]}

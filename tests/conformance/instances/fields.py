@@ -50,9 +50,10 @@ def config_class(model_type: str) -> type[PreTrainedConfig]:
     return wanted if wanted in own.sub_configs.values() else own
 
 
-def words(name: str) -> list[str]:
+@functools.cache
+def words(name: str) -> tuple[str, ...]:
     """``"num_attention_heads"`` -> num, attention, heads; digits stand alone."""
-    return [word for word in re.split(r"_|(?<=\D)(?=\d)", name.lower()) if word]
+    return tuple(word for word in re.split(r"_|(?<=\D)(?=\d)", name.lower()) if word)
 
 
 def nodes(config: PreTrainedConfig, path: Path = ()) -> Iterator[tuple[Path, PreTrainedConfig]]:

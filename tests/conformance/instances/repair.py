@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -34,13 +35,17 @@ FILL = {
 
 def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Changes]:
     """Of a config with which a model does not build or run, for the reason `text`, raised by statements `code`."""
+    yield from _stated(config, text)
     if "ImportError" in text:
         yield from _backbones(config)
     if "has no attribute" in text:
         yield from _lacking(config, text)
     if "index out of range in self" in text:
         yield _room(config)
+    if "parameters are too many" in text:
+        yield from _narrower(config)
     if "ZeroDivision" in text or "of 0 elements" in text:
+        yield from _streams_for_heads(config)
         yield from _larger_windows(config)
     if "stands for the" in text:
         yield {**_room(config), **missing_placeholders(config)}
@@ -48,16 +53,32 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _as_wide_as_text(config)
     if "power of" in text:
         yield from _powers(config)
+    if "Kernel size can't be greater" in text:
+        yield from _smaller_strides(config)
+    if "normalized_shape" in text:
+        yield from _as_many_as_stages(config)
+    if "running_mean should contain" in text:
+        yield from _as_many_features(config, text)
+    if "Given groups=" in text:
+        yield from _more_stages(config, text)
+        yield from _first_kept(config)
     if "divisible by num_groups" in text:
         yield from _grouped(config, text)
     if "must match" in text or "must equal" in text:
         yield from _matching(config, text)
+        yield from _equal_products(config, text)
+    if "KeyError" in text:
+        yield from _for_each_kind(config, text, code)
+    if "must match except in dimension" in text:
+        yield from _as_wide(config, text)
     if "index out of range" in text:
         yield from _one_vocabulary(config)
     if "must match the size of tensor" in text:
         yield from _wider_heads(config, text)
     if "get_seq_length" in text:
         yield from _layer_types(config)
+    if "stack expects each tensor to be equal size" in text:
+        yield from _even_sections(config)
     if "non-empty list" in text:
         yield from _emptied(config)
     if (
@@ -67,13 +88,13 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         or "section" in code
         or "validate_architecture" in text
         or "shape" in text
-        or "has no len()" in text
     ):
         yield from _sections(config, text)
     if (
         "None" in text
         or "specified" in text
         or "not set" in text
+        or "missing required" in text
         or "unsupported operand" in text
         or "get_seq_length" in text
     ):
@@ -81,10 +102,57 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     yield from _named(config, text)
 
 
+def _stated(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """What the error says that a field is to be: "requires num_kv_heads=1"."""
+    for name, number in re.findall(r"(?:requires|must be|expects|needs) (\w+) ?={1,2} ?(\d+)\b", text):
+        for path, node in nodes(config):
+            if own_fields(node).get(name, int(number)) != int(number):
+                yield {(*path, name): int(number)}
+
+
 def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
     """Windows that hold no patch are made to hold several."""
     for path, value in sizes.of_kind(config, "window").items():
         yield from ({path: sizes.like(value, (times * n for n in sizes.integers(value)))} for times in (4, 8))
+
+
+def _narrower(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Filters that a model doubles from stage to stage are few at first."""
+    filters = {
+        path: 4
+        for path, value in sizes.of_kind(config, "width").items()
+        if isinstance(value, int) and value > 4 and {"filters", "channels"} & set(words(path[-1]))
+    }
+    yield from ({path: 4} for path in filters)
+    if len(filters) > 1:
+        yield filters
+
+
+def _smaller_strides(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Lists of strides, of which the last leave no room for a kernel, become twos."""
+    changes: Changes = {
+        (*path, name): [min(number, 2) for number in value]
+        for path, node in nodes(config)
+        for name, value in own_fields(node).items()
+        if isinstance(value, (list, tuple)) and max(sizes.integers(value), default=0) > 2
+        and {"ratios", "strides", "rates"} & set(words(name))
+    }  # fmt: skip
+    if changes:
+        yield changes
+
+
+def _streams_for_heads(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Where a class counts heads by the width of a stream, and none fits, the stream gets as wide as two that are usual."""
+    narrow = {
+        attribute(node, "hidden_size") for _, node in nodes(config) if attribute(node, "num_attention_heads") == 0
+    }
+    changes: Changes = {}
+    for path, node in nodes(config):
+        hidden = attribute(node, "hidden_size")
+        if hidden in narrow and isinstance(hidden, int) and not 128 % hidden:
+            changes |= _wider(path, node, 128 // hidden)
+    if changes:
+        yield changes
 
 
 def _room(config: PreTrainedConfig) -> Changes:
@@ -150,6 +218,16 @@ def _sections(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
                     yield {(*path, "rope_parameters"): {**rope, "mrope_section": sizes.in_ratio(own, number)}}
 
 
+def _even_sections(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Sections of rotary embeddings that are stacked are equal: those that were equal are so again, with the same sum."""
+    usual = _usual_sections(config)
+    for path, node in nodes(config):
+        rope = own_fields(node).get("rope_parameters")
+        section = rope.get("mrope_section") if isinstance(rope, dict) else None
+        if section and len(section) == len(usual) and (even := sizes.in_equal_ratio(usual, sum(section))) != section:
+            yield {(*path, "rope_parameters"): {**rope, "mrope_section": even}}
+
+
 def _usual_sections(config: PreTrainedConfig) -> list[int]:
     """Those that upstream's code takes where a config has none."""
     said = re.search(r"\"mrope_section\", \[([\d, ]+)\]", _code(config))
@@ -184,6 +262,7 @@ def _wider_heads(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
 def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
     """What is None is given: fields that the error names first, then each alone, then all."""
     every: Changes = {}
+    required = text if "required" in text else ""
     for path, node in nodes(config):
         depth = attribute(node, "num_hidden_layers")
         for name, value in own_fields(node).items():
@@ -194,13 +273,16 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
                 yield {(*path, name): [1]}
             elif "types" in said or {"block", "type"} <= said:
                 length = depth if isinstance(depth, int) else 2
-                yield from ({(*path, name): (pair * length)[:length]} for pair in _pairs(node))
+                pairs = itertools.chain(_own_pair(node, name), _pairs(node))
+                yield from ({(*path, name): (pair * length)[:length]} for pair in pairs)
             elif "map" in said:
                 yield from ({(*path, name): empty_or_one} for empty_or_one in ({}, [[0, 0]]))
             elif sizes.kind(name) in FILL:
-                every[(*path, name)] = FILL[sizes.kind(name)]
-            elif said & {"length", "horizon", "prediction"} or re.search(rf"\b{name}\b", code):
-                every[(*path, name)] = 8
+                every[(*path, name)] = 2 if sizes.are_chosen(name) else FILL[sizes.kind(name)]
+            elif re.search(rf"\b{name}\.split\(\"/\"\)", code):
+                yield {(*path, name): "1/2"}
+            elif said & {"length", "horizon", "prediction"} or re.search(rf"\b{name}\b", required + code):
+                every[(*path, name)] = 2 if "ratio" in said else 8
     if "n_group" in {path[-1] for path in every}:
         every |= {path: 2 if path[-1] == "n_group" else 1 for path in every if path[-1] in ("n_group", "topk_group")}
         yield {path: value for path, value in every.items() if path[-1] in ("n_group", "topk_group")}
@@ -211,6 +293,17 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
         yield {path: value}
     if every:
         yield every
+
+
+def _own_pair(config: PreTrainedConfig, name: str) -> Iterator[list[str]]:
+    """The two words that upstream says a list `name` may hold, where its code compares with one of them."""
+    said = re.search(
+        rf"^ *{name} \(.*\n((?!^ *\w+ \(`).*\n)*?(?= *\w+ \(`| *\"\"\")", inspect.getsource(type(config)), re.M
+    )
+    kinds = list(dict.fromkeys(re.findall(r"`\"(\w+)\"`", said[0]))) if said else []
+    compared = re.findall(rf"\b{name}\b[^\n]{{0,30}}[!=]= *\"(\w+)\"", _code(config))
+    if len(kinds) == 2 and set(compared) & set(kinds):
+        yield kinds
 
 
 def _pairs(config: PreTrainedConfig) -> Iterator[list[str]]:
@@ -279,6 +372,46 @@ def _matching(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
                 yield {(*path, other): own[one]}
 
 
+def _equal_products(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Of two products that must be equal one gets a factor that makes it so; the last factor first."""
+    said = re.search(r"(\w+) \* (\w+) (?:\(\d+\) )?must (?:match|equal) (\w+) \* (\w+)", text)
+    for path, node in nodes(config) if said else ():
+        one, other = ([attribute(node, name) for name in said.groups()[at : at + 2]] for at in (0, 2))  # type: ignore[union-attr]
+        if not all(isinstance(number, int) and number > 0 for number in (*one, *other)):
+            continue
+        for names, pair, product in ((said.groups()[2:], other, one), (said.groups()[:2], one, other)):  # type: ignore[union-attr]
+            for place in (1, 0):
+                wanted, rest = divmod(product[0] * product[1], pair[1 - place])
+                if not rest and wanted != pair[place]:
+                    yield {(*path, names[place]): wanted}
+
+
+def _for_each_kind(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
+    """A table that is read by kind of layer, and has no entry for one, gets the same entry for each kind."""
+    (word,) = re.findall(r"KeyError: '(\w+)'", text) or [""]
+    for path, node in nodes(config):
+        own = own_fields(node)
+        kinds = next((value for value in own.values() if isinstance(value, list) and word in value), [])
+        for name, table in own.items() if kinds else ():
+            if isinstance(table, dict) and re.search(rf"\.{name}\[", code):
+                entry = next((e for e in table.values() if isinstance(e, dict)), _usual_entry(name))
+                yield {(*path, name): {kind: copy.deepcopy(entry) for kind in kinds} | table}
+
+
+def _usual_entry(name: str) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": 10000.0} if "rope" in words(name) else {}
+
+
+def _as_wide(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Of two widths that are to be joined one becomes the other; of a list of widths, the last."""
+    said = re.search(r"Expected size (\d+) but got size (\d+)", text)
+    pair = {int(said[1]): int(said[2]), int(said[2]): int(said[1])} if said else {}
+    for path, value in sizes.of_kind(config, "width").items():
+        *before, last = sizes.integers(value)
+        if last in pair:
+            yield {path: sizes.like(value, [*before, pair[last]])}
+
+
 def _one_vocabulary(config: PreTrainedConfig) -> Iterator[Changes]:
     """What one part gives as tokens is read by another: all vocabularies are one, and lists of codes are in it."""
     fields = sizes.of_kind(config, "vocabulary")
@@ -301,6 +434,59 @@ def _powers(config: PreTrainedConfig) -> Iterator[Changes]:
         yield books
     if fields:
         yield dict.fromkeys(fields, 64)
+
+
+def _as_many_as_stages(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Lists with an entry per stage that are longer than the stages are now end with the last of them."""
+    for path, node in nodes(config):
+        own, default = own_fields(node), _default_of(node)
+        for count, before in default.items():
+            now = own.get(count)
+            if (
+                sizes.kind(count) != "depth"
+                or not isinstance(before, int)
+                or not isinstance(now, int)
+                or now >= before
+            ):
+                continue
+            cut = {(*path, name): [*value[:now]] for name, value in own.items()
+                   if sizes.integers(value) and isinstance(value, (list, tuple)) and len(value) == before}  # fmt: skip
+            if cut:
+                yield cut
+
+
+def _more_stages(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A backbone hands on as many stages as are to be joined: the channels that are wanted, by those that came."""
+    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    times, rest = divmod(int(said[1]), int(said[2])) if said else (0, 0)
+    for path, node in nodes(config) if times > 1 and not rest else ():
+        stages, handed = (attribute(node, name) or [] for name in ("stage_names", "out_features"))
+        if len(handed) < times <= len(stages):
+            yield {(*path, "out_features"): stages[-times:]}
+
+
+def _first_kept(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Channels that come first meet those of a stem, which may be no field: they get their default again."""
+    for path, node in nodes(config):
+        own, default = own_fields(node), _default_of(node)
+        for name, value in own.items():
+            if sizes.kind(name) == "width" and isinstance(value, (list, tuple)) and sizes.integers(value):
+                first = (sizes.integers(default.get(name)) or [value[0]])[0]
+                if first != value[0]:
+                    yield {(*path, name): [first, *value[1:]]}
+
+
+def _as_many_features(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A norm that is told the width of what comes to it is told the right one."""
+    wanted, told = (int(number) for number in re.findall(r"\d+", text)[:2])
+    yield from ({path: wanted} for path, value in sizes.of_kind(config, "width").items() if value == told)
+
+
+def _default_of(node: PreTrainedConfig) -> dict[str, Any]:
+    try:
+        return own_fields(type(node)())
+    except Exception:
+        return {}
 
 
 def _grouped(config: PreTrainedConfig, text: str) -> Iterator[Changes]:

@@ -80,7 +80,8 @@ class Search:
         self.errors: list[str] = []
         self.helpful: dict[str, Changes] = {}  # an error -> the first change after which there was another
         self.settled: frozenset[Path] = frozenset()  # fields that profiles leave alone, and all within them
-        self.fixed: frozenset[Path] = frozenset()  # the same, of what follows from an architecture
+        self.given = tiny.entries().get(model_type, {}).get("set", {})
+        self.fixed = frozenset((name,) for name in self.given)  # the same, from the start, and of an architecture
         self.needs = needs
         self.seconds = seconds  # for profiles
         self.started = time.process_time()
@@ -125,7 +126,7 @@ class Search:
     # The whole --------------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        draft = self.filled(Draft(self.model_type, dict(tiny.entries().get(self.model_type, {}).get("set", {}))))
+        draft = self.filled(Draft(self.model_type, dict(self.given)))
         draft = draft.changed(missing_placeholders(draft.seen))
         draft, profile = self.first(draft)
         draft = self.reaching(draft)
@@ -164,7 +165,7 @@ class Search:
         if named:
             self.seconds = SECONDS / 3  # for each of them
         for changes in named:
-            self.fixed = frozenset(changes)
+            self.fixed = frozenset([*((name,) for name in self.given), *changes])
             self.say(f"architectures: {changes}")
             yield draft.changed(changes)
         if not named:
@@ -380,9 +381,9 @@ class Search:
         failed_with: dict[str, str] = {}  # group of profiles -> the words of its last error, without the numbers
         told: list[str] = []  # all of them
         self.errors = []
-        for careful in (False, True):
+        for careful in range(3):
             for name, changes in self.profiles(draft):
-                if first is not None and time.process_time() > deadline + (seconds if careful else 0):
+                if first is not None and time.process_time() > deadline + min(careful, 1) * seconds:
                     break
                 group, _, pictures = name.partition(", image ")
                 if not careful and len(self.errors) >= 4 and len(set(self.errors)) == 1:
@@ -392,7 +393,7 @@ class Search:
                 try:
                     open_changes = self.without_derived(changes)
                     changed = draft.changed({**open_changes, **self.open(sizes.per_layer(draft.seen, open_changes))})
-                    return self.repaired(changed, 1 if first is None else 2 if careful else 0), name
+                    return self.repaired(changed, 1 if first is None else 2 * careful), name
                 except Failed as failed:
                     self.say(f"{name}: {str(failed)[:300]}")
                     failed_with[group] = re.sub(r"\d+", "#", str(failed))
@@ -420,7 +421,8 @@ class Search:
             try:
                 return self.repaired(draft.changed(changes), 0)
             except Exception as again:
-                progress = str(again) != str(failed)
+                self.say(f"  {changes}: {str(again)[:200]}")
+                progress = str(again) != str(failed) and "FieldValidation" not in str(again)
             if progress:
                 self.helpful.setdefault(str(failed), changes)
             if progress and most > 1:

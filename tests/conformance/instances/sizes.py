@@ -6,6 +6,7 @@ Nothing here decides: a value is kept only if the model builds and runs with it 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -42,7 +43,7 @@ def kind(name: str) -> Kind:
         return "other"
     if has & {"pos", "position"} and last in {"height", "width", "time"}:  # sides of a table of positions
         return "window"
-    if said[:1] == ["d"] and has & {"latents", "latent"}:
+    if said[:1] == ("d",) and has & {"latents", "latent"}:
         return "width"
     if has & {"vocab", "vocabulary", "vocabs"} and not has & {"type", "offset"}:
         return "vocabulary"
@@ -260,11 +261,16 @@ def _factor(main: int, counted: Mapping[Path, Any], small_heads: Mapping[Path, A
     return after * min(most, each) / main
 
 
+def are_chosen(name: str) -> bool:
+    """Whether it counts those experts of all that a token gets."""
+    return kind(name) == "experts" and bool(set(words(name)) & {"per", "tok", "token", "selected", "top", "topk", "k"})
+
+
 def experts(config: PreTrainedConfig) -> dict[Path, Any]:
     small: dict[Path, Any] = {}
     for path, value in of_kind(config, "experts").items():
         has = set(words(path[-1]))
-        if has & {"per", "tok", "token", "selected", "top", "topk", "k"} or has & {"shared", "zero"}:
+        if are_chosen(path[-1]) or has & {"shared", "zero"}:
             small[path] = like(value, (min(n, 2) for n in integers(value)))
         else:
             small[path] = like(value, (min(n, 4) for n in integers(value)))
@@ -356,7 +362,13 @@ def _pairs(config: PreTrainedConfig) -> Iterator[tuple[Path, list[list[int]]]]:
 
 
 def depths(config: PreTrainedConfig, most: int = 2) -> dict[Path, Any]:
-    return {
+    factors = {
+        (*path, name): 1.0
+        for path, node in nodes(config)
+        for name, value in own_fields(node).items()
+        if isinstance(value, float) and value > 1 and {"depth", "coefficient"} <= set(words(name))
+    }
+    return factors | {
         path: like(value, (min(n, most) for n in integers(value))) for path, value in of_kind(config, "depth").items()
     }
 
@@ -412,6 +424,18 @@ def in_ratio(section: list[int], total: int) -> list[int]:
         place = small.index(max(small))
         small[place] += 1 if sum(small) < total else -1
     return small
+
+
+def in_equal_ratio(section: list[int], total: int) -> list[int]:
+    """As `in_ratio`, and what is equal in `section` stays equal; `section`, where no such numbers add up to `total`."""
+    kinds = list(dict.fromkeys(section))
+    tried = (
+        [small[kinds.index(entry)] for entry in section]
+        for small in itertools.product(range(1, total), repeat=len(kinds))
+    )
+    fitting = [each for each in tried if sum(each) == total]
+    off = (sum(abs(n * sum(section) - m * total) for n, m in zip(each, section, strict=True)) for each in fitting)
+    return min(zip(off, fitting, strict=True), default=(0, section))[1]
 
 
 STREAM = ("embed_dim", "hidden_size", "d_model", "n_embd", "dim")  # names of the width of a stream
