@@ -243,6 +243,7 @@ class LayerPlan:
     bottlenecks: tuple[BottleneckRole, ...]
     mlp: MLPRoles
     optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
+    turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
 
 
 class StreamForm(str, Enum):
@@ -252,6 +253,9 @@ class StreamForm(str, Enum):
     PACKED = "packed"  # (length, width), or with a batch of one: the positions of all examples stand in one row
     LENGTH_FIRST = "length first"  # (length, batch, width)
     JOINED = "joined"  # as for rows, but something else stands in front of the tokens of each row
+    FOLLOWED = "followed"  # as for rows, but something else stands behind the tokens: an image, padding
+    GATHERED = "gathered"  # as for rows, but a position stands for several tokens
+    NO_TOKENS = "no tokens"  # as for rows, but of something else than the tokens that the model reads
     SEVERAL = "several"  # tensors beside each other: of the image and of the text
     OTHER = "other"  # more dimensions: a grid, several streams side by side
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
-StackForm = Literal["", "packed", "length first", "joined", "several", "other"]
+StackForm = Literal["", "packed", "length first", "joined", "followed", "gathered", "no tokens", "several", "other"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class LayerRoles:
     bottlenecks: tuple[BottleneckRole, ...] = ()
     mlp: MLPRoles = MLPRoles()
     optional: tuple[str, ...] = ()  # beginnings of paths that some layers lack; any other missing path is an error
+    turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class LayerStack:
     path: str  # "encoder.layer"; "*" stands for every element of a list: "encoder.groups.*.layers"
     shared: bool = False  # the same physical layer runs more than once
     # What the hidden states of its layers are. "": (batch, length, width); "packed": (length, width), or a batch of one, with the
-    # positions of all examples in one row; "length first": (length, batch, width); "joined": rows in which something else stands in
-    # front of the tokens; "several": tensors beside each other; "other": of more dimensions
+    # positions of all examples in one row; "length first": (length, batch, width); "joined" and "followed": rows in which something
+    # else stands in front of the tokens or behind them; "gathered": a position stands for several tokens; "no tokens": rows of
+    # something else than the tokens that the model reads; "several": tensors beside each other; "other": of more dimensions
     form: StackForm = ""

@@ -202,8 +202,6 @@ def form_on_the_way(lines: str) -> StreamForm:
     [
         pytest.param("x = inputs_embeds", id="as they are"),
         pytest.param("x = self.norm(inputs_embeds.transpose(0, 1).transpose(0, 1))", id="turned around twice"),
-        pytest.param("x = self.patches(pixels).flatten(2).transpose(1, 2)", id="an image, with the channels last"),
-        pytest.param("x = self.patches(pixels).flatten(2).permute(0, 2, 1)", id="the same by permuting"),
         pytest.param("x = inputs_embeds + self.positions.unsqueeze(0)", id="positions are the same for all rows"),
         pytest.param("x = self.queries.unsqueeze(0).expand(pixels.shape[0], -1, -1)", id="queries that rows get"),
         pytest.param("x = self.queries.unsqueeze(0).repeat(pixels.shape[0], 1, 1)", id="queries that are repeated"),
@@ -212,12 +210,8 @@ def form_on_the_way(lines: str) -> StreamForm:
             "x = torch.cat([inputs_embeds[:1].unsqueeze(0), pixels.unsqueeze(0)], dim=0)",
             id="rows of which a batch is made",
         ),
-        pytest.param(
-            "x = pixels.unsqueeze(0) if pixels.dim() == 2 else pixels", id="an input that may lack its batch"
-        ),
         pytest.param("x = inputs_embeds[:, 0].unsqueeze(1)", id="one position of each row"),
         pytest.param("x = inputs_embeds.mean(1).unsqueeze(1)", id="a mean over positions"),
-        pytest.param("x = pixels.permute(1, 0, 2).reshape(4, -1, 8)", id="what is counted anew behind a turn"),
         pytest.param(
             "x = inputs_embeds.transpose(0, 1) if hidden else inputs_embeds", id="turned around under a condition"
         ),
@@ -225,6 +219,121 @@ def form_on_the_way(lines: str) -> StreamForm:
 )
 def test_a_way_to_the_layers_that_shows_nothing_else_brings_rows(lines: str) -> None:
     assert form_on_the_way(lines) is StreamForm.ROWS
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("x = self.patches(pixels).flatten(2).transpose(1, 2)", id="an image, with the channels last"),
+        pytest.param("x = self.patches(pixels).flatten(2).permute(0, 2, 1)", id="the same by permuting"),
+        pytest.param(
+            "x = pixels.unsqueeze(0) if pixels.dim() == 2 else pixels", id="an input that may lack its batch"
+        ),
+        pytest.param("x = pixels.permute(1, 0, 2).reshape(4, -1, 8)", id="what is counted anew behind a turn"),
+    ],
+)
+def test_rows_of_an_image_are_none_of_the_tokens_that_are_read_too(lines: str) -> None:
+    assert form_on_the_way(lines) is StreamForm.NO_TOKENS
+
+
+POOL = """
+class Pool(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.conv = nn.Conv1d(8, 8, kernel_size=4{stride})
+
+    def forward(self, states):
+        return self.conv(states.transpose(1, 2)).transpose(1, 2)
+
+
+class Both(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.words = nn.Embedding(8, 8)
+        self.patches = nn.Conv2d(3, 8, 4)
+
+    def forward(self, input_ids, pixels):
+        return torch.cat([{parts}], dim={dim}), None
+
+
+class Tower(PreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+"""
+
+
+def form_beside(
+    lines: str, stride: str = ", stride=4", parts: str = "self.words(input_ids), self.patches(pixels)", dim: str = "1"
+) -> StreamForm:
+    """With a module that gathers positions, `self.pool`, and one that embeds text and an image, `self.both`."""
+    more = "        self.pool = Pool(config)\n        self.both = Both(config)\n        self.embed ="
+    body = MODEL.replace("        self.embed =", more).replace("{lines}", indent(dedent(lines), " " * 8))
+    made = POOL.replace("{stride}", stride).replace("{parts}", parts).replace("{dim}", dim)
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), made, body)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    (stack,) = base.stacks
+    return stack.form
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        pytest.param("x = self.pool(inputs_embeds)", {"stride": ""}, id="a convolution that gives as many positions"),
+        pytest.param("x = self.pool(inputs_embeds)", {"stride": ", stride=1"}, id="that steps over none"),
+        pytest.param("x = inputs_embeds + self.pool(inputs_embeds)", {}, id="what is added to tokens is as long"),
+        pytest.param("x = self.both(input_ids, pixels)[0]", {"dim": "-1"}, id="wider, not longer"),
+        pytest.param("x = nn.functional.pad(inputs_embeds, (0, 0, 1, 1))", {}, id="padding on both sides"),
+        pytest.param("x = torch.cat([inputs_embeds, self.embed(input_ids)], dim=1)", {}, id="tokens twice"),
+        pytest.param(
+            "x = inputs_embeds + self.positions\nif hidden:\n    x = self.both(input_ids=pixels, pixels=pixels)[0] + x",
+            {},
+            id="what is called tokens and is none",
+        ),
+    ],
+)
+def test_what_keeps_positions_or_is_not_understood_brings_rows(lines: str, options: dict[str, str]) -> None:
+    assert form_beside(lines, **options) is StreamForm.ROWS
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "form"),
+    [
+        ("x = self.pool(inputs_embeds)", {}, StreamForm.GATHERED),
+        ("x = inputs_embeds.scatter_reduce(1, input_ids, pixels, 'amax')", {}, StreamForm.GATHERED),
+        ("x = self.both(input_ids, pixels)[0]", {}, StreamForm.FOLLOWED),
+        (
+            "x = self.both(input_ids, pixels)[0]",
+            {"parts": "self.patches(pixels), self.words(input_ids)"},
+            StreamForm.JOINED,
+        ),
+        ("x = nn.functional.pad(inputs_embeds, (0, 0, 0, hidden))", {}, StreamForm.FOLLOWED),
+        ("x = self.embed(nn.functional.pad(input_ids, (0, hidden), value=1))", {}, StreamForm.FOLLOWED),
+        ("x = torch.cat([inputs_embeds] + [self.queries], 1)", {}, StreamForm.FOLLOWED),
+    ],
+)
+def test_a_way_to_the_layers_may_lengthen_or_gather_tokens(
+    lines: str, options: dict[str, str], form: StreamForm
+) -> None:
+    assert form_beside(lines, **options) is form
+
+
+def test_a_tower_that_is_a_model_says_itself_what_it_reads() -> None:
+    body = MODEL.replace("nn.ModuleList([Layer(config) for _ in range(3)])", "Tower(config)")
+    body = body[: body.index("        for layer in")].replace("{lines}", "        return self.layers(pixels)")
+    tower = POOL[POOL.index("class Tower") :]
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), tower, body)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    assert [stack.form for stack in base.stacks] == [StreamForm.ROWS]
 
 
 @pytest.mark.parametrize(

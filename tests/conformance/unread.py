@@ -58,7 +58,7 @@ def _unread_by(
         if not any(bool(gradient.any()) for gradient in found):
             continue
         for unit in range(2):
-            if not any(_reads(gradient, part, unit, mask) for gradient in found):
+            if not any(_reads(gradient, part, unit, mask, layer.form) for gradient in found):
                 start = f"{layer.path}.reft_layer.refts.{name}.units.{unit}."
                 unread |= {key for key in reft_names(layout, part, name) if key.startswith(start)}
     return unread
@@ -91,9 +91,9 @@ def _gradients_at_layers(
     return gradients, given
 
 
-def _reads(gradient: Tensor, part: ReFT, unit: int, mask: Tensor | None) -> bool:
+def _reads(gradient: Tensor, part: ReFT, unit: int, mask: Tensor | None, form: str) -> bool:
     """A position that the unit edits matters for the outputs of some row. Layers may see more positions than the mask has."""
-    if mask is not None and (mask.dim() != 2 or mask.shape != gradient.shape[:2]):
+    if mask is not None and (mask.dim() != 2 or (mask.shape != gradient.shape[:2] and form != "followed")):
         mask = None
     for index, row in enumerate(gradient):
         positions = edited_positions(part, real_positions(mask, index, len(row)))[unit]

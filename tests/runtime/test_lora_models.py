@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,27 @@ def test_defect_17_shared_matrices_have_the_shapes_of_the_adapter_that_is_there(
     model.add_adapter("a", "vera[r=3,output_lora=True]", overwrite_ok=True)
     assert model.shared_parameters["a"]["lora_A"].shape == (3, 40)
     run(model, inputs)
+
+
+def test_a_projection_that_sees_batch_and_positions_turned_is_told_so(
+    inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted("bert")
+    layer = model.base_model.encoder.layer[0]
+    attention = layer.attention.self
+    monkeypatch.setattr(type(layer), "roles", replace(type(layer).roles, turned=("attention.self.query",)))
+    outputs = [run(model, inputs)]
+    for name in "ab":
+        model.add_adapter(name, STRINGS["lora"])
+        randomise(model, name, ord(name))
+        model.set_active_adapters(name)
+        outputs.append(run(model, inputs))
+    model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 1]))
+    assert attention.query.is_length_first and not attention.value.is_length_first
+    for one in model.base_model.encoder.layer:  # as if their attention turned what it is given
+        one.attention.self.query.register_forward_pre_hook(lambda module, args: (args[0].transpose(0, 1),))
+        one.attention.self.query.register_forward_hook(lambda module, args, output: output.transpose(0, 1))
+    assert_close(run(model, inputs), torch.cat([outputs[1][:1], outputs[2][1:]]), atol=1e-5, rtol=1e-5)
+    for name in "ab":
+        model.delete_adapter(name)
+    assert not {"is_turned", "is_length_first"} & vars(attention.query).keys()

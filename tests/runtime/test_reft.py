@@ -36,7 +36,7 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
-from adapter_runtime.methods.reft.positions import positions_of
+from adapter_runtime.methods.reft.positions import Stream, positions_of
 from adapter_runtime.roles import LayerStack
 from runtime_models import adapted, randomise, upstream
 
@@ -261,14 +261,16 @@ def test_a_prompt_that_goes_on_after_a_cache_has_its_end_edited(ids: torch.Tenso
     assert index[:, 3:].tolist() == [[1, 2]] * 3
 
 
-def positions_of_spans(spans: TokenSpans, shape: EditShape, length: int, stack: str = "self") -> Any:
+def positions_of_spans(
+    spans: TokenSpans, shape: EditShape, length: int, stack: str = "self", tokens_first: bool = False
+) -> Any:
     """Index [B, P] and mask [B, P] for one shape."""
     generation = ForwardContext(is_generation=True)
     context = ForwardContext(generation=generation)
     generation.spans[stack] = context.spans[stack] = spans
     thread.context = context
     try:
-        positions = positions_of(stack, (shape,), torch.zeros(len(spans.first), length, 4))
+        positions = positions_of(Stream(stack, 4, tokens_first), (shape,), torch.zeros(len(spans.first), length, 4))
     finally:
         thread.context = None
     assert positions is not None
@@ -286,17 +288,33 @@ def test_short_rows_are_clipped_and_the_end_comes_first() -> None:
     assert chosen == [[0, 1, 2, 4, 5], [2, 3, 4, 5], [4], []]
 
 
+def test_what_stands_behind_the_tokens_is_not_edited() -> None:
+    first = torch.tensor([0, 1])
+    spans = TokenSpans(first, torch.tensor([4, 3]), 0, 4)
+    index, missing = positions_of_spans(spans, EditShape(1, 2), 9, tokens_first=True)
+    assert index.tolist() == [[0, 2, 3], [1, 1, 2]]
+    assert missing.tolist() == [[False] * 3, [True, False, False]]
+    with pytest.raises(UnsupportedMethodError, match="9 positions where there are 4 tokens"):
+        positions_of_spans(spans, EditShape(1, 2), 9)
+
+
+def test_a_step_of_one_token_has_no_second_one_behind_it() -> None:
+    spans = TokenSpans(torch.tensor([0]), torch.tensor([1]), 0, 1)
+    _, missing = positions_of_spans(spans, EditShape(3, 0), 3, tokens_first=True)
+    assert missing.tolist() == [[False, True, True]]
+
+
 def test_layers_of_an_encoder_and_of_a_decoder_look_at_their_own_tokens() -> None:
     context = ForwardContext()
     zeros = torch.zeros(1, dtype=torch.long)
     context.spans = {"encoder": TokenSpans(zeros + 2, zeros + 4, 0, 5), "self": TokenSpans(zeros, zeros + 3, 0, 3)}
     thread.context = context
     try:
-        encoder = positions_of("encoder", (EditShape(1, 0),), torch.zeros(1, 5, 4))
-        decoder = positions_of("self", (EditShape(1, 0),), torch.zeros(1, 3, 4))
-        pixels = positions_of("", (EditShape(1, 0),), torch.zeros(1, 5, 4))  # not what the mask is about
+        encoder = positions_of(Stream("encoder", 4), (EditShape(1, 0),), torch.zeros(1, 5, 4))
+        decoder = positions_of(Stream("self", 4), (EditShape(1, 0),), torch.zeros(1, 3, 4))
+        pixels = positions_of(Stream("", 4), (EditShape(1, 0),), torch.zeros(1, 5, 4))  # not what the mask is about
         with pytest.raises(UnsupportedMethodError, match="9 positions where there are 5 tokens, and rows are padded"):
-            positions_of("encoder", (EditShape(1, 0),), torch.zeros(1, 9, 4))
+            positions_of(Stream("encoder", 4), (EditShape(1, 0),), torch.zeros(1, 9, 4))
     finally:
         thread.context = None
     assert encoder is not None and decoder is not None and pixels is not None

@@ -111,6 +111,7 @@ def _layer_roles(layer: LayerPlan) -> str:
         "bottlenecks": tuple_of(roles(entry, "host") for entry in layer.bottlenecks) if layer.bottlenecks else "",
         "mlp": roles(layer.mlp) if _has_projections(layer) else "",
         "optional": literal(layer.optional) if layer.optional else "",
+        "turned": literal(layer.turned) if layer.turned else "",
     }
     return f"LayerRoles({', '.join(f'{name}={text}' for name, text in stated.items() if text)})"
 

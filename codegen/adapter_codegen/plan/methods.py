@@ -44,6 +44,7 @@ _FORMS = {
     StreamForm.LENGTH_FIRST: "the positions stand in front of the batch",
     StreamForm.JOINED: "something else stands in front of the tokens of each row",
     StreamForm.SEVERAL: "they are several tensors beside each other",
+    StreamForm.GATHERED: "a position stands for several tokens",
     StreamForm.OTHER: "they have more dimensions than batch, length and width",
 }
 
@@ -96,7 +97,7 @@ def _restriction(method: Method, base: BasePlan) -> tuple[str, Location | None]:
 
 
 def _without_rows(base: BasePlan) -> StackPlan | None:
-    return next((stack for stack in base.stacks if stack.form is not StreamForm.ROWS), None)
+    return next((stack for stack in base.stacks if stack.form in _FORMS), None)
 
 
 def _no_rows(stack: StackPlan) -> str:
@@ -148,7 +149,7 @@ def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
         if not entry.has_additions:
             return _lack(Lack.STREAM, entry.plan.location, entry.plan.class_name)
     stack = _without_rows(base)
-    if stack is not None and all(one.form is not StreamForm.ROWS for one in base.stacks):
+    if stack is not None and all(one.form in _FORMS for one in base.stacks):
         return Obstacle(_no_rows(stack), stack.shown)
     return None if base.stacks else _lack(Lack.LAYERS, base.location)
 

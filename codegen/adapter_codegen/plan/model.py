@@ -136,7 +136,7 @@ def _with_forms(base: BasePlan, found: ModulePlan) -> BasePlan:
 
 def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
     entry = next((shown[name] for name in stack.layer_classes if name in shown), None)
-    if entry is None or stack.form is not StreamForm.ROWS:
+    if entry is None or stack.form not in (StreamForm.ROWS, StreamForm.NO_TOKENS):
         return stack
     return replace(stack, form=entry.form, shown=entry.shown)
 

@@ -120,7 +120,7 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
         """`adapter_layers`, where each knows whether the tensors that it is called with have the batch in front."""
         layers, length_first = list(self.adapter_layers()), self.layers_of_form("length first")
         for layer in layers:
-            if layer.layer_index in length_first:
+            if (layer.layer_index in length_first) != layer.is_turned:
                 layer.is_length_first = True
         return layers
 

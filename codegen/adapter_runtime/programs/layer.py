@@ -98,6 +98,7 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     is_length_first: bool = (
         False  # whether it is called with tensors (length, batch, ...); told before anything is resolved
     )
+    is_turned: bool = False  # whether it sees batch and positions the other way round than the layer around it
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
     location_key: str = ""  # "output_adapter", "selfattn_lora", ...
 

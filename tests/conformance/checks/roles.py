@@ -19,6 +19,7 @@ from conformance.outputs import seeded
 from conformance.reference.bottleneck import claims_of, sites_of
 from conformance.reference.cores import ROLES, CoreWatch, Seen, observed, only_mixes
 from conformance.reference.layout import Attention, Layout, layout_of
+from conformance.reference.streams import assert_streams
 from conformance.subjects import Subject
 
 
@@ -31,6 +32,7 @@ def roles_are_true(subject: Subject) -> None:
         for role in ROLES:
             assert_feeds(upstream, attention, role, inputs)
         assert_parts(upstream, attention, inputs)
+    assert_streams(upstream, layout, inputs)
     sites_of(subject.upstream(), claims_of(initialised(subject), layout, inputs), inputs)
 
 

@@ -16,7 +16,7 @@ from adapter_runtime.methods.prompt_tuning import call as prompt_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.reft import layer as reft_layers
 from adapter_runtime.methods.reft.module import Reft
-from adapter_runtime.methods.reft.positions import Positions, positions_of
+from adapter_runtime.methods.reft.positions import Positions, Stream, positions_of
 from conformance.defects.planting import EVERY, Defect, Plant, all_of, around, instead, mean_of_row
 
 UNMASKED = tuple(name for name in EVERY if name != "prefix_tuning_flat")  # a prefix has defects of its own
@@ -51,10 +51,10 @@ def _unadapted(forward: Any, self: Any, x: Tensor, output: Tensor, *rest: Any) -
     return output if _is_step(x) else forward(self, x, output, *rest)
 
 
-def _also_in_steps(stack: str, shapes: Any, hidden: Tensor) -> Positions:
+def _also_in_steps(stream: Stream, shapes: Any, hidden: Tensor) -> Positions:
     """Every token that is generated is the first of its call."""
     if not _is_step(hidden):
-        return positions_of(stack, shapes, hidden)
+        return positions_of(stream, shapes, hidden)
     found: list[Tensor] = []
     for shape in shapes:
         count = shape.prefix + shape.suffix

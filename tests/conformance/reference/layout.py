@@ -49,6 +49,11 @@ class Layer:
     mlp_last: tuple[str, ...]
     form: str = ""  # of its hidden states, as it is stated; "" = rows of positions
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether its hidden states are rows of tokens, or of something else, in which ReFT edits the first and the last."""
+        return self.form in ("", "followed", "no tokens")
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -27,7 +27,7 @@ def reft_names(layout: Layout, part: ReFT, name: str) -> list[str]:
     return [
         f"{layer.path}.reft_layer.refts.{name}.units.{unit}.{leaf}"
         for layer in layout.layers
-        if not layer.form
+        if layer.has_rows
         for unit in range(2)
         for leaf in leaves
     ]
@@ -47,7 +47,7 @@ def reft_applied(
     handles = [remember_inputs(module, inputs) for module in (upstream, upstream.get_submodule(layout.base))]
     for layer in layout.layers:
         module = upstream.get_submodule(layer.path)
-        if layer.form:
+        if not layer.has_rows:
             handles.append(module.register_forward_hook(_without_rows(layer.form, inputs), prepend=True))
             continue
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
@@ -72,13 +72,17 @@ def remember_inputs(base: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
 
 
 def mask_of(upstream: nn.Module, layer: Layer, inputs: Mapping[str, Any]) -> Tensor | None:
-    """The mask of the tokens that the layer sees; an encoder-decoder has two."""
+    """The mask of the tokens that the layer sees; an encoder-decoder has two. What stands behind them is in none."""
+    if layer.form == "no tokens":
+        return None
     is_decoder = bool(upstream.config.is_encoder_decoder) and not any(one.in_encoder for one in layer.attentions)
-    return inputs.get("decoder_attention_mask" if is_decoder else "attention_mask")
+    start = "decoder_" if is_decoder else ""
+    mask = inputs.get(f"{start}attention_mask")
+    return torch.ones_like(inputs[f"{start}input_ids"]) if mask is None and layer.form == "followed" else mask
 
 
 def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
-    """A layer that is left out must have a reason for it: what it gives is no (batch, length, width), or longer than its tokens."""
+    """A layer that is left out must have a reason for it: what it gives is no (batch, length, width), or of another length than its tokens."""
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -86,8 +90,8 @@ def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
             return
         tokens = inputs.get("input_ids")
         has_rows = hidden.dim() == 3 and hidden.shape[0] == BATCH != hidden.shape[1]
-        is_longer = form == "joined" and tokens is not None and has_rows and hidden.shape[1] > tokens.shape[1]
-        if has_rows and not is_longer:
+        is_other = tokens is not None and has_rows and hidden.shape[1] != tokens.shape[1]
+        if has_rows and not (is_other and form in ("joined", "gathered")):
             raise AssertionError(
                 f"{type(module).__name__} gives rows of positions, but its stack is said to have none"
             )

@@ -143,6 +143,7 @@ def _layer(layer: LayerPlan, mixin: str) -> Node:
         *(Node(f"bottleneck after {role.location.value}", _host(role)) for role in layer.bottlenecks),
         Node("mlp", children=tuple(_filled(mlp))),
         Node("only under a condition", ", ".join(layer.optional)),
+        Node("batch and positions turned", ", ".join(layer.turned)),
     )
     value = f"{layer.class_name} → {mixin}"
     return Node("layer", value, layer.location, children=tuple(_filled(children)))

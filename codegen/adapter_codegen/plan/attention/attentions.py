@@ -11,6 +11,7 @@ from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.attention.projections import attention_roles
 from adapter_codegen.plan.attention.table import find_cores
+from adapter_codegen.plan.attention.text import may_be_skipped
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.modules import local_class
@@ -52,10 +53,14 @@ class Attentions:
         return (*found, *self._torch_attentions(findings))
 
     def _roles_at(self, path: str, kind: AttentionKind, findings: list[Finding]) -> AttentionRoles:
-        """Of all cores that the module at a path may have, the roles of the one that shows most, and reads the stream."""
+        """Of all cores that the module at a path may have, the roles of the one that shows most, and reads the stream.
+
+        One that always runs goes ahead: Longformer attends once more, with projections of its own, where tokens are global.
+        """
         cores = [core for core in self.cores if core.path == path]
         roles = {core: attention_roles(core, self._scene, self._origins) for core in cores}
         among = [core for core in cores if roles[core].kind is kind] or cores
+        among = [core for core in among if not may_be_skipped(self._scene, core.result)] or among
         of_stream = self._origins.asks_for_stream
         best = roles[max(among, key=lambda core: (_count_of_projections(roles[core]), of_stream(core)))]
         if cores[0].kind.has_keys and not best.fused and not (best.query and best.key and best.value):

@@ -28,6 +28,7 @@ class Reason(Enum):
 
     KERNEL = "the flash attention kernel is called directly"  # it knows no mask with a prefix
     SEVERAL_PRODUCTS = "the scores are made of several products"  # disentangled attention: no one key is the key
+    WINDOWS = "windows of the scores are written into a larger tensor"
     SLICED = "a slice of the scores is taken"
     COMBINED = "the scores are combined with a tensor by `{}`"  # an operator
     ELSEWHERE = "another module gives the scores than attends"

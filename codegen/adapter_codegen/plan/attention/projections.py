@@ -12,7 +12,7 @@ from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import (
     CASTS,
     DROPOUTS,
@@ -117,7 +117,7 @@ def _output(core: AttentionCore, scene: Scene) -> str:
             seen.add(id(use))
             if scene.is_call_of(use, Kind.LINEAR) and use.inputs and use.inputs[0] is value:
                 return use.path
-            if _hands_on(use, value, scene):
+            if _hands_on(use, value, scene) or _adds_up(use, core):
                 todo.append(use)
     return ""
 
@@ -132,7 +132,14 @@ def _hands_on(use: Value, value: Value, scene: Scene) -> bool:
         return (plain and bool(use.inputs) and use.inputs[0] is value) or use.through is value
     if use.is_sum:  # a residual addition: what follows is another sublayer
         return False
+    if use.how is How.ITEM_ASSIGNMENT:
+        return True
     return use.op in (Op.ITEM, Op.PARAMETER, Op.JOIN, Op.TUPLE, Op.HELPER, Op.BINARY)
+
+
+def _adds_up(use: Value, core: AttentionCore) -> bool:
+    """Whether all that is added up was attended to by the same scores: global tokens, and those of a window."""
+    return use.is_sum and all(id(core.call) in ancestors(operand) for operand in use.inputs)
 
 
 # The width of a head --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, StackPlan
+from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, StackPlan, StreamForm
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import (
@@ -89,6 +89,12 @@ def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None) -> Stac
         return StackPlan(found.path, found.classes)
     plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared)
     sign = stream.forms.get(found.path)
+    if (
+        sign is not None
+        and sign.form is StreamForm.NO_TOKENS
+        and any(is_model(facts, name) for name in found.owners[1:])
+    ):
+        sign = None  # a tower that is a model of its own says itself what it reads
     return plan if sign is None else replace(plan, form=sign.form, shown=facts.location(sign.node))
 
 

@@ -17,7 +17,8 @@ from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
-from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way, joined_on_the_way
+from adapter_codegen.plan.stream.lists.of_tokens import Towards, no_tokens_on_the_way, tokens_on_the_way
+from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.stacks import FoundStack
 
@@ -61,6 +62,7 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     tokens = _token_embeddings(flow, kinds, layer_calls)
     aside = Aside(flow, kinds, layer_calls, {path, tokens})
     scale, made = only_of_tokens(flow, kinds)
+    towards = Towards(ids, kinds, facts)
     return Stream(
         embedding_output=path,
         mixed=mixed,
@@ -73,7 +75,7 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
         beside=aside.beside(),
         picked=aside.picked(),
         between=aside.between(),
-        forms={path: sign for path, found in calls.items() if (sign := _form(found, ids, kinds)) is not None},
+        forms={path: sign for path, found in calls.items() if (sign := _form(found, flow, towards)) is not None},
     )
 
 
@@ -98,12 +100,14 @@ def _layer_calls(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
     ]
 
 
-def _form(calls: Sequence[tuple[int, Value]], layer_calls: set[int], kinds: Kinds) -> Sign | None:
+def _form(found: Sequence[tuple[int, Value]], flow: Flow, towards: Towards) -> Sign | None:
     """The form of what enters a stack for the first time, where the way there shows it."""
-    first = first_argument(calls[0][1]) if calls else None
+    calls = [call for _, call in found]
+    first = first_argument(calls[0]) if calls else None
     if first is None:
         return None
-    return form_on_the_way(first, layer_calls, kinds) or joined_on_the_way(first, layer_calls, kinds)
+    form = form_on_the_way(first, towards.layer_calls, towards.kinds) or tokens_on_the_way(calls, towards)
+    return form or no_tokens_on_the_way(flow, calls)
 
 
 def earlier(value: Value) -> Iterator[Value]:

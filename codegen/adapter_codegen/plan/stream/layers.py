@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -20,6 +20,7 @@ from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
+from adapter_codegen.plan.stream.lists.turned import turned_projections
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
 from adapter_codegen.plan.stream.residuals import Addition, InPart, find_residuals
@@ -65,7 +66,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         bottlenecks=bottlenecks_of(placed),
         mlp=_feed_forward((*outputs, *in_part), roles, scene),
     )
-    plan = replace(plan, optional=optional_paths(plan, facts))
+    plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))
@@ -100,6 +101,13 @@ def _feed_forward(
             known += [path for path in found if path not in attending and path not in known]
     first, gate, last = map(tuple, parts)
     return MLPRoles(first, gate, last)
+
+
+def _adaptable(plan: LayerPlan) -> Iterator[str]:
+    """The paths of all projections that the roles name."""
+    for roles in plan.attentions:
+        yield from filter(None, _projections(roles))
+    yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last)
 
 
 def _projections(roles: AttentionRoles) -> tuple[str, ...]:

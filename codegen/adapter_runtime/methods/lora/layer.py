@@ -231,7 +231,12 @@ def check_projection(module: nn.Module, path: str) -> None:
 
 
 def enable_lora(
-    module: nn.Module, layer_index: int, location_key: str, fused: bool, groups: Groups | None = None
+    module: nn.Module,
+    layer_index: int,
+    location_key: str,
+    fused: bool,
+    groups: Groups | None = None,
+    is_turned: bool = False,
 ) -> LoRALayer:
     """Give a projection room for LoRA adapters, by changing its class."""
     if not isinstance(module, LoRALayer):
@@ -243,6 +248,8 @@ def enable_lora(
         module.init_adapter_layer(layer_index, location_key)
         module.merged_adapter = module.unmerged = None
         module.groups = groups
+        if is_turned:
+            module.is_turned = True
     return module
 
 
@@ -262,7 +269,8 @@ def disable_lora(module: LoRALayer) -> None:
         "groups",
     ):
         del module.__dict__[name]
-    module.__dict__.pop("is_length_first", None)  # only there where it is true
+    for name in ("is_length_first", "is_turned"):  # only there where they are true
+        module.__dict__.pop(name, None)
     # A class that is found at run time; mypy takes an assignment for one to the class of the variable.
     module.__class__ = upstream  # type: ignore[assignment]
     patch_forward(module)

@@ -91,6 +91,7 @@ def enabled_places(model: AdaptedBaseModel, config: LoRAConfig) -> Sequence[Plac
                 key,
                 fused=projection.fused is not None,
                 groups=groups_at(layer, projection),
+                is_turned=projection.path in layer.roles.turned,
             ),
             parts,
         )

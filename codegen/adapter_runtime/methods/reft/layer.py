@@ -18,7 +18,7 @@ from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.module import EditShape, Reft
-from adapter_runtime.methods.reft.positions import positions_of
+from adapter_runtime.methods.reft.positions import Stream, positions_of
 from adapter_runtime.programs.hooks import remove_hooks
 from adapter_runtime.programs.layer import TensorLayer
 from adapter_runtime.programs.nodes import Branch, TensorNode
@@ -65,8 +65,7 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
 
     Args:
         layer_index: counted over all stacks of the model.
-        stack: "encoder", "self" or "decoder", whose tokens the layer sees; "" = it sees none: images, sounds.
-        width: H.
+        stream: what the layer gives.
     """
 
     adapter_containers = ("refts",)
@@ -74,11 +73,10 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
     reads_spans = True
     refts: nn.ModuleDict
 
-    def __init__(self, layer_index: int, stack: str, width: int) -> None:
+    def __init__(self, layer_index: int, stream: Stream) -> None:
         super().__init__()
         self.init_adapter_layer(layer_index, "output_reft")
-        self.stack = stack
-        self.width = width
+        self.stream = stream
         self.shapes: tuple[EditShape, ...] = ()
 
     def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
@@ -112,22 +110,22 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         if not isinstance(program, Edits):
             return None
         hidden = hidden_states_of(output)
-        if hidden.dim() != 3 or hidden.shape[-1] != self.width:
+        if hidden.dim() != 3 or hidden.shape[-1] != self.stream.width:
             raise UnsupportedMethodError(
-                f"ReFT edits positions of a sequence of vectors {self.width} wide, but {type(layer).__name__} gives a tensor of "
+                f"ReFT edits positions of a sequence of vectors {self.stream.width} wide, but {type(layer).__name__} gives a tensor of "
                 f"shape {list(hidden.shape)}. Use another method."
             )
-        positions = positions_of(self.stack, program.shapes, hidden)
+        positions = positions_of(self.stream, program.shapes, hidden)
         if positions is None:
             return None
         return with_hidden_states(output, program(hidden, *positions))
 
 
-def enable_reft(layer: nn.Module, layer_index: int, stack: str, width: int) -> ReftLayer:
+def enable_reft(layer: nn.Module, layer_index: int, stream: Stream) -> ReftLayer:
     """Give a layer room for ReFT adapters."""
     found = getattr(layer, "reft_layer", None)
     if not isinstance(found, ReftLayer):
-        found = layer.reft_layer = ReftLayer(layer_index, stack, width)
+        found = layer.reft_layer = ReftLayer(layer_index, stream)
         layer.register_forward_hook(found.edit_output, prepend=True)
     return found
 
@@ -141,10 +139,10 @@ def disable_reft(layer: nn.Module) -> None:
     del layer.reft_layer
 
 
-def add_reft(layer: nn.Module, layer_index: int, stack: str, name: str, config: ReftConfig, width: int) -> None:
+def add_reft(layer: nn.Module, layer_index: int, stream: Stream, name: str, config: ReftConfig) -> None:
     """Create the adapter `name` in a layer, with the type and device of the layer's own parameters."""
-    reft = Reft(config, width)
+    reft = Reft(config, stream.width)
     reference = next((tensor for tensor in layer.parameters() if tensor.is_floating_point()), None)
     dtype = getattr(torch, config.dtype) if config.dtype else reference.dtype if reference is not None else None
     reft.to(reference.device if reference is not None else None, dtype)
-    enable_reft(layer, layer_index, stack, width).refts[name] = reft
+    enable_reft(layer, layer_index, stream).refts[name] = reft

@@ -11,6 +11,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.methods.placing import Wish, check_layers, says
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
+from adapter_runtime.methods.reft.positions import Stream
 
 
 def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
@@ -21,9 +22,12 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
     """
     stacks = _stacks(model)
     wanted = _wanted(model, config)
+    beside, followed = model.layers_of_form("no tokens"), model.layers_of_form("followed")
     for index, layer in wanted:
         module = layer.get_submodule("")
-        add_reft(module, index, stacks.get(module, "self"), name, config, layer.stream_width())
+        stack = "" if index in beside else stacks.get(module, "self")
+        stream = Stream(stack, layer.stream_width(), tokens_first=index in followed)
+        add_reft(module, index, stream, name, config)
     return len(wanted)
 
 
@@ -53,7 +57,7 @@ def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, Adap
     layers = list(model.adapted_layers())
     if not isinstance(config.layers, str):
         check_layers(model, config.layers, "layers")
-    without_rows = model.layers_of_form("packed", "length first", "joined", "several", "other")
+    without_rows = model.layers_of_form("packed", "length first", "joined", "gathered", "several", "other")
     return [(index, layer) for index, layer in layers if config.is_in(index) and index not in without_rows]
 
 

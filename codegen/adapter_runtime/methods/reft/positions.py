@@ -5,7 +5,7 @@ Everything is index arithmetic on tensors, done once per call: rows differ in th
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -17,18 +17,25 @@ from adapter_runtime.methods.reft.module import EditShape
 Positions: TypeAlias = "tuple[torch.Tensor, ...] | None"
 
 
+class Stream(NamedTuple):
+    """What a layer gives, as far as ReFT must know."""
+
+    stack: str  # "encoder", "self" or "decoder", whose tokens it belongs to; "" = it is no stream of tokens: images, sounds
+    width: int  # H
+    tokens_first: bool = False  # something that is no token may stand behind the tokens of a row
+
+
 class EditedPositions(CallSlot):
     """The positions of the current call, by the tokens, shapes and device that they are for."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, tuple[EditShape, ...], torch.device], tuple[torch.Size, Positions]] = {}
+        self.known: dict[tuple[Stream, tuple[EditShape, ...], torch.device], tuple[torch.Size, Positions]] = {}
 
 
-def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
+def positions_of(stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
     """Two tensors per shape: the positions [B, P, H] (the same for all of H), and [B, P, 1], True where a row has none.
 
     Args:
-        stack: "encoder", "self" or "decoder", whose tokens `hidden` belongs to; "" = it is no stream of tokens.
         hidden: [B, L, H].
 
     Returns:
@@ -40,24 +47,26 @@ def positions_of(stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor
     context = thread.context
     if context is None:
         return _of_all(shapes, _all_real(hidden), hidden, False)
-    key = (stack, shapes, hidden.device)
+    key = (stream, shapes, hidden.device)
     positions: Positions
     known = context.slot(EditedPositions).known
     shape, positions = known.get(key, (None, None))
     if shape != hidden.shape:  # not the same for all layers where a model merges tokens on their way
-        positions = _in_context(context, stack, shapes, hidden)
+        positions = _in_context(context, stream, shapes, hidden)
         known[key] = (hidden.shape, positions)
     return positions
 
 
-def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
-    kind = "self" if stack == "decoder" else stack
+def _in_context(
+    context: ForwardContext, stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor
+) -> Positions:
+    kind = "self" if stream.stack == "decoder" else stream.stack
     spans = context.spans.get(kind)
     prompt = context.generation.spans.get(kind) if context.generation is not None else None
     if spans is None:  # images, sounds
         spans, prompt = _all_real(hidden), None
-    elif spans.length != hidden.shape[1]:
-        _check_other_length(spans, stack, hidden, is_generation=prompt is not None)
+    elif spans.length != hidden.shape[1] and not stream.tokens_first:
+        _check_other_length(spans, stream.stack, hidden, is_generation=prompt is not None)
         spans = _all_real(hidden)  # tokens and images in one stream, or tokens that were merged: all are real
     if prompt is None:
         return _of_all(shapes, spans, hidden, spans.past != 0)
@@ -70,10 +79,7 @@ def _in_context(context: ForwardContext, stack: str, shapes: tuple[EditShape, ..
 
 
 def _check_other_length(spans: TokenSpans, stack: str, hidden: torch.Tensor, is_generation: bool) -> None:
-    """Raise where a stream that is longer or shorter than its tokens would be edited at the wrong positions.
-
-    A decoder has a stream beside that of its tokens then (ProphetNet predicts several tokens at once).
-    """
+    """Raise where a stream that is longer or shorter than its tokens would be edited at the wrong positions."""
     reason = ""
     if stack == "decoder":
         reason = "the layers of a decoder see more than its tokens"
@@ -119,7 +125,7 @@ def _of_shape(
         prompted: in a generation, the position after its prompt. Tokens that come later are edited where they are among the
             first ones, as they are when a model is trained on a whole text.
     """
-    length = hidden.shape[1]
+    length = spans.length  # behind these, there are no tokens
     first, end = (tensor.to(hidden.device).unsqueeze(1) for tensor in (spans.first, spans.end))  # (B, 1)
     from_start = first + torch.arange(shape.prefix, device=hidden.device)  # (B, p)
     missing = from_start >= end - shape.suffix * (1 - 1 * is_continued)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import called
+from adapter_codegen.plan.flow.walks import called, last_name
 
 _PRODUCTS = frozenset({"matmul", "bmm", "einsum", "baddbmm"})
 _TRANSPOSES = frozenset({"transpose", "permute", "swapaxes", "mT"})
@@ -23,7 +23,10 @@ class Product:
 
 
 def as_product(value: Value) -> Product | None:
-    """``a @ b``, ``torch.matmul(a, b)``, ``a.bmm(b)``, ``torch.einsum("...", a, b)``, ``torch.baddbmm(c, a, b)``."""
+    """``a @ b``, ``torch.matmul(a, b)``, ``a.bmm(b)``, ``torch.einsum("...", a, b)``, ``torch.baddbmm(c, a, b)``.
+
+    The operands of einsum may stand in a tuple.
+    """
     if value.op is Op.BINARY and value.operator == "@" and isinstance(value.node, cst.BinaryOperation):
         return Product(value, value.inputs[0], value.inputs[1], value.node.left, value.node.right)
     if not called(value, *_PRODUCTS) or not isinstance(value.node, cst.Call):
@@ -37,6 +40,9 @@ def as_product(value: Value) -> Product | None:
         if given is not None:
             inputs.append(given)
             nodes += [arg.value for arg in value.node.args if arg.keyword is not None and arg.keyword.value == name]
+    if last_name(value) == "einsum" and isinstance(nodes[-1], cst.Tuple) and inputs[-1].op is Op.TUPLE:
+        nodes = [element.value for element in nodes[-1].elements]
+        inputs = list(inputs[-1].inputs)
     if len(inputs) < 2 or len(nodes) != len(inputs):
         return None
     return Product(value, inputs[-2], inputs[-1], nodes[-2], nodes[-1])

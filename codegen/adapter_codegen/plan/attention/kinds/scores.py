@@ -10,7 +10,7 @@ from adapter_codegen.plan.attention.core import Reason, Trouble
 from adapter_codegen.plan.attention.kinds.products import Product, as_product, is_weight
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, same_tensor
+from adapter_codegen.plan.flow.values import How, Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, is_number, is_scalar, last_name
 
 # Functions and methods that scores, or attention weights, still are scores or weights after.
@@ -51,12 +51,22 @@ class Scores:
             return self._call(value)
         if value.op is Op.SUBMODULE and value.through is None and value.inputs:
             return self._scene.kind(value) in (Kind.DROPOUT, Kind.IDENTITY) and self._back(value.inputs[0])
+        if value.how is How.ITEM_ASSIGNMENT:
+            return self._written_into(value)
         if value.op in (Op.ITEM, Op.OTHER) and value.inputs:
             found = self._back(value.inputs[0])
             if found and value.op is Op.ITEM:
                 self.troubles.append(Trouble(Reason.SLICED, value.node))
             return found
         return False
+
+    def _written_into(self, value: Value) -> bool:
+        """``whole[:, :n] = scores``: windows of scores are put together, whose keys no longer stand in one row."""
+        whole, part = value.inputs[0], value.inputs[1:2]
+        found = self._any(part)
+        if found:
+            self.troubles.append(Trouble(Reason.WINDOWS, value.node))
+        return self._back(whole) or found
 
     def _any(self, values: Sequence[Value]) -> bool:
         found = [self._back(value) for value in values if not value.is_none]  # all of them: each may hold a product

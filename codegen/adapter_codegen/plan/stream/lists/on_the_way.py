@@ -14,13 +14,10 @@ from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import (
     CASTS,
     DROPOUTS,
-    GATHERING,
-    JOINING,
     VIEWS,
     called,
     first_argument,
     last_name,
-    one_step_back,
     tensor_operands,
 )
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
@@ -173,59 +170,3 @@ def _inserted(value: Value, numbers: Sequence[int | None], place: _Place) -> _Pl
         return Sign(StreamForm.PACKED, value.node)
     batch = place.batch - (0 <= numbers[0] < place.batch)
     return replace(place, batch=batch, more=place.more + 1, turned=value.node)
-
-
-# What is put in front of tokens ---------------------------------------------------------------------------------------
-
-_TOKENS = frozenset({"input_ids", "inputs_embeds"})
-
-
-def joined_on_the_way(first: Value, layer_calls: Set[int], kinds: Kinds) -> Sign | None:
-    """Whether the forward of a model puts something in front of its tokens, or of what it made of them, in each row."""
-    ahead, seen = [first], set(layer_calls)
-    while ahead:
-        value = same_tensor(ahead.pop())
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if called(value, *JOINING) and _is_behind_something(value, kinds):
-            return Sign(StreamForm.JOINED, value.node)
-        ahead += _contents(value, kinds)
-    return None
-
-
-def _is_behind_something(join: Value, kinds: Kinds) -> bool:
-    parts = join.inputs[0].inputs if join.inputs and join.inputs[0].op is Op.TUPLE else ()
-    given = join.keyword("dim") or (join.inputs[1] if len(join.inputs) > 1 else None)
-    if len(parts) < 2 or given is None or integer(given) not in (1, -2):
-        return False
-    of_tokens = [_is_of_tokens(part, kinds) for part in parts]
-    return not of_tokens[0] and any(of_tokens)
-
-
-def _is_of_tokens(value: Value, kinds: Kinds) -> bool:
-    """Whether a value is the tokens, what an embedding made of them, or what any module made of the argument of that name."""
-    ahead, seen = [value], set()
-    while ahead:
-        value = ahead.pop()
-        if value.op is Op.PARAMETER and value.name in _TOKENS:
-            return True
-        value = same_tensor(value)
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if value.op is Op.PARAMETER and value.name in _TOKENS:
-            return True
-        ahead += _contents(value, kinds)
-        if value.op is Op.SUBMODULE:
-            ahead += (argument for name, argument in value.keywords if name in _TOKENS)
-    return False
-
-
-def _contents(value: Value, kinds: Kinds) -> Sequence[Value]:
-    """Where the contents of `value` come from; through embeddings and projections too."""
-    kind = kinds.of(value.module.classes) if value.op is Op.SUBMODULE and value.module is not None else None
-    if kind in _PASSED_ON or kind is Kind.EMBEDDING:
-        before = first_argument(value)
-        return () if before is None else (before,)
-    return () if called(value, *GATHERING) else one_step_back(value, kinds)
