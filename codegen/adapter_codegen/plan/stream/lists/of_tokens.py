@@ -6,7 +6,7 @@ lists see no tokens at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import libcst as cst
@@ -82,7 +82,7 @@ def no_tokens_on_the_way(flow: Flow, calls: Sequence[Value]) -> Sign | None:
     return Sign(StreamForm.NO_TOKENS, calls[0].node) if found and not found & _ALL_TOKENS else None
 
 
-def _inputs(values: Iterator[Value] | Sequence[Value], flow: Flow) -> set[str]:
+def _inputs(values: Iterable[Value], flow: Flow) -> set[str]:
     """Names of the model's arguments among values."""
     return {value.name for value in values if value.op is Op.PARAMETER and value.frame is flow.root}
 
