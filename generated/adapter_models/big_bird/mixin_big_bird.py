@@ -44,5 +44,5 @@ class BigBirdLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class BigBirdModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.layer"),)
+    layer_stacks = (LayerStack("encoder.layer", form="followed"),)
     token_embeddings = "embeddings.word_embeddings"

@@ -65,7 +65,7 @@ class BigBirdPegasusDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class BigBirdPegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.layers"),
+        LayerStack("encoder.layers", form="followed"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"

@@ -52,8 +52,8 @@ class BltCrossAttentionAdaptersMixin(LayerAdaptersMixin):
 class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("local_encoder.layers"),
-        LayerStack("local_encoder.cross_attn_layers", shared=True),
-        LayerStack("global_transformer.layers"),
+        LayerStack("local_encoder.cross_attn_layers", shared=True, form="gathered"),
+        LayerStack("global_transformer.layers", form="gathered"),
         LayerStack("local_decoder.layers"),
         LayerStack("local_decoder.cross_attn_layers"),
         LayerStack("patcher.layers"),

@@ -88,7 +88,7 @@ class BridgeTowerModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsA
     layer_stacks = (
         LayerStack("vision_model.visual.transformer.resblocks", form="length first"),
         LayerStack("text_model.encoder.layer"),
-        LayerStack("cross_modal_image_layers", shared=True),
+        LayerStack("cross_modal_image_layers", shared=True, form="no tokens"),
         LayerStack("cross_modal_text_layers", shared=True),
     )
     token_embeddings = "text_model.embeddings.word_embeddings"

@@ -34,7 +34,7 @@ class CanineLayerAdaptersMixin(LayerAdaptersMixin):
 class CanineModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("initial_char_encoder.layer"),
-        LayerStack("encoder.layer"),
+        LayerStack("encoder.layer", form="gathered"),
         LayerStack("final_char_encoder.layer"),
     )
     embedding_output = "char_embeddings"

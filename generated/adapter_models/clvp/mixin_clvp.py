@@ -71,7 +71,7 @@ class ClvpDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
-        LayerStack("conditioning_encoder.mel_attn_blocks"),
+        LayerStack("conditioning_encoder.mel_attn_blocks", form="no tokens"),
         LayerStack("speech_decoder_model.model.decoder.layers"),
         LayerStack("text_encoder_model.layers"),
         LayerStack("speech_encoder_model.layers"),

@@ -32,6 +32,6 @@ class FunAsrNanoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class FunAsrNanoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("multi_modal_projector.layers"),)
+    layer_stacks = (LayerStack("multi_modal_projector.layers", form="no tokens"),)
     embedding_output = "multi_modal_projector.act"
     submodels = ("audio_tower", "language_model")

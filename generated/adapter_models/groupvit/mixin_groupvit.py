@@ -34,7 +34,7 @@ class GroupViTEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 class GroupViTModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.stages.*.layers"),
+        LayerStack("vision_model.encoder.stages.*.layers", form="no tokens"),
     )
     embedding_output = "vision_model.embeddings"
     final_norm_path = "text_model.final_layer_norm"

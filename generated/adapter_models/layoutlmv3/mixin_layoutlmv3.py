@@ -33,5 +33,5 @@ class LayoutLMv3LayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class LayoutLMv3ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.layer"),)
+    layer_stacks = (LayerStack("encoder.layer", form="followed"),)
     token_embeddings = "embeddings.word_embeddings"

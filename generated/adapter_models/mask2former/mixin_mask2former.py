@@ -45,6 +45,7 @@ class Mask2FormerMaskedAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("fc1",), last=("fc2",)),
+        turned=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
     )
 
 

@@ -28,6 +28,7 @@ class MLCDEncoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("mlp.fc1",), last=("mlp.fc2",)),
+        turned=("self_attn.out_proj",),
     )
 
 

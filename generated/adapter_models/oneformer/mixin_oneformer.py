@@ -45,6 +45,12 @@ class OneFormerTransformerDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="ffn", location="output"),
         ),
         mlp=MLPRoles(first=("ffn.linear1",), last=("ffn.linear2",)),
+        turned=(
+            "self_attn.self_attn.q_proj",
+            "self_attn.self_attn.k_proj",
+            "self_attn.self_attn.v_proj",
+            "self_attn.self_attn.out_proj",
+        ),
     )
 
 

@@ -65,7 +65,7 @@ class PegasusXDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class PegasusXModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.layers"),
+        LayerStack("encoder.layers", form="followed"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"

@@ -68,14 +68,14 @@ class ProphetNetDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 class ProphetNetModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
-        LayerStack("decoder.layers"),
+        LayerStack("decoder.layers", form="followed"),
     )
     token_embeddings = "word_embeddings"
     embedding_output = "encoder.embeddings_layer_norm"
 
 
 class ProphetNetDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("decoder.layers"),)
+    layer_stacks = (LayerStack("decoder.layers", form="followed"),)
     embedding_output = "decoder.embeddings_layer_norm"
     lacks = {
         "prompt_tuning": "The forward of ProphetNetDecoderWrapper does not show by which table it embeds tokens.",

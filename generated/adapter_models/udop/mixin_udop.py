@@ -55,8 +55,8 @@ class UdopBlockAdaptersMixin(LayerAdaptersMixin):
 
 class UdopModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.block"),
-        LayerStack("decoder.block"),
+        LayerStack("encoder.block", form="followed"),
+        LayerStack("decoder.block", form="followed"),
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.final_layer_norm"
@@ -64,8 +64,8 @@ class UdopModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
 
 class UdopForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.block"),
-        LayerStack("decoder.block"),
+        LayerStack("encoder.block", form="followed"),
+        LayerStack("decoder.block", form="followed"),
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.final_layer_norm"

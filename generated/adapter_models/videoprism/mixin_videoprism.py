@@ -36,6 +36,6 @@ class VideoPrismClipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("video_model.vision_model.spatial_layers"),
         LayerStack("video_model.vision_model.temporal_layers"),
         LayerStack("video_model.auxiliary_layers"),
-        LayerStack("text_model.layers"),
+        LayerStack("text_model.layers", form="followed"),
     )
     submodels = ("video_model", "text_model")

@@ -34,6 +34,6 @@ class VisualBertLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class VisualBertModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("encoder.layer"),)
+    layer_stacks = (LayerStack("encoder.layer", form="followed"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"

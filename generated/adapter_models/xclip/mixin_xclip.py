@@ -86,7 +86,7 @@ class XCLIPModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
-        LayerStack("mit.encoder.layers"),
+        LayerStack("mit.encoder.layers", form="no tokens"),
         LayerStack("prompts_generator.decoder"),
     )
     submodels = ("text_model", "vision_model")
