@@ -34,10 +34,13 @@ def named(node: PreTrainedConfig) -> str:
 
 
 def small(config: PreTrainedConfig) -> Iterator[dict[Path, Any]]:
-    """All architectures that `config` names, each time exchanged for another one of timm's tests; the likest first."""
+    """All architectures that `config` names, each time exchanged for one of another class of timm's tests; the likest first."""
     places = {path: (node, name) for path, node in nodes(config) if (name := named(node))}
     alike = [functools.partial(_unlike, node, own_fields(node)[name]) for node, name in places.values()]
+    first_of_class: dict[type, str] = {}
     for other in sorted(_timm().list_models("test_*"), key=alike[0]) if alike else ():
+        first_of_class.setdefault(type(_made(other)), other)
+    for other in first_of_class.values():
         changes: dict[Path, Any] = {}
         for path, (node, name) in places.items():
             changes |= {**_following(config, path, node, other), (*path, name): other}

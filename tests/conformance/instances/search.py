@@ -147,7 +147,7 @@ class Search:
             except Exception as error:
                 told.append(error if isinstance(error, Failed) else Failed(error))
                 draft = start
-                if len(told) > 1 and str(told[-1]) == str(told[-2]):
+                if len(told) == 2 and str(told[0]) == str(told[1]):
                     break  # no architecture changes this error
         raise told[0]
 
