@@ -681,3 +681,10 @@ def test_strides_that_leave_no_room_for_a_kernel_become_twos() -> None:
     config.downsampling_ratios, config.mlp_ratios, config.kernel_sizes = [2, 4, 8], [1, 2], [7, 7]
     text = "RuntimeError: Calculated padded input size per channel: (8). Kernel size: (10). Kernel size can't be greater than actual"
     assert next(iter(repair.repairs(config, text))) == {("downsampling_ratios",): [2, 2, 2]}
+
+
+def test_size_that_is_to_be_a_multiple_becomes_the_number_that_is_said() -> None:
+    config = BertConfig(chunk_size=4)
+    text = "ValueError: `{}` must be a multiple of hop length (3200), got 4."
+    assert list(repair._multiples(config, text.format("chunk_size"))) == [{("chunk_size",): 3200}]
+    assert not list(repair._multiples(config, text.format("other_size")))

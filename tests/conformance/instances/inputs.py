@@ -408,6 +408,7 @@ def _others(facts: Facts) -> list[Recipe]:
         _filled("ids", BATCH, low=0, high=2),
         _filled("normal", BATCH, facts.hidden, LENGTH),
         {"kind": "plain", "value": 1},
+        _filled("normal", BATCH, 1, 6400),  # a sound, whatever it is called
     ]
 
 

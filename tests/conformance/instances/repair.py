@@ -36,6 +36,7 @@ FILL = {
 def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Changes]:
     """Of a config with which a model does not build or run, for the reason `text`, raised by statements `code`."""
     yield from _stated(config, text)
+    yield from _multiples(config, text)
     if "ImportError" in text:
         yield from _backbones(config)
     if "has no attribute" in text:
@@ -108,6 +109,14 @@ def _stated(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
         for path, node in nodes(config):
             if own_fields(node).get(name, int(number)) != int(number):
                 yield {(*path, name): int(number)}
+
+
+def _multiples(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A size that is to be a multiple of another, which no field says, becomes that."""
+    said = re.search(r"`(\w+)` must be a multiple of \D*\((\d+)\)", text)
+    for path, node in nodes(config) if said else ():
+        if own_fields(node).get(said[1]):  # type: ignore[index]
+            yield {(*path, said[1]): int(said[2])}  # type: ignore[index]
 
 
 def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
