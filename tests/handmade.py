@@ -85,6 +85,19 @@ class Handmade:
         beside = Beside(added, "attention_adapters", Role.ATTENTION)
         return replace(plain, placement=Placement.PARALLEL_SUM, role=Role.OUTPUT, beside=beside)
 
+    def branch(
+        self, class_name: str, statement: str, branch: str, residual: str | None, *, nth: int = 0
+    ) -> ResidualSite:
+        """What upstream's own code adds: the `nth` place of `branch` in the function."""
+        plain = self.residual(
+            class_name, statement, branch, branch, residual or branch, host="output_adapters", role=Role.OUTPUT
+        )
+        place = self._find(class_name, "forward", branch, nth, cst.BaseExpression)
+        added = None if residual is None else Expression(residual, place)
+        return replace(
+            plain, placement=Placement.BRANCH, location=place, branch=Expression(branch, place), residual=added
+        )
+
     def _replaced(self, where: tuple[str, str], code: str, nth: int) -> Location:
         return self._find(*where, code, nth, (cst.BaseExpression, cst.AugAssign))
 

@@ -85,6 +85,14 @@ class Role(str, Enum):
     OUTPUT = "output"
 
 
+class Joining(str, Enum):
+    """How what the adapters of a sublayer give joins the stream. The values are what generated mixins state."""
+
+    HOST = ""  # the adapters' host adds it
+    UPSTREAM = "upstream"  # upstream's own code does, in a function of its own or with a scale
+    STREAMS = "streams"  # upstream mixes it into several streams: none of them is the one before the sublayer
+
+
 @dataclass(frozen=True)
 class PrefixSite:
     """One attention core: the place where prefix keys and values are put in front.
@@ -118,6 +126,7 @@ class Placement(str, Enum):
     PARALLEL_SUM = (
         "parallel sum"  # a + f + r  ->  site(f, beside(a, r, None), None), while adapters run; else as it is
     )
+    BRANCH = "branch"  # add(x, r)  ->  add(site(x, r), r): upstream's own code adds, with a scale, a dropout, a mix of streams
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,9 @@ class ResidualSite:
     location: Location  # the expression that is replaced
     statement: Location  # the statement that holds it
     branch: Expression  # what came out of the sublayer, with its scale and dropout: ``self.dropout(x) * self.scale``
-    residual: Expression  # the earlier value of the stream
+    residual: (
+        Expression | None
+    )  # the earlier value of the stream; None, with BRANCH only: there are several, and it is none of them
     norm: Expression | None  # the callable, ``self.LayerNorm``; None where the stream is not normalised here
     dropped: Location | None  # NORM_IN_NEXT_STATEMENT: the statement that the edit removes
     host: str  # attribute that holds the adapters ("attention_adapters"); "" = the class is its own site (BertSelfOutput)
@@ -151,8 +162,11 @@ class ResidualSite:
             raise ValueError("beside is given exactly with PARALLEL_SUM")
         if (self.placement is Placement.NORM_IN_NEXT_STATEMENT) != (self.dropped is not None):
             raise ValueError("dropped is given exactly with NORM_IN_NEXT_STATEMENT")
-        if (self.placement in (Placement.ADDITION, Placement.PARALLEL_SUM)) != (self.norm is None):
+        is_normalised = self.placement in (Placement.NORM_OF_ADDITION, Placement.NORM_IN_NEXT_STATEMENT)
+        if is_normalised != (self.norm is not None):
             raise ValueError("norm is given exactly where the addition is normalised")
+        if self.residual is None and self.placement is not Placement.BRANCH:
+            raise ValueError("what adds needs a residual")
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -163,7 +177,13 @@ class ResidualSite:
     @property
     def branch_first(self) -> bool:
         """Whether upstream writes ``x + r``: the first operand decides the strides of the sum."""
-        return self.branch.location < self.residual.location
+        return self.residual is not None and self.branch.location < self.residual.location
+
+    @property
+    def joins(self) -> Joining:
+        if self.placement is not Placement.BRANCH:
+            return Joining.HOST
+        return Joining.STREAMS if self.residual is None else Joining.UPSTREAM
 
 
 @dataclass(frozen=True)
@@ -222,6 +242,7 @@ class BottleneckRole:
     # Attributes of the module around the host, as its constructor set them: the place is only where all of `where` are true
     where: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()  # and none of these
+    joins: Joining = Joining.HOST
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 
 AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
+Joining = Literal["", "upstream", "streams"]
 StackForm = Literal["", "packed", "length first", "joined", "followed", "gathered", "no tokens", "several", "other"]
 
 
@@ -58,6 +59,9 @@ class BottleneckRole:
     # Attributes of the module around the host, as its constructor set them: the place is only where all of `where` are true
     where: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()  # and none of these
+    # How what it gives joins the stream. "": it adds it; "upstream": upstream's own code does, with a scale of its own, say;
+    # "streams": upstream mixes it into several streams, none of which is the one before the sublayer
+    joins: Joining = ""
 
 
 @dataclass(frozen=True)

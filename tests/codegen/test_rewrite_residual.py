@@ -169,6 +169,23 @@ def test_a_parallel_sum_stays_upstream_s_while_nothing_runs(statement: str, emit
     )
 
 
+@pytest.mark.parametrize(
+    ("residual", "call"),
+    [
+        pytest.param("r", "x = self.add(self.output_adapters(x, r), r, 0.1)", id="the stream is known"),
+        pytest.param(None, "x = self.add(self.output_adapters(x), r, 0.1)", id="there are several streams"),
+    ],
+)
+def test_where_upstream_adds_only_the_branch_goes_through_the_adapters(residual: str | None, call: str) -> None:
+    module = handmade("""
+        x = self.add(x, r, 0.1)
+        return x
+        """)
+    site = module.branch("Block", "x = self.add(x, r, 0.1)", "x", residual, nth=2)
+    lines = body_of(emitted(module, site)).splitlines()
+    assert lines == ["# >>> adapters", call, "# <<< adapters", "return x"]
+
+
 def test_a_suite_on_one_line_gets_a_block() -> None:
     module = handmade("""
         if flag: x = r + x

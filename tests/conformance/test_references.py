@@ -17,6 +17,7 @@ from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import AdditionSite, Claim, claims_of, sites_of
+from conformance.reference.handed_on import BranchSite, HandedOn, handed_on
 from conformance.reference.layout import Layout, layout_of
 from conformance.reference.prefix import filled_cache, prefix_states, turn_of_keys
 from conformance.subjects import BATCH, Subject, method_subjects
@@ -99,7 +100,8 @@ def test_keys_and_values_of_prefixes_alternate_from_layer_to_layer() -> None:
 
 def sites(subject: Subject) -> list[AdditionSite]:
     where, inputs = layout(subject), subject.padded_inputs()
-    return list(sites_of(subject.upstream(), claims_of(initialised(subject), where, inputs), inputs).values())
+    found = sites_of(subject.upstream(), claims_of(initialised(subject), where, inputs), inputs).values()
+    return [site for site in found if isinstance(site, AdditionSite)]
 
 
 def test_residual_additions_before_a_norm_are_found() -> None:
@@ -125,6 +127,7 @@ def test_two_branches_that_are_added_to_each_other_are_one_site_of_both() -> Non
     a, f, r = (random(2, 3, seed=seed) for seed in range(3))
     claims = [Claim("h1", "attention", a, r, ""), Claim("h2", "output", f, a + r, "")]
     (site,) = sites_of(Parallel(), claims, {"a": a, "f": f, "r": r}).values()
+    assert isinstance(site, AdditionSite)
     assert site.hosts == (("h1", "attention"), ("h2", "output"))
     assert site.residual == 1
 
@@ -135,6 +138,47 @@ def test_a_host_that_adds_something_else_than_upstream_has_no_site(wrong: str) -
     claim = replace(Claim("h1", "attention", a, f, ""), **{wrong: r})
     with pytest.raises(AssertionError, match=r"no addition of what these hosts add: h1 \(attention\)"):
         sites_of(Parallel(), [claim], {"a": a, "f": f, "r": r})
+
+
+class Scaled(torch.nn.Module):
+    """A sublayer, whose output is scaled as it is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(3)
+        self.inner = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.5 + self.inner(self.norm(x)) * 0.25
+
+
+def claimed(upstream: Scaled, x: Tensor) -> HandedOn:
+    with torch.no_grad():
+        return HandedOn("host", "output", upstream.inner(upstream.norm(x)), x)
+
+
+def test_what_upstream_scales_as_it_adds_is_adapted_where_the_outermost_module_gives_it() -> None:
+    upstream, x = Scaled(), random(2, 3, seed=1)
+    sites = sites_of(upstream, [claimed(upstream, x)], {"x": x})
+    (site,) = sites.values()
+    assert isinstance(site, BranchSite)
+    assert site.x == ("inner", 1, "out", 0) and site.residual == ("norm", 1, "in", 0)
+    with torch.no_grad(), handed_on(upstream, [site], lambda host, location, given, residual: given + residual):
+        found = upstream(x)
+    with torch.no_grad():
+        expected = x * 0.5 + (upstream.inner(upstream.norm(x)) + x) * 0.25
+    torch.testing.assert_close(found, expected)
+    assert not upstream.norm._forward_pre_hooks and not upstream.inner._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("x", "no module of upstream gives"), ("residual", "no module of upstream has the residual")],
+)
+def test_what_a_host_is_given_must_be_there_in_upstream(wrong: str, message: str) -> None:
+    upstream, x = Scaled(), random(2, 3, seed=1)
+    with pytest.raises(AssertionError, match=message):
+        sites_of(upstream, [replace(claimed(upstream, x), **{wrong: random(2, 3, seed=2)})], {"x": x})
 
 
 @pytest.mark.parametrize("subject", [LLAMA, BERT], ids=lambda subject: subject.model_type)

@@ -27,7 +27,7 @@ from adapter_runtime.composition import (
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import AdapterPlusConfig, BnConfig, ParBnConfig
-from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck
 from adapter_runtime.methods.configs.union import ConfigUnion
 from runtime_models import adapted, randomise
@@ -532,3 +532,57 @@ def _keep_in_single_precision(model: PreTrainedModel) -> None:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in model._keep_in_fp32_modules:
             module.float()
+
+
+def branch_host(config: BnConfig) -> BranchBottleneckLayer:
+    """A place whose sum upstream makes itself, with one adapter that runs."""
+    layer = BranchBottleneckLayer()
+    layer.init_adapter_layer(0, "output_adapter")
+    layer.add_adapter("a", config, H)
+    layer.activate(Stack("a"), frozenset())
+    return layer.eval()
+
+
+@pytest.mark.parametrize(
+    ("options", "residual"),
+    [
+        pytest.param({}, R, id="after the sublayer"),
+        pytest.param({}, None, id="after the sublayer, among several streams"),
+        pytest.param({"original_ln_before": True}, R, id="what reads the sum"),
+        pytest.param({"is_parallel": True}, R, id="what reads the stream"),
+    ],
+)
+def test_where_upstream_adds_the_host_gives_the_branch(options: dict[str, Any], residual: torch.Tensor | None) -> None:
+    layer = branch_host(bottleneck(**options))
+    adapter = layer.adapters["a"]
+    assert isinstance(adapter, Bottleneck)
+    expected = written_out(adapter, X, R if residual is None else residual, None)
+    torch.testing.assert_close(layer(X, residual), expected)
+    layer.activate(None, frozenset())
+    assert layer(X, residual) is X
+
+
+def test_among_several_streams_what_reads_the_sum_reads_the_branch() -> None:
+    layer = branch_host(bottleneck(original_ln_before=True))
+    plain = branch_host(bottleneck())
+    plain.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(X), plain(X, R))
+
+
+@pytest.mark.parametrize(
+    ("options", "has_residual", "message"),
+    [
+        ({"original_ln_after": False}, True, "original_ln_after=False: in layer 0 .* Use original_ln_after=True"),
+        ({"is_parallel": True}, False, "is_parallel=True: in layer 0 .* upstream mixes several streams"),
+    ],
+)
+def test_what_only_the_addition_could_give_is_refused(
+    options: dict[str, Any], has_residual: bool, message: str
+) -> None:
+    layer = BranchBottleneckLayer()
+    layer.init_adapter_layer(0, "output_adapter")
+    layer.has_residual = has_residual
+    with pytest.raises(UnsupportedMethodError, match=message):
+        layer.check(bottleneck(**options))
+    layer.has_residual = True
+    layer.check(bottleneck(is_parallel=True))

@@ -482,6 +482,13 @@ class Problem(Enum):
         "The addition stands in a function that no class owns.",
         "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
     )
+    SUM_HANDED_ON = (
+        "P230",
+        _UPSTREAM,
+        _WARNING,
+        "What this call adds to the stream is a sum of sublayers in some models, and of one sublayer in others.",
+        "Teach `plan/stream/lifted.py` to adapt each term of this sum, if adapters belong here.",
+    )
     MIXES_POSITIONS = (
         "P231",
         _UPSTREAM,

@@ -59,7 +59,7 @@ class _Inverse(cst.CSTTransformer):
         if not waiting or waiting[0].beside is None:
             return True
         site, own = waiting.popleft(), cst.ensure_type(node.body, cst.Call).func
-        assert site.beside is not None
+        assert site.beside is not None and site.residual is not None
         owner = cst.Module([]).code_for_node(own).removesuffix(f".{name}")
         beside = f"{owner}.{site.beside.host}"
         inner = f"{beside}({site.beside.branch.code}, {site.residual.code}, None)"
@@ -80,6 +80,8 @@ class _Inverse(cst.CSTTransformer):
         return updated_node
 
     def _addition(self, name: str, call: cst.Call) -> cst.BaseExpression:
+        if self.residuals[name] and self.residuals[name][0].placement is Placement.BRANCH:
+            return self._branch(self.residuals[name].popleft(), call)
         branch_first = call.args[3:]
         if not self.residuals[name] or len(call.args) not in (3, 4) or not all(map(_says_branch_first, branch_first)):
             raise NotAnEdit(f"a call of {name} that was not planned")
@@ -92,6 +94,17 @@ class _Inverse(cst.CSTTransformer):
         if site.placement is Placement.NORM_IN_NEXT_STATEMENT:
             self.norms.append(cst.Module([]).code_for_node(norm))
         return added
+
+    @staticmethod
+    def _branch(site: ResidualSite, call: cst.Call) -> cst.BaseExpression:
+        """What goes through the adapters, where upstream's own code adds."""
+        if any(argument.keyword is not None or argument.star for argument in call.args):
+            raise NotAnEdit("a call of adapters with other arguments than planned")
+        given, planned = [argument.value for argument in call.args], [site.branch, site.residual]
+        if len(given) != sum(part is not None for part in planned):
+            raise NotAnEdit("a call of adapters with more or fewer arguments than planned")
+        _compare(given[1:], [part.code for part in planned[1:] if part is not None])
+        return given[0]
 
     def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
         return self.renamed.get(updated_node.value, updated_node)

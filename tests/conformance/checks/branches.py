@@ -32,7 +32,7 @@ class Received:
     host: str
     location: str
     x: Tensor
-    residual: Tensor
+    residual: Tensor | None  # None: upstream mixes what the host gives into several streams
     trains: bool = True  # upstream runs some of its layers without gradients first, and again with them (HRM)
 
 
@@ -68,6 +68,8 @@ def assert_shapes(one: Received) -> None:
 
     Where the positions of all examples stand in one row, a branch may lack the axis of this one row.
     """
+    if one.residual is None:
+        return
     more = one.residual.dim() - one.x.dim()
     of_one_row = more in (0, 1) and one.residual.shape == (*(1,) * more, *one.x.shape)
     if not of_one_row or one.x.dim() < 2:
@@ -277,7 +279,7 @@ def _hosts(model: nn.Module, layout: Layout, change: Callable[..., Tensor]) -> I
         raise DoesNotApply(Reason.NO_PLACE)
 
     def changed(layer: Layer, location: str, host: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def forward(x: Tensor, residual: Tensor, *rest: Any, **options: Any) -> Tensor:
+        def forward(x: Tensor, residual: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
             return change(original, Received(layer, host, location, x, residual), *rest, **options)
 
         return forward

@@ -3,6 +3,7 @@
 Where they stand is claimed by our model, without any adapter: each host says what it adds to what (`claims_of`). Each claim has to be an
 addition that upstream's own forward makes, of the same two tensors (`sites_of`), or it is no site. There the adapter is computed. Where two
 branches are added to each other before they join the stream (``attention + mlp + residual``), that is the site of both, the attention first.
+Where upstream's own code adds what a host gives, the site is an output of one of its modules (``handed_on.py``).
 That no addition is missing is held by the check "branches".
 """
 
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from conformance.methods import Bottleneck
 from conformance.outputs import seeded
 from conformance.reasons import DoesNotApply, Reason
+from conformance.reference.handed_on import BranchSite, Given, HandedOn, branch_sites, handed_on
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Fused, Together
 
@@ -52,17 +54,23 @@ class AdditionSite:
     norm: str
 
 
-def claims_of(ours: nn.Module, layout: Layout, inputs: Mapping[str, Any]) -> list[Claim]:
-    """What the hosts of a model without active adapters add, in the order of their calls."""
+def claims_of(ours: nn.Module, layout: Layout, inputs: Mapping[str, Any]) -> list[Claim | HandedOn]:
+    """What the hosts of a model without active adapters add, or hand on, in the order of their calls."""
     paths = {module: path for path, module in ours.named_modules()}
-    claims: list[Claim] = []
+    claims: list[Claim | HandedOn] = []
 
     def recording(host: str, location: str, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def forward(x: Tensor, residual: Tensor, norm: Any = None, *rest: Any, **options: Any) -> Tensor:
+        adds = not isinstance(ours.get_submodule(host), BranchBottleneckLayer)
+
+        def forward(x: Tensor, residual: Tensor | None = None, norm: Any = None, *rest: Any, **options: Any) -> Tensor:
             if norm is not None and norm not in paths:
                 raise DoesNotApply(Reason.BRANCH_NOT_FOLLOWED)
             # Copies: upstream may go on to change what it was given.
-            claims.append(Claim(host, location, x.clone(), residual.clone(), "" if norm is None else paths[norm]))
+            stream = None if residual is None else residual.clone()
+            if adds and stream is not None:
+                claims.append(Claim(host, location, x.clone(), stream, "" if norm is None else paths[norm]))
+            else:
+                claims.append(HandedOn(host, location, x.clone(), stream))
             return original(x, residual, norm, *rest, **options)
 
         return forward
@@ -137,13 +145,16 @@ class Watch(TorchFunctionMode):
             return self.at_addition((frame[0], frame[1], frame[2]), operands, func(*args))
 
 
-def sites_of(upstream: nn.Module, claims: Sequence[Claim], inputs: Mapping[str, Any]) -> dict[Place, AdditionSite]:
-    """The additions of upstream that `claims` are about, in their order.
+def sites_of(
+    upstream: nn.Module, claims: Sequence[Claim | HandedOn], inputs: Mapping[str, Any]
+) -> dict[Place | Given, AdditionSite | BranchSite]:
+    """The additions of upstream that `claims` are about, in their order; then the outputs that go through others.
 
     Raises:
-        AssertionError: upstream makes no such addition.
+        AssertionError: upstream makes no such addition, or has no such output.
     """
-    search = _Search(list(claims))
+    search = _Search([claim for claim in claims if isinstance(claim, Claim)])
+    handed = [claim for claim in claims if isinstance(claim, HandedOn)]
     watch = Watch(upstream, search.at_addition)
     try:
         with torch.no_grad(), seeded(5), watch:
@@ -153,7 +164,8 @@ def sites_of(upstream: nn.Module, claims: Sequence[Claim], inputs: Mapping[str, 
     if search.pending:
         missing = ", ".join(dict.fromkeys(f"{claim.host} ({claim.location})" for claim in search.pending))
         raise AssertionError(f"upstream makes no addition of what these hosts add: {missing}")
-    return search.sites
+    branches = branch_sites(upstream, handed, inputs) if handed else []
+    return {**search.sites, **{site.x: site for site in branches}}
 
 
 class _Search:
@@ -217,10 +229,10 @@ def bottlenecks_applied(
     if layout.sites is None:
         raise ValueError("the layout holds no sites: compute them by sites_of, on upstream without adapters")
 
-    def computed(host: str, location: str, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+    def adapted(host: str, location: str, x: Tensor, residual: Tensor | None, norm: Norm = None) -> Tensor:
         here = [(name, part) for name, part in adapters if location in part.locations]
         if not here:
-            return _joined(x, residual, norm)
+            return x
         present = [
             (part, Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here
         ]
@@ -229,7 +241,12 @@ def bottlenecks_applied(
             return through_fusion(x, residual, norm, present, attention)
         return through(x, residual, norm, present, together)
 
-    with _replaced(upstream, layout.sites, computed):
+    def computed(host: str, location: str, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+        return _joined(adapted(host, location, x, residual, norm), residual, norm)
+
+    additions = {place: site for place, site in layout.sites.items() if isinstance(site, AdditionSite)}
+    branches = [site for site in layout.sites.values() if isinstance(site, BranchSite)]
+    with _replaced(upstream, additions, computed), handed_on(upstream, branches, adapted):
         yield
 
 
@@ -322,31 +339,33 @@ Placed = Sequence[tuple[Bottleneck, Weights]]
 Norm = Callable[[Tensor], Tensor] | None
 
 
-def through(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, together: Averaged | None = None) -> Tensor:
-    """The value of a residual site under bottlenecks that run one after the other, each on what the one before gave.
-
-    The result joins the stream: it is added to it, and normalised where upstream does so.
-    """
+def through(
+    x: Tensor, residual: Tensor | None, norm: Norm, adapters: Placed, together: Averaged | None = None
+) -> Tensor:
+    """The output of a sublayer under bottlenecks that run one after the other, each on what the one before gave."""
     if together is not None:
         x = together.of([x + _update(part, weights, _seen(part, x, residual, norm)) for part, weights in adapters])
     else:
         for part, weights in adapters:
             x = x + _update(part, weights, _seen(part, x, residual, norm))
-    return _joined(x, residual, norm)
+    return x
 
 
-def through_fusion(x: Tensor, residual: Tensor, norm: Norm, adapters: Placed, attention: Weights) -> Tensor:
+def through_fusion(x: Tensor, residual: Tensor | None, norm: Norm, adapters: Placed, attention: Weights) -> Tensor:
     """All adapters see what the last one does; what they add is mixed by an attention whose query is what they see."""
     seen = _seen(adapters[-1][0], x, residual, norm)
     values = torch.stack([_update(part, weights, seen) for part, weights in adapters], dim=-2)  # (B, L, N, H)
     query, keys = attention.linear("query", seen), attention.linear("key", values)
     shares = (query[..., None, :] * keys).sum(-1).softmax(-1)
     mixture = (shares[..., None] * values).sum(-2)
-    return _joined(x + mixture @ attention.all[f"{attention.prefix}.value.weight"].T, residual, norm)
+    return x + mixture @ attention.all[f"{attention.prefix}.value.weight"].T
 
 
-def _seen(part: Bottleneck, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
-    """What a bottleneck reads."""
+def _seen(part: Bottleneck, x: Tensor, residual: Tensor | None, norm: Norm) -> Tensor:
+    """What a bottleneck reads. Where there is no single stream, the output of the sublayer is all there is."""
+    if residual is None:
+        assert not part.parallel, "it would read the stream"
+        return x
     if part.parallel:
         return residual
     return _joined(x, residual, norm) if part.norm_first else x

@@ -44,7 +44,8 @@ class PlacedSite:
         beside = self.site.beside
         held = [] if beside is None else [(beside.host, beside.role)]
         return tuple(
-            BottleneckRole(_join(self.path, host), role) for host, role in (*held, (self.site.host, self.role))
+            BottleneckRole(_join(self.path, host), role, joins=self.site.joins)
+            for host, role in (*held, (self.site.host, self.role))
         )
 
 
@@ -111,7 +112,8 @@ class Placing:
         alone = len(here) == 1 and placed.terms is None
         if frame.depth and alone:
             # A scaled residual is none that the class itself could hand over. The name says no role: one class may have several.
-            return "" if placed.addition.residual.op is Op.PARAMETER else "residual_adapters"
+            is_own = placed.addition.residual.op is Op.PARAMETER and placed.addition.placement is not Placement.BRANCH
+            return "" if is_own else "residual_adapters"
         earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters.
@@ -124,17 +126,17 @@ class Placing:
         value, norm = addition.value, addition.norm
         assert value.statement is not None
         in_next = addition.placement is Placement.NORM_IN_NEXT_STATEMENT
-        replaced = norm if norm is not None and not in_next else value
+        replaced = self._replaced(addition)
         callee = norm.node.func if norm is not None and isinstance(norm.node, cst.Call) else None
         dropped = norm.statement if norm is not None and in_next else None
         site = ResidualSite(
             class_name=value.frame.class_name,
             function=value.frame.function,
             placement=addition.placement,
-            location=scene.facts.location(replaced.node),
+            location=scene.facts.location(replaced),
             statement=scene.facts.location(value.statement),
             branch=scene.expression(addition.branch_node),
-            residual=scene.expression(addition.residual_node),
+            residual=None if addition.residual_node is None else scene.expression(addition.residual_node),
             norm=None if callee is None else scene.expression(callee),
             dropped=None if dropped is None else scene.facts.location(dropped),
             host=host,
@@ -143,6 +145,14 @@ class Placing:
         )
         flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()
         return PlacedSite(site, value.frame.path, role, flags)
+
+    @staticmethod
+    def _replaced(addition: Addition) -> cst.CSTNode:
+        """What a call of the adapters takes the place of."""
+        if addition.placement is Placement.BRANCH:
+            return addition.branch_node
+        is_around = addition.norm is not None and addition.placement is not Placement.NORM_IN_NEXT_STATEMENT
+        return addition.norm.node if is_around and addition.norm is not None else addition.value.node
 
     def _beside(self, placed: _Placed, found: list[_Placed]) -> Beside | None:
         """The attention in a parallel sum."""

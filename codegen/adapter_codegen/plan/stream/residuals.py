@@ -16,10 +16,12 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Method, Placement
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import How, Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.values import Frame, How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.stream.lifted import lifted
+from adapter_codegen.plan.stream.mixed import mixed
 from adapter_codegen.plan.stream.norms import placement_of
-from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, work_behind
+from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
 
 _BOTTLENECK = (Method.BOTTLENECK,)
 
@@ -32,7 +34,7 @@ class Addition:
     branch: Value
     residual: Value
     branch_node: cst.BaseExpression
-    residual_node: cst.BaseExpression
+    residual_node: cst.BaseExpression | None  # None: there are several streams, and none of them is it
     work: Value  # the submodule call that the branch came out of
     placement: Placement
     norm: Value | None  # the call of the norm that the sum goes into
@@ -111,7 +113,7 @@ class _Stream:
         if value.op is Op.JOIN:
             return value.inputs
         if value.op is Op.FUNCTION and value.through is not None:
-            return (value.through,)
+            return self._lifted(value) or (value.through,)
         if parts := joined_streams(value):
             return parts[:1]  # what is joined to the stream comes behind it
         if value.op is Op.SUBMODULE and value.inputs:
@@ -146,8 +148,51 @@ class _Stream:
         if own is not None:
             self._claim(value, *own)
             return (own[0],)
-        self._refuse(value, Problem.NO_EARLIER_OPERAND)
+        goes_on = self._mixed(value) or self._lifted(self._scene.flow.calls.get(value.frame))
+        if not goes_on:
+            self._refuse(value, Problem.NO_EARLIER_OPERAND)
+        return goes_on
+
+    def _lifted(self, call: Value | None) -> tuple[Value, ...]:
+        """Claim the addition that a function or module of upstream's makes, at its call; () where it makes none."""
+        for pair in lifted(call, self._scene) if call is not None else ():
+            work = work_behind(pair.branch, self._scene)
+            if call is None or work is None or not self._is_earlier(pair.residual, pair.branch):
+                continue
+            if any(self._is_of_sublayers(choice, call.frame) for choice in alternatives(pair.branch)):
+                self._refuse(call, Problem.SUM_HANDED_ON)
+                return (pair.residual,)
+            nodes = pair.branch_node, pair.residual_node
+            self._found.additions.append(
+                Addition(call, pair.branch, pair.residual, *nodes, work, Placement.BRANCH, norm=None)
+            )
+            return (pair.residual,)
         return ()
+
+    def _is_of_sublayers(self, value: Value, frame: Frame) -> bool:
+        """Whether a value is the sum of what several sublayers gave, added to each other in a function."""
+        is_here = value.is_sum and value.frame is frame
+        return is_here and all(work_behind(operand, self._scene) is not None for operand in value.inputs)
+
+    def _mixed(self, value: Value) -> tuple[Value, ...]:
+        """Claim a sum that spreads the output of a sublayer over several streams; () where it does not."""
+        found = mixed(value, self._scene)
+        work = work_behind(found.branch, self._scene) if found is not None else None
+        if found is None or work is None:
+            return ()
+        self._found.additions.append(
+            Addition(
+                found.weighed,
+                found.branch,
+                found.connection,
+                found.branch_node,
+                None,
+                work,
+                Placement.BRANCH,
+                norm=None,
+            )
+        )
+        return (found.streams,)
 
     def _refuse(self, value: Value, problem: Problem) -> None:
         self._found.findings.append(Finding(problem, value.node, _BOTTLENECK))
@@ -220,10 +265,3 @@ def joined_streams(value: Value) -> tuple[Value, ...]:
     """``torch.cat([words, entities], dim=1)``: streams that go through a sublayer together; () for all else."""
     joined = value.op is Op.FUNCTION and last_name(value) in JOINING and value.inputs
     return value.inputs[0].inputs if joined and value.inputs[0].op is Op.TUPLE else ()
-
-
-def operand_nodes(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    node = value.node
-    if isinstance(node, cst.AugAssign):
-        return node.target, node.value
-    return (node.left, node.right) if isinstance(node, cst.BinaryOperation) else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import libcst as cst
 
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, last_name, tensor_operands, worked_on
 
 # Modules and calls after which the stream is still the stream, and a branch the same branch.
 STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)
@@ -44,11 +46,52 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
 
 
 def _work_of_any(values: Sequence[Value], scene: Scene) -> Value | None:
-    """The submodule behind one of several alternatives; one that did no work must be what the others started from."""
+    """The submodule behind one of several alternatives.
+
+    One that did no work must be what the others started from, or the same product in slices.
+    """
     works = [work_behind(value, scene) for value in values]
     pairs = list(zip(values, works, strict=True))
     behind = {key for value, work in pairs if work is not None for key in ancestors(value)}
+    done = next((work for work in works if work is not None), None)
     idle = [value for value, work in pairs if work is None]
-    if any(id(same_tensor(value)) not in behind for value in idle):
+    if done is None or any(id(same_tensor(v)) not in behind and not _is_in_slices(v, done) for v in idle):
         return None
-    return next((work for work in works if work is not None), None)
+    return done
+
+
+def _is_in_slices(value: Value, work: Value) -> bool:
+    """``total + F.linear(x[..., i:j], self.dense.weight[:, i:j])`` in a loop, from zeros; `work` is the call of ``self.dense``."""
+    products = [term for term in _terms(value) if not called(term, "zeros_like", "zeros")]
+    are_all = all(called(one, "linear") and len(one.inputs) > 1 and _weight_of(one) == work.path for one in products)
+    return bool(products) and are_all
+
+
+def _terms(value: Value) -> Iterator[Value]:
+    """What a sum is made of, whichever of its alternatives is computed."""
+    todo, seen = [value], set[int]()
+    while todo:
+        value = same_tensor(todo.pop())
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if value.is_sum or value.op is Op.JOIN:
+            todo += value.inputs
+        else:
+            yield value
+
+
+def _weight_of(product: Value) -> str:
+    """The path of the module whose weight a product is with; "" where it is another tensor."""
+    weight = product.inputs[1]
+    while weight.op is Op.ITEM:
+        weight = weight.inputs[0]
+    is_weight = weight.op is Op.ATTRIBUTE and weight.name == "weight" and weight.inputs[0].is_module
+    return weight.inputs[0].path if is_weight else ""
+
+
+def operand_nodes(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    node = value.node
+    if isinstance(node, cst.AugAssign):
+        return node.target, node.value
+    return (node.left, node.right) if isinstance(node, cst.BinaryOperation) else None

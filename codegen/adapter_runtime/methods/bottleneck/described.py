@@ -9,7 +9,8 @@ from adapter_runtime.contract.paths import found
 from adapter_runtime.contract.protocol import AdaptedLayer
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.bottleneck.hooks import BottleneckHook, HookedBottleneckLayer, ResidualHook
+from adapter_runtime.methods.bottleneck.hooks import BottleneckHook, ResidualHook
+from adapter_runtime.methods.bottleneck.layer import BranchBottleneckLayer
 from adapter_runtime.roles import BottleneckLocation, BottleneckRole
 
 HOSTS: dict[BottleneckLocation, str] = {
@@ -64,7 +65,7 @@ def hook_layer(layer: AdaptedLayer, described: Described) -> None:
     """Create the hosts that the roles of a layer name, and the hooks that run them."""
     module = layer.get_submodule("")
     for role in layer.roles.bottlenecks:
-        location, host = role.location, HookedBottleneckLayer()
+        location, host = role.location, BranchBottleneckLayer()
         layer.add_module(role.host, host)
         norm, pre = norm_path(described, location), residual_path(described, location)
         before = found(module, pre) if pre else None

@@ -13,12 +13,8 @@ import torch
 from torch import nn
 
 from adapter_runtime.call.arguments import Argument, LayerOutputs
-from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedModelError
-from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
-from adapter_runtime.methods.bottleneck.module import Norm
-from adapter_runtime.methods.bottleneck.program import BottleneckNode
-from adapter_runtime.programs.layer import AdapterLayerBase
+from adapter_runtime.methods.bottleneck.layer import BranchBottleneckLayer
 
 
 class _Residuals(threading.local):
@@ -31,32 +27,10 @@ class _Residuals(threading.local):
 residuals = _Residuals()
 
 
-class HookedBottleneckLayer(BottleneckLayer):
-    """Adapters whose output the layer adds to the residual stream, and norms, by itself."""
-
-    def resolve(self, block: AdapterCompositionBlock | None) -> BottleneckNode | None:
-        """The program of `block`, without the layer's addition and norm after it."""
-        return AdapterLayerBase.resolve(self, block)
-
-    def bottleneck_layer_forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None, norm: Norm | None = None, *, branch_first: bool = False
-    ) -> torch.Tensor:
-        """What takes the place of the sublayer's output.
-
-        Args:
-            x: [B, L, H], output of the sublayer.
-            residual: [B, L, H], the residual stream before it; None where the interface does not say where it is.
-            norm: applied by adapters to the sum of both, else None.
-            branch_first: of no effect, as nothing is added here.
-        """
-        program = self.current_program()
-        return x if program is None else program(x, residual, norm)
-
-
 class ResidualHook:
     """Before a module that gets the residual stream: remember it for the bottlenecks of `host`."""
 
-    def __init__(self, host: HookedBottleneckLayer) -> None:
+    def __init__(self, host: BranchBottleneckLayer) -> None:
         self.host = host
 
     def __call__(self, module: nn.Module, args: tuple[Argument, ...], kwargs: Mapping[str, Argument]) -> None:
@@ -73,7 +47,7 @@ class BottleneckHook:
         pre: the field of the interface that says where the residual is, and its path; None = not said.
     """
 
-    def __init__(self, host: HookedBottleneckLayer, norm: nn.Module | None, pre: str | None) -> None:
+    def __init__(self, host: BranchBottleneckLayer, norm: nn.Module | None, pre: str | None) -> None:
         self.host = host
         self.norm = norm
         self.pre = pre

@@ -26,7 +26,7 @@ from adapter_runtime.methods.bottleneck.program import BottleneckLeaf, Bottlenec
 from adapter_runtime.methods.common.shared_parameters import SharedDict
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig
 from adapter_runtime.methods.fusion.module import AdapterFusion
-from adapter_runtime.programs.layer import EntryModel, TensorLayer
+from adapter_runtime.programs.layer import AdapterLayerBase, EntryModel, TensorLayer
 
 
 class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
@@ -167,3 +167,64 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
             return program(x, residual, norm)
         total = x + residual if branch_first else residual + x
         return total if norm is None else norm(total)
+
+
+class BranchBottleneckLayer(BottleneckLayer):
+    """Adapters whose output upstream's own code adds to the residual stream: scaled, mixed, or in a function of its own.
+
+    Attributes:
+        has_residual: whether it is given the stream before the sublayer; not where upstream mixes several streams.
+    """
+
+    has_residual = True
+
+    def check(self, config: BnConfig) -> None:
+        """Raise where upstream's addition, which stays as it is, is in the way of an option.
+
+        Raises:
+            UnsupportedMethodError: it is.
+        """
+        where = f"layer {self.layer_index} ({self.location_key})"
+        if not config.original_ln_after:
+            raise UnsupportedMethodError(
+                f"original_ln_after=False: in {where} upstream's own code adds the output of the sublayer to the residual stream, "
+                "after the adapter. Use original_ln_after=True."
+            )
+        if config.is_parallel and not self.has_residual:
+            raise UnsupportedMethodError(
+                f"is_parallel=True: in {where} upstream mixes several streams, none of which is the input of the sublayer. Use an "
+                'adapter behind the sublayer: "seq_bn" or "double_seq_bn".'
+            )
+
+    def resolve(self, block: AdapterCompositionBlock | None) -> BottleneckNode | None:
+        """The program of `block`, without the layer's addition and norm after it."""
+        return AdapterLayerBase.resolve(self, block)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        norm: Norm | None = None,
+        *,
+        branch_first: bool = False,
+    ) -> torch.Tensor:
+        return self.bottleneck_layer_forward(x, residual, norm, branch_first=branch_first)
+
+    def bottleneck_layer_forward(
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        norm: Norm | None = None,
+        *,
+        branch_first: bool = False,
+    ) -> torch.Tensor:
+        """What takes the place of the sublayer's output.
+
+        Args:
+            x: [B, L, H], output of the sublayer.
+            residual: [B, L, H], the residual stream before it; None where there is no single one, or it is not known.
+            norm: applied by adapters to the sum of both, else None.
+            branch_first: of no effect, as nothing is added here.
+        """
+        program = self.current_program()
+        return x if program is None else program(x, residual, norm)

@@ -11,12 +11,12 @@ from adapter_runtime.contract.paths import expanded
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.config import BnConfig
-from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
+from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck, bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
 from adapter_runtime.methods.common.shared_parameters import SharedDict, shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
-from adapter_runtime.roles import BottleneckLocation, BottleneckRole
+from adapter_runtime.roles import BottleneckLocation, BottleneckRole, Joining
 
 # The option that asks for bottlenecks at a location; it is also part of what `adapters` calls the place.
 OPTIONS: dict[BottleneckLocation, str] = {
@@ -32,18 +32,18 @@ def prepare_layer(layer: AdaptedLayer, index: int, self_location: str) -> None:
     Raises:
         UnsupportedModelError: a module that the roles name is not there, or is of another class.
     """
-    for path, location in _host_paths(layer):
-        host = _host(layer, path, location)
+    for path, role in _host_paths(layer):
+        host = _host(layer, path, role)
         if host is not None:
-            host.init_adapter_layer(index, OPTIONS[location])
+            host.init_adapter_layer(index, OPTIONS[role.location])
 
 
-def _host_paths(layer: AdaptedLayer) -> Iterator[tuple[str, BottleneckLocation]]:
-    """The path and the location of each host of a layer, also of those in a list of blocks (MobileBERT's)."""
+def _host_paths(layer: AdaptedLayer) -> Iterator[tuple[str, BottleneckRole]]:
+    """The path and the role of each host of a layer, also of those in a list of blocks (MobileBERT's)."""
     for role in layer.roles.bottlenecks:
         for path in expanded(layer.get_submodule(""), role.host):
             if _is_reached(layer, path, role):
-                yield path, role.location
+                yield path, role
 
 
 def _is_reached(layer: AdaptedLayer, path: str, role: BottleneckRole) -> bool:
@@ -55,21 +55,30 @@ def _is_reached(layer: AdaptedLayer, path: str, role: BottleneckRole) -> bool:
     return holds and not any(getattr(around, name) for name in role.unless)
 
 
-def _host(layer: AdaptedLayer, path: str, location: BottleneckLocation) -> BottleneckLayer | None:
+def _host(layer: AdaptedLayer, path: str, role: BottleneckRole) -> BottleneckLayer | None:
     """The module that holds bottlenecks: one of upstream's, or a child, which is created here."""
-    if location == "cross_attention" and not _has_cross_attention(layer):
+    if role.location == "cross_attention" and not _has_cross_attention(layer):
         return None
     holder, _, name = path.rpartition(".")
     is_ours = name.rstrip("0123456789_").endswith("_adapters")
     found = layer.module_at(path, required=not is_ours)
     if found is None and is_ours and (parent := layer.module_at(holder)) is not None:
-        found = BottleneckLayer()
+        found = created(role.joins)
         parent.add_module(name, found)
     if found is not None and not isinstance(found, BottleneckLayer):
         raise UnsupportedModelError(
             f"{type(layer).__name__}: {path} is a {type(found).__name__}, which no adapter class was generated for."
         )
     return found
+
+
+def created(joins: Joining) -> BottleneckLayer:
+    """A host for a place at which what it gives `joins` the stream in this way."""
+    if not joins:
+        return BottleneckLayer()
+    host = BranchBottleneckLayer()
+    host.has_residual = joins != "streams"
+    return host
 
 
 def _has_cross_attention(layer: AdaptedLayer) -> bool:
@@ -120,6 +129,9 @@ def wishes(model: AdaptedBaseModel, config: BnConfig) -> Collection[Wish]:
 def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     """Create an adapter. Returns how many bottlenecks it has."""
     places = _wanted(model, config)
+    for host, _ in places:
+        if isinstance(host, BranchBottleneckLayer):
+            host.check(config)
     shared = shared_parameters_of(model).of(name) if _shares_parameters(config) else None
     if shared is not None:
         for host, width in places:
