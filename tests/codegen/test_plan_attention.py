@@ -134,6 +134,35 @@ def test_a_softmax_that_is_not_between_products_of_activations_is_no_core(softma
     assert not [one for entry in plan.layers for one in entry.attentions]
 
 
+EINSUM = """
+scores = torch.einsum("bhqd,bhkd->bhqk", {first}) * self.scaling
+weights = F.dropout(torch.softmax(scores, dim=-1), 0.1)
+out = torch.einsum("bhqk,bhkd->bhqd", {second})
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count"),
+    [
+        pytest.param("query, key", "weights, value", 1, id="operands one by one"),
+        pytest.param("[query, key]", "[weights, value]", 1, id="in a list"),
+        pytest.param("(query, key)", "(weights, value)", 1, id="in a tuple"),
+        pytest.param("[query, self.table]", "[weights, value]", 0, id="no: with a parameter"),
+        pytest.param("[query, key]", "[value, value]", 0, id="no: without the weights"),
+    ],
+)
+def test_products_by_einsum_are_a_core_that_takes_no_prefix(first: str, second: str, count: int) -> None:
+    plan = plan_of_attention(PROJECT, EINSUM.format(first=first, second=second), RETURN)
+    assert [len(layer.attentions) for layer in plan.layers] == [count] * count
+    assert prefix_sites(plan) == []
+
+
+def test_a_list_of_weights_and_others_is_no_product() -> None:
+    lines = ("scores = query @ key.transpose(-1, -2)", "weights = torch.softmax(scores, dim=-1)")
+    plan = plan_of_attention(PROJECT, *lines, "out = torch.cat([weights, value])", RETURN)
+    assert plan.layers == ()
+
+
 def test_a_call_of_the_interface_takes_a_prefix_with_its_mask_and_its_keywords() -> None:
     plan = plan_of_attention(PROJECT, INTERFACE, CALL.replace("**kwargs", "is_causal=False, **kwargs"), RETURN)
     (site,) = prefix_sites(plan)

@@ -43,6 +43,34 @@ def test_a_group_of_layers_is_no_layer() -> None:
     assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT), group, stack))) == ["Layer"]
 
 
+SEQUENCE = """
+class Stack(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.Sequential(*[Layer(config) for _ in range(2)])
+
+    def forward(self, states):
+        {}
+        return states
+"""
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        pytest.param("for layer in self.layers:\n            states = layer(states)", ["Layer"], id="run through"),
+        pytest.param(
+            "for _, layer in enumerate(self.layers):\n            states = layer(states)", ["Layer"], id="and counted"
+        ),
+        pytest.param("states = self.layers(states)", [], id="no: called, as a block of parts is"),
+        pytest.param("for _ in range(2):\n            states = self.layers(states)", [], id="no: called in a loop"),
+        pytest.param("states = self.layers[0](states)", [], id="no: one of its parts"),
+    ],
+)
+def test_a_sequence_that_is_run_through_one_by_one_is_a_list_of_layers(run: str, found: list[str]) -> None:
+    assert names(plan_module(facts_of(ATTENTION, MLP, layer(TEXT), SEQUENCE.format(run)))) == found
+
+
 MIXED = STACK.replace("Layer(config) for", "Layer(config) if config.full[i] else {other}(config) for")
 
 

@@ -75,7 +75,8 @@ class Candidates:
     def _in_lists(self, known: ClassFacts) -> Iterator[list[str]]:
         """The local classes in each list of `known` that is run through."""
         for submodule in known.submodules.values():
-            if submodule.in_list and submodule.container != "Sequential" and _is_iterated(known, submodule):
+            runs = _is_looped_over if submodule.container == "Sequential" else _is_iterated
+            if submodule.in_list and runs(known, submodule):
                 yield [local_class(name) for name in submodule.classes if local_class(name) in self._facts.classes]
 
     def _lists_within(self, name: str, seen: set[str]) -> set[str]:
@@ -141,6 +142,18 @@ def _is_iterated(known: ClassFacts, submodule: Submodule) -> bool:
         if name != "__init__":
             function.node.visit(uses)
     return uses.whole > 0 or uses.indexed == 0
+
+
+def _is_looped_over(known: ClassFacts, submodule: Submodule) -> bool:
+    """Whether a forward runs through the elements one by one. A sequence that is called is a block of its parts."""
+    for name, function in known.functions.items():
+        loops = (node for node in descendants(function.node) if isinstance(node, cst.For) and name != "__init__")
+        for loop in loops:
+            uses = _Uses(submodule.name)
+            loop.iter.visit(uses)
+            if uses.whole:
+                return True
+    return False
 
 
 class _Uses(cst.CSTVisitor):

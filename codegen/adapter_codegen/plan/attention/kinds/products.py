@@ -33,6 +33,10 @@ def as_product(value: Value) -> Product | None:
         return None
     inputs = list(value.inputs)
     nodes = [argument.value for argument in value.node.args if argument.keyword is None]
+    if called(value, "einsum") and inputs and nodes and isinstance(nodes[-1], cst.List | cst.Tuple):
+        listed = same_tensor(inputs.pop())
+        inputs += listed.inputs  # ``torch.einsum("...", [a, b])``
+        nodes[-1:] = [element.value for element in nodes[-1].elements]
     if value.op is Op.METHOD and isinstance(value.node.func, cst.Attribute):
         nodes.insert(0, value.node.func.value)
     for name in ("input", "mat2", "other", "batch1", "batch2"):

@@ -107,8 +107,17 @@ def _next_product(softmax: Value, scene: Scene) -> Product | None:
         if product is not None and (id(product.left) in seen or id(same_tensor(product.left)) in seen):
             return product
         if value is softmax or keeps_weights(value, scene):
-            todo.extend(scene.consumers.of(value))
+            todo.extend(_users(value, scene))
     return None
+
+
+def _users(value: Value, scene: Scene) -> Iterator[Value]:
+    """What is made of a value; of the list of operands in ``torch.einsum("...", [a, b])`` its product."""
+    for user in scene.consumers.of(value):
+        if user.op is Op.TUPLE:
+            yield from (product for product in scene.consumers.of(user) if called(product, "einsum"))
+        else:
+            yield user
 
 
 def _ambiguous(core: AttentionCore, others: Sequence[Product]) -> AttentionCore:
