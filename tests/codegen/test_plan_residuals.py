@@ -159,6 +159,33 @@ def test_a_norm_that_is_not_the_sole_next_step_stays_outside_the_site(after: str
     assert sites(plan)[0].placement is Placement.ADDITION
 
 
+WIDER = """
+n = self.norm1(x)
+if self.wider:
+    {}
+x = x + self.attention(n, mask)[0]
+return x + self.mlp(self.norm2(x))
+"""
+WIDTHS = "self.wider = config.wider\nself.proj = nn.Linear(8, 16)\nself.other = nn.Conv1d(8, 16, 1)"
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "count"),
+    [
+        pytest.param("x = self.proj(n)", 2, id="a projection of what the sublayer reads"),
+        pytest.param("x = self.proj(n).view(2, 3, -1, 16).max(dim=1).values", 2, id="pooled"),
+        pytest.param(
+            "x = F.max_pool2d(self.proj(n).permute(0, 2, 1), 2).permute(0, 2, 1)", 2, id="pooled as an image"
+        ),
+        pytest.param("x = self.proj(states)", 1, id="no: of something else"),
+        pytest.param("x = self.other(n)", 1, id="no: a convolution"),
+        pytest.param("x = torch.tanh(self.proj(n))", 1, id="no: with another step behind it"),
+    ],
+)
+def test_where_a_layer_gets_wider_a_projection_takes_the_place_of_the_residual(shortcut: str, count: int) -> None:
+    assert len(sites(plan_of_layer(WIDER.format(shortcut), WIDTHS))) == count
+
+
 PARALLEL = "n = self.norm1(x)\na = self.attention(n, mask)[0]\nf = self.mlp(n)"
 
 
@@ -269,6 +296,32 @@ def test_a_branch_may_be_the_sum_of_what_several_modules_gave(branch: str) -> No
     text = f"{ATTEND}\nn = self.norm2(x)\nf = {branch}\nreturn x + f"
     found = [(site.role, site.branch.code) for site in sites(plan_of_layer(text, "self.second = Mlp(config)"))]
     assert found[1:] == [(Role.OUTPUT, "f")]
+
+
+ENSEMBLE = """
+a = self.attention(self.norm1(x), mask)[0]
+if states is None:
+    one, two = a.split(a.shape[1] // 2, dim=1)
+    two = {}
+    a = torch.cat([one, two], dim=1)
+x = x + a
+return x + self.mlp(self.norm2(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "count"),
+    [
+        pytest.param("two.mean(dim=0, keepdim=True).expand_as(two).reshape(*one.shape)", 2, id="of the same branch"),
+        pytest.param("x", 1, id="no: with the stream"),
+        pytest.param("self.mlp(two)", 1, id="no: through another module"),
+        pytest.param("self.bias", 1, id="no: with a parameter"),
+        pytest.param("two + x", 1, id="no: with a sum in it"),
+    ],
+)
+def test_a_branch_may_be_put_together_again_from_its_parts(second: str, count: int) -> None:
+    plan = plan_of_layer(ENSEMBLE.format(second), "self.bias = nn.Parameter(torch.zeros(8))")
+    assert len(sites(plan)) == count
 
 
 def test_a_sum_with_a_parameter_did_not_come_out_of_submodules() -> None:

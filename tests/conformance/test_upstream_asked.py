@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ from conformance.checks.branches import (
     Received,
     _projections,
     _replaces_the_stream,
+    _Silent,
     assert_shapes,
     hosts_receive_branches,
+    projects_the_stream,
 )
 from conformance.checks.checkpointing import upstream_trains_reentrant
 from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
@@ -223,6 +225,40 @@ def test_an_attention_replaces_the_stream_where_nothing_comes_past_it(
     layer = Layer("layer", (attention,), (), (), ())
     assert _replaces_the_stream(Asked(Model), layer, ["layer.attention.out"]) is replaces
     assert not _replaces_the_stream(Asked(Model), layer, ["layer.attention.out", "layer.mlp"])
+
+
+class Wider(nn.Module):
+    """A layer that projects the stream to another width before a sublayer, here silent, is added to it."""
+
+    def __init__(self, width: int, past: bool) -> None:
+        super().__init__()
+        self.proj, self.more = nn.Linear(4, width), nn.Linear(width, width)
+        self.past = past
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        stream = self.proj(states)
+        total = stream + torch.zeros_like(stream)
+        return stream, total + self.proj(states.tanh()) if self.past else total + 0 * self.more.weight.sum()
+
+
+@pytest.mark.parametrize(
+    ("width", "past", "left", "projects"),
+    [
+        pytest.param(6, False, ["layer.proj"], True, id="to another width"),
+        pytest.param(4, False, ["layer.proj"], False, id="no: of the same width, it is a sublayer"),
+        pytest.param(6, True, ["layer.proj"], False, id="no: it also adds something past the host"),
+        pytest.param(6, False, ["layer.proj", "layer.more"], False, id="no: two of them are a block"),
+        pytest.param(6, False, ["layer.more"], False, id="no: another one"),
+    ],
+)
+def test_a_projection_to_another_width_is_the_stream_and_no_sublayer(
+    width: int, past: bool, left: list[str], projects: bool
+) -> None:
+    model = nn.ModuleDict({"layer": Wider(width, past)})
+    stream, end = model["layer"](torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)))
+    silent = _Silent(model, {}, {"layer": end}, {}, {"layer": stream})
+    assert projects_the_stream(silent, Layer("layer", (), (), (), ()), left) is projects
+    assert not projects_the_stream(replace(silent, residuals={}), Layer("layer", (), (), (), ()), left)
 
 
 class Scaled(nn.Module):

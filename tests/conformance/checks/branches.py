@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -120,13 +120,14 @@ def _touches(reached: set[str], path: str) -> bool:
 def _assert_complete(subject: Subject, layout: Layout) -> None:
     """With every branch at a host set to zero, the output of a layer depends on no projection in it.
 
-    Upstream's own extensions of a layer, behind its last host, are none of its sublayers: no adapter belongs to them.
+    Upstream's own extensions of a layer, behind its last host, are none of its sublayers: no adapter belongs to them. Nor
+    does one belong to a projection of the stream itself, where a layer gets wider.
     """
     silent = _silent(subject, layout, cut=False)
     behind: _Silent | None = None
     for layer in layout.layers:
         left = _reaching(silent, layer)
-        if not left or _replaces_the_stream(subject, layer, left):
+        if not left or projects_the_stream(silent, layer, left) or _replaces_the_stream(subject, layer, left):
             continue
         behind = behind or _silent(subject, layout, cut=True)
         if not _is_extension(subject, layout, layer, left, behind):
@@ -143,6 +144,7 @@ class _Silent:
     given: dict[str, Tensor]  # to modules
     ends: dict[str, Tensor]  # of layers
     behind: dict[str, list[Tensor]]  # layer -> what its output hosts gave, cut off from what stands before
+    residuals: dict[str, Tensor] = field(default_factory=dict)  # layer -> the stream that its first host is given
 
 
 def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
@@ -151,6 +153,8 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
     seen = _Silent(model, {}, {}, {})
 
     def silent(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
+        if one.residual is not None:
+            seen.residuals.setdefault(one.layer.path, one.residual)
         result = original(torch.zeros_like(one.x), one.residual, *rest, **options)
         if cut and one.location == "output":
             result = result.detach().requires_grad_()
@@ -185,6 +189,25 @@ def _reaching(silent: _Silent, layer: Layer) -> list[str]:
         return []
     found = _gradients(end, list(weights.values()))
     return [path for path, grad in zip(weights, found, strict=True) if grad is not None and bool(grad.any())]
+
+
+def projects_the_stream(silent: _Silent, layer: Layer, left: Sequence[str]) -> bool:
+    """Whether `left` is one projection, to another width, of what the first host of the layer adds to, and nothing else.
+
+    All that comes from it to the end of the layer comes through this stream: seen by the chain rule.
+    """
+    stream, end = silent.residuals.get(layer.path), silent.ends[layer.path]
+    weights = dict(_projections(silent.model, layer.path))
+    weight = weights.get(left[0]) if len(left) == 1 else None
+    if stream is None or not stream.requires_grad or weight is None or weight.dim() != 2:
+        return False
+    if weight.shape[0] == weight.shape[1] or stream.shape[-1] not in weight.shape:
+        return False
+    with_stream, whole = _gradients(end, [stream, weight])
+    if with_stream is None or whole is None:
+        return False
+    (through,) = torch.autograd.grad(stream, [weight], with_stream, retain_graph=True, allow_unused=True)
+    return through is not None and torch.allclose(through, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 
 
 def _is_extension(subject: Subject, layout: Layout, layer: Layer, left: list[str], behind: _Silent) -> bool:

@@ -21,6 +21,7 @@ from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, te
 from adapter_codegen.plan.stream.lifted import lifted
 from adapter_codegen.plan.stream.mixed import mixed
 from adapter_codegen.plan.stream.norms import placement_of
+from adapter_codegen.plan.stream.shortcuts import projected
 from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
 
 _BOTTLENECK = (Method.BOTTLENECK,)
@@ -216,8 +217,10 @@ class _Stream:
         """The values of the stream that an operand is, without casts, scales and views."""
         value = far_side(residual, self._scene)
         if value.op is Op.JOIN:
-            for choice in value.choices:
-                yield from self._starts(choice)
+            shortcuts = [projected(choice, self._scene) for choice in value.choices]
+            beside = any(start is None for start in shortcuts)  # a projection counts only beside the stream itself
+            for choice, start in zip(value.choices, shortcuts, strict=True):
+                yield from self._starts(choice if start is None or not beside else start)
         elif value.op is Op.METHOD and last_name(value) in CASTS | VIEWS:
             yield from self._starts(value.inputs[0])
         elif parts := joined_streams(value):

@@ -9,7 +9,16 @@ import libcst as cst
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.flow.walks import (
+    CASTS,
+    DROPOUTS,
+    VIEWS,
+    called,
+    is_number,
+    last_name,
+    tensor_operands,
+    worked_on,
+)
 
 # Modules and calls after which the stream is still the stream, and a branch the same branch.
 STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)
@@ -48,16 +57,38 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
 def _work_of_any(values: Sequence[Value], scene: Scene) -> Value | None:
     """The submodule behind one of several alternatives.
 
-    One that did no work must be what the others started from, or the same product in slices.
+    One that did no work must be what the others started from, made of what they gave, or the same product in slices.
     """
     works = [work_behind(value, scene) for value in values]
     pairs = list(zip(values, works, strict=True))
     behind = {key for value, work in pairs if work is not None for key in ancestors(value)}
     done = next((work for work in works if work is not None), None)
     idle = [value for value, work in pairs if work is None]
-    if done is None or any(id(same_tensor(v)) not in behind and not _is_in_slices(v, done) for v in idle):
+    if done is None:
         return None
-    return done
+    unexplained = (value for value in idle if id(same_tensor(value)) not in behind)
+    return done if all(_is_in_slices(value, done) or _is_made_of(value, done) for value in unexplained) else None
+
+
+def _is_made_of(value: Value, work: Value) -> bool:
+    """Whether a value is put together from what `work` gave, and of no other activation: split, averaged, joined again."""
+    todo, seen = [value], set[int]()
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or value is work or value.is_metadata or is_number(value):
+            continue
+        seen.add(id(value))
+        if value.op is Op.ITEM:
+            todo.append(value.inputs[0])
+        elif (
+            value.op in (Op.METHOD, Op.FUNCTION, Op.TUPLE, Op.STARRED, Op.JOIN)
+            and value.through is None
+            and value.inputs
+        ):
+            todo += value.inputs
+        else:
+            return False
+    return bool(seen)
 
 
 def _is_in_slices(value: Value, work: Value) -> bool:
