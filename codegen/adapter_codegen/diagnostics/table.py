@@ -459,7 +459,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "No operand of this addition is an earlier value of the stream.",
-        "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
+        "Teach `plan/stream/additions/residuals.py` the form of this addition, if adapters belong here.",
     )
     ADDED_IN_PART = (
         "P230",
@@ -473,21 +473,21 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "What is added to the stream did not come out of a submodule.",
-        "Teach `plan/stream/work.py` the form of this addition, if adapters belong here.",
+        "Teach `plan/stream/additions/work.py` the form of this addition, if adapters belong here.",
     )
     ADDITION_WITHOUT_CLASS = (
         "P230",
         _UPSTREAM,
         _WARNING,
         "The addition stands in a function that no class owns.",
-        "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
+        "Teach `plan/stream/additions/residuals.py` the form of this addition, if adapters belong here.",
     )
     SUM_HANDED_ON = (
         "P230",
         _UPSTREAM,
         _WARNING,
         "What this call adds to the stream is a sum of sublayers in some models, and of one sublayer in others.",
-        "Teach `plan/stream/lifted.py` to adapt each term of this sum, if adapters belong here.",
+        "Teach `plan/stream/additions/lifted.py` to adapt each term of this sum, if adapters belong here.",
     )
     MIXES_POSITIONS = (
         "P231",

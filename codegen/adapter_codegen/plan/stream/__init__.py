@@ -2,10 +2,8 @@
 
 candidates    which classes are layers
 layers        one layer class: its roles and its sites
-residuals     residual additions on the stream of a layer; `work` the submodule that a branch came out of, `norms` what
-              the sum goes into
+additions     residual additions on the stream of a layer, in all the forms that upstream writes them in
 roles         which sublayer a residual addition belongs to
-parallel      attention and feed-forward in one sum
 placing       which adapters a residual addition gets, and where they are held
 feed_forward  the projections of a feed-forward block
 optional      modules that only some instances of a layer have, and statements that only some reach

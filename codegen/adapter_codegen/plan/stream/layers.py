@@ -17,13 +17,13 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
+from adapter_codegen.plan.stream.additions.residuals import Addition, InPart, find_residuals
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.turned import turned_projections
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
-from adapter_codegen.plan.stream.residuals import Addition, InPart, find_residuals
 from adapter_codegen.plan.stream.roles import Roles, only_behind
 
 

@@ -17,9 +17,9 @@ from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.findings import Finding, behind_super
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, ancestors
+from adapter_codegen.plan.stream.additions.parallel import Terms, terms_of
+from adapter_codegen.plan.stream.additions.residuals import Addition
 from adapter_codegen.plan.stream.optional import Flag, flags_around
-from adapter_codegen.plan.stream.parallel import Terms, terms_of
-from adapter_codegen.plan.stream.residuals import Addition
 from adapter_codegen.plan.stream.roles import Roles
 
 _HOSTS = {

@@ -10,10 +10,10 @@ from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import last_name
+from adapter_codegen.plan.stream.additions.parallel import terms_of
+from adapter_codegen.plan.stream.additions.residuals import Addition, InPart
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import optional_start
-from adapter_codegen.plan.stream.parallel import terms_of
-from adapter_codegen.plan.stream.residuals import Addition, InPart
 
 _MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
 

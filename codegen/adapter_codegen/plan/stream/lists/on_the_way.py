@@ -20,8 +20,8 @@ from adapter_codegen.plan.flow.walks import (
     last_name,
     tensor_operands,
 )
+from adapter_codegen.plan.stream.additions.residuals import joined_streams
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
-from adapter_codegen.plan.stream.residuals import joined_streams
 
 _PASSED_ON = frozenset({Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE, Kind.LINEAR})
 _REPEATS_EACH = frozenset({"expand", "repeat", "tile"})  # with a number for each dimension

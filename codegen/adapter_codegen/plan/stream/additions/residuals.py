@@ -18,11 +18,11 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Frame, How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
-from adapter_codegen.plan.stream.lifted import lifted
-from adapter_codegen.plan.stream.mixed import mixed
-from adapter_codegen.plan.stream.norms import placement_of
-from adapter_codegen.plan.stream.shortcuts import projected
-from adapter_codegen.plan.stream.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
+from adapter_codegen.plan.stream.additions.lifted import lifted
+from adapter_codegen.plan.stream.additions.mixed import mixed
+from adapter_codegen.plan.stream.additions.norms import placement_of
+from adapter_codegen.plan.stream.additions.shortcuts import projected
+from adapter_codegen.plan.stream.additions.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
 
 _BOTTLENECK = (Method.BOTTLENECK,)
 

@@ -15,7 +15,7 @@ import libcst as cst
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, VIEWS, called, first_argument
-from adapter_codegen.plan.stream.work import operand_nodes, work_behind
+from adapter_codegen.plan.stream.additions.work import operand_nodes, work_behind
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import libcst as cst
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Frame, Op, Value, alternatives
 from adapter_codegen.plan.flow.walks import is_scalar, last_name, track
-from adapter_codegen.plan.stream.work import STREAM_CALLS
+from adapter_codegen.plan.stream.additions.work import STREAM_CALLS
 
 _ARITHMETIC = "+-*/"
 
