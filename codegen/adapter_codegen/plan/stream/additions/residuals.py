@@ -162,7 +162,7 @@ class _Stream:
                 continue
             if any(self._is_of_sublayers(choice, call.frame) for choice in alternatives(pair.branch)):
                 self._refuse(call, Problem.SUM_HANDED_ON)
-                return (pair.residual,)
+                return ()
             nodes = pair.branch_node, pair.residual_node
             self._found.additions.append(
                 Addition(call, pair.branch, pair.residual, *nodes, work, Placement.BRANCH, norm=None)
