@@ -466,7 +466,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "Here something is added to some positions of the stream only.",
-        "Teach `plan/stream/residuals.py` the form of this addition, if adapters belong here.",
+        "Teach `plan/stream/additions/residuals.py` the form of this addition, if adapters belong here.",
     )
     NO_WORK_ADDED = (
         "P230",

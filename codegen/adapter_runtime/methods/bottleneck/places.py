@@ -129,9 +129,6 @@ def wishes(model: AdaptedBaseModel, config: BnConfig) -> Collection[Wish]:
 def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     """Create an adapter. Returns how many bottlenecks it has."""
     places = _wanted(model, config)
-    for host, _ in places:
-        if isinstance(host, BranchBottleneckLayer):
-            host.check(config)
     shared = shared_parameters_of(model).of(name) if _shares_parameters(config) else None
     if shared is not None:
         for host, width in places:
@@ -174,10 +171,18 @@ def _try(config: BnConfig, places: Sequence[tuple[BottleneckLayer, int]]) -> Non
 
 
 def _wanted(model: AdaptedBaseModel, config: BnConfig) -> list[tuple[BottleneckLayer, int]]:
-    """The places that `config` asks for, with the width of the hidden states there."""
-    return [
+    """The places that `config` asks for, with the width of the hidden states there.
+
+    Raises:
+        UnsupportedMethodError: a layer does not tell that width, or upstream's addition is in the way of an option.
+    """
+    wanted = [
         (host, layer.stream_width())
         for _, layer in layers_without(model, config.leave_out)
         for host in bottleneck_layers(layer)
         if config[host.location_key]
     ]
+    for host, _ in wanted:
+        if isinstance(host, BranchBottleneckLayer):
+            host.check(config)
+    return wanted
