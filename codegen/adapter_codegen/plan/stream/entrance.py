@@ -166,8 +166,7 @@ class _Source:
                     pending.append(before)
             else:
                 pending.extend(earlier(value))
-        single = next(iter(found)) if len(found) == 1 else ""
-        return ("" if "*" in single else single), None  # each element of a list may have one of its own
+        return (next(iter(found)) if len(found) == 1 else ""), None
 
     def _is_step(self, call: Value) -> bool:
         """A projection of embeddings is not their output, and a module that runs elsewhere too cannot stand for it."""
