@@ -688,3 +688,22 @@ def test_size_that_is_to_be_a_multiple_becomes_the_number_that_is_said() -> None
     text = "ValueError: `{}` must be a multiple of hop length (3200), got 4."
     assert list(repair._multiples(config, text.format("chunk_size"))) == [{("chunk_size",): 3200}]
     assert not list(repair._multiples(config, text.format("other_size")))
+
+
+@pytest.mark.parametrize(("unbuilt", "parts"), [("TypeError", True), ("", False)])
+def test_parts_are_tried_without_the_kinds_of_layers_of_a_default_that_does_not_build(
+    unbuilt: str, parts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(draft: Draft) -> None:
+        raise ValueError
+
+    searching = search.Search("clip")
+    monkeypatch.setattr(searching, "from_parts", lambda draft, full=None: (draft, "parts") if full == {} else None)
+    monkeypatch.setattr(searching, "from_defaults", fails)
+    monkeypatch.setattr(searching, "unbuilt", lambda draft: unbuilt)
+    start = Draft("clip", {})
+    if parts:
+        assert searching.first(start) == (start, "parts")
+    else:
+        with pytest.raises(trial.Failed):
+            searching.first(start)

@@ -145,6 +145,8 @@ class Search:
             try:
                 return self.from_parts(start) or self.from_defaults(start)
             except Exception as error:
+                if self.unbuilt(start) and (found := self.from_parts(start, {})):
+                    return found
                 told.append(error if isinstance(error, Failed) else Failed(error))
                 draft = start
                 if len(told) == 2 and str(told[0]) == str(told[1]):
@@ -189,9 +191,14 @@ class Search:
         shown = parameters(model), spent, profile, self.needs, idle(model, tensors(recipes))
         return Outcome(self.model_type, self.name, draft.given, recipes, *shown)
 
-    def from_parts(self, draft: Draft) -> tuple[Draft, str] | None:
-        """A config that holds others, of which the instances are known; None if it holds none, or they do not fit."""
-        full: dict[str, list[layers.Signature]] | None = None
+    def from_parts(
+        self, draft: Draft, full: dict[str, list[layers.Signature]] | None = None
+    ) -> tuple[Draft, str] | None:
+        """A config that holds others, of which the instances are known; None if it holds none, or they do not fit.
+
+        Args:
+            full: the kinds of layers of `draft`; found where it is built, none where that is known not to work.
+        """
         deadline = time.process_time() + self.seconds
         for changed, settled in composed(draft, self.known):
             if time.process_time() > deadline:
