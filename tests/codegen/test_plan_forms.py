@@ -325,15 +325,27 @@ def test_a_way_to_the_layers_may_lengthen_or_gather_tokens(
     assert form_beside(lines, **options) is form
 
 
-def test_a_tower_that_is_a_model_says_itself_what_it_reads() -> None:
+@pytest.mark.parametrize(
+    ("table", "form"),
+    [
+        pytest.param("", StreamForm.ROWS, id="without a table of tokens it says itself that it reads none"),
+        pytest.param(
+            "    def get_input_embeddings(self):\n        return self.words\n\n",
+            StreamForm.NO_TOKENS,
+            id="with one it reads tokens of its own",
+        ),
+    ],
+)
+def test_a_tower_that_is_a_model_and_is_given_no_tokens_of_the_whole(table: str, form: StreamForm) -> None:
     body = MODEL.replace("nn.ModuleList([Layer(config) for _ in range(3)])", "Tower(config)")
     body = body[: body.index("        for layer in")].replace("{lines}", "        return self.layers(pixels)")
-    tower = POOL[POOL.index("class Tower") :]
+    tower = POOL[POOL.index("class Tower") :].replace("    def forward", f"{table}    def forward")
+    tower = tower.replace("        self.layers", "        self.words = nn.Embedding(8, 8)\n        self.layers")
     facts = facts_of(ATTENTION, MLP, layer(ATTENDED), tower, body)
     entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
     base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
     assert base is not None
-    assert [stack.form for stack in base.stacks] == [StreamForm.ROWS]
+    assert [stack.form for stack in base.stacks] == [form]
 
 
 @pytest.mark.parametrize(

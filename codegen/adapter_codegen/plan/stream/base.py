@@ -89,13 +89,18 @@ def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None) -> Stac
         return StackPlan(found.path, found.classes)
     plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared)
     sign = stream.forms.get(found.path)
-    if (
-        sign is not None
-        and sign.form is StreamForm.NO_TOKENS
-        and any(is_model(facts, name) for name in found.owners[1:])
-    ):
-        sign = None  # a tower that is a model of its own says itself what it reads
+    if sign is not None and sign.form is StreamForm.NO_TOKENS and _is_told_by_tower(facts, found):
+        sign = None
     return plan if sign is None else replace(plan, form=sign.form, shown=facts.location(sign.node))
+
+
+def _is_told_by_tower(facts: ModuleFacts, found: FoundStack) -> bool:
+    """Whether a list belongs to a model of its own that has no table of tokens, so that it says itself that it reads none.
+
+    One that has a table is asked for tokens that are none of the whole model's (the proteins of Evolla).
+    """
+    towers = [facts.classes[name] for name in found.owners[1:] if is_model(facts, name)]
+    return bool(towers) and not any(_token_embeddings(facts, tower) for tower in towers)
 
 
 def _parameters(facts: ModuleFacts, forward: FunctionFacts) -> Iterator[Parameter]:
