@@ -67,6 +67,6 @@ class InstructBlipQFormerLayerAdaptersMixin(LayerAdaptersMixin):
 class InstructBlipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.encoder.layers"),
-        LayerStack("qformer.encoder.layer"),
+        LayerStack("qformer.encoder.layer", form="no tokens"),
     )
     submodels = ("vision_model", "qformer", "language_model")
