@@ -7,6 +7,12 @@
 
 from .adapter_model import BeamAdapterModel
 from .mixin_beam import BeamDecoderLayerAdaptersMixin, BeamModelAdaptersMixin
-from .modeling_beam import BeamAttentionWithAdapters
+from .modeling_beam import BeamAttentionWithAdapters, BeamDecoderLayerWithAdapters
 
-__all__ = ["BeamAdapterModel", "BeamAttentionWithAdapters", "BeamDecoderLayerAdaptersMixin", "BeamModelAdaptersMixin"]
+__all__ = [
+    "BeamAdapterModel",
+    "BeamAttentionWithAdapters",
+    "BeamDecoderLayerAdaptersMixin",
+    "BeamDecoderLayerWithAdapters",
+    "BeamModelAdaptersMixin",
+]

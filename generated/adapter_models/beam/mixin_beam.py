@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
 class BeamDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -24,6 +24,10 @@ class BeamDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
+        ),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="upstream"),
+            BottleneckRole(host="output_adapters", location="output", joins="upstream"),
         ),
         mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
         optional=("mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"),

@@ -15,14 +15,19 @@ import torch
 from transformers.models.beam.modeling_beam import (
     ALL_ATTENTION_FUNCTIONS,
     BeamAttention,
+    BeamDecoderLayer,
     Cache,
     FlashAttentionKwargs,
+    TransformersKwargs,
     Unpack,
     apply_rotary_pos_emb,
+    depth_scaled_residual_add,
     eager_attention_forward,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
+
+from .mixin_beam import BeamDecoderLayerAdaptersMixin
 
 
 class BeamAttentionWithAdapters(AttentionAdaptersMixin, BeamAttention):
@@ -83,3 +88,46 @@ class BeamAttentionWithAdapters(AttentionAdaptersMixin, BeamAttention):
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         attn_output = self.o_proj(attn_output)
         return attn_output, attn_weights
+
+
+class BeamDecoderLayerWithAdapters(BeamDecoderLayerAdaptersMixin, BeamDecoderLayer):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        attention_scaling: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        residual = hidden_states
+        hidden_states = self.input_layernorm(hidden_states)
+        hidden_states, _ = self.self_attn(
+            hidden_states=hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            attention_scaling=attention_scaling,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = self.post_attention_layernorm(hidden_states)
+        # >>> adapters
+        hidden_states = depth_scaled_residual_add(
+            self.attention_adapters(hidden_states, residual), residual, self.attn_residual_add_idx
+        )
+        # <<< adapters
+
+        residual = hidden_states
+        hidden_states = self.pre_feedforward_layernorm(hidden_states)
+        hidden_states = self.mlp(hidden_states)
+        hidden_states = self.post_feedforward_layernorm(hidden_states)
+        # >>> adapters
+        hidden_states = depth_scaled_residual_add(
+            self.output_adapters(hidden_states, residual), residual, self.mlp_residual_add_idx
+        )
+        # <<< adapters
+        return hidden_states

@@ -7,5 +7,12 @@
 
 from .adapter_model import BloomAdapterModel
 from .mixin_bloom import BloomBlockAdaptersMixin, BloomModelAdaptersMixin
+from .modeling_bloom import BloomAttentionWithAdapters, BloomMLPWithAdapters
 
-__all__ = ["BloomAdapterModel", "BloomBlockAdaptersMixin", "BloomModelAdaptersMixin"]
+__all__ = [
+    "BloomAdapterModel",
+    "BloomAttentionWithAdapters",
+    "BloomBlockAdaptersMixin",
+    "BloomMLPWithAdapters",
+    "BloomModelAdaptersMixin",
+]

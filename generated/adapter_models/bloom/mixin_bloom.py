@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, OutputOrder
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class BloomBlockAdaptersMixin(LayerAdaptersMixin):
@@ -23,7 +23,12 @@ class BloomBlockAdaptersMixin(LayerAdaptersMixin):
                 output="self_attention.dense",
                 head_dim="head_dim",
             ),
-        )
+        ),
+        bottlenecks=(
+            BottleneckRole(host="self_attention.residual_adapters", location="attention", joins="upstream"),
+            BottleneckRole(host="mlp.residual_adapters", location="output", joins="upstream"),
+        ),
+        mlp=MLPRoles(first=("mlp.dense_h_to_4h",), last=("mlp.dense_4h_to_h",)),
     )
 
 

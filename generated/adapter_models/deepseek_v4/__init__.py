@@ -7,5 +7,11 @@
 
 from .adapter_model import DeepseekV4AdapterModel
 from .mixin_deepseek_v4 import DeepseekV4DecoderLayerAdaptersMixin, DeepseekV4ModelAdaptersMixin
+from .modeling_deepseek_v4 import DeepseekV4DecoderLayerWithAdapters
 
-__all__ = ["DeepseekV4AdapterModel", "DeepseekV4DecoderLayerAdaptersMixin", "DeepseekV4ModelAdaptersMixin"]
+__all__ = [
+    "DeepseekV4AdapterModel",
+    "DeepseekV4DecoderLayerAdaptersMixin",
+    "DeepseekV4DecoderLayerWithAdapters",
+    "DeepseekV4ModelAdaptersMixin",
+]

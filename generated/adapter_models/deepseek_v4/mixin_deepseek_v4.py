@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
 class DeepseekV4DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -23,7 +23,16 @@ class DeepseekV4DecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 value="self_attn.kv_proj",
                 head_dim="head_dim",
             ),
-        )
+        ),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="streams"),
+            BottleneckRole(host="output_adapters", location="output", joins="streams"),
+        ),
+        mlp=MLPRoles(
+            first=("mlp.shared_experts.up_proj",),
+            gate=("mlp.shared_experts.gate_proj",),
+            last=("mlp.shared_experts.down_proj",),
+        ),
     )
 
 

@@ -7,5 +7,11 @@
 
 from .adapter_model import FalconAdapterModel
 from .mixin_falcon import FalconDecoderLayerAdaptersMixin, FalconModelAdaptersMixin
+from .modeling_falcon import FalconDecoderLayerWithAdapters
 
-__all__ = ["FalconAdapterModel", "FalconDecoderLayerAdaptersMixin", "FalconModelAdaptersMixin"]
+__all__ = [
+    "FalconAdapterModel",
+    "FalconDecoderLayerAdaptersMixin",
+    "FalconDecoderLayerWithAdapters",
+    "FalconModelAdaptersMixin",
+]

@@ -11,13 +11,18 @@ from .mixin_glm5_next import (
     Glm5NextTextDecoderLayerAdaptersMixin,
     Glm5NextVisionBlockAdaptersMixin,
 )
-from .modeling_glm5_next import Glm5NextTextAttentionWithAdapters, Glm5NextVisionBlockWithAdapters
+from .modeling_glm5_next import (
+    Glm5NextTextAttentionWithAdapters,
+    Glm5NextTextDecoderLayerWithAdapters,
+    Glm5NextVisionBlockWithAdapters,
+)
 
 __all__ = [
     "Glm5NextAdapterModel",
     "Glm5NextModelAdaptersMixin",
     "Glm5NextTextAttentionWithAdapters",
     "Glm5NextTextDecoderLayerAdaptersMixin",
+    "Glm5NextTextDecoderLayerWithAdapters",
     "Glm5NextVisionBlockAdaptersMixin",
     "Glm5NextVisionBlockWithAdapters",
 ]

@@ -17,7 +17,9 @@ from transformers.models.glm5_next.modeling_glm5_next import (
     Cache,
     FlashAttentionKwargs,
     Glm5NextTextAttention,
+    Glm5NextTextDecoderLayer,
     Glm5NextVisionBlock,
+    TransformersKwargs,
     Unpack,
     auto_docstring,
     eager_attention_forward,
@@ -25,7 +27,7 @@ from transformers.models.glm5_next.modeling_glm5_next import (
 
 from adapter_runtime import AttentionAdaptersMixin
 
-from .mixin_glm5_next import Glm5NextVisionBlockAdaptersMixin
+from .mixin_glm5_next import Glm5NextTextDecoderLayerAdaptersMixin, Glm5NextVisionBlockAdaptersMixin
 
 
 class Glm5NextTextAttentionWithAdapters(AttentionAdaptersMixin, Glm5NextTextAttention):
@@ -96,6 +98,63 @@ class Glm5NextTextAttentionWithAdapters(AttentionAdaptersMixin, Glm5NextTextAtte
         attn_output = attn_output.reshape(batch_size, seq_length, -1).contiguous()
         attn_output = self.o_proj(attn_output)
         return attn_output, attn_weights, topk_indices if self.next_skip_topk else None
+
+
+class Glm5NextTextDecoderLayerWithAdapters(Glm5NextTextDecoderLayerAdaptersMixin, Glm5NextTextDecoderLayer):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = False,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        prev_topk_indices: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        dtype = hidden_states.dtype
+
+        residual = hidden_states
+        post, comb, hidden_states = self.attn_hc(hidden_states)
+        # Self attn
+        hidden_states = self.input_layernorm(hidden_states)
+        topk_indices = None
+        if self.block_type == "linear_attention":
+            hidden_states = self.self_attn(
+                hidden_states=hidden_states,
+                cache_params=past_key_values,
+                attention_mask=attention_mask,
+                **kwargs,
+            )
+        else:
+            hidden_states, _, topk_indices = self.self_attn(
+                hidden_states=hidden_states,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                position_embeddings=position_embeddings,
+                prev_topk_indices=prev_topk_indices,
+                **kwargs,
+            )
+        # >>> adapters
+        hidden_states = post.to(dtype).unsqueeze(-1) * self.attention_adapters(hidden_states).unsqueeze(
+            -2
+        ) + torch.matmul(comb.to(dtype).transpose(-1, -2), residual)
+        # <<< adapters
+
+        residual = hidden_states
+        post, comb, hidden_states = self.ffn_hc(hidden_states)
+        # Feed forward
+        hidden_states = self.post_attention_layernorm(hidden_states)
+        hidden_states = self.mlp(hidden_states)
+        # >>> adapters
+        hidden_states = post.to(dtype).unsqueeze(-1) * self.output_adapters(hidden_states).unsqueeze(
+            -2
+        ) + torch.matmul(comb.to(dtype).transpose(-1, -2), residual)
+        # <<< adapters
+
+        return hidden_states, topk_indices
 
 
 class Glm5NextVisionBlockWithAdapters(Glm5NextVisionBlockAdaptersMixin, Glm5NextVisionBlock):

@@ -7,11 +7,12 @@
 
 from .adapter_model import Glm5NextTextAdapterModel
 from .mixin_glm5_next_text import Glm5NextTextDecoderLayerAdaptersMixin, Glm5NextTextModelAdaptersMixin
-from .modeling_glm5_next_text import Glm5NextTextAttentionWithAdapters
+from .modeling_glm5_next_text import Glm5NextTextAttentionWithAdapters, Glm5NextTextDecoderLayerWithAdapters
 
 __all__ = [
     "Glm5NextTextAdapterModel",
     "Glm5NextTextAttentionWithAdapters",
     "Glm5NextTextDecoderLayerAdaptersMixin",
+    "Glm5NextTextDecoderLayerWithAdapters",
     "Glm5NextTextModelAdaptersMixin",
 ]

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, OutputOrder
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -31,7 +31,23 @@ class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core_classes=("Glm5NextTextAttention",),
             ),
         ),
-        optional=("self_attn.kv_b_proj", "self_attn.q_b_proj"),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="streams"),
+            BottleneckRole(host="output_adapters", location="output", joins="streams"),
+        ),
+        mlp=MLPRoles(
+            first=("mlp.up_proj", "mlp.shared_experts.up_proj"),
+            gate=("mlp.gate_proj", "mlp.shared_experts.gate_proj"),
+            last=("mlp.down_proj", "mlp.shared_experts.down_proj"),
+        ),
+        optional=(
+            "mlp.down_proj",
+            "mlp.gate_proj",
+            "mlp.shared_experts",
+            "mlp.up_proj",
+            "self_attn.kv_b_proj",
+            "self_attn.q_b_proj",
+        ),
     )
 
 

@@ -7,11 +7,12 @@
 
 from .adapter_model import GPTNeoXJapaneseAdapterModel
 from .mixin_gpt_neox_japanese import GPTNeoXJapaneseLayerAdaptersMixin, GPTNeoXJapaneseModelAdaptersMixin
-from .modeling_gpt_neox_japanese import GPTNeoXJapaneseAttentionWithAdapters
+from .modeling_gpt_neox_japanese import GPTNeoXJapaneseAttentionWithAdapters, GPTNeoXJapaneseLayerWithAdapters
 
 __all__ = [
     "GPTNeoXJapaneseAdapterModel",
     "GPTNeoXJapaneseAttentionWithAdapters",
     "GPTNeoXJapaneseLayerAdaptersMixin",
+    "GPTNeoXJapaneseLayerWithAdapters",
     "GPTNeoXJapaneseModelAdaptersMixin",
 ]

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles, OutputOrder
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class GPTNeoXJapaneseLayerAdaptersMixin(LayerAdaptersMixin):
@@ -25,6 +25,10 @@ class GPTNeoXJapaneseLayerAdaptersMixin(LayerAdaptersMixin):
                 output="attention.dense",
                 head_dim="head_size",
             ),
+        ),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="upstream"),
+            BottleneckRole(host="output_adapters", location="output", joins="upstream"),
         ),
         mlp=MLPRoles(first=("mlp.dense_h_to_4h",), last=("mlp.dense_4h_to_h",)),
     )

@@ -13,10 +13,14 @@ import torch
 from transformers.models.gpt_neox_japanese.modeling_gpt_neox_japanese import (
     Cache,
     GPTNeoXJapaneseAttention,
+    GPTNeoXJapaneseLayer,
     apply_rotary_pos_emb,
+    bias_dropout_add,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
+
+from .mixin_gpt_neox_japanese import GPTNeoXJapaneseLayerAdaptersMixin
 
 
 class GPTNeoXJapaneseAttentionWithAdapters(AttentionAdaptersMixin, GPTNeoXJapaneseAttention):
@@ -74,3 +78,53 @@ class GPTNeoXJapaneseAttentionWithAdapters(AttentionAdaptersMixin, GPTNeoXJapane
         attn_output = self.dense(attn_output)
 
         return attn_output, attn_weights, self.dense_bias
+
+
+class GPTNeoXJapaneseLayerWithAdapters(GPTNeoXJapaneseLayerAdaptersMixin, GPTNeoXJapaneseLayer):
+    def forward(
+        self,
+        hidden_states: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = False,
+        layer_past: Cache | None = None,
+        output_attentions: bool | None = False,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **kwargs,
+    ):
+        residual = hidden_states
+        ln_out = self.input_layernorm(hidden_states)
+        attn_output, attn_weights, attn_bias = self.attention(
+            ln_out,
+            attention_mask=attention_mask,
+            layer_past=layer_past,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            position_ids=position_ids,
+            position_embeddings=position_embeddings,
+        )
+
+        # attn_output = (atten_output + bias) + residual
+        # >>> adapters
+        attn_output = bias_dropout_add(
+            self.attention_adapters(attn_output, residual),
+            bias=attn_bias.expand_as(residual) if attn_bias is not None else attn_bias,
+            residual=residual,
+            prob=self.hidden_dropout,
+            training=self.training,
+        )
+        # <<< adapters
+        mlp_output = self.mlp(self.post_attention_layernorm(attn_output))
+
+        # attn_output = (mlp_output + mlp_bias) + atten_output
+        # >>> adapters
+        attn_output = bias_dropout_add(
+            self.output_adapters(mlp_output, attn_output),
+            bias=None,
+            residual=attn_output,
+            prob=self.hidden_dropout,
+            training=self.training,
+        )
+        # <<< adapters
+
+        return attn_output, attn_weights

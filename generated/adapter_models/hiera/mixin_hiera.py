@@ -29,7 +29,10 @@ class HieraLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="head_dim",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
         mlp=MLPRoles(first=("mlp.fc1",), last=("mlp.fc2",)),
     )
 

@@ -32,7 +32,9 @@ class HieraLayerWithAdapters(HieraLayerAdaptersMixin, HieraLayer):
             )
 
         hidden_states_norm, attn_weights = self.attn(hidden_states_norm, output_attentions=output_attentions)
-        hidden_states = hidden_states + self.drop_path(hidden_states_norm)
+        # >>> adapters
+        hidden_states = self.attention_adapters(self.drop_path(hidden_states_norm), hidden_states, None)
+        # <<< adapters
 
         residual = hidden_states
         hidden_states = self.layernorm_after(hidden_states)

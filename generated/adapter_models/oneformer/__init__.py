@@ -9,10 +9,12 @@ from .adapter_model import OneFormerAdapterModel
 from .mixin_oneformer import (
     OneFormerModelAdaptersMixin,
     OneFormerPixelDecoderEncoderLayerAdaptersMixin,
+    OneFormerTextTransformerLayerAdaptersMixin,
     OneFormerTransformerDecoderLayerAdaptersMixin,
 )
 from .modeling_oneformer import (
     OneFormerPixelDecoderEncoderLayerWithAdapters,
+    OneFormerTextTransformerLayerWithAdapters,
     OneFormerTransformerDecoderCrossAttentionLayerWithAdapters,
     OneFormerTransformerDecoderFFNLayerWithAdapters,
     OneFormerTransformerDecoderSelfAttentionLayerWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "OneFormerModelAdaptersMixin",
     "OneFormerPixelDecoderEncoderLayerAdaptersMixin",
     "OneFormerPixelDecoderEncoderLayerWithAdapters",
+    "OneFormerTextTransformerLayerAdaptersMixin",
+    "OneFormerTextTransformerLayerWithAdapters",
     "OneFormerTransformerDecoderCrossAttentionLayerWithAdapters",
     "OneFormerTransformerDecoderFFNLayerWithAdapters",
     "OneFormerTransformerDecoderLayerAdaptersMixin",

@@ -54,9 +54,21 @@ class OneFormerTransformerDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
+class OneFormerTextTransformerLayerAdaptersMixin(LayerAdaptersMixin):
+    roles = LayerRoles(
+        attentions=(AttentionRoles(core="self_attn", kind="self"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
+        mlp=MLPRoles(first=("mlp.fc1",), last=("mlp.fc2",)),
+    )
+
+
 class OneFormerModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("pixel_level_module.decoder.encoder.layers"),
         LayerStack("transformer_module.decoder.layers", form="length first"),
+        LayerStack("text_mapper.text_encoder.transformer.layers", form="length first"),
     )
     final_norm_path = "transformer_module.decoder.decoder_norm"

@@ -14,6 +14,7 @@ from torch import nn
 
 from transformers.models.oneformer.modeling_oneformer import (
     OneFormerPixelDecoderEncoderLayer,
+    OneFormerTextTransformerLayer,
     OneFormerTransformerDecoderCrossAttentionLayer,
     OneFormerTransformerDecoderFFNLayer,
     OneFormerTransformerDecoderSelfAttentionLayer,
@@ -21,7 +22,7 @@ from transformers.models.oneformer.modeling_oneformer import (
 
 from adapter_runtime import BottleneckLayer
 
-from .mixin_oneformer import OneFormerPixelDecoderEncoderLayerAdaptersMixin
+from .mixin_oneformer import OneFormerPixelDecoderEncoderLayerAdaptersMixin, OneFormerTextTransformerLayerAdaptersMixin
 
 
 class OneFormerPixelDecoderEncoderLayerWithAdapters(
@@ -202,3 +203,35 @@ class OneFormerTransformerDecoderFFNLayerWithAdapters(OneFormerTransformerDecode
         output = self.bottleneck_layer_forward(self.dropout(output2), output, None)
         # <<< adapters
         return output
+
+
+class OneFormerTextTransformerLayerWithAdapters(
+    OneFormerTextTransformerLayerAdaptersMixin, OneFormerTextTransformerLayer
+):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        residual = hidden_states
+
+        hidden_states = self.layer_norm1(hidden_states)
+        hidden_states = self.self_attn(
+            hidden_states,
+            hidden_states,
+            hidden_states,
+            need_weights=False,
+            key_padding_mask=key_padding_mask,
+        )[0]
+        # >>> adapters
+        hidden_states = self.attention_adapters(hidden_states, residual, None)
+        # <<< adapters
+
+        residual = hidden_states
+        hidden_states = self.layer_norm2(hidden_states)
+        hidden_states = self.mlp(hidden_states)
+        # >>> adapters
+        hidden_states = self.output_adapters(hidden_states, residual, None)
+        # <<< adapters
+
+        return hidden_states

@@ -21,7 +21,10 @@ class Sam2MultiScaleBlockAdaptersMixin(LayerAdaptersMixin):
                 output="attn.proj",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
         mlp=MLPRoles(first=("mlp.proj_in",), last=("mlp.proj_out",)),
     )
 

@@ -114,7 +114,9 @@ class Sam2MultiScaleBlockWithAdapters(Sam2MultiScaleBlockAdaptersMixin, Sam2Mult
         if self.window_size > 0:
             hidden_states = window_unpartition(hidden_states, window_size, pad_hw, (H, W))
 
-        hidden_states = residual + hidden_states
+        # >>> adapters
+        hidden_states = self.attention_adapters(hidden_states, residual, None)
+        # <<< adapters
         layernorm_output = self.layer_norm2(hidden_states)
         # >>> adapters
         hidden_states = self.output_adapters(self.mlp(layernorm_output), hidden_states, None)

@@ -21,7 +21,10 @@ class SegGptLayerAdaptersMixin(LayerAdaptersMixin):
                 output="attention.proj",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
         mlp=MLPRoles(first=("mlp.lin1",), last=("mlp.lin2",)),
     )
 

@@ -42,7 +42,11 @@ class SegGptLayerWithAdapters(SegGptLayerAdaptersMixin, SegGptLayer):
             attention_output = torch.cat([prompt, inputs], dim=1)
 
         # first residual connection
-        hidden_states = self.drop_path(attention_output) + hidden_states
+        # >>> adapters
+        hidden_states = self.attention_adapters(
+            self.drop_path(attention_output), hidden_states, None, branch_first=True
+        )
+        # <<< adapters
         residual = hidden_states
 
         hidden_states = self.layernorm_after(hidden_states)

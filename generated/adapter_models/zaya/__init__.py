@@ -7,5 +7,11 @@
 
 from .adapter_model import ZayaAdapterModel
 from .mixin_zaya import ZayaDecoderLayerAdaptersMixin, ZayaModelAdaptersMixin
+from .modeling_zaya import ZayaDecoderLayerWithAdapters
 
-__all__ = ["ZayaAdapterModel", "ZayaDecoderLayerAdaptersMixin", "ZayaModelAdaptersMixin"]
+__all__ = [
+    "ZayaAdapterModel",
+    "ZayaDecoderLayerAdaptersMixin",
+    "ZayaDecoderLayerWithAdapters",
+    "ZayaModelAdaptersMixin",
+]

@@ -8,7 +8,7 @@
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
 
 
 class ZayaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -21,7 +21,11 @@ class ZayaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
-        )
+        ),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="upstream"),
+            BottleneckRole(host="output_adapters", location="output", joins="upstream"),
+        ),
     )
 
 
