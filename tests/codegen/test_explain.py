@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from adapter_codegen.model import (
     ClassPlan,
     Diagnostic,
     Expression,
+    HolderPlan,
     LayerPlan,
     Level,
     Location,
@@ -26,6 +28,7 @@ from adapter_codegen.model import (
     MethodSupport,
     MLPRoles,
     ModelPlan,
+    OutputOrder,
     Placement,
     PrefixSite,
     Refusal,
@@ -176,6 +179,21 @@ tiny  transformers 5.23.0, TinyConfig, models/tiny/modeling_tiny.py
 └── diagnostics
     └── warning P203: A <mask> that no rule claims.  modeling_tiny.py:3
         └── help: Add a rule."""
+
+
+def test_the_order_of_a_fused_projection_is_said() -> None:
+    orders = (
+        OutputOrder("qkv", ("width", "width", "width"), "3 * width", where=("new",)),
+        OutputOrder("kv", ("a", "b")),
+    )
+    fused = AttentionRoles("attn", AttentionKind.SELF, fused="attn.qkv", orders=orders)
+    holder = HolderPlan(
+        replace(PLAN.base, class_name="TinyEncoder"), ("score",), ((Method.LORA, "It has no weights."),)
+    )
+    plan = replace(PLAN, layers=(replace(PLAN.layers[0], attentions=(fused,)),), holders=(holder,))
+    text = drawn(outline(plan), 200)
+    assert "orders: q k v of width, width, width in each 3 * width where new, k v of a, b" in text
+    assert "holds layers too: TinyEncoder" in text and "lora: It has no weights." in text
 
 
 def test_a_narrow_terminal_is_never_overrun() -> None:

@@ -24,6 +24,7 @@ from adapter_codegen.model import (
     Location,
     MethodSupport,
     ModelPlan,
+    OutputOrder,
     PlanResult,
     PrefixSite,
     Refusal,
@@ -155,8 +156,19 @@ def _attention(roles: AttentionRoles) -> Node:
     return Node(f"{roles.kind.value}-attention", roles.core or "the layer", children=tuple(_filled(children)))
 
 
-def _written(value: str | tuple[str, ...]) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
+def _written(value: str | tuple[str, ...] | tuple[OutputOrder, ...]) -> str:
+    return value if isinstance(value, str) else ", ".join(map(_entry, value))
+
+
+def _entry(value: str | OutputOrder) -> str:
+    """An order of outputs as ``q k v of head_dim, head_dim, head_dim in each 3 * head_dim``."""
+    if isinstance(value, str):
+        return value
+    group = f" in each {value.group}" if value.group else ""
+    flags = [*value.where, *(f"not {name}" for name in value.unless)]
+    return f"{' '.join(value.parts)} of {', '.join(value.sizes)}{group}" + (
+        f" where {', '.join(flags)}" if flags else ""
+    )
 
 
 def _class(plan: ClassPlan, emitted: Emitted, sources: report.Sources) -> Node:
