@@ -342,6 +342,11 @@ class StaticHead:
     layers: tuple[str | None, ...] = ()  # per position of the flexible head's Sequential: path of the static module
     config: tuple[tuple[str, object], ...] = ()  # keyword arguments of the flexible head
     tensors: tuple[tuple[str, str], ...] = ()  # (key of upstream's, of no module of its own; in the flexible head)
+    reads: str = ""  # the token that stands for a sequence: "first", "last", "eos"; "" = every one, or a pooler
+
+    def unconverted(self) -> StaticHead:
+        """The same class without a flexible counterpart."""
+        return StaticHead(self.class_name, self.base_attribute, "")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from adapter_codegen.model import BasePlan, Location, Parameter, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
-from adapter_codegen.plan.heads.flexible import plan_flexible_heads
+from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.upstream import Release, open_release
 
@@ -24,6 +24,10 @@ class TinyPreTrainedModel(PreTrainedModel):
     base_model_prefix = "tiny"
 
 class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config, add_pooling_layer=True): ...
+    def forward(self, input_ids): ...
+
+class ShortModel(TinyPreTrainedModel):
     def forward(self, input_ids): ...
 
 class Prediction(nn.Module):
@@ -46,6 +50,9 @@ class Head(TinyPreTrainedModel):
         self.plain = nn.Linear(config.size, config.num_labels, bias=False)
         self.norm = nn.LayerNorm(config.size)
         self.conv = nn.Conv1d(2, 2, 1)
+        self.of_several = nn.Linear(config.sizes[-1], config.num_labels)
+        self.to_embedding = nn.Linear(config.size, config.embedding_size)
+        self.to_other = nn.Linear(config.size, config.output_size)
         self.pred = Prediction(config)
         self.norm2 = nn.LayerNorm(config.size, eps=config.norm_eps, bias=config.norm_bias)
         self.other_norm = nn.RMSNorm(config.size)
@@ -136,6 +143,19 @@ def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHea
         pytest.param("self.out(outputs[2])", "sequence_classification", id="an output that is no last hidden state"),
         pytest.param("self.out(x.mean(dim=1))", "sequence_classification", id="the mean of all positions"),
         pytest.param("self.out(self.drop(x[:, 1:].amax(1)))", "sequence_classification", id="the largest of some"),
+        pytest.param("self.out(x[:, 1])", "sequence_classification", id="the second position"),
+        pytest.param("self.out(x[:, -1])", "sequence_classification", id="the last position, padding or not"),
+        pytest.param(
+            "self.out(x[torch.arange(2), labels.argmax(-1)])",
+            "sequence_classification",
+            id="positions of another rule",
+        ),
+        pytest.param("self.out(x[:, :4])", "token_classification", id="some of the positions"),
+        pytest.param("self.out(x[:, 0])", "token_classification", id="one position, for a head on all of them"),
+        pytest.param("self.of_several(x)", "image_classification", id="one of several widths goes in"),
+        pytest.param(
+            "self.out(torch.tanh(self.to_other(x)))", "sequence_classification", id="a width between of its own"
+        ),
         pytest.param("self.out(input_ids)", "sequence_classification", id="not the base model's output"),
         pytest.param("self.out(torch.fft.fft(x))", "sequence_classification", id="an unknown function"),
         pytest.param("x", "sequence_classification", id="no projection at all"),
@@ -171,6 +191,85 @@ def test_logits_that_a_loss_reshapes_in_one_branch_are_followed(tiny_release: Re
     facts = parse_module(text, entry().path)
     (head,) = plan_static_heads(tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"))
     assert (head.head_type, head.layers) == ("classification", (None, "out"))
+
+
+LAST = "[torch.arange(2), (input_ids != self.config.pad_token_id).int().argmax(-1)]"
+END = "[torch.arange(2), (input_ids == self.config.eos_token_id).int().argmax(-1)]"
+
+
+@pytest.mark.parametrize(
+    ("logits", "encoder_decoder", "reads"),
+    [
+        pytest.param("self.out(x[:, 0, :])", False, "first", id="the first of an encoder"),
+        pytest.param("self.out(x[:, 0])", True, None, id="the first, where an encoder-decoder has the end pooled"),
+        pytest.param(f"self.out(x){LAST}", False, "last", id="the last that is no padding"),
+        pytest.param(f"self.out(x){LAST}", True, None, id="the last, where an encoder-decoder has the end pooled"),
+        pytest.param(f"self.out(x{END})", True, "eos", id="the end of the sequence"),
+        pytest.param(f"self.out(x{END})", False, None, id="the end, which no encoder has pooled"),
+        pytest.param("self.out(outputs[1])", False, "", id="a pooler reads for the head"),
+        pytest.param("self.out(x[:, :])", False, "", id="all positions"),
+    ],
+)
+def test_a_head_converts_where_it_reads_the_token_that_stands_for_a_sequence(
+    tiny_release: Release, logits: str, encoder_decoder: bool, reads: str | None
+) -> None:
+    head = planned(tiny_release, logits, "sequence_classification", encoder_decoder=encoder_decoder)
+    assert (head.head_type, head.reads) == (("", "") if reads is None else ("classification", reads))
+
+
+@pytest.mark.parametrize(
+    ("heads", "read", "expected"),
+    [
+        pytest.param(("classification",), {"last"}, "last", id="as all of upstream's classes do"),
+        pytest.param(("classification", "causal_lm"), {"first"}, "first", id="also of a decoder"),
+        pytest.param(
+            ("classification", "causal_lm"), {"first", "last"}, "last", id="a decoder whose classes disagree"
+        ),
+        pytest.param(
+            ("classification", "masked_lm"), {"first", "last"}, "first", id="an encoder whose classes disagree"
+        ),
+        pytest.param(("classification", "causal_lm"), set(), "last", id="a decoder without such a class"),
+        pytest.param((), {"last"}, "", id="no head at all"),
+    ],
+)
+def test_which_token_stands_for_a_sequence(heads: tuple[str, ...], read: set[str], expected: str) -> None:
+    assert pooling(base_plan("input_ids"), heads, read) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "logits", "converts"),
+    [
+        pytest.param("TinyModel(config)", "self.out(outputs[1])", True, id="the pooler that a base model has"),
+        pytest.param("TinyModel(config, add_pooling_layer=True)", "self.out(outputs[1])", True, id="the same, said"),
+        pytest.param("TinyModel(config, add_pooling_layer=False)", "self.out(outputs[1])", False, id="another pooler"),
+        pytest.param("TinyModel(config, False)", "self.out(outputs[1])", False, id="the same, not by keyword"),
+        pytest.param("TinyModel(config, add_pooling_layer=False)", "self.out(x[:, 0])", True, id="a pooler not read"),
+        pytest.param("ShortModel(config)", "self.out(x[:, 0])", False, id="another model by the base model's name"),
+    ],
+)
+def test_a_head_converts_where_it_stands_on_the_base_model_as_it_mostly_is(
+    tiny_release: Release, held: str, logits: str, converts: bool
+) -> None:
+    text = HEAD.replace("self.tiny = TinyModel(config)", f"self.tiny = {held}").replace("{logits}", logits)
+    facts = parse_module(text, entry().path)
+    (head,) = plan_static_heads(tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"))
+    assert bool(head.head_type) == converts
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        pytest.param("to_embedding", {}, id="the width of the embeddings, which heads know"),
+        pytest.param("dense", {}, id="the width of the hidden states"),
+        pytest.param("to_other", {"embedding_size_key": "output_size"}, id="another field of the config"),
+    ],
+)
+def test_the_width_between_projections_of_a_language_model(
+    tiny_release: Release, layer: str, options: dict[str, str]
+) -> None:
+    head = planned(tiny_release, f"self.out(torch.tanh(self.{layer}(x)))", "masked_lm")
+    assert head.head_type == "masked_lm"
+    assert {name: value for name, value in head.config if name.startswith("embedding")} == options
 
 
 ONE = {"layers": 1, "activation_function": None}
@@ -361,6 +460,12 @@ CLASSIFICATION = ("classification", "multilabel_classification")
         pytest.param(("causal_lm",), base_plan("input_ids", submodels=True), (), id="a composite"),
         pytest.param(("causal_lm",), base_plan("input_values"), ("causal_lm",), id="a decoder that reads no text"),
         pytest.param(("image_classification",), base_plan("pixel_values"), ("image_classification",), id="images"),
+        pytest.param(
+            ("speech_seq_2_seq",),
+            base_plan("input_ids"),
+            (),
+            id="speech to text of a decoder alone, which shifts labels",
+        ),
         pytest.param(
             ("speech_seq_2_seq",), base_plan("input_features", encoder_decoder=True), ("seq2seq_lm",), id="speech"
         ),

@@ -77,6 +77,15 @@ def test_a_method_that_fails_is_unsupported_and_the_others_hold(release: Release
     assert plan.classes == before.classes
 
 
+def test_a_head_that_becomes_another_is_not_converted_and_the_others_are(release: Release) -> None:
+    lost = read_verdicts(content(release.version, unconverted={"llama": {"LlamaForCausalLM": FAILS}}))
+    plan, before = planned(release, "llama", lost), planned(release, "llama", NO_VERDICTS)
+    found, known = ({head.class_name: head.head_type for head in p.static_heads} for p in (plan, before))
+    assert known["LlamaForCausalLM"] == "causal_lm"
+    assert found == known | {"LlamaForCausalLM": ""}
+    assert plan.flexible_heads == before.flexible_heads
+
+
 def test_a_method_that_the_plan_does_not_support_keeps_its_own_reason(release: Release) -> None:
     dropped = read_verdicts(content(release.version, dropped={"vit": {"invertible": FAILS}}))
     assert planned(release, "vit", dropped).methods == planned(release, "vit", NO_VERDICTS).methods

@@ -76,6 +76,7 @@ class StaticHeadConfig(HeadConfig, total=False):
 
     activation_key: str
     bias_key: str
+    embedding_size_key: str
     hidden_bias_key: str
     norm_bias_key: str
     norm_eps_key: str

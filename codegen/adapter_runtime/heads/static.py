@@ -17,12 +17,13 @@ from transformers.core_model_loading import PrefixChange, WeightRenaming
 from adapter_runtime.contract.head_config import Factors, HeadConfig, StaticHeadConfig
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError
-from adapter_runtime.heads.sizes import input_scale
+from adapter_runtime.heads.sizes import embedding_size, input_scale
 
 DEFAULT_NAME = "default"
 # Options of flexible heads -> what names the field of the model's config that decides.
 _KEYS = {
     "bias": "bias_key",
+    "embedding_size": "embedding_size_key",
     "hidden_bias": "hidden_bias_key",
     "norm_bias": "norm_bias_key",
     "norm_eps": "norm_eps_key",
@@ -189,6 +190,8 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
         options.update({"activation_function": None, "layer_norm": False, "norm_bias": True, "hidden_bias": True})
     if str(head.get("head_type")).endswith("_lm"):
         options.update({"input_scale": input_scale(config), "logit_scale": 1.0, "logit_softcap": None})
+        if head.get("layers", 1) != 1:
+            options["embedding_size"] = embedding_size(config)
     pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}
     return [f"{name}: {own!r} and {theirs!r}" for name, (own, theirs) in pairs.items() if own != theirs]
 

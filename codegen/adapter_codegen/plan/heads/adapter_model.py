@@ -11,7 +11,7 @@ from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArgu
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
-from adapter_codegen.plan.heads.flexible import HEAD_TYPES
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES, pooling
 from adapter_codegen.plan.heads.shifting import plan_shift
 
 GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
@@ -88,7 +88,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
-        pooling=_pooling(base, heads),
+        pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,
         read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
@@ -118,12 +118,3 @@ def _inherited_prefix(base: BasePlan, facts: ModuleFacts) -> str:
     towers have theirs, beside that of the class that all models of the file share."""
     inherited = facts.classes.get(base.pretrained_class)
     return (literal_string(inherited.attributes.get("base_model_prefix")) if inherited else None) or ""
-
-
-def _pooling(base: BasePlan, heads: tuple[str, ...]) -> str:
-    """Which token stands for a sequence: of a decoder the one that has seen all others, of an encoder the first."""
-    if not heads:
-        return ""
-    if base.is_encoder_decoder:
-        return "eos"
-    return "last" if "causal_lm" in heads and "masked_lm" not in heads else "first"

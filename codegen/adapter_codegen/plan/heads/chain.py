@@ -24,6 +24,8 @@ from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tenso
 from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.conditions import condition, is_given, needs_labels
 from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
+from adapter_codegen.plan.heads.holding import is_built_as_usual
+from adapter_codegen.plan.heads.positions import position, rule
 from adapter_codegen.plan.stream.base import is_model
 from adapter_codegen.plan.stream.entrance import earlier
 
@@ -66,6 +68,7 @@ class Chain:
     links: tuple[Link, ...]  # from the base model's output to the logits
     base_attribute: str  # that holds the base model; "" where the head class holds its parts instead
     pooled: bool  # it starts from the pooler's output, not from the hidden states
+    reads: str = ""  # which position of each sequence: see `positions`; "" = all
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
 
 
@@ -127,6 +130,7 @@ class _Walk:
     def back(self, value: Value) -> Chain:
         """Follow `value` to the base model. Raises `_Unclear` at anything but a simple step."""
         links: list[Link] = []
+        positions: list[str] = []
         selected = ""
         while True:
             value = same_tensor(value)
@@ -135,7 +139,9 @@ class _Walk:
                 if selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
                     raise _Unclear
                 pooled = selected in {"1", "pooler_output"}
-                return Chain(tuple(reversed(links)), attribute, pooled, tuple(self.requires))
+                if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
+                    raise _Unclear
+                return Chain(tuple(reversed(links)), attribute, pooled, rule(positions), tuple(self.requires))
             step = self._arithmetic(value)
             if step is not None:
                 link, value = step
@@ -151,6 +157,7 @@ class _Walk:
             if module is not None:
                 links.append(module)
             selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
+            positions.append(position(value))
             value = self._before(value, module)
 
     def _before(self, value: Value, link: Link | None) -> Value:
@@ -236,7 +243,11 @@ class _Walk:
         classes = [local_class(name) for name in value.module.classes]
         if self.base in classes or any(name.endswith("from_config") for name in value.module.classes):
             return value.path
-        return "" if any(is_model(self.facts, name) for name in classes) else None
+        if not any(is_model(self.facts, name) for name in classes):
+            return None
+        if value.path == self.prefix:
+            raise _Unclear  # another model by the name of the base model: Funnel's without a decoder
+        return ""
 
     def _link(self, value: Value) -> Link | None:
         if value.op is Op.SUBMODULE and value.module is not None:
@@ -255,7 +266,7 @@ class _Walk:
         return None
 
     def _module_link(self, path: str, kind: Kind) -> Link | None:
-        submodule = submodule_at(self.facts, self.head, path)
+        submodule = self._submodule(path)
         if kind is Kind.IDENTITY:
             return Link(Step.DROPOUT)
         if kind not in {Kind.LINEAR, Kind.NORM, Kind.DROPOUT, Kind.ACTIVATION} or submodule is None:
@@ -284,8 +295,11 @@ class _Walk:
         found = [step for node in (statements(init.node.body) if init else ()) if (step := _zeros(node, value.name))]
         return Link(found[0], f"{path}.{value.name}" if path else value.name) if len(found) == 1 else None
 
+    def _submodule(self, path: str) -> Submodule | None:
+        return submodule_at(self.facts, self.head, path)
+
     def _class_at(self, path: str) -> ClassFacts | None:
-        submodule = submodule_at(self.facts, self.head, path)
+        submodule = self._submodule(path)
         names = [local_class(name) for name in submodule.classes] if submodule is not None else []
         return self.facts.classes.get(names[0]) if len(names) == 1 else None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from adapter_codegen.model import BasePlan
 from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST
 
 # Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
 TASKS = {
@@ -48,6 +51,8 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
     if any(parameter.name == "labels" for parameter in base.parameters):
         return ()  # the base model ends in a head of its own
     heads = {head for task, head in TASKS.items() if task in entry.heads}
+    if not base.is_encoder_decoder:
+        heads.discard("seq2seq_lm")  # its labels are not shifted, and those of a decoder alone are
     reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
     if base.is_encoder_decoder:
         heads &= _TEXT_TO_TEXT
@@ -59,3 +64,23 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
     if "classification" in heads:
         heads.add("multilabel_classification")
     return tuple(head for head in HEAD_TYPES if head in heads)
+
+
+def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:
+    """Which token stands for a sequence: the one that upstream's own classes read, if it is one for all of them.
+
+    Else, of a decoder the last, which has seen all others, of an encoder the first.
+
+    Args:
+        base: the base model.
+        heads: types of flexible heads.
+        read: positions that upstream's classes read which have such heads.
+    """
+    if not heads:
+        return ""
+    if base.is_encoder_decoder:
+        return EOS
+    known = {*read}
+    if known in ({FIRST}, {LAST}):
+        return known.pop()
+    return LAST if "causal_lm" in heads and "masked_lm" not in heads else FIRST

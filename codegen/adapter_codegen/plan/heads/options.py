@@ -18,7 +18,8 @@ from adapter_codegen.plan.heads.factors import config_field
 
 Options = dict[str, object]
 _DEFAULT_EPS = 1e-5  # torch's
-_OUR_EPS = "layer_norm_eps"  # the field that flexible heads read by themselves
+_OUR_EPS = "layer_norm_eps"  # the fields that flexible heads read by themselves
+_EMBEDDING = "embedding_size"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,18 @@ def hidden_options(links: Sequence[Link]) -> Options | None:
     if found[0].get("hidden_bias") is False and "hidden_bias_key" not in found[0]:
         return None
     return {} if found[0] == {"hidden_bias": True} else found[0]
+
+
+def width_options(links: Sequence[Link]) -> Options | None:
+    """Of what comes out of the projections but the last; None where one of several widths goes in, which has no name of its own."""
+    if isinstance(_argument(links[0].submodule, "in_features", 0), cst.Subscript):
+        return None  # ``config.hidden_sizes[-1]``
+    inner = [
+        (_field(_argument(link.submodule, "in_features", 0)), _field(_argument(link.submodule, "out_features", 1)))
+        for link in links[:-1]
+    ]
+    named = {out for given, out in inner if given and out not in ("", given, _EMBEDDING)}
+    return {"embedding_size_key": named.pop()} if len(named) == 1 else None if named else {}
 
 
 def norm_options(links: Sequence[Link]) -> Options | None:

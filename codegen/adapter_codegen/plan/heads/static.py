@@ -19,8 +19,9 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.flexible import TASKS, plan_flexible_heads
-from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings
+from adapter_codegen.plan.heads.flexible import TASKS, plan_flexible_heads, pooling
+from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings, width_options
+from adapter_codegen.plan.heads.positions import OTHERS
 from adapter_codegen.upstream import Release
 
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
@@ -48,7 +49,8 @@ def plan_static_heads(
             if class_name in facts.classes and not known:
                 wanted = head_type if head_type in possible else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
-    return tuple(found.values())
+    read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
+    return tuple(head if head.reads in ("", read) else head.unconverted() for head in found.values())
 
 
 class _HeadPlanner:
@@ -97,7 +99,7 @@ class _HeadPlanner:
         around = surroundings(chain.links, head_type in _LANGUAGE_MODELS)
         layers = _layers(chain.links, head_type)
         options = self._options(chain, head_type) if layers and around is not None else None
-        if around is None or options is None:
+        if around is None or options is None or not _may_read(chain.reads, head_type):
             return None
         tensors = []
         if around.offset:
@@ -110,7 +112,8 @@ class _HeadPlanner:
             tensors.append((around.buffer, "logits_bias"))
         options |= around.options
         options |= {"requires": dict(chain.requires)} if chain.requires else {}
-        return StaticHead("", chain.base_attribute, head_type, layers, tuple(options.items()), tuple(tensors))
+        found = tuple(options.items())
+        return StaticHead("", chain.base_attribute, head_type, layers, found, tuple(tensors), chain.reads)
 
     def _options(self, chain: Chain, head_type: str) -> dict[str, object] | None:
         """The options of the layers; None where the flexible head has none for what upstream's does."""
@@ -118,7 +121,10 @@ class _HeadPlanner:
         activations = [self._activation(link) for link in chain.links if link.step is Step.ACTIVATION]
         norms = [link for link in chain.links if link.step is Step.NORM]
         bias, hidden, norm = read_bias(linear[-1]), hidden_options(linear[:-1]), norm_options(norms)
+        widths = width_options(linear)
         if any(name is None for name, _ in activations) or bias is None or hidden is None or norm is None:
+            return None
+        if widths is None or (widths and head_type not in _LANGUAGE_MODELS):
             return None
         if (bias != {"bias": True} and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
             return None
@@ -134,7 +140,7 @@ class _HeadPlanner:
             options |= bias if bias != {"bias": True} else {}
             options |= {"layer_norm": True} if norms else {}
             options |= {} if any(link.step is Step.DROPOUT for link in chain.links) else {"dropout_prob": 0.0}
-        return {**options, **hidden, **norm}
+        return {**options, **hidden, **norm, **widths}
 
     def _activation(self, link: Link) -> tuple[str | None, str]:
         """The name of an activation, None if unknown; where the config chooses it, that field's default and the field."""
@@ -151,6 +157,11 @@ class _HeadPlanner:
 def _shared_module(release: Release, path: str) -> ModuleFacts:
     """Facts of a file that several head classes, and with upstream's generic heads several models, look into."""
     return parse_module(release.read(path), path)
+
+
+def _may_read(position: str, head_type: str) -> bool:
+    """A head that pools reads one position by a rule that is known, any other head reads all."""
+    return not position or (head_type in _POOLING and position != OTHERS)
 
 
 def _layers(links: Sequence[Link], head_type: str) -> tuple[str | None, ...]:

@@ -3,10 +3,12 @@
     {"transformers": "5.23.0",
      "refused": {MODEL_TYPE: {"check": "identity", "reason": "..."}},
      "dropped": {MODEL_TYPE: {METHOD: {"check": "padding", "reason": "..."}}},
-     "untested": {MODEL_TYPE: "no instance could be made: ..."}}
+     "untested": {MODEL_TYPE: "no instance could be made: ..."},
+     "unconverted": {MODEL_TYPE: {CLASS: {"check": "conversion", "reason": "..."}}}}
 
 A model type that is *refused* fails a check whatever the method, and is not written. One with *dropped* methods is right with the
-others. An *untested* one is written where it is named, with a warning. All others are clean, or are in no release that was tried:
+others. An *untested* one is written where it is named, with a warning. The head of an *unconverted* class of upstream's becomes no
+flexible one; the part is missing where there is none. All others are clean, or are in no release that was tried:
 the file speaks of one release, and for any other it says nothing.
 """
 
@@ -23,6 +25,7 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Diagnostic, Method, MethodSupport, ModelPlan, Refusal
 
 _PARTS = ("refused", "dropped", "untested")
+_UNCONVERTED = "unconverted"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Verdicts:
     refused: Mapping[str, Verdict] = field(default_factory=dict)
     dropped: Mapping[str, Mapping[Method, Verdict]] = field(default_factory=dict)
     untested: Mapping[str, str] = field(default_factory=dict)  # model type -> why no check could try it
+    unconverted: Mapping[str, Mapping[str, Verdict]] = field(default_factory=dict)  # model type -> upstream's classes
 
     def of(self, version: str) -> Verdicts:
         """What holds for a release of transformers: nothing where another one was tried."""
@@ -55,10 +59,13 @@ class Verdicts:
         return Refusal(model_type, (failed,))
 
     def applied(self, plan: ModelPlan) -> ModelPlan:
-        """The plan without the methods that fail, and with a warning where nothing was tried."""
+        """The plan without the methods and converted heads that fail, and with a warning where nothing was tried."""
         dropped = self.dropped.get(plan.model_type, {})
         methods = tuple(_judged(entry, dropped.get(entry.method)) for entry in plan.methods)
-        return replace(plan, methods=methods, diagnostics=(*plan.diagnostics, *self._warnings(plan.model_type)))
+        lost = self.unconverted.get(plan.model_type, {})
+        heads = tuple(head.unconverted() if head.class_name in lost else head for head in plan.static_heads)
+        diagnostics = (*plan.diagnostics, *self._warnings(plan.model_type))
+        return replace(plan, methods=methods, static_heads=heads, diagnostics=diagnostics)
 
     def _warnings(self, model_type: str) -> tuple[Diagnostic, ...]:
         if model_type not in self.untested:
@@ -89,7 +96,7 @@ def read_verdicts(text: str) -> Verdicts:
     """
     try:
         content: dict[str, Any] = json.loads(text)
-        if unknown := sorted({*content} - {"transformers", *_PARTS}):
+        if unknown := sorted({*content} - {"transformers", *_PARTS, _UNCONVERTED}):
             raise ValueError(f"unknown keys {', '.join(unknown)}")
         refused, dropped, untested = (dict(content[part]) for part in _PARTS)
         return Verdicts(
@@ -100,6 +107,10 @@ def read_verdicts(text: str) -> Verdicts:
                 for model_type, methods in dropped.items()
             },
             {model_type: _sentence(reason) for model_type, reason in untested.items()},
+            {
+                model_type: {name: _verdict(entry) for name, entry in classes.items()}
+                for model_type, classes in content.get(_UNCONVERTED, {}).items()
+            },
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem.BROKEN_VERDICTS.error(error=error) from error
