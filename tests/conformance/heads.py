@@ -19,18 +19,15 @@ from transformers import PreTrainedModel
 from adapter_runtime.contract.registry import registered
 from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
 from conformance.methods import METHODS, method
-from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, flatten, main_outputs, run
+from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, main_outputs, run
 from conformance.subjects import (
     BATCH,
     LENGTH,
     Subject,
     architecture,
-    attentions,
     auto,
     head_subjects,
     method_subjects,
-    shaped_for,
-    with_labels,
 )
 from conformance.tiny import VOCAB_SIZE, randomise
 
@@ -265,89 +262,6 @@ def model_is_pickled(model_type: str) -> None:
     again = pickle.loads(pickle.dumps(model))  # before a call, in which upstream installs hooks that cannot be pickled
     _skip_if_random(model, inputs)
     assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
-
-
-def converts(subject: Subject) -> bool:
-    """The registry has a flexible head for this class."""
-    import adapter_models  # noqa: F401  registers
-
-    return subject.architecture in registered().static_heads
-
-
-def conversion_keeps_outputs(static: Subject) -> None:
-    """Logits and loss of the flexible head are those of the static one; eager and sdpa, padded and not."""
-    for attention in attentions(static):
-        upstream = static.upstream(attention)
-        flexible = converted(static, attention)
-        for padding in ("none", "left", "right") if static.text else ("none",):
-            inputs = shaped_for(static, static.padded_inputs(padding))
-            inputs = with_labels(static, inputs) or inputs
-            with torch.no_grad():
-                theirs, ours = (model(**inputs, return_dict=True) for model in (upstream, flexible))
-            expected = main_outputs(theirs) | {"loss": theirs["loss"]} if "loss" in theirs else main_outputs(theirs)
-            actual = {name: flatten(ours)[name] for name in expected}
-            assert_equal_within(actual, expected, f"{attention}, padding {padding}", atol=5e-6, rtol=1e-5)
-    if registered().static_heads[static.architecture]["config"]["head_type"] == "seq2seq_lm":
-        _labels_are_what_the_decoder_reads(static)
-
-
-def _labels_are_what_the_decoder_reads(static: Subject) -> None:
-    """Without inputs of the decoder, labels of any length give upstream's loss."""
-    upstream, flexible = static.upstream(), converted(static)
-    for model in (upstream, flexible):
-        if getattr(model.config, "decoder_start_token_id", None) is None:  # in T5's files, not in its config class
-            model.config.decoder_start_token_id = 0
-    inputs = with_labels(static, static.padded_inputs("none"))
-    assert inputs is not None
-    given = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
-    for length in (given["labels"].shape[1], given["labels"].shape[1] - 2):
-        call = {**given, "labels": given["labels"][:, :length].contiguous()}
-        with torch.no_grad():
-            theirs, ours = (model(**call, return_dict=True) for model in (upstream, flexible))
-        for name in ("loss", "logits"):
-            assert_equal_within(
-                {name: ours[name]},
-                {name: theirs[name]},
-                f"{length} labels, no inputs of the decoder",
-                atol=5e-6,
-                rtol=1e-5,
-            )
-
-
-def converted_model_is_saved(static: Subject) -> None:
-    """What was converted saves and loads as a model with flexible heads."""
-    from adapter_models import AutoAdapterModel
-
-    model = converted(static)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        again = realigned(AutoAdapterModel.from_pretrained(folder, attn_implementation="eager")).eval()
-    inputs = shaped_for(static, static.padded_inputs())
-    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
-
-
-def conversion_goes_back(static: Subject) -> None:
-    """Out of flexible heads again it is the same class with the same weights, which upstream saves and loads."""
-    model = converted(static)
-    again = model.to_static()
-    upstream = static.upstream()
-    if type(again) is not type(upstream):
-        raise AssertionError(f"{type(upstream).__name__} came back as {type(again).__name__}")
-    assert_bitwise(dict(again.state_dict()), dict(upstream.state_dict()), "weights")
-    with tempfile.TemporaryDirectory() as folder:
-        again.save_pretrained(folder)
-        loaded = realigned(type(upstream).from_pretrained(folder, attn_implementation="eager")).eval()
-    inputs = shaped_for(static, static.padded_inputs())
-    assert_bitwise(run(loaded, inputs), run(upstream, inputs), "outputs")
-
-
-def converted(static: Subject, attention: str = "eager") -> PreTrainedModel:
-    """The checkpoint of a static class, in flexible heads."""
-    from adapter_models import AutoAdapterModel
-
-    with tempfile.TemporaryDirectory() as folder:
-        static.upstream().save_pretrained(folder)
-        return realigned(AutoAdapterModel.from_pretrained(folder, attn_implementation=attention)).eval()
 
 
 def realigned(model: PreTrainedModel) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -281,13 +282,16 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     tokens = inputs.get("decoder_input_ids", inputs.get("input_ids"))
     if tokens is None:
         return None
-    generator = torch.Generator().manual_seed(7)
     name = subject.architecture
+    is_choice = name.endswith("ForMultipleChoice")
+    tokens = tokens if tokens.dim() == 2 or is_choice else tokens[..., 0]  # of books of codes the first, of text
+    generator = torch.Generator().manual_seed(7)
     classes = torch.randint(0, 2, (BATCH,), generator=generator)
     mask = inputs.get("attention_mask")
     padded = torch.zeros_like(tokens) if mask is None or mask.shape != tokens.shape else 1 - mask
     token_labels = tokens.masked_fill(padded.bool(), IGNORED)
-    if name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")):
+    predicts_tokens = name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration"))
+    if predicts_tokens or name == architecture(subject.model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         return {**inputs, "labels": token_labels}
     if name.endswith("ForPreTraining"):
         return {**inputs, "labels": token_labels, "next_sentence_label": classes}
@@ -297,7 +301,7 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
         return {**inputs, "labels": torch.where(token_labels == IGNORED, IGNORED, token_labels % 2)}
     if name.endswith("ForQuestionAnswering"):
         return {**inputs, "start_positions": classes, "end_positions": classes + 2}
-    if name.endswith("ForMultipleChoice"):
+    if is_choice:
         return {**inputs, "labels": torch.zeros_like(classes)}
     return None
 
@@ -323,11 +327,16 @@ def text_inputs(config: PreTrainedConfig, padding: Padding, seed: int = 1) -> di
 
 
 def random_tokens(config: PreTrainedConfig, length: int, seed: int) -> torch.Tensor:
-    """(B, length), none of them the end of a sequence."""
+    """(B, length), none of them padding or, for encoder-decoders, the end of a sequence: there heads tell tokens by these."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(FIRST_TOKEN, vocabulary(config), (BATCH, length), generator=generator)
-    end = getattr(config.get_text_config(), "eos_token_id", None)
-    return tokens.masked_fill(tokens == end, FIRST_TOKEN) if config.is_encoder_decoder and end is not None else tokens
+    names = ("pad_token_id", "eos_token_id") if config.is_encoder_decoder else ("pad_token_id",)
+    known = (getattr(config.get_text_config(), name, None) for name in names)
+    special = {token for token in known if isinstance(token, int)}
+    plain = next(token for token in itertools.count(FIRST_TOKEN) if token not in special)
+    for token in special:
+        tokens = tokens.masked_fill(tokens == token, plain)
+    return tokens
 
 
 def vocabulary(config: PreTrainedConfig) -> int:

@@ -21,9 +21,9 @@ from conformance import heads, instances
 from conformance.adapted import adapted_subjects
 from conformance.branches import subjects_of_all_branches
 from conformance.cells import CORE
-from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells
+from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells, conversion
 from conformance.checks.union import every_method_together
-from conformance.subjects import Subject, head_subjects
+from conformance.subjects import Subject
 from conformance.supported import supported_can_be_added
 from upstream import cases, sources
 
@@ -97,24 +97,21 @@ class AdapterTests(AdapterTestBase):
 
 
 class ClassConversionTests(AdapterTestBase):
-    """A checkpoint of each class with a static head loads into flexible heads, and computes the same."""
+    """What a checkpoint of each class with a static head became saves, loads and goes back. That it computes the same is a model check."""
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         if "static" not in metafunc.fixturenames:
             return
         wanted = self.runs_every_test(metafunc.config)
-        subjects = [subject for subject in head_subjects(self.model_type) if heads.converts(subject)] if wanted else []
+        subjects = conversion.converting_subjects(self.model_type) if wanted else ()
         named = [pytest.param(subject, id=subject.architecture) for subject in subjects]
         metafunc.parametrize("static", named if wanted else [_NOT_WANTED])
 
-    def test_outputs_after_conversion(self, static: Subject) -> None:
-        heads.conversion_keeps_outputs(static)
-
     def test_conversion_survives_saving(self, static: Subject) -> None:
-        heads.converted_model_is_saved(static)
+        conversion.converted_model_is_saved(static)
 
     def test_conversion_goes_back(self, static: Subject) -> None:
-        heads.conversion_goes_back(static)
+        conversion.conversion_goes_back(static)
 
 
 class HeadlessModelTests(AdapterTestBase):

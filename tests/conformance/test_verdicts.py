@@ -131,3 +131,20 @@ def test_a_model_that_people_come_with_loses_nothing() -> None:
     assert verdict_of(held).refused == Failed(
         "merge", "`adapters` has the model, so none of its methods may be lost, but lora fails: decoder: it differs"
     )
+
+
+def test_a_head_that_becomes_another_loses_its_conversion_and_nothing_else() -> None:
+    lost = Result("m", "MForMaskedLM", "", "conversion", "logits differ")
+    made = result(*SOUND)
+    verdict = verdict_of(replace(made, cells=(*made.cells, lost)))
+    assert verdict.clean
+    assert verdict.families == verdict_of(made).families
+    assert verdict.unconverted == {"MForMaskedLM": Failed("conversion", "MForMaskedLM: logits differ")}
+    read = read_verdicts(verdicts_text([replace(made, cells=(*made.cells, lost))], RELEASE))
+    assert read.unconverted["m"]["MForMaskedLM"].reason == "MForMaskedLM: logits differ"
+
+
+def test_a_head_that_converts_leaves_no_entry() -> None:
+    made = result(*SOUND, ("", "conversion", ""))
+    assert not verdict_of(made).unconverted
+    assert "unconverted" not in json.loads(verdicts_text([made], RELEASE))

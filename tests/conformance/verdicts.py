@@ -1,7 +1,8 @@
 """What follows from the results: which models are refused, and which of their methods are dropped.
 
 A model that fails a check which concerns no method, or does not come to an end, is refused. Where only checks of some methods fail, their
-families are lost, and the model is right with the others. ``codegen/adapter_codegen/plan/verdicts.json`` is written from this; the generator
+families are lost, and the model is right with the others. Where the head of one of upstream's classes becomes another, only its
+conversion is lost: who loads its checkpoint is told so. ``codegen/adapter_codegen/plan/verdicts.json`` is written from this; the generator
 reads it.
 """
 
@@ -18,6 +19,7 @@ from conformance.results import ModelResult, Result
 
 VERDICTS = Path(__file__).parents[2] / "codegen" / "adapter_codegen" / "plan" / "verdicts.json"
 LONGEST = 200
+CONVERSION = "conversion"
 HELD = frozenset(
     (Path(__file__).parents[1] / "parity" / "held.txt").read_text().split()
 )  # the types that `adapters` 1.3.0 has
@@ -38,6 +40,7 @@ class Verdict:
     untested: str = ""
     dropped: dict[str, Failed] = field(default_factory=dict)  # family -> the first check that fails
     families: tuple[str, ...] = ()  # that hold
+    unconverted: dict[str, Failed] = field(default_factory=dict)  # upstream's class -> how its head becomes another
     unplanned: dict[str, str] = field(default_factory=dict)  # family -> the plan's reason
 
     @property
@@ -54,11 +57,12 @@ def verdict_of(result: ModelResult) -> Verdict:
         return Verdict(name, untested=_line(result.text), unplanned=unplanned)
     if result.status != "ran":
         return Verdict(name, refused=Failed(result.status, _line(result.text)), unplanned=unplanned)
-    whole = next((cell for cell in result.failures if not cell.method), None)
+    unconverted = {cell.subject: _failed(cell) for cell in result.failures if cell.check == CONVERSION}
+    whole = next((cell for cell in result.failures if not cell.method and cell.check != CONVERSION), None)
     if whole is not None:
         return Verdict(name, refused=_failed(whole), unplanned=unplanned)
     dropped: dict[str, Failed] = {}
-    for cell in result.failures:
+    for cell in (cell for cell in result.failures if cell.method):
         for family in families_of(cell.method):
             dropped.setdefault(family, _failed(cell))
     for family in FAMILIES:
@@ -74,7 +78,7 @@ def verdict_of(result: ModelResult) -> Verdict:
         return Verdict(
             name, refused=Failed(first.check, _line(f"no method holds: {first.reason}")), unplanned=unplanned
         )
-    return Verdict(name, dropped=dropped, families=families, unplanned=unplanned)
+    return Verdict(name, dropped=dropped, families=families, unconverted=unconverted, unplanned=unplanned)
 
 
 def _never_tried(result: ModelResult, family: str) -> str:
@@ -103,17 +107,21 @@ def verdicts_text(results: Iterable[ModelResult], release: str) -> str:
     """The content of ``verdicts.json``, one line per model type."""
     verdicts = sorted((verdict_of(result) for result in results), key=lambda verdict: verdict.model_type)
     refused = {v.model_type: _entry(v.refused) for v in verdicts if v.refused}
-    dropped = {
-        v.model_type: {family: _entry(v.dropped[family]) for family in sorted(v.dropped)}
-        for v in verdicts
-        if v.dropped
-    }
+    dropped = {v.model_type: _entries(v.dropped) for v in verdicts if v.dropped}
+    unconverted = {v.model_type: _entries(v.unconverted) for v in verdicts if v.unconverted}
     untested = {v.model_type: v.untested for v in verdicts if v.untested}
     parts = [f'"transformers": {json.dumps(release)}']
-    for name, entries in (("refused", refused), ("dropped", dropped), ("untested", untested)):
+    found = {"refused": refused, "dropped": dropped, "untested": untested}
+    if unconverted:
+        found["unconverted"] = unconverted
+    for name, entries in found.items():
         lines = [f"    {json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in entries.items()]
         parts.append(f'"{name}": {{\n' + ",\n".join(lines) + "\n  }" if lines else f'"{name}": {{}}')
     return "{\n  " + ",\n  ".join(parts) + "\n}\n"
+
+
+def _entries(failed: dict[str, Failed]) -> dict[str, dict[str, str]]:
+    return {name: _entry(failed[name]) for name in sorted(failed)}
 
 
 def _entry(failed: Failed) -> dict[str, str]:

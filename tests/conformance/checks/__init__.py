@@ -26,6 +26,7 @@ from conformance.checks.composition import (
     stack_is_one_after_the_other,
     tasks_are_their_rows,
 )
+from conformance.checks.conversion import conversion_keeps_outputs, converting_subjects
 from conformance.checks.decoding import decoding_agrees
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
@@ -146,6 +147,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects, (Reason.UPSTREAM_DOES_NOT_RUN,)),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
+    ModelCheck("conversion", conversion_keeps_outputs, converting_subjects),
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 

@@ -4,6 +4,7 @@
     generated.py   in the text of generated modules
     lifecycle.py   of adding, activating, training, saving and deleting, in every method
     sequence.py    what the tokens of a row see of each other, and what a step with a cache computes, in every method
+    conversion.py  what a flexible head does with the weights of one of upstream's
     blocks.py      compositions
     bottleneck.py, prefix.py, lora.py, reft.py, embeddings.py    the arithmetic of one method
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from conformance.defects.blocks import BLOCKS
 from conformance.defects.bottleneck import BOTTLENECK
+from conformance.defects.conversion import CONVERSION
 from conformance.defects.embeddings import EMBEDDINGS
 from conformance.defects.generated import GENERATED
 from conformance.defects.lifecycle import LIFECYCLE
@@ -24,6 +26,6 @@ from conformance.defects.prefix import PREFIX
 from conformance.defects.reft import REFT
 from conformance.defects.sequence import SEQUENCE
 
-TABLES = (GENERATED, LIFECYCLE, SEQUENCE, BLOCKS, BOTTLENECK, PREFIX, LORA_FAMILY, REFT, EMBEDDINGS)
+TABLES = (GENERATED, LIFECYCLE, CONVERSION, SEQUENCE, BLOCKS, BOTTLENECK, PREFIX, LORA_FAMILY, REFT, EMBEDDINGS)
 DEFECTS: dict[str, Defect] = {name: defect for table in TABLES for name, defect in table.items()}
 assert len(DEFECTS) == sum(map(len, TABLES)), "two defects have the same name"

@@ -1,0 +1,128 @@
+"""A checkpoint of a class with a static head, loaded into flexible heads, computes what upstream's own class loads from it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adapter_runtime.contract.registry import registered
+from conformance.heads import realigned
+from conformance.outputs import assert_bitwise, assert_equal_within, flatten, main_outputs, run, seeded
+from conformance.subjects import Attention, Subject, attentions, head_subjects, shaped_for, with_labels
+
+
+def converting_subjects(model_type: str) -> tuple[Subject, ...]:
+    """The classes of a model type for whose head the registry has a flexible one, each under its own name."""
+    import adapter_models  # noqa: F401  registers
+
+    known = registered().static_heads
+    return tuple(
+        replace(subject, label=subject.architecture)
+        for subject in head_subjects(model_type)
+        if subject.architecture in known
+    )
+
+
+def conversion_keeps_outputs(static: Subject) -> None:
+    """Logits and loss of the flexible head are those of the static one; eager and sdpa, padded and not."""
+    for attention in attentions(static):
+        upstream, flexible = _both(static, attention)
+        for padding in ("none", "left", "right") if static.text else ("none",):
+            inputs = shaped_for(static, static.padded_inputs(padding))
+            inputs = with_labels(static, inputs) or inputs
+            _assert_same(upstream, flexible, inputs, f"{attention}, padding {padding}")
+    if registered().static_heads[static.architecture]["config"]["head_type"] == "seq2seq_lm":
+        _labels_are_what_the_decoder_reads(static)
+
+
+def _labels_are_what_the_decoder_reads(static: Subject) -> None:
+    """Without inputs of the decoder, labels of any length give upstream's loss."""
+    upstream, flexible = _both(static)
+    for model in (upstream, flexible):
+        if getattr(model.config, "decoder_start_token_id", None) is None:  # in T5's files, not in its config class
+            model.config.decoder_start_token_id = 0
+    inputs = with_labels(static, static.padded_inputs("none"))
+    assert inputs is not None, "no labels are known for a class that predicts tokens"
+    given = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
+    for length in (given["labels"].shape[1], given["labels"].shape[1] - 2):
+        call = {**given, "labels": given["labels"][:, :length].contiguous()}
+        _assert_same(upstream, flexible, call, f"{length} labels, no inputs of the decoder")
+
+
+def _assert_same(upstream: PreTrainedModel, flexible: PreTrainedModel, inputs: dict[str, Any], what: str) -> None:
+    theirs, ours = (_computed(model, inputs) for model in (upstream, flexible))
+    logits = {name for name in theirs if name.endswith("logits")}
+    assert logits, f"{what}: upstream's class gives no logits; the check would be empty"
+    # What upstream gives beside them (the loss of each of its tasks) a flexible head need not give.
+    wanted = logits | ({*theirs} & {*ours, "loss"})
+    expected = {name: value for name, value in theirs.items() if name in wanted}
+    actual = {name: value for name, value in ours.items() if name in wanted}
+    assert_equal_within(actual, expected, what, atol=5e-6, rtol=1e-5)
+
+
+def _computed(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    with torch.no_grad(), seeded():
+        outputs = model(**inputs, return_dict=True)
+    loss = flatten(outputs).get("loss")
+    return main_outputs(outputs) | ({} if loss is None else {"loss": loss})
+
+
+def converted_model_is_saved(static: Subject) -> None:
+    """What was converted saves and loads as a model with flexible heads."""
+    model = converted(static)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = _flexible(folder)
+    inputs = shaped_for(static, static.padded_inputs())
+    assert_bitwise(run(again, inputs), run(model, inputs), "outputs")
+
+
+def conversion_goes_back(static: Subject) -> None:
+    """Out of flexible heads again it is the same class with the same weights, which upstream saves and loads."""
+    model = converted(static)
+    again = model.to_static()
+    upstream = static.upstream()
+    if type(again) is not type(upstream):
+        raise AssertionError(f"{type(upstream).__name__} came back as {type(again).__name__}")
+    assert_bitwise(dict(again.state_dict()), dict(upstream.state_dict()), "weights")
+    with tempfile.TemporaryDirectory() as folder:
+        again.save_pretrained(folder)
+        loaded = _loaded(type(upstream), folder)
+    inputs = shaped_for(static, static.padded_inputs())
+    assert_bitwise(run(loaded, inputs), run(upstream, inputs), "outputs")
+
+
+def converted(static: Subject) -> PreTrainedModel:
+    """The checkpoint of a static class, in flexible heads."""
+    with _checkpoint(static) as folder:
+        return _flexible(folder)
+
+
+def _both(static: Subject, attention: Attention = "eager") -> tuple[PreTrainedModel, PreTrainedModel]:
+    """What upstream's own class loads from its checkpoint (a row for padding becomes zeros), and what is loaded into flexible heads."""
+    with _checkpoint(static) as folder:
+        return _loaded(type(static.upstream()), folder, attention), _flexible(folder, attention)
+
+
+@contextmanager
+def _checkpoint(static: Subject) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        static.upstream().save_pretrained(folder)
+        yield folder
+
+
+def _flexible(folder: str, attention: Attention = "eager") -> PreTrainedModel:
+    from adapter_models import AutoAdapterModel
+
+    return _loaded(AutoAdapterModel, folder, attention)
+
+
+def _loaded(cls: Any, folder: str, attention: Attention = "eager") -> PreTrainedModel:
+    return realigned(cls.from_pretrained(folder, attn_implementation=attention)).eval()
