@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.subjects import architecture, auto, method_subjects
+from conformance.subjects import (
+    FIRST_TOKEN,
+    Subject,
+    architecture,
+    auto,
+    head_subjects,
+    method_subjects,
+    random_tokens,
+    with_labels,
+)
+from conformance.tiny import tiny_config
 
 
 @pytest.mark.parametrize(
@@ -40,3 +50,39 @@ def test_a_head_that_reads_something_else_than_its_base_model_is_left_aside() ->
     assert method_subjects("roberta")[0].architecture == "RobertaForMaskedLM"
     assert method_subjects("speecht5")[0].architecture == "SpeechT5Model"
     assert method_subjects("t5")[0].architecture == "T5ForConditionalGeneration"
+
+
+def of(model_type: str, name: str) -> Subject:
+    return next(subject for subject in head_subjects(model_type) if subject.architecture == name)
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        pytest.param(FIRST_TOKEN, id="the first of the ids"),
+        pytest.param(FIRST_TOKEN + 3, id="one of the ids"),
+        pytest.param(None, id="no padding"),
+    ],
+)
+def test_no_token_is_padding(padding: int | None) -> None:
+    tokens = random_tokens(tiny_config("llama", vocab_size=FIRST_TOKEN + 5, pad_token_id=padding), 40, seed=1)
+    assert {*tokens.unique().tolist()} == {*range(FIRST_TOKEN, FIRST_TOKEN + 5)} - {padding}
+
+
+def test_a_class_that_predicts_tokens_has_labels_whatever_it_is_called() -> None:
+    for model_type, name in (("marian", "MarianMTModel"), ("t5", "T5ForConditionalGeneration")):
+        subject = of(model_type, name)
+        inputs = subject.padded_inputs()
+        assert with_labels(subject, inputs)["labels"].equal(inputs["decoder_input_ids"])
+
+
+def test_labels_are_one_per_position_also_of_books_of_codes() -> None:
+    subject = of("kyutai_speech_to_text", "KyutaiSpeechToTextForConditionalGeneration")
+    inputs = subject.padded_inputs()
+    assert inputs["input_ids"].dim() == 3
+    assert with_labels(subject, inputs)["labels"].equal(inputs["input_ids"][..., 0])
+
+
+def test_a_base_model_has_no_labels() -> None:
+    subject = of("t5", "T5Model")
+    assert with_labels(subject, subject.padded_inputs()) is None
