@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of KyutaiSpeechToText."""
 
-from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
+from conformance.suite import AdapterTestBase, AdapterTests
 
 
 class KyutaiSpeechToTextAdapterTestBase(AdapterTestBase):
@@ -13,8 +13,4 @@ class KyutaiSpeechToTextAdapterTestBase(AdapterTestBase):
 
 
 class KyutaiSpeechToTextAdapterTest(KyutaiSpeechToTextAdapterTestBase, AdapterTests):
-    pass
-
-
-class KyutaiSpeechToTextClassConversionTest(KyutaiSpeechToTextAdapterTestBase, ClassConversionTests):
     pass

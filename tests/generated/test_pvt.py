@@ -7,7 +7,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Pvt."""
 
-from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
+from conformance.suite import AdapterTestBase, AdapterTests
 
 
 class PvtAdapterTestBase(AdapterTestBase):
@@ -15,8 +15,4 @@ class PvtAdapterTestBase(AdapterTestBase):
 
 
 class PvtAdapterTest(PvtAdapterTestBase, AdapterTests):
-    pass
-
-
-class PvtClassConversionTest(PvtAdapterTestBase, ClassConversionTests):
     pass

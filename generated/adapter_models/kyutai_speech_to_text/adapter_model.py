@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Kyutai and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""KyutaiSpeechToText with flexible heads."""
+"""KyutaiSpeechToText with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from transformers.models.kyutai_speech_to_text.modeling_kyutai_speech_to_text im
     KyutaiSpeechToTextPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +23,12 @@ if TYPE_CHECKING:
     from transformers.models.kyutai_speech_to_text.modeling_kyutai_speech_to_text import Cache
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class KyutaiSpeechToTextAdapterModel(ModelWithoutHeadsAdaptersMixin, KyutaiSpeechToTextPreTrainedModel):
+    """KyutaiSpeechToText with any number of adapters.
 
-class KyutaiSpeechToTextAdapterModel(
-    ModelWithFlexibleHeadsAdaptersMixin, KyutaiSpeechToTextPreTrainedModel, HeadsGenerationMixin
-):
-    """KyutaiSpeechToText with any number of adapters and of heads, of which one or several are active.
-
-    Heads: seq2seq_lm.
+    It has no heads, since none fits on it: its outputs are those of KyutaiSpeechToTextModel.
     """
-
-    head_types = ("seq2seq_lm",)
-    pooling = "first"
 
     def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
         super().__init__(config)
@@ -52,21 +43,10 @@ class KyutaiSpeechToTextAdapterModel(
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
-        Other arguments are those of KyutaiSpeechToTextModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.model(
+        """Run the base model. The arguments are those of KyutaiSpeechToTextModel."""
+        return self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -74,13 +54,4 @@ class KyutaiSpeechToTextAdapterModel(
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            head=head,
-            labels=labels,
-            logits_to_keep=logits_to_keep,
-            **arguments,
         )

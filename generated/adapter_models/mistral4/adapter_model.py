@@ -31,7 +31,7 @@ class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrain
     """
 
     head_types = ("classification", "multilabel_classification", "tagging")
-    pooling = "first"
+    pooling = "last"
 
     def __init__(self, config: Mistral4Config) -> None:
         super().__init__(config)

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Kyutai and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""KyutaiSpeechToTextAdapterModel: KyutaiSpeechToText with flexible heads."""
+"""KyutaiSpeechToTextAdapterModel: KyutaiSpeechToText with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class KyutaiSpeechToTextAdapterModelTest(AdapterModelTests):
+class KyutaiSpeechToTextAdapterModelTest(HeadlessModelTests):
     model_type = "kyutai_speech_to_text"
