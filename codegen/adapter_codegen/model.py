@@ -154,7 +154,9 @@ class ResidualSite:
     norm: Expression | None  # the callable, ``self.LayerNorm``; None where the stream is not normalised here
     dropped: Location | None  # NORM_IN_NEXT_STATEMENT: the statement that the edit removes
     host: str  # attribute that holds the adapters ("attention_adapters"); "" = the class is its own site (BertSelfOutput)
-    role: Role | None  # None for an own output module: the layer that uses it says (BottleneckRole)
+    role: (
+        Role | None
+    )  # None in a module of its own, which may have several: the layer that uses it says (BottleneckRole)
     beside: Beside | None = None  # PARALLEL_SUM: what else is added in this sum
 
     def __post_init__(self) -> None:
@@ -254,6 +256,20 @@ class MLPRoles:
     last: tuple[str, ...] = ()  # down-projections
 
 
+class Absence(str, Enum):
+    """Why a layer has no site behind an attention, or none as its output, although its whole stream was followed.
+
+    A closed list, of reasons that the structure gives. Where none of them holds, the layer is not complete.
+    """
+
+    NO_ATTENTION = "no attention in this layer"
+    MIXER = "no attention in this layer: a mixer of positions stands alone in it"
+    NO_FEED_FORWARD = "no feed-forward block beside the attention"
+    ONE_SUBLAYER = "this layer is one sublayer, which has its site"
+    MIXES_POSITIONS = "what stands there mixes positions without attention, and takes no adapter"
+    NOTHING_ADDED = "nothing is added to the stream in this layer"
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """A class that the model holds in its layer list. It becomes ``<name>AdaptersMixin``."""
@@ -265,6 +281,7 @@ class LayerPlan:
     mlp: MLPRoles
     optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
     turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
+    without: tuple[tuple[Role, Absence], ...] = ()  # of attention and output, what the structure has none of
 
 
 class StreamForm(str, Enum):
@@ -290,6 +307,16 @@ class StackPlan:
     shared: bool = False  # upstream runs through one physical layer more than once (ALBERT)
     form: StreamForm = StreamForm.ROWS
     shown: Location | None = None  # what shows another form than rows
+    is_main: bool = False  # what the model returns comes out of it
+    gaps: tuple[Diagnostic, ...] = ()  # why not every layer has its sites; () = the stack is complete
+    second: tuple[
+        Diagnostic, ...
+    ] = ()  # attention on a second stream of its layers, which has no sites; () = there is none
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each kind of layer in it has a site behind its attention and one as its output, or an `Absence`."""
+        return not self.gaps
 
 
 @dataclass(frozen=True)
@@ -320,7 +347,19 @@ class BasePlan:
     class_token: bool = False  # that module puts a learned position in front, and a pooler reads it (images)
     final_norm: str = ""  # path of the norm after the last layer; "" = none
     submodels: tuple[tuple[str, str], ...] = ()  # (path, class or auto class) of whole models inside: composites
+    unreached: tuple[tuple[str, str], ...] = ()  # those of other files, whose stacks adapters do not reach
+    main_elsewhere: tuple[tuple[str, str], ...] = ()  # those of them that what the model returns comes out of
     is_encoder_decoder: bool = False
+
+    @property
+    def streams(self) -> dict[str, str]:
+        """Every residual stream that is known, by its path: "" where it is complete, else why it is not.
+
+        A model of another file counts as one, and so does a second stream that layers return behind the first.
+        """
+        found = {stack.path: stack.gaps[0].message if stack.gaps else "" for stack in self.stacks}
+        found |= {f"{stack.path} (second)": stack.second[0].message for stack in self.stacks if stack.second}
+        return found | {path: f"Adapters do not reach this part: {name}." for path, name in self.unreached}
 
 
 @dataclass(frozen=True)
@@ -468,6 +507,7 @@ class Refusal:
 
     model_type: str
     diagnostics: tuple[Diagnostic, ...] = field(default=())
+    base: BasePlan | None = None  # as far as it was understood
 
 
 PlanResult = ModelPlan | Refusal

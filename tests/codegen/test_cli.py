@@ -296,7 +296,9 @@ def test_list_knows_what_is_supported_without_planning(generated: Path) -> None:
     assert (result.exit_code, document["transformers"]) == (0, VERSION)
     by_name = {entry["model_type"]: entry for entry in document["models"]}
     assert by_name["llama"]["status"] == "supported" and "lora" in by_name["llama"]["methods"]
-    assert by_name["llama4"] == {"model_type": "llama4", "status": "known", "methods": [], "reason": ""}
+    assert by_name["llama"]["stacks"] == [{"path": "layers", "complete": True, "reason": ""}]
+    known = {"model_type": "llama4", "status": "known", "methods": [], "reason": "", "stacks": []}
+    assert by_name["llama4"] == known
 
 
 def test_list_plans_what_is_only_known_on_request(generated: Path) -> None:

@@ -13,6 +13,7 @@ from adapter_codegen.inspect.explain.html import page
 from adapter_codegen.inspect.explain.outline import Mark, Node, outline, record
 from adapter_codegen.inspect.explain.text import tree
 from adapter_codegen.model import (
+    Absence,
     AttentionKind,
     AttentionRoles,
     BasePlan,
@@ -149,7 +150,7 @@ tiny  transformers 5.23.0, TinyConfig, models/tiny/modeling_tiny.py
 │   ├── ✓ bottleneck
 │   └── ✗ prefix_tuning: The mask is of no known kind.  modeling_tiny.py:3
 ├── base model: TinyModel (TinyPreTrainedModel, prefix 'model')  modeling_tiny.py:1
-│   └── stack: layers of TinyLayer
+│   └── ✓ stack: layers of TinyLayer
 ├── layer: TinyLayer → TinyLayerAdaptersMixin  modeling_tiny.py:6
 │   ├── self-attention: attn
 │   │   ├── query: attn.q
@@ -227,7 +228,30 @@ def test_the_record_is_json_and_carries_the_emitted_lines() -> None:
 
 
 def test_a_refusal_is_recorded_as_unsupported() -> None:
-    assert record(Refusal("odd")) == {"supported": False, "model_type": "odd", "diagnostics": []}
+    assert record(Refusal("odd")) == {"supported": False, "model_type": "odd", "diagnostics": [], "base": None}
+
+
+GAP = Diagnostic("P234", Level.WARNING, "The stream is not followed.", "Teach it.", at(8), (Method.BOTTLENECK,))
+SECOND = Diagnostic("P236", Level.NOTE, "`other` attends on a second stream.", "Teach it.", at(9))
+
+
+def test_a_stack_says_what_its_layers_lack() -> None:
+    (layer,) = PLAN.layers
+    lone = replace(layer, without=((Role.OUTPUT, Absence.ONE_SUBLAYER),))
+    stack = StackPlan("layers", ("TinyLayer",), is_main=True, gaps=(GAP,), second=(SECOND,))
+    base = replace(PLAN.base, stacks=(stack,), submodels=(("text", "AutoModel"),), unreached=(("text", "AutoModel"),))
+    shown = outline(replace(PLAN, base=base, layers=(lone,)))
+    of_base = next(node for node in shown.children if node.label == "base model")
+    found, part = of_base.children
+    assert (found.mark, found.value) == (Mark.NO, "layers of TinyLayer (main)")
+    assert [(node.label, node.mark, node.location) for node in found.children] == [
+        ("not complete", Mark.NO, at(8)),
+        ("second stream", Mark.NO, at(9)),
+        ("TinyLayer without output", Mark.NONE, None),
+    ]
+    assert (part.label, part.value, part.mark) == ("part that adapters do not reach", "text: AutoModel", Mark.NO)
+    refused = outline(Refusal("tiny", (GAP,), base))
+    assert [node.label for node in refused.children] == ["P234", "base model"]
 
 
 class _Balance(html.parser.HTMLParser):

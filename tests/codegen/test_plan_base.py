@@ -11,7 +11,7 @@ from adapter_codegen.model import BasePlan, Diagnostic, Method
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.stream.base import plan_base
-from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 
 HEAD = """
 import torch

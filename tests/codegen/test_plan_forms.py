@@ -12,7 +12,7 @@ from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.module import plan_module
 from adapter_codegen.plan.stream.base import plan_base
-from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS
 from adapter_codegen.upstream import open_release
 from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_attention

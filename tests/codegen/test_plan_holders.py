@@ -13,7 +13,7 @@ from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import plan_module
 from adapter_codegen.plan.stream.base import plan_base
-from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.upstream import open_release
 from plan_snippets import ATTENTION, HEADER, MLP, layer
 

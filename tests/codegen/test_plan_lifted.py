@@ -167,7 +167,7 @@ def test_what_is_a_sum_of_sublayers_only_at_times_is_refused() -> None:
     )
     assert sites(plan) == []
     assert any("a sum of sublayers in some models" in found.message for found in plan.diagnostics)
-    assert plan.entries[0].unclaimed is not None
+    assert any("a sum of sublayers in some models" in gap.message for gap in plan.entries[0].gaps)
 
 
 CONNECTION = """

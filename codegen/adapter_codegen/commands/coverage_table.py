@@ -15,16 +15,14 @@ from adapter_codegen.commands.show.console import Console
 @options.from_release
 @options.talking
 def coverage(console: Console, pattern: str, shown_as: str, jobs: int | None, release_spec: str | None) -> None:
-    """Plan every modeling module of transformers: which methods have their sites in each, and why not."""
-    from fnmatch import fnmatchcase
-
+    """Plan every model type of transformers: which methods it has, how many of its stacks are complete, and why not."""
     from adapter_codegen.commands.show.coverage_view import SHOW
-    from adapter_codegen.inspect.coverage import module_name, survey
+    from adapter_codegen.inspect.coverage import module_name, modules_like, survey
     from adapter_codegen.upstream import open_release
 
     release = open_release(release_spec)
-    paths = [path for path in release.modeling_paths() if fnmatchcase(module_name(path), pattern)]
+    paths = modules_like(release, pattern)
     options.require_match(paths, pattern)
     with console.progress("Planning", len(paths)) as advance:
         report = survey(release, paths, jobs, advance=lambda path: advance(module_name(path)))
-    SHOW[shown_as](console, report)
+    SHOW[shown_as](console, report.like(pattern))

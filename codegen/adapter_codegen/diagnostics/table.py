@@ -489,6 +489,34 @@ class Problem(Enum):
         "What this call adds to the stream is a sum of sublayers in some models, and of one sublayer in others.",
         "Teach `plan/stream/additions/lifted.py` to adapt each term of this sum, if adapters belong here.",
     )
+    STREAM_NOT_FOLLOWED = (
+        "P234",
+        _UPSTREAM,
+        _WARNING,
+        "The stream is not followed behind this, so what is added to it there has no site.",
+        "Teach `plan/stream/additions/residuals.py` this step of the stream.",
+    )
+    ATTENTION_WITHOUT_SITE = (
+        "P235",
+        _UPSTREAM,
+        _WARNING,
+        "What `{core}` attends to reaches the stream by no addition that a rule claims.",
+        "Teach `plan/stream/additions/residuals.py` the form of this addition.",
+    )
+    SECOND_STREAM = (
+        "P236",
+        _UPSTREAM,
+        _NOTE,
+        "`{core}` attends on a second stream, which the layer returns behind the first; that stream has no sites.",
+        "Nothing is lost on the first stream; teach `plan/stream/additions/residuals.py` to follow a second one, if adapters belong there.",
+    )
+    LAYER_NOT_PLANNED = (
+        "P237",
+        _UPSTREAM,
+        _WARNING,
+        "{path} may hold `{name}`, of which no layer was planned.",
+        "Teach `plan/stream/lists/candidates.py` what makes this class a layer.",
+    )
     MIXES_POSITIONS = (
         "P231",
         _UPSTREAM,
@@ -551,6 +579,14 @@ class Problem(Enum):
         _UPSTREAM,
         _ERROR,
         "{base} has no layers of its own; the models inside of it: {parts}.",
+        "Add the models inside of it under their own model types (`adapter-codegen add-model MODEL_TYPE`); "
+        "models made of models are not supported yet.",
+    )
+    MAIN_STACK_ELSEWHERE = (
+        "P254",
+        _UPSTREAM,
+        _ERROR,
+        "What {base} returns comes out of {parts}, a model that adapters do not reach here; they would stand in {stacks} only.",
         "Add the models inside of it under their own model types (`adapter-codegen add-model MODEL_TYPE`); "
         "models made of models are not supported yet.",
     )

@@ -55,6 +55,7 @@ class ModelRecord:
     flexible_heads: tuple[str, ...]
     methods: Mapping[str, str]  # method -> "" if supported, else the reason why not
     restrictions: Mapping[str, str]  # supported method -> what users should know about it
+    stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
     files: Mapping[str, str] = field(default_factory=dict)  # emitted file -> sha256 of its bytes
 
 
@@ -122,8 +123,12 @@ def canonical(record: ModelRecord) -> ModelRecord:
 
 
 def _fields(record: ModelRecord) -> dict[str, Any]:
-    """Name -> value, not copied: there may be hundreds of records."""
-    return {one.name: getattr(record, one.name) for one in fields(record)}
+    """Name -> value, not copied: there may be hundreds of records.
+
+    A record of before stacks were kept is written as it was read: every model has some.
+    """
+    found = {one.name: getattr(record, one.name) for one in fields(record)}
+    return found if record.stacks else {name: value for name, value in found.items() if name != "stacks"}
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

@@ -100,6 +100,7 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         flexible_heads=plan.flexible_heads,
         methods={entry.method.value: "" if entry.supported else entry.reason for entry in plan.methods},
         restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
+        stacks=plan.base.streams,
     )
     return canonical(record)
 

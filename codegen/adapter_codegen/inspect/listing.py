@@ -6,8 +6,8 @@ planned is only known after planning it; `plan_entries` does that for all of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from functools import partial
@@ -40,6 +40,7 @@ class Entry:
     status: Status
     methods: tuple[Method, ...] = ()  # that hold for it; () also where it was not planned
     reason: str = ""  # REFUSED: why
+    stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
 
 
 def listing(mappings: AutoMappings, manifest: Manifest) -> tuple[Entry, ...]:
@@ -52,7 +53,7 @@ def _entry(model_type: str, record: ModelRecord | None, upstream_has_it: bool) -
     if record is None:
         return Entry(model_type, Status.KNOWN)
     methods = tuple(method for method in Method if record.methods.get(method.value) == "")
-    return Entry(model_type, Status.SUPPORTED if upstream_has_it else Status.GONE, methods)
+    return Entry(model_type, Status.SUPPORTED if upstream_has_it else Status.GONE, methods, stacks=record.stacks)
 
 
 def matching(entries: Sequence[Entry], pattern: str) -> tuple[Entry, ...]:
@@ -88,7 +89,7 @@ def _planned(release: Release, model_type: str) -> Entry:
     if isinstance(result, Refusal):
         return Entry(model_type, Status.REFUSED, reason=_reason(result.diagnostics))
     methods = tuple(method for method in Method if result.supports(method))
-    return Entry(model_type, Status.AVAILABLE, methods)
+    return Entry(model_type, Status.AVAILABLE, methods, stacks=result.base.streams)
 
 
 def _reason(diagnostics: Sequence[Diagnostic]) -> str:

@@ -13,7 +13,6 @@ from adapter_codegen.model import (
     Location,
     Method,
     MethodSupport,
-    Role,
     StackPlan,
     StreamForm,
 )
@@ -24,8 +23,7 @@ class Lack(Enum):
     """What a model lacks that a method needs. ``{}`` is the class of a layer."""
 
     ADDITION_IN_LAYER = "{} has no residual addition that a rule claims."
-    ADDITION_UNCLAIMED = "In {} something is added to the stream in a form that no rule claims."
-    ADDITION_OF_ATTENTION = "{} has attention, but no residual addition of it that a rule claims."
+    COMPLETE = "Not every layer of the stack {} has its sites. {}"
     ADDITIONS = "No layer has a residual addition that a rule claims."
     KEYS_AND_VALUES = "No layer has keys and values."
     PROJECTIONS = "No layer has linear modules that play a known role."
@@ -108,21 +106,13 @@ def _bottleneck(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | Non
     for entry in entries:
         if not entry.plan.bottlenecks and entry.plan.attentions:
             return _lack(Lack.ADDITION_IN_LAYER, entry.plan.location, entry.plan.class_name)
-        if entry.plan.class_name not in base.stacks[0].layer_classes:
-            continue
-        if _lacks_attention(entry):
-            return _lack(Lack.ADDITION_OF_ATTENTION, entry.plan.location, entry.plan.class_name)
-        if entry.unclaimed is not None:
-            return _lack(Lack.ADDITION_UNCLAIMED, entry.unclaimed, entry.plan.class_name)
+    for index, stack in enumerate(base.stacks):
+        if stack.gaps and (stack.is_main or index == 0):
+            gap = stack.gaps[0]
+            return Obstacle(Lack.COMPLETE.value.format(stack.path, gap.message), gap.location)
     if not any(entry.plan.bottlenecks for entry in entries):
         return _lack(Lack.ADDITIONS, base.location)
     return None
-
-
-def _lacks_attention(entry: LayerEntry) -> bool:
-    """Whether a layer attends, and all of its adapters would stand elsewhere."""
-    places = {role.location for role in entry.plan.bottlenecks}
-    return bool(entry.plan.attentions) and not places & {Role.ATTENTION, Role.CROSS_ATTENTION}
 
 
 def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:

@@ -11,6 +11,7 @@ from adapter_codegen.model import (
     ClassPlan,
     Diagnostic,
     Location,
+    Method,
     ModelPlan,
     PlanResult,
     Refusal,
@@ -30,7 +31,7 @@ from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.stream.base import plan_base
-from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
 from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release
@@ -65,14 +66,14 @@ def plan_model(
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
-    base = _with_forms(_without_other_lists(base, found), found)
+    base = _with_gaps(_with_forms(_without_other_lists(base, found), found), found)
     entries, missing = _of_stacks(base, found)
     if missing or not entries:
-        return Refusal(model_type, (*doubts, *missing, *found.diagnostics))
+        return Refusal(model_type, (*missing, *doubts, *found.diagnostics), base)
     diagnostics = (*doubts, *_about(entries, found))
     methods = plan_methods(base, entries, doubts)
     if not any(method.supported for method in methods):
-        return Refusal(model_type, (_nothing_recognised(base), *diagnostics))
+        return Refusal(model_type, (_nothing_recognised(base), *diagnostics), base)
     plan = ModelPlan(
         model_type=model_type,
         version=release.version,
@@ -141,17 +142,48 @@ def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
     return replace(stack, form=entry.form, shown=entry.shown)
 
 
+def _with_gaps(base: BasePlan, found: ModulePlan) -> BasePlan:
+    """With what the layers of each stack lack."""
+    entries = {entry.plan.class_name: entry for entry in found.entries}
+    return replace(base, stacks=tuple(_with_gaps_of_layers(stack, entries, base) for stack in base.stacks))
+
+
+def _with_gaps_of_layers(stack: StackPlan, entries: Mapping[str, LayerEntry], base: BasePlan) -> StackPlan:
+    gaps: dict[Diagnostic, None] = {}
+    second: dict[Diagnostic, None] = {}
+    for name in stack.layer_classes:
+        if name in entries:
+            gaps |= dict.fromkeys(entries[name].gaps)
+            second |= dict.fromkeys(entries[name].second)
+        else:
+            gaps[_not_planned(stack, name, base)] = None
+    return replace(stack, gaps=tuple(gaps), second=tuple(second))
+
+
+def _not_planned(stack: StackPlan, name: str, base: BasePlan) -> Diagnostic:
+    return Problem.LAYER_NOT_PLANNED.diagnostic(base.location, (Method.BOTTLENECK,), path=stack.path, name=name)
+
+
 def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:
     """The layer classes that the base model's stacks hold, and complaints about those that were not planned."""
     wanted = list(dict.fromkeys(name for stack in base.stacks for name in stack.layer_classes))
     entries = [entry for entry in found.entries if entry.plan.class_name in wanted]
     main = base.stacks[0].layer_classes if base.stacks else ()
+    if base.main_elsewhere and not any(stack.is_main for stack in base.stacks):
+        return [], [_elsewhere(base)]
     if any(entry.plan.class_name in main for entry in entries):
         return entries, []
     if not wanted:
         parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
         return [], [Problem.MODEL_OF_MODELS.diagnostic(base.location, base=base.class_name, parts=parts)]
     return [], [_nothing_recognised(base)]
+
+
+def _elsewhere(base: BasePlan) -> Diagnostic:
+    """About a model whose main stack is in a model of another file; adapters in a tower beside it are not what is asked for."""
+    parts = ", ".join(f"{path} ({name})" for path, name in base.main_elsewhere)
+    stacks = ", ".join(stack.path for stack in base.stacks)
+    return Problem.MAIN_STACK_ELSEWHERE.diagnostic(base.location, base=base.class_name, parts=parts, stacks=stacks)
 
 
 def _nothing_recognised(base: BasePlan) -> Diagnostic:
@@ -169,6 +201,6 @@ def _about(entries: Sequence[LayerEntry], found: ModulePlan) -> list[Diagnostic]
     """Diagnostics of the file, without those about layers that the model does not hold."""
     ours = {name for entry in entries for name in (*entry.classes, entry.plan.class_name)}
     others = [entry for entry in found.entries if not ours & {entry.plan.class_name}]
-    foreign = {problem for entry in others for problem in entry.prefix_problems}
-    mine = {problem for entry in entries for problem in entry.prefix_problems}
+    foreign = {problem for entry in others for problem in entry.problems}
+    mine = {problem for entry in entries for problem in entry.problems}
     return [about for about in found.diagnostics if about not in foreign or about in mine]

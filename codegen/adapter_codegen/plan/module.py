@@ -21,8 +21,8 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.findings import Finding, as_diagnostic
 from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kinds
-from adapter_codegen.plan.stream.candidates import Candidates
 from adapter_codegen.plan.stream.layers import LayerFindings, plan_layer
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 
 # About additions to the stream that get no adapter.
 _ADDITIONS = frozenset(
@@ -43,10 +43,16 @@ class LayerEntry:
     plan: LayerPlan
     classes: tuple[str, ...]
     prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
-    unclaimed: Location | None = None  # an addition in its own forward that no rule claims: sites are missing
+    gaps: tuple[Diagnostic, ...] = ()  # what of its stream was not followed or has no rule: sites are missing
+    second: tuple[Diagnostic, ...] = ()  # attention on a second stream, which has no sites
     has_additions: bool = True  # whether anything is added to its stream; a list may hold mere attentions
     form: StreamForm = StreamForm.ROWS
     shown: Location | None = None  # what shows another form than rows
+
+    @property
+    def problems(self) -> tuple[Diagnostic, ...]:
+        """What is about this layer alone."""
+        return (*self.prefix_problems, *self.gaps, *self.second)
 
     @property
     def takes_prefix(self) -> bool:
@@ -100,6 +106,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
         findings += [replace(finding, methods=(), milder=Level.NOTE) for finding in kernels]
     findings += [finding for found in refused.values() for finding in found]
     classes, clashes = _classes(facts, results, set(refused))
+    results = [_with_clashes(result, clashes) for result in results]
     if not results:
         findings.append(Finding(Problem.NO_ATTENTION_IN_FILE, None, tuple(Method)))
     entries = tuple(_entry(result, refused, facts) for result in results)
@@ -122,10 +129,19 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     problems += [finding for finding in warnings if Method.PREFIX_TUNING in finding.methods]
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
     has_additions = bool(result.residual) or any(finding.problem in _ADDITIONS for finding in result.findings)
-    unclaimed = facts.location(result.unclaimed[0]) if result.unclaimed else None
-    entry = LayerEntry(result.plan, tuple(dict.fromkeys(touched)), tuple(diagnostics), unclaimed, has_additions)
+    lacking = result.lacking
+    gaps, second = (tuple(as_diagnostic(finding, facts) for finding in of) for of in (lacking.gaps, lacking.second))
+    copied = tuple(dict.fromkeys(touched))
+    entry = LayerEntry(result.plan, copied, tuple(diagnostics), gaps, second, has_additions)
     sign = result.form
     return entry if sign is None else replace(entry, form=sign.form, shown=facts.location(sign.node))
+
+
+def _with_clashes(result: LayerFindings, clashes: Iterable[Finding]) -> LayerFindings:
+    """With the classes of its sites that have another role elsewhere as gaps."""
+    ours = {placed.site.class_name for placed in result.residual}
+    gaps = tuple(clash for clash in clashes if clash.details["name"] in ours)
+    return replace(result, lacking=replace(result.lacking, gaps=(*result.lacking.gaps, *gaps))) if gaps else result
 
 
 def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:

@@ -8,39 +8,53 @@ from collections.abc import Callable, Mapping
 from rich.text import Text
 
 from adapter_codegen.commands.show.console import Console
-from adapter_codegen.commands.show.tables import marks, method_table
+from adapter_codegen.commands.show.tables import complete_of, marks, method_table
 from adapter_codegen.diagnostics import report as diagnostics
 from adapter_codegen.inspect.coverage import CoverageReport, ModuleRow
+from adapter_codegen.inspect.standing import Standing, TypeRow
 from adapter_codegen.model import Method
 
 WIDE = 110  # columns of a terminal: with less there is no room for the reasons
 
 
 def totals(report: CoverageReport) -> list[tuple[str, int]]:
-    """What is counted, in how many modules."""
+    """What is counted, and how often it is there."""
     return [
-        ("modules", len(report.rows)),
-        ("planned: cores and residual sites, rewritten, parses", report.planned),
-        ("with attention cores", report.with_cores),
-        ("with residual sites", report.with_residuals),
-        *((method.value, report.supporting(method)) for method in Method),
+        ("model types", len(report.types)),
+        *((standing.value, report.standing(standing)) for standing in Standing),
+        ("stacks of layers in planned ones, with parts of other types", report.stacks),
+        ("of them complete: each layer has its sites, or no place for one", report.complete_stacks),
     ]
+
+
+def methods(report: CoverageReport) -> list[tuple[str, int, int]]:
+    """For each method, the model types that have it, and those of them whose every stack is complete."""
+    return [
+        (method.value, report.types_supporting(method), report.types_supporting(method, only_complete=True))
+        for method in Method
+    ]
+
+
+def _stacks(row: TypeRow) -> str:
+    return complete_of(row.stacks) if row.planned else ""
 
 
 def show_text(console: Console, report: CoverageReport) -> None:
     with_reasons = console.out.width >= WIDE
-    table = method_table("module", "cores", "sites", last="why not" if with_reasons else "")
-    for row in report.rows:
+    table = method_table("model type", "stacks", last="why not" if with_reasons else "")
+    table.expand = with_reasons and console.out.is_terminal  # else what a long reason needs is taken from all columns
+    for row in report.types:
         supported = [method for method in Method if row.supports(method)]
-        style = "" if row.planned else "yellow"
         reason = (row.reason,) if with_reasons else ()
-        table.add_row(Text(row.name, style), str(row.cores), str(row.residuals), *marks(supported), *reason)
+        table.add_row(Text(row.model_type, "" if row.planned else "yellow"), _stacks(row), *marks(supported), *reason)
     console.show(table)
     if not with_reasons:
         console.say(f"Why not: `adapter-codegen explain MODEL_TYPE`, a terminal of {WIDE} columns, or --format json.")
     console.show(Text(f"\ntransformers {report.version}", "bold"))
     for label, count in totals(report):
         console.show(Text(f"{count:6,}  {label}"))
+    for name, count, complete in methods(report):
+        console.show(Text(f"{count:6,}  {name}, in {complete:,} of them with every stack complete"))
     if report.obstacles():
         found = ", ".join(f"{code} in {count}" for code, count in report.obstacles())
         console.say(Text(f"\nErrors and warnings, in modules: {found}"))
@@ -48,17 +62,19 @@ def show_text(console: Console, report: CoverageReport) -> None:
 
 def show_markdown(console: Console, report: CoverageReport) -> None:
     """Tables for a page or a pull request."""
-    lines = [f"# Coverage of transformers {report.version}", "", "| modules | |", "|---:|---|"]
+    lines = [f"# Coverage of transformers {report.version}", "", "| | |", "|---:|---|"]
     lines += [f"| {count} | {label} |" for label, count in totals(report)]
-    headings = ["module", "cores", "sites", *(method.value for method in Method), "why not"]
-    lines += ["", f"| {' | '.join(headings)} |", f"|---|---:|---:|{':-:|' * len(Method)}---|"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in report.rows]
+    lines += ["", "| method | model types | every stack complete |", "|---|---:|---:|"]
+    lines += [f"| {name} | {count} | {complete} |" for name, count, complete in methods(report)]
+    headings = ["model type", "stacks", *(method.value for method in Method), "why not"]
+    lines += ["", f"| {' | '.join(headings)} |", f"|---|---:|{':-:|' * len(Method)}---|"]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in report.types]
     console.result("\n".join(lines))
 
 
-def _cells(row: ModuleRow) -> list[str]:
+def _cells(row: TypeRow) -> list[str]:
     ticks = ["✓" if row.supports(method) else "" for method in Method]
-    return [row.name.replace("|", "\\|"), str(row.cores), str(row.residuals), *ticks, row.reason.replace("|", "\\|")]
+    return [row.model_type.replace("|", "\\|"), _stacks(row), *ticks, row.reason.replace("|", "\\|")]
 
 
 def show_json(console: Console, report: CoverageReport) -> None:
@@ -72,10 +88,28 @@ def show_json(console: Console, report: CoverageReport) -> None:
             "with_residuals": report.with_residuals,
             "methods": {method.value: report.supporting(method) for method in Method},
             "obstacles": dict(report.obstacles()),
+            "model_types": {
+                "all": len(report.types),
+                **{standing.value: report.standing(standing) for standing in Standing},
+                "methods": {name: {"any": count, "complete": complete} for name, count, complete in methods(report)},
+            },
+            "stacks": {"all": report.stacks, "complete": report.complete_stacks},
         },
+        "model_types": [_type_record(row) for row in report.types],
         "modules": [_record(row) for row in report.rows],
     }
     console.result(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _type_record(row: TypeRow) -> dict[str, object]:
+    return {
+        "model_type": row.model_type,
+        "path": row.path,
+        "standing": row.standing.value,
+        "methods": [method.value for method in Method if row.supports(method)],
+        "stacks": [{"path": path, "complete": not why, "reason": why} for path, why in row.stacks.items()],
+        "reason": row.reason,
+    }
 
 
 def _record(row: ModuleRow) -> dict[str, object]:

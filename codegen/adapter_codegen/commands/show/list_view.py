@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from adapter_codegen.commands.show.console import Console
-from adapter_codegen.commands.show.tables import marks, method_table
+from adapter_codegen.commands.show.tables import complete_of, marks, method_table
 from adapter_codegen.diagnostics.report import plural
 from adapter_codegen.inspect.listing import Entry, Status
 
+WIDE = 90  # columns of a terminal: with less, the columns of the table stand closer together
 STYLES = {Status.SUPPORTED: "bold green", Status.GONE: "red", Status.AVAILABLE: "", Status.REFUSED: "yellow"}
 
 
@@ -22,7 +23,7 @@ def show_text(console: Console, entries: Sequence[Entry], version: str) -> None:
     groups = {status: [entry for entry in entries if entry.status is status] for status in Status}
     planned = [*groups[Status.SUPPORTED], *groups[Status.GONE], *groups[Status.AVAILABLE]]
     if planned:
-        console.show(_planned(planned))
+        console.show(_planned(planned, narrow=console.out.width < WIDE))
     if groups[Status.REFUSED]:
         console.show(_refused(groups[Status.REFUSED]))
     if groups[Status.KNOWN]:
@@ -33,10 +34,13 @@ def show_text(console: Console, entries: Sequence[Entry], version: str) -> None:
         console.say("Known ones were not planned: `adapter-codegen explain MODEL_TYPE` plans one, --plan all of them.")
 
 
-def _planned(entries: Sequence[Entry]) -> Table:
-    table = method_table("model type", "status")
+def _planned(entries: Sequence[Entry], narrow: bool) -> Table:
+    table = method_table("model type", "status", "stacks")
+    if narrow:
+        table.padding = (0, 1, 0, 0)
     for entry in entries:
-        table.add_row(entry.model_type, Text(entry.status.value, STYLES[entry.status]), *marks(entry.methods))
+        status = Text(entry.status.value, STYLES[entry.status])
+        table.add_row(entry.model_type, status, complete_of(entry.stacks), *marks(entry.methods))
     return table
 
 
@@ -69,6 +73,7 @@ def show_json(console: Console, entries: Sequence[Entry], version: str) -> None:
             "status": entry.status.value,
             "methods": [method.value for method in entry.methods],
             "reason": entry.reason,
+            "stacks": [{"path": path, "complete": not why, "reason": why} for path, why in entry.stacks.items()],
         }
         for entry in entries
     ]

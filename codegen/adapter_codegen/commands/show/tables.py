@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,11 @@ def method_table(first: str, *more: str, last: str = "") -> Table:
     if last:
         table.add_column(last, no_wrap=True, overflow="ellipsis", ratio=1)
     return table
+
+
+def complete_of(stacks: Mapping[str, str]) -> str:
+    """``2/3``: how many of the known stacks are complete; "" where none is known."""
+    return f"{sum(not reason for reason in stacks.values())}/{len(stacks)}" if stacks else ""
 
 
 def marks(supported: Container[Method]) -> list[Text]:

@@ -7,7 +7,7 @@ said about a plan is decided here and only here.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 
@@ -73,10 +73,12 @@ def outline(
 ) -> Node:
     """The whole tree of a plan or of a refusal."""
     if isinstance(result, Refusal):
-        return Node(result.model_type, "refused", mark=Mark.NO, children=tuple(_diagnostics(result.diagnostics)))
+        understood = () if result.base is None else (_base(result.base, ()),)
+        about = (*_diagnostics(result.diagnostics), *understood)
+        return Node(result.model_type, "refused", mark=Mark.NO, children=about)
     sections = (
         Node("methods", children=tuple(map(_method, result.methods))),
-        _base(result.base),
+        _base(result.base, result.layers),
         *map(_holder, result.holders),
         *(_layer(layer, naming.mixins(result)[layer.class_name]) for layer in result.layers),
         *(_class(plan, emitted, sources) for plan in result.classes),
@@ -94,21 +96,39 @@ def _method(support: MethodSupport) -> Node:
     return Node(support.method.value, support.reason, support.location, mark)
 
 
-def _base(base: BasePlan) -> Node:
-    stacks = (
-        Node("stack", f"{stack.path} of {', '.join(stack.layer_classes)}{_remarks(stack)}", stack.shown)
-        for stack in base.stacks
-    )
+def _base(base: BasePlan, layers: Sequence[LayerPlan]) -> Node:
+    stacks = (_stack(stack, layers) for stack in base.stacks)
     paths = (
         Node("token embeddings", base.token_embeddings),
         Node("token scale", base.token_scale),
         Node("embedding output", base.embedding_output),
         Node("final norm", base.final_norm),
-        *(Node("submodel", f"{path}: {name}") for path, name in base.submodels),
+        *(_submodel(base, path, name) for path, name in base.submodels),
     )
     kind = "encoder-decoder, " if base.is_encoder_decoder else ""
     value = f"{base.class_name} ({kind}{base.pretrained_class}, prefix {base.prefix!r})"
     return Node("base model", value, base.location, children=(*stacks, *_filled(paths)))
+
+
+def _stack(stack: StackPlan, layers: Sequence[LayerPlan]) -> Node:
+    """A stack: whether it is complete, what its layers do not have, and what was not followed."""
+    without = (
+        Node(f"{layer.class_name} without {role.value}", reason.value)
+        for layer in layers
+        if layer.class_name in stack.layer_classes
+        for role, reason in layer.without
+    )
+    gaps = (Node("not complete", gap.message, gap.location, Mark.NO) for gap in stack.gaps)
+    second = (Node("second stream", found.message, found.location, Mark.NO) for found in stack.second)
+    value = f"{stack.path} of {', '.join(stack.layer_classes)}{_remarks(stack)}"
+    mark = Mark.YES if stack.is_complete else Mark.NO
+    return Node("stack", value, stack.shown, mark, children=(*gaps, *second, *without))
+
+
+def _submodel(base: BasePlan, path: str, name: str) -> Node:
+    if (path, name) in base.unreached:
+        return Node("part that adapters do not reach", f"{path}: {name}", mark=Mark.NO)
+    return Node("submodel", f"{path}: {name}")
 
 
 def _holder(holder: HolderPlan) -> Node:
@@ -123,7 +143,7 @@ def _holder(holder: HolderPlan) -> Node:
 
 
 def _remarks(stack: StackPlan) -> str:
-    remarks = ["shared"] * stack.shared + [stack.form.value] * bool(stack.form.value)
+    remarks = ["main"] * stack.is_main + ["shared"] * stack.shared + [stack.form.value] * bool(stack.form.value)
     return f" ({', '.join(remarks)})" if remarks else ""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import AttentionKind, AttentionRoles, Method
@@ -17,6 +19,15 @@ from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors
+
+
+@dataclass(frozen=True, eq=False)
+class Attending:
+    """One attention of a layer."""
+
+    path: str  # of the module that attends
+    result: Value  # what holds the attended values
+    node: cst.CSTNode
 
 
 class Attentions:
@@ -44,6 +55,11 @@ class Attentions:
 
     def are_there(self) -> bool:
         return bool(self.cores or self._of_torch)
+
+    def attending(self) -> Iterator[Attending]:
+        """All of them, in order."""
+        yield from (Attending(core.path, core.result, core.call.node) for core in self.cores)
+        yield from (Attending(call.path, call, call.node) for call in self._of_torch)
 
     # -- roles -------------------------------------------------------------------------------------------------------
 

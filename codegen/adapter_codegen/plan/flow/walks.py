@@ -239,3 +239,14 @@ def track(value: Value, kinds: Kinds) -> Iterator[Value]:
             seen.add(id(value))
             yield value
             todo.extend(one_step_back(value, kinds))
+
+
+def field_of_output(value: Value) -> Value | None:
+    """``output[0]`` or ``output.last_hidden_state``, where the output is built in sight."""
+    output = same_tensor(value.inputs[0])
+    if output.op is not Op.FUNCTION:
+        return None
+    if value.op is Op.ATTRIBUTE:
+        return output.keyword(value.name)
+    fields = [*output.inputs, *(argument for _, argument in output.keywords)]
+    return fields[int(value.index)] if value.index.isdigit() and int(value.index) < len(fields) else None

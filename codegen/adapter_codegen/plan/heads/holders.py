@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import libcst as cst
 
-from adapter_codegen.model import BasePlan, Diagnostic, HolderPlan, Method, MethodSupport
+from adapter_codegen.model import BasePlan, Diagnostic, HolderPlan, Method, MethodSupport, StackPlan
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
@@ -19,7 +19,7 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry
 from adapter_codegen.plan.stream.base import is_model, plan_base
-from adapter_codegen.plan.stream.candidates import Candidates
+from adapter_codegen.plan.stream.lists.candidates import Candidates
 
 _NO_TABLE = "The forward of {} does not show by which table it embeds tokens."
 _PROMPT_BEFORE_HEAD = (
@@ -63,6 +63,7 @@ def _holder(
     entries: Sequence[LayerEntry],
     supported: Sequence[MethodSupport],
 ) -> HolderPlan:
+    plan = replace(plan, stacks=tuple(_as_known(stack, base) for stack in plan.stacks))
     wanted = {name for stack in plan.stacks for name in stack.layer_classes}
     methods = plan_methods(plan, [layer for layer in entries if layer.plan.class_name in wanted], doubts)
     reasons = {one.method: one.reason for one in methods if not one.supported}
@@ -72,8 +73,13 @@ def _holder(
     if head and not plan.is_encoder_decoder:  # there, the head reads what a decoder gives, which has no prompt
         reasons.setdefault(Method.PROMPT_TUNING, _PROMPT_BEFORE_HEAD.format(plan.class_name))
     lacks = tuple((one.method, reasons[one.method]) for one in supported if one.supported and one.method in reasons)
-    known = {stack.path: stack for stack in base.stacks}
-    return HolderPlan(replace(plan, stacks=tuple(known[stack.path] for stack in plan.stacks)), head, lacks)
+    return HolderPlan(plan, head, lacks)
+
+
+def _as_known(stack: StackPlan, base: BasePlan) -> StackPlan:
+    """As the base model has it, except for whether it is the main one: a class may hold one of two."""
+    known = next(other for other in base.stacks if other.path == stack.path)
+    return replace(known, is_main=stack.is_main)
 
 
 def _candidates(facts: ModuleFacts, entry: ModelEntry, base: BasePlan) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,8 @@ from adapter_codegen.parse.syntax import (
 )
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
-from adapter_codegen.plan.stream.entrance import Stream, follow_stream
+from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
+from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 
 _PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
@@ -52,7 +53,10 @@ def plan_base(
     submodels = tuple(_submodels(facts, base))
     if not stacks and not submodels:
         return None, (_no_layers(facts, base),)
-    stream = follow_stream(facts, base.name, stacks) if stacks else None
+    elsewhere = {path: name for path, name in submodels if name not in facts.classes}
+    flow = trace_to_layers(facts, base.name, stacks) if stacks else None
+    stream = None if flow is None else follow_stream(facts, flow, stacks)
+    main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, tuple(elsewhere))
     towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     entrance = stream.embedding_output if stream and len(towers) < 2 else ""
@@ -63,7 +67,7 @@ def plan_base(
         location=facts.location(base.node),
         pretrained_class=_pretrained_class(facts, base),
         prefix=literal_string(base.attributes.get("base_model_prefix")) or "",
-        stacks=tuple(_stack(facts, stack, stream) for stack in stacks),
+        stacks=tuple(_stack(facts, stack, stream, stack.path in (main or {stacks[0].path})) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
         token_embeddings=embeddings,
         token_scale=stream.token_scale.removeprefix(reader) if stream and entrance else "",
@@ -71,6 +75,8 @@ def plan_base(
         class_token=_has_class_token(facts, base, entrance),
         final_norm=stream.final_norm if stream and len(towers) < 2 else "",
         submodels=submodels,
+        unreached=tuple(elsewhere.items()),
+        main_elsewhere=tuple((path, name) for path, name in elsewhere.items() if path in main),
         is_encoder_decoder=is_encoder_decoder,
     )
     doubts = (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
@@ -84,10 +90,10 @@ def _rescaling(base: ClassFacts) -> cst.Call | None:
     return next((call for call in calls if dotted_name(call.func).endswith(_RESCALED)), None)
 
 
-def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None) -> StackPlan:
+def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None, is_main: bool) -> StackPlan:
     if stream is None:
-        return StackPlan(found.path, found.classes)
-    plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared)
+        return StackPlan(found.path, found.classes, is_main=is_main)
+    plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared, is_main=is_main)
     sign = stream.forms.get(found.path)
     if sign is not None and sign.form is StreamForm.NO_TOKENS and _is_told_by_tower(facts, found):
         sign = None

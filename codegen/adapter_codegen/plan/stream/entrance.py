@@ -16,7 +16,7 @@ from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import first_argument
+from adapter_codegen.plan.flow.walks import field_of_output, first_argument
 from adapter_codegen.plan.stream.lists.of_tokens import Towards, no_tokens_on_the_way, tokens_on_the_way
 from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way
 from adapter_codegen.plan.stream.lists.sign import Sign
@@ -45,12 +45,13 @@ class Stream:
     forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
 
-def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Stream | None:
-    """What the forward of the base model does around its layers; None where it cannot be followed to them."""
-    flow = _trace(facts, base, stacks)
-    if flow is None:
-        return None
-    calls = {stack.path: _layer_calls(flow, stack) for stack in stacks}
+def follow_stream(facts: ModuleFacts, flow: Flow, stacks: Sequence[FoundStack]) -> Stream | None:
+    """What the forward of the base model does around its layers; None where it cannot be followed to them.
+
+    Args:
+        flow: of that forward, as `trace_to_layers` gives it.
+    """
+    calls = {stack.path: layer_calls_of(flow, stack) for stack in stacks}
     ordered = sorted((stack for stack in stacks if calls[stack.path]), key=lambda stack: calls[stack.path][0][0])
     if not ordered:
         return None
@@ -79,7 +80,7 @@ def follow_stream(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -
     )
 
 
-def _trace(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Flow | None:
+def trace_to_layers(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Flow | None:
     """The flow of the base model's forward, in which only the owners of stacks are looked into."""
     opened = {owner for stack in stacks for owner in stack.owners}
     classes = {
@@ -91,7 +92,7 @@ def _trace(facts: ModuleFacts, base: str, stacks: Sequence[FoundStack]) -> Flow 
         return None
 
 
-def _layer_calls(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
+def layer_calls_of(flow: Flow, stack: FoundStack) -> list[tuple[int, Value]]:
     """The calls of elements of a stack, with their places in the order of evaluation."""
     return [
         (index, value)
@@ -114,8 +115,8 @@ def earlier(value: Value) -> Iterator[Value]:
     """The values of which `value` is a view, a copy, an element or one alternative."""
     if value.op is Op.JOIN:
         yield from value.choices
-    elif value.op in {Op.ITEM, Op.ATTRIBUTE} and _field(value) is not None:
-        field = _field(value)
+    elif value.op in {Op.ITEM, Op.ATTRIBUTE} and field_of_output(value) is not None:
+        field = field_of_output(value)
         assert field is not None
         yield field
     elif value.op in {Op.ITEM, Op.ATTRIBUTE, Op.METHOD} or _drops_out(value):
@@ -126,17 +127,6 @@ def earlier(value: Value) -> Iterator[Value]:
 
 def _drops_out(value: Value) -> bool:
     return value.op is Op.FUNCTION and value.name.rpartition(".")[2] == "dropout"
-
-
-def _field(value: Value) -> Value | None:
-    """``output[0]`` or ``output.last_hidden_state``, where the output is built in sight."""
-    output = same_tensor(value.inputs[0])
-    if output.op is not Op.FUNCTION:
-        return None
-    if value.op is Op.ATTRIBUTE:
-        return output.keyword(value.name)
-    fields = [*output.inputs, *(argument for _, argument in output.keywords)]
-    return fields[int(value.index)] if value.index.isdigit() and int(value.index) < len(fields) else None
 
 
 class _Source:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import libcst as cst
-
 from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.attentions import Attentions
@@ -18,6 +16,7 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.stream.additions.residuals import Addition, InPart, find_residuals
+from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
@@ -37,7 +36,7 @@ class LayerFindings:
     core_classes: tuple[str, ...]  # classes that hold a core of the layer
     refused_cores: Mapping[str, Sequence[Finding]]  # class -> why it takes no prefix
     findings: tuple[Finding, ...]
-    unclaimed: tuple[cst.CSTNode, ...] = ()  # additions in the layer's own forward that no rule claims
+    lacking: Completeness
     form: Sign | None = None  # of its hidden states, where it shows that they are no rows of positions
 
 
@@ -54,7 +53,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     attentions = Attentions(scene)
     residuals = find_residuals(scene)
     sublayers = Roles(scene, attentions, residuals.additions)
-    findings = list(residuals.findings)
+    findings = [*left_over(residuals, sublayers)]
     placed = Placing(scene, attentions, sublayers).sites(residuals.additions, findings)
     roles = attentions.roles(findings)
     outputs = [addition for addition in residuals.additions if sublayers.feeds_forward(addition)]
@@ -70,9 +69,12 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))
-    unclaimed = tuple(residuals.unclaimed)
+    locations = frozenset(role.location for role in plan.bottlenecks)
+    lacking = completeness(scene, attentions, Layer(residuals.additions, locations, sublayers), findings)
+    plan = replace(plan, without=lacking.without)
+    found = (*findings, *(finding for finding in lacking.gaps if finding not in findings), *lacking.second)
     form = form_in_layer(scene, attentions.cores)
-    return LayerFindings(plan, prefix, placed, core_classes, refused, tuple(findings), unclaimed, form)
+    return LayerFindings(plan, prefix, placed, core_classes, refused, found, lacking, form)
 
 
 def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[PrefixSite, ...], dict[str, list[Finding]]]:

@@ -55,6 +55,21 @@ def optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:
     return ""
 
 
+def is_named_element(path: str, class_name: str, facts: ModuleFacts) -> bool:
+    """Whether a path leads through an element of an nn.ModuleDict: which names there are is for a config to say."""
+    classes: tuple[str, ...] = (class_name,)
+    for part in path.split("."):
+        if part == "*" or part.lstrip("-").isdigit():
+            continue
+        submodule = find_submodule(facts, classes, part)
+        if submodule is None:
+            return False
+        if submodule.container == "ModuleDict":
+            return True
+        classes = submodule.classes
+    return False
+
+
 @dataclass(frozen=True, order=True)
 class Flag:
     """An attribute that a test reads, and whether it must be true."""

@@ -27,6 +27,7 @@ _HOSTS = {
     Role.CROSS_ATTENTION: "cross_attention_adapters",
     Role.OUTPUT: "output_adapters",
 }
+_OF_ANY_ROLE = "residual_adapters"  # in a class that stands around sublayers: one class may have several roles
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ class Placing:
         here = [other for other in found if other.addition.value.frame is frame]
         alone = len(here) == 1 and placed.terms is None
         if frame.depth and alone:
-            # A scaled residual is none that the class itself could hand over. The name says no role: one class may have several.
+            # A scaled residual is none that the class itself could hand over.
             is_own = placed.addition.residual.op is Op.PARAMETER and placed.addition.placement is not Placement.BRANCH
-            return "" if is_own else "residual_adapters"
+            return "" if is_own else _OF_ANY_ROLE
         earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters.
@@ -140,7 +141,7 @@ class Placing:
             norm=None if callee is None else scene.expression(callee),
             dropped=None if dropped is None else scene.facts.location(dropped),
             host=host,
-            role=role if host else None,
+            role=role if host not in ("", _OF_ANY_ROLE) else None,
             beside=self._beside(placed, found),
         )
         flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()

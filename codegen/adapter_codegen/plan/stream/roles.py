@@ -12,8 +12,9 @@ from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import last_name
 from adapter_codegen.plan.stream.additions.parallel import terms_of
 from adapter_codegen.plan.stream.additions.residuals import Addition, InPart
+from adapter_codegen.plan.stream.additions.work import STEPS
 from adapter_codegen.plan.stream.feed_forward import feed_forward
-from adapter_codegen.plan.stream.optional import optional_start
+from adapter_codegen.plan.stream.optional import is_named_element, optional_start
 
 _MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
 
@@ -33,10 +34,10 @@ class Roles:
 
     def feeds_forward(self, addition: Addition) -> bool:
         """Whether what is added came out of a feed-forward block, and not out of the whole layer or of what stands behind it."""
-        branch = only_behind(addition)
         is_output = self.of(addition) is Role.OUTPUT and not self.is_extra(addition)
-        is_mixer = not self._attentions.are_there() and self._is_mixer(branch)
-        return is_output and not is_mixer and not self._is_around_others(addition, branch)
+        return (
+            is_output and not self.is_mixer(addition) and not self._is_around_others(addition, only_behind(addition))
+        )
 
     def is_extra(self, addition: Addition) -> bool:
         """A second output, behind one that is always there, of a module that only some configs ask for.
@@ -50,9 +51,25 @@ class Roles:
         others = [other for other in self._additions if other is not addition and self.of(other) is Role.OUTPUT]
         return any(id(other.value) in behind and not self._is_optional(other) for other in others)
 
+    def is_extra_sum(self, value: Value) -> bool:
+        """Whether an addition that no rule claims is such a second output: all that runs since the first is only there for some configs."""
+        outputs = [one.value for one in self._additions if self.of(one) is Role.OUTPUT and not self._is_optional(one)]
+        before = {key for output in outputs if output in ancestors(value).values() for key in ancestors(output)}
+        calls = [one for key, one in ancestors(value).items() if key not in before and one.op is Op.SUBMODULE]
+        works = [call.path for call in calls if self._scene.kind(call) not in STEPS] or [value.frame.path]
+        return bool(before) and all(map(self._is_for_some, works))
+
+    def is_mixer(self, addition: Addition) -> bool:
+        """Whether what is added was mixed across positions without attention."""
+        return not self._attentions.are_there() and self._is_mixer(only_behind(addition))
+
     def _is_optional(self, addition: Addition) -> bool:
-        path, root = addition.work.path, self._scene.flow.root.class_name
-        return bool(optional_start(path, root, self._scene.facts))
+        return self._is_for_some(addition.work.path)
+
+    def _is_for_some(self, path: str) -> bool:
+        """Whether upstream creates a module only for some configs."""
+        root, facts = self._scene.flow.root.class_name, self._scene.facts
+        return bool(optional_start(path, root, facts)) or is_named_element(path, root, facts)
 
     def _find(self, addition: Addition) -> Role | None:
         branch = only_behind(addition)

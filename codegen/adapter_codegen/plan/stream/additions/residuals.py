@@ -7,14 +7,13 @@ What looks alike and is not on the stream (position embeddings, masks, biases, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import Method, Placement
-from adapter_codegen.plan.findings import Finding
+from adapter_codegen.model import Placement
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Frame, How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
@@ -23,8 +22,6 @@ from adapter_codegen.plan.stream.additions.mixed import mixed
 from adapter_codegen.plan.stream.additions.norms import placement_of
 from adapter_codegen.plan.stream.additions.shortcuts import projected
 from adapter_codegen.plan.stream.additions.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
-
-_BOTTLENECK = (Method.BOTTLENECK,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +51,45 @@ class Residuals:
     """What was found on the stream, first addition first."""
 
     additions: list[Addition] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    unclaimed: list[cst.CSTNode] = field(default_factory=list)  # additions of the layer's own forward without a rule
     in_part: list[InPart] = field(default_factory=list)  # additions to some positions, which are among these
+    refused: list[Refused] = field(default_factory=list)  # additions that no rule claims
+    ends: list[Value] = field(default_factory=list)  # where the way stopped short of what the layer is given
+
+
+@dataclass(frozen=True, eq=False)
+class Refused:
+    """An addition on the stream without a rule."""
+
+    value: Value
+    problem: Problem
 
 
 def find_residuals(scene: Scene) -> Residuals:
     """The residual additions on the stream of a layer."""
     found = Residuals()
-    if scene.flow.returned is not None:
-        _Stream(scene, found).follow(_outputs(scene.flow.returned, scene))
+    _Stream(scene, found).follow(stream_outputs(scene))
     found.additions.sort(key=lambda addition: scene.order[id(addition.value)])
+    replaced = [addition.work.path for addition in found.additions]
+    found.refused = [refused for refused in found.refused if not _is_within(refused.value.frame.path, replaced)]
+    found.ends = [end for end in found.ends if not _is_within(end.path, replaced)]
     return found
 
 
-def _outputs(returned: Value, scene: Scene) -> list[Value]:
+def _is_within(path: str, sublayers: Iterable[str]) -> bool:
+    """Whether a path leads into a sublayer whose output is added elsewhere.
+
+    Where that output takes the place of the stream, in some layers or for some configs, there is nothing to add to (SAM, Perceiver),
+    and what is added inside of the sublayer is none of the stream's.
+    """
+    return any(f"{path}.".startswith(f"{sublayer}.") for sublayer in sublayers)
+
+
+def stream_outputs(scene: Scene) -> list[Value]:
     """The tensors that may be the layer's hidden states: what is returned, or the first of several."""
+    return [] if scene.flow.returned is None else _outputs(scene.flow.returned, scene)
+
+
+def _outputs(returned: Value, scene: Scene) -> list[Value]:
     value = far_side(returned, scene)
     if value.op is Op.JOIN:
         return [output for choice in value.inputs for output in _outputs(choice, scene)]
@@ -104,19 +124,25 @@ class _Stream:
             if id(value) in self._seen or value.is_none:
                 continue
             self._seen.add(id(value))
-            if value.is_sum:
-                todo.extend(self._addition(value))
-            else:
-                todo.extend(self._back(value))
+            before = self._addition(value) if value.is_sum else self._back(value)
+            if not (before or value.is_sum or self._is_start(value)):
+                self._found.ends.append(value)
+            todo.extend(before)
+
+    def _is_start(self, value: Value) -> bool:
+        """Whether a value is what the layer is given."""
+        return value.op is Op.PARAMETER and value.frame is self._scene.flow.root
 
     def _back(self, value: Value) -> tuple[Value, ...]:
         """One step against the stream, where nothing is added."""
         if value.op is Op.JOIN:
-            return value.inputs
+            return self._choices(value)
         if value.op is Op.FUNCTION and value.through is not None:
             return self._lifted(value) or (value.through,)
         if parts := joined_streams(value):
             return parts[:1]  # what is joined to the stream comes behind it
+        if firsts := _first_of_joined(value):
+            return firsts
         if value.op is Op.SUBMODULE and value.inputs:
             return value.inputs[:1] if self._scene.kind(value) in STEPS else ()
         if value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in STREAM_CALLS:
@@ -128,6 +154,15 @@ class _Stream:
         if value.how is How.ITEM_ASSIGNMENT and len(value.inputs) == 2:
             return self._written(*value.inputs)
         return ()
+
+    def _choices(self, value: Value) -> tuple[Value, ...]:
+        """The alternatives of a value. Beside the stream itself, a projection of it is followed to what it read."""
+        starts = [projected(choice, self._scene) for choice in value.choices]
+        kept = [same_tensor(choice) for choice, start in zip(value.choices, starts, strict=True) if start is None]
+        return tuple(
+            choice if start is None or not any(id(one) in ancestors(start) for one in kept) else start
+            for choice, start in zip(value.choices, starts, strict=True)
+        )
 
     def _written(self, before: Value, written: Value) -> tuple[Value, ...]:
         """``before[...] = written`` (or ``+=``)."""
@@ -196,9 +231,7 @@ class _Stream:
         return (found.streams,)
 
     def _refuse(self, value: Value, problem: Problem) -> None:
-        self._found.findings.append(Finding(problem, value.node, _BOTTLENECK))
-        if value.frame is self._scene.flow.root:
-            self._found.unclaimed.append(value.node)
+        self._found.refused.append(Refused(value, problem))
 
     def _is_earlier(self, residual: Value, branch: Value) -> bool:
         """Whether every value that `residual` may be was read on the way to `branch`."""
@@ -268,3 +301,18 @@ def joined_streams(value: Value) -> tuple[Value, ...]:
     """``torch.cat([words, entities], dim=1)``: streams that go through a sublayer together; () for all else."""
     joined = value.op is Op.FUNCTION and last_name(value) in JOINING and value.inputs
     return value.inputs[0].inputs if joined and value.inputs[0].op is Op.TUPLE else ()
+
+
+def _first_of_joined(value: Value) -> tuple[Value, ...]:
+    """The first of what is joined in ``torch.cat(outputs[:2], dim=1)``, in each case of what a sublayer may return."""
+    listed = value.inputs[0] if value.op is Op.FUNCTION and last_name(value) in JOINING and value.inputs else None
+    if listed is None or listed.op is not Op.ITEM or not _is_from_first(listed.node):
+        return ()
+    choices = [choice for choice in alternatives(listed.inputs[0]) if choice.op is Op.TUPLE and choice.inputs]
+    return tuple(choice.inputs[0] for choice in choices)
+
+
+def _is_from_first(node: cst.CSTNode) -> bool:
+    """``x[:2]``"""
+    part = node.slice[0].slice if isinstance(node, cst.Subscript) and len(node.slice) == 1 else None
+    return isinstance(part, cst.Slice) and part.lower is None and part.step is None

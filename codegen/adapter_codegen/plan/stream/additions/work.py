@@ -46,6 +46,8 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
         elif value.op is Op.BINARY and value.operator in "*/":
             works = [work_behind(operand, scene) for operand in tensor_operands(value)]
             return next((work for work in works if work is not None), None)
+        elif value.op is Op.BINARY and value.operator == "-":
+            value = value.inputs[0]  # less something, it is the same work: ``mixer(x) - norm(x)``
         elif value.is_sum:
             works = [work_behind(operand, scene) for operand in value.inputs]
             return works[-1] if all(works) else None
