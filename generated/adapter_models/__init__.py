@@ -147,7 +147,6 @@ if TYPE_CHECKING:
     from .blenderbot.adapter_model import BlenderbotAdapterModel
     from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
     from .blip.adapter_model import BlipAdapterModel
-    from .blip_2.adapter_model import Blip2AdapterModel
     from .blip_2_qformer.adapter_model import Blip2QFormerAdapterModel
     from .bloom.adapter_model import BloomAdapterModel
     from .blt.adapter_model import BltAdapterModel
@@ -218,7 +217,6 @@ if TYPE_CHECKING:
     from .esmc.adapter_model import EsmcAdapterModel
     from .eurobert.adapter_model import EuroBertAdapterModel
     from .exaone4.adapter_model import Exaone4AdapterModel
-    from .exaone4_5.adapter_model import Exaone4_5_AdapterModel
     from .exaone4_5_vision.adapter_model import Exaone4_5_VisionAdapterModel
     from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
     from .falcon.adapter_model import FalconAdapterModel
@@ -229,10 +227,8 @@ if TYPE_CHECKING:
     from .flava.adapter_model import FlavaAdapterModel
     from .flex_olmo.adapter_model import FlexOlmoAdapterModel
     from .flint.adapter_model import FlintAdapterModel
-    from .florence2.adapter_model import Florence2AdapterModel
     from .fnet.adapter_model import FNetAdapterModel
     from .fsmt.adapter_model import FSMTAdapterModel
-    from .fun_asr_nano.adapter_model import FunAsrNanoAdapterModel
     from .fun_asr_nano_encoder.adapter_model import FunAsrNanoEncoderAdapterModel
     from .funnel.adapter_model import FunnelAdapterModel
     from .gemma.adapter_model import GemmaAdapterModel
@@ -265,7 +261,6 @@ if TYPE_CHECKING:
     from .glm_ocr_vision.adapter_model import GlmOcrVisionAdapterModel
     from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
     from .glpn.adapter_model import GLPNAdapterModel
-    from .got_ocr2.adapter_model import GotOcr2AdapterModel
     from .gpt2.adapter_model import GPT2AdapterModel
     from .gpt_bigcode.adapter_model import GPTBigCodeAdapterModel
     from .gpt_neo.adapter_model import GPTNeoAdapterModel
@@ -301,8 +296,6 @@ if TYPE_CHECKING:
     from .hy_v4.adapter_model import HYV4AdapterModel
     from .hyperclovax.adapter_model import HyperCLOVAXAdapterModel
     from .idefics.adapter_model import IdeficsAdapterModel
-    from .idefics2.adapter_model import Idefics2AdapterModel
-    from .idefics3.adapter_model import Idefics3AdapterModel
     from .idefics3_vision.adapter_model import Idefics3VisionTransformerAdapterModel
     from .ijepa.adapter_model import IJepaAdapterModel
     from .imagegpt.adapter_model import ImageGPTAdapterModel
@@ -311,8 +304,6 @@ if TYPE_CHECKING:
     from .inkling2_vision.adapter_model import Inkling2VisionAdapterModel
     from .inkling_mm_model.adapter_model import InklingAdapterModel
     from .inkling_text.adapter_model import InklingTextAdapterModel
-    from .instructblip.adapter_model import InstructBlipAdapterModel
-    from .instructblipvideo.adapter_model import InstructBlipVideoAdapterModel
     from .internlm3.adapter_model import InternLM3AdapterModel
     from .internvl_vision.adapter_model import InternVLVisionAdapterModel
     from .iquestcoder.adapter_model import IQuestCoderAdapterModel
@@ -320,7 +311,6 @@ if TYPE_CHECKING:
     from .jamba.adapter_model import JambaAdapterModel
     from .jetmoe.adapter_model import JetMoeAdapterModel
     from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
-    from .kimi_k25.adapter_model import Kimi_K25AdapterModel
     from .kimi_k25_vision.adapter_model import Kimi_K25VisionAdapterModel
     from .kimi_linear.adapter_model import KimiLinearAdapterModel
     from .kolibri1.adapter_model import Kolibri1AdapterModel
@@ -356,10 +346,7 @@ if TYPE_CHECKING:
     from .mimi_encoder.adapter_model import MimiEncoderAdapterModel
     from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
-    from .minicpm_ocr.adapter_model import MiniCPMOcrAdapterModel
     from .minicpm_ocr_vision.adapter_model import MiniCPMOcrVisionAdapterModel
-    from .minicpmv4_6.adapter_model import MiniCPMV4_6AdapterModel
-    from .minicpmv4_7.adapter_model import MiniCPMV4_7AdapterModel
     from .minicpmv4_7_vision.adapter_model import MiniCPMV4_7VisionAdapterModel
     from .minimax.adapter_model import MiniMaxAdapterModel
     from .minimax_m2.adapter_model import MiniMaxM2AdapterModel
@@ -413,7 +400,6 @@ if TYPE_CHECKING:
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
     from .opt.adapter_model import OPTAdapterModel
-    from .ovis2.adapter_model import Ovis2AdapterModel
     from .owlv2.adapter_model import Owlv2AdapterModel
     from .owlvit.adapter_model import OwlViTAdapterModel
     from .paddleocr_vl.adapter_model import PaddleOCRVLAdapterModel
@@ -490,7 +476,6 @@ if TYPE_CHECKING:
     from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
     from .siglip_vision_model.adapter_model import SiglipVisionAdapterModel
     from .smollm3.adapter_model import SmolLM3AdapterModel
-    from .smolvlm.adapter_model import SmolVLMAdapterModel
     from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
     from .solar_open.adapter_model import SolarOpenAdapterModel
     from .speech_to_text.adapter_model import Speech2TextAdapterModel
@@ -606,7 +591,6 @@ __all__ = [
     "BitNetAdapterModel",
     "BlenderbotAdapterModel",
     "BlenderbotSmallAdapterModel",
-    "Blip2AdapterModel",
     "Blip2QFormerAdapterModel",
     "BlipAdapterModel",
     "BlockSpec",
@@ -697,7 +681,6 @@ __all__ = [
     "EsmcAdapterModel",
     "EuroBertAdapterModel",
     "Exaone4AdapterModel",
-    "Exaone4_5_AdapterModel",
     "Exaone4_5_VisionAdapterModel",
     "ExaoneMoeAdapterModel",
     "FNetAdapterModel",
@@ -710,9 +693,7 @@ __all__ = [
     "FlavaAdapterModel",
     "FlexOlmoAdapterModel",
     "FlintAdapterModel",
-    "Florence2AdapterModel",
     "ForwardContext",
-    "FunAsrNanoAdapterModel",
     "FunAsrNanoEncoderAdapterModel",
     "FunnelAdapterModel",
     "Fuse",
@@ -752,7 +733,6 @@ __all__ = [
     "GlmOcrAdapterModel",
     "GlmOcrTextAdapterModel",
     "GlmOcrVisionAdapterModel",
-    "GotOcr2AdapterModel",
     "GptOssAdapterModel",
     "GradiumPhononTTSAdapterModel",
     "GraniteAdapterModel",
@@ -785,8 +765,6 @@ __all__ = [
     "IA3Config",
     "IJepaAdapterModel",
     "IQuestCoderAdapterModel",
-    "Idefics2AdapterModel",
-    "Idefics3AdapterModel",
     "Idefics3VisionTransformerAdapterModel",
     "IdeficsAdapterModel",
     "ImageClassificationHead",
@@ -796,8 +774,6 @@ __all__ = [
     "Inkling2VisionAdapterModel",
     "InklingAdapterModel",
     "InklingTextAdapterModel",
-    "InstructBlipAdapterModel",
-    "InstructBlipVideoAdapterModel",
     "InternLM3AdapterModel",
     "InternVLVisionAdapterModel",
     "InvalidCompositionError",
@@ -809,7 +785,6 @@ __all__ = [
     "JetMoeAdapterModel",
     "JinaEmbeddingsV3AdapterModel",
     "KimiLinearAdapterModel",
-    "Kimi_K25AdapterModel",
     "Kimi_K25VisionAdapterModel",
     "Kolibri1AdapterModel",
     "Kosmos2AdapterModel",
@@ -855,10 +830,7 @@ __all__ = [
     "MiMoV2FlashAdapterModel",
     "MimiEncoderAdapterModel",
     "MiniCPM3AdapterModel",
-    "MiniCPMOcrAdapterModel",
     "MiniCPMOcrVisionAdapterModel",
-    "MiniCPMV4_6AdapterModel",
-    "MiniCPMV4_7AdapterModel",
     "MiniCPMV4_7VisionAdapterModel",
     "MiniMaxAdapterModel",
     "MiniMaxM2AdapterModel",
@@ -919,7 +891,6 @@ __all__ = [
     "OneFormerAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
-    "Ovis2AdapterModel",
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
     "PLBartAdapterModel",
@@ -1010,7 +981,6 @@ __all__ = [
     "SiglipAdapterModel",
     "SiglipVisionAdapterModel",
     "SmolLM3AdapterModel",
-    "SmolVLMAdapterModel",
     "SmolVLMVisionTransformerAdapterModel",
     "SolarOpenAdapterModel",
     "Speech2TextAdapterModel",
