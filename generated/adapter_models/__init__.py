@@ -125,6 +125,7 @@ if TYPE_CHECKING:
     from .aimv2.adapter_model import Aimv2AdapterModel
     from .aimv2_vision_model.adapter_model import Aimv2VisionAdapterModel
     from .albert.adapter_model import AlbertAdapterModel
+    from .align.adapter_model import AlignAdapterModel
     from .altclip.adapter_model import AltCLIPAdapterModel
     from .apertus.adapter_model import ApertusAdapterModel
     from .arcee.adapter_model import ArceeAdapterModel
@@ -169,6 +170,7 @@ if TYPE_CHECKING:
     from .cohere2.adapter_model import Cohere2AdapterModel
     from .cohere2_moe.adapter_model import Cohere2MoeAdapterModel
     from .cohere_asr.adapter_model import CohereAsrAdapterModel
+    from .cohere_compass_text.adapter_model import CohereCompassTextAdapterModel
     from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
     from .conditional_detr.adapter_model import ConditionalDetrAdapterModel
     from .convbert.adapter_model import ConvBertAdapterModel
@@ -177,6 +179,7 @@ if TYPE_CHECKING:
     from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
     from .cpmant.adapter_model import CpmAntAdapterModel
     from .ctrl.adapter_model import CTRLAdapterModel
+    from .cvt.adapter_model import CvtAdapterModel
     from .cwm.adapter_model import CwmAdapterModel
     from .d_fine.adapter_model import DFineAdapterModel
     from .dab_detr.adapter_model import DabDetrAdapterModel
@@ -187,6 +190,7 @@ if TYPE_CHECKING:
     from .deberta.adapter_model import DebertaAdapterModel
     from .deberta_v2.adapter_model import DebertaV2AdapterModel
     from .decision_transformer.adapter_model import DecisionTransformerAdapterModel
+    from .deepseek_ocr2.adapter_model import DeepseekOcr2AdapterModel
     from .deepseek_v2.adapter_model import DeepseekV2AdapterModel
     from .deepseek_v3.adapter_model import DeepseekV3AdapterModel
     from .deepseek_v32.adapter_model import DeepseekV32AdapterModel
@@ -207,15 +211,18 @@ if TYPE_CHECKING:
     from .dots1.adapter_model import Dots1AdapterModel
     from .dots3_note_text.adapter_model import Dots3NoteTextAdapterModel
     from .dpt.adapter_model import DPTAdapterModel
+    from .edgetam.adapter_model import EdgeTamAdapterModel
     from .electra.adapter_model import ElectraAdapterModel
     from .embedding_gemma2_text.adapter_model import EmbeddingGemma2TextAdapterModel
     from .emu3.adapter_model import Emu3AdapterModel
     from .ernie.adapter_model import ErnieAdapterModel
     from .ernie4_5.adapter_model import Ernie4_5AdapterModel
     from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
+    from .ernie4_5_vl_moe.adapter_model import Ernie4_5_VLMoeAdapterModel
     from .esm.adapter_model import EsmAdapterModel
     from .esmc.adapter_model import EsmcAdapterModel
     from .eurobert.adapter_model import EuroBertAdapterModel
+    from .evolla.adapter_model import EvollaAdapterModel
     from .exaone4.adapter_model import Exaone4AdapterModel
     from .exaone4_5_vision.adapter_model import Exaone4_5_VisionAdapterModel
     from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
@@ -300,6 +307,7 @@ if TYPE_CHECKING:
     from .ijepa.adapter_model import IJepaAdapterModel
     from .imagegpt.adapter_model import ImageGPTAdapterModel
     from .informer.adapter_model import InformerAdapterModel
+    from .inkling2.adapter_model import Inkling2AdapterModel
     from .inkling2_text.adapter_model import Inkling2TextAdapterModel
     from .inkling2_vision.adapter_model import Inkling2VisionAdapterModel
     from .inkling_mm_model.adapter_model import InklingAdapterModel
@@ -315,11 +323,13 @@ if TYPE_CHECKING:
     from .kimi_linear.adapter_model import KimiLinearAdapterModel
     from .kolibri1.adapter_model import Kolibri1AdapterModel
     from .kosmos_2.adapter_model import Kosmos2AdapterModel
+    from .kosmos_2_5.adapter_model import Kosmos2_5AdapterModel
     from .kyutai_speech_to_text.adapter_model import KyutaiSpeechToTextAdapterModel
     from .laguna.adapter_model import LagunaAdapterModel
     from .lasr_encoder.adapter_model import LasrEncoderAdapterModel
     from .layoutlm.adapter_model import LayoutLMAdapterModel
     from .layoutlmv3.adapter_model import LayoutLMv3AdapterModel
+    from .led.adapter_model import LEDAdapterModel
     from .lfm2.adapter_model import Lfm2AdapterModel
     from .lfm2_moe.adapter_model import Lfm2MoeAdapterModel
     from .lfm3.adapter_model import Lfm3AdapterModel
@@ -327,13 +337,17 @@ if TYPE_CHECKING:
     from .lightglue.adapter_model import LightGlueForKeypointMatchingAdapterModel
     from .lilt.adapter_model import LiltAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
+    from .llama4.adapter_model import Llama4ForConditionalGenerationAdapterModel
     from .llama4_text.adapter_model import Llama4TextAdapterModel
     from .longcat_flash.adapter_model import LongcatFlashAdapterModel
+    from .longformer.adapter_model import LongformerAdapterModel
     from .longt5.adapter_model import LongT5AdapterModel
     from .luke.adapter_model import LukeAdapterModel
     from .lw_detr.adapter_model import LwDetrAdapterModel
+    from .lxmert.adapter_model import LxmertAdapterModel
     from .m2m_100.adapter_model import M2M100AdapterModel
     from .mamba.adapter_model import MambaAdapterModel
+    from .mamba2.adapter_model import Mamba2AdapterModel
     from .marian.adapter_model import MarianAdapterModel
     from .markuplm.adapter_model import MarkupLMAdapterModel
     from .mask2former.adapter_model import Mask2FormerAdapterModel
@@ -343,6 +357,7 @@ if TYPE_CHECKING:
     from .megatron_bert.adapter_model import MegatronBertAdapterModel
     from .mellum.adapter_model import MellumAdapterModel
     from .metaclip_2.adapter_model import MetaClip2AdapterModel
+    from .mgp_str.adapter_model import MgpstrForSceneTextRecognitionAdapterModel
     from .mimi_encoder.adapter_model import MimiEncoderAdapterModel
     from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
@@ -359,6 +374,7 @@ if TYPE_CHECKING:
     from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
     from .mixtral.adapter_model import MixtralAdapterModel
     from .mlcd_vision_model.adapter_model import MLCDVisionAdapterModel
+    from .mllama.adapter_model import MllamaAdapterModel
     from .mm_grounding_dino.adapter_model import MMGroundingDinoAdapterModel
     from .mobilebert.adapter_model import MobileBertAdapterModel
     from .modernbert.adapter_model import ModernBertAdapterModel
@@ -396,6 +412,7 @@ if TYPE_CHECKING:
     from .olmo3.adapter_model import Olmo3AdapterModel
     from .olmo_hybrid.adapter_model import OlmoHybridAdapterModel
     from .olmoe.adapter_model import OlmoeAdapterModel
+    from .omdet_turbo.adapter_model import OmDetTurboForObjectDetectionAdapterModel
     from .oneformer.adapter_model import OneFormerAdapterModel
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
@@ -408,12 +425,16 @@ if TYPE_CHECKING:
     from .patchtst.adapter_model import PatchTSTAdapterModel
     from .pe_audio.adapter_model import PeAudioAdapterModel
     from .pe_audio_encoder.adapter_model import PeAudioEncoderAdapterModel
+    from .pe_audio_video_encoder.adapter_model import PeAudioVideoEncoderAdapterModel
+    from .pe_video.adapter_model import PeVideoAdapterModel
+    from .pe_video_encoder.adapter_model import PeVideoEncoderAdapterModel
     from .pegasus.adapter_model import PegasusAdapterModel
     from .pegasus_x.adapter_model import PegasusXAdapterModel
     from .perceiver.adapter_model import PerceiverAdapterModel
     from .persimmon.adapter_model import PersimmonAdapterModel
     from .phi.adapter_model import PhiAdapterModel
     from .phi3.adapter_model import Phi3AdapterModel
+    from .phi4_multimodal.adapter_model import Phi4MultimodalAdapterModel
     from .phimoe.adapter_model import PhimoeAdapterModel
     from .pixio.adapter_model import PixioAdapterModel
     from .pixtral.adapter_model import PixtralVisionAdapterModel
@@ -447,6 +468,7 @@ if TYPE_CHECKING:
     from .qwen3_vl_moe_vision.adapter_model import Qwen3VLMoeVisionAdapterModel
     from .qwen3_vl_text.adapter_model import Qwen3VLTextAdapterModel
     from .qwen3_vl_vision.adapter_model import Qwen3VLVisionAdapterModel
+    from .qwen4_exp_text.adapter_model import Qwen4ExpTextAdapterModel
     from .qwen4_exp_vision.adapter_model import Qwen4ExpVisionAdapterModel
     from .radio.adapter_model import RadioAdapterModel
     from .recurrent_gemma.adapter_model import RecurrentGemmaAdapterModel
@@ -467,6 +489,8 @@ if TYPE_CHECKING:
     from .sam_hq.adapter_model import SamHQAdapterModel
     from .sam_hq_vision_model.adapter_model import SamHQVisionAdapterModel
     from .sam_vision_model.adapter_model import SamVisionAdapterModel
+    from .seamless_m4t.adapter_model import SeamlessM4TAdapterModel
+    from .seamless_m4t_v2.adapter_model import SeamlessM4Tv2AdapterModel
     from .seed_oss.adapter_model import SeedOssAdapterModel
     from .segformer.adapter_model import SegformerAdapterModel
     from .seggpt.adapter_model import SegGptAdapterModel
@@ -512,6 +536,7 @@ if TYPE_CHECKING:
     from .videomae.adapter_model import VideoMAEAdapterModel
     from .videoprism.adapter_model import VideoPrismClipAdapterModel
     from .videoprism_vision_model.adapter_model import VideoPrismVisionAdapterModel
+    from .vilt.adapter_model import ViltAdapterModel
     from .visual_bert.adapter_model import VisualBertAdapterModel
     from .vit.adapter_model import ViTAdapterModel
     from .vit_mae.adapter_model import ViTMAEAdapterModel
@@ -568,6 +593,7 @@ __all__ = [
     "Aimv2AdapterModel",
     "Aimv2VisionAdapterModel",
     "AlbertAdapterModel",
+    "AlignAdapterModel",
     "AltCLIPAdapterModel",
     "ApertusAdapterModel",
     "ArceeAdapterModel",
@@ -620,6 +646,7 @@ __all__ = [
     "Cohere2MoeAdapterModel",
     "CohereAdapterModel",
     "CohereAsrAdapterModel",
+    "CohereCompassTextAdapterModel",
     "CohereCompassVisionAdapterModel",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
@@ -631,6 +658,7 @@ __all__ = [
     "Cosmos3EdgeTextAdapterModel",
     "Cosmos3EdgeVisionAdapterModel",
     "CpmAntAdapterModel",
+    "CvtAdapterModel",
     "CwmAdapterModel",
     "DEFAULT_ADAPTERFUSION_CONFIG",
     "DEFAULT_ADAPTER_CONFIG",
@@ -645,6 +673,7 @@ __all__ = [
     "DebertaAdapterModel",
     "DebertaV2AdapterModel",
     "DecisionTransformerAdapterModel",
+    "DeepseekOcr2AdapterModel",
     "DeepseekV2AdapterModel",
     "DeepseekV32AdapterModel",
     "DeepseekV3AdapterModel",
@@ -670,16 +699,19 @@ __all__ = [
     "DoubleSeqBnInvConfig",
     "DvoRAConfig",
     "DynamicAdapterFusionConfig",
+    "EdgeTamAdapterModel",
     "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
     "EmbeddingGemma2TextAdapterModel",
     "Emu3AdapterModel",
     "Ernie4_5AdapterModel",
     "Ernie4_5_MoeAdapterModel",
+    "Ernie4_5_VLMoeAdapterModel",
     "ErnieAdapterModel",
     "EsmAdapterModel",
     "EsmcAdapterModel",
     "EuroBertAdapterModel",
+    "EvollaAdapterModel",
     "Exaone4AdapterModel",
     "Exaone4_5_VisionAdapterModel",
     "ExaoneMoeAdapterModel",
@@ -770,6 +802,7 @@ __all__ = [
     "ImageClassificationHead",
     "ImageGPTAdapterModel",
     "InformerAdapterModel",
+    "Inkling2AdapterModel",
     "Inkling2TextAdapterModel",
     "Inkling2VisionAdapterModel",
     "InklingAdapterModel",
@@ -788,7 +821,9 @@ __all__ = [
     "Kimi_K25VisionAdapterModel",
     "Kolibri1AdapterModel",
     "Kosmos2AdapterModel",
+    "Kosmos2_5AdapterModel",
     "KyutaiSpeechToTextAdapterModel",
+    "LEDAdapterModel",
     "LagunaAdapterModel",
     "LasrEncoderAdapterModel",
     "LayoutLMAdapterModel",
@@ -799,15 +834,18 @@ __all__ = [
     "Lfm3VlVisionAdapterModel",
     "LightGlueForKeypointMatchingAdapterModel",
     "LiltAdapterModel",
+    "Llama4ForConditionalGenerationAdapterModel",
     "Llama4TextAdapterModel",
     "LlamaAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
     "LongT5AdapterModel",
     "LongcatFlashAdapterModel",
+    "LongformerAdapterModel",
     "LowRank",
     "LukeAdapterModel",
     "LwDetrAdapterModel",
+    "LxmertAdapterModel",
     "M2M100AdapterModel",
     "MAMConfig",
     "MBartAdapterModel",
@@ -816,6 +854,7 @@ __all__ = [
     "MPNetAdapterModel",
     "MT5AdapterModel",
     "MTLLoRAConfig",
+    "Mamba2AdapterModel",
     "MambaAdapterModel",
     "MarianAdapterModel",
     "MarkupLMAdapterModel",
@@ -827,6 +866,7 @@ __all__ = [
     "MetaClip2AdapterModel",
     "MethodRegistrationError",
     "MethodSpec",
+    "MgpstrForSceneTextRecognitionAdapterModel",
     "MiMoV2FlashAdapterModel",
     "MimiEncoderAdapterModel",
     "MiniCPM3AdapterModel",
@@ -842,6 +882,7 @@ __all__ = [
     "MistralAdapterModel",
     "MistralLarge4TextAdapterModel",
     "MixtralAdapterModel",
+    "MllamaAdapterModel",
     "MobileBertAdapterModel",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
@@ -888,6 +929,7 @@ __all__ = [
     "OlmoAdapterModel",
     "OlmoHybridAdapterModel",
     "OlmoeAdapterModel",
+    "OmDetTurboForObjectDetectionAdapterModel",
     "OneFormerAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
@@ -904,11 +946,15 @@ __all__ = [
     "PatchTSTAdapterModel",
     "PeAudioAdapterModel",
     "PeAudioEncoderAdapterModel",
+    "PeAudioVideoEncoderAdapterModel",
+    "PeVideoAdapterModel",
+    "PeVideoEncoderAdapterModel",
     "PegasusAdapterModel",
     "PegasusXAdapterModel",
     "PerceiverAdapterModel",
     "PersimmonAdapterModel",
     "Phi3AdapterModel",
+    "Phi4MultimodalAdapterModel",
     "PhiAdapterModel",
     "PhimoeAdapterModel",
     "PixioAdapterModel",
@@ -946,6 +992,7 @@ __all__ = [
     "Qwen3_5MoeVisionAdapterModel",
     "Qwen3_5TextAdapterModel",
     "Qwen3_5VisionAdapterModel",
+    "Qwen4ExpTextAdapterModel",
     "Qwen4ExpVisionAdapterModel",
     "RTDetrAdapterModel",
     "RTDetrV2AdapterModel",
@@ -969,6 +1016,8 @@ __all__ = [
     "SamHQAdapterModel",
     "SamHQVisionAdapterModel",
     "SamVisionAdapterModel",
+    "SeamlessM4TAdapterModel",
+    "SeamlessM4Tv2AdapterModel",
     "SeedOssAdapterModel",
     "SegGptAdapterModel",
     "SegformerAdapterModel",
@@ -1034,6 +1083,7 @@ __all__ = [
     "VideoMAEAdapterModel",
     "VideoPrismClipAdapterModel",
     "VideoPrismVisionAdapterModel",
+    "ViltAdapterModel",
     "VisualBertAdapterModel",
     "VitDetAdapterModel",
     "VitsAdapterModel",

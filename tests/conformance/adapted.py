@@ -203,7 +203,7 @@ def holding_subjects(model_type: str) -> tuple[Subject, ...]:
     known = {type(initialised(subject).adapters_base) for subject in adapted_subjects(model_type)}
     found = []
     for subject in head_subjects(model_type):
-        if init_refuses(subject) or not upstream_runs(subject):
+        if not upstream_runs(subject) or init_refuses(subject):  # some cannot be built of this config
             continue
         holder = type(initialised(subject).adapters_base)
         if holder not in known and subject.architecture != architecture(model_type, auto.MODEL_MAPPING_NAMES):

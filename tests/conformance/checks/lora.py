@@ -93,16 +93,27 @@ def merging_is_exact(subject: Subject, method: Method) -> None:
         with pytest.raises(UnsupportedMethodError, match="share one weight"):
             model.merge_adapter(FIRST)
         raise DoesNotApply(Reason.SHARED_WEIGHT)
+    in_either_precision(functools.partial(_merged_is_active, subject, method))
     inputs = subject.padded_inputs("left" if subject.text else "none")
     before, active = state(model), run(model, inputs)
     model.set_active_adapters(None)
     inactive = run(model, inputs)
     assert_differs(active, inactive, "the adapter")
     model.merge_adapter(FIRST)
-    assert_equal_within(run(model, inputs), active, "merged", atol=1e-4, rtol=1e-3)
     model.reset_adapter()
     assert_bitwise(state(model), before, "weights after unmerging")
     assert_bitwise(run(model, inputs), inactive, "outputs after unmerging")
+
+
+def _merged_is_active(subject: Subject, method: Method, is_double: bool) -> None:
+    model, inputs = adapted(subject, method), subject.padded_inputs("left" if subject.text else "none")
+    if is_double:
+        model, inputs = model.double(), doubled(inputs)
+    active = run(model, inputs)
+    model.set_active_adapters(None)
+    model.merge_adapter(FIRST)
+    bound = IN_DOUBLE if is_double else 1.0
+    assert_equal_within(run(model, inputs), active, "merged", atol=1e-4 * bound, rtol=1e-3 * bound)
 
 
 def shares_a_weight(upstream: nn.Module, paths: Iterable[str]) -> bool:

@@ -46,6 +46,8 @@ def plan_holders(
     found: dict[str, HolderPlan] = {}
     for candidates in _candidates(facts, entry, base):
         for name in candidates:
+            if name in others:  # a base model of its own
+                continue
             plan, doubts = plan_base(facts, replace(entry, base_class=name), is_layer)
             if plan is None or _holds_others(facts, facts.classes[name], facts.classes[base.class_name], others):
                 continue
