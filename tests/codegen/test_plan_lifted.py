@@ -34,7 +34,7 @@ def plan_with(function: str, call: str = "a, x, self.scale", init: str = "self.s
 
 def attending(plan: ModulePlan) -> list[tuple[str, str | None, Placement]]:
     found = [site for site in sites(plan) if site.role is Role.ATTENTION]
-    return [(site.branch.code, site.residual and site.residual.code, site.placement) for site in found]
+    return [(site.branch.code, site.residual.code if site.residual else None, site.placement) for site in found]
 
 
 @pytest.mark.parametrize(

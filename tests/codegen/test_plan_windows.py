@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from adapter_codegen.model import AttentionRoles
-from adapter_codegen.plan.module import ModulePlan
-from plan_snippets import MLP, STACK, facts_of, layer, plan_module
+from adapter_codegen.plan.module import ModulePlan, plan_module
+from plan_snippets import MLP, STACK, facts_of, layer
 
 TEXT = "x = x + self.attention(self.norm1(x), mask)\nreturn x + self.mlp(self.norm2(x))"
 ATTENTION = """

@@ -181,10 +181,13 @@ def odd_a_layer_that_gives_a_list_is_edited() -> None:
     assert dead == [], dead
 
 
-def odd_reft_edits_no_stream_beside_the_tokens() -> None:
+def odd_reft_edits_the_tokens_where_other_streams_stand_behind_them() -> None:
     model = adapted("prophetnet", "loreft")
-    with pytest.raises(UnsupportedMethodError, match="positions where there are 7 tokens"):
-        first(model, input_ids=IDS, decoder_input_ids=IDS)
+    states = first(model, input_ids=IDS, decoder_input_ids=IDS)
+    shorter = first(model, input_ids=IDS, decoder_input_ids=IDS[:, :-1])
+    assert torch.allclose(states[:, :-1], shorter, atol=1e-5)
+    model.set_active_adapters(None)
+    assert not torch.allclose(first(model, input_ids=IDS, decoder_input_ids=IDS), states, atol=1e-3)
 
 
 # Files and configs

@@ -15,7 +15,7 @@ from adapter_runtime import AdapterSetup, BatchSplit, Fuse, MultiTask, Parallel,
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidCompositionError, UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
-from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
+from adapter_runtime.model.head_model import GenerationAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 from runtime_models import LLAMA, adapted, randomise, upstream
 
@@ -118,7 +118,7 @@ def test_the_beams_of_a_row_have_its_adapter(config: str, options: dict[str, Any
         logits(model, BatchSplit("a", "b", batch_sizes=[1, 3]))
 
 
-@pytest.mark.parametrize("mixin", [ModelWithHeadsAdaptersMixin, PromptGenerationMixin, HeadsGenerationMixin])
+@pytest.mark.parametrize("mixin", [GenerationAdaptersMixin, PromptGenerationMixin, HeadsGenerationMixin])
 def test_what_takes_the_place_of_a_method_of_upstream_has_its_name(mixin: type) -> None:
     """Upstream renames its own methods; what overrides one under an old name is never called."""
     own = [name for name, value in vars(mixin).items() if inspect.isfunction(value)]

@@ -761,7 +761,10 @@ def _reads_last(maker: Callable[..., Any], name: str, inputs: Mapping[str, Any])
 
 def _with_noise(maker: Callable[..., Any]) -> Callable[..., Any]:
     """The method of a copy of its model, with weights of usual size: upstream's own may be too small to show anything."""
-    model = copy.deepcopy(maker.__self__)  # type: ignore[attr-defined]
+    owner = getattr(maker, "__self__", None)
+    if owner is None:  # a function, which has no weights
+        return maker
+    model = copy.deepcopy(owner)
     randomise(model)
     return getattr(model, maker.__name__)
 
