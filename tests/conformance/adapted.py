@@ -198,6 +198,7 @@ def init_refuses(subject: Subject) -> bool:
     return False
 
 
+@functools.cache
 def holding_subjects(model_type: str) -> tuple[Subject, ...]:
     """One subject per further class that holds the layers: a wrapped decoder, an encoder alone, a backbone, a model with a head."""
     known = {type(initialised(subject).adapters_base) for subject in adapted_subjects(model_type)}

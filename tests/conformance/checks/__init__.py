@@ -204,7 +204,8 @@ class Cell:
 
 def cells(model_type: str) -> Iterator[Cell]:
     """Every cell of the table of one model."""
+    subjects = (*adapted_subjects(model_type), *holding_subjects(model_type))
     for check in CHECKS:
         for method in METHODS:
-            for subject in (*adapted_subjects(model_type), *holding_subjects(model_type)):
+            for subject in subjects:
                 yield Cell(check, method, subject)

@@ -11,6 +11,7 @@ A method that cannot run a block has to refuse it.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -122,10 +123,10 @@ def _assert_composed(
     """Under `block`, each output is what `compose` makes of those under each adapter. (Torch rounds by the number of rows.)"""
     require_rows(subject)
 
-    def compare(attention: Attention, padding: Padding, is_double: bool) -> None:
-        model, inputs = _two(subject, method, attention), subject.padded_inputs(padding)
+    def compare(model: PreTrainedModel, attention: Attention, padding: Padding, is_double: bool) -> None:
+        inputs = subject.padded_inputs(padding)
         if is_double:
-            model, inputs = model.double(), doubled(inputs)
+            model, inputs = copy.deepcopy(model).double(), doubled(inputs)
         alone = _alone(model, inputs)
         model.set_active_adapters(block)
         found = run(model, {**inputs, **keywords})
@@ -137,8 +138,9 @@ def _assert_composed(
         assert_equal_within({name: found[name] for name in names}, expected, what, ATOL * bound, RTOL * bound)
 
     for attention in attentions(subject):
+        model = _two(subject, method, attention)
         for padding in _paddings(subject):
-            in_either_precision(functools.partial(compare, attention, padding))
+            in_either_precision(functools.partial(compare, model, attention, padding))
 
 
 @functools.cache
