@@ -65,11 +65,12 @@ def holders(name: str, build: str, more: str = "") -> tuple[HolderPlan, ...]:
     facts = parse_module(text, "models/tiny/modeling_tiny.py")
     entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {"causal_lm": (name,)})
     mappings = AutoMappings(open_release(), {}, {"tiny": ("TinyModel",), "part": ("TinyPart",)}, {}, {})
-    base, doubts = plan_base(facts, entry, Candidates(facts, Kinds(facts)).is_layer)
+    is_layer = Candidates(facts, Kinds(facts)).is_layer
+    base, doubts = plan_base(facts, entry, is_layer)
     assert base is not None
     layers = plan_module(facts).entries
     assert layers
-    return plan_holders(facts, mappings, entry, base, layers, plan_methods(base, layers, doubts))
+    return plan_holders(facts, mappings, entry, base, layers, is_layer, plan_methods(base, layers, doubts))
 
 
 def test_a_head_class_with_the_parts_of_the_base_model_is_one() -> None:

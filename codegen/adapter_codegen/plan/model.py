@@ -92,7 +92,7 @@ def plan_model(
         diagnostics=diagnostics,
         text_digest=text_digest(release.read_bytes(entry.path)),
         meaning_digest=meaning_digest(facts.tree),
-        holders=plan_holders(facts, mappings, entry, base, entries, methods),
+        holders=plan_holders(facts, mappings, entry, base, entries, candidates.is_layer, methods),
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))

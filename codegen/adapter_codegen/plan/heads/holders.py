@@ -15,11 +15,10 @@ from adapter_codegen.model import BasePlan, Diagnostic, HolderPlan, Method, Meth
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
-from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry
 from adapter_codegen.plan.stream.base import is_model, plan_base
-from adapter_codegen.plan.stream.lists.candidates import Candidates
+from adapter_codegen.plan.stream.lists.stacks import HasAttention
 
 _NO_TABLE = "The forward of {} does not show by which table it embeds tokens."
 _PROMPT_BEFORE_HEAD = (
@@ -33,25 +32,25 @@ def plan_holders(
     entry: ModelEntry,
     base: BasePlan,
     entries: Sequence[LayerEntry],
+    is_layer: HasAttention,
     supported: Sequence[MethodSupport],
 ) -> tuple[HolderPlan, ...]:
     """Plan the classes of upstream's auto tables that hold layers of `base` themselves, and what such a class wraps them in.
 
     Args:
         entries: the layers of the base model.
+        is_layer: whether a class is a layer where it stands in a list.
         supported: methods of the base model.
     """
-    is_layer = Candidates(facts, Kinds(facts)).is_layer
     others = {name for names in mappings.bases.values() for name in names} - {base.class_name}
     found: dict[str, HolderPlan] = {}
     for candidates in _candidates(facts, entry, base):
         for name in candidates:
-            if name in others:  # a base model of its own
+            # What is a base model of its own, or holds one, need not be planned to be none.
+            if name in others or _holds_others(facts, facts.classes[name], facts.classes[base.class_name], others):
                 continue
             plan, doubts = plan_base(facts, replace(entry, base_class=name), is_layer)
-            if plan is None or _holds_others(facts, facts.classes[name], facts.classes[base.class_name], others):
-                continue
-            if _is_alike(plan, base, entries):
+            if plan is not None and _is_alike(plan, base, entries):
                 found[name] = _holder(facts, plan, doubts, base, entries, supported)
                 break
     return tuple(found.values())
