@@ -41,6 +41,9 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
     embedding_output: str = ""
     final_norm_path: ClassVar[str] = ""
     lacks: ClassVar[Mapping[str, str]] = {}  # methods that models of the type have, but not of this class -> why not
+    own_methods: ClassVar[Mapping[str, str]] = (
+        {}
+    )  # method -> "" or why not, in place of what the type says: of a tower
     adapter_interface: Interface | None = None  # by which `init` found the modules; None in generated classes
 
     _adapters_config: ModelAdaptersConfig
@@ -132,11 +135,12 @@ class ModelBaseAdaptersMixin(ModelAdaptersMixin):
             InvalidConfigError: no layer would get anything.
         """
         model_type = registered().type_of(type(self), self.config.model_type)
-        planned = registered().methods.get(model_type, {})
+        planned = {} if self.own_methods else registered().methods.get(model_type, {})
+        lacking = self.own_methods or self.lacks
         for method in sorted(methods_of(config)):
             if reason := planned.get(method, ""):
                 raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
-            if reason := self.lacks.get(method, ""):
+            if reason := lacking.get(method, ""):
                 raise UnsupportedMethodError(f"A {type(self).__name__} does not support {method}: {reason}")
         check_places(self, config)
 
