@@ -329,6 +329,43 @@ class Parameter:
     kind: str  # "positional", "keyword", "args", "kwargs"
 
 
+class Making(str, Enum):
+    """How a model inside a model is made. The values are the words shown to people."""
+
+    AUTO = "made by an auto class"
+    BACKBONE = "made as a backbone"  # of the config's choice, by an auto class or upstream's function for it
+    OWN = "a class of this file"
+    IMPORTED = "a class of another file"
+    GIVEN = "handed in"  # or, where nothing is, made by an auto class
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """A whole model inside another one: a *part*. It has layers, sites and methods of its own class.
+
+    Where `is_stack`, the layers of the part are stacks of the whole model, which has a mixin for them. Where `near_miss` says
+    something, it is no part.
+    """
+
+    path: str  # from the model around it: "language_model", "projector.qformer"
+    making: Making
+    location: Location  # where it is made
+    class_name: str = ""  # its class; "" = known only when a model is built
+    made_by: str = ""  # as upstream writes it: "AutoModel.from_config"
+    config_path: str | None = (
+        ""  # of its config, from the config of the model around it; "" = that one itself, None = not followed
+    )
+    is_optional: bool = False  # not every config has it
+    reads: tuple[str, ...] = ()  # what its forward takes: "tokens", "images", "audio", "features"; () = not known
+    is_main: bool = False  # what the model around it returns comes out of it
+    is_stack: bool = False
+    near_miss: str = ""  # why it is no part, in one sentence
+
+    @property
+    def is_part(self) -> bool:
+        return not self.near_miss and not self.is_stack
+
+
 @dataclass(frozen=True)
 class BasePlan:
     """The base model class (``MODEL_MAPPING_NAMES`` of upstream)."""
@@ -346,20 +383,40 @@ class BasePlan:
     embedding_output: str = ""  # path of the module whose output enters the first layer
     class_token: bool = False  # that module puts a learned position in front, and a pooler reads it (images)
     final_norm: str = ""  # path of the norm after the last layer; "" = none
-    submodels: tuple[tuple[str, str], ...] = ()  # (path, class or auto class) of whole models inside: composites
-    unreached: tuple[tuple[str, str], ...] = ()  # those of other files, whose stacks adapters do not reach
-    main_elsewhere: tuple[tuple[str, str], ...] = ()  # those of them that what the model returns comes out of
+    models: tuple[PartPlan, ...] = ()  # whole models inside, in the order in which they are registered
+    inner: tuple[StackPlan, ...] = ()  # lists of layers in parts of the same file: stacks of these, not of this model
+    unreached: tuple[tuple[str, str], ...] = ()  # lists in which no layer has sites, where parts have: (path, classes)
+    lacks: tuple[tuple[Method, str], ...] = ()  # methods that its own stacks have no place for and its parts may have
+    head: tuple[str, ...] | None = (
+        None  # of a class that is no base model, but ends in a head: modules behind all parts
+    )
     is_encoder_decoder: bool = False
 
     @property
     def streams(self) -> dict[str, str]:
         """Every residual stream that is known, by its path: "" where it is complete, else why it is not.
 
-        A model of another file counts as one, and so does a second stream that layers return behind the first.
+        A second stream that layers return behind the first counts as one. Streams of parts are counted under their own types.
         """
-        found = {stack.path: stack.gaps[0].message if stack.gaps else "" for stack in self.stacks}
-        found |= {f"{stack.path} (second)": stack.second[0].message for stack in self.stacks if stack.second}
-        return found | {path: f"Adapters do not reach this part: {name}." for path, name in self.unreached}
+        lists = (*self.stacks, *self.inner)
+        found = {stack.path: stack.gaps[0].message if stack.gaps else "" for stack in lists}
+        found |= {f"{stack.path} (second)": stack.second[0].message for stack in lists if stack.second}
+        return found | {path: f"Adapters do not reach these layers: {names}." for path, names in self.unreached}
+
+    @property
+    def submodels(self) -> tuple[PartPlan, ...]:
+        """The models inside that adapters reach: parts, and those whose layers are stacks of this one."""
+        return tuple(model for model in self.models if not model.near_miss)
+
+    @property
+    def is_of_parts(self) -> bool:
+        """Whether what it returns comes out of its parts, and not of its own layers: they decide which methods it has."""
+        return bool(self.parts) and not any(stack.is_main for stack in self.stacks)
+
+    @property
+    def parts(self) -> tuple[PartPlan, ...]:
+        """The models inside that have adapters of their own."""
+        return tuple(model for model in self.models if model.is_part)
 
 
 @dataclass(frozen=True)

@@ -80,16 +80,14 @@ def test_totals_count_each_model_type_of_a_module_and_each_of_its_stacks() -> No
     types = (
         of_type("a"),
         of_type("b", stacks={"layers": "", "tower": "Not followed."}),
-        of_type("c", Standing.OF_MODELS, {"part": "Not reached."}),
         of_type("d", Standing.NO_PLACE, {}),
         of_type("e", Standing.REFUSED, {}),
     )
     report = CoverageReport("1", (row(types=types),), (of_type("f", Standing.REFUSED, {}),))
-    assert [found.model_type for found in report.types] == list("abcdef")
+    assert [found.model_type for found in report.types] == list("abdef")
     assert {standing: report.standing(standing) for standing in Standing} == {
         Standing.PLANNED: 2,
         Standing.REFUSED: 2,
-        Standing.OF_MODELS: 1,
         Standing.NO_PLACE: 1,
     }
     assert (report.stacks, report.complete_stacks) == (3, 2)
@@ -115,8 +113,8 @@ def test_names_are_those_of_modules_and_of_model_types(release: Release) -> None
             {"encoder.layers": True, "adapter.layers": False},
             "adapter.layers: No operand of this",
         ),
-        ("idefics3", Standing.REFUSED, {"vision_model.encoder.layers": True, "text_model": False}, "What Idefics3"),
-        ("llava", Standing.OF_MODELS, {"vision_tower": False, "language_model": False}, "LlavaModel has no layers"),
+        ("idefics3", Standing.PLANNED, {"vision_model.encoder.layers": True}, ""),
+        ("llava", Standing.PLANNED, {}, ""),
         ("resnet", Standing.NO_PLACE, {}, "ResNetModel holds no module list"),
     ],
 )
@@ -198,9 +196,8 @@ transformers 5.23.0
      3  model types
      2  planned
      1  refused
-     0  of other models only
      0  no place
-     3  stacks of layers in planned ones, with parts of other types
+     3  stacks of layers in planned ones
      2  of them complete: each layer has its sites, or no place for one
      0  bottleneck, in 0 of them with every stack complete
      0  prefix_tuning, in 0 of them with every stack complete

@@ -239,17 +239,16 @@ def test_a_stack_says_what_its_layers_lack() -> None:
     (layer,) = PLAN.layers
     lone = replace(layer, without=((Role.OUTPUT, Absence.ONE_SUBLAYER),))
     stack = StackPlan("layers", ("TinyLayer",), is_main=True, gaps=(GAP,), second=(SECOND,))
-    base = replace(PLAN.base, stacks=(stack,), submodels=(("text", "AutoModel"),), unreached=(("text", "AutoModel"),))
+    base = replace(PLAN.base, stacks=(stack,))
     shown = outline(replace(PLAN, base=base, layers=(lone,)))
     of_base = next(node for node in shown.children if node.label == "base model")
-    found, part = of_base.children
+    (found,) = of_base.children
     assert (found.mark, found.value) == (Mark.NO, "layers of TinyLayer (main)")
     assert [(node.label, node.mark, node.location) for node in found.children] == [
         ("not complete", Mark.NO, at(8)),
         ("second stream", Mark.NO, at(9)),
         ("TinyLayer without output", Mark.NONE, None),
     ]
-    assert (part.label, part.value, part.mark) == ("part that adapters do not reach", "text: AutoModel", Mark.NO)
     refused = outline(Refusal("tiny", (GAP,), base))
     assert [node.label for node in refused.children] == ["P234", "base model"]
 

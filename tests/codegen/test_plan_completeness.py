@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Absence, Level, ModelPlan, Refusal, Role
+from adapter_codegen.model import Absence, Level, ModelPlan, Role
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS
@@ -262,24 +262,17 @@ def test_a_main_stack_that_is_not_complete_costs_the_bottlenecks(
     assert support.supported or support.location is not None
 
 
-def test_a_model_whose_main_stack_is_elsewhere_is_refused_though_a_tower_is_planned(release: Release) -> None:
-    result = plan_model(release, "idefics3", verdicts=NO_VERDICTS)
-    assert isinstance(result, Refusal)
-    first = result.diagnostics[0]
-    assert (first.code, first.level) == ("P254", Level.ERROR)
-    assert (
-        "text_model (AutoModel.from_config)" in first.message and "vision_model.encoder.layers only" in first.message
-    )
-    assert first.location is not None and "add-model" in first.remedy
-    assert result.base is not None and [stack.is_complete for stack in result.base.stacks] == [True]
+def test_stacks_of_parts_of_the_same_file_are_counted_and_those_of_others_are_not(release: Release) -> None:
+    plan = plan_model(release, "idefics3", verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    assert (plan.base.stacks, plan.base.streams) == ((), {"vision_model.encoder.layers": ""})
 
 
-def test_parts_of_other_files_count_as_streams_that_are_not_complete(release: Release) -> None:
+def test_a_second_stream_is_counted_beside_a_part(release: Release) -> None:
     plan = plan_model(release, "grounding-dino", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     assert {path: not reason for path, reason in plan.base.streams.items()} == {
         "encoder.layers": True,
         "decoder.layers": True,
         "encoder.layers (second)": False,
-        "text_backbone": False,
     }

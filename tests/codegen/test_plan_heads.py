@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_codegen.model import BasePlan, Location, Parameter, StackPlan, StaticHead
+from adapter_codegen.model import BasePlan, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling
 from adapter_codegen.plan.heads.static import plan_static_heads
@@ -81,7 +81,7 @@ def base_plan(*parameters: str, encoder_decoder: bool = False, submodels: bool =
         prefix="tiny",
         stacks=(StackPlan("layers", ("Layer",)),),
         parameters=tuple(Parameter(name, "", "None", "positional") for name in parameters),
-        submodels=(("tower", "AutoModel.from_config"),) if submodels else (),
+        models=(PartPlan("tower", Making.AUTO, Location("", 2, 0, 2, 0)),) if submodels else (),
         is_encoder_decoder=encoder_decoder,
     )
 

@@ -111,7 +111,7 @@ def planned(build: str, run: str) -> BasePlan:
 def test_the_main_stack(build: str, run: str, main: list[str], elsewhere: list[str]) -> None:
     plan = planned(build, run)
     assert [stack.path for stack in plan.stacks if stack.is_main] == main
-    assert [path for path, _ in plan.main_elsewhere] == elsewhere
+    assert [model.path for model in plan.models if model.is_main] == elsewhere
 
 
 @pytest.mark.parametrize(

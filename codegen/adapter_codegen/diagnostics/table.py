@@ -574,22 +574,6 @@ class Problem(Enum):
         "A layer must hold attention and residual additions in this file: see the other diagnostics of "
         "`adapter-codegen explain MODEL_TYPE`.",
     )
-    MODEL_OF_MODELS = (
-        "P253",
-        _UPSTREAM,
-        _ERROR,
-        "{base} has no layers of its own; the models inside of it: {parts}.",
-        "Add the models inside of it under their own model types (`adapter-codegen add-model MODEL_TYPE`); "
-        "models made of models are not supported yet.",
-    )
-    MAIN_STACK_ELSEWHERE = (
-        "P254",
-        _UPSTREAM,
-        _ERROR,
-        "What {base} returns comes out of {parts}, a model that adapters do not reach here; they would stand in {stacks} only.",
-        "Add the models inside of it under their own model types (`adapter-codegen add-model MODEL_TYPE`); "
-        "models made of models are not supported yet.",
-    )
     UNKNOWN_LICENCE = (
         "P260",
         _UPSTREAM,

@@ -54,19 +54,22 @@ def mixin_file(plan: ModelPlan) -> MixinFile:
 
 def _bases(holder: HolderPlan) -> Iterator[str]:
     base = holder.base
+    has_head = bool(holder.head) or base.head is not None
+    if base.submodels:
+        yield from ["OwnHeadAdaptersMixin"] * has_head
+        yield "ModelUsingSubmodelsAdaptersMixin"  # with the embeddings and invertible adapters of its parts
+        return
     if base.token_embeddings:
         yield "EmbeddingAdaptersMixin"
         if base.embedding_output:
             yield "InvertibleAdaptersMixin"
-    if holder.head:
-        yield "OwnHeadAdaptersMixin"
-    else:
-        yield "ModelUsingSubmodelsAdaptersMixin" if base.submodels else "ModelBaseAdaptersMixin"
+    yield "OwnHeadAdaptersMixin" if has_head else "ModelBaseAdaptersMixin"
 
 
 def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
     base = holder.base
-    yield "layer_stacks", tuple_of(_stack(stack) for stack in base.stacks)
+    if base.stacks or not base.submodels:
+        yield "layer_stacks", tuple_of(_stack(stack) for stack in base.stacks)
     yield from (
         (name, literal(value))
         for name, value in (
@@ -74,9 +77,9 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
             ("token_scale", base.token_scale),
             ("embedding_output", base.embedding_output),
             ("final_norm_path", base.final_norm),
-            ("submodels", tuple(path for path, _ in base.submodels)),
-            ("head_modules", holder.head),
-            ("lacks", {method.value: reason for method, reason in holder.lacks}),
+            ("submodels", tuple(model.path for model in base.submodels)),
+            ("head_modules", holder.head or base.head),
+            ("lacks", {method.value: reason for method, reason in (*base.lacks, *holder.lacks)}),
         )
         if value
     )

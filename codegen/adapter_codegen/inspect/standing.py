@@ -16,11 +16,10 @@ class Standing(str, Enum):
 
     PLANNED = "planned"
     REFUSED = "refused"
-    OF_MODELS = "of other models only"  # nothing in it but models that are planned under their own types
     NO_PLACE = "no place"  # no layers that adapters could stand in
 
 
-_BY_CODE = {Problem.MODEL_OF_MODELS.code: Standing.OF_MODELS, Problem.NO_LAYERS.code: Standing.NO_PLACE}
+_BY_CODE = {Problem.NO_LAYERS.code: Standing.NO_PLACE}
 
 
 @dataclass(frozen=True)

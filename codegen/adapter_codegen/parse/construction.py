@@ -17,6 +17,7 @@ from adapter_codegen.parse.syntax import assignment, dotted_name, is_none, liter
 CONTAINERS = frozenset({"ModuleList", "Sequential", "ModuleDict"})
 _NOT_MODULES = frozenset({"Parameter", "Buffer", "ParameterList", "ParameterDict"})
 _FACTORIES = frozenset({"from_config", "_from_config", "from_pretrained"})
+LOAD_BACKBONE = "load_backbone"  # upstream's function that makes the model which the config names as its backbone
 _CARRIERS = frozenset({"OrderedDict", "list", "dict", "tuple", "deepcopy", "copy.deepcopy", "copy.copy"})
 _MAX_CALLS = 4  # how deep helper functions that build modules are followed
 
@@ -239,6 +240,8 @@ class Constructor:
             return Built((owner if owner in self.scope.classes else name,), call, tuple(call.args))
         if self.scope.origin(name) == "transformers.activations.get_activation":
             return Built(("ACT2FN",), call, tuple(call.args))  # the same table, asked by a function
+        if self._loads_backbone(name):
+            return Built((LOAD_BACKBONE,), call, tuple(call.args))
         if name in _CARRIERS or self.scope.origin(name).startswith("torch.nn.utils."):
             carried = self.build(values[0]) if len(values) == 1 else self._all(call, values)
             is_named = last in ("OrderedDict", "dict")
@@ -247,6 +250,10 @@ class Constructor:
         if classes:
             return Built(classes, call, tuple(call.args))
         return self._follow(call)
+
+    def _loads_backbone(self, name: str) -> bool:
+        module, _, function = self.scope.origin(name).rpartition(".")
+        return function == LOAD_BACKBONE and module.startswith("transformers.")
 
     def class_names(self, node: cst.BaseExpression) -> tuple[str, ...]:
         """The classes that an expression may stand for: ``X``, ``nn.X``, ``A if c else B``, ``MAP[key]``."""

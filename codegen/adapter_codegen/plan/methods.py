@@ -34,6 +34,7 @@ class Lack(Enum):
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
+    TOKENS_IN_PARTS = "No model in {} reads tokens, whose embeddings could be inverted."
     TOKEN_EMBEDDINGS = "The model has no token embeddings that could be inverted."
 
 
@@ -77,6 +78,8 @@ def plan_methods(
 def _support(
     method: Method, base: BasePlan, entries: Sequence[LayerEntry], diagnostics: Sequence[Diagnostic]
 ) -> MethodSupport:
+    if base.is_of_parts:
+        return _support_of_parts(method, base)
     for diagnostic in diagnostics:
         if method in diagnostic.methods and diagnostic.level is not Level.NOTE:
             return MethodSupport(method, False, diagnostic.message, diagnostic.location)
@@ -84,6 +87,15 @@ def _support(
     if obstacle is None:
         return MethodSupport(method, True, *_restriction(method, base))
     return MethodSupport(method, False, obstacle.reason, obstacle.location)
+
+
+def _support_of_parts(method: Method, base: BasePlan) -> MethodSupport:
+    """Support in a model made of models: what its parts have is known when one is built, what none can have is known now."""
+    tells = all(part.reads for part in base.parts)
+    if method is Method.INVERTIBLE and tells and not any("tokens" in part.reads for part in base.parts):
+        obstacle = _lack(Lack.TOKENS_IN_PARTS, base.location, base.class_name)
+        return MethodSupport(method, False, obstacle.reason, obstacle.location)
+    return MethodSupport(method, True, "")
 
 
 def _restriction(method: Method, base: BasePlan) -> tuple[str, Location | None]:

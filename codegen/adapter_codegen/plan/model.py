@@ -30,6 +30,7 @@ from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
+from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
@@ -62,15 +63,17 @@ def plan_model(
         return refusal
     facts = parse_module(text, entry.path)
     candidates = Candidates(facts, Kinds(facts))
-    base, doubts = plan_base(facts, entry, candidates.is_layer)
+    base, doubts = plan_base(facts, entry, candidates.is_layer, Elsewhere(release, mappings, entry))
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
     base = _with_gaps(_with_forms(_without_other_lists(base, found), found), found)
-    entries, missing = _of_stacks(base, found)
-    if missing or not entries:
-        return Refusal(model_type, (*missing, *doubts, *found.diagnostics), base)
-    diagnostics = (*doubts, *_about(entries, found))
+    entries = _of_stacks(base, found)
+    if base.is_of_parts:
+        base = _of_parts(base, entries, doubts)
+    elif not _holds_main(base, entries):
+        return Refusal(model_type, (_nothing_recognised(base), *doubts, *found.diagnostics), base)
+    diagnostics = (*doubts, *(_about(entries, found) if entries else ()))  # without layers, it is all about others
     methods = plan_methods(base, entries, doubts)
     if not any(method.supported for method in methods):
         return Refusal(model_type, (_nothing_recognised(base), *diagnostics), base)
@@ -126,13 +129,15 @@ def _without_other_lists(base: BasePlan, found: ModulePlan) -> BasePlan:
     """Without the lists behind the first that hold no layers: attentions alone, flows, heads of estimates."""
     layers = {entry.plan.class_name for entry in found.entries if entry.has_additions}
     kept = [stack for stack in base.stacks[1:] if layers & set(stack.layer_classes)]
-    return replace(base, stacks=(*base.stacks[:1], *kept))
+    inner = [stack for stack in base.inner if layers & set(stack.layer_classes)]
+    return replace(base, stacks=(*base.stacks[:1], *kept), inner=tuple(inner))
 
 
 def _with_forms(base: BasePlan, found: ModulePlan) -> BasePlan:
     """With what the layers themselves show of their hidden states, where the way to them shows nothing."""
     shown = {entry.plan.class_name: entry for entry in found.entries if entry.form is not StreamForm.ROWS}
-    return replace(base, stacks=tuple(_with_form(stack, shown) for stack in base.stacks))
+    stacks, inner = (tuple(_with_form(stack, shown) for stack in lists) for lists in (base.stacks, base.inner))
+    return replace(base, stacks=stacks, inner=inner)
 
 
 def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
@@ -145,7 +150,9 @@ def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
 def _with_gaps(base: BasePlan, found: ModulePlan) -> BasePlan:
     """With what the layers of each stack lack."""
     entries = {entry.plan.class_name: entry for entry in found.entries}
-    return replace(base, stacks=tuple(_with_gaps_of_layers(stack, entries, base) for stack in base.stacks))
+    lists = (base.stacks, base.inner)
+    stacks, inner = (tuple(_with_gaps_of_layers(stack, entries, base) for stack in of) for of in lists)
+    return replace(base, stacks=stacks, inner=inner)
 
 
 def _with_gaps_of_layers(stack: StackPlan, entries: Mapping[str, LayerEntry], base: BasePlan) -> StackPlan:
@@ -164,26 +171,33 @@ def _not_planned(stack: StackPlan, name: str, base: BasePlan) -> Diagnostic:
     return Problem.LAYER_NOT_PLANNED.diagnostic(base.location, (Method.BOTTLENECK,), path=stack.path, name=name)
 
 
-def _of_stacks(base: BasePlan, found: ModulePlan) -> tuple[list[LayerEntry], list[Diagnostic]]:
-    """The layer classes that the base model's stacks hold, and complaints about those that were not planned."""
-    wanted = list(dict.fromkeys(name for stack in base.stacks for name in stack.layer_classes))
-    entries = [entry for entry in found.entries if entry.plan.class_name in wanted]
+def _of_stacks(base: BasePlan, found: ModulePlan) -> list[LayerEntry]:
+    """The layer classes that the stacks of the base model hold, and those of its parts in this file."""
+    wanted = {name for stack in (*base.stacks, *base.inner) for name in stack.layer_classes}
+    return [entry for entry in found.entries if entry.plan.class_name in wanted]
+
+
+def _holds_main(base: BasePlan, entries: Sequence[LayerEntry]) -> bool:
+    """Whether the first list of layers holds any that were planned: what stands behind it is no use without."""
     main = base.stacks[0].layer_classes if base.stacks else ()
-    if base.main_elsewhere and not any(stack.is_main for stack in base.stacks):
-        return [], [_elsewhere(base)]
-    if any(entry.plan.class_name in main for entry in entries):
-        return entries, []
-    if not wanted:
-        parts = ", ".join(f"{path} ({name})" for path, name in base.submodels) or "none that is known"
-        return [], [Problem.MODEL_OF_MODELS.diagnostic(base.location, base=base.class_name, parts=parts)]
-    return [], [_nothing_recognised(base)]
+    return any(entry.plan.class_name in main for entry in entries)
 
 
-def _elsewhere(base: BasePlan) -> Diagnostic:
-    """About a model whose main stack is in a model of another file; adapters in a tower beside it are not what is asked for."""
-    parts = ", ".join(f"{path} ({name})" for path, name in base.main_elsewhere)
-    stacks = ", ".join(stack.path for stack in base.stacks)
-    return Problem.MAIN_STACK_ELSEWHERE.diagnostic(base.location, base=base.class_name, parts=parts, stacks=stacks)
+def _of_parts(base: BasePlan, entries: Sequence[LayerEntry], doubts: Sequence[Diagnostic]) -> BasePlan:
+    """A composite, without lists of its own in which no layer was planned, and with what its own layers have no place for.
+
+    Which methods its parts have is known when a model is built.
+    """
+    known = {entry.plan.class_name for entry in entries}
+    own = tuple(stack for stack in base.stacks if known & set(stack.layer_classes))
+    lost = tuple((stack.path, ", ".join(stack.layer_classes)) for stack in base.stacks if stack not in own)
+    base = replace(base, stacks=own, unreached=lost)
+    classes = {name for stack in own for name in stack.layer_classes}
+    methods = plan_methods(
+        replace(base, models=()), [one for one in entries if one.plan.class_name in classes], doubts
+    )
+    lacks = tuple((one.method, one.reason) for one in methods if not one.supported) if own else ()
+    return replace(base, lacks=lacks)
 
 
 def _nothing_recognised(base: BasePlan) -> Diagnostic:

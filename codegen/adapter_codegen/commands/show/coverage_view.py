@@ -22,7 +22,7 @@ def totals(report: CoverageReport) -> list[tuple[str, int]]:
     return [
         ("model types", len(report.types)),
         *((standing.value, report.standing(standing)) for standing in Standing),
-        ("stacks of layers in planned ones, with parts of other types", report.stacks),
+        ("stacks of layers in planned ones", report.stacks),
         ("of them complete: each layer has its sites, or no place for one", report.complete_stacks),
     ]
 

@@ -25,6 +25,7 @@ from adapter_codegen.model import (
     MethodSupport,
     ModelPlan,
     OutputOrder,
+    PartPlan,
     PlanResult,
     PrefixSite,
     Refusal,
@@ -103,7 +104,7 @@ def _base(base: BasePlan, layers: Sequence[LayerPlan]) -> Node:
         Node("token scale", base.token_scale),
         Node("embedding output", base.embedding_output),
         Node("final norm", base.final_norm),
-        *(_submodel(base, path, name) for path, name in base.submodels),
+        *map(_model, base.models),
     )
     kind = "encoder-decoder, " if base.is_encoder_decoder else ""
     value = f"{base.class_name} ({kind}{base.pretrained_class}, prefix {base.prefix!r})"
@@ -125,10 +126,22 @@ def _stack(stack: StackPlan, layers: Sequence[LayerPlan]) -> Node:
     return Node("stack", value, stack.shown, mark, children=(*gaps, *second, *without))
 
 
-def _submodel(base: BasePlan, path: str, name: str) -> Node:
-    if (path, name) in base.unreached:
-        return Node("part that adapters do not reach", f"{path}: {name}", mark=Mark.NO)
-    return Node("submodel", f"{path}: {name}")
+def _model(model: PartPlan) -> Node:
+    """A model inside: how it is made and what it reads, or why it is no part."""
+    kind = "own stack" if model.is_stack else "no part" if model.near_miss else "part"
+    class_name = model.class_name or "of a class that is known when a model is built"
+    config = "unknown" if model.config_path is None else model.config_path or "the model's own"
+    made = model.making.value + (f" ({model.made_by})" if model.made_by else "")
+    said = (
+        Node("made", made),
+        Node("config", config),
+        Node("reads", ", ".join(model.reads)),
+        Node("only where the config has it", "yes" * model.is_optional),
+        Node("main", "what is returned comes out of it" * model.is_main),
+        Node("reason", model.near_miss),
+    )
+    mark = Mark.NO if model.near_miss else Mark.YES
+    return Node(kind, f"{model.path}: {class_name}", model.location, mark, children=tuple(_filled(said)))
 
 
 def _holder(holder: HolderPlan) -> Node:

@@ -26,7 +26,7 @@ from adapter_codegen.plan.heads.conditions import condition, is_given, needs_lab
 from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.heads.holding import is_built_as_usual
 from adapter_codegen.plan.heads.positions import position, rule
-from adapter_codegen.plan.stream.base import is_model
+from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")

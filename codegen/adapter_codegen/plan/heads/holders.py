@@ -17,7 +17,8 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, literal_string, self_attribute, statements
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry
-from adapter_codegen.plan.stream.base import is_model, plan_base
+from adapter_codegen.plan.parts.models import is_model
+from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.stacks import HasAttention
 
 _NO_TABLE = "The forward of {} does not show by which table it embeds tokens."

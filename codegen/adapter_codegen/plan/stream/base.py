@@ -21,6 +21,10 @@ from adapter_codegen.parse.syntax import (
 )
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.parts.dividing import divided, is_within, of_other_files, way_to_models
+from adapter_codegen.plan.parts.elsewhere import Elsewhere
+from adapter_codegen.plan.parts.finding import find_models
+from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
@@ -31,17 +35,18 @@ _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that wo
 
 
 def plan_base(
-    facts: ModuleFacts, entry: ModelEntry, has_attention: HasAttention
+    facts: ModuleFacts, entry: ModelEntry, has_attention: HasAttention, elsewhere: Elsewhere | None = None
 ) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
     """Plan the base model of `entry`.
 
     Args:
         facts: of the module at ``entry.path``.
         has_attention: whether a class, or anything in it, holds an attention core.
+        elsewhere: answers about models of other files; without it, what this file says.
 
     Returns:
         The plan with diagnostics about what it lacks; or None and the reason. A composite of models from elsewhere
-        (``AutoModel.from_config``) is planned with `submodels` and without stacks.
+        (``AutoModel.from_config``) is planned with `models` and without stacks.
     """
     base = facts.classes.get(entry.base_class)
     forward = base.functions.get("forward") if base else None
@@ -50,14 +55,13 @@ def plan_base(
     if (rescaling := _rescaling(base)) is not None:
         return None, (Problem.WEIGHTS_RESCALED.diagnostic(facts.location(rescaling), base=base.name),)
     stacks = find_stacks(facts, base.name, has_attention)
-    submodels = tuple(_submodels(facts, base))
-    if not stacks and not submodels:
+    found = find_models(facts, base, lambda name: bool(find_stacks(facts, name, has_attention)), elsewhere)
+    if not stacks and not any(model.is_part for model in found):
         return None, (_no_layers(facts, base),)
-    elsewhere = {path: name for path, name in submodels if name not in facts.classes}
-    flow = trace_to_layers(facts, base.name, stacks) if stacks else None
-    stream = None if flow is None else follow_stream(facts, flow, stacks)
-    main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, tuple(elsewhere))
-    towers = {stack.path.partition(".")[0] for stack in stacks} & {name for name, _ in submodels}
+    flow = trace_to_layers(facts, base.name, stacks or way_to_models(facts, base, found))
+    stream = follow_stream(facts, flow, stacks) if flow is not None else None
+    main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, of_other_files(found))
+    towers = {model.path for model in found if any(is_within(stack.path, model.path) for stack in stacks)}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     entrance = stream.embedding_output if stream and len(towers) < 2 else ""
     is_encoder_decoder = "encoder_outputs" in forward.parameters
@@ -74,13 +78,13 @@ def plan_base(
         embedding_output=entrance,
         class_token=_has_class_token(facts, base, entrance),
         final_norm=stream.final_norm if stream and len(towers) < 2 else "",
-        submodels=submodels,
-        unreached=tuple(elsewhere.items()),
-        main_elsewhere=tuple((path, name) for path, name in elsewhere.items() if path in main),
+        models=found,
         is_encoder_decoder=is_encoder_decoder,
     )
-    doubts = (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
-    return plan, doubts
+    plan = divided(plan, main)
+    if plan.is_of_parts:
+        return plan, ()  # what enters the layers is the affair of its parts
+    return plan, (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
 
 
 def _rescaling(base: ClassFacts) -> cst.Call | None:
@@ -134,37 +138,6 @@ def _pretrained_class(facts: ModuleFacts, base: ClassFacts) -> str:
             return name
     outside = [name for name in base.lineage[1:] if name not in facts.classes and name.endswith("PreTrainedModel")]
     return outside[0] if outside else "PreTrainedModel"
-
-
-def is_model(facts: ModuleFacts, class_name: str) -> bool:
-    """Whether a class is a model of its own, with a config, and not a part of one."""
-    known = facts.classes.get(class_name)
-    return known is not None and any(name.endswith("PreTrainedModel") for name in known.lineage)
-
-
-def _submodels(facts: ModuleFacts, base: ClassFacts) -> Iterator[tuple[str, str]]:
-    """Attributes that hold whole models: of auto classes, or of classes that take another config than the base does."""
-    own = _config_class(facts, base)
-    for submodule in base.submodules.values():
-        for name in submodule.classes[:1]:
-            inner = facts.classes.get(name)
-            from_auto = name.endswith(("from_config", "from_pretrained"))
-            if from_auto or (inner and is_model(facts, name) and own and _config_class(facts, inner) not in {"", own}):
-                yield submodule.name, name
-
-
-def _config_class(facts: ModuleFacts, known: ClassFacts) -> str:
-    """The annotation of ``__init__``'s config, or of the class attribute; "" where there is none."""
-    init = known.functions.get("__init__")
-    for param in init.node.params.params if init else ():
-        if param.name.value == "config" and param.annotation is not None:
-            return facts.code(param.annotation.annotation)
-    for name in known.lineage:
-        body = statements(facts.classes[name].node.body) if name in facts.classes else ()
-        for node in body:
-            if isinstance(node, cst.AnnAssign) and dotted_name(node.target) == "config":
-                return facts.code(node.annotation.annotation)
-    return ""
 
 
 def _token_embeddings(facts: ModuleFacts, base: ClassFacts) -> str:

@@ -1,0 +1,327 @@
+"""Models inside a model: where they are, how they are made, and which of them are no parts."""
+
+from __future__ import annotations
+
+from textwrap import dedent, indent
+
+import pytest
+
+from adapter_codegen.model import Making, ModelPlan, PartPlan
+from adapter_codegen.parse import AutoMappings
+from adapter_codegen.parse.automappings import ModelEntry
+from adapter_codegen.plan import plan_model
+from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.parts.elsewhere import Elsewhere
+from adapter_codegen.plan.parts.finding import find_models, reads
+from adapter_codegen.plan.stream.lists.candidates import Candidates
+from adapter_codegen.plan.stream.lists.stacks import find_stacks
+from adapter_codegen.plan.told.verdicts import NO_VERDICTS
+from adapter_codegen.upstream import Release
+from plan_snippets import ATTENTION, MLP, facts_of, layer
+
+LAYER = layer("x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))")
+FILE = """
+from ...backbone_utils import load_backbone
+from ...modeling_utils import PreTrainedModel
+from ..auto import AutoBackbone, AutoModel, AutoModelForCausalLM
+from ..bert.modeling_bert import BertModel, BertPooler
+from .configuration_tiny import TinyConfig, TinyTowerConfig
+
+class TinyPreTrainedModel(PreTrainedModel):
+    config: TinyConfig
+
+class Tower(TinyPreTrainedModel):
+    def __init__(self, config: TinyTowerConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, pixel_values, attention_mask=None):
+        return pixel_values
+
+class Resampler(TinyPreTrainedModel):
+    def __init__(self, config: TinyTowerConfig):
+        super().__init__(config)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, query_embeds, encoder_hidden_states):
+        return query_embeds
+
+class Projector(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.resampler = Resampler._from_config(config.resampler_config)
+        self.inner = AutoModel.from_config(config.inner_config)
+    def forward(self, x):
+        return self.resampler(self.inner(x), x)
+
+class Wrapper(TinyPreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.bert_model = BertModel(config, add_pooling_layer=False)
+    def forward(self, input_ids):
+        return self.bert_model(input_ids)
+
+class Adapter(TinyPreTrainedModel):
+    def __init__(self, config: TinyTowerConfig):
+        super().__init__(config)
+        self.up = nn.Linear(2, 2)
+    def forward(self, hidden_states):
+        return self.up(hidden_states)
+
+class Quantizer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = nn.Embedding(2, 2)
+    def forward(self, x):
+        distances = x @ self.table.weight
+        return torch.argmin(distances, dim=1)
+
+class Tokenizer(Tower):
+    def __init__(self, config: TinyTowerConfig):
+        super().__init__(config)
+        self.quantize = Quantizer(config)
+    def encode(self, pixel_values):
+        return self.quantize(self.layers[0](pixel_values))
+    def features(self, input_ids):
+        last = input_ids.argmax(dim=-1)
+        return self.layers[0](input_ids)[last]
+
+class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config: TinyConfig, part=None):
+        super().__init__(config)
+{}
+    def forward(self, input_ids, pixel_values):
+{}
+{}
+"""
+
+
+def found(build: str, run: str = "return 0", more: str = "", elsewhere: Elsewhere | None = None) -> list[PartPlan]:
+    body = (indent(dedent(text).strip(), " " * 8) for text in (build, run))
+    facts = facts_of(ATTENTION, MLP, LAYER, FILE.format(*body, indent(dedent(more), " " * 4)))
+    is_layer = Candidates(facts, Kinds(facts)).is_layer
+    root = facts.classes["TinyModel"]
+    return list(find_models(facts, root, lambda name: bool(find_stacks(facts, name, is_layer)), elsewhere))
+
+
+@pytest.mark.parametrize(
+    ("build", "run", "path", "making", "class_name", "config_path"),
+    [
+        pytest.param(
+            "self.part = AutoModel.from_config(config.part_config)",
+            "return self.part(pixel_values)",
+            "part",
+            Making.AUTO,
+            "",
+            "part_config",
+            id="by an auto class",
+        ),
+        pytest.param(
+            "self.part = AutoModelForCausalLM.from_config(config=config.text_config)",
+            "return self.part(pixel_values)",
+            "part",
+            Making.AUTO,
+            "",
+            "text_config",
+            id="by an auto class of models with a head",
+        ),
+        pytest.param(
+            "self.part = load_backbone(config)",
+            "return self.part(pixel_values)",
+            "part",
+            Making.BACKBONE,
+            "",
+            "backbone_config",
+            id="by upstream's function for backbones",
+        ),
+        pytest.param(
+            "self.part = AutoBackbone.from_config(config=config.some_config)",
+            "return self.part(pixel_values)",
+            "part",
+            Making.BACKBONE,
+            "",
+            "some_config",
+            id="by the auto class of backbones",
+        ),
+        pytest.param(
+            "tower = config.tower_config\nself.part = Tower._from_config(tower)",
+            "return self.part(pixel_values)",
+            "part",
+            Making.OWN,
+            "Tower",
+            "tower_config",
+            id="by a class of the file, from a config with a name of its own",
+        ),
+        pytest.param(
+            "if part is None:\n    part = AutoModel.from_config(config.encoder)\nself.part = part",
+            "return self.part(pixel_values)",
+            "part",
+            Making.GIVEN,
+            "",
+            "encoder",
+            id="handed in",
+        ),
+        pytest.param(
+            "self.projector = Projector(config.projector_config)",
+            "return self.projector(pixel_values)",
+            "projector.resampler",
+            Making.OWN,
+            "Resampler",
+            "projector_config.resampler_config",
+            id="inside of a module that is no model: a perceiver or a Q-Former is a part",
+        ),
+    ],
+)
+def test_how_a_part_is_made(
+    build: str, run: str, path: str, making: Making, class_name: str, config_path: str
+) -> None:
+    part = found(build, run)[0]
+    assert (part.path, part.making, part.class_name, part.config_path) == (path, making, class_name, config_path)
+    assert part.is_part and not part.is_optional
+
+
+def test_a_class_of_another_file_is_a_part_where_it_is_a_model(release: Release, mappings: AutoMappings) -> None:
+    entry = ModelEntry("tiny", "models/tiny/modeling_tiny.py", "TinyConfig", "", "TinyModel", {})
+    elsewhere = Elsewhere(release, mappings, entry)
+    build = "self.wrapped = Wrapper(config)\nself.pooler = BertPooler(config)"
+    (part,) = found(build, "return self.pooler(self.wrapped(input_ids))", elsewhere=elsewhere)
+    assert (part.path, part.making, part.class_name) == ("wrapped.bert_model", Making.IMPORTED, "BertModel")
+    assert (part.config_path, part.reads) == ("", ("tokens",))
+
+
+def test_parts_stand_in_the_order_in_which_they_are_registered() -> None:
+    build = """
+        self.text = AutoModel.from_config(config.text_config)
+        self.projector = Projector(config)
+        if config.tower_config is not None:
+            self.tower = Tower._from_config(config.tower_config)
+        self.last = load_backbone(config)
+    """
+    run = (
+        "return self.text(input_ids), self.projector(pixel_values), self.tower(pixel_values), self.last(pixel_values)"
+    )
+    parts = found(build, run)
+    assert [part.path for part in parts] == ["text", "projector.resampler", "projector.inner", "tower", "last"]
+    assert [part.is_optional for part in parts] == [False, False, False, True, False]
+
+
+def test_a_config_that_is_not_followed_has_no_path() -> None:
+    (part,) = found("self.part = AutoModel.from_config(make(config))", "return self.part(input_ids)")
+    assert part.config_path is None
+
+
+@pytest.mark.parametrize(
+    ("build", "run", "more", "reason"),
+    [
+        pytest.param(
+            "self.part = Adapter._from_config(config.part_config)",
+            "return self.part(pixel_values)",
+            "",
+            "Adapter has no layers.",
+            id="no layers",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.codec_config)",
+            "with torch.no_grad():\n    ids = self.part.encode(pixel_values)\nreturn ids",
+            "",
+            "It runs without gradients only.",
+            id="a codec that runs without gradients",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.codec_config)",
+            "return self.tokens(pixel_values)",
+            "@torch.no_grad()\ndef tokens(self, x):\n    return self.part.encode(x)",
+            "It runs without gradients only.",
+            id="in a helper that has none",
+        ),
+        pytest.param(
+            "self.part = Tokenizer._from_config(config.part_config)",
+            "return self.part.encode(pixel_values)",
+            "",
+            "It gives the numbers of the nearest entries of a table, through which no gradient passes.",
+            id="a tokenizer of images",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.vocoder_config)",
+            "return input_ids",
+            "def generate(self, input_ids):\n    return self.part(input_ids)",
+            "No forward runs it.",
+            id="a vocoder behind what was generated",
+        ),
+        pytest.param(
+            "self.part = Tokenizer._from_config(config.part_config)",
+            "return self.part.features(pixel_values)",
+            "",
+            "",
+            id="not what looks for the place of a token among its arguments",
+        ),
+        pytest.param(
+            "self.part = Tokenizer._from_config(config.part_config)",
+            "return self.part.encode(pixel_values), self.part(pixel_values)",
+            "",
+            "",
+            id="not what is run itself too",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.part_config)",
+            "with torch.no_grad():\n    ids = self.part(pixel_values)\nreturn ids + self.part(pixel_values)",
+            "",
+            "",
+            id="not what runs with gradients too",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.part_config)",
+            "return self.get_encoder()(pixel_values)",
+            "",
+            "",
+            id="not where the forward asks for a model by another name",
+        ),
+        pytest.param(
+            "self.part = AutoModel.from_config(config.part_config)",
+            "return input_ids",
+            "def get_image_features(self, pixel_values):\n    return self.part(pixel_values)",
+            "",
+            id="not what upstream's generate runs by itself",
+        ),
+        pytest.param(
+            "self.projector = Projector(config)",
+            "return self.projector.resample(pixel_values)",
+            "",
+            "",
+            id="not what a module runs for the model around it",
+        ),
+    ],
+)
+def test_near_misses(build: str, run: str, more: str, reason: str) -> None:
+    assert {part.near_miss for part in found(build, run, more)} == {reason}
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        pytest.param(("input_ids", "inputs_embeds"), ("tokens",), id="tokens, or their embeddings"),
+        pytest.param(("pixel_values", "interpolate"), ("images",), id="images"),
+        pytest.param(("input_features", "mask"), ("audio",), id="audio"),
+        pytest.param(("inputs_embeds", "position_ids"), ("features",), id="features alone"),
+        pytest.param(("input_ids", "pixel_values"), ("tokens", "images"), id="two"),
+        pytest.param(("args",), (), id="not known"),
+    ],
+)
+def test_what_a_part_reads(forward: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert reads(forward) == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("llava", {"vision_tower": "", "language_model": ""}),
+        ("blip-2", {"vision_model": "", "qformer": "", "language_model": ""}),
+        ("dpr", {"question_encoder.bert_model": ""}),
+        ("chameleon", {"vqmodel": "ChameleonVQVAE has no layers."}),
+        ("csm", {"depth_decoder": "", "codec_model": "It runs without gradients only."}),
+        ("granite_speech", {"encoder": "", "projector.qformer": "", "language_model": ""}),
+    ],
+)
+def test_models_inside_of_upstreams(release: Release, model_type: str, expected: dict[str, str]) -> None:
+    plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    found_here = {model.path: model.near_miss for model in plan.base.models}
+    assert {path: why[: len(expected[path])] for path, why in found_here.items()} == expected
