@@ -387,9 +387,8 @@ class BasePlan:
     inner: tuple[StackPlan, ...] = ()  # lists of layers in parts of the same file: stacks of these, not of this model
     unreached: tuple[tuple[str, str], ...] = ()  # lists in which no layer has sites, where parts have: (path, classes)
     lacks: tuple[tuple[Method, str], ...] = ()  # methods that its own stacks have no place for and its parts may have
-    head: tuple[str, ...] | None = (
-        None  # of a class that is no base model, but ends in a head: modules behind all parts
-    )
+    # Of a class that ends in a head: its modules behind all layers and parts. None = it is a base model
+    head: tuple[str, ...] | None = None
     is_encoder_decoder: bool = False
 
     @property
@@ -477,6 +476,7 @@ class AdapterModelPlan:
     class_name: str  # "LlamaAdapterModel"
     base_attribute: str  # where it holds the base model: "model"
     states_attribute: bool  # whether the class must name that attribute itself, because upstream's classes do not
+    states_config: bool  # the same of its config class
     arguments: tuple[Argument, ...]  # handed on to the base model
     imports: tuple[str, ...]  # statements for the names in annotations, sorted
     head_types: tuple[

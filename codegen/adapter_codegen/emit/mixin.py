@@ -36,14 +36,15 @@ def mixin_file(plan: ModelPlan) -> MixinFile:
     """The mixins of a model: one for each layer with roles of its own, and one for the base model."""
     names = naming.mixins(plan)
     layers = naming.written_layers(plan)
+    holders = (HolderPlan(plan.base), *plan.holders)
     models = [
         ModelMixin(names[holder.base.class_name], tuple(_bases(holder)), tuple(_attributes(holder)))
-        for holder in (HolderPlan(plan.base), *plan.holders)
+        for holder in holders
     ]
     bases = {base for model in models for base in model.bases}
     runtime = read_public_names().imports([*bases, *([LAYER_MIXIN] if layers else [])])
     roles = {name for layer in layers for name in _role_classes(layer)} | (
-        {"LayerStack"} if plan.base.stacks else set()
+        {"LayerStack"} if any(holder.base.stacks for holder in holders) else set()
     )
     return MixinFile(
         imports=tuple(sorted([*runtime, *([(_ROLES, tuple(sorted(roles)))] if roles else [])])),
@@ -54,21 +55,22 @@ def mixin_file(plan: ModelPlan) -> MixinFile:
 
 def _bases(holder: HolderPlan) -> Iterator[str]:
     base = holder.base
-    has_head = bool(holder.head) or base.head is not None
-    if base.submodels:
-        yield from ["OwnHeadAdaptersMixin"] * has_head
-        yield "ModelUsingSubmodelsAdaptersMixin"  # with the embeddings and invertible adapters of its parts
-        return
-    if base.token_embeddings:
+    if base.token_embeddings and not base.parts:  # a model made of several can have both, by its parts
         yield "EmbeddingAdaptersMixin"
         if base.embedding_output:
             yield "InvertibleAdaptersMixin"
-    yield "OwnHeadAdaptersMixin" if has_head else "ModelBaseAdaptersMixin"
+    has_head = bool(holder.head) or base.head is not None
+    if has_head:
+        yield "OwnHeadAdaptersMixin"
+    if base.parts:
+        yield "ModelUsingSubmodelsAdaptersMixin"
+    elif not has_head:
+        yield "ModelBaseAdaptersMixin"
 
 
 def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
     base = holder.base
-    if base.stacks or not base.submodels:
+    if base.stacks or not base.parts:
         yield "layer_stacks", tuple_of(_stack(stack) for stack in base.stacks)
     yield from (
         (name, literal(value))
@@ -77,7 +79,8 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
             ("token_scale", base.token_scale),
             ("embedding_output", base.embedding_output),
             ("final_norm_path", base.final_norm),
-            ("submodels", tuple(model.path for model in base.submodels)),
+            ("submodels", tuple(part.path for part in base.parts)),
+            ("repeats_whole", bool(base.submodels) and not base.parts),
             ("head_modules", holder.head or base.head),
             ("lacks", {method.value: reason for method, reason in (*base.lacks, *holder.lacks)}),
         )

@@ -46,7 +46,7 @@ class Entry:
 def listing(mappings: AutoMappings, manifest: Manifest) -> tuple[Entry, ...]:
     """Every model type of the release or of the manifest, sorted by name."""
     names = sorted({*mappings.model_types, *manifest.models})
-    return tuple(_entry(name, manifest.models.get(name), name in mappings.bases) for name in names)
+    return tuple(_entry(name, manifest.models.get(name), name in mappings.mains) for name in names)
 
 
 def _entry(model_type: str, record: ModelRecord | None, upstream_has_it: bool) -> Entry:

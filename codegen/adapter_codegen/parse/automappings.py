@@ -21,6 +21,7 @@ _FILES = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py", "
 _CONFIGS = "CONFIG_MAPPING_NAMES"
 _BASES = "MODEL_MAPPING_NAMES"
 _FOLDERS = "SPECIAL_MODEL_TYPE_TO_MODULE_NAME"
+BACKBONES = "backbone"  # the task of classes that are what others have before a head
 _TASK = re.compile(r"MODEL_FOR_(\w+)_MAPPING_NAMES")
 
 
@@ -32,8 +33,12 @@ class ModelEntry:
     path: str  # of the file that defines the base class: "models/xlm_roberta/modeling_xlm_roberta.py"
     config_class: str  # "XLMRobertaConfig"
     config_path: str  # "models/xlm_roberta/configuration_xlm_roberta.py"
-    base_class: str  # "XLMRobertaModel"
+    base_class: str  # "XLMRobertaModel"; of a type without a base model the first of its classes with a head
     heads: Mapping[str, tuple[str, ...]]  # task -> head classes: "sequence_classification", "causal_lm", ...
+
+    has_base: bool = (
+        True  # whether upstream has a base model of the type: `base_class` may end in a head where it has none
+    )
 
     @property
     def module(self) -> str:
@@ -58,14 +63,23 @@ class AutoMappings:
 
     @property
     def model_types(self) -> tuple[str, ...]:
-        """Model types that have a base model class, sorted."""
-        return tuple(sorted(self.bases))
+        """Model types that have a base model class, or at least one with a head, sorted."""
+        return tuple(sorted(self.mains))
+
+    @cached_property
+    def mains(self) -> Mapping[str, tuple[str, ...]]:
+        """Model type -> its base model classes, the usual one first; of a type without any (UperNet) its classes with a head."""
+        heads: dict[str, tuple[str, ...]] = {}
+        for by_type in self.tasks.values():
+            for model_type, names in by_type.items():
+                heads[model_type] = tuple(dict.fromkeys((*heads.get(model_type, ()), *names)))
+        return {**heads, **self.bases}
 
     def entry(self, model_type: str) -> ModelEntry:
         """Everything about one model type.
 
         Raises:
-            CodegenError: upstream has no base model of that type (U110), or its class is in no file (U112).
+            CodegenError: upstream has no class of that type (U110), or its class is in no file (U112).
         """
         if model_type not in self._entries:
             self._entries[model_type] = self._entry(model_type)
@@ -106,24 +120,25 @@ class AutoMappings:
         own = self.folder(model_type)
         if self.release.exists(_usual_path(own)) or own in self._modeling_paths:
             return own
-        lenders = (other for other, bases in self.bases.items() if bases == self.bases[model_type])
+        lenders = (other for other, names in self.mains.items() if names == self.mains[model_type])
         return next((self.folder(other) for other in lenders if self.folder(other) in self._modeling_paths), own)
 
     def _entry(self, model_type: str) -> ModelEntry:
-        if model_type not in self.bases:
+        if model_type not in self.mains:
             raise self._unknown(model_type)
-        base = self.bases[model_type][0]
+        base = self.mains[model_type][0]
         path = self._path(model_type)
         if not path:
             raise Problem.NO_MODELING_FILE.error(version=self.release.version, base=base, model_type=model_type)
         config = self.configs.get(model_type, "")
         heads = {task: by_type[model_type] for task, by_type in self.tasks.items() if model_type in by_type}
-        return ModelEntry(model_type, path, config, self._config_path(config, path), base, heads)
+        has_base = model_type in self.bases or heads.keys() == {BACKBONES}
+        return ModelEntry(model_type, path, config, self._config_path(config, path), base, heads, has_base)
 
     def _path(self, model_type: str) -> str:
         """The file of the base class; "" where upstream names a class that it does not have."""
         if model_type not in self._paths:
-            self._paths[model_type] = self._defining_file(self.bases[model_type][0], self._home(model_type))
+            self._paths[model_type] = self._defining_file(self.mains[model_type][0], self._home(model_type))
         return self._paths[model_type]
 
     def _defining_file(self, class_name: str, folder: str) -> str:

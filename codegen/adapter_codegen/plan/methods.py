@@ -34,6 +34,7 @@ class Lack(Enum):
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
+    OWN_HEAD = "The head of {} reads hidden states in its own forward, where a prompt cannot be taken out of them."
     TOKENS_IN_PARTS = "No model in {} reads tokens, whose embeddings could be inverted."
     TOKEN_EMBEDDINGS = "The model has no token embeddings that could be inverted."
 
@@ -168,6 +169,10 @@ def _not_counted(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | No
 def _prompt_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     if obstacle := _not_counted(base, entries):
         return obstacle
+    if (
+        base.head is not None and not base.is_encoder_decoder
+    ):  # there, it reads what a decoder gives, which has no prompt
+        return _lack(Lack.OWN_HEAD, base.location, base.class_name)
     if not base.token_embeddings and (obstacle := _no_sequence(base, entries)):
         return obstacle
     return None if base.embedding_output else _lack(Lack.ENTRANCE, base.location)

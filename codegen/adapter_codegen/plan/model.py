@@ -31,6 +31,7 @@ from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
+from adapter_codegen.plan.parts.roots import RootPlanner, layers_of
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
@@ -63,7 +64,8 @@ def plan_model(
         return refusal
     facts = parse_module(text, entry.path)
     candidates = Candidates(facts, Kinds(facts))
-    base, doubts = plan_base(facts, entry, candidates.is_layer, Elsewhere(release, mappings, entry))
+    elsewhere = Elsewhere(release, mappings, entry)
+    base, doubts = plan_base(facts, entry, candidates.is_layer, elsewhere)
     if base is None:
         return Refusal(model_type, doubts)
     found = found or plan_module(facts)
@@ -77,6 +79,12 @@ def plan_model(
     methods = plan_methods(base, entries, doubts)
     if not any(method.supported for method in methods):
         return Refusal(model_type, (_nothing_recognised(base), *diagnostics), base)
+    holders = plan_holders(facts, mappings, entry, base, entries, candidates.is_layer, methods)
+    planned = {base.class_name, *(holder.base.class_name for holder in holders)}
+    roots = RootPlanner(facts, entry, base, planned, found, candidates.is_layer, elsewhere, methods)
+    holders = (*holders, *roots.plan())
+    more = [layer for layer in layers_of(holders, found) if layer not in entries]
+    entries = [*entries, *more]
     plan = ModelPlan(
         model_type=model_type,
         version=release.version,
@@ -95,7 +103,7 @@ def plan_model(
         diagnostics=diagnostics,
         text_digest=text_digest(release.read_bytes(entry.path)),
         meaning_digest=meaning_digest(facts.tree),
-        holders=plan_holders(facts, mappings, entry, base, entries, candidates.is_layer, methods),
+        holders=holders,
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))

@@ -24,7 +24,9 @@ def modeling_module(plan: ModelPlan) -> str:
 
 
 def title(plan: ModelPlan) -> str:
-    """How upstream's classes call the model: "Llama", "XLMRoberta". One that borrows the classes of another has its own config."""
+    """How upstream's classes call the model: "Llama". What borrows the classes of another, or has no base model, has its own config."""
+    if plan.base.head is not None:
+        return plan.config_class.removesuffix("Config")
     if plan.config_module and plan.config_module.rpartition(".")[0] != plan.module.rpartition(".")[0]:
         return plan.config_class.removesuffix("Config")
     return plan.base.class_name.removesuffix("Model")

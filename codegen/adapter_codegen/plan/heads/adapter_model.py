@@ -19,6 +19,7 @@ GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 _ATTRIBUTE = "model"
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+PRETRAINED = "PreTrainedModel"  # upstream's class of all models, which has no config
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
 
 # Names in annotations that are neither built in nor torch's are the runtime's.
@@ -85,6 +86,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         class_name=class_name,
         base_attribute=base.prefix if is_named else _ATTRIBUTE,
         states_attribute=not is_named or _inherited_prefix(base, facts) != base.prefix,
+        states_config=base.pretrained_class == PRETRAINED,
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,

@@ -48,7 +48,7 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
     """
     if base.submodels or not base.stacks:
         return ()  # which of the models inside a head would stand on is not known
-    if any(parameter.name == "labels" for parameter in base.parameters):
+    if base.head is not None or any(parameter.name == "labels" for parameter in base.parameters):
         return ()  # the base model ends in a head of its own
     heads = {head for task, head in TASKS.items() if task in entry.heads}
     if not base.is_encoder_decoder:

@@ -40,6 +40,8 @@ def plan_static_heads(
 
     A class whose head has no flexible counterpart, or one that cannot stand on this base model, has an empty `head_type`.
     """
+    if base.head is not None:
+        return ()  # upstream has no class around it: it ends in a head itself
     planner = _HeadPlanner(release, entry, facts, base)
     possible = plan_flexible_heads(entry, base)
     found: dict[str, StaticHead] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapter_codegen.diagnostics.errors import CodegenError
-from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
+from adapter_codegen.parse.automappings import BACKBONES, AutoMappings, ModelEntry
 from adapter_codegen.parse.glance import Glance, glance
 from adapter_codegen.upstream import Release
 
@@ -58,7 +58,7 @@ class Elsewhere:
     def _table(self, auto_class: str) -> dict[str, tuple[str, ...]]:
         if auto_class == _OF_BASES:
             return dict(self.mappings.bases)
-        task = "backbone" if auto_class == _BACKBONES else auto_class.removeprefix(_FOR).lower()
+        task = BACKBONES if auto_class == _BACKBONES else auto_class.removeprefix(_FOR).lower()
         found = (table for name, table in self.mappings.tasks.items() if name.replace("_", "") == task)
         return dict(next(found, {}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,9 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, self_attribute
 from adapter_codegen.plan.parts.models import has_other_config, is_model
 
-_AUTO = "transformers.models.auto."
+_AUTO = re.compile(
+    r"Auto(Model(For\w+)?|Backbone)"
+)  # as upstream calls its auto classes, which some functions import themselves
 _ELSEWHERE = "transformers.models."
 _FACTORIES = ("from_config", "_from_config", "from_pretrained")
 _BACKBONE_CONFIG = "backbone_config"  # what upstream's function for backbones reads of a config
@@ -30,7 +33,7 @@ def making_of(facts: ModuleFacts, root: ClassFacts, submodule: Submodule, name: 
     owner, _, last = name.rpartition(".")
     owner = owner if last in _FACTORIES else name
     origin = facts.origin(owner)
-    if origin.startswith(_AUTO):
+    if owner not in facts.classes and _AUTO.fullmatch(origin.rpartition(".")[2]):
         return (Making.BACKBONE if origin.endswith("Backbone") else Making.AUTO), ""
     if owner in facts.classes:
         inner = facts.classes[owner]
@@ -87,7 +90,9 @@ class Configs:
             for name in filter(None, map(dotted_name, targets)):
                 if path is not None and found.get(name, path) == path:
                     found[name] = path
-                else:  # it stands for one config here and another, or none, there
+                elif (
+                    path is not None or name not in self.of
+                ):  # another config than before; what was given may be made here
                     found.pop(name, None)
         return Configs(found)
 

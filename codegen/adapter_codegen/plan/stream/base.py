@@ -24,6 +24,7 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.parts.dividing import divided, is_within, of_other_files, way_to_models
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models
+from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
 from adapter_codegen.plan.stream.lists.main import main_of
@@ -82,6 +83,8 @@ def plan_base(
         is_encoder_decoder=is_encoder_decoder,
     )
     plan = divided(plan, main)
+    if not entry.has_base:
+        plan = replace(plan, head=plan_head(facts, base, flow, plan))
     if plan.is_of_parts:
         return plan, ()  # what enters the layers is the affair of its parts
     return plan, (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
