@@ -476,12 +476,12 @@ class AdapterModelPlan:
     class_name: str  # "LlamaAdapterModel"
     base_attribute: str  # where it holds the base model: "model"
     states_attribute: bool  # whether the class must name that attribute itself, because upstream's classes do not
-    states_config: bool  # the same of its config class
     arguments: tuple[Argument, ...]  # handed on to the base model
     imports: tuple[str, ...]  # statements for the names in annotations, sorted
     head_types: tuple[
         str, ...
     ] = ()  # of heads that can be added; () = no head fits, and the class has no methods for heads
+    head_config: str = ""  # path, in the config, of that of the part which heads stand on; "" = the config itself
     pooling: str = ""  # which token stands for a sequence: "first", "last", "eos"; "" without heads
     generates: bool = False  # whether a head can predict the next token
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
@@ -490,11 +490,22 @@ class AdapterModelPlan:
         str, ...
     ] = ()  # arguments of the base model that have a row per answer in multiple choice; () = no such head
     shift: Shift | None = None  # of labels, where a head predicts the tokens of a decoder
+    states_config: bool = (
+        False  # whether the class must name its config class itself, because upstream's classes do not
+    )
 
     def __post_init__(self) -> None:
         of_heads = [argument.name for group in self.head_arguments for argument in group.arguments]
         given = [argument.name for argument in self.arguments]
-        facts = (self.pooling, self.generates, self.head_arguments, self.read_by_heads, self.stacked, self.shift)
+        facts = (
+            self.head_config,
+            self.pooling,
+            self.generates,
+            self.head_arguments,
+            self.read_by_heads,
+            self.stacked,
+            self.shift,
+        )
         if not self.head_types and any(facts):
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
         if self.head_types and self.pooling not in ("first", "last", "eos"):

@@ -7,9 +7,9 @@ from textwrap import dedent, indent
 import pytest
 
 from adapter_codegen.model import Making, ModelPlan, PartPlan
-from adapter_codegen.parse import AutoMappings
+from adapter_codegen.parse import AutoMappings, parse_module
 from adapter_codegen.parse.automappings import ModelEntry
-from adapter_codegen.plan import plan_model
+from adapter_codegen.plan import plan_adapter_model, plan_model
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models, reads
@@ -325,3 +325,107 @@ def test_models_inside_of_upstreams(release: Release, model_type: str, expected:
     assert isinstance(plan, ModelPlan)
     found_here = {model.path: model.near_miss for model in plan.base.models}
     assert {path: why[: len(expected[path])] for path, why in found_here.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "heads"),
+    [
+        pytest.param("llava", ("causal_lm",), id="a decoder that is fed images"),
+        pytest.param("qwen2_audio", ("causal_lm",), id="a decoder that is fed sounds"),
+        pytest.param("gemma3", (), id="not where the class says what a step of its generation reads"),
+        pytest.param("blip-2", (), id="not on logits"),
+        pytest.param("florence2", (), id="not on an encoder-decoder"),
+        pytest.param("vision-text-dual-encoder", (), id="not on two towers"),
+    ],
+)
+def test_heads_of_models_made_of_parts(release: Release, model_type: str, heads: tuple[str, ...]) -> None:
+    plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    assert plan.flexible_heads == heads
+    assert {head.head_type for head in plan.static_heads} - {""} == set(heads)
+    facts = parse_module(release.read(plan.path), plan.path)
+    adapter_model = plan_adapter_model(plan, facts, "Model")
+    assert adapter_model.head_config == ("text_config" if heads else "")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "parts", "head"),
+    [
+        pytest.param("encoder-decoder", "EncoderDecoderModel", ["encoder", "decoder"], (), id="a head in a part"),
+        pytest.param(
+            "upernet",
+            "UperNetForSemanticSegmentation",
+            ["backbone"],
+            ("decode_head", "auxiliary_head"),
+            id="heads behind a backbone",
+        ),
+        pytest.param("colpali", "ColPaliForRetrieval", ["vlm"], ("embedding_proj_layer",), id="a projection behind"),
+        pytest.param(
+            "trocr", "TrOCRForCausalLM", [], ("output_projection",), id="layers of its own, without their norm"
+        ),
+        pytest.param("vitpose_backbone", "VitPoseBackbone", [], None, id="not a backbone, which is a base model"),
+    ],
+)
+def test_types_without_a_base_model_are_planned_from_a_class_with_a_head(
+    release: Release, model_type: str, class_name: str, parts: list[str], head: tuple[str, ...] | None
+) -> None:
+    plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    assert (plan.base.class_name, [part.path for part in plan.base.parts]) == (class_name, parts)
+    assert (plan.base.head, plan.flexible_heads, plan.static_heads) == (head, (), ())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "stacks", "submodels", "head"),
+    [
+        pytest.param(
+            "blip-2",
+            "Blip2ForConditionalGeneration",
+            [],
+            ["vision_model", "qformer", "language_model"],
+            (),
+            id="without the projection between parts",
+        ),
+        pytest.param(
+            "clip",
+            "CLIPForImageClassification",
+            ["vision_model.encoder.layers"],
+            ["vision_model"],
+            ("classifier",),
+            id="a tower alone",
+        ),
+        pytest.param(
+            "musicgen",
+            "MusicgenForConditionalGeneration",
+            ["decoder.model.decoder.layers"],
+            ["text_encoder", "audio_encoder", "decoder"],
+            (),
+            id="parts that are handed in",
+        ),
+    ],
+)
+def test_classes_with_a_head_that_hold_the_parts_themselves(
+    release: Release, model_type: str, class_name: str, stacks: list[str], submodels: list[str], head: tuple[str, ...]
+) -> None:
+    plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    holder = next(holder for holder in plan.holders if holder.base.class_name == class_name)
+    assert [stack.path for stack in holder.base.stacks] == stacks
+    assert [model.path for model in holder.base.submodels] == submodels
+    assert holder.head == head
+    held = {name for stack in (*holder.base.stacks, *holder.base.inner) for name in stack.layer_classes}
+    assert held <= {layer.class_name for layer in plan.layers}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "unsupported"),
+    [
+        pytest.param("llava", [], id="what its parts have is known later"),
+        pytest.param("granite_speech", [], id="also beside parts of the same file"),
+        pytest.param("upernet", ["invertible"], id="no tokens in any part"),
+    ],
+)
+def test_methods_that_a_plan_rules_out(release: Release, model_type: str, unsupported: list[str]) -> None:
+    plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
+    methods = plan.methods if isinstance(plan, ModelPlan) else ()
+    assert [one.method.value for one in methods if not one.supported] == unsupported

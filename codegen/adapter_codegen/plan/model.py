@@ -16,6 +16,7 @@ from adapter_codegen.model import (
     PlanResult,
     Refusal,
     StackPlan,
+    StaticHead,
     StreamForm,
 )
 from adapter_codegen.parse import parse_module, read_auto_mappings
@@ -85,6 +86,7 @@ def plan_model(
     holders = (*holders, *roots.plan())
     more = [layer for layer in layers_of(holders, found) if layer not in entries]
     entries = [*entries, *more]
+    static_heads = plan_static_heads(release, entry, facts, base)
     plan = ModelPlan(
         model_type=model_type,
         version=release.version,
@@ -96,8 +98,8 @@ def plan_model(
         base=base,
         classes=_classes(entries, found),
         layers=tuple(layer.plan for layer in entries),
-        static_heads=plan_static_heads(release, entry, facts, base),
-        flexible_heads=plan_flexible_heads(entry, base),
+        static_heads=static_heads,
+        flexible_heads=_flexible_heads(entry, base, static_heads),
         config_keys=plan_config_keys(release, entry, facts, candidates.has_attention),
         methods=methods,
         diagnostics=diagnostics,
@@ -107,6 +109,13 @@ def plan_model(
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))
+
+
+def _flexible_heads(entry: ModelEntry, base: BasePlan, static: Sequence[StaticHead]) -> tuple[str, ...]:
+    """Of a model made of parts, those alone that a class of upstream's turns into: it shows that a head can stand there."""
+    possible = plan_flexible_heads(entry, base)
+    shown = {head.head_type for head in static}
+    return tuple(head for head in possible if head in shown) if base.is_of_parts else possible
 
 
 def _refused_unread(mappings: AutoMappings, entry: ModelEntry, verdicts: Verdicts, text: str) -> Refusal | None:

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.head_config import HeadConfig
-from adapter_runtime.heads.sizes import head_dropout, hidden_size
+from adapter_runtime.heads.sizes import feeding_config, head_dropout, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,9 +76,9 @@ class PredictionHead(nn.Sequential):
         """
         if out_features is None:
             out_features = self.config["num_labels"]
-        width, dropout = hidden_size(model.config), self.config.get("dropout_prob")
+        width, dropout = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
         if dropout is None:
-            dropout = head_dropout(model.config)
+            dropout = head_dropout(feeding_config(model))
         bias = self.config.get("bias", True)
         last = self.config["layers"] - 1
         for index in range(last + 1):
@@ -97,7 +97,7 @@ class PredictionHead(nn.Sequential):
         self._append(nn.Linear(width, out_features, bias=self.config.get("hidden_bias", True)))
         self._append_activation()
         if self.config.get("layer_norm", False):
-            eps = self.config.get("norm_eps", config_value(model.config, "layer_norm_eps", 1e-12))
+            eps = self.config.get("norm_eps", config_value(feeding_config(model), "layer_norm_eps", 1e-12))
             self._append(nn.LayerNorm(out_features, eps=eps, bias=self.config.get("norm_bias", True)))
 
     def _append_activation(self) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedConfig
+from operator import attrgetter
+
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from adapter_runtime.contract.config_values import config_value
+
+
+def feeding_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The config of what gives the hidden states that the heads of `model` read: of one part, where it is made of several."""
+    path: str = getattr(model, "head_config", "")
+    config: PreTrainedConfig = attrgetter(path)(model.config) if path else model.config
+    return config
 
 
 def hidden_size(config: PreTrainedConfig) -> int:

@@ -11,7 +11,7 @@ from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArgu
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
-from adapter_codegen.plan.heads.flexible import HEAD_TYPES, pooling
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES, feeding_part, pooling
 from adapter_codegen.plan.heads.shifting import plan_shift
 
 GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
@@ -86,16 +86,17 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         class_name=class_name,
         base_attribute=base.prefix if is_named else _ATTRIBUTE,
         states_attribute=not is_named or _inherited_prefix(base, facts) != base.prefix,
-        states_config=base.pretrained_class == PRETRAINED,
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
+        head_config=(feeding.config_path or "") if heads and (feeding := feeding_part(base)) else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,
         read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
+        states_config=base.pretrained_class == PRETRAINED,
     )
 
 

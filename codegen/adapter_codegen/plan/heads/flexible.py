@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adapter_codegen.model import BasePlan
+from adapter_codegen.model import BasePlan, PartPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST
 
@@ -20,6 +20,9 @@ TASKS = {
     "seq_to_seq_causal_lm": "seq2seq_lm",
     "speech_seq_2_seq": "seq2seq_lm",
 }
+
+# The same of models made of parts, that write text about what else they read.
+_TASKS_OF_PARTS = {"causal_lm": "causal_lm", "image_text_to_text": "causal_lm", "multimodal_lm": "causal_lm"}
 
 # In the order in which adapter models list them.
 HEAD_TYPES = (
@@ -39,13 +42,29 @@ _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
 
 
+def tasks(base: BasePlan) -> dict[str, str]:
+    """Upstream's task -> type of the flexible head that a class for it may be turned into."""
+    return _TASKS_OF_PARTS if base.is_of_parts else TASKS
+
+
+def feeding_part(base: BasePlan) -> PartPlan | None:
+    """The part whose hidden states a model made of parts returns, where that is one decoder which the root feeds by itself."""
+    main = [part for part in base.parts if part.is_main]
+    reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
+    is_one = len(main) == 1 and main[0].config_path is not None
+    return main[0] if is_one and reads_text and not base.is_encoder_decoder and base.head is None else None
+
+
 def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
     """Types of the heads that can be added to the model.
 
     A head needs the hidden states that it works on: of every token, of an image, of a decoder. Upstream's head classes tell
     which a model has. A model that fills in masked words gets every head of text encoders, one that continues text every head of
-    decoders, whether or not upstream has written that class for it.
+    decoders, whether or not upstream has written that class for it. A model made of parts can have a head only if one of upstream's
+    classes turns into it, which `plan_static_heads` says.
     """
+    if base.is_of_parts:
+        return ("causal_lm",) if feeding_part(base) and tasks(base).keys() & entry.heads.keys() else ()
     if base.submodels or not base.stacks:
         return ()  # which of the models inside a head would stand on is not known
     if base.head is not None or any(parameter.name == "labels" for parameter in base.parameters):

@@ -7,6 +7,7 @@ meets just such a sequence; dropout may differ, since it holds no weights. Where
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,11 +20,12 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.flexible import TASKS, plan_flexible_heads, pooling
+from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling, tasks
 from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings, width_options
 from adapter_codegen.plan.heads.positions import OTHERS
 from adapter_codegen.upstream import Release
 
+_OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 _POOLING = frozenset({"classification", "image_classification", "multiple_choice"})  # take use_pooler
 _IN_LAYERS = frozenset({Step.LINEAR, Step.ACTIVATION, Step.NORM})
@@ -45,14 +47,22 @@ def plan_static_heads(
     planner = _HeadPlanner(release, entry, facts, base)
     possible = plan_flexible_heads(entry, base)
     found: dict[str, StaticHead] = {}
-    for task, head_type in TASKS.items():
+    for task, head_type in tasks(base).items():
         for class_name in entry.heads.get(task, ()):
             known = class_name in found and bool(found[class_name].head_type)
             if class_name in facts.classes and not known:
-                wanted = head_type if head_type in possible else ""
+                is_possible = head_type in possible and not (
+                    base.is_of_parts and _generates_its_way(facts, class_name)
+                )
+                wanted = head_type if is_possible else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
     return tuple(head if head.reads in ("", read) else head.unconverted() for head in found.values())
+
+
+def _generates_its_way(facts: ModuleFacts, class_name: str) -> bool:
+    """Whether a class says itself what a step of its generation reads, which a class of ours would not."""
+    return any(_OF_GENERATION.search(name) for name in facts.classes[class_name].functions)
 
 
 class _HeadPlanner:

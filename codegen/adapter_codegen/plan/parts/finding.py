@@ -28,6 +28,7 @@ _READS = {
     "audio": ("input_features", "input_values"),
     "features": ("hidden_states", "inputs_embeds", "query_embeds", "encoder_hidden_states"),
 }
+_OF_BACKBONES = ("images",)
 _RAW = ("tokens", "images", "audio")
 
 
@@ -110,7 +111,7 @@ class _Search:
             made_by=name if making in (Making.AUTO, Making.BACKBONE, Making.GIVEN) else "",
             config_path=config_path,
             is_optional=place.is_optional or (submodule.conditional and making is not Making.GIVEN),
-            reads=reads(self._forward(own, other)),
+            reads=reads(self._forward(own, other)) or (_OF_BACKBONES if making is Making.BACKBONE else ()),
             near_miss=near_miss(suspect),
         )
 

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from adapter_runtime.heads.base import PredictionHead, label_config
 from adapter_runtime.heads.kinds.losses import IGNORED
 from adapter_runtime.heads.outputs import DependencyParsingOutput, with_logits
-from adapter_runtime.heads.sizes import head_dropout, hidden_size
+from adapter_runtime.heads.sizes import feeding_config, head_dropout, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,10 +59,10 @@ class BiaffineParsingHead(PredictionHead):
         self, model: PreTrainedModel, head_name: str, num_labels: int = 2, id2label: dict[int, str] | None = None
     ) -> None:
         super().__init__(head_name, label_config(num_labels, id2label))
-        width = hidden_size(model.config)
+        width = hidden_size(feeding_config(model))
         self.biaffine_arcs = Biaffine(width, 1, bias_y=False)
         self.biaffine_rels = Biaffine(width, num_labels)
-        self.dropout = nn.Dropout(head_dropout(model.config))
+        self.dropout = nn.Dropout(head_dropout(feeding_config(model)))
         self.initialise(model)
 
     def forward(

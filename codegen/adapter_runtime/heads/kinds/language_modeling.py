@@ -80,9 +80,10 @@ class LanguageModelingHead(PredictionHead):
         shift_labels: bool = False,
         **rest: Unpack[LogitOptions],
     ) -> None:
+        of_model = sizes.feeding_config(model)
         config: HeadConfig = {
-            "vocab_size": vocab_size or sizes.vocabulary_size(model.config),
-            "embedding_size": embedding_size or sizes.embedding_size(model.config),
+            "vocab_size": vocab_size or sizes.vocabulary_size(of_model),
+            "embedding_size": embedding_size or sizes.embedding_size(of_model),
             "layers": layers,
             "activation_function": activation_function,
             "layer_norm": layer_norm,
@@ -94,8 +95,9 @@ class LanguageModelingHead(PredictionHead):
         self.build(model)
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
-        width, embedding = sizes.hidden_size(model.config), self.config["embedding_size"]
-        self.scale = self.config.get("input_scale", sizes.input_scale(model.config))
+        config = sizes.feeding_config(model)
+        width, embedding = sizes.hidden_size(config), self.config["embedding_size"]
+        self.scale = self.config.get("input_scale", sizes.input_scale(config))
         for _ in range(self.config["layers"] - 1):
             self._append_transform(model, width, embedding)
             width = embedding

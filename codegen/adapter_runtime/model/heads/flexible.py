@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -44,7 +45,10 @@ class ModelWithFlexibleHeadsAdaptersMixin(
     Attributes:
         use_pooler: whether heads that read one vector per sequence take the pooled output of the base model, where the
             ``add_..._head`` that adds them does not say.
+        head_config: path, in the config, of that of the part whose hidden states the heads read; "" = the config itself.
     """
+
+    head_config: ClassVar[str] = ""
 
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""
