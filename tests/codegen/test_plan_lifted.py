@@ -152,20 +152,71 @@ def _later(text: str) -> str:
     return "\n".join([attention, *rest, end])
 
 
-def test_what_is_a_sum_of_sublayers_only_at_times_is_refused() -> None:
-    text = """
-    a, _ = self.attention(self.norm1(x), mask)
-    f = self.mlp(self.norm2(x))
-    if self.parallel:
-        f = f + a
-    return add(f, x)
-    """
-    plan = plan_module(
-        facts_of(
-            ATTENTION, MLP, ADD.format("return residual + x"), layer(text, "self.parallel = config.parallel"), STACK
-        )
-    )
-    assert sites(plan) == []
+HANDED_ON = """
+a, _ = self.attention(self.norm1(x), mask)
+n = self.norm1(x)
+if {before}:
+    x = add(a, x)
+    n = self.norm2(x)
+f = self.mlp(n)
+if {together}:
+    f += a
+return add(f, x)
+"""
+FLAGS = "self.config = config\nself.parallel = config.parallel"
+
+
+def plan_handed_on(text: str) -> ModulePlan:
+    return plan_module(facts_of(ATTENTION, MLP, ADD.format("return residual + x"), layer(text, FLAGS), STACK))
+
+
+@pytest.mark.parametrize(
+    ("before", "together"),
+    [
+        ("not self.config.parallel", "self.config.parallel"),
+        ("not self.config.new and not self.config.parallel", "self.config.new or self.config.parallel"),
+        ("not (self.config.new or self.config.parallel)", "self.config.parallel and x.ndim == 3"),
+    ],
+)
+def test_of_a_sum_that_is_made_only_at_times_each_term_gets_its_adapters(before: str, together: str) -> None:
+    plan = plan_handed_on(HANDED_ON.format(before=before, together=together))
+    found = [(site.host, site.branch.code, site.residual and site.residual.code) for site in sites(plan)]
+    assert found == [
+        ("attention_adapters", "a", "x"),
+        ("output_adapters", "self.mlp(n)", "x"),
+        ("attention_adapters", "a", "x"),
+    ]
+    assert {site.placement for site in sites(plan)} == {Placement.BRANCH}
+    assert [role.host for role in plan.layers[0].bottlenecks] == ["attention_adapters", "output_adapters"]
+    assert not plan.entries[0].gaps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(HANDED_ON.format(before="self.config.new", together="self.config.parallel"), id="both at times"),
+        pytest.param(HANDED_ON.format(before="x.ndim == 2", together="not x.ndim == 2"), id="tests of other things"),
+        pytest.param(
+            HANDED_ON.format(before="not self.parallel", together="self.parallel").replace(
+                "f = self", "self.parallel = x.is_cuda\nf = self"
+            ),
+            id="a flag that changes in between",
+        ),
+        pytest.param(
+            HANDED_ON.format(before="not self.parallel", together="self.parallel")
+            .replace("f = self", "y = x\nx = n\nf = self")
+            .replace("return", "x = y\nreturn"),
+            id="a name of the residual that means something else at the sublayer",
+        ),
+        pytest.param(
+            HANDED_ON.format(before="not self.parallel", together="self.parallel").replace("f += a", "f = f + a + a"),
+            id="a term that is added twice",
+        ),
+    ],
+)
+def test_a_sum_that_is_made_only_at_times_in_another_form_is_refused(text: str) -> None:
+    plan = plan_handed_on(text)
+    assert all(site.role is Role.ATTENTION and site.host == "attention_adapters" for site in sites(plan))
     assert any("a sum of sublayers in some models" in found.message for found in plan.diagnostics)
     assert any("a sum of sublayers in some models" in gap.message for gap in plan.entries[0].gaps)
 

@@ -487,7 +487,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "What this call adds to the stream is a sum of sublayers in some models, and of one sublayer in others.",
-        "Teach `plan/stream/additions/lifted.py` to adapt each term of this sum, if adapters belong here.",
+        "Teach `plan/stream/additions/handed_on.py` this form of the sum, if adapters belong here.",
     )
     STREAM_NOT_FOLLOWED = (
         "P234",

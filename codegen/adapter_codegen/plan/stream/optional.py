@@ -7,7 +7,7 @@ a layer without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import libcst as cst
@@ -17,6 +17,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import assignment, descendants, self_attribute
 from adapter_codegen.plan.flow.modules import find_submodule, local_class
 from adapter_codegen.plan.flow.values import Frame
+from adapter_codegen.plan.stream.conditions import tests_around
 
 
 def optional_paths(plan: LayerPlan, facts: ModuleFacts) -> tuple[str, ...]:
@@ -84,29 +85,9 @@ def flags_around(statement: cst.CSTNode, frame: Frame, facts: ModuleFacts) -> fr
     function = known.functions.get(frame.function) if known is not None else None
     if function is None:
         return frozenset()
-    tests = _tests_around(statement, function.node.body) or ()
+    tests = tests_around(statement, function.node.body) or ()
     found = {flag for test, holds in tests if (flag := _flag(test, holds)) is not None}
     return frozenset(flag for flag in found if _is_set_once(flag.name, frame.class_name, facts))
-
-
-def _tests_around(statement: cst.CSTNode, node: cst.CSTNode) -> tuple[tuple[cst.BaseExpression, bool], ...] | None:
-    """The tests of the ``if`` statements between `node` and a statement in it, each with its outcome; None: it is not in it."""
-    if node is statement:
-        return ()
-    for part, outcome in _parts(node):
-        inner = _tests_around(statement, part)
-        if inner is not None:
-            return (*outcome, *inner)
-    return None
-
-
-def _parts(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, Sequence[tuple[cst.BaseExpression, bool]]]]:
-    if isinstance(node, cst.If):
-        yield node.body, [(node.test, True)]
-        if node.orelse is not None:
-            yield node.orelse, [(node.test, False)]
-    else:
-        yield from ((part, ()) for part in node.children)
 
 
 def _flag(test: cst.BaseExpression, holds: bool) -> Flag | None:

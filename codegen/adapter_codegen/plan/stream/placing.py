@@ -117,8 +117,9 @@ class Placing:
             return "" if is_own else _OF_ANY_ROLE
         earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
-        # Only those that run before this one count: additions in another branch share the adapters.
-        number = sum(id(other.addition.value) in behind for other in earlier)
+        # Only those that run before this one count: additions in another branch share the adapters, and so do those of one output.
+        runs_before = [other for other in earlier if id(other.addition.value) in behind]
+        number = sum(other.addition.branch is not placed.addition.branch for other in runs_before)
         return _HOSTS[role] + (f"_{number}" if number else "")
 
     def _site(self, placed: _Placed, found: list[_Placed]) -> PlacedSite:

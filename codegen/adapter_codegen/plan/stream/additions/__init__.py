@@ -6,5 +6,6 @@ norms      the norm that a sum goes into
 parallel   attention and feed-forward block in one sum
 shortcuts  a projection that takes the place of the stream, where a layer gets wider
 lifted     sums in a function or module of upstream's own, claimed at its call
+handed_on  what such a function is given is a sum of two sublayers in some models
 mixed      the output of a sublayer, spread over several streams
 """

@@ -15,9 +15,10 @@ import libcst as cst
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Placement
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Frame, How, Op, Value, alternatives, ancestors, same_tensor
+from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
-from adapter_codegen.plan.stream.additions.lifted import lifted
+from adapter_codegen.plan.stream.additions.handed_on import sums_in, terms
+from adapter_codegen.plan.stream.additions.lifted import Lifted, lifted
 from adapter_codegen.plan.stream.additions.mixed import mixed
 from adapter_codegen.plan.stream.additions.norms import placement_of
 from adapter_codegen.plan.stream.additions.shortcuts import projected
@@ -195,9 +196,8 @@ class _Stream:
             work = work_behind(pair.branch, self._scene)
             if call is None or work is None or not self._is_earlier(pair.residual, pair.branch):
                 continue
-            if any(self._is_of_sublayers(choice, call.frame) for choice in alternatives(pair.branch)):
-                self._refuse(call, Problem.SUM_HANDED_ON)
-                return ()
+            if sums_in(pair, call, self._scene):
+                return self._handed_on(pair, call)
             nodes = pair.branch_node, pair.residual_node
             self._found.additions.append(
                 Addition(call, pair.branch, pair.residual, *nodes, work, Placement.BRANCH, norm=None)
@@ -205,10 +205,20 @@ class _Stream:
             return (pair.residual,)
         return ()
 
-    def _is_of_sublayers(self, value: Value, frame: Frame) -> bool:
-        """Whether a value is the sum of what several sublayers gave, added to each other in a function."""
-        is_here = value.is_sum and value.frame is frame
-        return is_here and all(work_behind(operand, self._scene) is not None for operand in value.inputs)
+    def _handed_on(self, pair: Lifted, call: Value) -> tuple[Value, ...]:
+        """Claim both terms of a sum that a function is given in some models."""
+        found = terms(pair, call, self._scene)
+        works = [work_behind(term.branch, self._scene) for term in found or ()]
+        if found is None or None in works or not all(self._is_earlier(term.residual, term.branch) for term in found):
+            self._refuse(call, Problem.SUM_HANDED_ON)
+            return ()
+        for term, work in zip(found, works, strict=True):
+            assert work is not None
+            nodes = term.branch_node, pair.residual_node
+            self._found.additions.append(
+                Addition(term.value, term.branch, term.residual, *nodes, work, Placement.BRANCH, norm=None)
+            )
+        return (pair.residual,)
 
     def _mixed(self, value: Value) -> tuple[Value, ...]:
         """Claim a sum that spreads the output of a sublayer over several streams; () where it does not."""
