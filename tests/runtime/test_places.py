@@ -303,6 +303,37 @@ def test_a_prefix_of_values_is_as_wide_as_what_gives_them(values: int, width: in
     assert prefix_shape(layer, layer.roles.attentions[0]) == PrefixShape(2, 3, width)
 
 
+class SharesKeys(LayerAdaptersMixin, nn.Module):
+    """A layer that reads the keys and values of an earlier one (Gemma 3n): four heads of queries, two for each of keys."""
+
+    roles = LayerRoles(
+        attentions=(
+            AttentionRoles(
+                *("core", "self"), query="core.q", key="core.k", value="core.v", output="core.o", head_dim="width"
+            ),
+        ),
+        optional=("core.k", "core.v"),
+    )
+
+    def __init__(self, groups: int | None) -> None:
+        super().__init__()
+        self.core = nn.Module()
+        self.core.width, self.core.q, self.core.o = 3, nn.Linear(H, 12), nn.Linear(8, H)
+        if groups is not None:
+            self.core.num_key_value_groups = groups
+
+
+def test_a_layer_that_shares_keys_has_the_prefix_that_its_queries_can_see() -> None:
+    layer = SharesKeys(groups=2)
+    assert prefix_shape(layer, layer.roles.attentions[0]) == PrefixShape(2, 3, 2)
+
+
+def test_a_layer_that_shares_keys_and_says_not_how_many_gets_no_prefix() -> None:
+    layer = SharesKeys(groups=None)
+    with pytest.raises(UnsupportedMethodError, match="no projection of its own for keys"):
+        prefix_shape(layer, layer.roles.attentions[0])
+
+
 class Mixer(LayerAdaptersMixin, nn.Module):
     """A layer of which no projection is known."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import FIRST, adapter_parameters, initialised, randomise_adapter
 from conformance.methods import Method
-from conformance.outputs import assert_equal_within, flags, loss_of, seeded
+from conformance.outputs import are_close, assert_equal_within, flags, loss_of, seeded
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
 from conformance.sites import quiet_names
@@ -116,26 +116,41 @@ def upstream_recomputes(subject: Subject) -> bool:
 
 @functools.cache
 def upstream_trains_reentrant(subject: Subject) -> bool:
-    """Whether upstream's own class, all of it and its inputs trained, gets to gradients: it does not where layers give their
-    hidden states in a tuple within a tuple, which a reentrant checkpoint does not look into, nor where they leave something
-    for others beside what they return (an encoder's keys in a cache that the decoder reads).
+    """Whether upstream's own class, all of it and its inputs trained, gets to the gradients that the other kind gives: it does
+    not where layers give their hidden states in a tuple within a tuple, which a reentrant checkpoint does not look into, nor where
+    they leave something for others beside what they return (an encoder's keys in a cache that the decoder reads; keys that
+    later layers share): that was made without a graph.
     """
+    found = _upstreams_gradients(subject, reentrant=True)
+    if isinstance(found, Exception):
+        return not isinstance(
+            found, _InBackward
+        )  # of what upstream cannot do for another reason, nothing is known here
+    expected = _upstreams_gradients(subject, reentrant=False)
+    return isinstance(expected, Exception) or are_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+class _InBackward(Exception):
+    """The forward came to an end, and the way back did not."""
+
+
+def _upstreams_gradients(subject: Subject, reentrant: bool) -> dict[str, Tensor] | Exception:
     upstream = subject.upstream().train().requires_grad_(True)
     inputs = {
         name: value.clone().requires_grad_() if torch.is_tensor(value) and value.is_floating_point() else value
         for name, value in subject.padded_inputs().items()
     }
     try:
-        upstream.activation_checkpointing_enable({"use_reentrant": True})
+        upstream.activation_checkpointing_enable({"use_reentrant": reentrant})
         with seeded(5):
             loss = loss_of(upstream(**inputs, **flags(upstream), **_without_cache(subject)))
-    except Exception:
-        return True  # of what upstream cannot do for another reason, nothing is known here
+    except Exception as error:
+        return error
     try:
         loss.backward()
-    except RuntimeError:
-        return False
-    return True
+    except RuntimeError as error:
+        return _InBackward(str(error))
+    return {name: parameter.grad for name, parameter in upstream.named_parameters() if parameter.grad is not None}
 
 
 def _without_cache(subject: Subject) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
-from adapter_runtime.contract.widths import out_width
+from adapter_runtime.contract.widths import in_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.groups import groups_of
 from adapter_runtime.methods.common.projections import module_of
@@ -160,8 +160,26 @@ def _unknown_width(core: nn.Module, roles: AttentionRoles, width: object, keys: 
 
 def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]:
     if roles.key and roles.value and roles.key != roles.value:
-        keys, values = module_of(layer, roles.key), layer.module_at(roles.value)
+        keys, values = layer.module_at(roles.key), layer.module_at(roles.value)
+        if keys is None:
+            return _shared_sizes(layer, roles)
         return out_width(keys), out_width(keys if values is None else values)  # without one, keys are values too
     if (roles.fused or roles.key) and (groups := groups_of(layer, roles)) is not None:
         return groups.count * groups.sizes["k"], groups.count * groups.sizes["v"]
-    raise UnsupportedMethodError(f"Prefix tuning: {type(layer).__name__} has no projection of its own for keys.")
+    raise _no_keys(layer)
+
+
+def _shared_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]:
+    """Of a layer that reads the keys and values of an earlier one (Gemma 3n): its own queries and outputs tell them.
+
+    `num_key_value_groups`, how many queries share a key, is what upstream's attention functions read of each core.
+    """
+    queries, output = layer.module_at(roles.query), layer.module_at(roles.output)
+    groups = getattr(module_of(layer, roles.core), "num_key_value_groups", None)
+    if queries is None or output is None or not isinstance(groups, int):
+        raise _no_keys(layer)
+    return out_width(queries) // groups, in_width(output) // groups
+
+
+def _no_keys(layer: AdaptedLayer) -> UnsupportedMethodError:
+    return UnsupportedMethodError(f"Prefix tuning: {type(layer).__name__} has no projection of its own for keys.")
