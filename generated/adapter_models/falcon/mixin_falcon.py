@@ -44,7 +44,10 @@ class FalconDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="head_dim",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention", joins="upstream"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="upstream"),
+            BottleneckRole(host="output_adapters", location="output", joins="upstream"),
+        ),
         mlp=MLPRoles(first=("mlp.dense_h_to_4h",), last=("mlp.dense_4h_to_h",)),
     )
 

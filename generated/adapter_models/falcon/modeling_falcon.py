@@ -70,10 +70,14 @@ class FalconDecoderLayerWithAdapters(FalconDecoderLayerAdaptersMixin, FalconDeco
             mlp_layernorm_out = attention_layernorm_out
 
         # MLP.
-        mlp_output = self.mlp(mlp_layernorm_out)
+        # >>> adapters
+        mlp_output = self.output_adapters(self.mlp(mlp_layernorm_out), residual)
+        # <<< adapters
 
         if self.config.new_decoder_architecture or self.config.parallel_attn:
-            mlp_output += attention_output
+            # >>> adapters
+            mlp_output += self.attention_adapters(attention_output, residual)
+            # <<< adapters
 
         output = dropout_add(mlp_output, residual, self.config.hidden_dropout, training=self.training)
 
