@@ -70,6 +70,29 @@ def test_what_is_no_submodule(init: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameter", "classes", "conditional"),
+    [
+        ("x: A", ("A",), False),
+        ("x: nn.Linear", ("nn.Linear",), False),
+        ("x: A = None", ("A",), True),
+        ("x: nn.Module", (), False),
+        ("x: TinyConfig", (), False),
+        ("x: torch.Tensor", (), False),
+        ("x: nn.Parameter", (), False),
+        ("x: int", (), False),
+        ("x", (), False),
+    ],
+)
+def test_a_module_that_is_handed_in_is_of_the_class_that_its_annotation_names(
+    parameter: str, classes: tuple[str, ...], conditional: bool
+) -> None:
+    text = f"class M(nn.Module):\n    def __init__(self, config, {parameter}):\n        self.x = x\n"
+    found = facts_of(text).classes["M"].submodules.get("x")
+    assert (found.classes if found else ()) == classes
+    assert found is None or found.conditional is conditional
+
+
+@pytest.mark.parametrize(
     ("init", "classes", "container", "conditional"),
     [
         pytest.param("self.x = A(config)", ("A",), "", False, id="direct"),

@@ -368,3 +368,60 @@ class Whole(nn.Module):
     (found,) = find_stacks(facts, "Whole", lambda name: name in ("Attention", "Layer", "Stack", "Other"))
     assert (found.path, found.classes) == ("encoder.layers", ("Layer",))
     assert set(found.owners) == {"Whole", "Stack", "Other"}
+
+
+WITHIN = """
+class Mixing(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.conv = nn.Conv1d(8, 8, 3)
+        self.out = nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x, mask=None, beside=None):
+        residual = x
+        x = x + beside if beside is not None else x
+        return residual + self.out(self.conv(self.inner(self.norm(x))))
+
+
+class Hybrid(nn.Module):
+    def __init__(self, shared: Attention, linear: nn.Linear, mixing: Mixing):
+        super().__init__()
+        self.shared = shared
+        self.linear = linear
+        self.mixing = mixing
+
+    def forward(self, x, mask=None):
+        return self.mixing(x, beside=self.linear(self.shared(x, mask)[0]))
+
+
+class Model(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.ModuleList(self.build(config))
+
+    def build(self, config):
+        layers = []
+        for kind in config.kinds:
+            if kind == "hybrid":
+                layers.append(Hybrid(Attention(config), nn.Linear(8, 8), Mixing(config)))
+            else:
+                layers.append(Mixing(config))
+        return layers
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+"""
+
+
+def test_a_layer_within_a_layer_keeps_its_place_where_it_stands_alone_and_has_none_inside() -> None:
+    plan = plan_module(facts_of(ATTENTION, WITHIN))
+    found = {entry.plan.class_name: entry for entry in plan.entries}
+    assert [role.host for role in found["Mixing"].plan.bottlenecks] == ["output_adapters"]
+    assert found["Hybrid"].plan.bottlenecks == ()
+    assert [roles.query for roles in found["Hybrid"].plan.attentions] == ["shared.q"]
+    for entry in found.values():
+        assert any("is used in two roles" in gap.message for gap in entry.gaps)

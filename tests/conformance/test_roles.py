@@ -72,6 +72,18 @@ def test_each_projection_feeds_its_role(model: type[nn.Module]) -> None:
     _feeds(model)
 
 
+def test_a_projection_whose_weight_an_earlier_layer_has_too_is_changed_in_its_own() -> None:
+    torch.manual_seed(0)
+    upstream = nn.Module()
+    upstream.first, upstream.core = _Plain(), _Plain()
+    upstream.core.q.weight = upstream.first.q.weight
+    upstream.forward = lambda x: upstream.core(upstream.first(x))
+    roles = {"query": "core.q", "key": "core.k", "value": "core.v"}
+    attention = Attention("", "core", "self", **roles, fused="", output="", in_encoder=False)
+    assert_feeds(upstream.requires_grad_(False), attention, "query", {"x": torch.randn(2, 8, WIDTH)})
+    assert upstream.core.q.weight is upstream.first.q.weight
+
+
 @pytest.mark.parametrize("model", [_Mixed, _ChosenAndMixed])
 def test_keys_that_are_part_of_queries_are_found(model: type[nn.Module]) -> None:
     with pytest.raises(AssertionError, match=r"core\.k is declared as key, but feeds .*key.*query"):

@@ -88,7 +88,17 @@ class Constructor:
         for parameter in (*function.params.params, *function.params.kwonly_params):
             if parameter.default is not None:
                 self._learn_class(parameter.name.value, parameter.default)
+            if self.depth == 0 and (built := self._annotated(parameter)) is not None:
+                self.locals[parameter.name.value] = built
         self._block(function.body)
+
+    def _annotated(self, parameter: cst.Param) -> Built | None:
+        """The module that an ``__init__`` is given, where the annotation says of which class: one of this file, or of torch's."""
+        name = dotted_name(parameter.annotation.annotation) if parameter.annotation is not None else ""
+        is_torch = self.scope.origin(name).startswith("torch.nn.") and self.scope.origin(name) != "torch.nn.Module"
+        if name not in self.scope.classes and not (is_torch and self._is_module_class(name)):
+            return None
+        return Built((name,), parameter, optional=parameter.default is not None)
 
     # Statements
 

@@ -106,7 +106,7 @@ def plan_module(facts: ModuleFacts) -> ModulePlan:
         findings += [replace(finding, methods=(), milder=Level.NOTE) for finding in kernels]
     findings += [finding for found in refused.values() for finding in found]
     classes, clashes = _classes(facts, results, set(refused))
-    results = [_with_clashes(result, clashes) for result in results]
+    results = [_with_clashes(result, clashes, classes) for result in results]
     if not results:
         findings.append(Finding(Problem.NO_ATTENTION_IN_FILE, None, tuple(Method)))
     entries = tuple(_entry(result, refused, facts) for result in results)
@@ -137,11 +137,17 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     return entry if sign is None else replace(entry, form=sign.form, shown=facts.location(sign.node))
 
 
-def _with_clashes(result: LayerFindings, clashes: Iterable[Finding]) -> LayerFindings:
-    """With the classes of its sites that have another role elsewhere as gaps."""
+def _with_clashes(result: LayerFindings, clashes: Iterable[Finding], classes: Iterable[ClassPlan]) -> LayerFindings:
+    """With the classes of its sites that have another role elsewhere as gaps, and without the hosts that they would have here."""
     ours = {placed.site.class_name for placed in result.residual}
     gaps = tuple(clash for clash in clashes if clash.details["name"] in ours)
-    return replace(result, lacking=replace(result.lacking, gaps=(*result.lacking.gaps, *gaps))) if gaps else result
+    if not gaps:
+        return result
+    kept = [site for entry in classes for site in entry.residual_sites]
+    lost = {role.host for placed in result.residual if placed.site not in kept for role in placed.bottlenecks}
+    held = tuple(role for role in result.plan.bottlenecks if role.host not in lost)
+    lacking = replace(result.lacking, gaps=(*result.lacking.gaps, *gaps))
+    return replace(result, plan=replace(result.plan, bottlenecks=held), lacking=lacking)
 
 
 def _refused(results: Iterable[LayerFindings]) -> dict[str, list[Finding]]:

@@ -94,20 +94,27 @@ def _depends(tensor: Tensor, weight: Tensor) -> bool:
 
 @contextlib.contextmanager
 def _noise_on(projection: nn.Module, attention: Attention, role: str) -> Iterator[None]:
-    """On weight and bias of those outputs that are `role`: where a decoder starts from zeros, the weight alone shows nothing."""
+    """On weight and bias of those outputs that are `role`: where a decoder starts from zeros, the weight alone shows nothing.
+
+    A weight that is tied to that of another layer (Zamba's) is changed in this module alone.
+    """
+    tied = dict(projection._parameters)
+    projection._parameters.update({name: _copied(parameter) for name, parameter in tied.items()})
     weight = projection.weight if isinstance(projection, nn.Linear) else projection.weight.T
     places = torch.arange(len(weight))
     if role in attention.spans:
         places = torch.tensor(attention.order or places.tolist())[slice(*attention.spans[role])]
     tensors = [weight] if projection.bias is None else [weight, projection.bias]
-    kept = [tensor.detach().clone() for tensor in tensors]
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for tensor in tensors:
             tensor[places] += torch.randn(tensor[places].shape, generator=generator)
         yield
-        for tensor, values in zip(tensors, kept, strict=True):
-            tensor.copy_(values)
+    projection._parameters.update(tied)
+
+
+def _copied(parameter: nn.Parameter | None) -> nn.Parameter | None:
+    return None if parameter is None else nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
