@@ -192,6 +192,13 @@ def registered() -> Registry:
     return _registry
 
 
+def type_of_adapter_model(cls: type) -> str | None:
+    """The model type that a class with flexible heads was generated for; None for a class that no package registers."""
+    dotted = f"{cls.__module__}.{cls.__qualname__}"
+    tables = (package.registry.adapter_models for package in _packages.values())
+    return next((model_type for table in tables for model_type, name in table.items() if name == dotted), None)
+
+
 def _together(registries: Sequence[Registry]) -> Registry:
     """The tables of several packages as one; later ones have precedence."""
     result, *others = registries

@@ -17,6 +17,7 @@ from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
 from conformance.checks.branches import hosts_receive_branches
 from conformance.checks.causality import earlier_outputs_are_unchanged
+from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subjects
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
 from conformance.checks.composition import (
     average_is_the_weighted_sum,
@@ -64,12 +65,13 @@ class ModelCheck:
     run: Callable[[Subject], None]
     subjects: Callable[[str], tuple[Subject, ...]]
     may_find: tuple[Reason, ...] = ()
+    needs_init: bool = True  # it is about what `init` does; else, also about classes that `init` does not take
 
     def why_not(self, subject: Subject) -> Reason | None:
         """The reason why the check does not apply; None if it does."""
         if not upstream_is_built(subject):
             return Reason.UPSTREAM_DOES_NOT_RUN
-        return Reason.NO_ADAPTER_CLASSES if init_refuses(subject) else None
+        return Reason.NO_ADAPTER_CLASSES if self.needs_init and init_refuses(subject) else None
 
 
 def _no_cross_attention(subject: Subject, method: Method) -> Reason | None:
@@ -148,6 +150,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
     ModelCheck("conversion", conversion_keeps_outputs, converting_subjects),
+    ModelCheck("checkpoint", checkpoint_is_read, checkpoint_subjects, needs_init=False),
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 

@@ -5,6 +5,7 @@
     lifecycle.py   of adding, activating, training, saving and deleting, in every method
     sequence.py    what the tokens of a row see of each other, and what a step with a cache computes, in every method
     conversion.py  what a flexible head does with the weights of one of upstream's
+    checkpoint.py  what of a whole checkpoint is read, and what is written into one
     blocks.py      compositions
     bottleneck.py, prefix.py, lora.py, reft.py, embeddings.py    the arithmetic of one method
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from conformance.defects.blocks import BLOCKS
 from conformance.defects.bottleneck import BOTTLENECK
+from conformance.defects.checkpoint import CHECKPOINT
 from conformance.defects.conversion import CONVERSION
 from conformance.defects.embeddings import EMBEDDINGS
 from conformance.defects.generated import GENERATED
@@ -26,6 +28,18 @@ from conformance.defects.prefix import PREFIX
 from conformance.defects.reft import REFT
 from conformance.defects.sequence import SEQUENCE
 
-TABLES = (GENERATED, LIFECYCLE, CONVERSION, SEQUENCE, BLOCKS, BOTTLENECK, PREFIX, LORA_FAMILY, REFT, EMBEDDINGS)
+TABLES = (
+    GENERATED,
+    LIFECYCLE,
+    CONVERSION,
+    CHECKPOINT,
+    SEQUENCE,
+    BLOCKS,
+    BOTTLENECK,
+    PREFIX,
+    LORA_FAMILY,
+    REFT,
+    EMBEDDINGS,
+)
 DEFECTS: dict[str, Defect] = {name: defect for table in TABLES for name, defect in table.items()}
 assert len(DEFECTS) == sum(map(len, TABLES)), "two defects have the same name"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from adapter_runtime.contract.registry import type_of_adapter_model
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixin
 from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
@@ -30,10 +31,14 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
     def __init_subclass__(cls) -> None:
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
 
-        `subclass` does the latter for upstream's classes. The main input is the first, where the class that upstream's models of
-        the file share says another one: CLIP's reads tokens, its vision model takes pixels and says so itself.
+        `subclass` does the latter for upstream's classes. What the class that upstream's models of a file share says may be that of
+        another model of the file: the config is that of the model type, and where the main input is no argument, it is the first.
+        CLIP's reads tokens, its vision model takes pixels and says so itself.
         """
         super().__init_subclass__()
+        model_type = type_of_adapter_model(cls)
+        if model_type is not None:
+            cls.config_class = CONFIG_MAPPING[model_type]
         if "forward" in cls.__dict__:
             _, first, *others = inspect.signature(cls.__dict__["forward"]).parameters
             if cls.main_input_name not in (first, *others):

@@ -1,0 +1,123 @@
+"""Reading checkpoints: a file is in the names of the class that wrote it, which need not be those of the model.
+
+Upstream looks up how to rename what it reads by the name of the model's class, then by its model type. A checkpoint of
+``Qwen2VLForConditionalGeneration`` has ``visual...`` and ``model.layers...``, which only that class renames. An adapter model that
+reads it bears the name of that class meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+from adapter_runtime.heads.static import is_static, unmet
+
+if TYPE_CHECKING:
+    _Upstream = PreTrainedModel  # what a mixin may count on
+else:
+    _Upstream = object
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+# (transformers has no types for mypy, so that a class of it is Any.)
+class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
+    """`from_pretrained` of all adapter models."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """See transformers. The checkpoint may be that of any class of upstream for the model type.
+
+        Where that class has a head which the model does not have, a warning says that it is left out.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        given = kwargs.pop("config", None)
+        config, kwargs = resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
+        architecture = architecture_of(config)
+        reader = reader_of(cls, architecture)
+        model, info = super(ReadCheckpointsMixin, reader).from_pretrained(
+            pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
+        )
+        if reader is not cls:
+            model.__class__ = cls
+            forget_renaming(model)
+        if architecture is not None and info["unexpected_keys"] and not getattr(config, "prediction_heads", None):
+            _tell_what_is_lost(model, architecture)
+        return (model, info) if wants_info else model
+
+
+def reader_of(cls: type[PreTrainedModel], architecture: str | None) -> type[PreTrainedModel]:
+    """The class whose objects upstream reads a checkpoint of `architecture` into: `cls` itself, where that one has no names of its own.
+
+    Otherwise it is a subclass with the name of `architecture`, by which upstream looks up the names.
+    """
+    upstream = getattr(transformers, architecture or "", None)
+    is_of_type = getattr(upstream, "config_class", None) is cls.config_class
+    if architecture is None or not is_of_type or get_checkpoint_conversion_mapping(architecture) is None:
+        return cls
+    return type(architecture, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def forget_renaming(model: PreTrainedModel) -> None:
+    """Keep upstream from undoing, when it saves, a renaming that is not the model's own: what is saved then is an adapter model."""
+    model.__dict__.pop("_weight_conversions", None)
+
+
+def architecture_of(config: PreTrainedConfig) -> str | None:
+    """The name of the class that wrote a checkpoint; None where its config does not say."""
+    name: str | None = (config.architectures or [None])[0]
+    return name
+
+
+def _tell_what_is_lost(model: PreTrainedModel, architecture: str) -> None:
+    """Warn where a checkpoint is that of a class with a head, of which the model has none now."""
+    own = {cls.__name__ for part in (model, model.base_model) for cls in type(part).__mro__}
+    if architecture in own:
+        return
+    reason = "no flexible head computes what that one does"
+    if is_static(architecture):
+        reason = f"it is one of a kind that this library does not have: {'; '.join(unmet(architecture, model.config))}"
+    logger.warning(
+        "The checkpoint is that of a %s. Its head is not loaded: %s. The model has no head%s, call init on upstream's own"
+        " class.",
+        architecture,
+        reason,
+        "; add one with add_..._head, or" if hasattr(model, "heads") else ". To have it",
+    )
+
+
+def resolve_config(
+    config_class: type[PreTrainedConfig],
+    source: str | os.PathLike[str],
+    given: PreTrainedConfig | str | os.PathLike[str] | None,
+    kwargs: dict[str, Value],
+) -> tuple[PreTrainedConfig, dict[str, Value]]:
+    """The config of a checkpoint, with the options in `kwargs` that belong to it, and the other arguments.
+
+    Args:
+        config_class: of the model.
+        source: folder or repository of the checkpoint.
+        given: the argument ``config``: the config itself, or a folder or repository of it.
+        kwargs: the other arguments of `from_pretrained`.
+    """
+    if isinstance(given, PreTrainedConfig):
+        return given, kwargs
+    of_config = {name: value for name, value in kwargs.items() if name not in _OF_THE_MODEL}
+    config, unused = config_class.from_pretrained(
+        source if given is None else given, return_unused_kwargs=True, **of_config
+    )
+    of_model = {name: value for name, value in kwargs.items() if name in _OF_THE_MODEL | _OF_BOTH}
+    return config, {**unused, **of_model}
+
+
+# Arguments of from_pretrained that a config would take for values of its own, ...
+_OF_THE_MODEL = frozenset({"attn_implementation", "dtype", "quantization_config", "torch_dtype"})
+# ... and those by which both the config and the weights are found.
+_OF_BOTH = frozenset({"cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"})

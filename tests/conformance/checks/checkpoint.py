@@ -1,0 +1,169 @@
+"""Whole checkpoints: what upstream's classes write is read into adapter models, and what has adapters is read back with them."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from conformance.adapted import FIRST, init_refuses, initialised, randomise_adapter, refused, state
+from conformance.auto_classes import auto_classes
+from conformance.heads import PREFERRED, adapter_model_class, realigned
+from conformance.instances.fields import config_class
+from conformance.methods import METHODS, Method
+from conformance.outputs import assert_bitwise, run
+from conformance.subjects import Subject, head_subjects, model_class, shaped_for, upstream_is_built, upstream_runs
+
+LOADER = "adapter_runtime.files.api.checkpoints"  # says that a head is left out
+
+
+def checkpoint_subjects(model_type: str) -> tuple[Subject, ...]:
+    """Every class of upstream's for the model type, each under its own name."""
+    known = {subject.architecture: subject for subject in head_subjects(model_type)}
+    first = next(iter(known.values()))
+    names = [cls.__name__ for cls in auto_classes(model_type) if cls.config_class is config_class(model_type)]
+    found = (
+        replace(known.get(name, first), architecture=name, label=name) for name in dict.fromkeys([*known, *names])
+    )
+    return tuple(subject for subject in found if upstream_is_built(subject))
+
+
+def checkpoint_is_read(subject: Subject) -> None:
+    """Upstream's own class and the adapter model read the same base model from a checkpoint; so do both from what these write again."""
+    written = subject.upstream()
+    with _saved(written) as folder:
+        theirs = type(written).from_pretrained(folder)
+        read = _read(adapter_model_class(subject.model_type), folder)
+    _compare(read, theirs, type(written))
+    with _saved(read.model) as folder:
+        again = _read(_auto_class(), folder)
+    if again.lacking or again.left_over:
+        raise AssertionError(f"written again, missing: {again.lacking}, unexpected: {again.left_over}")
+    assert_bitwise(state(again.model), state(read.model), "what the adapter model wrote")
+    if upstream_runs(subject) and not init_refuses(subject):
+        _adapters_are_in_the_checkpoint(subject)
+
+
+def _adapters_are_in_the_checkpoint(subject: Subject) -> None:
+    """`save_pretrained` of upstream's class after `init` writes its adapters too, and `load_model` reads both."""
+    from adapter_models import load_model
+
+    method = _first_method(subject)
+    if method is None:
+        return
+    model = initialised(subject)
+    model.add_adapter(FIRST, config=method.config)
+    randomise_adapter(model, FIRST)
+    with _saved(model) as folder:
+        again = realigned(load_model(folder, model_class(subject.architecture), attn_implementation="eager")).eval()
+    assert_bitwise(state(again), state(model), f"weights with {method}")
+    inputs = shaped_for(subject, subject.padded_inputs())
+    for loaded in (model, again):
+        loaded.set_active_adapters(FIRST)
+    assert_bitwise(run(again, inputs), run(model, inputs), f"outputs with {method}")
+
+
+def _first_method(subject: Subject) -> Method | None:
+    return next((method for method in (PREFERRED, *METHODS) if not refused(subject, method)), None)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What came of reading a checkpoint into an adapter model."""
+
+    model: PreTrainedModel
+    lacking: list[str]  # tensors of the model that the checkpoint has not
+    left_over: list[str]  # those of the checkpoint that the model has not
+    told: str  # what a warning says of these
+
+    @property
+    def base(self) -> Mapping[str, Tensor]:
+        """Tensors of the base model, by their names in it."""
+        base: PreTrainedModel = self.model.base_model
+        return base.state_dict()
+
+
+def _compare(read: _Read, theirs: PreTrainedModel, written_by: type[PreTrainedModel]) -> None:
+    """What upstream's class has of the base model is there, bitwise; what is left over belongs to its head, and is said to be."""
+    base, upstream = read.base, _base_of(theirs, read.base)
+    common = base.keys() & upstream.keys()
+    if not common:
+        raise AssertionError(f"no tensor of {written_by.__name__} has the name of one of the base model")
+    prefix = f"{read.model.base_model_prefix}."
+    lacking = {key.removeprefix(prefix) for key in read.lacking if key.startswith(prefix)}
+    if wrong := sorted(lacking & common):
+        raise AssertionError(f"not read from the checkpoint: {', '.join(wrong[:5])} and {len(wrong) - 1} more")
+    assert_bitwise({key: base[key] for key in common}, {key: upstream[key] for key in common}, "the base model")
+    if heads := sorted(key for key in read.lacking if not key.startswith(prefix)):
+        raise AssertionError(f"of the flexible head, not read: {', '.join(heads)}")
+    if wrong := sorted(key for key in read.left_over if key.removeprefix(prefix) in base):
+        raise AssertionError(f"of the base model, left over: {', '.join(wrong)}")
+    _no_part_by_another_name(lacking, read.left_over)
+    if read.left_over and written_by.__name__ not in read.told:
+        raise AssertionError(f"nothing says that these are left out: {', '.join(sorted(read.left_over)[:5])}")
+
+
+def _base_of(theirs: PreTrainedModel, base: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of upstream's class by their names in the base model, which it may hold elsewhere than it says."""
+    candidates = [part.state_dict() for part in theirs.modules() if isinstance(part, PreTrainedModel)]
+    return max(candidates, key=lambda tensors: len(base.keys() & tensors.keys()))
+
+
+def _no_part_by_another_name(lacking: set[str], left_over: list[str]) -> None:
+    """Nothing that is missing is among what is left over under another prefix: a tower that was not recognised."""
+    ends = {_end(key) for key in lacking}
+    if wrong := sorted(key for key in left_over if _end(key) in ends):
+        raise AssertionError(f"left over, while the model lacks tensors of such names: {', '.join(wrong[:5])}")
+
+
+def _end(key: str) -> str:
+    """From the first number on; the whole name where it has none."""
+    segments = key.split(".")
+    first = next((index for index, segment in enumerate(segments) if segment.isdigit()), 0)
+    return ".".join(segments[first:])
+
+
+@contextmanager
+def _saved(model: PreTrainedModel) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        yield folder
+
+
+def _read(cls: Any, folder: str) -> _Read:
+    with _told() as told:
+        model, info = cls.from_pretrained(folder, output_loading_info=True)
+    if info["mismatched_keys"]:
+        raise AssertionError(f"of another shape: {sorted(map(str, info['mismatched_keys']))}")
+    return _Read(model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), " ".join(told))
+
+
+def _auto_class() -> Any:
+    from adapter_models import AutoAdapterModel
+
+    return AutoAdapterModel
+
+
+@contextmanager
+def _told() -> Iterator[list[str]]:
+    """The messages of the loader."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger(LOADER)
+    level, disabled = logger.level, logging.root.manager.disable
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logging.disable(logging.NOTSET)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logging.disable(disabled)

@@ -1,0 +1,33 @@
+"""Defects of reading and writing whole checkpoints."""
+
+from __future__ import annotations
+
+from adapter_runtime.files.api import checkpoints
+from adapter_runtime.files.saving import model as saving
+from conformance.defects.planting import BERT, Defect, instead, nothing
+from conformance.subjects import Subject
+
+# Upstream renames what a checkpoint of this class holds by the name of the class. No flexible head fits on the model.
+_RENAMED = "Qwen2VLForConditionalGeneration"
+QWEN2_VL = Subject("qwen2_vl", _RENAMED, "decoder", _RENAMED)
+
+CHECKPOINT: dict[str, Defect] = {
+    "checkpoint: the names of the class that wrote it are not looked up": Defect(
+        instead(checkpoints, "reader_of", lambda cls, architecture: cls),
+        "checkpoint",
+        subject=QWEN2_VL,
+        message="not read from the checkpoint",
+    ),
+    "checkpoint: nothing says that a head is left out": Defect(
+        instead(checkpoints, "_tell_what_is_lost", nothing),
+        "checkpoint",
+        subject=QWEN2_VL,
+        message="nothing says",
+    ),
+    "checkpoint: the config does not name the adapters": Defect(
+        instead(saving, "stored_adapters", lambda model, state: ({}, state)),
+        "checkpoint",
+        subject=BERT,
+        message="weights with",
+    ),
+}

@@ -1,0 +1,58 @@
+"""Whole checkpoints of a sample of model types, and what of a comparison the check cannot be fooled by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conformance.checks import checkpoint
+from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subjects
+from conformance.subjects import Subject
+
+# Types with classes that name tensors in ways of their own, or that hold the parts of a base model themselves.
+SAMPLE = ("beit", "clip", "gpt_neox", "qwen2_vl", "t5", "ultrabert")
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    if "subject" in metafunc.fixturenames:
+        subjects = [subject for model_type in SAMPLE for subject in checkpoint_subjects(model_type)]
+        metafunc.parametrize("subject", [pytest.param(subject, id=subject.architecture) for subject in subjects])
+
+
+def test_checkpoint_of_every_class_is_read(subject: Subject) -> None:
+    checkpoint_is_read(subject)
+
+
+def test_classes_of_all_tables_of_upstream_are_subjects() -> None:
+    names = {subject.architecture for subject in checkpoint_subjects("clip")}
+    assert names == {
+        "CLIPModel",
+        "CLIPForImageClassification",
+    }  # the latter stands in a table of heads of another kind
+    assert "Qwen2VLForConditionalGeneration" in {s.architecture for s in checkpoint_subjects("qwen2_vl")}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "left_over", "is_found"),
+    [
+        pytest.param({"layers.0.weight"}, ["tower.layers.0.weight"], True, id="a part under another prefix"),
+        pytest.param({"layers.0.weight"}, ["layers.1.weight"], False, id="another layer"),
+        pytest.param({"pooler.weight"}, ["head.weight"], False, id="no layers"),
+        pytest.param(set(), ["head.0.weight"], False, id="nothing is missing"),
+    ],
+)
+def test_a_part_that_was_not_recognised_is_found(lacking: set[str], left_over: list[str], is_found: bool) -> None:
+    found = None
+    try:
+        checkpoint._no_part_by_another_name(lacking, left_over)
+    except AssertionError as error:
+        found = str(error)
+    assert (found is not None) is is_found
+
+
+def test_a_base_model_that_stands_elsewhere_than_its_class_says_is_found() -> None:
+    (subject,) = (s for s in checkpoint_subjects("gpt_neox") if s.architecture == "GPTNeoXForCausalLM")
+    upstream = subject.upstream()
+    base = upstream.base_model.state_dict()
+    assert checkpoint._base_of(upstream, base).keys() == base.keys()

@@ -1,0 +1,91 @@
+"""Checkpoints of upstream's classes, read into adapter models: names by the class that wrote them, and what is said of the rest."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import transformers
+from transformers import PreTrainedModel
+
+import adapter_models
+from adapter_models import AutoAdapterModel
+from adapter_runtime.contract.registry import type_of_adapter_model
+from adapter_runtime.files.api.checkpoints import reader_of
+from conformance.tiny import tiny_config
+
+WRITER = "Qwen2VLForConditionalGeneration"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint whose names only the class that wrote it renames."""
+    getattr(transformers, WRITER)(tiny_config("qwen2_vl")).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(None, id="no class is named"),
+        pytest.param("BertForMaskedLM", id="a class that names tensors as its model type does"),
+        pytest.param("GPTNeoXForCausalLM", id="a class of another model type, with names of its own"),
+        pytest.param("SomeoneElsesModel", id="a class that upstream does not have"),
+    ],
+)
+def test_a_checkpoint_without_names_of_its_own_is_read_by_the_class_itself(architecture: str | None) -> None:
+    cls = adapter_models.BertAdapterModel
+    assert reader_of(cls, architecture) is cls
+
+
+def test_a_class_with_names_of_its_own_is_who_reads() -> None:
+    cls = adapter_models.GPTNeoXAdapterModel
+    reader = reader_of(cls, "GPTNeoXForCausalLM")
+    assert (reader.__name__, reader.__bases__) == ("GPTNeoXForCausalLM", (cls,))
+
+
+@pytest.mark.parametrize("loader", [adapter_models.Qwen2VLAdapterModel, AutoAdapterModel])
+def test_what_was_read_is_an_adapter_model_like_any_other(loader: type, folder: Path) -> None:
+    model: PreTrainedModel = loader.from_pretrained(folder)  # type: ignore[attr-defined]
+    assert type(model) is adapter_models.Qwen2VLAdapterModel
+    assert type(pickle.loads(pickle.dumps(model))) is type(model)
+    model.save_pretrained(folder / "again")
+    again, info = loader.from_pretrained(folder / "again", output_loading_info=True)  # type: ignore[attr-defined]
+    assert again.config.architectures == ["Qwen2VLAdapterModel"]
+    assert not any(info.values())
+
+
+def test_the_config_of_the_caller_stays_as_it_is(folder: Path) -> None:
+    config = transformers.AutoConfig.from_pretrained(folder)
+    before = config.to_dict()
+    AutoAdapterModel.from_pretrained(folder, config=config)
+    assert config.to_dict() == before
+
+
+def test_what_is_left_out_is_named_where_no_head_fits(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, info = AutoAdapterModel.from_pretrained(folder, output_loading_info=True)
+    assert info["unexpected_keys"] == {"lm_head.weight"}
+    (told,) = (record.getMessage() for record in caplog.records if "Its head is not loaded" in record.getMessage())
+    assert WRITER in told
+    assert "add_..._head" not in told  # the model has none
+
+
+def test_nothing_is_named_where_nothing_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    transformers.T5EncoderModel(tiny_config("t5")).save_pretrained(tmp_path)
+    AutoAdapterModel.from_pretrained(tmp_path)
+    assert "Its head is not loaded" not in caplog.text
+
+
+def test_the_config_class_is_that_of_the_model_type(tmp_path: Path) -> None:
+    """Upstream's classes of a file share one, that of the whole: Gemma 3's text model would get its towers too."""
+    cls = adapter_models.Gemma3TextAdapterModel
+    assert cls.config_class is transformers.Gemma3TextConfig
+    transformers.Gemma3TextModel(tiny_config("gemma3_text")).save_pretrained(tmp_path)
+    model = cls.from_pretrained(tmp_path)
+    assert model.config.hidden_size == tiny_config("gemma3_text").hidden_size
+
+
+def test_a_class_that_is_not_registered_has_no_model_type() -> None:
+    assert type_of_adapter_model(adapter_models.BertAdapterModel) == "bert"
+    assert type_of_adapter_model(type("BertAdapterModel", (adapter_models.BertAdapterModel,), {})) is None
