@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
-from adapter_models import Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
+from adapter_models import AutoAdapterModel, Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
 from adapter_runtime import init
 from adapter_runtime.errors import UnknownAdapterError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import MAMConfig
@@ -21,6 +21,7 @@ from adapter_runtime.methods.prefix_tuning import masks
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.prefix_tuning.masks import grow_bias
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
+from conformance.tiny import tiny_config
 from runtime_models import adapted, randomise, upstream
 
 Inputs = dict[str, torch.Tensor]
@@ -405,6 +406,21 @@ def test_cross_attention_may_go_without(cross: bool) -> None:
     model.add_adapter("a", f"prefix_tuning_flat[cross_prefix={cross}]")
     found = set(model.prefix_tuning.prefix_tunings["a"])
     assert found == ({"self_prefix", "cross_prefix"} if cross else {"self_prefix"})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "leave_out", "names"),
+    [
+        pytest.param("clip", [], {"clip_text_model_self_prefix", "clip_vision_model_self_prefix"}, id="two towers"),
+        pytest.param("clip", [0, 1], {"clip_vision_model_self_prefix"}, id="one of them is left out"),
+        pytest.param("bart", [], {"encoder_prefix", "self_prefix", "cross_prefix"}, id="halves of one model type"),
+        pytest.param("clip_text_model", [], {"self_prefix"}, id="a tower alone"),
+    ],
+)
+def test_the_prefixes_of_a_tower_bear_its_type(model_type: str, leave_out: list[int], names: set[str]) -> None:
+    model = AutoAdapterModel.from_config(tiny_config(model_type), attn_implementation="eager")
+    model.add_adapter("a", PrefixTuningConfig(prefix_length=3, flat=True, leave_out=leave_out))
+    assert set(model.base_model.prefix_tuning.prefix_tunings["a"]) == names
 
 
 def test_dropout_changes_the_prefix_in_training_alone(inputs: Inputs) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from adapter_runtime.contract.paths import expanded
 from adapter_runtime.roles import AttentionRoles, LayerRoles, OutputOrder
@@ -33,6 +34,9 @@ class Attention:
     )  # outputs of the projection that gives several: those that are "query", "key", "value"
     order: tuple[int, ...] = ()  # the outputs that `spans` counts, where they come in groups; () = as they are
     lacks_value: bool = False  # other layers have a projection of values, this one has none
+    tower: str = (
+        ""  # model type of the model that holds it, where attentions of its kind are in models of several types
+    )
 
     @property
     def shares_projection(self) -> bool:
@@ -97,13 +101,36 @@ def layout_of(model: nn.Module) -> Layout:
     forms = [(join(base, stack.path), stack.form) for stack in stated.layer_stacks]
     layers = [replace(layer, form=_form(layer.path, forms)) for layer in layers]
     return Layout(
-        tuple(layers),
+        tuple(_in_towers(model, layers)),
         base,
         embeddings=join(base, stated.embedding_output) if stated.embedding_output else "",
         token_embeddings=join(base, stated.token_embeddings) if stated.token_embeddings else "",
         front=_front(model, base),
         prefix_shapes=_prefix_shapes(model),
     )
+
+
+def _in_towers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Layer]:
+    """The layers, whose attentions say in which model they are where those of their kind are in several."""
+    types = {layer.path: _type_around(model, layer.path) for layer in layers}
+    of_kind: dict[tuple[str, bool], set[str]] = {}
+    for layer in layers:
+        for attention in layer.attentions:
+            of_kind.setdefault((attention.kind, attention.in_encoder), set()).add(types[layer.path])
+    for layer in layers:
+        told_apart = (
+            replace(one, tower=types[layer.path]) if len(of_kind[one.kind, one.in_encoder]) > 1 else one
+            for one in layer.attentions
+        )
+        yield replace(layer, attentions=tuple(told_apart))
+
+
+def _type_around(model: nn.Module, path: str) -> str:
+    """The model type of the nearest model around a module."""
+    while not isinstance(module := model.get_submodule(path), PreTrainedModel):
+        path = path.rpartition(".")[0]
+    model_type: str = module.config.model_type
+    return model_type
 
 
 def _form(layer: str, stacks: Iterable[tuple[str, str]]) -> str:

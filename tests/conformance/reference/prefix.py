@@ -27,9 +27,9 @@ Shape = tuple[int, int, int]
 
 def location_of(attention: Attention) -> str:
     """Name under which a checkpoint stores the prefix of an attention core."""
-    if attention.kind == "cross":
-        return "cross_prefix"
-    return "encoder_prefix" if attention.in_encoder else "self_prefix"
+    own = "encoder" if attention.in_encoder else "self"
+    location = f"{'cross' if attention.kind == 'cross' else own}_prefix"
+    return f"{attention.tower}_{location}" if attention.tower else location
 
 
 def prefix_states(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import TypeAlias
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
@@ -37,7 +39,7 @@ def pool_of(model: AdaptedBaseModel) -> PrefixTuningPool:
 
 
 def prefixes_of(model: AdaptedBaseModel, name: str) -> dict[str, PrefixTuning]:
-    """The prefixes of an adapter by kind of attention: "self_prefix", "cross_prefix", "encoder_prefix"."""
+    """The prefixes of an adapter by kind of attention: "self_prefix", "cross_prefix", "encoder_prefix"; see `_names`."""
     held = pool_of(model).prefix_tunings
     group = held[name] if name in held else nn.ModuleDict()
     assert isinstance(group, nn.ModuleDict)
@@ -117,14 +119,40 @@ def count_places(model: AdaptedBaseModel, config: PrefixTuningConfig) -> int:
 
 
 def _wanted(model: AdaptedBaseModel, config: PrefixTuningConfig) -> dict[str, list[_Place]]:
-    """The attentions that `config` asks for, by their location."""
+    """The attentions that `config` asks for, by the names of their prefixes."""
     wanted = {"self_prefix": True, "encoder_prefix": config.encoder_prefix, "cross_prefix": config.cross_prefix}
+    names = _names(model)
     places: dict[str, list[_Place]] = {}
     for _, layer in layers_without(model, config.leave_out):
         for roles, host in prefix_layers(layer):
             if wanted[host.location_key]:
-                places.setdefault(host.location_key, []).append((layer, roles, host))
+                places.setdefault(names[host], []).append((layer, roles, host))
     return places
+
+
+def _names(model: AdaptedBaseModel) -> dict[PrefixTuningLayer, str]:
+    """What the prefixes of each attention are called: by its location; where models of several types have such attentions, by type too.
+
+    The text and the image model of CLIP have "clip_text_model_self_prefix" and "clip_vision_model_self_prefix", as files of
+    `adapters` name them: an MLP that computes the prefixes of one is as wide as that one.
+    """
+    model_types = _model_types(model.get_submodule(""))
+    types = {
+        host: (host.location_key, model_types[layer.get_submodule("")])
+        for _, layer in model.adapted_layers()
+        for _, host in prefix_layers(layer)
+    }
+    known = Counter(location for location, _ in set(types.values()))
+    return {
+        host: location if known[location] == 1 else f"{model_type}_{location}"
+        for host, (location, model_type) in types.items()
+    }
+
+
+def _model_types(model: nn.Module) -> dict[nn.Module, str]:
+    """Module -> the model type of the innermost of the models, in each other, that hold it."""
+    models = [module for module in model.modules() if isinstance(module, PreTrainedModel)]  # from the outermost on
+    return {module: held.config.model_type for held in models for module in held.modules()}
 
 
 # Widths, from the modules of the very layer: configs do not know about grouped, latent or varying heads
