@@ -18,7 +18,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from adapter_runtime.heads.static import is_static, unmet
 
 if TYPE_CHECKING:
-    _Upstream = PreTrainedModel  # what a mixin may count on
+    from transformers import PreTrainedModel as _Upstream  # what a mixin may count on
 else:
     _Upstream = object
 
