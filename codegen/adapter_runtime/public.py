@@ -126,7 +126,7 @@ OF_THE_RUNTIME: dict[str, tuple[str, ...]] = {
     "methods.prefix_tuning.layer": ("AttentionAdaptersMixin", "PrefixTuningLayer"),
     "model.base": ("ModelBaseAdaptersMixin",),
     "model.embeddings.api": ("EmbeddingAdaptersWrapperMixin", "UnknownEmbeddingsError"),
-    "model.head_model": ("ModelUsingSubmodelsAdaptersMixin",),
+    "model.parts.composite": ("ModelUsingSubmodelsAdaptersMixin",),
     "model.heads.own": ("OwnHeadAdaptersMixin",),
     "model.heads.generation": ("HeadsGenerationMixin",),
     "model.heads.headless": ("ModelWithoutHeadsAdaptersMixin",),

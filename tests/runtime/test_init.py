@@ -233,14 +233,27 @@ def test_a_base_model_is_found_where_it_is(tmp_path: Path) -> None:
     assert Elsewhere.base_model_prefix == "bert"
 
 
-def test_several_base_models_are_refused_by_name_and_left_alone() -> None:
+def test_several_base_models_are_parts_of_one() -> None:
+    model = Elsewhere(BertConfig(**BERT), "inner", "other").eval()
+    expected = model(TOKENS)
+    init(model)
+    assert list(model.adapter_parts()) == ["inner", "other"]
+    assert [index for index, _ in model.iter_layers()] == list(range(2 * BERT["num_hidden_layers"]))
+    assert torch.equal(model(TOKENS), expected)
+    model.add_adapter("a", set_active=True)
+    assert {name.partition(".")[0] for name, _ in model.adapter_parameters("a")} == {"inner", "other"}
+
+
+def test_a_whole_whose_part_was_turned_before_is_refused_and_left_alone() -> None:
     model = Elsewhere(BertConfig(**BERT), "inner", "other")
-    classes = [type(module) for module in model.modules()]
-    with pytest.raises(UnsupportedModelError, match=r"several models .*: inner, other\. .* init\(model\.inner\)"):
-        init(model)
-    assert [type(module) for module in model.modules()] == classes
     init(model.inner)
     model.inner.add_adapter("a", set_active=True)
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(
+        UnsupportedModelError, match=r"inner of Elsewhere has adapters of its own already.*init\(Elsewhere\) first"
+    ):
+        init(model)
+    assert [type(module) for module in model.modules()] == classes
     assert model(TOKENS).shape == (*TOKENS.shape, 2)
 
 

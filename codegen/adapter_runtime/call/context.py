@@ -154,6 +154,27 @@ class ForwardContext:
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
         self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them
         self._slots: dict[type[CallSlot], CallSlot] = {}
+        self._of_parts: dict[Hashable, ForwardContext] = {}  # what is kept of parts, in a model made of several
+
+    def of_part(self, part: Hashable) -> ForwardContext:
+        """A context for one call of a part of the model: what is known of tokens and kept by methods is of that part alone.
+
+        What the part computes once is kept for its later calls in this one; where its tokens are is told anew by each.
+        """
+        kept = self._kept_of(part)
+        other = copy.copy(self)
+        other.generation = None if self.generation is None else self.generation._kept_of(part)
+        other.computed = kept.computed
+        other.spans, other._slots = {}, {}
+        return other
+
+    def _kept_of(self, part: Hashable) -> ForwardContext:
+        if part not in self._of_parts:
+            kept = self._of_parts[part] = copy.copy(self)
+            kept.generation = None
+            kept.computed = {} if self.generation is None else self.generation._kept_of(part).computed
+            kept.spans, kept._slots = {}, {}
+        return self._of_parts[part]
 
     def slot(self, kind: type[Slot]) -> Slot:
         """The slot of this class; created, empty, where there is none yet."""
@@ -222,12 +243,13 @@ class ForwardContext:
 class ContextScope:
     """Make `context` the current one of the thread, for a ``with`` block."""
 
-    def __init__(self, context: ForwardContext | None) -> None:
+    def __init__(self, context: ForwardContext) -> None:
         self.context = context
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> ForwardContext:
         self.outer = thread.context
         thread.context = self.context
+        return self.context
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

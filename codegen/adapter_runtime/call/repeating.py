@@ -28,6 +28,7 @@ def repeated(
     kwargs: Mapping[str, Argument],
     copies: int,
     kept: frozenset[str] = frozenset(),
+    whole: bool = False,
 ) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
     """The arguments of a call with `copies` of each row.
 
@@ -36,6 +37,8 @@ def repeated(
         args, kwargs: the arguments; tensors are [B, ...].
         copies: how many copies of each row.
         kept: names of arguments that stay as they are.
+        whole: whether rows may have several images or sounds, so that the first dimension of an argument need not be the batch.
+            A copy of all of them follows the next, so that each copy of a row finds its own.
 
     Raises:
         UnsupportedMethodError: a tensor does not show which of its dimensions is the batch.
@@ -46,7 +49,7 @@ def repeated(
         return args, dict(kwargs)
 
     def repeat(name: str, value: Argument) -> Argument:
-        return value if name in kept | _WITHOUT_BATCH else _repeat(name, value, rows, copies)
+        return value if name in kept | _WITHOUT_BATCH else _repeat(name, value, rows, copies, whole)
 
     positional = tuple(repeat(name, value) for name, value in zip(names, args, strict=False))
     return (*positional, *args[len(positional) :]), {name: repeat(name, value) for name, value in kwargs.items()}
@@ -58,16 +61,18 @@ def batch_size(given: Mapping[str, Argument]) -> int | None:
     return next((value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim() > 0), None)
 
 
-def _repeat(name: str, value: Argument, rows: int, copies: int) -> Argument:
+def _repeat(name: str, value: Argument, rows: int, copies: int, whole: bool) -> Argument:
     if isinstance(value, torch.Tensor):
-        dimension = _batch_dimension(name, value, rows)
+        dimension = _repeated_dimension(name, value, rows) if whole else _batch_dimension(name, value, rows)
         if dimension is None:
             return value
         return value.repeat(*(copies if at == dimension else 1 for at in range(value.dim())))
     if isinstance(value, ModelOutput):
-        return type(value)(**{key: _repeat(name, entry, rows, copies) for key, entry in value.items()})
+        return type(value)(**{key: _repeat(name, entry, rows, copies, whole) for key, entry in value.items()})
     if isinstance(value, (tuple, list)) and any(isinstance(entry, torch.Tensor) for entry in _flat(value)):
-        return type(value)(_repeat(name, entry, rows, copies) for entry in value)
+        if whole and _are_items(value, rows):
+            return type(value)(value * copies)
+        return type(value)(_repeat(name, entry, rows, copies, whole) for entry in value)
     return value
 
 
@@ -77,6 +82,36 @@ def _flat(value: Sequence[Argument]) -> Iterator[Argument]:
             yield from _flat(entry)
         else:
             yield entry
+
+
+def _are_items(value: Sequence[Argument], rows: int) -> bool:
+    """Whether a sequence is one of images or sounds of different sizes, and not of tensors [B, ...] of different layers."""
+    return not all(
+        isinstance(entry, torch.Tensor) and entry.dim() > 0 and entry.shape[0] == rows for entry in _flat(value)
+    )
+
+
+# Where a tensor with one row may be the same for all rows of the batch.
+_FOR_ALL_ROWS = ("mask", "bias", "position")
+
+
+def _repeated_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
+    """Which dimension of an argument counts rows, or images, sounds, patches of them; None where it is the same for all rows.
+
+    Raises:
+        UnsupportedMethodError: it holds sums over rows, which a copy would have to continue.
+    """
+    if value.dim() == 0:
+        return None
+    if name.startswith("cu_") or "cumulative" in name:
+        raise UnsupportedMethodError(
+            f"Parallel repeats all images and sounds of a call, but {name} counts these from the first on. Leave it out, or run the"
+            " adapters one after the other."
+        )
+    if name == "position_ids" and value.dim() == 3:  # one set of positions per axis: time, height, width
+        return 1 if value.shape[1] == rows else None
+    is_for_all = value.shape[0] == 1 and rows != 1 and any(word in name for word in _FOR_ALL_ROWS)
+    return None if is_for_all else 0
 
 
 def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:

@@ -43,11 +43,12 @@ def check_layers(model: AdaptedBaseModel, named: Iterable[int], option: str) -> 
     Raises:
         InvalidConfigError: it does.
     """
-    known = [index for index, _ in model.iter_layers()]
+    whole = model.adapters_base  # numbers count over all of its parts
+    known = [index for index, _ in whole.iter_layers()]
     unknown = sorted(set(named).difference(known))
     if unknown:
         raise InvalidConfigError(
-            f"{option} names the layers {unknown}, but {type(model).__name__} has 0 to {known[-1]}."
+            f"{option} names the layers {unknown}, but {type(whole).__name__} has 0 to {known[-1]}."
         )
 
 

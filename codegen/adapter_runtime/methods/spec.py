@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -164,9 +164,19 @@ class MethodSpec(Generic[C]):
     hook_layer: Callable[[AdaptedLayer, Described], None] = no_hooks
     check_described: Callable[[C, Described], None] = every_option
     generated_differs: Callable[[Described], str | None] = no_difference
+    # Whether it acts on the embeddings of tokens: in a model made of several, in the one that reads the tokens
+    acts_on_tokens: bool = False
     interface_refusal: str = ""  # why models with an interface cannot have it; "" = they can
 
     @property
     def planned_as(self) -> str:
         """The method of a model's plan that gives its places."""
         return self.places or self.name
+
+
+Spec = MethodSpec[Any]  # of some class of configs, which the spec itself says
+
+
+def every_method(spec: Spec) -> bool:
+    """True for every method."""
+    return True

@@ -5,7 +5,7 @@ Where do I add a method?  Its folder with a ``spec.py``, and its line in `METHOD
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from adapter_runtime.call.context import GATING_SCORES, ComputedOnce
@@ -24,9 +24,7 @@ from adapter_runtime.methods.placing import Wish, check_wishes, warn_of_gaps
 from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
 from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
 from adapter_runtime.methods.reft.spec import REFT
-from adapter_runtime.methods.spec import MethodSpec
-
-Spec = MethodSpec[Any]  # of some class of configs, which the spec itself says
+from adapter_runtime.methods.spec import Spec, every_method
 
 METHODS: dict[str, Spec] = {
     spec.name: spec for spec in (PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK, INVERTIBLE, LORA, REFT)
@@ -69,22 +67,32 @@ def check_built(config: AdapterConfig) -> None:
             spec.check(member)
 
 
-def place(model: AdaptedBaseModel, name: str, config: AdapterConfig) -> None:
+def place(
+    model: AdaptedBaseModel, name: str, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method
+) -> None:
     """Create the adapter `name` in all layers where `config`, which was checked, wants it.
+
+    Args:
+        applies: which methods of the config to use.
 
     Raises:
         UnsupportedMethodError: the model has no place that the method needs.
         InvalidConfigError: no layer would get anything.
     """
     if not weights_will_follow():  # files say of each option what it is, and are held to their tensors
-        warn_of_gaps(model, name, (wish for member in members(config) for wish in _wishes(model, member)))
+        warn_of_gaps(model, name, (wish for member in members(config) for wish in _wishes(model, member, applies)))
     for member in members(config):
-        if sum(spec.place(model, name, member) for spec in specs_of(member)) == 0:
+        if sum(spec.place(model, name, member) for spec in specs_of(member) if applies(spec)) == 0:
             raise _no_place(model, member)
 
 
-def check_places(model: AdaptedBaseModel, config: AdapterConfig) -> None:
+def check_places(
+    model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method
+) -> None:
     """Raise where `place` would, as far as that can be told without touching the model.
+
+    Args:
+        applies: which methods of the config to use.
 
     Raises:
         UnsupportedMethodError: a place that the config asks for cannot hold the adapter.
@@ -92,14 +100,15 @@ def check_places(model: AdaptedBaseModel, config: AdapterConfig) -> None:
     """
     for member in members(config):
         if not weights_will_follow():
-            check_wishes(model, member, _wishes(model, member))
-        counts = [spec.count_places(model, member) for spec in specs_of(member) if spec.count_places is not None]
-        if len(counts) == len(specs_of(member)) and sum(counts) == 0:
+            check_wishes(model, member, _wishes(model, member, applies))
+        specs = [spec for spec in specs_of(member) if applies(spec)]
+        counts = [spec.count_places(model, member) for spec in specs if spec.count_places is not None]
+        if len(counts) == len(specs) and sum(counts) == 0:
             raise _no_place(model, member)
 
 
-def _wishes(model: AdaptedBaseModel, config: AdapterConfig) -> list[Wish]:
-    return [wish for spec in specs_of(config) for wish in spec.wishes(model, config)]
+def _wishes(model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool]) -> list[Wish]:
+    return [wish for spec in specs_of(config) if applies(spec) for wish in spec.wishes(model, config)]
 
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:

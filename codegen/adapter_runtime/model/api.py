@@ -26,7 +26,7 @@ from adapter_runtime.methods.lora.modules.sharing import SharingMixin, forget
 from adapter_runtime.methods.placing import check_layers
 from adapter_runtime.methods.prefix_tuning.api import PrefixTuningMixin
 from adapter_runtime.methods.prompt_tuning.api import PromptTuningMixin
-from adapter_runtime.methods.table import check_built, place, remove_empty_places
+from adapter_runtime.methods.table import check_built, remove_empty_places
 from adapter_runtime.model.averaging import AveragingMixin
 from adapter_runtime.model.inspection import InspectionMixin
 from adapter_runtime.programs.dynamic import DynamicMixin
@@ -123,7 +123,7 @@ class ModelAdaptersMixin(
             if adapter_name in state:
                 self._remove(adapter_name)
             known = {id(parameter) for parameter in base.parameters()}
-            place(base, adapter_name, resolved)
+            base.place_adapter(adapter_name, resolved)
             state.adapters[adapter_name] = resolved
             self._finish_new_modules(adapter_name, known)
             self._activate(state.active_setup, state.skip_layers)
@@ -133,11 +133,12 @@ class ModelAdaptersMixin(
     def _finish_new_modules(self, name: str, known: set[int]) -> None:
         """Give new modules the device and type of the model, and check that layers declare all new parameters."""
         base = self.adapters_base
-        for layer in base.adapter_layers():
-            for _, module in layer.modules_of(name):
-                module.train(base.training)
-                if not has_own_type(module):
-                    module.to(base.device, base.dtype)
+        for part in base.adapter_parts().values():
+            for layer in part.adapter_layers():
+                for _, module in layer.modules_of(name):
+                    module.train(base.training)
+                    if not has_own_type(module):
+                        module.to(part.device, part.dtype)
         declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
         new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
         if new:
@@ -160,7 +161,8 @@ class ModelAdaptersMixin(
         state = self.adapters_config
         for layer in list(self.adapters_base.adapter_layers()):
             layer.delete_adapter(name)
-        remove_empty_places(self.adapters_base)
+        for part in self.adapters_base.adapter_parts().values():
+            remove_empty_places(part)
         del state.adapters[name]
         forget(state, name)
         state.active_setup = _without(state.active_setup, name)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from transformers import Cache
 from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
-from adapter_runtime.call.context import ForwardContext, thread
+from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
@@ -23,7 +24,7 @@ from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.table import recorded_arguments
-from adapter_runtime.programs.call_plan import CallPlan
+from adapter_runtime.programs.call_plan import IDLE, CallPlan
 
 # Arguments that calls of models with adapters take beside upstream's.
 RECORDED = recorded_arguments()  # that ask for values which adapters compute
@@ -59,7 +60,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
             return forward(self, *args, **kwargs)
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
-            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments)
+            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, base.repeats_whole)
             task_ids = asked.get("task_ids")
             if isinstance(task_ids, torch.Tensor):
                 asked["task_ids"] = task_ids.repeat(plan.copies)
@@ -103,27 +104,55 @@ def _prepare(context: ForwardContext, plan: CallPlan, asked: dict[str, Argument]
 
 
 def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedModel]:
-    """The forward of a base model, with what adapters that act at its entry do before and after it."""
+    """The forward of a base model, or of a part of one, with what adapters that act at its entry do before and after it."""
     names = positional_names(forward)
 
     def forward_with_entry(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
-        base = self.adapters_base
-        plan = base.current_call_plan()
-        if not plan.reads_spans and not plan.at_entry:
+        model = cast("AdaptedBaseModel", self)  # its class is one of base models
+        part = model.own_part
+        plan = IDLE if part is None else part.current_call_plan()
+        if part is None or plan.is_idle:
             return forward(self, *args, **kwargs)
-        assert thread.context is not None
-        thread.context.is_in_base = True
+        is_whole = part is self.adapters_base  # the model is no part of one made of several
+        if is_whole and not plan.reads_spans and not plan.at_entry:
+            return forward(self, *args, **kwargs)
+        context = thread.context
+        assert context is not None
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        if plan.reads_spans:
-            find_spans(base, given, plan.added_positions)
-        for layer in plan.at_entry:
-            given = layer.at_entry(base, given)
-        outputs = forward(self, **given)
-        for layer in plan.at_entry:
-            outputs = layer.at_exit(outputs)
+        with ContextScope(context if is_whole else _of_part(context, model, plan, given)) as own:
+            own.is_in_base = True
+            if plan.reads_spans:
+                find_spans(model, given, plan.added_positions)
+            for layer in plan.at_entry:
+                given = layer.at_entry(part, given)
+            outputs = forward(self, **given)
+            for layer in plan.at_entry:
+                outputs = layer.at_exit(outputs)
         return outputs
 
     return forward_with_entry
+
+
+def _of_part(
+    context: ForwardContext, part: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument]
+) -> ForwardContext:
+    """The context of a call of a part within that of the whole model.
+
+    Raises:
+        UnsupportedMethodError: rows of the batch are assigned to adapters, and the part works on other rows.
+    """
+    own = context.of_part(part)
+    own.has_head = own.has_head or part is not part.adapters_base  # whatever calls a part reads real tokens only
+    rows, batch = batch_size(given), context.rows
+    if plan.assigns_rows and plan.runs and rows is not None and batch is not None and rows != batch * plan.copies:
+        raise UnsupportedMethodError(
+            f"The active setup assigns the {batch} rows of the batch to adapters, but {type(part).__name__} works on {rows}: which"
+            " belong to which does not show. Use adapters without layers there, or call the model for each adapter."
+        )
+    # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
+    for computation in plan.computed:
+        own.states_of(computation)
+    return own
 
 
 def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext) -> None:

@@ -33,7 +33,7 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
             raise UnsupportedModelError(
                 f"The base model of {type(self).__name__}, a {type(base).__name__}, has no adapters. Call init(model) first."
             )
-        return base
+        return base.adapters_base
 
     def summarized_heads(self) -> list[HeadSummary]:
         """The modules of upstream's class beside its base model: they always run."""
@@ -74,10 +74,13 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
         @functools.wraps(upstream)
         def generate(*args: Argument, **kwargs: Argument) -> torch.Tensor | ModelOutput:
             base = self.adapters_base
+            outer = thread.context
+            if outer is not None and outer.owner is base and outer.is_generation:
+                return upstream(*args, **kwargs)  # of a model in this one, by whose generate it is called
             context = ForwardContext(base, is_generation=True)
             plan = base.current_call_plan()
             if plan.copies > 1:
-                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies)
+                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=base.repeats_whole)
                 context.is_repeated = True
             with ContextScope(context):
                 return upstream(*args, **kwargs)
@@ -103,7 +106,7 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
         """See transformers: runs the encoder by itself, before the first call of the model."""
         base = self.adapters_base
         plan = base.current_call_plan()
-        if plan.reads_spans:
+        if plan.reads_spans:  # (parts find their own)
             find_spans(base, {**model_kwargs, base.main_input_name: inputs_tensor}, plan.added_positions)
         prepared: dict[str, Argument] = super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, model_input_name, generation_config
@@ -117,7 +120,3 @@ class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, GenerationAdapte
     def runs_head(self, head: Setup = None) -> bool:
         """Whether a forward, called with this argument ``head``, ends in a head: upstream's classes always do."""
         return True
-
-
-class ModelUsingSubmodelsAdaptersMixin(ModelBaseAdaptersMixin):
-    """Base of models made of whole models. Their layers are counted one model after the other."""

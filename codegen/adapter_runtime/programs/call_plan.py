@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from adapter_runtime.call.context import ComputedOnce
-from adapter_runtime.composition import AdapterCompositionBlock, MultiTask
+from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask
 from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 from adapter_runtime.programs.blocks import divider_of
 from adapter_runtime.programs.layer import AdapterLayerBase
@@ -21,6 +21,9 @@ class CallPlan:
     copies: int = 1  # of the input, one per child of `Parallel`
     tasks: MultiTask | None = None  # whose children get rows by ``task_ids``
     divides_rows: bool = False  # some block gives its children rows of the batch
+    assigns_rows: bool = False  # not the same rows to all: it must be known which row is which
+    runs: bool = False  # some layer runs an adapter
+    in_parts: bool = False  # parts of the model, which have plans of their own, need something
     reads_spans: bool = False  # some layer needs to know where the real tokens are
     at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
     added_positions: int = 0  # how many positions these layers put in front of the tokens
@@ -28,7 +31,7 @@ class CallPlan:
 
     def __post_init__(self) -> None:
         # (torch.compile cannot negate a tuple.)
-        has_own = len(self.computed) > 0 or len(self.at_entry) > 0 or self.tasks is not None
+        has_own = len(self.computed) > 0 or len(self.at_entry) > 0 or self.tasks is not None or self.in_parts
         object.__setattr__(self, "is_idle", not (has_own or self.divides_rows or self.reads_spans))
 
 
@@ -69,7 +72,23 @@ def plan_call(
         copies=block.parallel_channels,
         tasks=tasks[0] if tasks else None,
         divides_rows=any(divider_of(found) is not None for found in block.blocks()),
+        assigns_rows=any(isinstance(found, (BatchSplit, MultiTask)) for found in block.blocks()),
+        runs=bool(running),
         reads_spans=reads_spans,
         at_entry=tuple(sorted((layer for layer, _ in at_entry), key=lambda layer: layer.entry_order)),
         added_positions=sum(program.added_positions for _, program in at_entry),
+    )
+
+
+def joined(plans: Sequence[CallPlan]) -> CallPlan:
+    """What a call of a model made of parts must prepare, by the plans of these: what is done for all of them together."""
+    if all(plan.is_idle for plan in plans):
+        return IDLE
+    return CallPlan(
+        copies=max(plan.copies for plan in plans),
+        tasks=next((plan.tasks for plan in plans if plan.tasks is not None), None),
+        divides_rows=any(plan.divides_rows for plan in plans),
+        assigns_rows=any(plan.assigns_rows for plan in plans),
+        runs=any(plan.runs for plan in plans),
+        in_parts=True,
     )

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Align plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,7 +31,7 @@ class AlignTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class AlignModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class AlignModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("text_model.encoder.layer"),)
     embedding_output = "text_model.embeddings"
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Blip plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
@@ -33,4 +33,4 @@ class BlipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("vision_model.encoder.layers"),)
     embedding_output = "vision_model.embeddings"
     final_norm_path = "vision_model.post_layernorm"
-    submodels = ("vision_model",)
+    submodels = ("text_model",)

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Blt plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -49,7 +49,7 @@ class BltCrossAttentionAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("local_encoder.layers"),
         LayerStack("local_encoder.cross_attn_layers", shared=True, form="gathered"),
@@ -59,4 +59,4 @@ class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersM
         LayerStack("patcher.layers"),
     )
     token_embeddings = "local_encoder.embed_tokens"
-    submodels = ("local_encoder", "global_transformer", "local_decoder", "patcher")
+    repeats_whole = True

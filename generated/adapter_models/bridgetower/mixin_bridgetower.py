@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's BridgeTower plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -84,7 +84,7 @@ class BridgeTowerTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class BridgeTowerModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class BridgeTowerModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.visual.transformer.resblocks", form="length first"),
         LayerStack("text_model.encoder.layer"),
@@ -92,4 +92,4 @@ class BridgeTowerModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsA
         LayerStack("cross_modal_text_layers", shared=True),
     )
     token_embeddings = "text_model.embeddings.word_embeddings"
-    submodels = ("vision_model", "text_model")
+    repeats_whole = True

@@ -5,10 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Canary plays which role."""
 
-from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -43,9 +41,9 @@ class CanaryDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class CanaryModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class CanaryModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
     embedding_output = "decoder.embedding_layernorm"
     final_norm_path = "decoder.norm"
-    submodels = ("encoder", "decoder")
+    submodels = ("encoder",)

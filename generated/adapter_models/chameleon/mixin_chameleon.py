@@ -6,8 +6,8 @@
 """Which module of upstream's Chameleon plays which role."""
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -33,9 +33,8 @@ class ChameleonDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ChameleonModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class ChameleonModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
     embedding_output = "embed_tokens"
     final_norm_path = "norm"
-    submodels = ("vqmodel",)

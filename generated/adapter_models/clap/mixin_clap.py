@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Clap plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -52,9 +52,9 @@ class ClapTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ClapModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class ClapModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layer"),
         LayerStack("audio_model.audio_encoder.layers.*.blocks"),
     )
-    submodels = ("text_model", "audio_model")
+    repeats_whole = True

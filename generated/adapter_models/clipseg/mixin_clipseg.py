@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's CLIPSeg plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,9 +31,9 @@ class CLIPSegEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class CLIPSegModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class CLIPSegModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
     )
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's ClvpModelForConditionalGeneration plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -69,7 +69,7 @@ class ClvpDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("conditioning_encoder.mel_attn_blocks", form="no tokens"),
         LayerStack("speech_decoder_model.model.decoder.layers"),
@@ -77,4 +77,4 @@ class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, Mod
         LayerStack("speech_encoder_model.layers"),
     )
     token_embeddings = "text_encoder_model.token_embedding"
-    submodels = ("speech_decoder_model", "text_encoder_model", "speech_encoder_model")
+    repeats_whole = True

@@ -5,10 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's CohereAsr plays which role."""
 
-from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -43,7 +41,7 @@ class CohereAsrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class CohereAsrModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class CohereAsrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
     embedding_output = "decoder.embedding_layernorm"

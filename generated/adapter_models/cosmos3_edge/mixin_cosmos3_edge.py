@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Cosmos3Edge plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -52,9 +52,9 @@ class Cosmos3EdgeVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Cosmos3EdgeModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Cosmos3EdgeModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("visual.encoder.layers", form="packed"),
         LayerStack("language_model.layers"),
     )
-    submodels = ("visual", "language_model")
+    repeats_whole = True

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DFine plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
 
 
@@ -47,8 +47,9 @@ class DFineDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DFineModelAdaptersMixin(ModelBaseAdaptersMixin):
+class DFineModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.aifi.*.layers"),
         LayerStack("decoder.layers"),
     )
+    submodels = ("backbone.model",)

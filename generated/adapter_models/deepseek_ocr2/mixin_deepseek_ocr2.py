@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DeepseekOcr2 plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -76,10 +76,10 @@ class DeepseekOcr2TextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DeepseekOcr2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class DeepseekOcr2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_tower.sam_encoder.layers", form="other"),
         LayerStack("vision_tower.vision_encoder.layers"),
         LayerStack("language_model.layers"),
     )
-    submodels = ("vision_tower", "language_model")
+    repeats_whole = True

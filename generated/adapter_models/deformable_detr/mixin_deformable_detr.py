@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DeformableDetr plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -50,8 +50,9 @@ class DeformableDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DeformableDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
+class DeformableDetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
+    submodels = ("backbone.model",)

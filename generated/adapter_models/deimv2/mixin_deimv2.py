@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Deimv2 plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -52,9 +52,10 @@ class Deimv2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Deimv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
+class Deimv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.aifi.*.layers"),
         LayerStack("decoder.layers"),
     )
     embedding_output = "conv_encoder"
+    submodels = ("conv_encoder.backbone",)

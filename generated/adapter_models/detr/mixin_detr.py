@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Detr plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -62,10 +62,11 @@ class DetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DetrModelAdaptersMixin(ModelBaseAdaptersMixin):
+class DetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
+    submodels = ("backbone.model",)

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DiffusionGemma plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -32,9 +32,10 @@ class DiffusionGemmaEncoderTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DiffusionGemmaModelAdaptersMixin(ModelBaseAdaptersMixin):
+class DiffusionGemmaModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.language_model.layers"),
         LayerStack("decoder.layers"),
     )
     embedding_output = "encoder.language_model.embed_tokens"
+    submodels = ("encoder.vision_tower",)

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DPT plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -31,7 +31,8 @@ class DPTViTLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DPTModelAdaptersMixin(ModelBaseAdaptersMixin):
+class DPTModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
     final_norm_path = "layernorm"
+    submodels = ("embeddings.backbone",)

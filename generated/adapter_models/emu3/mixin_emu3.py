@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Emu3 plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,8 +31,8 @@ class Emu3DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Emu3ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Emu3ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("text_model.layers"),)
     embedding_output = "text_model.embed_tokens"
     final_norm_path = "text_model.norm"
-    submodels = ("text_model", "vqmodel")
+    repeats_whole = True

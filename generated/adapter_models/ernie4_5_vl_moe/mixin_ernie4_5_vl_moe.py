@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Ernie4_5_VLMoe plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -51,9 +51,9 @@ class Ernie4_5_VLMoeVisionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Ernie4_5_VLMoeModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Ernie4_5_VLMoeModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("language_model.layers"),
         LayerStack("vision_tower.blocks", form="packed"),
     )
-    submodels = ("language_model", "vision_tower")
+    repeats_whole = True

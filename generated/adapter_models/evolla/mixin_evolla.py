@@ -84,3 +84,4 @@ class EvollaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     token_embeddings = "embed_tokens"
     embedding_output = "protein_encoder.model.embeddings"
     final_norm_path = "norm"
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Flava plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,10 +31,10 @@ class FlavaLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class FlavaModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class FlavaModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layer"),
         LayerStack("image_model.encoder.layer"),
         LayerStack("multimodal_model.encoder.layer"),
     )
-    submodels = ("text_model", "image_model", "multimodal_model")
+    repeats_whole = True

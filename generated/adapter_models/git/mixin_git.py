@@ -6,8 +6,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Git plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -54,10 +54,10 @@ class GitVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class GitModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class GitModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("image_encoder.vision_model.encoder.layers"),
         LayerStack("encoder.layer", form="joined"),
     )
     token_embeddings = "embeddings.word_embeddings"
-    submodels = ("image_encoder",)
+    repeats_whole = True

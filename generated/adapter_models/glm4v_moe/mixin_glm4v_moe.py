@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Glm4vMoe plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -55,9 +55,9 @@ class Glm4vMoeVisionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Glm4vMoeModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Glm4vMoeModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("visual.blocks", form="packed"),
         LayerStack("language_model.layers"),
     )
-    submodels = ("visual", "language_model")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Glm5Next plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -68,9 +68,9 @@ class Glm5NextVisionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Glm5NextModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Glm5NextModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("visual.blocks", form="packed"),
         LayerStack("language_model.layers", form="other"),
     )
-    submodels = ("visual", "language_model")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's GraniteDocling plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -52,9 +52,9 @@ class GraniteDoclingEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class GraniteDoclingModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class GraniteDoclingModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.encoder.layers"),
         LayerStack("text_model.layers"),
     )
-    submodels = ("vision_model", "text_model")
+    repeats_whole = True

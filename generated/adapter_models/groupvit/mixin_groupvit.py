@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's GroupViT plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,11 +31,11 @@ class GroupViTEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class GroupViTModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class GroupViTModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.stages.*.layers", form="no tokens"),
     )
     embedding_output = "vision_model.embeddings"
     final_norm_path = "text_model.final_layer_norm"
-    submodels = ("text_model",)
+    repeats_whole = True

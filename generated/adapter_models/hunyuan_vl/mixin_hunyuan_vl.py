@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's HunYuanVL plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -52,9 +52,9 @@ class HunYuanVLDenseV1DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class HunYuanVLModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class HunYuanVLModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("language_model.layers"),
         LayerStack("vision_tower.layers", form="packed"),
     )
-    submodels = ("language_model", "vision_tower")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Inkling plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -32,8 +32,8 @@ class InklingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class InklingModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class InklingModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("language_model.layers"),)
     embedding_output = "language_model.embed_tokens"
     final_norm_path = "language_model.norm"
-    submodels = ("language_model", "audio_tower", "vision_tower")
+    repeats_whole = True

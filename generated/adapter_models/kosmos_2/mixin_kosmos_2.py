@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Kosmos2 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -64,10 +64,10 @@ class Kosmos2TextBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Kosmos2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class Kosmos2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.model.layers"),
         LayerStack("vision_model.model.encoder.layers"),
     )
     token_embeddings = "text_model.model.embed_tokens"
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Llama4ForConditionalGeneration plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -55,9 +55,9 @@ class Llama4VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Llama4ForConditionalGenerationAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Llama4ForConditionalGenerationAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.model.layers"),
         LayerStack("language_model.model.layers"),
     )
-    submodels = ("vision_model", "language_model")
+    repeats_whole = True

@@ -63,3 +63,4 @@ class LwDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
     )
     embedding_output = "backbone.backbone.embeddings"
     final_norm_path = "decoder.layernorm"
+    repeats_whole = True

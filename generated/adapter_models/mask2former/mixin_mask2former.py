@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Mask2Former plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -49,9 +49,10 @@ class Mask2FormerMaskedAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Mask2FormerModelAdaptersMixin(ModelBaseAdaptersMixin):
+class Mask2FormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("pixel_level_module.decoder.encoder.layers"),
         LayerStack("transformer_module.decoder.layers", form="length first"),
     )
     final_norm_path = "transformer_module.decoder.layernorm"
+    submodels = ("pixel_level_module.encoder",)

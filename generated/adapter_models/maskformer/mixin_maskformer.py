@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MaskFormer plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -41,6 +41,7 @@ class MaskFormerDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MaskFormerModelAdaptersMixin(ModelBaseAdaptersMixin):
+class MaskFormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("transformer_module.decoder.layers"),)
     final_norm_path = "transformer_module.decoder.layernorm"
+    submodels = ("pixel_level_module.encoder",)

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MetaClip2 plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -32,17 +32,17 @@ class MetaClip2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MetaClip2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class MetaClip2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
     )
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True
 
 
 class MetaClip2ForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
     layer_stacks = (LayerStack("vision_model.encoder.layers"),)
     embedding_output = "vision_model.pre_layrnorm"
     final_norm_path = "vision_model.post_layernorm"
-    submodels = ("vision_model",)
+    repeats_whole = True
     head_modules = ("classifier",)

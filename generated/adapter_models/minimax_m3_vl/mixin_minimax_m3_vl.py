@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MiniMaxM3VL plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -56,9 +56,9 @@ class MiniMaxM3VLVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MiniMaxM3VLModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class MiniMaxM3VLModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_tower.layers", form="packed"),
         LayerStack("language_model.layers"),
     )
-    submodels = ("vision_tower", "language_model")
+    repeats_whole = True

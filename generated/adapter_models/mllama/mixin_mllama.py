@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Mllama plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -74,11 +74,11 @@ class MllamaCrossAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MllamaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class MllamaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.transformer.layers"),
         LayerStack("vision_model.global_transformer.layers"),
         LayerStack("language_model.layers"),
     )
     token_embeddings = "language_model.embed_tokens"
-    submodels = ("vision_model", "language_model")
+    repeats_whole = True

@@ -6,8 +6,8 @@
 """Which module of upstream's MoonshineStreaming plays which role."""
 
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -64,9 +64,7 @@ class MoonshineStreamingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MoonshineStreamingModelAdaptersMixin(
-    EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelUsingSubmodelsAdaptersMixin
-):
+class MoonshineStreamingModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
@@ -74,4 +72,4 @@ class MoonshineStreamingModelAdaptersMixin(
     token_embeddings = "decoder.embed_tokens"
     embedding_output = "encoder.embedder"
     final_norm_path = "decoder.norm"
-    submodels = ("encoder",)
+    repeats_whole = True

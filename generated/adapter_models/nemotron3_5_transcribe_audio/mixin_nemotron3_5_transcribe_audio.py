@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Nemotron3_5TranscribeAudio plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -35,4 +35,4 @@ class Nemotron3_5TranscribeAudioModelAdaptersMixin(ModelUsingSubmodelsAdaptersMi
     layer_stacks = (LayerStack("asr_encoder.layers"),)
     embedding_output = "asr_encoder.input_layer_norm"
     final_norm_path = "asr_encoder.layer_norm"
-    submodels = ("asr_encoder", "diarization_model")
+    submodels = ("diarization_model",)

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Nemotron3Diarization plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,8 +31,8 @@ class Nemotron3DiarizationAudioLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Nemotron3DiarizationModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Nemotron3DiarizationModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("audio_tower.layers"),)
     embedding_output = "audio_tower.input_layer_norm"
     final_norm_path = "audio_tower.layer_norm"
-    submodels = ("audio_tower",)
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's NeuCodec plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,7 +31,6 @@ class NeuCodecDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class NeuCodecModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class NeuCodecModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("acoustic_decoder.layers"),)
     final_norm_path = "acoustic_decoder.norm"
-    submodels = ("semantic_encoder",)

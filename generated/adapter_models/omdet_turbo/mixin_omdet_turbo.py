@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's OmDetTurboForObjectDetection plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -56,8 +56,9 @@ class OmDetTurboDeformableTransformerDecoderLayerAdaptersMixin(LayerAdaptersMixi
     )
 
 
-class OmDetTurboForObjectDetectionAdaptersMixin(ModelBaseAdaptersMixin):
+class OmDetTurboForObjectDetectionAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.encoder.*.layers"),
         LayerStack("decoder.layers"),
     )
+    submodels = ("vision_backbone.vision_backbone", "language_backbone.model")

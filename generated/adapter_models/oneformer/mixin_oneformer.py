@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's OneFormer plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -65,10 +65,11 @@ class OneFormerTextTransformerLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class OneFormerModelAdaptersMixin(ModelBaseAdaptersMixin):
+class OneFormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("pixel_level_module.decoder.encoder.layers"),
         LayerStack("transformer_module.decoder.layers", form="length first"),
         LayerStack("text_mapper.text_encoder.transformer.layers", form="length first"),
     )
     final_norm_path = "transformer_module.decoder.decoder_norm"
+    submodels = ("pixel_level_module.encoder",)

@@ -9,8 +9,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PaddleOCRVL plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -57,10 +57,10 @@ class PaddleOCRVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class PaddleOCRVLModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class PaddleOCRVLModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("visual.vision_model.encoder.layers", form="packed"),
         LayerStack("language_model.layers"),
     )
     token_embeddings = "language_model.embed_tokens"
-    submodels = ("visual", "language_model")
+    repeats_whole = True

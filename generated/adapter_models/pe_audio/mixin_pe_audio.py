@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PeAudio plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -35,4 +35,4 @@ class PeAudioModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("audio_encoder.layers"),)
     embedding_output = "audio_encoder.patch_embedder"
     final_norm_path = "audio_encoder.norm"
-    submodels = ("text_model", "audio_encoder")
+    submodels = ("text_model",)

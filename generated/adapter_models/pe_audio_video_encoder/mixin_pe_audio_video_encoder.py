@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PeAudioVideoEncoder plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -31,7 +31,8 @@ class PeAudioVideoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class PeAudioVideoEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+class PeAudioVideoEncoderAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     embedding_output = "patch_embedder"
     final_norm_path = "norm"
+    submodels = ("embedder.audio_encoder", "embedder.video_encoder")

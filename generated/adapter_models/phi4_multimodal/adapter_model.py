@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Microsoft and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Phi4Multimodal with flexible heads."""
+"""Phi4Multimodal with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
     Phi4MultimodalPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +23,12 @@ if TYPE_CHECKING:
     from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Cache
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class Phi4MultimodalAdapterModel(ModelWithoutHeadsAdaptersMixin, Phi4MultimodalPreTrainedModel):
+    """Phi4Multimodal with any number of adapters.
 
-class Phi4MultimodalAdapterModel(
-    ModelWithFlexibleHeadsAdaptersMixin, Phi4MultimodalPreTrainedModel, HeadsGenerationMixin
-):
-    """Phi4Multimodal with any number of adapters and of heads, of which one or several are active.
-
-    Heads: classification, multilabel_classification, tagging, question_answering, causal_lm.
+    It has no heads, since none fits on it: its outputs are those of Phi4MultimodalModel.
     """
-
-    head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
-    pooling = "last"
 
     def __init__(self, config: Phi4MultimodalConfig) -> None:
         super().__init__(config)
@@ -58,24 +49,10 @@ class Phi4MultimodalAdapterModel(
         audio_embed_sizes: Any = None,
         audio_attention_mask: Any = None,
         use_cache: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
-        start_positions: Target | None = None,
-        end_positions: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-            start_positions, end_positions: (batch,), targets of a question answering head.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
-        Other arguments are those of Phi4MultimodalModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.model(
+        """Run the base model. The arguments are those of Phi4MultimodalModel."""
+        return self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -89,15 +66,4 @@ class Phi4MultimodalAdapterModel(
             audio_attention_mask=audio_attention_mask,
             use_cache=use_cache,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            head=head,
-            labels=labels,
-            start_positions=start_positions,
-            end_positions=end_positions,
-            logits_to_keep=logits_to_keep,
-            **arguments,
         )

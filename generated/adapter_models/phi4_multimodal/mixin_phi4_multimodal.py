@@ -5,7 +5,6 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Phi4Multimodal plays which role."""
 
-from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -87,12 +86,11 @@ class Phi4MultimodalDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Phi4MultimodalModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+class Phi4MultimodalModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("layers"),
         LayerStack("embed_tokens_extend.image_embed.img_processor.encoder.layers"),
         LayerStack("embed_tokens_extend.audio_embed.encoder.encoders"),
     )
     token_embeddings = "embed_tokens"
-    embedding_output = "embed_tokens_extend.image_embed.img_processor.embeddings"
-    final_norm_path = "norm"
+    repeats_whole = True

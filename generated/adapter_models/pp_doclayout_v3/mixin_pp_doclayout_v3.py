@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PPDocLayoutV3 plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -56,9 +56,10 @@ class PPDocLayoutV3DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class PPDocLayoutV3ModelAdaptersMixin(ModelBaseAdaptersMixin):
+class PPDocLayoutV3ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.aifi.*.layers"),
         LayerStack("decoder.layers"),
     )
     final_norm_path = "decoder_norm"
+    submodels = ("backbone.model",)

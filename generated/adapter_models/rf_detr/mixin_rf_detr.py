@@ -64,3 +64,4 @@ class RfDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
     )
     embedding_output = "backbone.backbone.embeddings"
     final_norm_path = "decoder.layernorm"
+    repeats_whole = True

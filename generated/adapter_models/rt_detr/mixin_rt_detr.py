@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's RTDetr plays which role."""
 
-from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -56,8 +56,9 @@ class RTDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class RTDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
+class RTDetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.aifi.*.layers"),
         LayerStack("decoder.layers"),
     )
+    submodels = ("backbone.model",)

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's SamHQ plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -66,9 +66,9 @@ class SamHQTwoWayAttentionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class SamHQModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class SamHQModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_encoder.layers", form="other"),
         LayerStack("mask_decoder.transformer.layers", form="other"),
     )
-    submodels = ("vision_encoder",)
+    repeats_whole = True

@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Siglip2 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -32,10 +32,10 @@ class Siglip2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Siglip2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class Siglip2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
     )
     token_embeddings = "text_model.embeddings.token_embedding"
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Step3p7 plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -57,9 +57,9 @@ class Step3p7DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Step3p7ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Step3p7ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("vision_model.layers"),
         LayerStack("language_model.layers"),
     )
-    submodels = ("vision_model", "language_model")
+    repeats_whole = True

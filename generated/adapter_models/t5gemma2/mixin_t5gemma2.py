@@ -5,8 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's T5Gemma2 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -32,10 +32,10 @@ class T5Gemma2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class T5Gemma2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class T5Gemma2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.text_model.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "encoder.text_model.embed_tokens"
-    submodels = ("encoder", "decoder")
+    repeats_whole = True

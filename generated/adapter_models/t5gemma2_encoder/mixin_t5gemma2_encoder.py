@@ -5,9 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's T5Gemma2Encoder plays which role."""
 
-from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -32,8 +31,8 @@ class T5Gemma2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class T5Gemma2EncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+class T5Gemma2EncoderAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("text_model.layers"),)
     token_embeddings = "text_model.embed_tokens"
     final_norm_path = "text_model.norm"
-    submodels = ("text_model", "vision_tower")
+    submodels = ("vision_tower",)

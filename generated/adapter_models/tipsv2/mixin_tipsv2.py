@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Tipsv2 plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -53,9 +53,9 @@ class Tipsv2TextEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Tipsv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Tipsv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layer"),
     )
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

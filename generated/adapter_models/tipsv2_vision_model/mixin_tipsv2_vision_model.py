@@ -6,7 +6,6 @@
 """Which module of upstream's Tipsv2Vision plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -39,7 +38,7 @@ class Tipsv2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "layernorm"
 
 
-class Tipsv2VisionBackboneAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class Tipsv2VisionBackboneAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
-    submodels = ("encoder",)
+    repeats_whole = True

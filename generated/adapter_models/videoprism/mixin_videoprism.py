@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's VideoPrismClip plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -31,11 +31,11 @@ class VideoPrismLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class VideoPrismClipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class VideoPrismClipModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("video_model.vision_model.spatial_layers"),
         LayerStack("video_model.vision_model.temporal_layers"),
         LayerStack("video_model.auxiliary_layers"),
         LayerStack("text_model.layers", form="followed"),
     )
-    submodels = ("video_model", "text_model")
+    repeats_whole = True

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's XCLIP plays which role."""
 
-from adapter_runtime.model.head_model import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -82,11 +82,11 @@ class PromptGeneratorLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class XCLIPModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+class XCLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
         LayerStack("mit.encoder.layers", form="no tokens"),
         LayerStack("prompts_generator.decoder"),
     )
-    submodels = ("text_model", "vision_model")
+    repeats_whole = True

@@ -100,7 +100,7 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
         """Forward hook of the module after which invertible adapters run; `output` is [B, L, E], or a tuple that begins so."""
         if self.is_token_table and not self.in_encoder:
             context = thread.context
-            if context is None or context.is_generation:  # the caller wants the embeddings for itself
+            if context is None or not context.is_in_base:  # the caller wants the embeddings for itself
                 return None
         if self.current_program() is None:
             return None

@@ -22,6 +22,7 @@ INVERTIBLE = MethodSpec[BnConfig](
     name="invertible",
     configs=(BnConfig,),
     is_asked_for=lambda config: config.inv_adapter is not None,
+    acts_on_tokens=True,
     place=_place,
     count_places=count_places,
     containers=frozenset({CONTAINER}),

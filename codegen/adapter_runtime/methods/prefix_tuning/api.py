@@ -26,11 +26,12 @@ class PrefixTuningMixin:
         """
         state = self.adapters_config
         config = state.get(name)
-        tunings = prefixes_of(self.adapters_base, name)
+        parts = self.adapters_base.adapter_parts().values()
+        tunings = [tuning for part in parts for tuning in prefixes_of(part, name).values()]
         if not tunings:
             raise UnsupportedMethodError(f"Adapter {name!r} has no prefix that could be ejected.")
         with unchanged_on_error(self.adapters_base, state):
-            for tuning in tunings.values():
+            for tuning in tunings:
                 tuning.eject()
             state.adapters[name] = _flattened(config)
 

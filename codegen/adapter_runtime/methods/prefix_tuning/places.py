@@ -98,7 +98,8 @@ def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int
     for location, found in places.items():
         width = found[0][0].stream_width()
         shapes = [prefix_shape(layer, roles) for layer, roles, _ in found]
-        tuning = PrefixTuning(config, width, shapes, key=f"{name}.{location}")
+        first = found[0][0].adapter_layer_index  # attentions of several parts have the same location
+        tuning = PrefixTuning(config, width, shapes, key=f"{name}.{location}.{first}")
         group[location] = tuning
         for position, (_, _, host) in enumerate(found):
             host.place(name, tuning, position, width)

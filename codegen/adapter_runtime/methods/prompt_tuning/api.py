@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.masking_utils import create_masks_for_generate
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
@@ -18,6 +19,7 @@ from adapter_runtime.methods.prompt_tuning.module import (
     text_embeddings,
 )
 from adapter_runtime.methods.prompt_tuning.places import prompts_of
+from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.programs.dynamic import DynamicMixin
 
 
@@ -41,14 +43,15 @@ class PromptTuningMixin:
             InvalidConfigError: there is no tokenizer, or it is that of another model.
         """
         self.adapters_config.get(adapter_name)
-        held = prompts_of(self.adapters_base).prompt_tunings
-        if adapter_name not in held:
+        part = self.adapters_base.text_part
+        held = prompts_of(part).prompt_tunings if part is not None else nn.ModuleDict()
+        if part is None or adapter_name not in held:
             raise UnsupportedMethodError(f"Adapter {adapter_name!r} has no prompt. Add one with prompt tuning.")
         tuning = held[adapter_name]
         assert isinstance(tuning, PromptTuning)
         if tokenizer is None:
             tokenizer = find_tokenizer(self.adapters_base, tuning.config)
-        tuning.start_from(text_embeddings(self.adapters_base, text, tokenizer))
+        tuning.start_from(text_embeddings(part, text, tokenizer))
 
 
 def _mask_of_tokens(
@@ -74,8 +77,12 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _prompt_length(self) -> int:
         """Positions of the prompt that decoders see in front of their tokens."""
-        prompts = prompts_of(self.adapters_base).current_program()
+        prompts = self._running_prompts()
         return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
+
+    def _running_prompts(self) -> Prompts | None:
+        part = self.adapters_base.text_part
+        return None if part is None else prompts_of(part).current_program()
 
     def _prepare_static_cache(self, *args: Any, max_cache_len: int, **kwargs: Any) -> Any:
         """See transformers. The cache has room for the prompt too."""
@@ -113,7 +120,7 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _check_chunks(self, model_kwargs: dict[str, Any]) -> None:
         """Raise where the first chunk of a batch may not hold the token that the prompt follows."""
-        prompts = prompts_of(self.adapters_base).current_program()
+        prompts = self._running_prompts()
         if prompts is not None and prompts.combine != "prefix" and model_kwargs.get("attention_mask") is not None:
             raise UnsupportedMethodError(
                 f"A prompt with combine={prompts.combine!r} goes in with the first chunk, which may be padding. Generate "

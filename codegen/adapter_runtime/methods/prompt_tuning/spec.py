@@ -10,6 +10,7 @@ PROMPT_TUNING = MethodSpec[PromptTuningConfig](
     name="prompt_tuning",
     configs=(PromptTuningConfig,),
     named={"prompt_tuning": PromptTuningConfig()},
+    acts_on_tokens=True,
     place=places.place,
     count_places=places.count_places,
     containers=frozenset({"prompt_tunings"}),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import transformers
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from adapter_runtime.composition import Fuse
@@ -29,11 +30,12 @@ from adapter_runtime.model.embeddings.api import (
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
-from adapter_runtime.model.init.finding import covered_base, is_covered, qualified_name
+from adapter_runtime.model.init.finding import Root, find_root, is_covered, qualified_name
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import CompositeWithHeadMixin, ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.programs.dynamic import change_class, subclass
 from adapter_runtime.programs.hooks import patch_forward
 
@@ -67,20 +69,19 @@ def init(
             adapters already, by another interface.
         InvalidConfigError: the model has no such modules as the interface names. In each case the model is unchanged.
     """
-    base = covered_base(model) if interface is None else described_base(model, interface)
+    root = find_root(model) if interface is None else Root(described_base(model, interface))
+    base = root.base
     if isinstance(base, ModelBaseAdaptersMixin):
         _check_turned(base, interface)
         return
     registry = registered().of_type(base.config.model_type)
-    parts = check_parts(base, by_part(interface)) if interface is not None else _check_supported(base, registry)
+    parts = check_parts(base, by_part(interface)) if interface is not None else _check_supported(root, registry)
     with unchanged_on_error(model, ModelAdaptersConfig()):
         upstream_classes = {module: type(module) for module in model.modules()}
         if interface is not None:
             describe(model, base, interface, parts)
         else:
-            for module in upstream_classes:
-                if module is base or not is_covered(module):
-                    _swap(module, registry)
+            _swap_all(model, root)
         for module, upstream in upstream_classes.items():
             if type(module) is not upstream:
                 patch_forward(module)
@@ -90,6 +91,8 @@ def init(
         elif isinstance(model, OwnHeadAdaptersMixin) and model.token_embeddings:
             watch_projection(model)
         wrap_checkpoints(model)
+        if isinstance(base, ModelUsingSubmodelsAdaptersMixin):
+            base.use_parts(root.parts or ("",))
         base.init_base_adapters()
         _give_back_unplaced(base, upstream_classes)
         _keep_whole(upstream_classes)
@@ -107,9 +110,18 @@ def _check_turned(base: ModelBaseAdaptersMixin, interface: Interface | None) -> 
         )
 
 
-def _check_supported(base: PreTrainedModel, registry: Registry) -> list[Part]:
-    """Raise where no mixin was generated for the class of the base model. No part of it has an interface."""
-    if is_covered(base):
+def _check_supported(root: Root, registry: Registry) -> list[Part]:
+    """Raise where no mixin was generated for the class of the base model, and it is not made of models that have such, or one
+    of these has adapters already. No part of it has an interface.
+    """
+    base = root.base
+    for path in root.parts:
+        part = base.get_submodule(path)
+        if isinstance(part, ModelBaseAdaptersMixin):
+            raise UnsupportedModelError(
+                f"{path} of {type(base).__name__} has adapters of its own already. Call init({type(base).__name__}) first."
+            )
+    if root.parts or is_covered(base):
         return []
     model_type = base.config.model_type
     message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
@@ -127,6 +139,45 @@ def _version_hint(registry: Registry) -> str:
     if transformers.__version__ == generated_from:
         return ""
     return f" (Models were generated from transformers {generated_from}; installed is {transformers.__version__}.)"
+
+
+def _swap_all(model: PreTrainedModel, root: Root) -> None:
+    """Change the classes of all modules for which some were generated: those of a part by the tables of its own type."""
+    parts = {root.base.get_submodule(path) for path in root.parts} or {root.base}
+    owners: dict[nn.Module, PreTrainedModel] = {}
+    for part in sorted(
+        parts, key=lambda part: -sum(1 for _ in part.modules())
+    ):  # what is inside of another comes later
+        owners.update(dict.fromkeys(part.modules(), part))
+    for module in list(model.modules()):
+        owner = owners.get(module, root.base)
+        if module is owner or not is_covered(module):
+            _swap(module, registered().of_type(owner.config.model_type))
+    if root.parts:
+        _join(model, root)
+
+
+def _join(model: PreTrainedModel, root: Root) -> None:
+    """Make a model one that is made of parts, and give what is between it and these the methods for adapters too."""
+    base = root.base
+    if not isinstance(base, ModelUsingSubmodelsAdaptersMixin):
+        is_head = base is model and (base.can_generate() or not _is_base_model(base))
+        change_class(
+            base, subclass(CompositeWithHeadMixin if is_head else ModelUsingSubmodelsAdaptersMixin, type(base))
+        )
+    for module in list(base.modules()):
+        is_turned = isinstance(module, ModelAdaptersMixin) or not isinstance(module, PreTrainedModel)
+        if not is_turned and isinstance(module.base_model, ModelBaseAdaptersMixin):
+            _wrap(module, module.base_model)
+
+
+def _is_base_model(model: PreTrainedModel) -> bool:
+    """Whether the class is what upstream calls the model of its type, without a head."""
+    return type(model).__name__ in _names(MODEL_MAPPING_NAMES.get(model.config.model_type, ()))
+
+
+def _names(names: str | Sequence[str]) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _swap(module: nn.Module, registry: Registry) -> None:

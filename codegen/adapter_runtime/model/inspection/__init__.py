@@ -10,7 +10,7 @@ from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.summary import HeadSummary, SummaryRow
-from adapter_runtime.model import summary
+from adapter_runtime.model.inspection import summary
 from adapter_runtime.programs.layer import AdapterLayerBase
 
 Result = TypeVar("Result")  # of a function whose result nobody reads

@@ -1,0 +1,1 @@
+"""Parts of models: what has layers of one model type, and models that are made of several."""

@@ -1,0 +1,267 @@
+"""Models made of several models: LLaVA of a vision tower and a language model, an encoder-decoder of any two.
+
+The *root* is the whole; its *parts* are the models in it whose classes have adapters of their own, and the root itself where it has
+layers beside theirs. A part keeps what belongs to its type: layers, prefixes, what is done at the entry of its forward, and which
+methods it supports. What there is once for an adapter lives at the root: its config, what is active, files, what is frozen.
+
+Layers are counted over all parts, in the order in which upstream registers them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+from adapter_runtime.call.context import AdapterSetup
+from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.state import ModelAdaptersConfig
+from adapter_runtime.errors import AdapterError, UnsupportedMethodError
+from adapter_runtime.methods.configs.union import members
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.methods.spec import Spec
+from adapter_runtime.methods.table import specs_of
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
+from adapter_runtime.model.parts.part import AdapterPart
+from adapter_runtime.programs.call_plan import IDLE, CallPlan, joined
+from adapter_runtime.programs.layer import AdapterLayerBase
+
+logger = logging.getLogger(__name__)
+
+
+class OwnLayers(AdapterPart):
+    """The layers of a model that belong to none of the models inside of it, as a part of that model.
+
+    Args:
+        model: which holds them. Whatever else is asked of the part is asked of it.
+        others: the parts beside this one.
+    """
+
+    def __init__(self, model: ModelUsingSubmodelsAdaptersMixin, others: Sequence[nn.Module]) -> None:
+        self.model, self.layer_stacks = model, model.layer_stacks
+        self.foreign = {module for other in others for module in other.modules()}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.__dict__["model"], name)
+
+    def adapter_layers(self) -> Iterator[AdapterLayerBase]:
+        """All modules that hold adapters, but for those of other parts."""
+        return (layer for layer in super().adapter_layers() if layer not in self.foreign)
+
+
+class _Fitting(NamedTuple):
+    """What of an adapter goes into which part."""
+
+    config: AdapterConfig  # of one method, or of a bottleneck with its invertible adapter
+    part: AdapterPart
+    applies: Callable[[Spec], bool]  # which of its methods go there
+
+
+class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    """Base of models made of whole models."""
+
+    submodels: ClassVar[tuple[str, ...]] = ()  # paths of the models that are parts; stated by generated classes
+    repeats_whole = True
+    _parts: dict[str, AdapterPart]
+
+    def use_parts(self, paths: Sequence[str]) -> None:
+        """Take the models at these paths, which `init` has turned, for parts; "" stands for the layers of the root itself.
+
+        A path of a model that is made of several itself stands for its own layers.
+        """
+        named = {path: self.get_submodule(path) for path in paths}
+        parts: dict[str, AdapterPart] = {}
+        for path, module in named.items():
+            if path:
+                module.__dict__["_root"] = self  # beside the tree of modules, in which the root is above its parts
+            if isinstance(module, ModelUsingSubmodelsAdaptersMixin):
+                inner = [other for other in named.values() if other is not module and other in set(module.modules())]
+                part = module.__dict__["_own_part"] = OwnLayers(module, inner)
+            else:
+                part = module
+            parts[path] = part
+        self.__dict__["_parts"] = parts
+
+    def init_base_adapters(self) -> None:
+        """See `ModelBaseAdaptersMixin`."""
+        self.adapters_config = ModelAdaptersConfig()
+        self.call_plan, self.call_plans = IDLE, {}
+        count = 0
+        for part in self.adapter_parts().values():
+            count = part.init_part(count)
+
+    def adapter_parts(self) -> dict[str, AdapterPart]:
+        """The parts by their paths, in the order in which layers are counted; "" = the layers of the root itself."""
+        parts: dict[str, AdapterPart] = self.__dict__["_parts"]
+        return parts
+
+    @property
+    def own_part(self) -> AdapterPart | None:
+        """See `ModelBaseAdaptersMixin`."""
+        part: AdapterPart | None = self.__dict__.get("_own_part")
+        return part
+
+    @property
+    def text_part(self) -> AdapterPart | None:
+        """The part that embeds the tokens which the root reads; None where no part embeds any."""
+        parts = [part for part in self.adapter_parts().values() if part.token_embeddings]
+        try:
+            table = self.get_input_embeddings()
+        except (NotImplementedError, AttributeError):  # several towers: upstream does not say which table
+            table = None
+        holding = (part for part in parts if part.get_submodule(part.token_embeddings) is table)
+        return next(holding, parts[0] if parts else None)
+
+    def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """All layers, counted over all parts in the order in which upstream registers these."""
+        for part in self.adapter_parts().values():
+            yield from part.iter_layers()
+
+    # Adding
+
+    def check_placeable(self, config: AdapterConfig) -> None:
+        """See `ModelBaseAdaptersMixin`: where no part has a place for a method.
+
+        Raises:
+            UnsupportedMethodError: none has.
+            InvalidConfigError: no layer would get anything.
+        """
+        self._fitting(config)
+
+    def place_adapter(self, name: str, config: AdapterConfig) -> None:
+        """Create the adapter `name` in all parts that support it. One warning names the others."""
+        refusals: dict[str, AdapterError] = {}
+        for fitting in self._fitting(config, refusals):
+            fitting.part.place_here(name, fitting.config, fitting.applies)
+        if refusals:
+            reasons = " ".join(f"{path or type(self).__name__}: {reason}" for path, reason in refusals.items())
+            logger.warning("Adapter %r of %s is not in all of its parts. %s", name, type(self).__name__, reasons)
+
+    def _fitting(self, config: AdapterConfig, refusals: dict[str, AdapterError] | None = None) -> list[_Fitting]:
+        """What of an adapter goes into which part.
+
+        Args:
+            refusals: takes the reasons of parts that a method does not fit into, while it does into others.
+
+        Raises:
+            AdapterError: a method fits into no part, or not into the one that reads the tokens, on whose embeddings it acts.
+        """
+        fitting = []
+        for member in members(config):
+            refused: dict[str, AdapterError] = {}
+            found = list(self._fitting_member(member, refused))
+            if not found:
+                raise next(iter(refused.values()), _no_part(self, member))
+            if refusals is not None:
+                refusals.update(refused)
+            fitting += found
+        return fitting
+
+    def _fitting_member(self, config: AdapterConfig, refused: dict[str, AdapterError]) -> Iterator[_Fitting]:
+        text = self.text_part
+        for path, part in self.adapter_parts().items():
+            applies = _every if part is text else _in_any_part
+            asked = [spec for spec in specs_of(config) if applies(spec)]
+            if not asked:
+                continue
+            try:
+                part.check_supported(config, applies)
+            except AdapterError as error:
+                if any(spec.acts_on_tokens for spec in asked):
+                    raise
+                refused[path] = error
+            else:
+                yield _Fitting(config, part, applies)
+
+    # Running
+
+    def activate(self, block: AdapterCompositionBlock | None, skip_layers: frozenset[int]) -> None:
+        """Decide, in every layer, what runs from now on."""
+        self.call_plans = {}
+        for part in self.adapter_parts().values():
+            part.activate(block, skip_layers)
+        self.call_plan = joined([part.call_plan for part in self.adapter_parts().values()])
+
+    def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
+        """See `AdapterPart`."""
+        if setup.key not in self.call_plans:
+            plans = [part.call_plan_under(setup) for part in self.adapter_parts().values()]
+            self.call_plans[setup.key] = joined(plans)
+        return self.call_plans[setup.key]
+
+    # Invertible adapters are those of the part that reads the tokens
+
+    def add_invertible_adapter(self, adapter_name: str) -> bool:
+        """See `InvertibleAdaptersMixin`."""
+        return self._inverting.add_invertible_adapter(adapter_name)
+
+    def delete_invertible_adapter(self, adapter_name: str) -> None:
+        """See `InvertibleAdaptersMixin`."""
+        self._inverting.delete_invertible_adapter(adapter_name)
+
+    def get_invertible_adapter(self) -> nn.Module | None:
+        """See `InvertibleAdaptersMixin`."""
+        return self._inverting.get_invertible_adapter()
+
+    def enable_invertible_adapters(self, adapter_names: Iterable[str]) -> None:
+        """See `InvertibleAdaptersMixin`."""
+        self._inverting.enable_invertible_adapters(adapter_names)
+
+    def has_running_invertible(self, projection: nn.Module | None = None) -> bool:
+        """See `InvertibleAdaptersMixin`."""
+        return self.text_part is not None and self._inverting.has_running_invertible(projection)
+
+    def invertible_adapters_forward(self, hidden_states: torch.Tensor, rev: bool = False) -> torch.Tensor:
+        """See `InvertibleAdaptersMixin`."""
+        return self._inverting.invertible_adapters_forward(hidden_states, rev)
+
+    @property
+    def _inverting(self) -> InvertibleAdaptersMixin:
+        """The part that can have invertible adapters, or what answers for the root's own layers.
+
+        Raises:
+            UnsupportedMethodError: no part can.
+        """
+        part = self.text_part
+        if isinstance(part, OwnLayers) and part.model is self:
+            inherited: InvertibleAdaptersMixin = super()  # type: ignore[assignment]
+            return inherited
+        found = part.model if isinstance(part, OwnLayers) else part
+        if not isinstance(found, InvertibleAdaptersMixin):
+            raise UnsupportedMethodError(f"No part of {type(self).__name__} can have invertible adapters.")
+        return found
+
+
+class CompositeWithHeadMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    """What `init` adds to models made of whole models that end in a head, and for which no class was generated: EncoderDecoderModel.
+
+    Where such a model generates, whatever stands between and behind its parts is frozen with them: projections, the heads of its
+    parts. In other models, what stands beside the parts is a head.
+    """
+
+    def use_parts(self, paths: Sequence[str]) -> None:
+        """See `ModelUsingSubmodelsAdaptersMixin`."""
+        super().use_parts(paths)
+        around = {path.partition(".")[0] for path in paths}
+        beside = () if self.can_generate() else (name for name, _ in self.named_children() if name not in around)
+        self.__dict__["head_modules"] = tuple(beside)
+
+
+def _every(spec: Spec) -> bool:
+    return True
+
+
+def _in_any_part(spec: Spec) -> bool:
+    return not spec.acts_on_tokens
+
+
+def _no_part(model: ModelUsingSubmodelsAdaptersMixin, config: AdapterConfig) -> UnsupportedMethodError:
+    return UnsupportedMethodError(
+        f"No part of {type(model).__name__} reads tokens, on whose embeddings a {type(config).__name__} acts."
+    )

@@ -1,0 +1,458 @@
+"""Models made of models: the parts that `init` finds, what adapters do in each, and what belongs to the whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPVisionConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    ViTConfig,
+)
+
+from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
+from adapter_runtime.call.context import thread
+from adapter_runtime.errors import UnsupportedMethodError
+from runtime_models import randomise
+
+BERT: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,
+}  # fmt: skip
+VIT: dict[str, Any] = {
+    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 8, "patch_size": 4,
+}  # fmt: skip
+IMAGE = 7  # the token of a place in an image
+
+
+class Composite(NamedTuple):
+    """A model made of others, and inputs of two rows."""
+
+    model: PreTrainedModel
+    inputs: dict[str, torch.Tensor]
+
+
+def _pixels(images: int) -> torch.Tensor:
+    return torch.randn(images, 3, 8, 8, generator=torch.Generator().manual_seed(images))
+
+
+def llava(images_per_row: tuple[int, ...] = (1, 1)) -> Composite:
+    text = LlamaConfig(
+        hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=100
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VIT), text_config=text, image_token_index=IMAGE, vision_feature_layer=-2
+    )
+    rows = [[1, *[IMAGE] * 4 * images, 5, 6, 9] for images in images_per_row]
+    length = max(map(len, rows))
+    tokens = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": (tokens > 0).long(),
+        "position_ids": ((tokens > 0).cumsum(-1) - 1).clamp(min=0),
+        "pixel_values": _pixels(sum(images_per_row)),
+    }
+    return Composite(LlavaForConditionalGeneration(config), inputs)
+
+
+def encoder_decoder() -> Composite:
+    decoder = BertConfig(**BERT | {"num_hidden_layers": 3}, is_decoder=True, add_cross_attention=True)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(
+        BertConfig(**BERT), decoder, decoder_start_token_id=1, pad_token_id=0, eos_token_id=99
+    )
+    tokens = torch.tensor([[1, 7, 11, 12, 5, 6], [0, 0, 2, 8, 3, 4]])
+    inputs = {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "decoder_input_ids": tokens[:, 2:]}
+    return Composite(EncoderDecoderModel(config), inputs)
+
+
+def vision_encoder_decoder() -> Composite:
+    decoder = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100, bos_token_id=1, eos_token_id=99)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        ViTConfig(**VIT), decoder, decoder_start_token_id=1, pad_token_id=0, eos_token_id=99
+    )
+    inputs = {"pixel_values": _pixels(2), "decoder_input_ids": torch.tensor([[1, 7, 5], [2, 8, 3]])}
+    return Composite(VisionEncoderDecoderModel(config), inputs)
+
+
+def dual_encoder() -> Composite:
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        ViTConfig(**VIT), BertConfig(**BERT), projection_dim=16
+    )
+    inputs = {"pixel_values": _pixels(2), "input_ids": torch.tensor([[1, 7, 5, 9], [2, 8, 3, 4]])}
+    return Composite(VisionTextDualEncoderModel(config), inputs)
+
+
+MAKERS: dict[str, Callable[[], Composite]] = {
+    "llava": llava,
+    "encoder-decoder": encoder_decoder,
+    "vision-encoder-decoder": vision_encoder_decoder,
+    "dual encoder": dual_encoder,
+}
+PARTS = {
+    "llava": {"vision_tower": 3, "language_model": 2},
+    "encoder-decoder": {"encoder": 2, "decoder.bert": 3},
+    "vision-encoder-decoder": {"encoder": 3, "decoder.transformer": 2},
+    "dual encoder": {"vision_model": 3, "text_model": 2},
+}
+METHODS = ("seq_bn[reduction_factor=2]", "lora", "prefix_tuning", "loreft", "prompt_tuning", "seq_bn_inv", "mam")
+
+
+def made(kind: str, **options: Any) -> Composite:
+    torch.manual_seed(0)
+    model, inputs = MAKERS[kind](**options)
+    init(model.eval())
+    return Composite(model, inputs)
+
+
+def with_adapters(kind: str, **configs: str) -> Composite:
+    found = made(kind)
+    for seed, (name, config) in enumerate(configs.items()):
+        found.model.add_adapter(name, config)
+        randomise(found.model, name, seed + 1)
+    return found
+
+
+def logits(model: PreTrainedModel, inputs: Mapping[str, Any], setup: Any = None) -> torch.Tensor:
+    if setup is not None:
+        model.set_active_adapters(setup)
+    with torch.no_grad():
+        return model(**inputs)[0]
+
+
+# Parts
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_parts_are_found_by_their_classes_and_count_their_layers_together(kind: str) -> None:
+    base = made(kind).model.adapters_base
+    counted = {path: [index for index, _ in part.iter_layers()] for path, part in base.adapter_parts().items()}
+    assert {path: len(indices) for path, indices in counted.items()} == PARTS[kind]
+    assert [index for indices in counted.values() for index in indices] == list(range(sum(PARTS[kind].values())))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_without_adapters_nothing_changes(kind: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = MAKERS[kind]()
+    expected = logits(model.eval(), inputs)
+    init(model)
+    assert torch.equal(logits(model, inputs), expected)
+    model.add_adapter("a", "mam")
+    assert torch.equal(logits(model, inputs), expected)
+    randomise(model, "a", 1)
+    assert not torch.allclose(logits(model, inputs, "a"), expected)
+    model.delete_adapter("a")
+    assert torch.equal(logits(model, inputs), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_part_has_its_share_of_an_adapter_and_acts(kind: str, method: str) -> None:
+    model, inputs = with_adapters(kind, a=method)
+    expected = logits(model, inputs, None)
+    whole = logits(model, inputs, "a")
+    assert not torch.allclose(whole, expected)
+    names = [name for name, _ in model.adapters_base.adapter_parameters("a")]
+    for path in PARTS[kind]:
+        own = [name for name in names if name.startswith(f"{path}.")]
+        is_of_tokens = method == "prompt_tuning"
+        assert bool(own) is (
+            not is_of_tokens or model.adapters_base.get_submodule(path) is model.adapters_base.text_part
+        )
+        saved = {name: model.adapters_base.get_parameter(name).detach().clone() for name in own}
+        for name in own:  # an adapter of zeros is not none, but another one
+            model.adapters_base.get_parameter(name).data.zero_()
+        if own:
+            assert not torch.allclose(logits(model, inputs), whole, atol=1e-7)
+        for name, values in saved.items():
+            model.adapters_base.get_parameter(name).data.copy_(values)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_whole_is_frozen_and_only_the_adapter_is_trained(kind: str) -> None:
+    model = with_adapters(kind, a="lora").model
+    model.train_adapter("a")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in model.adapter_parameters("a")}
+
+
+def test_no_context_is_left_behind() -> None:
+    model, inputs = with_adapters("llava", a="mam")
+    logits(model, inputs, "a")
+    with pytest.raises(ValueError):
+        model(**inputs | {"pixel_values": inputs["pixel_values"][:1]})
+    assert thread.context is None
+
+
+# Prefixes, prompts, invertible adapters, ReFT: of each part by itself
+
+
+def test_prefixes_of_parts_are_told_apart() -> None:
+    model, inputs = with_adapters("encoder-decoder", a="prefix_tuning_flat")
+    whole = logits(model, inputs, "a")
+    with AdapterSetup("a"):
+        assert torch.equal(logits(model, inputs), whole)
+    encoder = model.encoder(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    by_hand = model(encoder_outputs=encoder, **{key: value for key, value in inputs.items() if key != "input_ids"})
+    assert torch.allclose(by_hand[0], whole, atol=1e-6)
+
+
+def test_an_invertible_adapter_is_coupled_once() -> None:
+    model, inputs = with_adapters("llava", a="seq_bn_inv")
+    calls = []
+    held = model.adapters_base.get_submodule("language_model").invertible_adapters
+    held["a"].register_forward_hook(lambda *_: calls.append(1))
+    logits(model, inputs, "a")
+    assert len(calls) == 1
+
+
+def test_reft_in_a_tower_does_not_take_the_padding_of_the_text_for_its_own() -> None:
+    torch.manual_seed(0)
+    model, inputs = dual_encoder()
+    init(model.eval())
+    model.add_adapter("a", "loreft")
+    randomise(model, "a", 1)
+    model.set_active_adapters("a")
+    length = model.vision_model(inputs["pixel_values"]).last_hidden_state.shape[1]
+    tokens = torch.randint(3, 99, (2, length))
+    masks = torch.ones_like(tokens), torch.ones_like(tokens).tril(2)  # as many tokens as patches, padded or not
+    images = [
+        model(input_ids=tokens, attention_mask=mask, **{"pixel_values": inputs["pixel_values"]}).image_embeds
+        for mask in masks
+    ]
+    assert torch.equal(*images)
+
+
+def test_what_a_part_hands_to_the_whole_has_no_positions_of_a_prompt() -> None:
+    model, inputs = with_adapters("llava", a="prompt_tuning")
+    assert logits(model, inputs, "a").shape == (*inputs["input_ids"].shape, 100)
+
+
+# Adapters of some parts
+
+
+def test_a_setup_runs_an_adapter_that_one_part_has() -> None:
+    model, inputs = with_adapters("dual encoder", a="prompt_tuning", b="lora")
+    expected = logits(model, inputs, Stack("a", "b"))
+    model.set_active_adapters(None)
+    with AdapterSetup(Stack("a", "b")):
+        assert torch.equal(logits(model, inputs), expected)
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("method", ["seq_bn", "lora", "prefix_tuning_flat", "loreft"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_parallel_gives_what_its_children_give_one_after_the_other(kind: str, method: str) -> None:
+    model, inputs = with_adapters(kind, a=method, b=method)
+    if kind == "dual encoder":
+        features = {name: inputs[name] for name in ("input_ids",)}
+        one, two = (_text_features(model, features, setup) for setup in ("a", "b"))
+        both = _text_features(model, features, Parallel("a", "b"))
+    else:
+        one, two = (logits(model, inputs, setup) for setup in ("a", "b"))
+        both = logits(model, inputs, Parallel("a", "b"))
+    assert torch.allclose(both, torch.cat([one, two]), atol=1e-5)
+
+
+def _text_features(model: PreTrainedModel, inputs: Mapping[str, Any], setup: Any) -> torch.Tensor:
+    model.set_active_adapters(setup)
+    with torch.no_grad():
+        found = model.get_text_features(**inputs)
+    return found if isinstance(found, torch.Tensor) else found.pooler_output
+
+
+@pytest.mark.parametrize("images", [(1, 1), (1, 3), (2, 2)])
+def test_parallel_with_several_images_in_a_row(images: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model, inputs = llava(images)
+    init(model.eval())
+    for seed, name in enumerate("ab"):
+        model.add_adapter(name, "mam")
+        randomise(model, name, seed)
+    one, two = (logits(model, inputs, name) for name in "ab")
+    assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
+
+
+def test_rows_that_are_assigned_to_adapters_are_refused_where_a_part_has_other_rows() -> None:
+    torch.manual_seed(0)
+    model, inputs = llava((1, 3))
+    init(model.eval())
+    model.add_adapter("a", "lora")
+    model.add_adapter("b", "lora")
+    model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 1]))
+    with pytest.raises(
+        UnsupportedMethodError, match="assigns the 2 rows of the batch to adapters, but CLIPVisionModel works on 4"
+    ):
+        model(**inputs)
+    model.set_active_adapters(MultiTask("a", "b"))
+    with pytest.raises(UnsupportedMethodError, match="works on 4"):
+        model(**inputs, task_ids=["a", "b"])
+
+
+def test_a_batch_is_split_where_every_part_has_its_rows() -> None:
+    model, inputs = with_adapters("llava", a="lora", b="lora")
+    one, two = (logits(model, inputs, name) for name in "ab")
+    split = logits(model, inputs, BatchSplit("a", "b", batch_sizes=[1, 1]))
+    assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+# Generation
+
+
+def _generated(model: PreTrainedModel, inputs: Mapping[str, Any], **options: Any) -> torch.Tensor:
+    given = {name: value for name, value in inputs.items() if name not in ("decoder_input_ids", "position_ids")}
+    return model.generate(
+        **given, max_new_tokens=4, do_sample=False, output_scores=True, return_dict_in_generate=True, **options
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["llava", "encoder-decoder", "vision-encoder-decoder"])
+def test_decoding_with_a_cache_gives_what_it_gives_without(kind: str, method: str) -> None:
+    model, inputs = with_adapters(kind, a=method)
+    model.set_active_adapters("a")
+    with_cache, without = (_generated(model, inputs, use_cache=use) for use in (True, False))
+    for one, two in zip(with_cache.scores, without.scores, strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["llava", "encoder-decoder", "vision-encoder-decoder"])
+def test_parallel_generates_what_its_children_generate(kind: str, beams: int) -> None:
+    model, inputs = with_adapters(kind, a="mam", b="mam")
+    found = {}
+    for setup in ("a", "b", Parallel("a", "b")):
+        model.set_active_adapters(setup)
+        found[str(setup)] = _generated(model, inputs, num_beams=beams, min_new_tokens=4).sequences
+    one, two, both = found.values()
+    assert torch.equal(both, torch.cat([one, two]))
+
+
+# Files, copies
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_adapter_comes_back_from_its_file(kind: str, method: str, tmp_path: Path) -> None:
+    model, inputs = with_adapters(kind, a=method)
+    expected = logits(model, inputs, "a")
+    model.save_adapter(tmp_path, "a")
+    other = made(kind).model
+    other.load_adapter(tmp_path, set_active=True)
+    assert torch.equal(logits(other, inputs), expected)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_whole_checkpoint_names_the_adapters_of_all_parts(kind: str, tmp_path: Path) -> None:
+    model, inputs = with_adapters(kind, a="mam")
+    model.save_pretrained(tmp_path)
+    model.save_adapter(tmp_path / "a", "a")
+    other = MAKERS[kind]().model.from_pretrained(tmp_path).eval()
+    init(other)
+    assert other.state_dict().keys() == model.state_dict().keys()
+    assert torch.equal(logits(other, inputs), logits(model, inputs))
+    other.load_adapter(tmp_path / "a")
+    assert torch.equal(logits(other, inputs, "a"), logits(model, inputs, "a"))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_copies_and_pickles_have_parts_of_their_own(kind: str) -> None:
+    model, inputs = with_adapters(kind, a="mam")
+    copies = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+    ]  # before upstream hooks outputs, which cannot be pickled
+    expected = logits(model, inputs, "a")
+    for other in copies:
+        assert torch.equal(logits(other, inputs, "a"), expected)
+        base = other.adapters_base
+        assert base is not model.adapters_base
+        assert all(part.adapters_base is base for part in base.adapter_parts().values())
+        other.delete_adapter("a")
+    assert torch.equal(logits(model, inputs, "a"), expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "dual encoder"])  # upstream's has none
+def test_gradient_checkpointing_changes_no_gradient(kind: str, reentrant: bool) -> None:
+    gradients = []
+    for checkpoints in (False, True):
+        model, inputs = with_adapters(kind, a="mam")
+        model.train_adapter("a")
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if checkpoints:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        torch.manual_seed(1)
+        model(**inputs)[0].square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.adapter_parameters("a")})
+    for name, gradient in gradients[0].items():
+        other = gradients[1][name]
+        assert (gradient is None) == (other is None), name
+        if gradient is not None:
+            assert torch.allclose(gradient, other, atol=1e-5, rtol=1e-4), name
+
+
+# Near misses
+
+
+class Helper(PreTrainedModel):
+    """A model without layers, and so without adapter classes."""
+
+    config_class = BertConfig
+
+
+class TwoStreams(PreTrainedModel):
+    """A class of somebody's own, of two models that are supported and one that is not."""
+
+    config_class = BertConfig
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.first, self.second = BertModel(config), BertModel(config)
+        self.helper = Helper(config)
+        self.out = torch.nn.Linear(config.hidden_size, 3)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        streams = (model(input_ids).last_hidden_state for model in (self.first, self.second))
+        return (self.out(sum(streams)),)
+
+
+def test_a_class_of_ones_own() -> None:
+    torch.manual_seed(0)
+    model = TwoStreams(BertConfig(**BERT)).eval()
+    tokens = {"input_ids": torch.tensor([[1, 7, 5, 9]])}
+    expected = logits(model, tokens)
+    init(model)
+    assert torch.equal(logits(model, tokens), expected)
+    assert list(model.adapter_parts()) == ["first", "second"]
+    model.add_adapter("a", "mam")
+    randomise(model, "a", 1)
+    assert not torch.allclose(logits(model, tokens, "a"), expected)
+    model.train_adapter("a")
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        *(name for name, _ in model.adapter_parameters("a")),
+        "out.weight",
+        "out.bias",
+    }
