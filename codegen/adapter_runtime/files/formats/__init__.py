@@ -3,7 +3,8 @@
     saved          what each format gives: a `SavedAdapter`, with a `SavedHead`; or a `SavedFusion`
     table          the formats of adapters, and which of them a folder is in
     own            files of this library; heads and fusions of all libraries are laid out as its own
-    legacy         files of `adapters` and its predecessors: the rules that bring them up to date
+    legacy         files of `adapters` and its predecessors: the rules that bring them up to date; ``legacy_parts`` those for
+                   an encoder and a decoder that are models of their own
     refused_files  those of them that would compute something else here
     peft           files of PEFT, and in ``peft_heads`` the heads in them
     renames        names of tensors from before upstream renamed a module

@@ -18,6 +18,7 @@ from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.files.documents import Document
 from adapter_runtime.files.formats import own
+from adapter_runtime.files.formats.legacy_parts import counts_in_parts, renumber, without_aliases
 from adapter_runtime.files.formats.refused_files import refuse_if_different, version_of_adapters
 from adapter_runtime.files.formats.saved import SavedAdapter
 from adapter_runtime.files.names import ADAPTER_FILES
@@ -36,6 +37,7 @@ _OLD_CONTAINERS = (
 _NORM_BEFORE = ".adapter_norm_before."
 _VERA_MATRIX = re.compile(r"\.loras\.[^.]+\.vera_[BD]$")
 _PREFIX_LOCATION = re.compile(r"((?:^|\.)prefix_tunings\.[^.]+\.)([^.]+)\.")
+_IN_CROSS_ATTENTION = re.compile(r"\.crossattention\.output\.adapters\.")
 _EJECTED_PREFIX = re.compile(r"\.prefix_tunings\.[^.]+\.[^.]+\.control_trans$")
 
 
@@ -48,6 +50,9 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
     """The adapter in `folder`."""
     tensors = read_tensors(folder, ADAPTER_FILES, options.use_safetensors)
     modern, tensors = modernise(document, tensors)
+    if counts_in_parts(document):
+        renumber(model, _members(modern))
+        tensors = without_aliases(tensors)
     return own.saved_adapter(model, folder, modern, tensors, options, refuse=partial(refuse_if_different, document))
 
 
@@ -176,6 +181,14 @@ def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:
     return tensors
 
 
+def _recognise_cross_adapters(document: Document, tensors: Tensors) -> Tensors:
+    """`adapters` puts what ``mh_adapter`` asks for behind the cross-attention of BERT and its relatives too; the tensors show it."""
+    if version_of_adapters(document) is not None and any(_IN_CROSS_ATTENTION.search(key) for key in tensors):
+        for config in _members(document):
+            config.update({"cross_adapter": True} if config.get("mh_adapter") else {})
+    return tensors
+
+
 def _drop_norm_aliases(document: Document, tensors: Tensors) -> Tensors:
     """`adapters` writes the norm before a bottleneck a second time, as the first child of the down-projection."""
     doubled = {key.replace(_NORM_BEFORE, ".adapter_down.0.") for key in tensors if _NORM_BEFORE in key}
@@ -192,5 +205,6 @@ _RULES: tuple[Callable[[Document, Tensors], Tensors], ...] = (
     _recognise_forms_of_lora,
     _rename_prefix_location,
     _recognise_ejected_prefix,
+    _recognise_cross_adapters,
     _drop_norm_aliases,
 )
