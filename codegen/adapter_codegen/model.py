@@ -428,6 +428,14 @@ class HolderPlan:
 
 
 @dataclass(frozen=True)
+class TowerPlan:
+    """A whole model inside of others that is a base model by itself: SiglipTextModel, an encoder, a backbone of one stack."""
+
+    base: BasePlan
+    methods: tuple[MethodSupport, ...]  # what it supports itself, whatever the model type does
+
+
+@dataclass(frozen=True)
 class StaticHead:
     """An upstream class with a head, and how its head maps onto a flexible one."""
 
@@ -558,6 +566,7 @@ class ModelPlan:
     text_digest: str  # sha256 of the file's bytes
     meaning_digest: str  # sha256 of its code without annotations, docstrings and comments
     holders: tuple[HolderPlan, ...] = ()
+    towers: tuple[TowerPlan, ...] = ()
     overrides: tuple[str, ...] = ()  # keys of overrides.toml that took part
 
     @property

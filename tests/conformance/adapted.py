@@ -220,8 +220,9 @@ def _crossing(subject: Subject) -> Subject:
 
 
 def planned_for(subject: Subject) -> dict[str, str]:
-    """`planned_methods`, and what the class of the subject lacks beside."""
-    return {**planned_methods(subject.model_type), **initialised(subject).adapters_base.lacks}
+    """`planned_methods`, and what the class of the subject lacks beside; what it says itself, where it does."""
+    base = initialised(subject).adapters_base
+    return dict(base.own_methods) or {**planned_methods(subject.model_type), **base.lacks}
 
 
 @functools.cache

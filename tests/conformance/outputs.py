@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,17 +14,36 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import Cache, EncoderDecoderCache
 
+FLAGS = {"output_hidden_states": True, "return_dict": True}
+
 
 def flags(model: nn.Module) -> dict[str, bool]:
-    """What a forward is asked for: hidden states, too, but of a model that holds one of timm's which gives maps and refuses states."""
+    """What a forward is asked for: hidden states, too, but of a model that holds one of timm's which gives maps and refuses states.
+
+    The forward of a model inside of others may take nothing of the kind.
+    """
     refuses = any(getattr(module, "features_only", False) is True for module in model.modules())
-    return {"return_dict": True} if refuses else {"output_hidden_states": True, "return_dict": True}
+    asked = {"return_dict": True} if refuses else FLAGS
+    takes = inspect.signature(model.forward).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    return {name: value for name, value in asked.items() if takes_all or name in takes}
 
 
 def run(model: nn.Module, inputs: Mapping[str, Any], seed: int = 5, **more: Any) -> dict[str, Tensor]:
     """Forward without gradients; all outputs, hidden states and the cache included."""
     with torch.no_grad(), seeded(seed):  # some draw random numbers in evaluation too
-        return flatten(model(**inputs, **{**flags(model), **more}))
+        return flatten(model(**fresh(inputs), **{**flags(model), **more}))
+
+
+def fresh(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for one call: a forward of a model inside of others may write into what it is given."""
+    return {name: _copied(value) for name, value in inputs.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return [_copied(entry) for entry in value] if isinstance(value, list) else value
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import fill_randomly
 from conformance.in_double import InDouble, doubled
-from conformance.outputs import flags, flatten, loss_of, seeded
+from conformance.outputs import flags, flatten, fresh, loss_of, seeded
 from conformance.subjects import Subject
 from conformance.unread import Unread
 
@@ -154,7 +154,7 @@ def _outputs(
     model: nn.Module, inputs: Mapping[str, Any], with_gradients: bool = False
 ) -> tuple[Any, dict[str, Tensor]]:
     with torch.set_grad_enabled(with_gradients), seeded(5):
-        outputs = model(**inputs, **flags(model))
+        outputs = model(**fresh(inputs), **flags(model))
     return outputs, {key: value.detach() for key, value in flatten(outputs).items() if value.is_floating_point()}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from conformance.methods import ReFT
-from conformance.outputs import all_outputs, flags, loss_of, main_outputs, seeded
+from conformance.outputs import all_outputs, flags, fresh, loss_of, main_outputs, seeded
 from conformance.reference.layout import Layout
 from conformance.reference.reft import edited_positions, mask_of, real_positions, reft_names, remember_inputs
 from conformance.subjects import Subject
@@ -84,7 +84,7 @@ def _gradients_at_layers(
     for layer in layout.layers:
         handles.append(upstream.get_submodule(layer.path).register_forward_hook(keep(layer.path), prepend=True))
     with seeded(5):
-        outputs = upstream(**inputs, **flags(upstream))
+        outputs = upstream(**fresh(inputs), **flags(upstream))
     for handle in handles:
         handle.remove()
     loss_of(outputs, read).backward()

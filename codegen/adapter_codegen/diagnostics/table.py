@@ -289,6 +289,13 @@ class Problem(Enum):
         "What is added to the stream here, behind a layer, has an entry for each position, and none for those of a prompt.",
         f"A prompt makes the stream longer; {_OTHER_METHOD}",
     )
+    NO_CLASS_OF_ITS_OWN = (
+        "P107",
+        _UPSTREAM,
+        _NOTE,
+        "{name} holds layers ({paths}), and gets no adapter class of its own: {reason}.",
+        "Turn the model that holds it; where it should have one itself, teach `plan/parts/towers.py` what it is.",
+    )
     OTHER_NAME = (
         "P104",
         _UPSTREAM,

@@ -56,6 +56,8 @@ class ModelRecord:
     methods: Mapping[str, str]  # method -> "" if supported, else the reason why not
     restrictions: Mapping[str, str]  # supported method -> what users should know about it
     stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
+    # Upstream class that is a base model by itself, dotted -> its `methods`.
+    towers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # emitted file -> sha256 of its bytes
 
 
@@ -125,10 +127,10 @@ def canonical(record: ModelRecord) -> ModelRecord:
 def _fields(record: ModelRecord) -> dict[str, Any]:
     """Name -> value, not copied: there may be hundreds of records.
 
-    A record of before stacks were kept is written as it was read: every model has some.
+    A record of before stacks were kept is written as it was read, and most models have no towers.
     """
     found = {one.name: getattr(record, one.name) for one in fields(record)}
-    return found if record.stacks else {name: value for name, value in found.items() if name != "stacks"}
+    return {name: value for name, value in found.items() if value or name not in ("stacks", "towers")}
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

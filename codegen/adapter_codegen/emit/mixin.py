@@ -7,7 +7,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from adapter_codegen.emit.public_names import RUNTIME, Imports, read_public_names
-from adapter_codegen.model import HolderPlan, LayerPlan, ModelPlan, StackPlan
+from adapter_codegen.model import HolderPlan, LayerPlan, ModelPlan, StackPlan, TowerPlan
 from adapter_codegen.rewrite import naming
 
 LAYER_MIXIN = "LayerAdaptersMixin"
@@ -29,11 +29,11 @@ class MixinFile:
 
     imports: Imports  # of the runtime
     layers: tuple[tuple[str, str], ...]  # (class, its roles as a call of `LayerRoles`)
-    models: tuple[ModelMixin, ...]  # of the base model, and of classes that hold its layers themselves
+    models: tuple[ModelMixin, ...]  # of the base model, of classes that hold its layers themselves, of towers
 
 
 def mixin_file(plan: ModelPlan) -> MixinFile:
-    """The mixins of a model: one for each layer with roles of its own, and one for the base model."""
+    """The mixins of a model: one for each layer with roles of its own, and one for each class that is a base model."""
     names = naming.mixins(plan)
     layers = naming.written_layers(plan)
     holders = (HolderPlan(plan.base), *plan.holders)
@@ -41,16 +41,24 @@ def mixin_file(plan: ModelPlan) -> MixinFile:
         ModelMixin(names[holder.base.class_name], tuple(_bases(holder)), tuple(_attributes(holder)))
         for holder in holders
     ]
-    bases = {base for model in models for base in model.bases}
+    models += [_tower(names[tower.base.class_name], tower) for tower in plan.towers]
+    bases = {name for model in models for name in model.bases}
     runtime = read_public_names().imports([*bases, *([LAYER_MIXIN] if layers else [])])
-    roles = {name for layer in layers for name in _role_classes(layer)} | (
-        {"LayerStack"} if any(holder.base.stacks for holder in holders) else set()
-    )
+    plans = (*(holder.base for holder in holders), *(tower.base for tower in plan.towers))
+    has_stacks = any(base.stacks for base in plans)
+    roles = {name for layer in layers for name in _role_classes(layer)} | ({"LayerStack"} if has_stacks else set())
     return MixinFile(
         imports=tuple(sorted([*runtime, *([(_ROLES, tuple(sorted(roles)))] if roles else [])])),
         layers=tuple((names[layer.class_name], _layer_roles(layer)) for layer in layers),
         models=tuple(models),
     )
+
+
+def _tower(name: str, tower: TowerPlan) -> ModelMixin:
+    """It says itself what it supports."""
+    holder = HolderPlan(tower.base)
+    stated = ("own_methods", literal({one.method.value: "" if one.supported else one.reason for one in tower.methods}))
+    return ModelMixin(name, tuple(_bases(holder)), (*_attributes(holder), stated))
 
 
 def _bases(holder: HolderPlan) -> Iterator[str]:

@@ -19,7 +19,7 @@ from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
 from adapter_codegen.emit.mixin import literal, mixin_file
 from adapter_codegen.emit.public_names import read_public_names
-from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, ModelPlan, StaticHead
+from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, MethodSupport, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
 
 if TYPE_CHECKING:
@@ -98,11 +98,17 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         config_keys=dict(plan.config_keys),
         static_heads={head.class_name: _static_head(head) for head in plan.static_heads if head.head_type},
         flexible_heads=plan.flexible_heads,
-        methods={entry.method.value: "" if entry.supported else entry.reason for entry in plan.methods},
+        methods=_reasons(plan.methods),
         restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
         stacks=plan.base.streams,
+        towers={f"{plan.module}.{tower.base.class_name}": _reasons(tower.methods) for tower in plan.towers},
     )
     return canonical(record)
+
+
+def _reasons(methods: Sequence[MethodSupport]) -> dict[str, str]:
+    """Method -> "" if supported, else the reason why not."""
+    return {entry.method.value: "" if entry.supported else entry.reason for entry in methods}
 
 
 def _mixin_mapping(plan: ModelPlan, names: Names) -> dict[str, str]:

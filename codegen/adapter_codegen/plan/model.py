@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import (
@@ -11,13 +11,11 @@ from adapter_codegen.model import (
     ClassPlan,
     Diagnostic,
     Location,
-    Method,
+    MethodSupport,
     ModelPlan,
     PlanResult,
     Refusal,
-    StackPlan,
     StaticHead,
-    StreamForm,
 )
 from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.aliases import Alias, alias_of
@@ -32,9 +30,11 @@ from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
-from adapter_codegen.plan.parts.roots import RootPlanner, layers_of
+from adapter_codegen.plan.parts.roots import RootPlanner, layers_of_roots
+from adapter_codegen.plan.parts.towers import TowerPlanner
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
+from adapter_codegen.plan.stream.stacked import holds_main, layers_of, nothing_recognised, of_parts, with_layers
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
 from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release
@@ -66,26 +66,32 @@ def plan_model(
     facts = parse_module(text, entry.path)
     candidates = Candidates(facts, Kinds(facts))
     elsewhere = Elsewhere(release, mappings, entry)
-    base, doubts = plan_base(facts, entry, candidates.is_layer, elsewhere)
-    if base is None:
-        return Refusal(model_type, doubts)
+    alone = plan_base(facts, entry, candidates.is_layer, elsewhere)
+    if alone[0] is None:
+        return Refusal(model_type, alone[1])
     found = found or plan_module(facts)
-    base = _with_gaps(_with_forms(_without_other_lists(base, found), found), found)
-    entries = _of_stacks(base, found)
-    if base.is_of_parts:
-        base = _of_parts(base, entries, doubts)
-    elif not _holds_main(base, entries):
-        return Refusal(model_type, (_nothing_recognised(base), *doubts, *found.diagnostics), base)
-    diagnostics = (*doubts, *(_about(entries, found) if entries else ()))  # without layers, it is all about others
-    methods = plan_methods(base, entries, doubts)
-    if not any(method.supported for method in methods):
-        return Refusal(model_type, (_nothing_recognised(base), *diagnostics), base)
+    known = _understood(entry, alone, found)
+    if isinstance(known, Refusal):
+        return known
+    base, entries, methods, diagnostics = known
+
+    def answers_for_towers(other: str) -> bool:
+        """Whether another model type of the file can be written, or the checks found that it must not be."""
+        beside = mappings.entry(other)
+        if _refused_unread(mappings, beside, verdicts, text):
+            return verdicts.refusal(other) is not None
+        there = plan_base(facts, beside, candidates.is_layer, Elsewhere(release, mappings, beside))
+        return isinstance(_understood(beside, there, found), _Understood)
+
     holders = plan_holders(facts, mappings, entry, base, entries, candidates.is_layer, methods)
     planned = {base.class_name, *(holder.base.class_name for holder in holders)}
     roots = RootPlanner(facts, entry, base, planned, found, candidates.is_layer, elsewhere, methods)
     holders = (*holders, *roots.plan())
-    more = [layer for layer in layers_of(holders, found) if layer not in entries]
-    entries = [*entries, *more]
+    planned |= {holder.base.class_name for holder in holders}
+    towers = TowerPlanner(
+        facts, mappings, entry, base, frozenset(planned), found, candidates.is_layer, answers_for_towers
+    ).plan()
+    entries = list(dict.fromkeys((*entries, *layers_of_roots(holders, found), *towers.entries)))
     static_heads = plan_static_heads(release, entry, facts, base)
     plan = ModelPlan(
         model_type=model_type,
@@ -102,13 +108,47 @@ def plan_model(
         flexible_heads=_flexible_heads(entry, base, static_heads),
         config_keys=plan_config_keys(release, entry, facts, candidates.has_attention),
         methods=methods,
-        diagnostics=diagnostics,
+        diagnostics=(*diagnostics, *towers.left),
         text_digest=text_digest(release.read_bytes(entry.path)),
         meaning_digest=meaning_digest(facts.tree),
         holders=holders,
+        towers=towers.plans,
     )
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))
+
+
+class _Understood(NamedTuple):
+    """A base model that supports at least one method."""
+
+    base: BasePlan
+    entries: list[LayerEntry]
+    methods: tuple[MethodSupport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def _understood(
+    entry: ModelEntry, alone: tuple[BasePlan | None, tuple[Diagnostic, ...]], found: ModulePlan
+) -> _Understood | Refusal:
+    """What is known of a base model and its layers together.
+
+    Args:
+        alone: what `plan_base` gives.
+    """
+    base, doubts = alone
+    if base is None:
+        return Refusal(entry.model_type, doubts)
+    base = with_layers(base, found)
+    entries = layers_of(base, found)
+    if base.is_of_parts:
+        base = of_parts(base, entries, doubts)
+    elif not holds_main(base, entries):
+        return Refusal(entry.model_type, (nothing_recognised(base), *doubts, *found.diagnostics), base)
+    diagnostics = (*doubts, *(_about(entries, found) if entries else ()))  # without layers, it is all about others
+    methods = plan_methods(base, entries, doubts)
+    if not any(method.supported for method in methods):
+        return Refusal(entry.model_type, (nothing_recognised(base), *diagnostics), base)
+    return _Understood(base, entries, methods, diagnostics)
 
 
 def _flexible_heads(entry: ModelEntry, base: BasePlan, static: Sequence[StaticHead]) -> tuple[str, ...]:
@@ -140,87 +180,6 @@ def _unknown_licence(entry: ModelEntry, text: str, unknown: str) -> Diagnostic:
     index = next((index for index, line in enumerate(lines) if unknown in line), 0)
     place = Location(entry.path, index + 1, 0, index + 1, len(lines[index]))
     return Problem.UNKNOWN_LICENCE.diagnostic(place, path=entry.path, words=unknown)
-
-
-def _without_other_lists(base: BasePlan, found: ModulePlan) -> BasePlan:
-    """Without the lists behind the first that hold no layers: attentions alone, flows, heads of estimates."""
-    layers = {entry.plan.class_name for entry in found.entries if entry.has_additions}
-    kept = [stack for stack in base.stacks[1:] if layers & set(stack.layer_classes)]
-    inner = [stack for stack in base.inner if layers & set(stack.layer_classes)]
-    return replace(base, stacks=(*base.stacks[:1], *kept), inner=tuple(inner))
-
-
-def _with_forms(base: BasePlan, found: ModulePlan) -> BasePlan:
-    """With what the layers themselves show of their hidden states, where the way to them shows nothing."""
-    shown = {entry.plan.class_name: entry for entry in found.entries if entry.form is not StreamForm.ROWS}
-    stacks, inner = (tuple(_with_form(stack, shown) for stack in lists) for lists in (base.stacks, base.inner))
-    return replace(base, stacks=stacks, inner=inner)
-
-
-def _with_form(stack: StackPlan, shown: Mapping[str, LayerEntry]) -> StackPlan:
-    entry = next((shown[name] for name in stack.layer_classes if name in shown), None)
-    if entry is None or stack.form not in (StreamForm.ROWS, StreamForm.NO_TOKENS):
-        return stack
-    return replace(stack, form=entry.form, shown=entry.shown)
-
-
-def _with_gaps(base: BasePlan, found: ModulePlan) -> BasePlan:
-    """With what the layers of each stack lack."""
-    entries = {entry.plan.class_name: entry for entry in found.entries}
-    lists = (base.stacks, base.inner)
-    stacks, inner = (tuple(_with_gaps_of_layers(stack, entries, base) for stack in of) for of in lists)
-    return replace(base, stacks=stacks, inner=inner)
-
-
-def _with_gaps_of_layers(stack: StackPlan, entries: Mapping[str, LayerEntry], base: BasePlan) -> StackPlan:
-    gaps: dict[Diagnostic, None] = {}
-    second: dict[Diagnostic, None] = {}
-    for name in stack.layer_classes:
-        if name in entries:
-            gaps |= dict.fromkeys(entries[name].gaps)
-            second |= dict.fromkeys(entries[name].second)
-        else:
-            gaps[_not_planned(stack, name, base)] = None
-    return replace(stack, gaps=tuple(gaps), second=tuple(second))
-
-
-def _not_planned(stack: StackPlan, name: str, base: BasePlan) -> Diagnostic:
-    return Problem.LAYER_NOT_PLANNED.diagnostic(base.location, (Method.BOTTLENECK,), path=stack.path, name=name)
-
-
-def _of_stacks(base: BasePlan, found: ModulePlan) -> list[LayerEntry]:
-    """The layer classes that the stacks of the base model hold, and those of its parts in this file."""
-    wanted = {name for stack in (*base.stacks, *base.inner) for name in stack.layer_classes}
-    return [entry for entry in found.entries if entry.plan.class_name in wanted]
-
-
-def _holds_main(base: BasePlan, entries: Sequence[LayerEntry]) -> bool:
-    """Whether the first list of layers holds any that were planned: what stands behind it is no use without."""
-    main = base.stacks[0].layer_classes if base.stacks else ()
-    return any(entry.plan.class_name in main for entry in entries)
-
-
-def _of_parts(base: BasePlan, entries: Sequence[LayerEntry], doubts: Sequence[Diagnostic]) -> BasePlan:
-    """A composite, without lists of its own in which no layer was planned, and with what its own layers have no place for.
-
-    Which methods its parts have is known when a model is built.
-    """
-    known = {entry.plan.class_name for entry in entries}
-    own = tuple(stack for stack in base.stacks if known & set(stack.layer_classes))
-    lost = tuple((stack.path, ", ".join(stack.layer_classes)) for stack in base.stacks if stack not in own)
-    base = replace(base, stacks=own, unreached=lost)
-    classes = {name for stack in own for name in stack.layer_classes}
-    methods = plan_methods(
-        replace(base, models=()), [one for one in entries if one.plan.class_name in classes], doubts
-    )
-    lacks = tuple((one.method, one.reason) for one in methods if not one.supported) if own else ()
-    return replace(base, lacks=lacks)
-
-
-def _nothing_recognised(base: BasePlan) -> Diagnostic:
-    """About the first list of layers: what stands behind it is no use without."""
-    classes = ", ".join(base.stacks[0].layer_classes)
-    return Problem.NOTHING_RECOGNISED.diagnostic(base.location, base=base.class_name, classes=classes)
 
 
 def _classes(entries: Sequence[LayerEntry], found: ModulePlan) -> tuple[ClassPlan, ...]:

@@ -48,10 +48,10 @@ def written_layers(plan: ModelPlan) -> tuple[LayerPlan, ...]:
 
 
 def mixins(plan: ModelPlan) -> dict[str, str]:
-    """Upstream class -> name of its mixin, for the layers, the base model and the other classes that hold its layers."""
+    """Upstream class -> name of its mixin, for the layers, the base model, the other classes that hold its layers, and towers."""
     written = {_roles(layer): f"{layer.class_name}AdaptersMixin" for layer in written_layers(plan)}
     names = {layer.class_name: written[_roles(layer)] for layer in plan.layers}
-    models = (plan.base, *(holder.base for holder in plan.holders))
+    models = (plan.base, *(one.base for one in (*plan.holders, *plan.towers)))
     return names | {base.class_name: f"{base.class_name}AdaptersMixin" for base in models}
 
 

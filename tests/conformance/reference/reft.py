@@ -72,10 +72,11 @@ def remember_inputs(base: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
 
 
 def mask_of(upstream: nn.Module, layer: Layer, inputs: Mapping[str, Any]) -> Tensor | None:
-    """The mask of the tokens that the layer sees; an encoder-decoder has two. What stands behind them is in none."""
+    """The mask of the tokens that the layer sees; an encoder-decoder has two, and one half of it one. What stands behind them is in none."""
     if layer.form == "no tokens":
         return None
-    is_decoder = bool(upstream.config.is_encoder_decoder) and not any(one.in_encoder for one in layer.attentions)
+    has_two = bool(upstream.config.is_encoder_decoder) and any(name.startswith("decoder_") for name in inputs)
+    is_decoder = has_two and not any(one.in_encoder for one in layer.attentions)
     start = "decoder_" if is_decoder else ""
     mask = inputs.get(f"{start}attention_mask")
     return torch.ones_like(inputs[f"{start}input_ids"]) if mask is None and layer.form == "followed" else mask

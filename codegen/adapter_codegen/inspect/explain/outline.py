@@ -32,6 +32,7 @@ from adapter_codegen.model import (
     ResidualSite,
     StackPlan,
     StaticHead,
+    TowerPlan,
 )
 from adapter_codegen.rewrite import naming
 
@@ -81,6 +82,7 @@ def outline(
         Node("methods", children=tuple(map(_method, result.methods))),
         _base(result.base, result.layers),
         *map(_holder, result.holders),
+        *map(_tower, result.towers),
         *(_layer(layer, naming.mixins(result)[layer.class_name]) for layer in result.layers),
         *(_class(plan, emitted, sources) for plan in result.classes),
         Node("heads", children=tuple(_heads(result))),
@@ -153,6 +155,18 @@ def _holder(holder: HolderPlan) -> Node:
         *(Node(method.value, reason, mark=Mark.NO) for method, reason in holder.lacks),
     )
     return Node("holds layers too", base.class_name, base.location, children=tuple(_filled(children)))
+
+
+def _tower(tower: TowerPlan) -> Node:
+    """A model inside of the base model that is one by itself."""
+    base = tower.base
+    paths = (
+        Node("stacks", ", ".join(f"{stack.path}{_remarks(stack)}" for stack in base.stacks)),
+        Node("token embeddings", base.token_embeddings),
+        Node("embedding output", base.embedding_output),
+    )
+    children = (*_filled(paths), *map(_method, tower.methods))
+    return Node("tower", base.class_name, base.location, children=children)
 
 
 def _remarks(stack: StackPlan) -> str:

@@ -89,7 +89,7 @@ def _candidates(facts: ModuleFacts, entry: ModelEntry, base: BasePlan) -> Iterat
     named = (name for names in entry.heads.values() for name in names if name in facts.classes)
     for name in dict.fromkeys(named):
         known = facts.classes[name]
-        if name != base.class_name and not _holds(facts, known, base.class_name):
+        if name != base.class_name and not holds(facts, known, base.class_name):
             yield tuple(filter(None, (_base_model(facts, known), name)))
 
 
@@ -100,14 +100,14 @@ def _base_model(facts: ModuleFacts, known: ClassFacts) -> str:
     return next((name for name in classes if is_model(facts, name)), "")
 
 
-def _holds(facts: ModuleFacts, known: ClassFacts, wanted: str, seen: tuple[str, ...] = ()) -> bool:
+def holds(facts: ModuleFacts, known: ClassFacts, wanted: str, seen: tuple[str, ...] = ()) -> bool:
     """Whether a class holds a model of the class `wanted`, or of a class derived from it, itself or in a model that it holds."""
     for submodule in known.submodules.values():
         for name in submodule.classes:
             inner = facts.classes.get(name)
             if inner is None or name in seen:
                 continue
-            if wanted in inner.lineage or (is_model(facts, name) and _holds(facts, inner, wanted, (*seen, name))):
+            if wanted in inner.lineage or (is_model(facts, name) and holds(facts, inner, wanted, (*seen, name))):
                 return True
     return False
 
@@ -126,12 +126,12 @@ def _holds_others(facts: ModuleFacts, known: ClassFacts, base: ClassFacts, other
     """
     for name, submodule in known.submodules.items():
         same = base.submodules[name].classes if name in base.submodules else ()
-        if any(held in others or (_is_whole_model(facts, held) and held not in same) for held in submodule.classes):
+        if any(held in others or (is_whole_model(facts, held) and held not in same) for held in submodule.classes):
             return True
     return False
 
 
-def _is_whole_model(facts: ModuleFacts, name: str) -> bool:
+def is_whole_model(facts: ModuleFacts, name: str) -> bool:
     """Also one of another file, and one that an auto class makes."""
     is_elsewhere = name not in facts.classes and facts.origin(name).startswith("transformers.models.")
     return is_model(facts, name) or is_elsewhere

@@ -6,5 +6,7 @@ elsewhere    what other files say of the classes that upstream's auto tables or 
 models       which classes of a file are models
 running      what of a model its forward runs, and where no gradient passes
 near_misses  models that are no parts, and why
+learning     models in which nothing can be trained
+towers       models of the same file that are base models by themselves
 roots        classes with a head that hold the parts themselves
 """

@@ -73,7 +73,7 @@ class RootPlanner:
         return HolderPlan(plan, plan.head or (), tuple(lacks))
 
 
-def layers_of(holders: Sequence[HolderPlan], found: ModulePlan) -> list[LayerEntry]:
+def layers_of_roots(holders: Sequence[HolderPlan], found: ModulePlan) -> list[LayerEntry]:
     """The layers of roots, and of their parts in this file."""
     lists = (stack for holder in holders for stack in (*holder.base.stacks, *holder.base.inner))
     wanted = {name for stack in lists for name in stack.layer_classes}

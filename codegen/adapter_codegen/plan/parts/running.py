@@ -83,7 +83,7 @@ class Runs:
         while todo:
             name, gradient = todo.pop()
             function = self._owner.functions[name]
-            gradient = gradient and not any(_stops(one.decorator) for one in function.node.decorators)
+            gradient = gradient and not any(stops_gradients(one.decorator) for one in function.node.decorators)
             if name in found and (found[name][1] or not gradient):
                 continue
             found[name] = (function, gradient)
@@ -124,11 +124,11 @@ def _under_gradient(node: cst.CSTNode, gradient: bool) -> Iterator[tuple[cst.CST
     while pending:
         item, on = pending.pop()
         yield item, on
-        inner = on and not (isinstance(item, cst.With) and any(_stops(one.item) for one in item.items))
+        inner = on and not (isinstance(item, cst.With) and any(stops_gradients(one.item) for one in item.items))
         pending.extend((child, inner) for child in reversed(item.children))
 
 
-def _stops(node: cst.BaseExpression) -> bool:
+def stops_gradients(node: cst.BaseExpression) -> bool:
     """``torch.no_grad()``, or the same as a decorator."""
     name = dotted_name(node.func if isinstance(node, cst.Call) else node)
     return name.rpartition(".")[2] in _WITHOUT_GRADIENT

@@ -64,6 +64,7 @@ def plan_base(
     main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, of_other_files(found))
     towers = {model.path for model in found if any(is_within(stack.path, model.path) for stack in stacks)}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
+    embeddings = "" if "*" in embeddings else embeddings  # several tables, one for each book of codes
     entrance = stream.embedding_output if stream and len(towers) < 2 else ""
     is_encoder_decoder = "encoder_outputs" in forward.parameters
     reader = f"{entrance.partition('.')[0]}." if is_encoder_decoder else ""

@@ -11,12 +11,12 @@ An unknown key is an error, and so is an entry that changes nothing: what has be
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, Method, ModelPlan
+from adapter_codegen.model import BasePlan, Method, MethodSupport, ModelPlan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -89,10 +89,8 @@ def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
     if idle or not (override.unsupported or override.paths):
         what = ", ".join(idle) or "nothing"
         raise Problem.OVERRIDE_IDLE.error(model_type=override.model_type, what=what)
-    methods = tuple(
-        replace(entry, supported=False, reason=override.reason) if entry.method in override.unsupported else entry
-        for entry in plan.methods
-    )
+    methods = _without(plan.methods, override)
+    towers = tuple(replace(tower, methods=_without(tower.methods, override)) for tower in plan.towers)
     paths = {**planned, **dict(override.paths)}
     base = replace(
         plan.base,
@@ -100,7 +98,14 @@ def apply_override(plan: ModelPlan, override: Override) -> ModelPlan:
         embedding_output=paths["embedding_output"],
         final_norm=paths["final_norm"],
     )
-    return replace(plan, base=base, methods=methods, overrides=(override.model_type,))
+    return replace(plan, base=base, methods=methods, towers=towers, overrides=(override.model_type,))
+
+
+def _without(methods: Sequence[MethodSupport], override: Override) -> tuple[MethodSupport, ...]:
+    return tuple(
+        replace(entry, supported=False, reason=override.reason) if entry.method in override.unsupported else entry
+        for entry in methods
+    )
 
 
 def _paths_of(base: BasePlan) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import Diagnostic, Method, MethodSupport, ModelPlan, Refusal
+from adapter_codegen.model import Diagnostic, Method, MethodSupport, ModelPlan, Refusal, TowerPlan
 
 _PARTS = ("refused", "dropped", "untested")
 _UNCONVERTED = "unconverted"
@@ -62,10 +62,11 @@ class Verdicts:
         """The plan without the methods and converted heads that fail, and with a warning where nothing was tried."""
         dropped = self.dropped.get(plan.model_type, {})
         methods = tuple(_judged(entry, dropped.get(entry.method)) for entry in plan.methods)
+        towers = tuple(_judged_tower(tower, dropped) for tower in plan.towers)
         lost = self.unconverted.get(plan.model_type, {})
         heads = tuple(head.unconverted() if head.class_name in lost else head for head in plan.static_heads)
         diagnostics = (*plan.diagnostics, *self._warnings(plan.model_type))
-        return replace(plan, methods=methods, static_heads=heads, diagnostics=diagnostics)
+        return replace(plan, methods=methods, towers=towers, static_heads=heads, diagnostics=diagnostics)
 
     def _warnings(self, model_type: str) -> tuple[Diagnostic, ...]:
         if model_type not in self.untested:
@@ -80,6 +81,12 @@ def _judged(support: MethodSupport, verdict: Verdict | None) -> MethodSupport:
     if verdict is None or not support.supported:
         return support
     return replace(support, supported=False, reason=f"It fails the check `{verdict.check}`: {verdict.reason}")
+
+
+def _judged_tower(tower: TowerPlan, dropped: Mapping[Method, Verdict]) -> TowerPlan:
+    """A check that fails on the whole may fail because of any of its towers: nothing tells which."""
+    methods = tuple(_judged(entry, dropped.get(entry.method)) for entry in tower.methods)
+    return replace(tower, methods=methods)
 
 
 @lru_cache(maxsize=1)
