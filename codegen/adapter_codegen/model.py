@@ -498,9 +498,6 @@ class AdapterModelPlan:
         str, ...
     ] = ()  # arguments of the base model that have a row per answer in multiple choice; () = no such head
     shift: Shift | None = None  # of labels, where a head predicts the tokens of a decoder
-    states_config: bool = (
-        False  # whether the class must name its config class itself, because upstream's classes do not
-    )
 
     def __post_init__(self) -> None:
         of_heads = [argument.name for group in self.head_arguments for argument in group.arguments]

@@ -13,6 +13,8 @@ import torch
 from transformers import (
     BertConfig,
     BertModel,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     CLIPVisionConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
@@ -31,6 +33,7 @@ from transformers import (
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from runtime_models import randomise
 
 BERT: dict[str, Any] = {
@@ -456,3 +459,29 @@ def test_a_class_of_ones_own() -> None:
         "out.weight",
         "out.bias",
     }
+
+
+def test_a_text_part_without_invertible_adapters_runs_and_generates_with_other_methods() -> None:
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = Blip2Config(
+        vision_config={**tower, "image_size": 8, "patch_size": 4},
+        qformer_config={**tower, "encoder_hidden_size": 32, "vocab_size": 100},
+        text_config={**text, "vocab_size": 100, "word_embed_proj_dim": 32, "max_position_embeddings": 32},
+        num_query_tokens=2,
+        image_token_index=IMAGE,
+    )
+    model = Blip2ForConditionalGeneration(config).eval()
+    init(model)
+    model.add_adapter("a", config="loreft", set_active=True)
+    inputs = {"input_ids": torch.tensor([[IMAGE, IMAGE, 3, 4]]), "pixel_values": _pixels(1)}
+    assert model(**inputs).logits.shape == (1, 4, 100)
+    assert not model.has_running_invertible()
+
+
+def test_a_class_that_derives_from_no_class_of_a_model_leaves_attention_to_the_models_inside() -> None:
+    class OfAnyTwo(ModelWithoutHeadsAdaptersMixin, PreTrainedModel):
+        pass
+
+    assert OfAnyTwo._can_set_attn_implementation()
+    assert not OfAnyTwo._can_set_experts_implementation()

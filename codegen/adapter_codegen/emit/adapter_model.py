@@ -35,7 +35,7 @@ def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModel
     }
     for_types = {
         *model.imports,
-        *([] if model.states_config else [f"from {plan.config_module} import {plan.config_class}"]),
+        f"from {plan.config_module} import {plan.config_class}",
         "from transformers.utils import ModelOutput",
         *(f"from {home} import {', '.join(names)}" for home, names in public.imports(written & {*public.homes})),
     }

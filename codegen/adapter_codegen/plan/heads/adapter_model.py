@@ -19,7 +19,6 @@ GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 _ATTRIBUTE = "model"
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
-PRETRAINED = "PreTrainedModel"  # upstream's class of all models, which has no config
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
 
 # Names in annotations that are neither built in nor torch's are the runtime's.
@@ -96,7 +95,6 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
-        states_config=base.pretrained_class == PRETRAINED,
     )
 
 

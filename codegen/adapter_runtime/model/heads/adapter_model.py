@@ -51,19 +51,20 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         return False
 
     # Upstream reads in the text of a class's module whether its attention and its experts can be exchanged. The text with both is
-    # not of the module that a generated class stands in.
+    # not of the module that a generated class stands in. Where there is none, as of an encoder-decoder of any two models, the models
+    # inside are asked for their attention, and experts stay as they are.
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        can: bool = _upstream_class(cls)._can_set_attn_implementation()
-        return can
+        upstream = _upstream_class(cls)
+        return upstream is None or upstream._can_set_attn_implementation()
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        can: bool = _upstream_class(cls)._can_set_experts_implementation()
-        return can
+        upstream = _upstream_class(cls)
+        return upstream is not None and upstream._can_set_experts_implementation()
 
 
-def _upstream_class(adapter_model: type) -> type[PreTrainedModel]:
-    """The class of upstream's modeling file that a generated class derives from."""
-    return next(cls for cls in adapter_model.__mro__ if cls.__module__.startswith("transformers.models."))
+def _upstream_class(adapter_model: type) -> type[PreTrainedModel] | None:
+    """The class of upstream's modeling file that a generated class derives from; None where it derives from `PreTrainedModel` alone."""
+    return next((cls for cls in adapter_model.__mro__ if cls.__module__.startswith("transformers.models.")), None)

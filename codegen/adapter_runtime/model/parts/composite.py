@@ -215,7 +215,9 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
 
     def has_running_invertible(self, projection: nn.Module | None = None) -> bool:
         """See `InvertibleAdaptersMixin`."""
-        return self.text_part is not None and self._inverting.has_running_invertible(projection)
+        part = self.text_part
+        model = part.model if isinstance(part, OwnLayers) else part
+        return isinstance(model, InvertibleAdaptersMixin) and self._inverting.has_running_invertible(projection)
 
     def invertible_adapters_forward(self, hidden_states: torch.Tensor, rev: bool = False) -> torch.Tensor:
         """See `InvertibleAdaptersMixin`."""
