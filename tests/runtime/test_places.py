@@ -22,7 +22,7 @@ from adapter_runtime.methods.prefix_tuning.masks import grow, hides_later_keys
 from adapter_runtime.methods.prefix_tuning.module import LayerPrefix, PrefixShape
 from adapter_runtime.methods.prefix_tuning.places import prefix_shape
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, MLPRoles
 from runtime_models import adapted, randomise
 
 H = 6
@@ -626,3 +626,45 @@ def test_uniform_layers_are_laid_out_like_different_ones(kind: str) -> None:
     tuning.is_uniform = False
     for ours, theirs in zip(uniform, tuning(), strict=True):
         assert torch.equal(ours.key, theirs.key) and torch.equal(ours.value, theirs.value)
+
+
+class Widens(nn.Module):
+    """A module of upstream's that adds: the projection of one operand, and the norm of the sum."""
+
+    def __init__(self, projected: int, normed: int) -> None:
+        super().__init__()
+        self.dense, self.LayerNorm = nn.Linear(H, projected), nn.LayerNorm(normed)
+
+
+class Narrow(LayerAdaptersMixin, nn.Module):
+    """A layer that is narrower inside than what it gives (MobileBERT)."""
+
+    roles = LayerRoles(
+        bottlenecks=(
+            BottleneckRole("attention", "attention"),
+            BottleneckRole("blocks.*.output", "output"),
+            BottleneckRole("output", "output"),
+            BottleneckRole("output.wide", "output"),
+        ),
+        mlp=MLPRoles(last=("output.dense",)),
+        optional=("blocks", "output.wide"),
+    )
+
+    def __init__(self, wide: Widens | None) -> None:
+        super().__init__()
+        self.attention, self.output = Widens(H, H), Widens(H, H)
+        if wide is not None:
+            self.output.wide = wide
+
+
+@pytest.mark.parametrize(
+    ("wide", "width"),
+    [
+        pytest.param(None, H, id="nothing widens it"),
+        pytest.param(Widens(2 * H, 2 * H), 2 * H, id="a last addition of another width"),
+        pytest.param(Widens(2 * H, 4), H, id="a norm of something else than the sum"),
+    ],
+)
+def test_a_layer_gives_what_its_last_addition_makes(wide: Widens | None, width: int) -> None:
+    layer = Narrow(wide)
+    assert (layer.stream_width(), layer.output_width()) == (H, width)

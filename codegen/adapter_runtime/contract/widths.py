@@ -44,6 +44,13 @@ def norm_width(module: nn.Module) -> int | None:
     return int(weight.shape[0])
 
 
+def summed_width(module: nn.Module) -> int | None:
+    """Width of the sum in a module of upstream's own, where it tells: it holds the projection of one operand and the norm of the sum."""
+    norms = {width for child in module.children() if (width := norm_width(child)) is not None}
+    projected = {out_width(child) for child in module.children() if has_out_width(child)}
+    return norms.pop() if len(norms) == 1 and norms <= projected else None
+
+
 def _width(module: nn.Module, *names: str) -> int:
     for name in names:
         width = getattr(module, name, None)

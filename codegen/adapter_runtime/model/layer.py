@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from adapter_runtime.contract.paths import child_of
-from adapter_runtime.contract.widths import has_out_width, norm_width, out_width
+from adapter_runtime.contract.widths import has_out_width, norm_width, out_width, summed_width
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.table import METHODS
 from adapter_runtime.programs.dynamic import DynamicMixin
@@ -75,6 +75,17 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         raise UnsupportedMethodError(
             f"{type(self).__name__} names no projection, and holds no norms of one width, that tell how wide its outputs are."
         )
+
+    def output_width(self) -> int:
+        """Width H of what the layer gives. It is the stream's, but where the last addition widens that (MobileBERT).
+
+        Raises:
+            UnsupportedMethodError: no module tells it.
+        """
+        outputs = [role.host for role in self.roles.bottlenecks if role.location == "output" and "*" not in role.host]
+        hosts = (self.module_at(path, required=False) for path in reversed(outputs))
+        last = next((host for host in hosts if host is not None), None)
+        return (summed_width(last) if last is not None else None) or self.stream_width()
 
 
 def _norm_widths(modules: Iterable[nn.Module]) -> set[int]:

@@ -20,7 +20,7 @@ from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs, hidd
 from adapter_runtime.call.context import CallSlot, thread
 from adapter_runtime.composition import BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.contract.protocol import AdaptedBaseModel
-from adapter_runtime.contract.widths import embedding_width
+from adapter_runtime.contract.widths import embedding_width, summed_width
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.module import Coupling, make_invertible
@@ -186,7 +186,9 @@ def _width(model: AdaptedBaseModel) -> int:
             f"{type(model).__name__} has no one place where the embeddings of tokens enter the layers, so it cannot have "
             "invertible adapters. Use inv_adapter=None."
         )
-    return embedding_width(model.get_submodule(model.token_embeddings))
+    # Upstream may project what it took out of the table to another width (MobileBERT).
+    projected = summed_width(model.get_submodule(model.embedding_output))
+    return projected or embedding_width(model.get_submodule(model.token_embeddings))
 
 
 def host_of(model: AdaptedBaseModel) -> nn.Module:

@@ -26,7 +26,7 @@ def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
     for index, layer in wanted:
         module = layer.get_submodule("")
         stack = "" if index in beside else stacks.get(module, "self")
-        stream = Stream(stack, layer.stream_width(), tokens_first=index in followed)
+        stream = Stream(stack, layer.output_width(), tokens_first=index in followed)
         add_reft(module, index, stream, name, config)
     return len(wanted)
 
@@ -49,7 +49,7 @@ def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:
         InvalidConfigError: the config names layers that the model does not have.
         UnsupportedMethodError: a layer does not tell how wide its hidden states are.
     """
-    return len([layer.stream_width() for _, layer in _wanted(model, config)])
+    return len([layer.output_width() for _, layer in _wanted(model, config)])
 
 
 def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, AdaptedLayer]]:
