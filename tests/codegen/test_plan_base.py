@@ -292,6 +292,16 @@ def test_whole_models_inside(config: str, text: str, expected: list[str]) -> Non
     assert [model.path for model in plan.models] == expected
 
 
+def test_a_model_whose_other_models_are_no_parts_is_refused_with_their_reasons() -> None:
+    tower = COMPOSITE.replace("{config}", "TinyVisionConfig").replace("{text}", "nn.Linear(2, 2)")
+    plan, (refusal,) = plan_text(tower.replace("nn.ModuleList([Layer(config) for _ in range(3)])", "nn.Linear(2, 2)"))
+    assert plan is None
+    assert (refusal.code, refusal.message) == (
+        "P102",
+        "TinyModel holds no module list whose elements hold attention, and no other model that could (vision: Tower has no layers).",
+    )
+
+
 @pytest.mark.parametrize(
     ("model_type", "stacks", "embeddings", "output", "norm"),
     [

@@ -115,6 +115,15 @@ def found(build: str, run: str = "return 0", more: str = "", elsewhere: Elsewher
             id="by an auto class",
         ),
         pytest.param(
+            "self.part = AutoModel.from_config(config.part_config).eval()",
+            "return self.part(pixel_values)",
+            "part",
+            Making.AUTO,
+            "",
+            "part_config",
+            id="and put into evaluation at once",
+        ),
+        pytest.param(
             "self.part = AutoModelForCausalLM.from_config(config=config.text_config)",
             "return self.part(pixel_values)",
             "part",

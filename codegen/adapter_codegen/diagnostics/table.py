@@ -209,7 +209,7 @@ class Problem(Enum):
         "P102",
         _UPSTREAM,
         _ERROR,
-        "{base} holds no module list whose elements hold attention, and no other model that could.",
+        "{base} holds no module list whose elements hold attention, and no other model that could{others}.",
         _NO_ATTENTION,
     )
     NOT_FOLLOWED_TO_LAYERS = (

@@ -19,6 +19,7 @@ _NOT_MODULES = frozenset({"Parameter", "Buffer", "ParameterList", "ParameterDict
 _FACTORIES = frozenset({"from_config", "_from_config", "from_pretrained"})
 LOAD_BACKBONE = "load_backbone"  # upstream's function that makes the model which the config names as its backbone
 _CARRIERS = frozenset({"OrderedDict", "list", "dict", "tuple", "deepcopy", "copy.deepcopy", "copy.copy"})
+_GIVE_THEMSELVES = frozenset({"eval", "requires_grad_"})  # methods of modules that are called on what is just built
 _MAX_CALLS = 4  # how deep helper functions that build modules are followed
 
 
@@ -243,6 +244,8 @@ class Constructor:
         name = dotted_name(call.func)
         values = [argument.value for argument in call.args]
         last = name.rpartition(".")[2]
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value in _GIVE_THEMSELVES and not name:
+            return self.build(call.func.value)
         if last in CONTAINERS and name not in self.scope.classes:
             return replace(self._all(call, values), node=call, container=last, is_list=False)
         if last in _FACTORIES:

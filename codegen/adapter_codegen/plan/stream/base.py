@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, StackPlan, StreamForm
+from adapter_codegen.model import BasePlan, Diagnostic, Method, Parameter, PartPlan, StackPlan, StreamForm
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import (
@@ -58,7 +58,7 @@ def plan_base(
     stacks = find_stacks(facts, base.name, has_attention)
     found = find_models(facts, base, lambda name: bool(find_stacks(facts, name, has_attention)), elsewhere)
     if not stacks and not any(model.is_part for model in found):
-        return None, (_no_layers(facts, base),)
+        return None, (_no_layers(facts, base, found),)
     flow = trace_to_layers(facts, base.name, stacks or way_to_models(facts, base, found))
     stream = follow_stream(facts, flow, stacks) if flow is not None else None
     main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, of_other_files(found))
@@ -201,8 +201,10 @@ def _no_forward(facts: ModuleFacts, entry: ModelEntry, base: ClassFacts | None) 
     return Problem.BASE_ELSEWHERE.diagnostic(location, base=entry.base_class, model_type=entry.model_type, what=what)
 
 
-def _no_layers(facts: ModuleFacts, base: ClassFacts) -> Diagnostic:
-    return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name)
+def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan]) -> Diagnostic:
+    near = "; ".join(f"{model.path}: {model.near_miss.removesuffix('.')}" for model in models)
+    others = f" ({near})" if near else ""
+    return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)
 
 
 def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
