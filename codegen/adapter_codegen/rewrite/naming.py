@@ -51,7 +51,7 @@ def mixins(plan: ModelPlan) -> dict[str, str]:
     """Upstream class -> name of its mixin, for the layers, the base model, the other classes that hold its layers, and towers."""
     written = {_roles(layer): f"{layer.class_name}AdaptersMixin" for layer in written_layers(plan)}
     names = {layer.class_name: written[_roles(layer)] for layer in plan.layers}
-    models = (plan.base, *(one.base for one in (*plan.holders, *plan.towers)))
+    models = (plan.base, *(holder.base for holder in plan.holders), *(tower.base for tower in plan.towers))
     return names | {base.class_name: f"{base.class_name}AdaptersMixin" for base in models}
 
 
