@@ -478,3 +478,51 @@ def test_a_gate_of_one_class_behind_both_sublayers_is_a_site_of_both(out: str, h
         (f"gate1{host}", Role.ATTENTION),
         (f"gate2{host}", Role.OUTPUT),
     }
+
+
+NARROW = """
+n = {start}
+a = self.attention(x, mask)[0]
+n = self.norm1(a + n)
+f = self.norm2(self.mlp(n) + n)
+return self.norm1(self.out({read}) + x)
+"""
+NARROWING = "self.narrow = config.narrow\nself.into = nn.Linear(8, 8)\nself.out = nn.Linear(8, 8)\nself.table = nn.Parameter(0)"
+BESIDE_THE_STREAM = "self.norm2(self.into(x)) if self.narrow else x"
+
+
+def narrow_roles(start: str, read: str) -> list[tuple[Role | None, str]]:
+    text = layer(NARROW.format(start=start, read=read), NARROWING)
+    plan = plan_module(facts_of(ATTENTION, MLP, text, STACK))
+    return [(site.role, site.branch.code) for site in sites(plan)]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(BESIDE_THE_STREAM, id="projected and normalised beside the stream"),
+        pytest.param(f"(({BESIDE_THE_STREAM.split(' if')[0]},) * 2 if self.narrow else [x] * 2)[1]", id="in tuples"),
+    ],
+)
+def test_the_stream_within_a_layer_that_is_narrower_there_is_followed(start: str) -> None:
+    assert narrow_roles(start, "f") == [
+        (Role.ATTENTION, "a"),
+        (Role.OUTPUT, "self.mlp(n)"),
+        (Role.OUTPUT, "self.out(f)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "read"),
+    [
+        pytest.param(BESIDE_THE_STREAM, "self.mlp(n)", id="a sublayer that is not added"),
+        pytest.param(BESIDE_THE_STREAM, "self.table + n", id="a sum with a parameter"),
+        pytest.param(BESIDE_THE_STREAM, "f * self.table", id="a product behind the sum"),
+    ],
+)
+def test_what_a_projection_reads_besides_a_stream_of_its_own_is_not_followed(start: str, read: str) -> None:
+    assert (Role.OUTPUT, "self.mlp(n)") not in narrow_roles(start, read)
+
+
+def test_a_projection_that_takes_no_place_of_the_stream_is_no_residual() -> None:
+    assert (Role.ATTENTION, "a") not in narrow_roles("self.norm2(self.into(x))", "f")

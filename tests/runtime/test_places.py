@@ -16,6 +16,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
 from adapter_runtime.methods.bottleneck.module import drop_samples
+from adapter_runtime.methods.bottleneck.places import width_at
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from adapter_runtime.methods.lora.layer import LoRAConv1D, LoRALinear, disable_lora, enable_lora
 from adapter_runtime.methods.prefix_tuning.masks import grow, hides_later_keys
@@ -668,3 +669,15 @@ class Narrow(LayerAdaptersMixin, nn.Module):
 def test_a_layer_gives_what_its_last_addition_makes(wide: Widens | None, width: int) -> None:
     layer = Narrow(wide)
     assert (layer.stream_width(), layer.output_width()) == (H, width)
+
+
+class WideHost(BottleneckLayer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.LayerNorm = nn.Linear(H, 2 * H), nn.LayerNorm(2 * H)
+
+
+def test_a_place_in_a_module_of_upstreams_is_as_wide_as_the_sum_in_it() -> None:
+    layer = Narrow(None)
+    assert width_at(WideHost(), layer) == 2 * H
+    assert width_at(BottleneckLayer(), layer) == H

@@ -95,6 +95,10 @@ def _elements_at(base: Value, index: str) -> list[Value]:
     """The elements at a place of all tuples that `base` may be; empty where it may be something else."""
     found: list[Value] = []
     for alternative in _alternatives(base):
+        repeated = _repeated(alternative)
+        if repeated is not None and index.isdigit():
+            found.append(repeated)
+            continue
         if alternative.op is not Op.TUPLE or not index.lstrip("-").isdigit():
             return []
         place, parts = int(index), alternative.inputs
@@ -103,6 +107,13 @@ def _elements_at(base: Value, index: str) -> list[Value]:
         if -len(parts) <= place < len(parts):
             found.append(parts[place])
     return found
+
+
+def _repeated(value: Value) -> Value | None:
+    """`x` of ``(x,) * 4``: each element is it."""
+    parts = value.inputs[0].inputs if value.op is Op.BINARY and value.operator == "*" else ()
+    is_one = len(parts) == 1 and value.inputs[0].op is Op.TUPLE and parts[0].op is not Op.STARRED
+    return parts[0] if is_one else None
 
 
 def _star_on_the_way(parts: Sequence[Value], index: int) -> bool:

@@ -9,6 +9,7 @@ from torch import nn
 
 from adapter_runtime.contract.paths import expanded
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.contract.widths import summed_width
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
@@ -99,6 +100,15 @@ def bottleneck_layers(layer: AdaptedLayer) -> Iterator[BottleneckLayer]:
             yield host
 
 
+def width_at(host: BottleneckLayer, layer: AdaptedLayer) -> int:
+    """Width of the hidden states at a place: within a layer they may be narrower (MobileBERT).
+
+    Raises:
+        UnsupportedMethodError: neither the place nor its layer tells it.
+    """
+    return summed_width(host) or layer.stream_width()
+
+
 def are_asked_for(config: BnConfig) -> bool:
     """False for a config of invertible adapters alone, which models without a place for bottlenecks can have."""
     return config.inv_adapter is None or any(config[option] for option in OPTIONS.values())
@@ -177,7 +187,7 @@ def _wanted(model: AdaptedBaseModel, config: BnConfig) -> list[tuple[BottleneckL
         UnsupportedMethodError: a layer does not tell that width, or upstream's addition is in the way of an option.
     """
     wanted = [
-        (host, layer.stream_width())
+        (host, width_at(host, layer))
         for _, layer in layers_without(model, config.leave_out)
         for host in bottleneck_layers(layer)
         if config[host.location_key]

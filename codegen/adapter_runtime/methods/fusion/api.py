@@ -17,7 +17,7 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, InvalidCompositionError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer
-from adapter_runtime.methods.bottleneck.places import bottleneck_layers
+from adapter_runtime.methods.bottleneck.places import bottleneck_layers, width_at
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.config import AdapterFusionConfig, known_name
 from adapter_runtime.methods.fusion.module import AdapterFusion
@@ -214,7 +214,7 @@ def _place(base: AdaptedBaseModel, name: str, adapters: Sequence[str], config: A
     wanted = [_locations(base, adapter) for adapter in adapters]
     dropout = float(config_value(base.config, "attention_probs_dropout_prob", 0.0))
     found = [
-        (host, layer.stream_width())
+        (host, width_at(host, layer))
         for _, layer in base.adapted_layers()
         for host in bottleneck_layers(layer)
         if all(host.location_key in locations for locations in wanted)

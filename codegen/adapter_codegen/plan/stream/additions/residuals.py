@@ -14,9 +14,18 @@ import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Placement
+from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, JOINING, VIEWS, last_name, tensor_operands, worked_on
+from adapter_codegen.plan.flow.walks import (
+    CASTS,
+    JOINING,
+    VIEWS,
+    first_argument,
+    last_name,
+    tensor_operands,
+    worked_on,
+)
 from adapter_codegen.plan.stream.additions.handed_on import sums_in, terms
 from adapter_codegen.plan.stream.additions.lifted import Lifted, lifted
 from adapter_codegen.plan.stream.additions.mixed import mixed
@@ -180,7 +189,7 @@ class _Stream:
         for residual, branch in (value.inputs, value.inputs[::-1]):
             if self._is_earlier(residual, branch):
                 self._claim(value, residual, branch)
-                return (residual,)
+                return (residual, *self._narrower(branch))
         own = self._own_module(value)
         if own is not None:
             self._claim(value, *own)
@@ -189,6 +198,21 @@ class _Stream:
         if not goes_on:
             self._refuse(value, Problem.NO_EARLIER_OPERAND)
         return goes_on
+
+    def _narrower(self, branch: Value) -> tuple[Value, ...]:
+        """The stream inside of a layer that is narrower there: the sum, and its norm, that the projection back to the whole width reads."""
+        work = work_behind(branch, self._scene)
+        read = first_argument(work) if work is not None and self._scene.is_call_of(work, Kind.LINEAR) else None
+        inner = read
+        while inner is not None and not inner.is_sum:
+            inner = far_side(inner, self._scene)
+            is_norm = self._scene.is_call_of(inner, Kind.NORM)
+            inner = inner if inner.is_sum else inner.inputs[0] if is_norm and inner.inputs else None
+        if read is None or inner is None:
+            return ()
+        pairs = (inner.inputs, inner.inputs[::-1])
+        adds = any(self._is_earlier(start, other) and work_behind(other, self._scene) for start, other in pairs)
+        return (read,) if adds else ()
 
     def _lifted(self, call: Value | None) -> tuple[Value, ...]:
         """Claim the addition that a function or module of upstream's makes, at its call; () where it makes none."""

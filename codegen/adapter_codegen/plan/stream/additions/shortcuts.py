@@ -1,4 +1,4 @@
-"""Residuals that are projected, and pooled, where a layer changes the width or the number of positions (Hiera).
+"""Residuals that are projected, normalised and pooled, where a layer changes the width (MobileBERT) or the number of positions (Hiera).
 
 Such a layer reads the stream, and where its output has another shape it adds to a projection of the stream and not to the stream
 itself. A projection alone is no sign: only beside the stream, as the other of two alternatives, it takes its place.
@@ -28,7 +28,11 @@ def _projections(value: Value, scene: Scene) -> list[Value | None]:
             return [value]
         if value.op is Op.JOIN:
             return [found for choice in value.choices for found in _projections(choice, scene)]
-        if value.op in (Op.PARAMETER, Op.FUNCTION) and value.through is not None:
+        if value.op in (Op.PARAMETER, Op.FUNCTION, Op.ITEM) and value.through is not None:
+            value = value.through
+        elif scene.is_call_of(value, Kind.NORM) and value.inputs:
+            value = value.inputs[0]
+        elif value.op is Op.SUBMODULE and value.through is not None:
             value = value.through
         elif value.inputs and (called(value, *VIEWS, *CASTS, *_POOLING) or _is_first_of_pooled(value)):
             value = value.inputs[0]
