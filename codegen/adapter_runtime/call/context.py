@@ -10,7 +10,7 @@ import copy
 import threading
 from collections.abc import Hashable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -113,6 +113,8 @@ class ComputedOnce(Protocol):
 class CallSlot:
     """Base of what a method keeps in a `ForwardContext`: one object per call, of a class of the method's own."""
 
+    is_of_whole: ClassVar[bool] = False  # whether calls of parts see that of the model made of them
+
     def recomputed(self) -> CallSlot | None:
         """The slot for a layer that gradient checkpointing recomputes, where `ForwardContext.computed` holds other tensors.
 
@@ -155,6 +157,7 @@ class ForwardContext:
         self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them
         self._slots: dict[type[CallSlot], CallSlot] = {}
         self._of_parts: dict[Hashable, ForwardContext] = {}  # what is kept of parts, in a model made of several
+        self.is_between_parts = False  # the model is made of several, and none of their forwards runs
 
     def of_part(self, part: Hashable) -> ForwardContext:
         """A context for one call of a part of the model: what is known of tokens and kept by methods is of that part alone.
@@ -165,8 +168,13 @@ class ForwardContext:
         other = copy.copy(self)
         other.generation = None if self.generation is None else self.generation._kept_of(part)
         other.computed = kept.computed
-        other.spans, other._slots = {}, {}
+        other.spans, other.is_between_parts = {}, False
+        other._slots = {kind: slot for kind, slot in self._slots.items() if kind.is_of_whole}
         return other
+
+    def has_run(self, part: Hashable) -> bool:
+        """Whether a part was called in this call."""
+        return part in self._of_parts
 
     def _kept_of(self, part: Hashable) -> ForwardContext:
         if part not in self._of_parts:

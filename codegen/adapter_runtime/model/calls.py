@@ -67,6 +67,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         if plan.divides_rows:
             rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
             context.rows = None if rows is None else rows // plan.copies
+        context.is_between_parts = plan.in_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context
@@ -108,29 +109,55 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
     names = positional_names(forward)
 
     def forward_with_entry(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
-        model = cast("AdaptedBaseModel", self)  # its class is one of base models
+        model, whole = cast("AdaptedBaseModel", self), self.adapters_base  # the class is one of base models
         part = model.own_part
         plan = IDLE if part is None else part.current_call_plan()
-        if part is None or plan.is_idle:
+        at_root = whole.current_call_plan().at_root if whole is model and part is not model else ()
+        is_prepared = part is model is whole and not plan.reads_spans and not plan.at_entry
+        if not at_root and (plan.is_idle or is_prepared):
             return forward(self, *args, **kwargs)
-        is_whole = part is self.adapters_base  # the model is no part of one made of several
-        if is_whole and not plan.reads_spans and not plan.at_entry:
-            return forward(self, *args, **kwargs)
-        context = thread.context
+        context, text = thread.context, whole.text_part
         assert context is not None
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        with ContextScope(context if is_whole else _of_part(context, model, plan, given)) as own:
-            own.is_in_base = True
-            if plan.reads_spans:
-                find_spans(model, given, plan.added_positions)
-            for layer in plan.at_entry:
-                given = layer.at_entry(part, given)
+        # A part whose layers are the root's own does at its entry what is to be done.
+        for layer in at_root if text is not None and text is not part else ():
+            given = layer.at_root(model, text, given)
+        if part is None or plan.is_idle:
             outputs = forward(self, **given)
-            for layer in plan.at_entry:
-                outputs = layer.at_exit(outputs)
+        else:
+            with ContextScope(context if part is whole else _of_part(context, model, plan, given)) as own:
+                outputs = _entered(forward, model, part, plan, own, given)
+        for layer in at_root:
+            outputs = layer.after_root(outputs)
         return outputs
 
     return forward_with_entry
+
+
+def _entered(
+    forward: ModelForward[AdaptedModel],
+    model: AdaptedBaseModel,
+    part: AdaptedBaseModel,
+    plan: CallPlan,
+    context: ForwardContext,
+    given: dict[str, Argument],
+) -> Outputs:
+    """The outputs of a model, with what its own adapters do at its entry.
+
+    Args:
+        part: what of the model they belong to.
+        context: the current one.
+        given: the arguments.
+    """
+    context.is_in_base = True
+    if plan.reads_spans:
+        find_spans(model, given, plan.added_positions)
+    for layer in plan.at_entry:
+        given = layer.at_entry(part, given)
+    outputs = forward(model, **given)
+    for layer in plan.at_entry:
+        outputs = layer.at_exit(outputs)
+    return outputs
 
 
 def _of_part(
@@ -156,15 +183,26 @@ def _of_part(
 
 
 def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext) -> None:
-    """Raise where a model with a head called parts of its base model past the forward, at whose entry adapters act.
+    """Raise where a model called parts of its base model, or of the one that reads the tokens, past the forward, at whose entry
+    adapters act.
 
     Raises:
         UnsupportedMethodError: it did.
     """
-    if plan.at_entry and not context.is_in_base:
+    whole = model.adapters_base
+    if plan.in_parts:
+        text = whole.text_part
+        is_part = any(part is model for part in whole.adapter_parts().values())
+        is_missed = (
+            not is_part and text is not None and bool(text.current_call_plan().at_entry) and not context.has_run(text)
+        )
+        what = type(text).__name__
+    else:
+        is_missed, what = bool(plan.at_entry) and not context.is_in_base, "its base model"
+    if is_missed:
         raise UnsupportedMethodError(
-            f"{type(model).__name__} goes past the forward of its base model, at whose entry an active adapter acts (a "
-            "prompt or an invertible one). Use the model with flexible heads, or another method."
+            f"{type(model).__name__} goes past the forward of {what}, at whose entry an active adapter acts (a prompt or an"
+            " invertible one). Use the model with flexible heads, or another method."
         )
 
 

@@ -26,6 +26,7 @@ class CallPlan:
     in_parts: bool = False  # parts of the model, which have plans of their own, need something
     reads_spans: bool = False  # some layer needs to know where the real tokens are
     at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
+    at_root: tuple[AdapterLayerBase, ...] = ()  # those of parts that change the arguments of the model made of them
     added_positions: int = 0  # how many positions these layers put in front of the tokens
     is_idle: bool = field(init=False)  # nothing of the above is needed
 
@@ -82,6 +83,7 @@ def plan_call(
 
 def joined(plans: Sequence[CallPlan]) -> CallPlan:
     """What a call of a model made of parts must prepare, by the plans of these: what is done for all of them together."""
+    at_entry = [layer for plan in plans for layer in plan.at_entry]
     if all(plan.is_idle for plan in plans):
         return IDLE
     return CallPlan(
@@ -90,5 +92,6 @@ def joined(plans: Sequence[CallPlan]) -> CallPlan:
         divides_rows=any(plan.divides_rows for plan in plans),
         assigns_rows=any(plan.assigns_rows for plan in plans),
         runs=any(plan.runs for plan in plans),
+        at_root=tuple(layer for layer in at_entry if layer.acts_at_root),
         in_parts=True,
     )

@@ -90,6 +90,9 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
     )
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
+    acts_at_root: ClassVar[bool] = (
+        False  # whether it also changes those of a model made of several, of which that is a part
+    )
     entry_order: ClassVar[int] = 0  # of several that do, that with the least acts first
 
     # Whether the module only stores parameters that modules elsewhere use: merging concerns those, not this one.
@@ -219,6 +222,20 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
 
     def at_exit(self, outputs: Outputs) -> Outputs:
         """The outputs of a call of the base model, changed. Called after each call that `at_entry` changed."""
+        return outputs
+
+    def at_root(self, root: EntryModel, part: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
+        """The arguments of a call of a model made of several, changed. Called where `acts_at_root` and an adapter runs here.
+
+        Args:
+            root: that model.
+            part: the model in it that this layer belongs to.
+            given: its arguments.
+        """
+        raise NotImplementedError
+
+    def after_root(self, outputs: Outputs) -> Outputs:
+        """The outputs of such a call, changed."""
         return outputs
 
 

@@ -228,10 +228,10 @@ def before_call(
     assert context is not None
     cache = given.get("past_key_values")
     past = cache.get_seq_length() if isinstance(cache, Cache) else 0
-    mask = _checked_mask(given.get("attention_mask"))
-    call = context.slot(PromptSlot).call = PromptCall(prompts, _insertion(prompts, mask), past)
+    mask = checked_mask(given.get("attention_mask"))
+    call = context.slot(PromptSlot).call = PromptCall(prompts, insertion_of(prompts, mask), past)
     length = _length(given)
-    _check_room(cache, prompts.length, mask, length)
+    check_room(cache, prompts.length, mask, length)
     tokens = _tokens(given)
     if mask is None and sites.needs_mask and tokens is not None and call.is_first:
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
@@ -246,7 +246,8 @@ def before_call(
     return {**given, **changed}
 
 
-def _insertion(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
+def insertion_of(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
+    """Where a prompt stands among the tokens of a mask [B, L]."""
     if prompts.combine == "prefix":
         return Insertion(prompts.length)
     if mask is None:
@@ -254,7 +255,12 @@ def _insertion(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
     return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1) + 1)
 
 
-def _checked_mask(mask: Argument) -> torch.Tensor | None:
+def checked_mask(mask: Argument) -> torch.Tensor | None:
+    """A mask that can grow.
+
+    Raises:
+        UnsupportedMethodError: it has not the shape [B, L].
+    """
     if mask is None:
         return None
     if isinstance(mask, torch.Tensor) and mask.dim() == 2:
@@ -277,7 +283,7 @@ def _length(given: dict[str, Argument]) -> int | None:
     return None if tokens is None else int(tokens.shape[1])
 
 
-def _check_room(cache: Argument, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
+def check_room(cache: Argument, prompt: int, mask: torch.Tensor | None, length: int | None) -> None:
     """Raise where a static cache has no room for the prompt: upstream writes past its end, or counts wrong."""
     # That of an encoder-decoder is two caches, and has no layers of its own.
     for layer in cache.layers if isinstance(cache, Cache) and not isinstance(cache, EncoderDecoderCache) else ():
@@ -323,16 +329,28 @@ def _at_tokens(
 
     A model may multiply what it embeds, and nothing that it is given: then this is done here, as prompts are rows of the table.
     """
-    scale: Scale = attrgetter(sites.token_scale)(model) if sites.token_scale else None
-    embeddings = given.get("inputs_embeds")
-    if not isinstance(embeddings, torch.Tensor):
-        embeddings = _scaled(_table(model, sites)(given["input_ids"]), scale)
-    changed: dict[str, Argument] = {"input_ids": None, "inputs_embeds": call.put_into(embeddings, scale)}
+    embeddings = embedded(sites, model, given)
+    changed: dict[str, Argument] = {
+        "input_ids": None,
+        "inputs_embeds": call.put_into(embeddings, _scale(sites, model)),
+    }
     types = given.get("token_type_ids")
     if isinstance(types, torch.Tensor):
         prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
         changed["token_type_ids"] = call.insertion.into(types, prompt_types)
     return changed
+
+
+def embedded(sites: PromptSites, model: EmbedsTokens, given: dict[str, Argument]) -> torch.Tensor:
+    """The embeddings [B, L, H] that a call is given, or those of the tokens that it is given."""
+    embeddings = given.get("inputs_embeds")
+    if isinstance(embeddings, torch.Tensor):
+        return embeddings
+    return _scaled(_table(model, sites)(given["input_ids"]), _scale(sites, model))
+
+
+def _scale(sites: PromptSites, model: EmbedsTokens) -> Scale:
+    return attrgetter(sites.token_scale)(model) if sites.token_scale else None
 
 
 def _table(model: EmbedsTokens, sites: PromptSites) -> nn.Module:
@@ -448,14 +466,14 @@ def after_last_layer(module: nn.Module, args: Arguments, output: LayerOutputs) -
 
 def _before_encoder_decoder(prompts: Prompts, given: dict[str, Argument]) -> dict[str, Argument]:
     """The mask of the encoder is also what cross-attention sees of it, so it grows here, not only in the encoder."""
-    mask = _checked_mask(given.get("attention_mask"))
+    mask = checked_mask(given.get("attention_mask"))
     encoded = given.get("encoder_outputs")
     if mask is None:
         return given
     states = encoded[0] if isinstance(encoded, (ModelOutput, tuple, list)) else None
     if isinstance(states, torch.Tensor) and states.shape[1] != mask.shape[1] + prompts.length:
         return given  # of an encoder that ran without the prompt
-    grown = PromptCall(prompts, _insertion(prompts, mask), 0).grow_mask(mask)
+    grown = PromptCall(prompts, insertion_of(prompts, mask), 0).grow_mask(mask)
     return {**given, "attention_mask": grown}
 
 
@@ -484,10 +502,10 @@ class EncoderEntry:
         thread.context = context
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
         given: dict[str, Argument] = {**dict(zip(names, args, strict=False)), **kwargs}
-        mask = _checked_mask(given.get("attention_mask"))
+        mask = checked_mask(given.get("attention_mask"))
         length = _length(given)
         is_grown = mask is not None and mask.shape[1] != length
-        insertion = _insertion(prompts, mask)  # a mask with the prompt in it has the same first real token
+        insertion = insertion_of(prompts, mask)  # a mask with the prompt in it has the same first real token
         call = slot.call = PromptCall(prompts, insertion, 0)
         if mask is not None and not is_grown:
             given["attention_mask"] = call.grow_mask(mask)

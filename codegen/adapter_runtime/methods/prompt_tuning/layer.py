@@ -1,5 +1,6 @@
 """The prompts of a model, and which of them run.
 
+reserving.py   in models made of several: room for the prompt before it goes in
 insertion.py   the arithmetic of columns
 call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
 """
@@ -7,6 +8,7 @@ call.py        one call: masks, positions, where the prompt goes in and where it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.prompt_tuning.program import Prompts
+from adapter_runtime.methods.prompt_tuning.reserving import reserve, reserved_call, reserves, write_over
 from adapter_runtime.programs.blocks import program_of_block
 from adapter_runtime.programs.layer import AdapterLayerBase, EntryModel
 from adapter_runtime.programs.nodes import Branch, Leaf, Mean
@@ -36,6 +39,7 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
     adapter_containers = ("prompt_tunings",)
     method_name = "prompt tuning"
     acts_at_entry = True
+    acts_at_root = True
     prompt_tunings: nn.ModuleDict
 
     def __init__(self) -> None:
@@ -95,9 +99,22 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         )
         return Prompts(joined, first.length, *places.pop())
 
-    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
-        prompts = self.current_program()
+    def at_root(self, root: EntryModel, part: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
+        """See `AdapterLayerBase`."""
+        prompts, whole = self.current_program(), cast("AdaptedBaseModel", root)
         assert prompts is not None and self.sites is not None
+        is_needed = reserves(whole, cast("AdaptedBaseModel", part), self.sites)
+        return reserve(whole, prompts, given) if is_needed else given
+
+    def after_root(self, outputs: Outputs) -> Outputs:
+        """See `AdapterLayerBase`."""
+        return after_call(outputs)
+
+    def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
+        prompts, reserved = self.current_program(), reserved_call()
+        assert prompts is not None and self.sites is not None
+        if reserved is not None:
+            return write_over(cast("AdaptedBaseModel", model), self.sites, reserved, given)
         return before_call(self.sites, model, prompts, given)
 
     def at_exit(self, outputs: Outputs) -> Outputs:

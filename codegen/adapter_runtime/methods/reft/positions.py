@@ -60,6 +60,11 @@ def positions_of(stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Te
 def _in_context(
     context: ForwardContext, stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor
 ) -> Positions:
+    if context.is_between_parts and stream.stack:
+        raise UnsupportedMethodError(
+            "ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one"
+            " was called past that forward. Use another method."
+        )
     kind = "self" if stream.stack == "decoder" else stream.stack
     spans = context.spans.get(kind)
     prompt = context.generation.spans.get(kind) if context.generation is not None else None
