@@ -100,7 +100,9 @@ def gemma3() -> Composite:
         "position_ids": ((tokens > 0).cumsum(-1) - 1).clamp(min=0),
         "pixel_values": _pixels(2),
     }
-    return Composite(Gemma3ForConditionalGeneration(config), inputs)
+    model = Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zeros until they are loaded
+    return Composite(model, inputs)
 
 
 def encoder_decoder() -> Composite:

@@ -80,7 +80,8 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
             outputs = run(self, *args, **kwargs)
         finally:
             thread.context = outer
-        _check_entered(self, plan, context)
+        if kwargs.get("encoder_outputs") is None:  # else the encoder, where adapters act at the entry, ran before
+            _check_entered(self, plan, context)
         return _with_scores(context, outputs)
 
     signature = _widened(inspect.signature(forward))
@@ -114,14 +115,14 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
         plan = IDLE if part is None else part.current_call_plan()
         at_root = whole.current_call_plan().at_root if whole is model and part is not model else ()
         is_prepared = part is model is whole and not plan.reads_spans and not plan.at_entry
-        if not at_root and (plan.is_idle or is_prepared):
+        if len(at_root) == 0 and (plan.is_idle or is_prepared):  # (torch.compile cannot negate a tuple)
             return forward(self, *args, **kwargs)
         context, text = thread.context, whole.text_part
         assert context is not None
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        # A part whose layers are the root's own does at its entry what is to be done.
-        for layer in at_root if text is not None and text is not part else ():
-            given = layer.at_root(model, text, given)
+        if text is not None and text is not part:  # whose layers are the root's own does all at its entry
+            for layer in at_root:
+                given = layer.at_root(model, text, given)
         if part is None or plan.is_idle:
             outputs = forward(self, **given)
         else:

@@ -23,7 +23,6 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.methods.invertible.layer import invertible_adapters_of
 from adapter_runtime.methods.spec import Spec
 from adapter_runtime.methods.table import specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
