@@ -157,6 +157,7 @@ class ForwardContext:
         self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them
         self._slots: dict[type[CallSlot], CallSlot] = {}
         self._of_parts: dict[Hashable, ForwardContext] = {}  # what is kept of parts, in a model made of several
+        self.entered: set[Hashable] = set()  # base models, also in such a model, whose forward was called
         self.is_between_parts = False  # the model is made of several, and none of their forwards runs
 
     def of_part(self, part: Hashable) -> ForwardContext:
@@ -171,10 +172,6 @@ class ForwardContext:
         other.spans, other.is_between_parts = {}, False
         other._slots = {kind: slot for kind, slot in self._slots.items() if kind.is_of_whole}
         return other
-
-    def has_run(self, part: Hashable) -> bool:
-        """Whether a part was called in this call."""
-        return part in self._of_parts
 
     def _kept_of(self, part: Hashable) -> ForwardContext:
         if part not in self._of_parts:

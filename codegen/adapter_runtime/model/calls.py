@@ -45,7 +45,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         is_base: whether that is a class of base models; else one of models with a head.
     """
     names = positional_names(forward)
-    run = _with_entry(forward) if is_base else forward
+    run = _with_entry(forward) if is_base else _around_part(forward)
 
     @functools.wraps(forward)
     def forward_in_context(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
@@ -135,6 +135,29 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
     return forward_with_entry
 
 
+def _around_part(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedModel]:
+    """The forward of a model with a head, in the context of its base model where that is a part of one made of several."""
+    names = positional_names(forward)
+
+    def forward_around_part(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
+        whole = self.adapters_base
+        if self.base_model is whole or not whole.current_call_plan().in_parts:
+            return forward(self, *args, **kwargs)
+        base = cast("AdaptedBaseModel", self.base_model)
+        part = base.own_part
+        plan = IDLE if part is None else part.current_call_plan()
+        if plan.is_idle:
+            return forward(self, *args, **kwargs)
+        assert thread.context is not None
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        with ContextScope(_of_part(thread.context, base, plan, given)):
+            if plan.reads_spans:
+                _find_spans_before_head(base, given, plan)
+            return forward(self, *args, **kwargs)
+
+    return forward_around_part
+
+
 def _entered(
     forward: ModelForward[AdaptedModel],
     model: AdaptedBaseModel,
@@ -151,6 +174,7 @@ def _entered(
         given: the arguments.
     """
     context.is_in_base = True
+    context.entered.add(model)
     if plan.reads_spans:
         find_spans(model, given, plan.added_positions)
     for layer in plan.at_entry:
@@ -195,7 +219,10 @@ def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext)
         text = whole.text_part
         is_part = any(part is model for part in whole.adapter_parts().values())
         is_missed = (
-            not is_part and text is not None and bool(text.current_call_plan().at_entry) and not context.has_run(text)
+            not is_part
+            and text is not None
+            and bool(text.current_call_plan().at_entry)
+            and text not in context.entered
         )
         what = type(text).__name__
     else:
