@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
-from adapter_codegen.plan.config_keys import plan_config_keys
 from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.heads.config_keys import plan_config_keys
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.upstream import Release, open_release
 

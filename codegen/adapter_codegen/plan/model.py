@@ -22,8 +22,8 @@ from adapter_codegen.parse.aliases import Alias, alias_of
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.parse.licences import header, read_licence
-from adapter_codegen.plan.config_keys import plan_config_keys
 from adapter_codegen.plan.flow.kinds import Kinds
+from adapter_codegen.plan.heads.config_keys import plan_config_keys
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
