@@ -211,7 +211,7 @@ class OutputOrder:
     Sizes are expressions of attributes of the core's module, numbers, ``+ - * //`` and `outputs`: how many the projection has.
     """
 
-    parts: str  # "qkv", "qvk", "kv": as they stand in a group
+    parts: str  # "qkv", "qvk", "kv", "qg" (g: gates): as they stand in a group
     sizes: tuple[str, ...]  # how many outputs of a group each of them has
     group: str = ""  # how many outputs a group has; "" = all are one group
     where: tuple[str, ...] = ()  # attributes of the core's module: it is so only where all of these are true
@@ -230,6 +230,10 @@ class AttentionRoles:
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # path of one projection that gives q, k and v together
     orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not proven
+    gate: str = (
+        ""  # the same as `query` where that projection also gives gates of what is attended to; "" = it does not
+    )
+    gate_orders: tuple[OutputOrder, ...] = ()  # of the outputs of `query` = `gate`; () = not proven
     output: str = ""  # path of the projection after the core; "" where there is none
     head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
     value_head_dim: str = ""  # same for values where it differs
@@ -245,6 +249,9 @@ class BottleneckRole:
     where: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()  # and none of these
     joins: Joining = Joining.HOST
+    # Path of a module, which has another class in other layers; the place is only where it has one of `classes`. "" = it is in all
+    sublayer: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

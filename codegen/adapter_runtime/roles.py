@@ -24,7 +24,7 @@ class OutputOrder:
     has, and `attended`, how many inputs the projection after the core has.
     """
 
-    parts: str  # "qkv", "qvk", "kv": as they stand in a group
+    parts: str  # "qkv", "qvk", "kv", "qg" (g: gates): as they stand in a group
     sizes: tuple[str, ...]  # how many outputs of a group each of them has
     group: str = ""  # how many outputs a group has; "" = all are one group
     where: tuple[str, ...] = ()  # attributes of the core's module: it is so only where all of these are true
@@ -43,6 +43,8 @@ class AttentionRoles:
     value: str = ""  # the same as `key` where one projection gives both
     fused: str = ""  # one projection that gives queries, keys and values together
     orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not known
+    gate: str = ""  # the same as `query` where that projection also gives gates of what is attended to
+    gate_orders: tuple[OutputOrder, ...] = ()  # of the outputs of `query` = `gate`; () = not known
     output: str = ""  # the projection after the core
     head_dim: str = ""  # attribute of the core's module: width of a key head
     value_head_dim: str = ""  # likewise for values, where their width differs
@@ -62,6 +64,9 @@ class BottleneckRole:
     # How what it gives joins the stream. "": it adds it; "upstream": upstream's own code does, with a scale of its own, say;
     # "streams": upstream mixes it into several streams, none of which is the one before the sublayer
     joins: Joining = ""
+    # A module of the layer, which has another class in other layers: the place is only where it has one of `classes`. "": it is in all
+    sublayer: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,40 @@ def test_what_only_some_configs_ask_for_behind_the_output_is_no_gap(module: str,
     assert ("P233" in {found.code for found in plan.diagnostics}) is (not gaps)
 
 
+ALIGNER = """
+class Aligner(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attention = Attention(config)
+        self.{} = Mlp(config)
+
+    def forward(self, x, mask=None):
+        {}
+        return x + self.more(x)
+
+"""
+BOTH = "x = x + self.attention(x, mask)[0]"
+
+
+@pytest.mark.parametrize(
+    ("attends", "hosts", "is_extra"),
+    [
+        pytest.param(BOTH, 4, False, id="beside an attention, with which it makes a layer of its own"),
+        pytest.param("pass", 2, True, id="alone"),
+    ],
+)
+def test_a_feed_forward_block_in_a_module_that_some_configs_ask_for(attends: str, hosts: int, is_extra: bool) -> None:
+    body = layer(
+        f"{ATTEND}{FEED}if self.aligner is not None:\n    x = self.aligner(x, mask)\nreturn x",
+        "self.aligner = Aligner(config) if config.aligns else None",
+    )
+    plan = plan_module(facts_of(ATTENTION, MLP, ALIGNER.format("more", attends), body, STACK))
+    (entry,) = plan.entries
+    assert len(entry.plan.bottlenecks) == hosts
+    assert ("P233" in {found.code for found in plan.diagnostics}) is is_extra
+    assert not entry.gaps
+
+
 def test_the_output_itself_is_no_extra_even_if_only_some_configs_ask_for_it() -> None:
     forward = f"{ATTEND}new = torch.zeros_like(x)\nnew[mask] = self.more(x)\nreturn x + new"
     assert codes(entry_of(plan_of_layer(forward, "self.more = Mlp(config) if config.more else None"))) == ["P230"]
@@ -181,6 +215,29 @@ def test_attention_on_a_second_stream_is_told_apart(returned: str, has_second: b
     entry = entry_of(plan_of_layer(forward, "self.other = Attention(config)"))
     assert [found.code for found in entry.second] == ["P236"] * has_second
     assert not entry.gaps
+
+
+LAYOUT = "layout = states + self.second(self.norm2(states))\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "second"),
+    [
+        pytest.param(f"{LAYOUT}return x, layout", ["P238"], id="returned behind the first"),
+        pytest.param(f"{LAYOUT}outputs = (x,)\noutputs += (layout,)\nreturn outputs", ["P238"], id="put into a tuple"),
+        pytest.param(f"{LAYOUT}return x, torch.zeros_like(x)", [], id="no: not returned"),
+        pytest.param(f"{LAYOUT}x = x + self.third(x + layout)\nreturn x, layout", [], id="no: read by the first"),
+        pytest.param("return x, states + mask", [], id="no: nothing of a sublayer is added"),
+        pytest.param("return x, self.second(x) + states", [], id="no: a bias, and no stream"),
+        pytest.param("return x, x", [], id="no: the first again"),
+    ],
+)
+def test_a_second_stream_without_attention_of_its_own_is_told(lines: str, second: list[str]) -> None:
+    plan = plan_of_layer(f"{ATTEND}{FEED}{lines}", "self.second = Mlp(config)\nself.third = Mlp(config)")
+    entry = entry_of(plan)
+    assert [found.code for found in entry.second] == second
+    assert not entry.gaps
+    assert [role.host for role in entry.plan.bottlenecks][:2] == ["attention_adapters", "output_adapters"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapter_codegen.model import BasePlan, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
+from adapter_codegen.plan.heads.config_keys import states_width
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling
 from adapter_codegen.plan.heads.static import plan_static_heads
+from adapter_codegen.plan.heads.words import may_name_words
 from adapter_codegen.upstream import Release, open_release
 
 HEAD = """
@@ -70,6 +73,7 @@ class Head(TinyPreTrainedModel):
             loss = self.loss_function(x, labels)
         return SequenceClassifierOutput(loss=loss, logits={logits})
 """
+CLASSIFICATION = ("classification", "multilabel_classification")
 CONFIG = 'class TinyConfig(PreTrainedConfig):\n    hidden_act: str = "silu"\n    size: int = 2\n'
 
 
@@ -100,9 +104,10 @@ def tiny_release(tmp_path: Path) -> Release:
     return open_release(tmp_path)
 
 
-def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHead:
+def planned(release: Release, logits: str, task: str, **base: Any) -> StaticHead:
     facts = parse_module(HEAD.replace("{logits}", logits), entry().path)
-    (head,) = plan_static_heads(release, entry(task), facts, base_plan("input_ids", **base))
+    tiny = base_plan("input_ids", **base)
+    (head,) = plan_static_heads(release, entry(task), facts, tiny, plan_flexible_heads(entry(task), tiny))
     return head
 
 
@@ -178,7 +183,8 @@ def planned(release: Release, logits: str, task: str, **base: bool) -> StaticHea
 )
 def test_a_head_that_no_flexible_head_computes_is_not_converted(tiny_release: Release, logits: str, task: str) -> None:
     facts = parse_module(HEAD.replace("{logits}", logits), entry().path)
-    heads = plan_static_heads(tiny_release, entry(task), facts, base_plan("input_ids"))
+    base = base_plan("input_ids")
+    heads = plan_static_heads(tiny_release, entry(task), facts, base, plan_flexible_heads(entry(task), base))
     assert [head.head_type for head in heads] in ([""], [])
 
 
@@ -189,7 +195,9 @@ def test_logits_that_a_loss_reshapes_in_one_branch_are_followed(tiny_release: Re
         "            scores = scores.view(-1).to(labels.dtype)\n",
     )
     facts = parse_module(text, entry().path)
-    (head,) = plan_static_heads(tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"))
+    (head,) = plan_static_heads(
+        tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"), CLASSIFICATION
+    )
     assert (head.head_type, head.layers) == ("classification", (None, "out"))
 
 
@@ -252,7 +260,9 @@ def test_a_head_converts_where_it_stands_on_the_base_model_as_it_mostly_is(
 ) -> None:
     text = HEAD.replace("self.tiny = TinyModel(config)", f"self.tiny = {held}").replace("{logits}", logits)
     facts = parse_module(text, entry().path)
-    (head,) = plan_static_heads(tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"))
+    (head,) = plan_static_heads(
+        tiny_release, entry("sequence_classification"), facts, base_plan("input_ids"), CLASSIFICATION
+    )
     assert bool(head.head_type) == converts
 
 
@@ -449,9 +459,6 @@ def test_a_head_that_cannot_stand_on_the_base_model_is_not_converted(tiny_releas
     assert planned(tiny_release, "self.out(x)", "token_classification", encoder_decoder=True).head_type == ""
 
 
-CLASSIFICATION = ("classification", "multilabel_classification")
-
-
 @pytest.mark.parametrize(
     ("tasks", "base", "expected"),
     [
@@ -503,6 +510,85 @@ def test_which_flexible_heads_make_sense(tasks: tuple[str, ...], base: BasePlan,
     assert plan_flexible_heads(entry(*tasks), base) == expected
 
 
+def test_a_head_needs_a_width() -> None:
+    """Of images that go through stages of several widths, a config lists these (PVT)."""
+    base = base_plan("pixel_values")
+    assert plan_flexible_heads(entry("image_classification"), base, states_width=False) == ()
+
+
+def test_a_head_of_words_needs_a_table_of_them() -> None:
+    tasks = entry("masked_lm", "sequence_classification")
+    assert plan_flexible_heads(tasks, base_plan("inputs"), has_words=False) == CLASSIFICATION
+
+
+WORDS = """
+from torch import nn
+class Embeddings(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.words = nn.Embedding(9, 2)
+        self.latents = nn.Parameter(torch.zeros(9, 2))
+class TinyModel(PreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.own = nn.Parameter(torch.zeros(9, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("getter", "expected"),
+    [
+        pytest.param("", True, id="upstream's own getter"),
+        pytest.param("return self.embeddings.words", True, id="a table"),
+        pytest.param(
+            "return getattr(self, self.base_model_prefix, self).embed_tokens", True, id="a way that is not followed"
+        ),
+        pytest.param(
+            "if not self.embeddings:\n            raise ValueError\n        return self.embeddings.words",
+            True,
+            id="an error first",
+        ),
+        pytest.param("return self.embeddings.latents", False, id="a parameter of a part"),
+        pytest.param("return self.own", False, id="a parameter of its own"),
+        pytest.param("raise NotImplementedError", False, id="an error"),
+        pytest.param(
+            "if self.embeddings.words:\n            return self.embeddings.words\n        raise ValueError",
+            False,
+            id="an error at the end",
+        ),
+    ],
+)
+def test_whether_a_model_may_name_a_table_of_words(getter: str, expected: bool) -> None:
+    text = WORDS + (f"    def get_input_embeddings(self):\n        {getter}\n" if getter else "")
+    assert may_name_words(parse_module(text, entry().path), "TinyModel") is expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "keys", "states"),
+    [
+        pytest.param("hidden_size: int = 4", (), True, id="a field"),
+        pytest.param('attribute_map = {"hidden_size": "n_embd"}', (), True, id="a field that is mapped"),
+        pytest.param("n_embd: int = 4", (("hidden_size", "n_embd"),), True, id="a field that its use shows"),
+        pytest.param('sub_configs_defaults = {"decoder": Other}', (), True, id="another config in it may have one"),
+        pytest.param("hidden_sizes: list[int] | None = None", (), False, id="a list of several"),
+        pytest.param("hidden_size: list[int] | None = None", (), False, id="several under the name of one"),
+    ],
+)
+def test_whether_a_config_states_one_width(
+    tmp_path: Path, fields: str, keys: tuple[tuple[str, str], ...], states: bool
+) -> None:
+    texts = {
+        "__init__.py": '__version__ = "1"',
+        "models/auto/x": "",
+        entry().config_path: f"class TinyConfig(PreTrainedConfig):\n    {fields}\n",
+    }
+    for path, text in texts.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert states_width(open_release(tmp_path), entry(), keys) is states
+
+
 TRANSFORM = "cls.predictions.transform"
 BERT_LM = (f"{TRANSFORM}.dense", None, f"{TRANSFORM}.LayerNorm", "cls.predictions.decoder")
 
@@ -547,6 +633,7 @@ def test_upstream_heads(
     name = mappings.entry(model_type).base_class
     base = base_plan("input_ids", encoder_decoder=text_to_text)
     base = BasePlan(**{**base.__dict__, "class_name": name})
-    heads = plan_static_heads(release, mappings.entry(model_type), upstream_facts(model_type), base)
+    known = mappings.entry(model_type)
+    heads = plan_static_heads(release, known, upstream_facts(model_type), base, plan_flexible_heads(known, base))
     (head,) = (head for head in heads if head.class_name == class_name)
     assert (head.head_type, head.layers) == (head_type, layers)

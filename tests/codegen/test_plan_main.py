@@ -130,3 +130,71 @@ def test_main_stacks_of_upstream(release: Release, model_type: str, main: list[s
     plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     assert [stack.path for stack in plan.base.stacks if stack.is_main] == main
+
+
+BESIDE = """
+        self.embed = nn.Embedding(9, 8)
+        self.patch = nn.Embedding(9, 8)
+        self.fuse = nn.Linear(8, 8)
+        self.tower = nn.ModuleList([Layer(config) for _ in range(2)])
+        self.text = nn.ModuleList([Layer(config) for _ in range(2)])
+        self.tower_norm = nn.LayerNorm(8)
+        self.text_norm = nn.LayerNorm(8)
+"""
+TOWER = """
+        seen = self.patch(pixels)
+        for layer in self.tower:
+            seen = layer(seen)
+        seen = self.tower_norm(seen)
+"""
+TEXT = """
+        x = self.embed(input_ids)
+        for layer in self.text:
+            x = layer(x, states=seen)
+        return BaseModelOutput(last_hidden_state=self.text_norm(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("run", "entrance", "norm"),
+    [
+        pytest.param(TOWER + TEXT, "embed", "text_norm", id="what feeds the main stack, though a tower runs first"),
+        pytest.param(
+            TOWER + TEXT.replace("self.embed(input_ids)", "self.embed(input_ids) + self.fuse(seen)"),
+            "",
+            "text_norm",
+            id="none, where the main stack is fed with a mix",
+        ),
+        pytest.param(
+            TOWER + TEXT.replace("self.embed(input_ids)", "seen"),
+            "patch",
+            "text_norm",
+            id="of the first, if the main one goes on with it",
+        ),
+        pytest.param(
+            TOWER + TEXT.replace("self.embed(input_ids)", "self.fuse(seen)"),
+            "patch",
+            "text_norm",
+            id="of the first, if the main one goes on with a projection of it",
+        ),
+        pytest.param(
+            TOWER + "        return BaseModelOutput(last_hidden_state=seen)\n",
+            "patch",
+            "tower_norm",
+            id="the only stack that runs",
+        ),
+    ],
+)
+def test_the_entrance_is_that_of_the_main_stack(run: str, entrance: str, norm: str) -> None:
+    plan = planned(BESIDE, run)
+    assert (plan.embedding_output, plan.final_norm) == (entrance, norm)
+
+
+def test_the_entrance_of_an_encoder_decoder_is_that_of_its_encoder() -> None:
+    forward = TOWER.replace("pixels", "input_ids") + TEXT.replace("self.embed(input_ids)", "self.embed(pixels)")
+    text = MODEL.format(BESIDE, forward).replace("pixels=None", "pixels=None, encoder_outputs=None")
+    facts = facts_of(ATTENTION, MLP, LAYER, STACK, text)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    plan, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).is_layer)
+    assert plan is not None and plan.embedding_output == "patch"
+    assert [stack.path for stack in plan.stacks if stack.is_main] == ["text"]

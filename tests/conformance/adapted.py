@@ -161,6 +161,8 @@ def _asks_for_unknown_parts(subject: Subject, method: Method) -> bool:
 
 def parts_are_unknown(attention: AttentionPaths, part: LoRA) -> bool:
     """One projection gives several, in an order that the roles do not state, and the config asks for some of them."""
+    if attention.gate and not attention.gate_spans and len({"query", "gate"}.intersection(part.attention)) == 1:
+        return True
     if attention.spans:
         return False
     if attention.fused:

@@ -53,6 +53,7 @@ def page(results: Sequence[ModelResult], release: str) -> str:
         _summary(results, verdicts),
         _work_list(verdicts),
         _losses(verdicts),
+        _unconverted(verdicts),
         _FILTER,
     ]
     return "\n".join(parts)
@@ -113,6 +114,15 @@ def _losses(verdicts: Sequence[Verdict]) -> str:
     lost = [(v.model_type, family, f.check, f.reason) for v in verdicts for family, f in sorted(v.dropped.items())]
     intro = f"## Losses\n\n{len(lost)} families are planned, and dropped because they fail.\n"
     return "\n".join([intro, *_table(("model", "method", "check", "reason"), sorted(lost))])
+
+
+def _unconverted(verdicts: Sequence[Verdict]) -> str:
+    lost = [(v.model_type, name, f.check, f.reason) for v in verdicts for name, f in sorted(v.unconverted.items())]
+    intro = (
+        f"## Heads that are not converted\n\nThe heads of {len(lost)} of upstream's classes are planned as flexible ones, and do not give"
+        " upstream's\noutputs as such. A checkpoint of such a class is loaded without its head, and a warning says so.\n"
+    )
+    return "\n".join([intro, *_table(("model", "class", "check", "reason"), sorted(lost))])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

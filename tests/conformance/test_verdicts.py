@@ -142,9 +142,13 @@ def test_a_head_that_becomes_another_loses_its_conversion_and_nothing_else() -> 
     assert verdict.unconverted == {"MForMaskedLM": Failed("conversion", "MForMaskedLM: logits differ")}
     read = read_verdicts(verdicts_text([replace(made, cells=(*made.cells, lost))], RELEASE))
     assert read.unconverted["m"]["MForMaskedLM"].reason == "MForMaskedLM: logits differ"
+    assert "| m | MForMaskedLM | conversion | MForMaskedLM: logits differ |" in page(
+        [replace(made, cells=(*made.cells, lost))], RELEASE
+    )
 
 
 def test_a_head_that_converts_leaves_no_entry() -> None:
     made = result(*SOUND, ("", "conversion", ""))
     assert not verdict_of(made).unconverted
     assert "unconverted" not in json.loads(verdicts_text([made], RELEASE))
+    assert "The heads of 0 of upstream's classes" in page([made], RELEASE)

@@ -76,12 +76,13 @@ def adapted(block: Block, **options: Any) -> nn.Module:
         pytest.param(Groups(2, {"k": 1, "v": 2}), [0, 3, 1, 2, 4, 5], id="in groups"),
         pytest.param(Groups(1, {"v": 1, "k": 2, "q": 1}), [3, 1, 2, 0], id="another order"),
         pytest.param(Groups(2, {"q": 2, "v": 1, "k": 1}), [0, 1, 4, 5, 3, 7, 2, 6], id="another order in groups"),
+        pytest.param(Groups(2, {"g": 1, "q": 2}), [1, 2, 4, 5, 0, 3], id="gates in front of queries"),
     ],
 )
 def test_what_is_put_in_order_and_back_is_the_same(groups: Groups, ordered: list[int]) -> None:
     outputs = torch.arange(len(ordered)).expand(2, 3, -1)
     assert groups.in_order(outputs)[0, 0].tolist() == ordered
-    assert list(groups.spans) == [part for part in "qkv" if part in groups.sizes]
+    assert list(groups.spans) == [part for part in "qkvg" if part in groups.sizes]
     starts, stops = zip(*groups.spans.values(), strict=True)
     assert (0, *stops) == (*starts, len(ordered))
     torch.testing.assert_close(groups.grouped(groups.in_order(outputs)), outputs)
@@ -189,3 +190,53 @@ def test_a_size_is_computed_of_attributes(expression: str, value: int | None) ->
     module = nn.Module()
     module.heads, module.config = 3, SimpleNamespace(width=2, name="twelve")  # type: ignore[assignment]
     assert evaluated(expression, {"outputs": 12}, module) == value
+
+
+class Gated(nn.Module):
+    """Queries and gates of four heads out of one projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = A, B
+        self.q = nn.Linear(5, HEADS * (A + B))
+
+
+def gated(known: bool = True) -> Block:
+    orders = (OutputOrder("qg", ("a", "b"), "a + b"),) if known else ()
+    roles = AttentionRoles("attn", "self", query="attn.q", gate="attn.q", gate_orders=orders)
+    block = Block()
+    block.roles = LayerRoles(attentions=(roles,))
+    block.attn = Gated()  # type: ignore[assignment]
+    return block
+
+
+def parts_of(block: Block, *matrices: str) -> Any:
+    return adapted_parts(block, next(projections_of(block)), LoRAConfig(attn_matrices=list(matrices)))
+
+
+def test_queries_are_adapted_and_not_the_gates_beside_them() -> None:
+    block = gated()
+    projection = next(projections_of(block))
+    assert projection.matrix == "qg"
+    host = enable_lora(block.attn.q, 0, "selfattn_lora_q", fused=False, groups=groups_at(block, projection))
+    host.add_adapter("a", LoRAConfig(r=2), parts_of(block, "q", "v"))
+    before = host.eval()(x := torch.randn(2, 3, 5))
+    for parameter in host.loras.parameters():
+        nn.init.normal_(parameter)
+    host.activate(Stack("a"), frozenset())
+    differs = ((host(x) - before).abs().amax((0, 1)) > 1e-6).view(HEADS, A + B)
+    assert differs.tolist() == [[True] * A + [False] * B] * HEADS
+
+
+def test_queries_and_gates_are_adapted_as_one() -> None:
+    """As PEFT does, which knows of no parts."""
+    assert parts_of(gated(), "q", "g") == parts_of(gated(known=False), "q", "g") == [(0, HEADS * (A + B))]
+    assert parts_of(gated(), "g") == [(HEADS * A, HEADS * (A + B))]
+    assert parts_of(gated(), "k", "v") == []
+
+
+def test_queries_whose_order_among_gates_is_not_known_are_refused() -> None:
+    with pytest.raises(
+        UnsupportedMethodError, match=r"attn.q gives queries, and gates .* attn_matrices=\['q', 'g', 'v'\]"
+    ):
+        parts_of(gated(known=False), "q")

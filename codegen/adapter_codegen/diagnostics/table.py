@@ -517,6 +517,13 @@ class Problem(Enum):
         "`{core}` attends on a second stream, which the layer returns behind the first; that stream has no sites.",
         "Nothing is lost on the first stream; teach `plan/stream/additions/residuals.py` to follow a second one, if adapters belong there.",
     )
+    ADDED_TO_SECOND = (
+        "P238",
+        _UPSTREAM,
+        _NOTE,
+        "What `{work}` gives is added to a second stream, which the layer returns behind the first; that stream has no sites.",
+        "Nothing is lost on the first stream; teach `plan/stream/additions/residuals.py` to follow a second one, if adapters belong there.",
+    )
     LAYER_NOT_PLANNED = (
         "P237",
         _UPSTREAM,
@@ -530,6 +537,13 @@ class Problem(Enum):
         _NOTE,
         "What is added here mixes positions without attention; it gets no adapter.",
         "Nothing is lost if no adapter belongs here; else teach `plan/stream/roles.py` this sublayer.",
+    )
+    SUBLAYER_NOT_KNOWN = (
+        "P242",
+        _UPSTREAM,
+        _WARNING,
+        "The sublayer is a feed-forward block in some layers, and where it is a {name}, what it does is not known.",
+        "Teach `plan/stream/roles.py` what shows this sublayer to be an attention, a mixer or a feed-forward block.",
     )
     EXTRA_OUTPUT = (
         "P233",

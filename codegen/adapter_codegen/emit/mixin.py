@@ -105,7 +105,7 @@ def _stack(stack: StackPlan) -> str:
 
 def _role_classes(layer: LayerPlan) -> Iterator[str]:
     yield "LayerRoles"
-    orders = [order for entry in layer.attentions for order in entry.orders]
+    orders = [order for entry in layer.attentions for order in (*entry.orders, *entry.gate_orders)]
     stated = (("AttentionRoles", layer.attentions), ("OutputOrder", orders), ("BottleneckRole", layer.bottlenecks))
     for name, value in stated:
         if value:

@@ -23,10 +23,11 @@ from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
-from adapter_codegen.plan.heads.config_keys import plan_config_keys
+from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
+from adapter_codegen.plan.heads.words import may_name_words
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
@@ -92,7 +93,10 @@ def plan_model(
         facts, mappings, entry, base, frozenset(planned), found, candidates.is_layer, answers_for_towers
     ).plan()
     entries = list(dict.fromkeys((*entries, *layers_of_roots(holders, found), *towers.entries)))
-    static_heads = plan_static_heads(release, entry, facts, base)
+    keys = plan_config_keys(release, entry, facts, candidates.has_attention)
+    has_words = may_name_words(facts, base.class_name)
+    possible = plan_flexible_heads(entry, base, states_width(release, entry, keys), has_words)
+    static_heads = plan_static_heads(release, entry, facts, base, possible)
     plan = ModelPlan(
         model_type=model_type,
         version=release.version,
@@ -105,8 +109,8 @@ def plan_model(
         classes=_classes(entries, found),
         layers=tuple(layer.plan for layer in entries),
         static_heads=static_heads,
-        flexible_heads=_flexible_heads(entry, base, static_heads),
-        config_keys=plan_config_keys(release, entry, facts, candidates.has_attention),
+        flexible_heads=_shown(possible, static_heads) if base.is_of_parts else possible,
+        config_keys=keys,
         methods=methods,
         diagnostics=(*diagnostics, *towers.left),
         text_digest=text_digest(release.read_bytes(entry.path)),
@@ -151,11 +155,10 @@ def _understood(
     return _Understood(base, entries, methods, diagnostics)
 
 
-def _flexible_heads(entry: ModelEntry, base: BasePlan, static: Sequence[StaticHead]) -> tuple[str, ...]:
-    """Of a model made of parts, those alone that a class of upstream's turns into: it shows that a head can stand there."""
-    possible = plan_flexible_heads(entry, base)
+def _shown(possible: Sequence[str], static: Sequence[StaticHead]) -> tuple[str, ...]:
+    """Of a model made of parts, those heads alone that a class of upstream's turns into: it shows that a head can stand there."""
     shown = {head.head_type for head in static}
-    return tuple(head for head in possible if head in shown) if base.is_of_parts else possible
+    return tuple(head for head in possible if head in shown)
 
 
 def _refused_unread(mappings: AutoMappings, entry: ModelEntry, verdicts: Verdicts, text: str) -> Refusal | None:

@@ -37,7 +37,7 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
             spec.prepare_layer(self, layer_index, self_location)
 
     def module_at(self, path: str, required: bool = True) -> nn.Module | None:
-        """The module at a path from the layer; None where this layer lacks it and may.
+        """The module at a path from the layer; None where this layer lacks it and may, or has an identity in its place.
 
         Raises:
             UnsupportedModelError: it must be there and is not.
@@ -45,7 +45,10 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         module: nn.Module | None = self
         for name in path.split(".") if path else ():
             module = child_of(module, name) if module is not None else None
-        if module is None and required and not any(f"{path}.".startswith(f"{p}.") for p in self.roles.optional):
+        is_optional = any(f"{path}.".startswith(f"{start}.") for start in self.roles.optional)
+        if isinstance(module, nn.Identity) and is_optional:
+            return None
+        if module is None and required and not is_optional:
             raise UnsupportedModelError(
                 f"{type(self).__name__} has no module {path!r}, which its adapter class names."
             )

@@ -122,7 +122,10 @@ def _not_lora_alone(subject: Subject, method: Method) -> Reason | None:
 def _not_in_peft(subject: Subject, method: Method) -> Reason | None:
     if not isinstance(method.only, LoRA):
         return Reason.ONLY_LORA
-    if any(attention.fused or attention.spans for attention in layout_of(initialised(subject)).attentions):
+    if any(
+        attention.fused or attention.spans or attention.gate
+        for attention in layout_of(initialised(subject)).attentions
+    ):
         return Reason.FUSED_IN_PEFT
     return Reason.OTHER_THAN_PEFT if method.only.form != "lora" else None
 

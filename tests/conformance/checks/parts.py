@@ -6,6 +6,7 @@ values. Norms, rotations and casts on the way mix a part with itself only, so th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +19,22 @@ from conformance.reference.layout import Attention
 
 def assert_parts(upstream: nn.Module, attention: Attention, inputs: dict[str, Any]) -> None:
     """What arrives as each role comes out of those outputs that the layout says, and of all of these."""
-    path = attention.fused or attention.key
-    found = _arriving(upstream, attention.core, path, inputs) if attention.spans else {}
-    for role, (start, stop) in attention.spans.items():
-        declared = set(attention.order[start:stop])
+    _assert_spans(upstream, attention, attention.fused or attention.key, attention.spans, attention.order, inputs)
+    _assert_spans(upstream, attention, attention.gate, attention.gate_spans, attention.gate_order, inputs)
+
+
+def _assert_spans(
+    upstream: nn.Module,
+    attention: Attention,
+    path: str,
+    spans: Mapping[str, tuple[int, int]],
+    order: Sequence[int],
+    inputs: dict[str, Any],
+) -> None:
+    """Gates do not arrive at the core: whatever else the projection gives is no query."""
+    found = _arriving(upstream, attention.core, path, inputs) if spans else {}
+    for role, (start, stop) in spans.items():
+        declared = set(order[start:stop]) if role != "gate" else set[int]()
         arrived = found.get(role, set())
         if arrived != declared:
             wrong, missing = sorted(arrived - declared), sorted(declared - arrived)

@@ -37,6 +37,11 @@ class Attention:
     tower: str = (
         ""  # model type of the model that holds it, where attentions of its kind are in models of several types
     )
+    gate: str = ""  # as `query`, where that projection gives gates too
+    gate_spans: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # those of its outputs that are "query", "gate"
+    gate_order: tuple[int, ...] = ()  # the outputs that `gate_spans` counts
 
     @property
     def shares_projection(self) -> bool:
@@ -161,6 +166,7 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     found = [
         (entry.location, resolved(module, path))
         for entry in roles.bottlenecks
+        if not entry.sublayer or _is_one_of(module.get_submodule(entry.sublayer), entry.classes)
         for path in expanded(module, entry.host)
     ]
     if not any(entry.kind == "cross" for entry in present):  # its place in a list may hold another sublayer here
@@ -181,34 +187,51 @@ def _is_present(layer: nn.Module, roles: AttentionRoles) -> bool:
     path = resolved(layer, roles.core)
     if path is None:
         return False
-    names = {known.__name__ for known in type(layer.get_submodule(path)).__mro__}
-    return not roles.core_classes or not names.isdisjoint(roles.core_classes)
+    return not roles.core_classes or _is_one_of(layer.get_submodule(path), roles.core_classes)
+
+
+def _is_one_of(module: nn.Module, classes: Iterable[str]) -> bool:
+    return not {known.__name__ for known in type(module).__mro__}.isdisjoint(classes)
 
 
 def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder: bool) -> Attention:
     entries = {name: [getattr(roles, name)] for name in ("query", "key", "value", "fused", "output")}
     entries["query"] += roles.query_alternatives
     paths = {name: "".join(_present(module, layer, [one for one in some if one])) for name, some in entries.items()}
-    spans, order = _parts(module, roles)
+    spans, order = _parts(module, roles, roles.fused or roles.key, roles.orders)
+    gate_spans, gate_order = _parts(module, roles, roles.gate, roles.gate_orders)
     core = join(layer, resolved(module, roles.core) or "")
     lacks_value = bool(roles.value) and not paths["value"]
     return Attention(
-        layer, core, roles.kind, **paths, in_encoder=in_encoder, spans=spans, order=order, lacks_value=lacks_value
+        layer,
+        core,
+        roles.kind,
+        **paths,
+        in_encoder=in_encoder,
+        spans=spans,
+        order=order,
+        lacks_value=lacks_value,
+        gate=paths["query"] if roles.gate else "",
+        gate_spans=gate_spans,
+        gate_order=gate_order,
     )
 
 
-def _parts(layer: nn.Module, roles: AttentionRoles) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
-    """Each group has some queries, some keys and some values (or only the last two), as many as the core states."""
-    path, after = (resolved(layer, entry) for entry in (roles.fused or roles.key, roles.output))
-    if not roles.orders or not path:
+def _parts(
+    layer: nn.Module, roles: AttentionRoles, given: str, orders: Iterable[OutputOrder]
+) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
+    """Each group of outputs of the projection `given` has some queries, some keys and some values (or only some of these), and some
+    gates, as many as the core states."""
+    path, after = (resolved(layer, entry) for entry in (given, roles.output))
+    if not orders or not path:
         return {}, ()
     core = layer.get_submodule(resolved(layer, roles.core) or "")
-    stated = next(one for one in roles.orders if _is_of(core, one))
+    stated = next(one for one in orders if _is_of(core, one))
     total, _ = features(layer.get_submodule(path))
     known = {"outputs": total, "attended": features(layer.get_submodule(after))[1] if after else None}
     group, *sizes = (_size(text, core, known) for text in (stated.group or "outputs", *stated.sizes))
     parts = dict(zip(stated.parts, torch.arange(total).view(-1, group).split(sizes, dim=1), strict=True))
-    rows = {role: parts[role[0]].flatten() for role in ("query", "key", "value") if role[0] in parts}
+    rows = {role: parts[role[0]].flatten() for role in ("query", "key", "value", "gate") if role[0] in parts}
     stops = list(itertools.accumulate(map(len, rows.values())))
     order = tuple(torch.cat(list(rows.values())).tolist())
     return dict(zip(rows, zip([0, *stops], stops, strict=False), strict=True)), order
@@ -235,8 +258,8 @@ def join(*parts: str) -> str:
 
 
 def _present(layer: nn.Module, path: str, entries: Iterable[str]) -> tuple[str, ...]:
-    found = (resolved(layer, entry) for entry in entries)
-    return tuple(join(path, entry) for entry in found if entry is not None)
+    found = [known for entry in entries if (known := resolved(layer, entry)) is not None]
+    return tuple(join(path, known) for known in found if not isinstance(layer.get_submodule(known), nn.Identity))
 
 
 def resolved(module: nn.Module, path: str) -> str | None:

@@ -54,6 +54,10 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
 
 def adapted_spans(layout: Layout, path: str, part: LoRA) -> list[Span]:
     """Which outputs of a projection that gives several are adapted, each span with matrices of its own; [] = all at once."""
+    gated = next((one for one in layout.attentions if one.gate and path == one.gate), None)
+    if gated is not None:
+        asked = [role for role in ("query", "gate") if role in part.attention]
+        return [] if len(asked) == 2 else [gated.gate_spans[role] for role in asked]
     one = next((one for one in layout.attentions if one.spans and path == (one.fused or one.key)), None)
     if one is None or (one.shares_projection and {"key", "value"} <= set(part.attention)):
         return []
@@ -87,6 +91,7 @@ def lora_applied(
     As in `adapters` 1.3.0, an adapter that adds reads, in a stack, the delta of the one before it, not the input.
     """
     orders = {one.fused or one.key: one.order for one in layout.attentions}
+    orders |= {one.gate: one.gate_order for one in layout.attentions if one.gate}
     here: dict[str, list[_Adapter]] = {}
     for name, part in adapters:
         for path in lora_targets(layout, part):

@@ -177,6 +177,7 @@ def _remarks(stack: StackPlan) -> str:
 def _host(role: BottleneckRole) -> str:
     """``attention_adapters, where mixes, not is_first``"""
     flags = [*role.where, *(f"not {name}" for name in role.unless)]
+    flags += [f"{role.sublayer} is {' or '.join(role.classes)}"] if role.sublayer else []
     return (role.host or "the layer") + (f", where {', '.join(flags)}" if flags else "")
 
 

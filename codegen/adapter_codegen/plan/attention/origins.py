@@ -45,6 +45,10 @@ class Origins:
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
+    def is_attended(self, value: Value) -> bool:
+        """Whether a value is what an attention of the layer gives."""
+        return id(value) in self._attended
+
     def kind(self, core: AttentionCore) -> AttentionKind:
         """CROSS where the keys may come from other arguments of the layer than the queries."""
         ways = self._together([core.key, *core.further_keys], False)

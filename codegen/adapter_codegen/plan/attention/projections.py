@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from adapter_codegen.model import AttentionKind, AttentionRoles, OutputOrder
 from adapter_codegen.plan.attention.core import AttentionCore
-from adapter_codegen.plan.attention.fused import orders, stated_size
+from adapter_codegen.plan.attention.fused import gates, orders, stated_size
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
@@ -65,13 +65,22 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
         # Keys are as wide as queries, with which they are multiplied: what is put beside them does not show in their views.
         found = orders(key[0], core.path, {"k": core.key, "v": core.value}, scene, elsewhere=(core.query,))
         roles = replace(roles, orders=found, head_dim=head_dim or (_width(core.query, scene.kinds) if found else ""))
-    return replace(
+    roles = replace(
         roles,
         query=own[0] if own else "",
         query_alternatives=others,
         key=key[0] if key else "",
         value=value[0] if value else "",
     )
+    return _with_gates(roles, core, _projected(core, scene), scene, origins)
+
+
+def _with_gates(
+    roles: AttentionRoles, core: AttentionCore, projected: Value | None, scene: Scene, origins: Origins
+) -> AttentionRoles:
+    """With the projection of the queries as that of gates, if other outputs of it meet what is attended to."""
+    found = None if projected is None else gates(roles.query, core, projected, scene, origins.is_attended)
+    return roles if found is None else replace(roles, gate=roles.query, gate_orders=found)
 
 
 def _alternatives(query: Value, paths: list[str], scene: Scene) -> tuple[str, ...]:
@@ -108,6 +117,12 @@ def _paths(linears: Iterable[Value]) -> list[str]:
 
 def _output(core: AttentionCore, scene: Scene) -> str:
     """Path of the first linear module that the attended values go into."""
+    projected = _projected(core, scene)
+    return "" if projected is None else projected.path
+
+
+def _projected(core: AttentionCore, scene: Scene) -> Value | None:
+    """What that module gives."""
     todo, seen = [core.result], set()
     while todo:
         value = todo.pop(0)
@@ -116,10 +131,10 @@ def _output(core: AttentionCore, scene: Scene) -> str:
                 continue
             seen.add(id(use))
             if scene.is_call_of(use, Kind.LINEAR) and use.inputs and use.inputs[0] is value:
-                return use.path
+                return use
             if _hands_on(use, value, scene) or _adds_up(use, core):
                 todo.append(use)
-    return ""
+    return None
 
 
 def _hands_on(use: Value, value: Value, scene: Scene) -> bool:

@@ -26,6 +26,7 @@ from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.stream.lists.stacks import HasAttention
 from adapter_codegen.upstream import Release
 
+_SUB_CONFIGS = ("sub_configs_defaults", "sub_configs")
 KEYS = ("num_attention_heads", "hidden_size", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -41,6 +42,22 @@ def plan_config_keys(
     numbers = {name for name, may_be_number in fields.items() if may_be_number}
     found = ((key, uses.field_for(key, numbers)) for key in KEYS if key not in fields)
     return tuple((key, name) for key, name in found if name)
+
+
+def states_width(release: Release, entry: ModelEntry, keys: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a config says how wide hidden states are, in one number: images go through stages of several widths (PVT).
+
+    Where it holds others, one of these may.
+
+    Args:
+        keys: what `plan_config_keys` gives.
+    """
+    if not entry.config_path or "hidden_size" in dict(keys):
+        return True
+    config = parse_module(release.read(entry.config_path), entry.config_path)
+    if any(name in _SUB_CONFIGS for name in config.classes[entry.config_class].attributes):
+        return True
+    return dict(_fields(release, config, entry.config_class)).get("hidden_size", False)
 
 
 def _fields(release: Release, module: ModuleFacts, class_name: str) -> Iterator[tuple[str, bool]]:

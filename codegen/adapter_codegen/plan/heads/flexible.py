@@ -40,6 +40,7 @@ HEAD_TYPES = (
 _TEXT_ENCODER = frozenset({"classification", "tagging", "question_answering", "multiple_choice", "dependency_parsing"})
 _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
+_OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 
 
 def tasks(base: BasePlan) -> dict[str, str]:
@@ -55,17 +56,23 @@ def feeding_part(base: BasePlan) -> PartPlan | None:
     return main[0] if is_one and reads_text and not base.is_encoder_decoder and base.head is None else None
 
 
-def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
+def plan_flexible_heads(
+    entry: ModelEntry, base: BasePlan, states_width: bool = True, has_words: bool = True
+) -> tuple[str, ...]:
     """Types of the heads that can be added to the model.
 
     A head needs the hidden states that it works on: of every token, of an image, of a decoder. Upstream's head classes tell
     which a model has. A model that fills in masked words gets every head of text encoders, one that continues text every head of
     decoders, whether or not upstream has written that class for it. A model made of parts can have a head only if one of upstream's
     classes turns into it, which `plan_static_heads` says.
+
+    Args:
+        states_width: whether the config tells how wide the hidden states are; that of a part is known when a model is built.
+        has_words: whether the model names a table of words, from which a head that predicts words starts.
     """
     if base.is_of_parts:
         return ("causal_lm",) if feeding_part(base) and tasks(base).keys() & entry.heads.keys() else ()
-    if base.submodels or not base.stacks:
+    if not states_width or base.submodels or not base.stacks:
         return ()  # which of the models inside a head would stand on is not known
     if base.head is not None or any(parameter.name == "labels" for parameter in base.parameters):
         return ()  # the base model ends in a head of its own
@@ -82,6 +89,8 @@ def plan_flexible_heads(entry: ModelEntry, base: BasePlan) -> tuple[str, ...]:
         heads |= _TEXT_DECODER
     if "classification" in heads:
         heads.add("multilabel_classification")
+    if not has_words:
+        heads -= _OF_WORDS
     return tuple(head for head in HEAD_TYPES if head in heads)
 
 

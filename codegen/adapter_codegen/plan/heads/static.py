@@ -20,7 +20,7 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling, tasks
+from adapter_codegen.plan.heads.flexible import pooling, tasks
 from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings, width_options
 from adapter_codegen.plan.heads.positions import OTHERS
 from adapter_codegen.upstream import Release
@@ -36,16 +36,18 @@ _WITHOUT_BIAS = frozenset({"classification", "image_classification"}) | _LANGUAG
 
 
 def plan_static_heads(
-    release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan
+    release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan, possible: tuple[str, ...]
 ) -> tuple[StaticHead, ...]:
     """The head classes of a model type, those first whose task comes first in `TASKS`.
+
+    Args:
+        possible: types of flexible heads that can stand on the base model.
 
     A class whose head has no flexible counterpart, or one that cannot stand on this base model, has an empty `head_type`.
     """
     if base.head is not None:
         return ()  # upstream has no class around it: it ends in a head itself
     planner = _HeadPlanner(release, entry, facts, base)
-    possible = plan_flexible_heads(entry, base)
     found: dict[str, StaticHead] = {}
     for task, head_type in tasks(base).items():
         for class_name in entry.heads.get(task, ()):

@@ -60,13 +60,15 @@ def plan_base(
     if not stacks and not any(model.is_part for model in found):
         return None, (_no_layers(facts, base, found),)
     flow = trace_to_layers(facts, base.name, stacks or way_to_models(facts, base, found))
-    stream = follow_stream(facts, flow, stacks) if flow is not None else None
+    is_encoder_decoder = "encoder_outputs" in forward.parameters
     main = frozenset[str]() if flow is None else main_of(facts, flow, stacks, of_other_files(found))
+    # What the layers of an encoder-decoder are fed with first is what its encoder reads.
+    entered = frozenset[str]() if is_encoder_decoder else main
+    stream = follow_stream(facts, flow, stacks, entered) if flow is not None else None
     towers = {model.path for model in found if any(is_within(stack.path, model.path) for stack in stacks)}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     embeddings = "" if "*" in embeddings else embeddings  # several tables, one for each book of codes
     entrance = stream.embedding_output if stream and len(towers) < 2 else ""
-    is_encoder_decoder = "encoder_outputs" in forward.parameters
     reader = f"{entrance.partition('.')[0]}." if is_encoder_decoder else ""
     plan = BasePlan(
         class_name=base.name,

@@ -50,7 +50,9 @@ def completeness(scene: Scene, attentions: Attentions, layer: Layer, findings: S
         findings: all about the layer.
     """
     first, second = _by_stream(scene, attentions)
-    beside = tuple(Finding(Problem.SECOND_STREAM, one.node, (), {"core": one.path or "self"}) for one in second)
+    attended = [Finding(Problem.SECOND_STREAM, one.node, (), {"core": one.path or "self"}) for one in second]
+    added = [Finding(Problem.ADDED_TO_SECOND, one.value.node, (), {"work": one.work.path}) for one in layer.beside]
+    beside = tuple(attended or added)
     gaps = [
         finding for finding in findings if Method.BOTTLENECK in finding.methods and finding.level is not Level.NOTE
     ]
@@ -70,6 +72,7 @@ class Layer:
     additions: Sequence[Addition]  # the claimed ones
     locations: frozenset[Role]  # what its sites follow
     sublayers: Roles
+    beside: Sequence[Addition] = ()  # those on a second stream
 
     @property
     def attends(self) -> bool:

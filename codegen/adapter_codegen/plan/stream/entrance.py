@@ -45,11 +45,15 @@ class Stream:
     forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
 
-def follow_stream(facts: ModuleFacts, flow: Flow, stacks: Sequence[FoundStack]) -> Stream | None:
+def follow_stream(
+    facts: ModuleFacts, flow: Flow, stacks: Sequence[FoundStack], main: frozenset[str] = frozenset()
+) -> Stream | None:
     """What the forward of the base model does around its layers; None where it cannot be followed to them.
 
     Args:
         flow: of that forward, as `trace_to_layers` gives it.
+        main: those of several stacks that what is returned comes out of. What enters them counts, unless it was made by another
+            stack: then they go on with the stream of that.
     """
     calls = {stack.path: layer_calls_of(flow, stack) for stack in stacks}
     ordered = sorted((stack for stack in stacks if calls[stack.path]), key=lambda stack: calls[stack.path][0][0])
@@ -58,7 +62,10 @@ def follow_stream(facts: ModuleFacts, flow: Flow, stacks: Sequence[FoundStack]) 
     kinds = Kinds(facts)
     ids = {id(call) for found in calls.values() for _, call in found}
     source = _Source(flow, kinds, ids)
-    path, mixed = source.of(calls[ordered[0].path][0][1])
+    on_stream = [stack for stack in ordered if stack.path in main] or ordered
+    if _goes_on(first_argument(calls[on_stream[0].path][0][1]), source, ids):
+        on_stream = ordered
+    path, mixed = source.of(calls[on_stream[0].path][0][1])
     layer_calls = [call for found in calls.values() for _, call in found]
     tokens = _token_embeddings(flow, kinds, layer_calls)
     aside = Aside(flow, kinds, layer_calls, {path, tokens})
@@ -70,7 +77,7 @@ def follow_stream(facts: ModuleFacts, flow: Flow, stacks: Sequence[FoundStack]) 
         token_embeddings=tokens,
         token_scale=scale,
         made_of_tokens=made,
-        final_norm=_final_norm(flow, kinds, [call for _, call in calls[ordered[-1].path]]),
+        final_norm=_final_norm(flow, kinds, [call for _, call in calls[on_stream[-1].path]]),
         shared=frozenset(stack.path for stack in stacks if _is_shared(facts, flow, stack)),
         reads_tokens=_reads_tokens(flow, layer_calls),
         beside=aside.beside(),
@@ -158,10 +165,32 @@ class _Source:
                 pending.extend(earlier(value))
         return (next(iter(found)) if len(found) == 1 else ""), None
 
+    def behind(self, start: Value) -> Iterator[Value]:
+        """The calls of modules and layers, and the mixes, that a value comes out of."""
+        pending, seen = [start], set[int]()
+        while pending:
+            value = same_tensor(pending.pop())
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            if id(value) in self.layer_calls or value.op is Op.SUBMODULE or value.is_sum:
+                yield value
+            else:
+                pending.extend(earlier(value))
+
     def _is_step(self, call: Value) -> bool:
         """A projection of embeddings is not their output, and a module that runs elsewhere too cannot stand for it."""
         classes = call.module.classes if call.module else ()
         return self.kinds.of(classes) is Kind.LINEAR or self.counts[call.path] > 1
+
+
+def _goes_on(start: Value | None, source: _Source, layer_calls: set[int]) -> bool:
+    """Whether all that a value comes out of was made of what layers gave: a second encoder behind the first (CANINE), a decoder of
+    what is pooled (VideoPrism). A sum, or an embedding of tokens beside it, has a source of its own."""
+    found = [] if start is None else list(source.behind(start))
+    return bool(found) and all(
+        id(one) in layer_calls or (not one.is_sum and not layer_calls.isdisjoint(ancestors(one))) for one in found
+    )
 
 
 def _reads_tokens(flow: Flow, layer_calls: Sequence[Value]) -> cst.CSTNode | None:

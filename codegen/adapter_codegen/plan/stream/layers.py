@@ -15,7 +15,8 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.stream.additions.residuals import Addition, InPart, find_residuals
+from adapter_codegen.plan.flow.values import Value
+from adapter_codegen.plan.stream.additions.residuals import additions_beside, find_residuals
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
@@ -56,21 +57,24 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     findings = [*left_over(residuals, sublayers)]
     placed = Placing(scene, attentions, sublayers).sites(residuals.additions, findings)
     roles = attentions.roles(findings)
-    outputs = [addition for addition in residuals.additions if sublayers.feeds_forward(addition)]
+    blocks = [(found, one.residual) for one in residuals.additions for found in sublayers.fed_forward(one)]
     in_part = [part for part in residuals.in_part if not attentions.kinds_in(only_behind(part))]
+    blocks += [(part.branch, part.residual) for part in in_part]
     plan = LayerPlan(
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),
         attentions=roles,
         bottlenecks=bottlenecks_of(placed),
-        mlp=_feed_forward((*outputs, *in_part), roles, scene),
+        mlp=_feed_forward(blocks, roles, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))
     locations = frozenset(role.location for role in plan.bottlenecks)
-    lacking = completeness(scene, attentions, Layer(residuals.additions, locations, sublayers), findings)
+    beside = additions_beside(scene, residuals)
+    layer = Layer(residuals.additions, locations, sublayers, beside)
+    lacking = completeness(scene, attentions, layer, findings)
     plan = replace(plan, without=lacking.without)
     found = (*findings, *(finding for finding in lacking.gaps if finding not in findings), *lacking.second)
     form = form_in_layer(scene, attentions.cores)
@@ -93,13 +97,17 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
 
 
 def _feed_forward(
-    outputs: Iterable[Addition | InPart], attentions: Iterable[AttentionRoles], scene: Scene
+    blocks: Iterable[tuple[Value, Value]], attentions: Iterable[AttentionRoles], scene: Scene
 ) -> MLPRoles:
-    """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs."""
+    """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs.
+
+    Args:
+        blocks: what each gives, and the stream before it.
+    """
     attending = {path for roles in attentions for path in _projections(roles)}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for addition in outputs:
-        for known, found in zip(parts, feed_forward(addition.branch, addition.residual, scene), strict=True):
+    for given, residual in blocks:
+        for known, found in zip(parts, feed_forward(given, residual, scene), strict=True):
             known += [path for path in found if path not in attending and path not in known]
     first, gate, last = map(tuple, parts)
     return MLPRoles(first, gate, last)

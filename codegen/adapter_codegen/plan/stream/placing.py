@@ -6,7 +6,7 @@ the feed-forward block what the attention's gave (`parallel`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -27,7 +27,8 @@ _HOSTS = {
     Role.CROSS_ATTENTION: "cross_attention_adapters",
     Role.OUTPUT: "output_adapters",
 }
-_OF_ANY_ROLE = "residual_adapters"  # in a class that stands around sublayers: one class may have several roles
+# In a class that stands around sublayers, and behind a sublayer that is something else in other layers: one host may have several roles
+_OF_ANY_ROLE = "residual_adapters"
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,18 @@ class PlacedSite:
     path: str  # of the module that holds the site's class, from the layer
     role: Role
     flags: frozenset[Flag] = frozenset()  # without which the forward does not reach it
+    sublayer: str = ""  # path of the module that decides on the role, by its class
+    by_class: tuple[tuple[Role, tuple[str, ...]], ...] = ()  # the roles, with the classes of `sublayer` that have each
 
     @property
     def bottlenecks(self) -> tuple[BottleneckRole, ...]:
         """What holds its adapters, from the layer, in the order in which they run; without its flags."""
+        if self.by_class:
+            host = _join(self.path, self.site.host)
+            return tuple(
+                BottleneckRole(host, role, joins=self.site.joins, sublayer=self.sublayer, classes=classes)
+                for role, classes in self.by_class
+            )
         beside = self.site.beside
         held = [] if beside is None else [(beside.host, beside.role)]
         return tuple(
@@ -95,6 +104,8 @@ class Placing:
             findings.append(Finding(Problem.MIXES_POSITIONS, value.node))
         elif self._roles.is_extra(addition):
             findings.append(Finding(Problem.EXTRA_OUTPUT, value.node))
+        elif None in self._roles.by_class(addition).values():
+            findings.append(self._unknown_class(addition))
         elif not value.frame.class_name:
             findings.append(Finding(Problem.ADDITION_WITHOUT_CLASS, value.node, (Method.BOTTLENECK,)))
         elif self._scene.is_behind_super(value.frame):
@@ -106,6 +117,10 @@ class Placing:
         else:
             yield _Placed(addition, role)
 
+    def _unknown_class(self, addition: Addition) -> Finding:
+        name = next(name for name, role in self._roles.by_class(addition).items() if role is None)
+        return Finding(Problem.SUBLAYER_NOT_KNOWN, addition.value.node, (Method.BOTTLENECK,), {"name": name})
+
     def _host(self, placed: _Placed, role: Role, found: list[_Placed]) -> str:
         """The attribute that holds the adapters; "" where the class of the addition is a module of its own for it."""
         frame = placed.addition.value.frame
@@ -115,12 +130,18 @@ class Placing:
             # A scaled residual is none that the class itself could hand over.
             is_own = placed.addition.residual.op is Op.PARAMETER and placed.addition.placement is not Placement.BRANCH
             return "" if is_own else _OF_ANY_ROLE
+        if self._roles.by_class(placed.addition):
+            return _OF_ANY_ROLE + (f"_{number}" if (number := self._split_before(placed, found)) else "")
         earlier = [other for other in here[: here.index(placed)] if role in other.roles]
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters, and so do those of one output.
         runs_before = [other for other in earlier if id(other.addition.value) in behind]
         number = sum(other.addition.branch is not placed.addition.branch for other in runs_before)
         return _HOSTS[role] + (f"_{number}" if number else "")
+
+    def _split_before(self, placed: _Placed, found: list[_Placed]) -> int:
+        """How many of the additions before one have a role per class too."""
+        return sum(bool(self._roles.by_class(other.addition)) for other in found[: found.index(placed)])
 
     def _site(self, placed: _Placed, found: list[_Placed]) -> PlacedSite:
         addition, role, scene = placed.addition, placed.role, self._scene
@@ -142,11 +163,12 @@ class Placing:
             norm=None if callee is None else scene.expression(callee),
             dropped=None if dropped is None else scene.facts.location(dropped),
             host=host,
-            role=role if host not in ("", _OF_ANY_ROLE) else None,
+            role=None if not host or host.startswith(_OF_ANY_ROLE) else role,
             beside=self._beside(placed, found),
         )
         flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()
-        return PlacedSite(site, value.frame.path, role, flags)
+        by_class = _classes_of_roles(self._roles.by_class(addition))
+        return PlacedSite(site, value.frame.path, role, flags, addition.work.path if by_class else "", by_class)
 
     @staticmethod
     def _replaced(addition: Addition) -> cst.CSTNode:
@@ -162,6 +184,12 @@ class Placing:
             return None
         host = self._host(placed, Role.ATTENTION, found)
         return Beside(self._scene.expression(placed.terms.attending), host, Role.ATTENTION)
+
+
+def _classes_of_roles(roles: Mapping[str, Role | None]) -> tuple[tuple[Role, tuple[str, ...]], ...]:
+    """Each role with the classes that have it."""
+    found = dict.fromkeys(role for role in roles.values() if role is not None)
+    return tuple((role, tuple(name for name, one in roles.items() if one is role)) for role in found)
 
 
 def _join(path: str, name: str) -> str:

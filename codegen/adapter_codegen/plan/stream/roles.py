@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from adapter_codegen.model import AttentionKind, Role
 from adapter_codegen.plan.attention.attentions import Attentions
@@ -13,6 +13,7 @@ from adapter_codegen.plan.flow.walks import last_name
 from adapter_codegen.plan.stream.additions.parallel import terms_of
 from adapter_codegen.plan.stream.additions.residuals import Addition, InPart
 from adapter_codegen.plan.stream.additions.work import STEPS
+from adapter_codegen.plan.stream.by_class import Variant, variants_of
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import is_named_element, optional_start
 
@@ -27,10 +28,26 @@ class Roles:
         self._attentions = attentions
         self._additions = additions
         self._known = {id(addition): self._find(addition) for addition in additions}
+        self._by_class = {id(addition.value): self._of_classes(addition) for addition in additions}
 
     def of(self, addition: Addition) -> Role | None:
         """The role of an addition; None where it belongs to no sublayer that adapters know."""
         return self._known[id(addition)]
+
+    def by_class(self, addition: Addition) -> Mapping[str, Role | None]:
+        """The roles of an addition whose sublayer is an attention or a mixer in some classes of its module, and a feed-forward block in others.
+
+        None where what a class does is not known; {} where all have the role of the addition.
+        """
+        return {variant.class_name: role for variant, role in self._by_class[id(addition.value)]}
+
+    def fed_forward(self, addition: Addition) -> Iterator[Value]:
+        """What feed-forward blocks give, where it is added here."""
+        if self.feeds_forward(addition):
+            yield addition.branch
+        for variant, role in self._by_class[id(addition.value)]:
+            if role is Role.OUTPUT:
+                yield from variant.results
 
     def feeds_forward(self, addition: Addition) -> bool:
         """Whether what is added came out of a feed-forward block, and not out of the whole layer or of what stands behind it."""
@@ -43,13 +60,24 @@ class Roles:
         """A second output, behind one that is always there, of a module that only some configs ask for.
 
         So it is with an adapter of upstream's own (Wav2Vec2) and with inputs per layer (Gemma 4): the sum before it is the
-        output of the layer that adapters follow.
+        output of the layer that adapters follow. A feed-forward block beside an attention in such a module (Evolla) is none:
+        with that it makes a layer of its own.
         """
-        if self.of(addition) is not Role.OUTPUT or not self._is_optional(addition):
+        if (
+            self.of(addition) is not Role.OUTPUT
+            or not self._is_optional(addition)
+            or self._is_beside_attention(addition)
+        ):
             return False
         behind = ancestors(addition.residual)
         others = [other for other in self._additions if other is not addition and self.of(other) is Role.OUTPUT]
         return any(id(other.value) in behind and not self._is_optional(other) for other in others)
+
+    def _is_beside_attention(self, addition: Addition) -> bool:
+        """Whether another sublayer of the module that only some configs ask for attends."""
+        start = self._optional_start(addition.work.path)
+        others = (one for one in self._additions if self.of(one) in (Role.ATTENTION, Role.CROSS_ATTENTION))
+        return any(start and self._optional_start(one.work.path) == start for one in others)
 
     def is_extra_sum(self, value: Value) -> bool:
         """Whether an addition that no rule claims is such a second output: all that runs since the first is only there for some configs."""
@@ -69,7 +97,10 @@ class Roles:
     def _is_for_some(self, path: str) -> bool:
         """Whether upstream creates a module only for some configs."""
         root, facts = self._scene.flow.root.class_name, self._scene.facts
-        return bool(optional_start(path, root, facts)) or is_named_element(path, root, facts)
+        return bool(self._optional_start(path)) or is_named_element(path, root, facts)
+
+    def _optional_start(self, path: str) -> str:
+        return optional_start(path, self._scene.flow.root.class_name, self._scene.facts)
 
     def _find(self, addition: Addition) -> Role | None:
         branch = only_behind(addition)
@@ -89,6 +120,22 @@ class Roles:
             return Role.OUTPUT if first and last else None
         # A mixer takes the place of the attention here.
         return Role.ATTENTION if (first and last) or any(map(_is_real_part, branch.values())) else None
+
+    def _of_classes(self, addition: Addition) -> tuple[tuple[Variant, Role | None], ...]:
+        if self.of(addition) not in (Role.ATTENTION, Role.CROSS_ATTENTION):
+            return ()
+        found = tuple((one, self._of_class(one, addition)) for one in variants_of(addition, self._scene))
+        return found if any(role is Role.OUTPUT for _, role in found) else ()
+
+    def _of_class(self, variant: Variant, addition: Addition) -> Role | None:
+        kinds = self._attentions.kinds_in(variant.inside)
+        if AttentionKind.CROSS in kinds:
+            return Role.CROSS_ATTENTION
+        if kinds or self._is_mixer(variant.inside) or variant.multiplies_activations:
+            return Role.ATTENTION
+        blocks = [feed_forward(result, addition.residual, self._scene) for result in variant.results]
+        feeds_forward = variant.reads_one and bool(blocks) and all(first and last for first, _, last in blocks)
+        return Role.OUTPUT if feeds_forward else None
 
     def _is_mixer(self, branch: Mapping[int, Value]) -> bool:
         """Whether a branch mixes positions. Kernels read the weights of its projections, and do not call them (Mamba's)."""

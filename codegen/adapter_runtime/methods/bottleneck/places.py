@@ -48,12 +48,19 @@ def _host_paths(layer: AdaptedLayer) -> Iterator[tuple[str, BottleneckRole]]:
 
 
 def _is_reached(layer: AdaptedLayer, path: str, role: BottleneckRole) -> bool:
-    """Whether the forward around a host comes to it, by what upstream's constructor was told."""
+    """Whether the forward around a host comes to it, by what upstream's constructor was told, and `role` is its role there."""
+    if role.sublayer and not _has_one_of(layer.module_at(role.sublayer), role.classes):
+        return False
     if not role.where and not role.unless:
         return True
     around = layer.module_at(path.rpartition(".")[0])
     holds = around is not None and all(getattr(around, name) for name in role.where)
     return holds and not any(getattr(around, name) for name in role.unless)
+
+
+def _has_one_of(module: nn.Module | None, classes: Collection[str]) -> bool:
+    """Whether a module is of one of upstream's classes; its own class may be generated."""
+    return any(known.__name__ in classes for known in type(module).__mro__)
 
 
 def _host(layer: AdaptedLayer, path: str, role: BottleneckRole) -> BottleneckLayer | None:

@@ -1,6 +1,6 @@
-"""The order in which a projection gives several of queries, keys and values: in each group of its outputs, part after part.
+"""The order in which a projection gives several of queries, keys, values and gates: in each group of its outputs, part after part.
 
-Adapters act on spans of outputs. So they are shown the outputs *in order*: all queries, all keys, all values.
+Adapters act on spans of outputs. So they are shown the outputs *in order*: all queries, all keys, all values, all gates.
 Letters: G groups, P output features.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from adapter_runtime.contract.widths import in_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.roles import AttentionRoles, OutputOrder
 
-_IN_ORDER = "qkv"
+_IN_ORDER = "qkvg"
 _OPERATIONS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -33,7 +33,7 @@ class Groups:
     """How the outputs of one projection are grouped."""
 
     count: int  # G
-    sizes: Mapping[str, int]  # how many outputs of a group are "q", "k", "v": as they stand there
+    sizes: Mapping[str, int]  # how many outputs of a group are "q", "k", "v", "g": as they stand there
 
     @property
     def spans(self) -> dict[str, tuple[int, int]]:
@@ -75,17 +75,25 @@ class Groups:
 
 
 def groups_of(layer: AdaptedLayer, roles: AttentionRoles) -> Groups | None:
-    """How the projection that gives several matrices groups its outputs; None where no order is known.
+    """How the projection that gives keys and values, and maybe queries, groups its outputs; None where no order is known.
 
     Raises:
         UnsupportedMethodError: what states it is missing, or says something else than the projection.
     """
-    path = roles.fused or roles.key
+    return _groups(layer, roles, roles.fused or roles.key, roles.orders)
+
+
+def groups_with_gates(layer: AdaptedLayer, roles: AttentionRoles) -> Groups | None:
+    """The same of the projection that gives queries and gates. Raises what `groups_of` raises."""
+    return _groups(layer, roles, roles.gate, roles.gate_orders)
+
+
+def _groups(layer: AdaptedLayer, roles: AttentionRoles, path: str, orders: Sequence[OutputOrder]) -> Groups | None:
     core, projection = layer.module_at(roles.core), layer.module_at(path)
-    if not roles.orders or projection is None:
+    if not orders or projection is None:
         return None
     assert core is not None
-    order = next((order for order in roles.orders if _holds(order, core)), None)
+    order = next((order for order in orders if _holds(order, core)), None)
     if order is None:
         raise _refusal(f"The order in which {path} gives its outputs is not known for this {type(core).__name__}")
     after = layer.module_at(roles.output) if roles.output else None

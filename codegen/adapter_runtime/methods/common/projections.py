@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedLayer
-from adapter_runtime.methods.common.groups import Groups, groups_of
+from adapter_runtime.methods.common.groups import Groups, groups_of, groups_with_gates
 from adapter_runtime.roles import AttentionRoles
 
 
@@ -17,7 +17,7 @@ class Projection(NamedTuple):
 
     path: str  # from the layer
     location: str  # "selfattn_lora", "intermediate_lora", "gate_lora", "output_lora": the option that asks for it
-    matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, else ""
+    matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, "qg" where one gives queries and gates, else ""
     fused: AttentionRoles | None  # where the projection gives queries, keys and values
     roles: AttentionRoles | None = None  # of its attention
 
@@ -41,7 +41,7 @@ def projections_of(layer: AdaptedLayer) -> Iterator[Projection]:
 def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
     """Which matrix comes out of which projection; of alternatives, a layer has one."""
     for path in (roles.query, *roles.query_alternatives):
-        yield "q", path
+        yield ("qg" if path == roles.gate else "q"), path
     if roles.key == roles.value:
         yield "kv", roles.key
     else:
@@ -55,6 +55,8 @@ def groups_at(layer: AdaptedLayer, projection: Projection) -> Groups | None:
     Raises:
         UnsupportedMethodError: what states it is missing, or says something else than the projection.
     """
+    if projection.matrix == "qg" and projection.roles is not None:
+        return groups_with_gates(layer, projection.roles)
     gives_several = projection.fused is not None or projection.matrix == "kv"
     return groups_of(layer, projection.roles) if gives_several and projection.roles is not None else None
 

@@ -22,7 +22,8 @@ class LoRAConfig(AdapterConfig):
         r: the rank, which is the number of rows of A and of columns of B. Default: 8.
         alpha: the update is multiplied by alpha / r. Default: 8.
         dropout: probability of dropping an entry of the input of A, in training. Default: 0.0.
-        attn_matrices: which projections of attention: of "q", "k", "v" and "o". Default: ["q", "v"].
+        attn_matrices: which projections of attention: of "q", "k", "v" and "o", and "g" for gates of what is attended to, where
+            one projection gives them and the queries (Qwen3-Next). Default: ["q", "v"].
         composition_mode: "add" a low-rank update, or "scale" the output by a vector (IA3, with r = 1). Default: "add".
         init_weights: how A and B are drawn: "lora": A random and B zero; "bert": both normal; "ia3": ones; "vera": both
             random. Default: "lora".
@@ -68,9 +69,11 @@ class LoRAConfig(AdapterConfig):
         check_choice(self, "composition_mode", ("add", "scale"))
         check_choice(self, "init_weights", ("lora", "bert", "ia3", "vera"))
         check_choice(self, "dora_form", ("paper", "adapters"))
-        unknown = set(self.attn_matrices) - {"q", "k", "v", "o"}
+        unknown = set(self.attn_matrices) - {"q", "k", "v", "o", "g"}
         if unknown:
-            raise InvalidConfigError(f"attn_matrices names {sorted(unknown)}, but must be some of 'q', 'k', 'v', 'o'.")
+            raise InvalidConfigError(
+                f"attn_matrices names {sorted(unknown)}, but must be some of 'q', 'k', 'v', 'o', 'g'."
+            )
         if self.r < 1:
             raise InvalidConfigError(f"The rank r is {self.r}, but must be at least 1.")
         if not 0.0 <= self.dropout < 1.0:

@@ -144,6 +144,11 @@ def _unknown_order(projection: Projection) -> UnsupportedMethodError:
             f"{projection.path} gives queries, keys and values in an order that is not known, so LoRA cannot adapt some of"
             " them. Choose other places: selfattn_lora=False, or attn_matrices=['o']."
         )
+    if projection.matrix == "qg":
+        return UnsupportedMethodError(
+            f"{projection.path} gives queries, and gates of what they attend to, in an order that is not known, so LoRA cannot adapt"
+            " one of them. Choose both or neither: attn_matrices=['q', 'g', 'v'] or ['v']."
+        )
     return UnsupportedMethodError(
         f"{projection.path} gives keys and values together, so LoRA cannot adapt one of them. Choose both or neither:"
         " attn_matrices=['q', 'k', 'v'] or ['q']."

@@ -49,6 +49,10 @@ class Cuts:
         self._core = core
         self._kinds = kinds
 
+    def is_part(self, value: Value) -> bool:
+        """Whether a value is cut out of the output."""
+        return value.op is Op.ITEM and self._output(_cut_tensor(value)) is not None
+
     def of(self, value: Value) -> list[Cut]:
         """The first cut on every way back to the projection."""
         found: list[Cut] = []
@@ -60,7 +64,7 @@ class Cuts:
             seen.add(id(one))
             if self._is_projection(one):
                 found.append(Cut(None, one, one.statement, one.frame))
-            elif one.op is Op.ITEM and (output := self._output(_cut_tensor(one))) is not None:
+            elif self.is_part(one) and (output := self._output(_cut_tensor(one))) is not None:
                 found += [Cut(self._span(one, output), call, one.statement, one.frame) for call in self._calls(one)]
             elif back := self._back(one):
                 todo.extend(back)

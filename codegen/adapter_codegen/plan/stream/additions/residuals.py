@@ -85,6 +85,25 @@ def find_residuals(scene: Scene) -> Residuals:
     return found
 
 
+def additions_beside(scene: Scene, found: Residuals) -> list[Addition]:
+    """The residual additions on streams that a layer returns behind its own: of a layout, of a text beside the image."""
+    beside = Residuals()
+    _Stream(scene, beside).follow(_further_outputs(scene))
+    known = {id(addition.value) for addition in found.additions} | {id(one.value) for one in found.refused}
+    behind = {key for output in stream_outputs(scene) for key in ancestors(output)}
+    return [
+        one
+        for one in beside.additions
+        if id(one.value) not in known | behind and id(same_tensor(one.residual)) in ancestors(one.branch)
+    ]
+
+
+def _further_outputs(scene: Scene) -> list[Value]:
+    """What a layer returns behind its hidden states, whichever of its alternatives is returned."""
+    returned = [] if scene.flow.returned is None else list(alternatives(scene.flow.returned))
+    return [output for one in returned if one.op is Op.TUPLE for output in one.inputs[1:]]
+
+
 def _is_within(path: str, sublayers: Iterable[str]) -> bool:
     """Whether a path leads into a sublayer whose output is added elsewhere.
 

@@ -41,7 +41,7 @@ def options_for(found: Iterable[ProjectionPlace]) -> PlaceOptions:
         intermediate_lora="intermediate_lora" in locations,
         gate_lora="gate_lora" in locations,
         output_lora="output_lora" in locations,
-        attn_matrices=[matrix for matrix in "qkvo" if matrix in matrices] or ["q", "v"],
+        attn_matrices=[matrix for matrix in "qgkvo" if matrix in matrices] or ["q", "v"],
     )
 
 

@@ -1,0 +1,28 @@
+"""Every kind of head that a generated class offers can be added to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adapter_runtime.contract.registry import registered
+from conformance.heads import HEADS, adapter_model_class, head_types
+from conformance.tiny import tiny_config
+
+MODEL_TYPES = sorted(name for name in registered().adapter_models if head_types(name))
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_what_is_offered_can_be_added(model_type: str) -> None:
+    offered = head_types(model_type)
+    with torch.device("meta"):
+        model = adapter_model_class(model_type)._from_config(tiny_config(model_type), attn_implementation="eager")
+    for head_type in offered:
+        case = HEADS[head_type]
+        getattr(model, case.add)(head_type, **case.options)
+    assert tuple(model.heads) == offered
+
+
+def test_most_models_offer_heads() -> None:
+    """Where few did, the test above would say little."""
+    assert len(MODEL_TYPES) >= len(registered().adapter_models) / 2
