@@ -39,6 +39,12 @@ def test_a_checkpoint_without_names_of_its_own_is_read_by_the_class_itself(archi
     assert reader_of(cls, architecture) is cls
 
 
+def test_a_backbone_with_the_names_of_its_base_model_is_no_reader() -> None:
+    """The base model renames them; renamed twice, `cls_token` would be `embeddings.embeddings.cls_token`."""
+    cls = adapter_models.Tipsv2VisionAdapterModel
+    assert reader_of(cls, "Tipsv2VisionBackbone") is cls
+
+
 def test_a_class_with_names_of_its_own_is_who_reads() -> None:
     cls = adapter_models.GPTNeoXAdapterModel
     reader = reader_of(cls, "GPTNeoXForCausalLM")

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import transformers
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from adapter_runtime.heads.static import is_static, unmet
@@ -60,9 +60,17 @@ def reader_of(cls: type[PreTrainedModel], architecture: str | None) -> type[PreT
     """
     upstream = getattr(transformers, architecture or "", None)
     is_of_type = getattr(upstream, "config_class", None) is cls.config_class
-    if architecture is None or not is_of_type or get_checkpoint_conversion_mapping(architecture) is None:
-        return cls
+    names = _names_of(architecture) if architecture is not None and is_of_type else None
+    base = MODEL_MAPPING.get(cls.config_class, None)
+    if architecture is None or names is None or (isinstance(base, type) and names == _names_of(base.__name__)):
+        return cls  # what the base model in `cls` renames must not be renamed twice: a backbone has the names of its base model
     return type(architecture, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def _names_of(class_name: str) -> str | None:
+    """What upstream renames for a class, by the name of the class; None where it has no names of its own."""
+    conversions = get_checkpoint_conversion_mapping(class_name)
+    return None if conversions is None else repr(conversions)
 
 
 def forget_renaming(model: PreTrainedModel) -> None:
