@@ -13,7 +13,7 @@ from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_m
 from adapter_codegen.plan.heads.config_keys import states_width
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling
 from adapter_codegen.plan.heads.static import plan_static_heads
-from adapter_codegen.plan.heads.words import may_name_words
+from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.upstream import Release, open_release
 
 HEAD = """

@@ -27,7 +27,6 @@ from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_widt
 from adapter_codegen.plan.heads.flexible import plan_flexible_heads
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
-from adapter_codegen.plan.heads.words import may_name_words
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
@@ -36,6 +35,7 @@ from adapter_codegen.plan.parts.towers import TowerPlanner
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.stream.stacked import holds_main, layers_of, nothing_recognised, of_parts, with_layers
+from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
 from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release

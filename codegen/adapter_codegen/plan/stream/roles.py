@@ -10,10 +10,10 @@ from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.flow.walks import last_name
+from adapter_codegen.plan.stream.additions.by_class import Variant, variants_of
 from adapter_codegen.plan.stream.additions.parallel import terms_of
 from adapter_codegen.plan.stream.additions.residuals import Addition, InPart
 from adapter_codegen.plan.stream.additions.work import STEPS
-from adapter_codegen.plan.stream.by_class import Variant, variants_of
 from adapter_codegen.plan.stream.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import is_named_element, optional_start
 
