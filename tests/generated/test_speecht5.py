@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of SpeechT5."""
 
-from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
+from conformance.suite import AdapterTestBase, AdapterTests
 
 
 class SpeechT5AdapterTestBase(AdapterTestBase):
@@ -13,8 +13,4 @@ class SpeechT5AdapterTestBase(AdapterTestBase):
 
 
 class SpeechT5AdapterTest(SpeechT5AdapterTestBase, AdapterTests):
-    pass
-
-
-class SpeechT5ClassConversionTest(SpeechT5AdapterTestBase, ClassConversionTests):
     pass

@@ -6,7 +6,7 @@
 """Aimv2 with adapters."""
 
 from .adapter_model import Aimv2AdapterModel
-from .mixin_aimv2 import Aimv2EncoderLayerAdaptersMixin, Aimv2ModelAdaptersMixin
+from .mixin_aimv2 import Aimv2EncoderLayerAdaptersMixin, Aimv2ModelAdaptersMixin, Aimv2TextModelAdaptersMixin
 from .modeling_aimv2 import Aimv2AttentionWithAdapters, Aimv2EncoderLayerWithAdapters
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Aimv2EncoderLayerAdaptersMixin",
     "Aimv2EncoderLayerWithAdapters",
     "Aimv2ModelAdaptersMixin",
+    "Aimv2TextModelAdaptersMixin",
 ]

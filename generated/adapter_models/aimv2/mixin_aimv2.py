@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Aimv2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -37,3 +39,18 @@ class Aimv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("text_model.encoder.layers"),
     )
     repeats_whole = True
+
+
+class Aimv2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "embeddings.token_embedding"
+    embedding_output = "embeddings"
+    final_norm_path = "rms_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        "invertible": "",
+    }

@@ -6,7 +6,7 @@
 """Align with adapters."""
 
 from .adapter_model import AlignAdapterModel
-from .mixin_align import AlignModelAdaptersMixin, AlignTextLayerAdaptersMixin
+from .mixin_align import AlignModelAdaptersMixin, AlignTextLayerAdaptersMixin, AlignTextModelAdaptersMixin
 from .modeling_align import (
     AlignTextOutputWithAdapters,
     AlignTextSelfAttentionWithAdapters,
@@ -17,6 +17,7 @@ __all__ = [
     "AlignAdapterModel",
     "AlignModelAdaptersMixin",
     "AlignTextLayerAdaptersMixin",
+    "AlignTextModelAdaptersMixin",
     "AlignTextOutputWithAdapters",
     "AlignTextSelfAttentionWithAdapters",
     "AlignTextSelfOutputWithAdapters",

@@ -6,7 +6,13 @@
 """AltCLIP with adapters."""
 
 from .adapter_model import AltCLIPAdapterModel
-from .mixin_altclip import AltCLIPEncoderLayerAdaptersMixin, AltCLIPModelAdaptersMixin, AltRobertaLayerAdaptersMixin
+from .mixin_altclip import (
+    AltCLIPEncoderLayerAdaptersMixin,
+    AltCLIPModelAdaptersMixin,
+    AltCLIPVisionModelAdaptersMixin,
+    AltRobertaLayerAdaptersMixin,
+    AltRobertaModelAdaptersMixin,
+)
 from .modeling_altclip import (
     AltCLIPAttentionWithAdapters,
     AltCLIPEncoderLayerWithAdapters,
@@ -21,7 +27,9 @@ __all__ = [
     "AltCLIPEncoderLayerAdaptersMixin",
     "AltCLIPEncoderLayerWithAdapters",
     "AltCLIPModelAdaptersMixin",
+    "AltCLIPVisionModelAdaptersMixin",
     "AltRobertaLayerAdaptersMixin",
+    "AltRobertaModelAdaptersMixin",
     "AltRobertaOutputWithAdapters",
     "AltRobertaSelfAttentionWithAdapters",
     "AltRobertaSelfOutputWithAdapters",

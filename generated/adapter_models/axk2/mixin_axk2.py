@@ -26,6 +26,10 @@ class AXK2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
                         parts="kv", sizes=("qk_nope_head_dim", "v_head_dim"), group="qk_nope_head_dim + v_head_dim"
                     ),
                 ),
+                gate="self_attn.q_gate_proj",
+                gate_orders=(
+                    OutputOrder(parts="qg", sizes=("qk_head_dim", "v_head_dim"), group="qk_head_dim + v_head_dim"),
+                ),
                 output="self_attn.o_proj",
             ),
         ),

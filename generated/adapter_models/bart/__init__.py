@@ -7,8 +7,10 @@
 
 from .adapter_model import BartAdapterModel
 from .mixin_bart import (
+    BartDecoderAdaptersMixin,
     BartDecoderLayerAdaptersMixin,
     BartDecoderWrapperAdaptersMixin,
+    BartEncoderAdaptersMixin,
     BartEncoderLayerAdaptersMixin,
     BartModelAdaptersMixin,
 )
@@ -17,9 +19,11 @@ from .modeling_bart import BartAttentionWithAdapters, BartDecoderLayerWithAdapte
 __all__ = [
     "BartAdapterModel",
     "BartAttentionWithAdapters",
+    "BartDecoderAdaptersMixin",
     "BartDecoderLayerAdaptersMixin",
     "BartDecoderLayerWithAdapters",
     "BartDecoderWrapperAdaptersMixin",
+    "BartEncoderAdaptersMixin",
     "BartEncoderLayerAdaptersMixin",
     "BartEncoderLayerWithAdapters",
     "BartModelAdaptersMixin",

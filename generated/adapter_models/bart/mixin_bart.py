@@ -80,3 +80,31 @@ class BartDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
         "prompt_tuning": "The forward of BartDecoderWrapper does not show by which table it embeds tokens.",
         "invertible": "The forward of BartDecoderWrapper does not show by which table it embeds tokens.",
     }
+
+
+class BartEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "BartEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class BartDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "BartDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "BartDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import BigBirdPegasusAdapterModel
 from .mixin_bigbird_pegasus import (
+    BigBirdPegasusDecoderAdaptersMixin,
     BigBirdPegasusDecoderLayerAdaptersMixin,
     BigBirdPegasusDecoderWrapperAdaptersMixin,
+    BigBirdPegasusEncoderAdaptersMixin,
     BigBirdPegasusEncoderLayerAdaptersMixin,
     BigBirdPegasusModelAdaptersMixin,
 )
@@ -20,10 +22,12 @@ from .modeling_bigbird_pegasus import (
 
 __all__ = [
     "BigBirdPegasusAdapterModel",
+    "BigBirdPegasusDecoderAdaptersMixin",
     "BigBirdPegasusDecoderAttentionWithAdapters",
     "BigBirdPegasusDecoderLayerAdaptersMixin",
     "BigBirdPegasusDecoderLayerWithAdapters",
     "BigBirdPegasusDecoderWrapperAdaptersMixin",
+    "BigBirdPegasusEncoderAdaptersMixin",
     "BigBirdPegasusEncoderLayerAdaptersMixin",
     "BigBirdPegasusEncoderLayerWithAdapters",
     "BigBirdPegasusModelAdaptersMixin",

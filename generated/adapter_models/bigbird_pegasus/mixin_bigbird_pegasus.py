@@ -20,6 +20,7 @@ class BigBirdPegasusEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.self.query",
                 key="self_attn.self.key",
                 value="self_attn.self.value",
+                gate="self_attn.self.query",
                 output="self_attn.output",
                 head_dim="attention_head_size",
             ),
@@ -75,3 +76,31 @@ class BigBirdPegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapters
 class BigBirdPegasusDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     final_norm_path = "decoder.layernorm_embedding"
+
+
+class BigBirdPegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="followed"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class BigBirdPegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "BigBirdPegasusDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import BlenderbotAdapterModel
 from .mixin_blenderbot import (
+    BlenderbotDecoderAdaptersMixin,
     BlenderbotDecoderLayerAdaptersMixin,
     BlenderbotDecoderWrapperAdaptersMixin,
+    BlenderbotEncoderAdaptersMixin,
     BlenderbotEncoderLayerAdaptersMixin,
     BlenderbotModelAdaptersMixin,
 )
@@ -21,9 +23,11 @@ from .modeling_blenderbot import (
 __all__ = [
     "BlenderbotAdapterModel",
     "BlenderbotAttentionWithAdapters",
+    "BlenderbotDecoderAdaptersMixin",
     "BlenderbotDecoderLayerAdaptersMixin",
     "BlenderbotDecoderLayerWithAdapters",
     "BlenderbotDecoderWrapperAdaptersMixin",
+    "BlenderbotEncoderAdaptersMixin",
     "BlenderbotEncoderLayerAdaptersMixin",
     "BlenderbotEncoderLayerWithAdapters",
     "BlenderbotModelAdaptersMixin",

@@ -75,3 +75,31 @@ class BlenderbotModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixi
 class BlenderbotDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     final_norm_path = "decoder.layer_norm"
+
+
+class BlenderbotEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class BlenderbotDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "BlenderbotDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

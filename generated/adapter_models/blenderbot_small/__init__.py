@@ -7,8 +7,10 @@
 
 from .adapter_model import BlenderbotSmallAdapterModel
 from .mixin_blenderbot_small import (
+    BlenderbotSmallDecoderAdaptersMixin,
     BlenderbotSmallDecoderLayerAdaptersMixin,
     BlenderbotSmallDecoderWrapperAdaptersMixin,
+    BlenderbotSmallEncoderAdaptersMixin,
     BlenderbotSmallEncoderLayerAdaptersMixin,
     BlenderbotSmallModelAdaptersMixin,
 )
@@ -21,9 +23,11 @@ from .modeling_blenderbot_small import (
 __all__ = [
     "BlenderbotSmallAdapterModel",
     "BlenderbotSmallAttentionWithAdapters",
+    "BlenderbotSmallDecoderAdaptersMixin",
     "BlenderbotSmallDecoderLayerAdaptersMixin",
     "BlenderbotSmallDecoderLayerWithAdapters",
     "BlenderbotSmallDecoderWrapperAdaptersMixin",
+    "BlenderbotSmallEncoderAdaptersMixin",
     "BlenderbotSmallEncoderLayerAdaptersMixin",
     "BlenderbotSmallEncoderLayerWithAdapters",
     "BlenderbotSmallModelAdaptersMixin",

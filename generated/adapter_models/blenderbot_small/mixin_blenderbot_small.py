@@ -80,3 +80,31 @@ class BlenderbotSmallDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
         "prompt_tuning": "The forward of BlenderbotSmallDecoderWrapper does not show by which table it embeds tokens.",
         "invertible": "The forward of BlenderbotSmallDecoderWrapper does not show by which table it embeds tokens.",
     }
+
+
+class BlenderbotSmallEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    token_scale = "embed_scale"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "BlenderbotSmallEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class BlenderbotSmallDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "BlenderbotSmallDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

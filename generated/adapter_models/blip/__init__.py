@@ -6,12 +6,21 @@
 """Blip with adapters."""
 
 from .adapter_model import BlipAdapterModel
-from .mixin_blip import BlipEncoderLayerAdaptersMixin, BlipModelAdaptersMixin
+from .mixin_blip import (
+    BlipEncoderLayerAdaptersMixin,
+    BlipForConditionalGenerationAdaptersMixin,
+    BlipForQuestionAnsweringAdaptersMixin,
+    BlipModelAdaptersMixin,
+    BlipVisionModelAdaptersMixin,
+)
 from .modeling_blip import BlipEncoderLayerWithAdapters
 
 __all__ = [
     "BlipAdapterModel",
     "BlipEncoderLayerAdaptersMixin",
     "BlipEncoderLayerWithAdapters",
+    "BlipForConditionalGenerationAdaptersMixin",
+    "BlipForQuestionAnsweringAdaptersMixin",
     "BlipModelAdaptersMixin",
+    "BlipVisionModelAdaptersMixin",
 ]

@@ -5,6 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Blip plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
@@ -34,3 +36,31 @@ class BlipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     embedding_output = "vision_model.embeddings"
     final_norm_path = "vision_model.post_layernorm"
     submodels = ("text_model",)
+
+
+class BlipForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.embeddings"
+    final_norm_path = "vision_model.post_layernorm"
+    submodels = ("text_decoder",)
+
+
+class BlipForQuestionAnsweringAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.embeddings"
+    final_norm_path = "vision_model.post_layernorm"
+    submodels = ("text_encoder", "text_decoder")
+
+
+class BlipVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

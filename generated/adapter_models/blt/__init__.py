@@ -6,14 +6,26 @@
 """Blt with adapters."""
 
 from .adapter_model import BltAdapterModel
-from .mixin_blt import BltCrossAttentionAdaptersMixin, BltModelAdaptersMixin, BltTransformerLayerAdaptersMixin
+from .mixin_blt import (
+    BltCrossAttentionAdaptersMixin,
+    BltGlobalTransformerAdaptersMixin,
+    BltLocalDecoderAdaptersMixin,
+    BltLocalEncoderAdaptersMixin,
+    BltModelAdaptersMixin,
+    BltPatcherAdaptersMixin,
+    BltTransformerLayerAdaptersMixin,
+)
 from .modeling_blt import BltCrossAttentionWithAdapters, BltSelfAttentionWithAdapters, BltTransformerLayerWithAdapters
 
 __all__ = [
     "BltAdapterModel",
     "BltCrossAttentionAdaptersMixin",
     "BltCrossAttentionWithAdapters",
+    "BltGlobalTransformerAdaptersMixin",
+    "BltLocalDecoderAdaptersMixin",
+    "BltLocalEncoderAdaptersMixin",
     "BltModelAdaptersMixin",
+    "BltPatcherAdaptersMixin",
     "BltSelfAttentionWithAdapters",
     "BltTransformerLayerAdaptersMixin",
     "BltTransformerLayerWithAdapters",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Blt plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -60,3 +61,63 @@ class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "local_encoder.embed_tokens"
     repeats_whole = True
+
+
+class BltLocalEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (
+        LayerStack("layers"),
+        LayerStack("cross_attn_layers", shared=True, form="gathered"),
+    )
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What BltLocalEncoder takes as num_patches, patch_embeds, patch_ids may have an entry for each token, and has none for those of a prompt.",
+        "invertible": "",
+    }
+
+
+class BltLocalDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (
+        LayerStack("layers"),
+        LayerStack("cross_attn_layers"),
+    )
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class BltGlobalTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of BltGlobalTransformer gives what enters the first layer in layers.",
+        "invertible": "No single module of BltGlobalTransformer gives what enters the first layer in layers.",
+    }
+
+
+class BltPatcherAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        "invertible": "",
+    }

@@ -11,6 +11,8 @@ from .mixin_bridgetower import (
     BridgeTowerModelAdaptersMixin,
     BridgeTowerResidualAttentionAdaptersMixin,
     BridgeTowerTextLayerAdaptersMixin,
+    BridgeTowerTextModelAdaptersMixin,
+    BridgeTowerVisionModelAdaptersMixin,
 )
 from .modeling_bridgetower import (
     BridgeTowerCrossAttentionWithAdapters,
@@ -31,4 +33,6 @@ __all__ = [
     "BridgeTowerSelfAttentionWithAdapters",
     "BridgeTowerSelfOutputWithAdapters",
     "BridgeTowerTextLayerAdaptersMixin",
+    "BridgeTowerTextModelAdaptersMixin",
+    "BridgeTowerVisionModelAdaptersMixin",
 ]

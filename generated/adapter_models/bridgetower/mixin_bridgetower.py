@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's BridgeTower plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -93,3 +94,30 @@ class BridgeTowerModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMix
     )
     token_embeddings = "text_model.embeddings.word_embeddings"
     repeats_whole = True
+
+
+class BridgeTowerVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("visual.transformer.resblocks", form="length first"),)
+    embedding_output = "visual.ln_pre"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "nn.MultiheadAttention keeps its projections in one parameter and its keys to itself.",
+        "lora": "No layer has linear modules that play a known role.",
+        "reft": "The hidden states of visual.transformer.resblocks are no rows of tokens or patches: the positions stand in front of the batch.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class BridgeTowerTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

@@ -6,11 +6,12 @@
 """Bros with adapters."""
 
 from .adapter_model import BrosAdapterModel
-from .mixin_bros import BrosLayerAdaptersMixin, BrosModelAdaptersMixin
+from .mixin_bros import BrosEncoderAdaptersMixin, BrosLayerAdaptersMixin, BrosModelAdaptersMixin
 from .modeling_bros import BrosOutputWithAdapters, BrosSelfOutputWithAdapters
 
 __all__ = [
     "BrosAdapterModel",
+    "BrosEncoderAdaptersMixin",
     "BrosLayerAdaptersMixin",
     "BrosModelAdaptersMixin",
     "BrosOutputWithAdapters",

@@ -48,3 +48,15 @@ class BrosModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mo
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+
+
+class BrosEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Between the products the scores are made of several products.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of BrosEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of BrosEncoder gives what enters the first layer in layer.",
+    }

@@ -6,7 +6,7 @@
 """Canary with adapters."""
 
 from .adapter_model import CanaryAdapterModel
-from .mixin_canary import CanaryDecoderLayerAdaptersMixin, CanaryModelAdaptersMixin
+from .mixin_canary import CanaryDecoderAdaptersMixin, CanaryDecoderLayerAdaptersMixin, CanaryModelAdaptersMixin
 from .modeling_canary import (
     CanaryCrossAttentionWithAdapters,
     CanaryDecoderLayerWithAdapters,
@@ -16,6 +16,7 @@ from .modeling_canary import (
 __all__ = [
     "CanaryAdapterModel",
     "CanaryCrossAttentionWithAdapters",
+    "CanaryDecoderAdaptersMixin",
     "CanaryDecoderLayerAdaptersMixin",
     "CanaryDecoderLayerWithAdapters",
     "CanaryModelAdaptersMixin",

@@ -5,6 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Canary plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -47,3 +50,18 @@ class CanaryModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     embedding_output = "decoder.embedding_layernorm"
     final_norm_path = "decoder.norm"
     submodels = ("encoder",)
+
+
+class CanaryDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embedding_layernorm"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "CanaryDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "CanaryDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

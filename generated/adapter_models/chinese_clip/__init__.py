@@ -9,6 +9,7 @@ from .adapter_model import ChineseCLIPAdapterModel
 from .mixin_chinese_clip import (
     ChineseCLIPModelAdaptersMixin,
     ChineseCLIPTextLayerAdaptersMixin,
+    ChineseCLIPTextModelAdaptersMixin,
     ChineseCLIPVisionLayerAdaptersMixin,
 )
 from .modeling_chinese_clip import (
@@ -23,6 +24,7 @@ __all__ = [
     "ChineseCLIPAdapterModel",
     "ChineseCLIPModelAdaptersMixin",
     "ChineseCLIPTextLayerAdaptersMixin",
+    "ChineseCLIPTextModelAdaptersMixin",
     "ChineseCLIPTextOutputWithAdapters",
     "ChineseCLIPTextSelfAttentionWithAdapters",
     "ChineseCLIPTextSelfOutputWithAdapters",

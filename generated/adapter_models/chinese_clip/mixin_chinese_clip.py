@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's ChineseCLIP plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -58,3 +60,17 @@ class ChineseCLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("vision_model.encoder.layers"),
     )
     repeats_whole = True
+
+
+class ChineseCLIPTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

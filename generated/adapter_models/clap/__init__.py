@@ -6,7 +6,13 @@
 """Clap with adapters."""
 
 from .adapter_model import ClapAdapterModel
-from .mixin_clap import ClapAudioLayerAdaptersMixin, ClapModelAdaptersMixin, ClapTextLayerAdaptersMixin
+from .mixin_clap import (
+    ClapAudioLayerAdaptersMixin,
+    ClapAudioModelAdaptersMixin,
+    ClapModelAdaptersMixin,
+    ClapTextLayerAdaptersMixin,
+    ClapTextModelAdaptersMixin,
+)
 from .modeling_clap import (
     ClapAudioLayerWithAdapters,
     ClapTextOutputWithAdapters,
@@ -18,8 +24,10 @@ __all__ = [
     "ClapAdapterModel",
     "ClapAudioLayerAdaptersMixin",
     "ClapAudioLayerWithAdapters",
+    "ClapAudioModelAdaptersMixin",
     "ClapModelAdaptersMixin",
     "ClapTextLayerAdaptersMixin",
+    "ClapTextModelAdaptersMixin",
     "ClapTextOutputWithAdapters",
     "ClapTextSelfAttentionWithAdapters",
     "ClapTextSelfOutputWithAdapters",

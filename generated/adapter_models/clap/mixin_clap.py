@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Clap plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -58,3 +60,31 @@ class ClapModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("audio_model.audio_encoder.layers.*.blocks"),
     )
     repeats_whole = True
+
+
+class ClapAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("audio_encoder.layers.*.blocks"),)
+    embedding_output = "audio_encoder.patch_embed"
+    final_norm_path = "audio_encoder.norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class ClapTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

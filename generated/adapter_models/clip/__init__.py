@@ -6,7 +6,7 @@
 """CLIP with adapters."""
 
 from .adapter_model import CLIPAdapterModel
-from .mixin_clip import CLIPEncoderLayerAdaptersMixin, CLIPModelAdaptersMixin
+from .mixin_clip import CLIPEncoderLayerAdaptersMixin, CLIPForImageClassificationAdaptersMixin, CLIPModelAdaptersMixin
 from .modeling_clip import CLIPAttentionWithAdapters, CLIPEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "CLIPAttentionWithAdapters",
     "CLIPEncoderLayerAdaptersMixin",
     "CLIPEncoderLayerWithAdapters",
+    "CLIPForImageClassificationAdaptersMixin",
     "CLIPModelAdaptersMixin",
 ]

@@ -6,6 +6,7 @@
 """Which module of upstream's CLIP plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -37,3 +38,11 @@ class CLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("vision_model.encoder.layers"),
     )
     repeats_whole = True
+
+
+class CLIPForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.pre_layrnorm"
+    final_norm_path = "vision_model.post_layernorm"
+    repeats_whole = True
+    head_modules = ("classifier",)

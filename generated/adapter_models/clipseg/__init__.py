@@ -6,13 +6,27 @@
 """CLIPSeg with adapters."""
 
 from .adapter_model import CLIPSegAdapterModel
-from .mixin_clipseg import CLIPSegEncoderLayerAdaptersMixin, CLIPSegModelAdaptersMixin
-from .modeling_clipseg import CLIPSegAttentionWithAdapters, CLIPSegEncoderLayerWithAdapters
+from .mixin_clipseg import (
+    CLIPSegDecoderAdaptersMixin,
+    CLIPSegEncoderLayerAdaptersMixin,
+    CLIPSegModelAdaptersMixin,
+    CLIPSegTextModelAdaptersMixin,
+    CLIPSegVisionModelAdaptersMixin,
+)
+from .modeling_clipseg import (
+    CLIPSegAttentionWithAdapters,
+    CLIPSegDecoderLayerWithAdapters,
+    CLIPSegEncoderLayerWithAdapters,
+)
 
 __all__ = [
     "CLIPSegAdapterModel",
     "CLIPSegAttentionWithAdapters",
+    "CLIPSegDecoderAdaptersMixin",
+    "CLIPSegDecoderLayerWithAdapters",
     "CLIPSegEncoderLayerAdaptersMixin",
     "CLIPSegEncoderLayerWithAdapters",
     "CLIPSegModelAdaptersMixin",
+    "CLIPSegTextModelAdaptersMixin",
+    "CLIPSegVisionModelAdaptersMixin",
 ]

@@ -15,6 +15,7 @@ import torch
 from transformers.models.clipseg.modeling_clipseg import (
     ALL_ATTENTION_FUNCTIONS,
     CLIPSegAttention,
+    CLIPSegDecoderLayer,
     CLIPSegEncoderLayer,
     TransformersKwargs,
     Unpack,
@@ -96,6 +97,34 @@ class CLIPSegEncoderLayerWithAdapters(CLIPSegEncoderLayerAdaptersMixin, CLIPSegE
         hidden_states = self.mlp(hidden_states)
         # >>> adapters
         hidden_states = self.output_adapters(hidden_states, residual, None)
+        # <<< adapters
+
+        return hidden_states
+
+
+class CLIPSegDecoderLayerWithAdapters(CLIPSegEncoderLayerAdaptersMixin, CLIPSegDecoderLayer):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        **kwargs,
+    ) -> tuple[torch.Tensor]:
+        residual = hidden_states
+
+        hidden_states, _ = self.self_attn(
+            hidden_states=hidden_states,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+
+        # >>> adapters
+        hidden_states = self.attention_adapters(hidden_states, residual, self.layer_norm1)
+        # <<< adapters
+
+        residual = hidden_states
+        hidden_states = self.mlp(hidden_states)
+        # >>> adapters
+        hidden_states = self.output_adapters(hidden_states, residual, self.layer_norm2)
         # <<< adapters
 
         return hidden_states

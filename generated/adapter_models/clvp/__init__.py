@@ -7,7 +7,9 @@
 
 from .adapter_model import ClvpModelForConditionalGenerationAdapterModel
 from .mixin_clvp import (
+    ClvpDecoderAdaptersMixin,
     ClvpDecoderLayerAdaptersMixin,
+    ClvpEncoderAdaptersMixin,
     ClvpEncoderLayerAdaptersMixin,
     ClvpModelForConditionalGenerationAdaptersMixin,
     ClvpSelfAttentionAdaptersMixin,
@@ -15,8 +17,10 @@ from .mixin_clvp import (
 from .modeling_clvp import ClvpDecoderLayerWithAdapters, ClvpEncoderLayerWithAdapters, ClvpSelfAttentionWithAdapters
 
 __all__ = [
+    "ClvpDecoderAdaptersMixin",
     "ClvpDecoderLayerAdaptersMixin",
     "ClvpDecoderLayerWithAdapters",
+    "ClvpEncoderAdaptersMixin",
     "ClvpEncoderLayerAdaptersMixin",
     "ClvpEncoderLayerWithAdapters",
     "ClvpModelForConditionalGenerationAdapterModel",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's ClvpModelForConditionalGeneration plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -78,3 +79,33 @@ class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, Mod
     )
     token_embeddings = "text_encoder_model.token_embedding"
     repeats_whole = True
+
+
+class ClvpEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "token_embedding"
+    embedding_output = "token_embedding"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `liveness`: encoder: no gradient reaches ['prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans']",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
+
+
+class ClvpDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "input_embeds_layer"
+    embedding_output = "drop"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `liveness`: encoder: no gradient reaches ['prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans']",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

@@ -6,7 +6,11 @@
 """CohereAsr with adapters."""
 
 from .adapter_model import CohereAsrAdapterModel
-from .mixin_cohere_asr import CohereAsrDecoderLayerAdaptersMixin, CohereAsrModelAdaptersMixin
+from .mixin_cohere_asr import (
+    CohereAsrDecoderAdaptersMixin,
+    CohereAsrDecoderLayerAdaptersMixin,
+    CohereAsrModelAdaptersMixin,
+)
 from .modeling_cohere_asr import (
     CohereAsrCrossAttentionWithAdapters,
     CohereAsrDecoderLayerWithAdapters,
@@ -16,6 +20,7 @@ from .modeling_cohere_asr import (
 __all__ = [
     "CohereAsrAdapterModel",
     "CohereAsrCrossAttentionWithAdapters",
+    "CohereAsrDecoderAdaptersMixin",
     "CohereAsrDecoderLayerAdaptersMixin",
     "CohereAsrDecoderLayerWithAdapters",
     "CohereAsrModelAdaptersMixin",

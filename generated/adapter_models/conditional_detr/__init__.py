@@ -7,7 +7,9 @@
 
 from .adapter_model import ConditionalDetrAdapterModel
 from .mixin_conditional_detr import (
+    ConditionalDetrDecoderAdaptersMixin,
     ConditionalDetrDecoderLayerAdaptersMixin,
+    ConditionalDetrEncoderAdaptersMixin,
     ConditionalDetrEncoderLayerAdaptersMixin,
     ConditionalDetrModelAdaptersMixin,
 )
@@ -21,10 +23,12 @@ from .modeling_conditional_detr import (
 
 __all__ = [
     "ConditionalDetrAdapterModel",
+    "ConditionalDetrDecoderAdaptersMixin",
     "ConditionalDetrDecoderCrossAttentionWithAdapters",
     "ConditionalDetrDecoderLayerAdaptersMixin",
     "ConditionalDetrDecoderLayerWithAdapters",
     "ConditionalDetrDecoderSelfAttentionWithAdapters",
+    "ConditionalDetrEncoderAdaptersMixin",
     "ConditionalDetrEncoderLayerAdaptersMixin",
     "ConditionalDetrEncoderLayerWithAdapters",
     "ConditionalDetrModelAdaptersMixin",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's ConditionalDetr plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -70,3 +71,28 @@ class ConditionalDetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
     submodels = ("backbone.model",)
+
+
+class ConditionalDetrEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of ConditionalDetrEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of ConditionalDetrEncoder gives what enters the first layer in layers.",
+    }
+
+
+class ConditionalDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The width of a key head of `encoder_attn` is not stated by an attribute.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of ConditionalDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of ConditionalDetrDecoder gives what enters the first layer in layers.",
+    }

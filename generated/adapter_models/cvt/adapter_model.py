@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Microsoft Research and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Cvt with flexible heads."""
+"""Cvt with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.cvt.modeling_cvt import CvtModel, CvtPreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from transformers.models.cvt.configuration_cvt import CvtConfig
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class CvtAdapterModel(ModelWithoutHeadsAdaptersMixin, CvtPreTrainedModel):
+    """Cvt with any number of adapters.
 
-class CvtAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, CvtPreTrainedModel):
-    """Cvt with any number of adapters and of heads, of which one or several are active.
-
-    Heads: image_classification.
+    It has no heads, since none fits on it: its outputs are those of CvtModel.
     """
-
-    head_types = ("image_classification",)
-    pooling = "first"
 
     def __init__(self, config: CvtConfig) -> None:
         super().__init__(config)
@@ -42,27 +36,12 @@ class CvtAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, CvtPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-        Other arguments are those of CvtModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.cvt(
+        """Run the base model. The arguments are those of CvtModel."""
+        return self.cvt(
             pixel_values=pixel_values,
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            head=head,
-            labels=labels,
-            **arguments,
         )

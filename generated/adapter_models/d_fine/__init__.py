@@ -6,7 +6,13 @@
 """DFine with adapters."""
 
 from .adapter_model import DFineAdapterModel
-from .mixin_d_fine import DFineDecoderLayerAdaptersMixin, DFineEncoderLayerAdaptersMixin, DFineModelAdaptersMixin
+from .mixin_d_fine import (
+    DFineDecoderAdaptersMixin,
+    DFineDecoderLayerAdaptersMixin,
+    DFineEncoderLayerAdaptersMixin,
+    DFineHybridEncoderAdaptersMixin,
+    DFineModelAdaptersMixin,
+)
 from .modeling_d_fine import (
     DFineDecoderLayerWithAdapters,
     DFineEncoderLayerWithAdapters,
@@ -15,10 +21,12 @@ from .modeling_d_fine import (
 
 __all__ = [
     "DFineAdapterModel",
+    "DFineDecoderAdaptersMixin",
     "DFineDecoderLayerAdaptersMixin",
     "DFineDecoderLayerWithAdapters",
     "DFineEncoderLayerAdaptersMixin",
     "DFineEncoderLayerWithAdapters",
+    "DFineHybridEncoderAdaptersMixin",
     "DFineModelAdaptersMixin",
     "DFineSelfAttentionWithAdapters",
 ]

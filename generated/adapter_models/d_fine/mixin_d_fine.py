@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DFine plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
@@ -53,3 +54,27 @@ class DFineModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     submodels = ("backbone.model",)
+
+
+class DFineHybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("aifi.*.layers"),)
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: encoder-decoder: decoder.layers.0 adds what no host is given: with all hosts silent it depends on ['decoder.layers.0.self_attn.k_proj', 'decoder.layers.0.self_attn.v_proj', 'decoder.layers.0.self_att…",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DFineHybridEncoder gives what enters the first layer in aifi.*.layers.",
+        "invertible": "No single module of DFineHybridEncoder gives what enters the first layer in aifi.*.layers.",
+    }
+
+
+class DFineDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "Not every layer of the stack layers has its sites. No operand of this addition is an earlier value of the stream.",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DFineDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DFineDecoder gives what enters the first layer in layers.",
+    }

@@ -7,7 +7,9 @@
 
 from .adapter_model import DabDetrAdapterModel
 from .mixin_dab_detr import (
+    DabDetrDecoderAdaptersMixin,
     DabDetrDecoderLayerAdaptersMixin,
+    DabDetrEncoderAdaptersMixin,
     DabDetrEncoderLayerAdaptersMixin,
     DabDetrModelAdaptersMixin,
 )
@@ -21,10 +23,12 @@ from .modeling_dab_detr import (
 
 __all__ = [
     "DabDetrAdapterModel",
+    "DabDetrDecoderAdaptersMixin",
     "DabDetrDecoderLayerAdaptersMixin",
     "DabDetrDecoderLayerCrossAttentionWithAdapters",
     "DabDetrDecoderLayerFFNWithAdapters",
     "DabDetrDecoderLayerSelfAttentionWithAdapters",
+    "DabDetrEncoderAdaptersMixin",
     "DabDetrEncoderLayerAdaptersMixin",
     "DabDetrEncoderLayerWithAdapters",
     "DabDetrModelAdaptersMixin",

@@ -40,6 +40,7 @@ class DabDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.self_attn_query_content_proj",
                 key="self_attn.self_attn_key_content_proj",
                 value="self_attn.self_attn_value_proj",
+                gate="self_attn.self_attn_query_content_proj",
                 output="self_attn.self_attn.output_proj",
                 head_dim="attention_head_dim",
                 value_head_dim="values_head_dim",
@@ -50,6 +51,7 @@ class DabDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="cross_attn.cross_attn_query_content_proj",
                 key="cross_attn.cross_attn_key_content_proj",
                 value="cross_attn.cross_attn_value_proj",
+                gate="cross_attn.cross_attn_query_content_proj",
                 output="cross_attn.cross_attn.output_proj",
                 value_head_dim="values_head_dim",
             ),
@@ -70,3 +72,29 @@ class DabDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
     )
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
+
+
+class DabDetrEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DabDetrEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DabDetrEncoder gives what enters the first layer in layers.",
+    }
+
+
+class DabDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The hidden states that the queries were projected from have no name where the core is called.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DabDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DabDetrDecoder gives what enters the first layer in layers.",
+    }

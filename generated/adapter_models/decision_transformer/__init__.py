@@ -8,6 +8,7 @@
 from .adapter_model import DecisionTransformerAdapterModel
 from .mixin_decision_transformer import (
     DecisionTransformerGPT2BlockAdaptersMixin,
+    DecisionTransformerGPT2ModelAdaptersMixin,
     DecisionTransformerModelAdaptersMixin,
 )
 from .modeling_decision_transformer import (
@@ -20,5 +21,6 @@ __all__ = [
     "DecisionTransformerGPT2AttentionWithAdapters",
     "DecisionTransformerGPT2BlockAdaptersMixin",
     "DecisionTransformerGPT2BlockWithAdapters",
+    "DecisionTransformerGPT2ModelAdaptersMixin",
     "DecisionTransformerModelAdaptersMixin",
 ]

@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DecisionTransformer plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -46,3 +48,20 @@ class DecisionTransformerModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.h"),)
     embedding_output = "encoder.drop"
     final_norm_path = "encoder.ln_f"
+
+
+class DecisionTransformerGPT2ModelAdaptersMixin(
+    EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin
+):
+    layer_stacks = (LayerStack("h"),)
+    token_embeddings = "wte"
+    embedding_output = "drop"
+    final_norm_path = "ln_f"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

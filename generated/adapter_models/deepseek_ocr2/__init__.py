@@ -8,8 +8,11 @@
 from .adapter_model import DeepseekOcr2AdapterModel
 from .mixin_deepseek_ocr2 import (
     DeepseekOcr2ModelAdaptersMixin,
+    DeepseekOcr2SamVisionEncoderAdaptersMixin,
     DeepseekOcr2SamVisionLayerAdaptersMixin,
     DeepseekOcr2TextDecoderLayerAdaptersMixin,
+    DeepseekOcr2TextModelAdaptersMixin,
+    DeepseekOcr2VisionEncoderAdaptersMixin,
     DeepseekOcr2VisionEncoderLayerAdaptersMixin,
 )
 from .modeling_deepseek_ocr2 import (
@@ -23,12 +26,15 @@ from .modeling_deepseek_ocr2 import (
 __all__ = [
     "DeepseekOcr2AdapterModel",
     "DeepseekOcr2ModelAdaptersMixin",
+    "DeepseekOcr2SamVisionEncoderAdaptersMixin",
     "DeepseekOcr2SamVisionLayerAdaptersMixin",
     "DeepseekOcr2SamVisionLayerWithAdapters",
     "DeepseekOcr2TextAttentionWithAdapters",
     "DeepseekOcr2TextDecoderLayerAdaptersMixin",
     "DeepseekOcr2TextDecoderLayerWithAdapters",
+    "DeepseekOcr2TextModelAdaptersMixin",
     "DeepseekOcr2VisionAttentionWithAdapters",
+    "DeepseekOcr2VisionEncoderAdaptersMixin",
     "DeepseekOcr2VisionEncoderLayerAdaptersMixin",
     "DeepseekOcr2VisionEncoderLayerWithAdapters",
 ]

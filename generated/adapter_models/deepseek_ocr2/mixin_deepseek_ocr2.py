@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DeepseekOcr2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -83,3 +85,43 @@ class DeepseekOcr2ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("language_model.layers"),
     )
     repeats_whole = True
+
+
+class DeepseekOcr2SamVisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="other"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class DeepseekOcr2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
+    }
+
+
+class DeepseekOcr2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

@@ -7,7 +7,9 @@
 
 from .adapter_model import DeformableDetrAdapterModel
 from .mixin_deformable_detr import (
+    DeformableDetrDecoderAdaptersMixin,
     DeformableDetrDecoderLayerAdaptersMixin,
+    DeformableDetrEncoderAdaptersMixin,
     DeformableDetrEncoderLayerAdaptersMixin,
     DeformableDetrModelAdaptersMixin,
 )
@@ -19,8 +21,10 @@ from .modeling_deformable_detr import (
 
 __all__ = [
     "DeformableDetrAdapterModel",
+    "DeformableDetrDecoderAdaptersMixin",
     "DeformableDetrDecoderLayerAdaptersMixin",
     "DeformableDetrDecoderLayerWithAdapters",
+    "DeformableDetrEncoderAdaptersMixin",
     "DeformableDetrEncoderLayerAdaptersMixin",
     "DeformableDetrEncoderLayerWithAdapters",
     "DeformableDetrModelAdaptersMixin",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DeformableDetr plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -56,3 +57,27 @@ class DeformableDetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     submodels = ("backbone.model",)
+
+
+class DeformableDetrEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "No layer has keys and values.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DeformableDetrEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DeformableDetrEncoder gives what enters the first layer in layers.",
+    }
+
+
+class DeformableDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DeformableDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DeformableDetrDecoder gives what enters the first layer in layers.",
+    }

@@ -6,7 +6,13 @@
 """Deimv2 with adapters."""
 
 from .adapter_model import Deimv2AdapterModel
-from .mixin_deimv2 import Deimv2DecoderLayerAdaptersMixin, Deimv2EncoderLayerAdaptersMixin, Deimv2ModelAdaptersMixin
+from .mixin_deimv2 import (
+    Deimv2DecoderAdaptersMixin,
+    Deimv2DecoderLayerAdaptersMixin,
+    Deimv2EncoderLayerAdaptersMixin,
+    Deimv2HybridEncoderAdaptersMixin,
+    Deimv2ModelAdaptersMixin,
+)
 from .modeling_deimv2 import (
     Deimv2DecoderLayerWithAdapters,
     Deimv2EncoderLayerWithAdapters,
@@ -15,10 +21,12 @@ from .modeling_deimv2 import (
 
 __all__ = [
     "Deimv2AdapterModel",
+    "Deimv2DecoderAdaptersMixin",
     "Deimv2DecoderLayerAdaptersMixin",
     "Deimv2DecoderLayerWithAdapters",
     "Deimv2EncoderLayerAdaptersMixin",
     "Deimv2EncoderLayerWithAdapters",
+    "Deimv2HybridEncoderAdaptersMixin",
     "Deimv2ModelAdaptersMixin",
     "Deimv2SelfAttentionWithAdapters",
 ]

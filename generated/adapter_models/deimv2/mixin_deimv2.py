@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Deimv2 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -59,3 +60,27 @@ class Deimv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     )
     embedding_output = "conv_encoder"
     submodels = ("conv_encoder.backbone",)
+
+
+class Deimv2HybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("aifi.*.layers"),)
+    own_methods = {
+        "bottleneck": "It fails the check `average`: encoder-decoder: no gradient reaches ['decoder.layers.0.output_adapters.adapters.adapter_a.adapter_down.0.weight', 'decoder.layers.0.output_adapters.adapters.adapter_a.adapter_down.0.bias', 'decoder.…",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Deimv2HybridEncoder gives what enters the first layer in aifi.*.layers.",
+        "invertible": "No single module of Deimv2HybridEncoder gives what enters the first layer in aifi.*.layers.",
+    }
+
+
+class Deimv2DecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "Not every layer of the stack layers has its sites. No operand of this addition is an earlier value of the stream.",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Deimv2Decoder gives what enters the first layer in layers.",
+        "invertible": "No single module of Deimv2Decoder gives what enters the first layer in layers.",
+    }

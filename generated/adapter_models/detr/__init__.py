@@ -6,7 +6,14 @@
 """Detr with adapters."""
 
 from .adapter_model import DetrAdapterModel
-from .mixin_detr import DetrDecoderLayerAdaptersMixin, DetrEncoderLayerAdaptersMixin, DetrModelAdaptersMixin
+from .mixin_detr import (
+    DetrDecoderAdaptersMixin,
+    DetrDecoderLayerAdaptersMixin,
+    DetrEncoderAdaptersMixin,
+    DetrEncoderLayerAdaptersMixin,
+    DetrForSegmentationAdaptersMixin,
+    DetrModelAdaptersMixin,
+)
 from .modeling_detr import (
     DetrCrossAttentionWithAdapters,
     DetrDecoderLayerWithAdapters,
@@ -17,10 +24,13 @@ from .modeling_detr import (
 __all__ = [
     "DetrAdapterModel",
     "DetrCrossAttentionWithAdapters",
+    "DetrDecoderAdaptersMixin",
     "DetrDecoderLayerAdaptersMixin",
     "DetrDecoderLayerWithAdapters",
+    "DetrEncoderAdaptersMixin",
     "DetrEncoderLayerAdaptersMixin",
     "DetrEncoderLayerWithAdapters",
+    "DetrForSegmentationAdaptersMixin",
     "DetrModelAdaptersMixin",
     "DetrSelfAttentionWithAdapters",
 ]

@@ -5,6 +5,8 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Detr plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -70,3 +72,39 @@ class DetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
     submodels = ("backbone.model",)
+
+
+class DetrForSegmentationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (
+        LayerStack("detr.model.encoder.layers"),
+        LayerStack("detr.model.decoder.layers"),
+    )
+    embedding_output = "detr.model.input_projection"
+    final_norm_path = "detr.model.decoder.layernorm"
+    submodels = ("detr.model.backbone.model",)
+    head_modules = ("mask_head", "bbox_attention")
+
+
+class DetrEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DetrEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DetrEncoder gives what enters the first layer in layers.",
+    }
+
+
+class DetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of DetrDecoder gives what enters the first layer in layers.",
+    }

@@ -6,7 +6,13 @@
 """Dia with adapters."""
 
 from .adapter_model import DiaAdapterModel
-from .mixin_dia import DiaDecoderLayerAdaptersMixin, DiaEncoderLayerAdaptersMixin, DiaModelAdaptersMixin
+from .mixin_dia import (
+    DiaDecoderAdaptersMixin,
+    DiaDecoderLayerAdaptersMixin,
+    DiaEncoderAdaptersMixin,
+    DiaEncoderLayerAdaptersMixin,
+    DiaModelAdaptersMixin,
+)
 from .modeling_dia import (
     DiaCrossAttentionWithAdapters,
     DiaDecoderLayerWithAdapters,
@@ -17,8 +23,10 @@ from .modeling_dia import (
 __all__ = [
     "DiaAdapterModel",
     "DiaCrossAttentionWithAdapters",
+    "DiaDecoderAdaptersMixin",
     "DiaDecoderLayerAdaptersMixin",
     "DiaDecoderLayerWithAdapters",
+    "DiaEncoderAdaptersMixin",
     "DiaEncoderLayerAdaptersMixin",
     "DiaEncoderLayerWithAdapters",
     "DiaModelAdaptersMixin",

@@ -6,7 +6,12 @@
 """DiffusionGemma with adapters."""
 
 from .adapter_model import DiffusionGemmaAdapterModel
-from .mixin_diffusion_gemma import DiffusionGemmaEncoderTextLayerAdaptersMixin, DiffusionGemmaModelAdaptersMixin
+from .mixin_diffusion_gemma import (
+    DiffusionGemmaDecoderModelAdaptersMixin,
+    DiffusionGemmaEncoderTextLayerAdaptersMixin,
+    DiffusionGemmaEncoderTextModelAdaptersMixin,
+    DiffusionGemmaModelAdaptersMixin,
+)
 from .modeling_diffusion_gemma import (
     DiffusionGemmaDecoderTextAttentionWithAdapters,
     DiffusionGemmaDecoderTextLayerWithAdapters,
@@ -16,10 +21,12 @@ from .modeling_diffusion_gemma import (
 
 __all__ = [
     "DiffusionGemmaAdapterModel",
+    "DiffusionGemmaDecoderModelAdaptersMixin",
     "DiffusionGemmaDecoderTextAttentionWithAdapters",
     "DiffusionGemmaDecoderTextLayerWithAdapters",
     "DiffusionGemmaEncoderTextAttentionWithAdapters",
     "DiffusionGemmaEncoderTextLayerAdaptersMixin",
     "DiffusionGemmaEncoderTextLayerWithAdapters",
+    "DiffusionGemmaEncoderTextModelAdaptersMixin",
     "DiffusionGemmaModelAdaptersMixin",
 ]

@@ -5,6 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's DiffusionGemma plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -37,5 +40,34 @@ class DiffusionGemmaModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("encoder.language_model.layers"),
         LayerStack("decoder.layers"),
     )
-    embedding_output = "encoder.language_model.embed_tokens"
+    embedding_output = "decoder.self_conditioning"
     submodels = ("encoder.vision_tower",)
+
+
+class DiffusionGemmaEncoderTextModelAdaptersMixin(
+    EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin
+):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
+
+
+class DiffusionGemmaDecoderModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "self_conditioning"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "DiffusionGemmaDecoderModel does not read its tokens as input_ids.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -6,13 +6,19 @@
 """Dinov2 with adapters."""
 
 from .adapter_model import Dinov2AdapterModel
-from .mixin_dinov2 import Dinov2BackboneAdaptersMixin, Dinov2LayerAdaptersMixin, Dinov2ModelAdaptersMixin
+from .mixin_dinov2 import (
+    Dinov2BackboneAdaptersMixin,
+    Dinov2EncoderAdaptersMixin,
+    Dinov2LayerAdaptersMixin,
+    Dinov2ModelAdaptersMixin,
+)
 from .modeling_dinov2 import Dinov2AttentionWithAdapters, Dinov2LayerWithAdapters
 
 __all__ = [
     "Dinov2AdapterModel",
     "Dinov2AttentionWithAdapters",
     "Dinov2BackboneAdaptersMixin",
+    "Dinov2EncoderAdaptersMixin",
     "Dinov2LayerAdaptersMixin",
     "Dinov2LayerWithAdapters",
     "Dinov2ModelAdaptersMixin",

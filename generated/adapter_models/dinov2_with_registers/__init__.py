@@ -8,6 +8,7 @@
 from .adapter_model import Dinov2WithRegistersAdapterModel
 from .mixin_dinov2_with_registers import (
     Dinov2WithRegistersBackboneAdaptersMixin,
+    Dinov2WithRegistersEncoderAdaptersMixin,
     Dinov2WithRegistersLayerAdaptersMixin,
     Dinov2WithRegistersModelAdaptersMixin,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Dinov2WithRegistersAdapterModel",
     "Dinov2WithRegistersAttentionWithAdapters",
     "Dinov2WithRegistersBackboneAdaptersMixin",
+    "Dinov2WithRegistersEncoderAdaptersMixin",
     "Dinov2WithRegistersLayerAdaptersMixin",
     "Dinov2WithRegistersLayerWithAdapters",
     "Dinov2WithRegistersModelAdaptersMixin",

@@ -41,3 +41,15 @@ class Dinov2WithRegistersModelAdaptersMixin(ModelBaseAdaptersMixin):
 class Dinov2WithRegistersBackboneAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
+
+
+class Dinov2WithRegistersEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Dinov2WithRegistersEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of Dinov2WithRegistersEncoder gives what enters the first layer in layer.",
+    }

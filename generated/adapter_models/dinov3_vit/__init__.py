@@ -6,13 +6,19 @@
 """DINOv3ViT with adapters."""
 
 from .adapter_model import DINOv3ViTAdapterModel
-from .mixin_dinov3_vit import DINOv3ViTBackboneAdaptersMixin, DINOv3ViTLayerAdaptersMixin, DINOv3ViTModelAdaptersMixin
+from .mixin_dinov3_vit import (
+    DINOv3ViTBackboneAdaptersMixin,
+    DINOv3ViTEncoderAdaptersMixin,
+    DINOv3ViTLayerAdaptersMixin,
+    DINOv3ViTModelAdaptersMixin,
+)
 from .modeling_dinov3_vit import DINOv3ViTAttentionWithAdapters, DINOv3ViTLayerWithAdapters
 
 __all__ = [
     "DINOv3ViTAdapterModel",
     "DINOv3ViTAttentionWithAdapters",
     "DINOv3ViTBackboneAdaptersMixin",
+    "DINOv3ViTEncoderAdaptersMixin",
     "DINOv3ViTLayerAdaptersMixin",
     "DINOv3ViTLayerWithAdapters",
     "DINOv3ViTModelAdaptersMixin",

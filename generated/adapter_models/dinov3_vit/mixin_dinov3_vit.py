@@ -41,3 +41,15 @@ class DINOv3ViTModelAdaptersMixin(ModelBaseAdaptersMixin):
 class DINOv3ViTBackboneAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("model.layer"),)
     embedding_output = "embeddings"
+
+
+class DINOv3ViTEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of DINOv3ViTEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of DINOv3ViTEncoder gives what enters the first layer in layer.",
+    }

@@ -6,7 +6,7 @@
 """Emu3 with adapters."""
 
 from .adapter_model import Emu3AdapterModel
-from .mixin_emu3 import Emu3DecoderLayerAdaptersMixin, Emu3ModelAdaptersMixin
+from .mixin_emu3 import Emu3DecoderLayerAdaptersMixin, Emu3ModelAdaptersMixin, Emu3TextModelAdaptersMixin
 from .modeling_emu3 import Emu3AttentionWithAdapters, Emu3DecoderLayerWithAdapters
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Emu3DecoderLayerAdaptersMixin",
     "Emu3DecoderLayerWithAdapters",
     "Emu3ModelAdaptersMixin",
+    "Emu3TextModelAdaptersMixin",
 ]

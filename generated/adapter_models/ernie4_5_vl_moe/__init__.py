@@ -9,7 +9,9 @@ from .adapter_model import Ernie4_5_VLMoeAdapterModel
 from .mixin_ernie4_5_vl_moe import (
     Ernie4_5_VLMoeDecoderLayerAdaptersMixin,
     Ernie4_5_VLMoeModelAdaptersMixin,
+    Ernie4_5_VLMoeTextModelAdaptersMixin,
     Ernie4_5_VLMoeVisionBlockAdaptersMixin,
+    Ernie4_5_VLMoeVisionTransformerPretrainedModelAdaptersMixin,
 )
 from .modeling_ernie4_5_vl_moe import (
     Ernie4_5_VLMoeDecoderLayerWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "Ernie4_5_VLMoeDecoderLayerWithAdapters",
     "Ernie4_5_VLMoeModelAdaptersMixin",
     "Ernie4_5_VLMoeTextAttentionWithAdapters",
+    "Ernie4_5_VLMoeTextModelAdaptersMixin",
     "Ernie4_5_VLMoeVisionBlockAdaptersMixin",
     "Ernie4_5_VLMoeVisionBlockWithAdapters",
+    "Ernie4_5_VLMoeVisionTransformerPretrainedModelAdaptersMixin",
 ]

@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Ernie4_5_VLMoe plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
@@ -57,3 +59,32 @@ class Ernie4_5_VLMoeModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("vision_tower.blocks", form="packed"),
     )
     repeats_whole = True
+
+
+class Ernie4_5_VLMoeTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What Ernie4_5_VLMoeTextModel takes as moe_mm_token_type_ids may have an entry for each token, and has none for those of a prompt.",
+        "invertible": "",
+    }
+
+
+class Ernie4_5_VLMoeVisionTransformerPretrainedModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("blocks", form="packed"),)
+    embedding_output = "patch_embed"
+    final_norm_path = "ln"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -6,7 +6,12 @@
 """Evolla with adapters."""
 
 from .adapter_model import EvollaAdapterModel
-from .mixin_evolla import EvollaDecoderLayerAdaptersMixin, EvollaModelAdaptersMixin, EvollaSaProtLayerAdaptersMixin
+from .mixin_evolla import (
+    EvollaDecoderLayerAdaptersMixin,
+    EvollaModelAdaptersMixin,
+    EvollaSaProtLayerAdaptersMixin,
+    EvollaSaProtProteinEncoderAdaptersMixin,
+)
 from .modeling_evolla import (
     EvollaAttentionWithAdapters,
     EvollaDecoderLayerWithAdapters,
@@ -24,6 +29,7 @@ __all__ = [
     "EvollaModelAdaptersMixin",
     "EvollaSaProtLayerAdaptersMixin",
     "EvollaSaProtOutputWithAdapters",
+    "EvollaSaProtProteinEncoderAdaptersMixin",
     "EvollaSaProtSelfAttentionWithAdapters",
     "EvollaSaProtSelfOutputWithAdapters",
     "EvollaSequenceAlignerCrossAttentionWithAdapters",

@@ -69,9 +69,12 @@ class EvollaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
         bottlenecks=(
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
-            BottleneckRole(host="adapter", location="cross_attention"),
+            BottleneckRole(host="adapter.cross_attention_adapters", location="cross_attention"),
+            BottleneckRole(host="adapter.output_adapters", location="output"),
         ),
-        mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
+        mlp=MLPRoles(
+            first=("mlp.up_proj", "adapter.ff.fc1"), gate=("mlp.gate_proj",), last=("mlp.down_proj", "adapter.ff.fc2")
+        ),
         optional=("adapter",),
     )
 
@@ -82,6 +85,21 @@ class EvollaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
         LayerStack("layers"),
     )
     token_embeddings = "embed_tokens"
-    embedding_output = "protein_encoder.model.embeddings"
+    embedding_output = "embed_tokens"
     final_norm_path = "norm"
     repeats_whole = True
+
+
+class EvollaSaProtProteinEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
+    final_norm_path = "encoder.emb_layer_norm_after"
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: encoder: layers.0 adds what no host is given: with all hosts silent it depends on ['layers.0.adapter.ff.fc1', 'layers.0.adapter.ff.fc2']",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "EvollaSaProtProteinEncoder counts positions by its tokens, which a prompt is none of.",
+        "invertible": "It fails the check `added`: encoder: UnsupportedMethodError: Invertible adapters are for embeddings of width 32, but these are 64 wide.",
+    }

@@ -107,7 +107,7 @@ class EvollaSaProtOutputWithAdapters(BottleneckLayer, EvollaSaProtOutput):
         return hidden_states
 
 
-class EvollaSequenceAlignerCrossAttentionWithAdapters(BottleneckLayer, EvollaSequenceAlignerCrossAttention):
+class EvollaSequenceAlignerCrossAttentionWithAdapters(EvollaSequenceAlignerCrossAttention):
     def forward(
         self,
         query_states,
@@ -174,12 +174,14 @@ class EvollaSequenceAlignerCrossAttentionWithAdapters(BottleneckLayer, EvollaSeq
             hidden_states = torch.tanh(self.gate_attention) * hidden_states
 
             # >>> adapters
-            hidden_states = self.bottleneck_layer_forward(hidden_states, residual, None)  # input_query
+            hidden_states = self.cross_attention_adapters(hidden_states, residual, None)  # input_query
             # <<< adapters
 
             residual = hidden_states
             hidden_states = self.ff(hidden_states) * torch.tanh(self.gate_ffw)
-            hidden_states = residual + hidden_states
+            # >>> adapters
+            hidden_states = self.output_adapters(hidden_states, residual, None)
+            # <<< adapters
 
         return hidden_states
 

@@ -6,14 +6,23 @@
 """Flava with adapters."""
 
 from .adapter_model import FlavaAdapterModel
-from .mixin_flava import FlavaLayerAdaptersMixin, FlavaModelAdaptersMixin
+from .mixin_flava import (
+    FlavaImageModelAdaptersMixin,
+    FlavaLayerAdaptersMixin,
+    FlavaModelAdaptersMixin,
+    FlavaMultimodalModelAdaptersMixin,
+    FlavaTextModelAdaptersMixin,
+)
 from .modeling_flava import FlavaLayerWithAdapters, FlavaOutputWithAdapters, FlavaSelfAttentionWithAdapters
 
 __all__ = [
     "FlavaAdapterModel",
+    "FlavaImageModelAdaptersMixin",
     "FlavaLayerAdaptersMixin",
     "FlavaLayerWithAdapters",
     "FlavaModelAdaptersMixin",
+    "FlavaMultimodalModelAdaptersMixin",
     "FlavaOutputWithAdapters",
     "FlavaSelfAttentionWithAdapters",
+    "FlavaTextModelAdaptersMixin",
 ]

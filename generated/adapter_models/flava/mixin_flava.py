@@ -5,7 +5,9 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Flava plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -38,3 +40,42 @@ class FlavaModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("multimodal_model.encoder.layer"),
     )
     repeats_whole = True
+
+
+class FlavaImageModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class FlavaTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
+
+
+class FlavaMultimodalModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of FlavaMultimodalModel gives what enters the first layer in encoder.layer.",
+        "invertible": "No single module of FlavaMultimodalModel gives what enters the first layer in encoder.layer.",
+    }

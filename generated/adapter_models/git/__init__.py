@@ -7,7 +7,12 @@
 """Git with adapters."""
 
 from .adapter_model import GitAdapterModel
-from .mixin_git import GitLayerAdaptersMixin, GitModelAdaptersMixin, GitVisionEncoderLayerAdaptersMixin
+from .mixin_git import (
+    GitLayerAdaptersMixin,
+    GitModelAdaptersMixin,
+    GitVisionEncoderLayerAdaptersMixin,
+    GitVisionModelAdaptersMixin,
+)
 from .modeling_git import (
     GitOutputWithAdapters,
     GitSelfAttentionWithAdapters,
@@ -26,4 +31,5 @@ __all__ = [
     "GitVisionAttentionWithAdapters",
     "GitVisionEncoderLayerAdaptersMixin",
     "GitVisionEncoderLayerWithAdapters",
+    "GitVisionModelAdaptersMixin",
 ]

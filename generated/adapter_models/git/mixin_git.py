@@ -6,6 +6,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Git plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -54,10 +55,25 @@ class GitVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class GitModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class GitModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("image_encoder.vision_model.encoder.layers"),
         LayerStack("encoder.layer", form="joined"),
     )
     token_embeddings = "embeddings.word_embeddings"
+    embedding_output = "embeddings"
     repeats_whole = True
+
+
+class GitVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.pre_layrnorm"
+    final_norm_path = "vision_model.post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

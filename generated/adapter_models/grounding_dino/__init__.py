@@ -7,7 +7,9 @@
 
 from .adapter_model import GroundingDinoAdapterModel
 from .mixin_grounding_dino import (
+    GroundingDinoDecoderAdaptersMixin,
     GroundingDinoDecoderLayerAdaptersMixin,
+    GroundingDinoEncoderAdaptersMixin,
     GroundingDinoEncoderLayerAdaptersMixin,
     GroundingDinoModelAdaptersMixin,
 )
@@ -20,9 +22,11 @@ from .modeling_grounding_dino import (
 
 __all__ = [
     "GroundingDinoAdapterModel",
+    "GroundingDinoDecoderAdaptersMixin",
     "GroundingDinoDecoderLayerAdaptersMixin",
     "GroundingDinoDecoderLayerWithAdapters",
     "GroundingDinoDeformableLayerWithAdapters",
+    "GroundingDinoEncoderAdaptersMixin",
     "GroundingDinoEncoderLayerAdaptersMixin",
     "GroundingDinoFusionLayerWithAdapters",
     "GroundingDinoModelAdaptersMixin",

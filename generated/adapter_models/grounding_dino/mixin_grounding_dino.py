@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's GroundingDino plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -89,3 +90,28 @@ class GroundingDinoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     )
     final_norm_path = "decoder.layer_norm"
     submodels = ("text_backbone",)
+
+
+class GroundingDinoEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="several"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: they are several tensors beside each other.",
+        "prompt_tuning": "No single module of GroundingDinoEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of GroundingDinoEncoder gives what enters the first layer in layers.",
+    }
+
+
+class GroundingDinoDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of GroundingDinoDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of GroundingDinoDecoder gives what enters the first layer in layers.",
+    }

@@ -6,7 +6,12 @@
 """GroupViT with adapters."""
 
 from .adapter_model import GroupViTAdapterModel
-from .mixin_groupvit import GroupViTEncoderLayerAdaptersMixin, GroupViTModelAdaptersMixin
+from .mixin_groupvit import (
+    GroupViTEncoderLayerAdaptersMixin,
+    GroupViTModelAdaptersMixin,
+    GroupViTTextTransformerAdaptersMixin,
+    GroupViTVisionModelAdaptersMixin,
+)
 from .modeling_groupvit import GroupViTEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,4 +19,6 @@ __all__ = [
     "GroupViTEncoderLayerAdaptersMixin",
     "GroupViTEncoderLayerWithAdapters",
     "GroupViTModelAdaptersMixin",
+    "GroupViTTextTransformerAdaptersMixin",
+    "GroupViTVisionModelAdaptersMixin",
 ]

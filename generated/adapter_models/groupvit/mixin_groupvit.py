@@ -39,3 +39,30 @@ class GroupViTModelAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "vision_model.embeddings"
     final_norm_path = "text_model.final_layer_norm"
     repeats_whole = True
+
+
+class GroupViTTextTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class GroupViTVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.stages.*.layers"),)
+    embedding_output = "vision_model.embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -9,6 +9,7 @@ from .adapter_model import HiggsAudioV2ForConditionalGenerationAdapterModel
 from .mixin_higgs_audio_v2 import (
     HiggsAudioV2DecoderLayerAdaptersMixin,
     HiggsAudioV2ForConditionalGenerationAdaptersMixin,
+    HiggsAudioV2ModelAdaptersMixin,
 )
 from .modeling_higgs_audio_v2 import HiggsAudioV2AttentionWithAdapters, HiggsAudioV2DecoderLayerWithAdapters
 
@@ -18,4 +19,5 @@ __all__ = [
     "HiggsAudioV2DecoderLayerWithAdapters",
     "HiggsAudioV2ForConditionalGenerationAdapterModel",
     "HiggsAudioV2ForConditionalGenerationAdaptersMixin",
+    "HiggsAudioV2ModelAdaptersMixin",
 ]

@@ -44,3 +44,18 @@ class HiggsAudioV2ForConditionalGenerationAdaptersMixin(
     token_embeddings = "model.embed_tokens"
     embedding_output = "model.embed_audio_tokens"
     final_norm_path = "model.norm"
+
+
+class HiggsAudioV2ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_audio_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "Not every layer of the stack layers has its sites. Here something is added to some positions of the stream only.",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What HiggsAudioV2Model takes as audio_input_ids, audio_input_ids_mask may have an entry for each token, and has none for those of a prompt.",
+        "invertible": "It fails the check `added`: encoder: UnsupportedMethodError: The module after which invertible adapters run did not run in this call, so that they changed nothing. Use inv_adapter=None.",
+    }

@@ -7,7 +7,9 @@
 
 from .adapter_model import InformerAdapterModel
 from .mixin_informer import (
+    InformerDecoderAdaptersMixin,
     InformerDecoderLayerAdaptersMixin,
+    InformerEncoderAdaptersMixin,
     InformerEncoderLayerAdaptersMixin,
     InformerModelAdaptersMixin,
 )
@@ -20,8 +22,10 @@ from .modeling_informer import (
 __all__ = [
     "InformerAdapterModel",
     "InformerAttentionWithAdapters",
+    "InformerDecoderAdaptersMixin",
     "InformerDecoderLayerAdaptersMixin",
     "InformerDecoderLayerWithAdapters",
+    "InformerEncoderAdaptersMixin",
     "InformerEncoderLayerAdaptersMixin",
     "InformerEncoderLayerWithAdapters",
     "InformerModelAdaptersMixin",

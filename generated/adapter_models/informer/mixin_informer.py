@@ -19,6 +19,7 @@ class InformerEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_proj",
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
+                gate="self_attn.q_proj",
                 output="self_attn.out_proj",
                 head_dim="head_dim",
             ),
@@ -40,6 +41,7 @@ class InformerDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_proj",
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
+                gate="self_attn.q_proj",
                 output="self_attn.out_proj",
                 head_dim="head_dim",
             ),
@@ -68,3 +70,29 @@ class InformerModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     embedding_output = "encoder.layernorm_embedding"
+
+
+class InformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class InformerDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "InformerDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -7,9 +7,12 @@
 
 from .adapter_model import Kosmos2AdapterModel
 from .mixin_kosmos_2 import (
+    Kosmos2ForConditionalGenerationAdaptersMixin,
     Kosmos2ModelAdaptersMixin,
     Kosmos2TextBlockAdaptersMixin,
+    Kosmos2TextTransformerAdaptersMixin,
     Kosmos2VisionEncoderLayerAdaptersMixin,
+    Kosmos2VisionTransformerAdaptersMixin,
 )
 from .modeling_kosmos_2 import (
     Kosmos2TextBlockWithAdapters,
@@ -20,11 +23,14 @@ from .modeling_kosmos_2 import (
 
 __all__ = [
     "Kosmos2AdapterModel",
+    "Kosmos2ForConditionalGenerationAdaptersMixin",
     "Kosmos2ModelAdaptersMixin",
     "Kosmos2TextBlockAdaptersMixin",
     "Kosmos2TextBlockWithAdapters",
+    "Kosmos2TextTransformerAdaptersMixin",
     "Kosmos2VisionAttentionWithAdapters",
     "Kosmos2VisionEncoderLayerAdaptersMixin",
     "Kosmos2VisionEncoderLayerWithAdapters",
+    "Kosmos2VisionTransformerAdaptersMixin",
     "KosmosTextAttentionWithAdapters",
 ]

@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -71,3 +72,40 @@ class Kosmos2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "text_model.model.embed_tokens"
     repeats_whole = True
+
+
+class Kosmos2ForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
+    layer_stacks = (
+        LayerStack("text_model.model.layers"),
+        LayerStack("vision_model.model.encoder.layers"),
+    )
+    token_embeddings = "text_model.model.embed_tokens"
+    repeats_whole = True
+
+
+class Kosmos2VisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "pre_layrnorm"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Kosmos2TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

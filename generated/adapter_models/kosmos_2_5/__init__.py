@@ -7,8 +7,11 @@
 
 from .adapter_model import Kosmos2_5AdapterModel
 from .mixin_kosmos_2_5 import (
+    Kosmos2_5ForConditionalGenerationAdaptersMixin,
     Kosmos2_5ModelAdaptersMixin,
     Kosmos2_5TextBlockAdaptersMixin,
+    Kosmos2_5TextTransformerAdaptersMixin,
+    Kosmos2_5VisionEncoderAdaptersMixin,
     Kosmos2_5VisionLayerAdaptersMixin,
 )
 from .modeling_kosmos_2_5 import (
@@ -20,11 +23,14 @@ from .modeling_kosmos_2_5 import (
 
 __all__ = [
     "Kosmos2_5AdapterModel",
+    "Kosmos2_5ForConditionalGenerationAdaptersMixin",
     "Kosmos2_5ModelAdaptersMixin",
     "Kosmos2_5TextAttentionWithAdapters",
     "Kosmos2_5TextBlockAdaptersMixin",
     "Kosmos2_5TextBlockWithAdapters",
+    "Kosmos2_5TextTransformerAdaptersMixin",
     "Kosmos2_5VisionAttentionWithAdapters",
+    "Kosmos2_5VisionEncoderAdaptersMixin",
     "Kosmos2_5VisionLayerAdaptersMixin",
     "Kosmos2_5VisionLayerWithAdapters",
 ]

@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -60,3 +61,38 @@ class Kosmos2_5ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
     )
     token_embeddings = "text_model.model.embed_tokens"
     repeats_whole = True
+
+
+class Kosmos2_5ForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
+    layer_stacks = (
+        LayerStack("text_model.model.layers"),
+        LayerStack("vision_model.encoder.layer"),
+    )
+    token_embeddings = "text_model.model.embed_tokens"
+    repeats_whole = True
+
+
+class Kosmos2_5VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans: Tensor-likes are not close!",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Kosmos2_5VisionEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of Kosmos2_5VisionEncoder gives what enters the first layer in layer.",
+    }
+
+
+class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans: Tensor-likes are not close!",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

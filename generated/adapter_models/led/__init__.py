@@ -6,13 +6,21 @@
 """LED with adapters."""
 
 from .adapter_model import LEDAdapterModel
-from .mixin_led import LEDDecoderLayerAdaptersMixin, LEDEncoderLayerAdaptersMixin, LEDModelAdaptersMixin
+from .mixin_led import (
+    LEDDecoderAdaptersMixin,
+    LEDDecoderLayerAdaptersMixin,
+    LEDEncoderAdaptersMixin,
+    LEDEncoderLayerAdaptersMixin,
+    LEDModelAdaptersMixin,
+)
 from .modeling_led import LEDDecoderLayerWithAdapters, LEDEncoderLayerWithAdapters
 
 __all__ = [
     "LEDAdapterModel",
+    "LEDDecoderAdaptersMixin",
     "LEDDecoderLayerAdaptersMixin",
     "LEDDecoderLayerWithAdapters",
+    "LEDEncoderAdaptersMixin",
     "LEDEncoderLayerAdaptersMixin",
     "LEDEncoderLayerWithAdapters",
     "LEDModelAdaptersMixin",

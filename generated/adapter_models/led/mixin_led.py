@@ -21,6 +21,7 @@ class LEDEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.longformer_self_attn.query",
                 key="self_attn.longformer_self_attn.key",
                 value="self_attn.longformer_self_attn.value",
+                gate="self_attn.longformer_self_attn.query",
                 output="self_attn.output",
                 head_dim="head_dim",
             ),
@@ -76,3 +77,31 @@ class LEDModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mod
     )
     token_embeddings = "shared"
     embedding_output = "encoder.layernorm_embedding"
+
+
+class LEDEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="followed"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "LEDEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class LEDDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "LEDDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "LEDDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

@@ -10,6 +10,7 @@ from .mixin_llama4 import (
     Llama4ForConditionalGenerationAdaptersMixin,
     Llama4TextDecoderLayerAdaptersMixin,
     Llama4VisionEncoderLayerAdaptersMixin,
+    Llama4VisionModelAdaptersMixin,
 )
 from .modeling_llama4 import (
     Llama4TextAttentionWithAdapters,
@@ -27,4 +28,5 @@ __all__ = [
     "Llama4VisionAttentionWithAdapters",
     "Llama4VisionEncoderLayerAdaptersMixin",
     "Llama4VisionEncoderLayerWithAdapters",
+    "Llama4VisionModelAdaptersMixin",
 ]

@@ -61,3 +61,16 @@ class Llama4ForConditionalGenerationAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("language_model.model.layers"),
     )
     repeats_whole = True
+
+
+class Llama4VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.layers"),)
+    embedding_output = "layernorm_pre"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

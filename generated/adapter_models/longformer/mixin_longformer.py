@@ -20,6 +20,7 @@ class LongformerLayerAdaptersMixin(LayerAdaptersMixin):
                 query="attention.self.query",
                 key="attention.self.key",
                 value="attention.self.value",
+                gate="attention.self.query",
                 output="attention.output.dense",
                 head_dim="head_dim",
             ),

@@ -10,6 +10,7 @@ from .mixin_longt5 import (
     LongT5BlockAdaptersMixin,
     LongT5ForConditionalGenerationAdaptersMixin,
     LongT5ModelAdaptersMixin,
+    LongT5StackAdaptersMixin,
 )
 from .modeling_longt5 import (
     LongT5AttentionWithAdapters,
@@ -31,4 +32,5 @@ __all__ = [
     "LongT5LayerSelfAttentionWithAdapters",
     "LongT5LayerTransientGlobalSelfAttentionWithAdapters",
     "LongT5ModelAdaptersMixin",
+    "LongT5StackAdaptersMixin",
 ]

@@ -80,3 +80,18 @@ class LongT5ForConditionalGenerationAdaptersMixin(
     embedding_output = "encoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
     head_modules = ("lm_head",)
+
+
+class LongT5StackAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("block"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "LongT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "LongT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

@@ -6,7 +6,13 @@
 """LwDetr with adapters."""
 
 from .adapter_model import LwDetrAdapterModel
-from .mixin_lw_detr import LwDetrDecoderLayerAdaptersMixin, LwDetrModelAdaptersMixin, LwDetrViTLayerAdaptersMixin
+from .mixin_lw_detr import (
+    LwDetrDecoderAdaptersMixin,
+    LwDetrDecoderLayerAdaptersMixin,
+    LwDetrModelAdaptersMixin,
+    LwDetrViTEncoderAdaptersMixin,
+    LwDetrViTLayerAdaptersMixin,
+)
 from .modeling_lw_detr import (
     LwDetrAttentionWithAdapters,
     LwDetrDecoderLayerWithAdapters,
@@ -18,11 +24,13 @@ from .modeling_lw_detr import (
 __all__ = [
     "LwDetrAdapterModel",
     "LwDetrAttentionWithAdapters",
+    "LwDetrDecoderAdaptersMixin",
     "LwDetrDecoderLayerAdaptersMixin",
     "LwDetrDecoderLayerWithAdapters",
     "LwDetrMLPWithAdapters",
     "LwDetrModelAdaptersMixin",
     "LwDetrViTAttentionWithAdapters",
+    "LwDetrViTEncoderAdaptersMixin",
     "LwDetrViTLayerAdaptersMixin",
     "LwDetrViTLayerWithAdapters",
 ]

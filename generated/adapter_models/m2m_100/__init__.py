@@ -6,7 +6,13 @@
 """M2M100 with adapters."""
 
 from .adapter_model import M2M100AdapterModel
-from .mixin_m2m_100 import M2M100DecoderLayerAdaptersMixin, M2M100EncoderLayerAdaptersMixin, M2M100ModelAdaptersMixin
+from .mixin_m2m_100 import (
+    M2M100DecoderAdaptersMixin,
+    M2M100DecoderLayerAdaptersMixin,
+    M2M100EncoderAdaptersMixin,
+    M2M100EncoderLayerAdaptersMixin,
+    M2M100ModelAdaptersMixin,
+)
 from .modeling_m2m_100 import (
     M2M100AttentionWithAdapters,
     M2M100DecoderLayerWithAdapters,
@@ -16,8 +22,10 @@ from .modeling_m2m_100 import (
 __all__ = [
     "M2M100AdapterModel",
     "M2M100AttentionWithAdapters",
+    "M2M100DecoderAdaptersMixin",
     "M2M100DecoderLayerAdaptersMixin",
     "M2M100DecoderLayerWithAdapters",
+    "M2M100EncoderAdaptersMixin",
     "M2M100EncoderLayerAdaptersMixin",
     "M2M100EncoderLayerWithAdapters",
     "M2M100ModelAdaptersMixin",

@@ -7,8 +7,10 @@
 
 from .adapter_model import MarianAdapterModel
 from .mixin_marian import (
+    MarianDecoderAdaptersMixin,
     MarianDecoderLayerAdaptersMixin,
     MarianDecoderWrapperAdaptersMixin,
+    MarianEncoderAdaptersMixin,
     MarianEncoderLayerAdaptersMixin,
     MarianModelAdaptersMixin,
 )
@@ -21,9 +23,11 @@ from .modeling_marian import (
 __all__ = [
     "MarianAdapterModel",
     "MarianAttentionWithAdapters",
+    "MarianDecoderAdaptersMixin",
     "MarianDecoderLayerAdaptersMixin",
     "MarianDecoderLayerWithAdapters",
     "MarianDecoderWrapperAdaptersMixin",
+    "MarianEncoderAdaptersMixin",
     "MarianEncoderLayerAdaptersMixin",
     "MarianEncoderLayerWithAdapters",
     "MarianModelAdaptersMixin",

@@ -6,7 +6,11 @@
 """MaskFormer with adapters."""
 
 from .adapter_model import MaskFormerAdapterModel
-from .mixin_maskformer import MaskFormerDetrDecoderLayerAdaptersMixin, MaskFormerModelAdaptersMixin
+from .mixin_maskformer import (
+    MaskFormerDetrDecoderAdaptersMixin,
+    MaskFormerDetrDecoderLayerAdaptersMixin,
+    MaskFormerModelAdaptersMixin,
+)
 from .modeling_maskformer import (
     MaskFormerDetrCrossAttentionWithAdapters,
     MaskFormerDetrDecoderLayerWithAdapters,
@@ -16,6 +20,7 @@ from .modeling_maskformer import (
 __all__ = [
     "MaskFormerAdapterModel",
     "MaskFormerDetrCrossAttentionWithAdapters",
+    "MaskFormerDetrDecoderAdaptersMixin",
     "MaskFormerDetrDecoderLayerAdaptersMixin",
     "MaskFormerDetrDecoderLayerWithAdapters",
     "MaskFormerDetrSelfAttentionWithAdapters",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MaskFormer plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -45,3 +46,16 @@ class MaskFormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (LayerStack("transformer_module.decoder.layers"),)
     final_norm_path = "transformer_module.decoder.layernorm"
     submodels = ("pixel_level_module.encoder",)
+
+
+class MaskFormerDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of MaskFormerDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of MaskFormerDetrDecoder gives what enters the first layer in layers.",
+    }

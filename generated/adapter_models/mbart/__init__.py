@@ -7,8 +7,10 @@
 
 from .adapter_model import MBartAdapterModel
 from .mixin_mbart import (
+    MBartDecoderAdaptersMixin,
     MBartDecoderLayerAdaptersMixin,
     MBartDecoderWrapperAdaptersMixin,
+    MBartEncoderAdaptersMixin,
     MBartEncoderLayerAdaptersMixin,
     MBartModelAdaptersMixin,
 )
@@ -17,9 +19,11 @@ from .modeling_mbart import MBartAttentionWithAdapters, MBartDecoderLayerWithAda
 __all__ = [
     "MBartAdapterModel",
     "MBartAttentionWithAdapters",
+    "MBartDecoderAdaptersMixin",
     "MBartDecoderLayerAdaptersMixin",
     "MBartDecoderLayerWithAdapters",
     "MBartDecoderWrapperAdaptersMixin",
+    "MBartEncoderAdaptersMixin",
     "MBartEncoderLayerAdaptersMixin",
     "MBartEncoderLayerWithAdapters",
     "MBartModelAdaptersMixin",

@@ -10,6 +10,8 @@ from .mixin_metaclip_2 import (
     MetaClip2EncoderLayerAdaptersMixin,
     MetaClip2ForImageClassificationAdaptersMixin,
     MetaClip2ModelAdaptersMixin,
+    MetaClip2TextModelAdaptersMixin,
+    MetaClip2VisionModelAdaptersMixin,
 )
 from .modeling_metaclip_2 import MetaClip2AttentionWithAdapters, MetaClip2EncoderLayerWithAdapters
 
@@ -20,4 +22,6 @@ __all__ = [
     "MetaClip2EncoderLayerWithAdapters",
     "MetaClip2ForImageClassificationAdaptersMixin",
     "MetaClip2ModelAdaptersMixin",
+    "MetaClip2TextModelAdaptersMixin",
+    "MetaClip2VisionModelAdaptersMixin",
 ]

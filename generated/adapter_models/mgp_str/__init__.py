@@ -6,7 +6,11 @@
 """MgpstrForSceneTextRecognition with adapters."""
 
 from .adapter_model import MgpstrForSceneTextRecognitionAdapterModel
-from .mixin_mgp_str import MgpstrForSceneTextRecognitionAdaptersMixin, MgpstrLayerAdaptersMixin
+from .mixin_mgp_str import (
+    MgpstrForSceneTextRecognitionAdaptersMixin,
+    MgpstrLayerAdaptersMixin,
+    MgpstrModelAdaptersMixin,
+)
 from .modeling_mgp_str import MgpstrLayerWithAdapters
 
 __all__ = [
@@ -14,4 +18,5 @@ __all__ = [
     "MgpstrForSceneTextRecognitionAdaptersMixin",
     "MgpstrLayerAdaptersMixin",
     "MgpstrLayerWithAdapters",
+    "MgpstrModelAdaptersMixin",
 ]

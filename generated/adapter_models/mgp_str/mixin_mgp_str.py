@@ -32,3 +32,16 @@ class MgpstrLayerAdaptersMixin(LayerAdaptersMixin):
 class MgpstrForSceneTextRecognitionAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("mgp_str.encoder.blocks"),)
     embedding_output = "mgp_str.embeddings"
+
+
+class MgpstrModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.blocks"),)
+    embedding_output = "embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -10,6 +10,7 @@ from .mixin_minimax_m3_vl import (
     MiniMaxM3VLDecoderLayerAdaptersMixin,
     MiniMaxM3VLModelAdaptersMixin,
     MiniMaxM3VLVisionEncoderLayerAdaptersMixin,
+    MiniMaxM3VLVisionModelAdaptersMixin,
 )
 from .modeling_minimax_m3_vl import MiniMaxM3VLDecoderLayerWithAdapters, MiniMaxM3VLVisionEncoderLayerWithAdapters
 
@@ -20,4 +21,5 @@ __all__ = [
     "MiniMaxM3VLModelAdaptersMixin",
     "MiniMaxM3VLVisionEncoderLayerAdaptersMixin",
     "MiniMaxM3VLVisionEncoderLayerWithAdapters",
+    "MiniMaxM3VLVisionModelAdaptersMixin",
 ]

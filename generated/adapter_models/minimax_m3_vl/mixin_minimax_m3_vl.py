@@ -62,3 +62,16 @@ class MiniMaxM3VLModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("language_model.layers"),
     )
     repeats_whole = True
+
+
+class MiniMaxM3VLVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="packed"),)
+    embedding_output = "pre_layrnorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -10,7 +10,9 @@ from .mixin_mllama import (
     MllamaCrossAttentionDecoderLayerAdaptersMixin,
     MllamaModelAdaptersMixin,
     MllamaSelfAttentionDecoderLayerAdaptersMixin,
+    MllamaTextModelAdaptersMixin,
     MllamaVisionEncoderLayerAdaptersMixin,
+    MllamaVisionModelAdaptersMixin,
 )
 from .modeling_mllama import (
     MllamaCrossAttentionDecoderLayerWithAdapters,
@@ -29,8 +31,10 @@ __all__ = [
     "MllamaSelfAttentionDecoderLayerAdaptersMixin",
     "MllamaSelfAttentionDecoderLayerWithAdapters",
     "MllamaTextCrossAttentionWithAdapters",
+    "MllamaTextModelAdaptersMixin",
     "MllamaTextSelfAttentionWithAdapters",
     "MllamaVisionAttentionWithAdapters",
     "MllamaVisionEncoderLayerAdaptersMixin",
     "MllamaVisionEncoderLayerWithAdapters",
+    "MllamaVisionModelAdaptersMixin",
 ]

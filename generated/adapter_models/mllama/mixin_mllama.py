@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Mllama plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -82,3 +83,33 @@ class MllamaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "language_model.embed_tokens"
     repeats_whole = True
+
+
+class MllamaVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (
+        LayerStack("transformer.layers"),
+        LayerStack("global_transformer.layers"),
+    )
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of MllamaVisionModel gives what enters the first layer in transformer.layers.",
+        "invertible": "No single module of MllamaVisionModel gives what enters the first layer in transformer.layers.",
+    }
+
+
+class MllamaTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What MllamaTextModel takes as cross_attention_mask, cross_attention_states, full_text_row_masked_out_mask may have an entry for each token, and has none for those of a prompt.",
+        "invertible": "",
+    }

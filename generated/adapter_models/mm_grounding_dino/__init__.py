@@ -7,7 +7,9 @@
 
 from .adapter_model import MMGroundingDinoAdapterModel
 from .mixin_mm_grounding_dino import (
+    MMGroundingDinoDecoderAdaptersMixin,
     MMGroundingDinoDecoderLayerAdaptersMixin,
+    MMGroundingDinoEncoderAdaptersMixin,
     MMGroundingDinoEncoderLayerAdaptersMixin,
     MMGroundingDinoModelAdaptersMixin,
 )
@@ -20,9 +22,11 @@ from .modeling_mm_grounding_dino import (
 
 __all__ = [
     "MMGroundingDinoAdapterModel",
+    "MMGroundingDinoDecoderAdaptersMixin",
     "MMGroundingDinoDecoderLayerAdaptersMixin",
     "MMGroundingDinoDecoderLayerWithAdapters",
     "MMGroundingDinoDeformableLayerWithAdapters",
+    "MMGroundingDinoEncoderAdaptersMixin",
     "MMGroundingDinoEncoderLayerAdaptersMixin",
     "MMGroundingDinoFusionLayerWithAdapters",
     "MMGroundingDinoModelAdaptersMixin",

@@ -11,6 +11,7 @@ from .modeling_mobilebert import (
     FFNOutputWithAdapters,
     MobileBertOutputWithAdapters,
     MobileBertSelfAttentionWithAdapters,
+    MobileBertSelfOutputWithAdapters,
     OutputBottleneckWithAdapters,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "MobileBertModelAdaptersMixin",
     "MobileBertOutputWithAdapters",
     "MobileBertSelfAttentionWithAdapters",
+    "MobileBertSelfOutputWithAdapters",
     "OutputBottleneckWithAdapters",
 ]

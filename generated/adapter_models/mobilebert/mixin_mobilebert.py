@@ -26,8 +26,9 @@ class MobileBertLayerAdaptersMixin(LayerAdaptersMixin):
             ),
         ),
         bottlenecks=(
+            BottleneckRole(host="attention.output", location="attention"),
             BottleneckRole(host="ffn.*.output", location="output"),
-            BottleneckRole(host="output", location="output"),
+            BottleneckRole(host="output.output_adapters", location="output"),
             BottleneckRole(host="output.bottleneck", location="output"),
         ),
         mlp=MLPRoles(first=("intermediate.dense",), last=("output.dense",)),

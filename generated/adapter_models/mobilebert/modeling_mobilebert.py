@@ -34,6 +34,7 @@ from transformers.models.mobilebert.modeling_mobilebert import (
     FFNOutput,
     MobileBertOutput,
     MobileBertSelfAttention,
+    MobileBertSelfOutput,
     OutputBottleneck,
     TransformersKwargs,
     Unpack,
@@ -83,6 +84,19 @@ class MobileBertSelfAttentionWithAdapters(AttentionAdaptersMixin, MobileBertSelf
         return attn_output, attn_weights
 
 
+class MobileBertSelfOutputWithAdapters(BottleneckLayer, MobileBertSelfOutput):
+    def forward(self, hidden_states: torch.Tensor, residual_tensor: torch.Tensor) -> torch.Tensor:
+        layer_outputs = self.dense(hidden_states)
+        if not self.use_bottleneck:
+            layer_outputs = self.dropout(layer_outputs)
+        # >>> adapters
+        layer_outputs = self.bottleneck_layer_forward(
+            layer_outputs, residual_tensor, self.LayerNorm, branch_first=True
+        )
+        # <<< adapters
+        return layer_outputs
+
+
 class OutputBottleneckWithAdapters(BottleneckLayer, OutputBottleneck):
     def forward(self, hidden_states: torch.Tensor, residual_tensor: torch.Tensor) -> torch.Tensor:
         layer_outputs = self.dense(hidden_states)
@@ -95,7 +109,7 @@ class OutputBottleneckWithAdapters(BottleneckLayer, OutputBottleneck):
         return layer_outputs
 
 
-class MobileBertOutputWithAdapters(BottleneckLayer, MobileBertOutput):
+class MobileBertOutputWithAdapters(MobileBertOutput):
     def forward(
         self, intermediate_states: torch.Tensor, residual_tensor_1: torch.Tensor, residual_tensor_2: torch.Tensor
     ) -> torch.Tensor:
@@ -103,12 +117,12 @@ class MobileBertOutputWithAdapters(BottleneckLayer, MobileBertOutput):
         if not self.use_bottleneck:
             layer_output = self.dropout(layer_output)
             # >>> adapters
-            layer_output = self.bottleneck_layer_forward(
-                layer_output, residual_tensor_1, self.LayerNorm, branch_first=True
-            )
+            layer_output = self.output_adapters(layer_output, residual_tensor_1, self.LayerNorm, branch_first=True)
             # <<< adapters
         else:
-            layer_output = self.LayerNorm(layer_output + residual_tensor_1)
+            # >>> adapters
+            layer_output = self.output_adapters(layer_output, residual_tensor_1, self.LayerNorm, branch_first=True)
+            # <<< adapters
             layer_output = self.bottleneck(layer_output, residual_tensor_2)
         return layer_output
 

@@ -7,7 +7,9 @@
 
 from .adapter_model import MoonshineAdapterModel
 from .mixin_moonshine import (
+    MoonshineDecoderAdaptersMixin,
     MoonshineDecoderLayerAdaptersMixin,
+    MoonshineEncoderAdaptersMixin,
     MoonshineEncoderLayerAdaptersMixin,
     MoonshineModelAdaptersMixin,
 )
@@ -20,8 +22,10 @@ from .modeling_moonshine import (
 __all__ = [
     "MoonshineAdapterModel",
     "MoonshineAttentionWithAdapters",
+    "MoonshineDecoderAdaptersMixin",
     "MoonshineDecoderLayerAdaptersMixin",
     "MoonshineDecoderLayerWithAdapters",
+    "MoonshineEncoderAdaptersMixin",
     "MoonshineEncoderLayerAdaptersMixin",
     "MoonshineEncoderLayerWithAdapters",
     "MoonshineModelAdaptersMixin",

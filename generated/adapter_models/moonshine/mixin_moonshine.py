@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Moonshine plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -70,3 +71,31 @@ class MoonshineModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
     )
     token_embeddings = "decoder.embed_tokens"
     final_norm_path = "decoder.norm"
+
+
+class MoonshineEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of MoonshineEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of MoonshineEncoder gives what enters the first layer in layers.",
+    }
+
+
+class MoonshineDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "MoonshineDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "MoonshineDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

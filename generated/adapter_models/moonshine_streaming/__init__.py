@@ -7,7 +7,9 @@
 
 from .adapter_model import MoonshineStreamingAdapterModel
 from .mixin_moonshine_streaming import (
+    MoonshineStreamingDecoderAdaptersMixin,
     MoonshineStreamingDecoderLayerAdaptersMixin,
+    MoonshineStreamingEncoderAdaptersMixin,
     MoonshineStreamingEncoderLayerAdaptersMixin,
     MoonshineStreamingModelAdaptersMixin,
 )
@@ -21,8 +23,10 @@ from .modeling_moonshine_streaming import (
 __all__ = [
     "MoonshineStreamingAdapterModel",
     "MoonshineStreamingAttentionWithAdapters",
+    "MoonshineStreamingDecoderAdaptersMixin",
     "MoonshineStreamingDecoderLayerAdaptersMixin",
     "MoonshineStreamingDecoderLayerWithAdapters",
+    "MoonshineStreamingEncoderAdaptersMixin",
     "MoonshineStreamingEncoderAttentionWithAdapters",
     "MoonshineStreamingEncoderLayerAdaptersMixin",
     "MoonshineStreamingEncoderLayerWithAdapters",

@@ -73,3 +73,31 @@ class MoonshineStreamingModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAda
     embedding_output = "encoder.embedder"
     final_norm_path = "decoder.norm"
     repeats_whole = True
+
+
+class MoonshineStreamingEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "embedder"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class MoonshineStreamingDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "MoonshineStreamingDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "MoonshineStreamingDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

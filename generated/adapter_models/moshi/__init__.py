@@ -6,12 +6,13 @@
 """Moshi with adapters."""
 
 from .adapter_model import MoshiAdapterModel
-from .mixin_moshi import MoshiDecoderLayerAdaptersMixin, MoshiModelAdaptersMixin
+from .mixin_moshi import MoshiDecoderLayerAdaptersMixin, MoshiDepthDecoderAdaptersMixin, MoshiModelAdaptersMixin
 from .modeling_moshi import MoshiDecoderLayerWithAdapters
 
 __all__ = [
     "MoshiAdapterModel",
     "MoshiDecoderLayerAdaptersMixin",
     "MoshiDecoderLayerWithAdapters",
+    "MoshiDepthDecoderAdaptersMixin",
     "MoshiModelAdaptersMixin",
 ]

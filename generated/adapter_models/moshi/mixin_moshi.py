@@ -27,3 +27,16 @@ class MoshiModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     token_embeddings = "embed_tokens"
     embedding_output = "embed_tokens"
     final_norm_path = "norm"
+
+
+class MoshiDepthDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "text_embed_tokens"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The hidden states that the queries were projected from have no name where the core is called.",
+        "lora": "No layer has linear modules that play a known role.",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

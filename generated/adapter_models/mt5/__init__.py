@@ -12,6 +12,7 @@ from .mixin_mt5 import (
     MT5ForConditionalGenerationAdaptersMixin,
     MT5ForQuestionAnsweringAdaptersMixin,
     MT5ModelAdaptersMixin,
+    MT5StackAdaptersMixin,
 )
 from .modeling_mt5 import (
     MT5AttentionWithAdapters,
@@ -31,4 +32,5 @@ __all__ = [
     "MT5LayerFFWithAdapters",
     "MT5LayerSelfAttentionWithAdapters",
     "MT5ModelAdaptersMixin",
+    "MT5StackAdaptersMixin",
 ]

@@ -91,3 +91,18 @@ class MT5EncoderModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMix
     token_embeddings = "shared"
     embedding_output = "encoder.embed_tokens"
     final_norm_path = "encoder.final_layer_norm"
+
+
+class MT5StackAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("block"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "MT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "MT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

@@ -6,13 +6,20 @@
 """Musicgen with adapters."""
 
 from .adapter_model import MusicgenAdapterModel
-from .mixin_musicgen import MusicgenDecoderLayerAdaptersMixin, MusicgenModelAdaptersMixin
+from .mixin_musicgen import (
+    MusicgenDecoderAdaptersMixin,
+    MusicgenDecoderLayerAdaptersMixin,
+    MusicgenForConditionalGenerationAdaptersMixin,
+    MusicgenModelAdaptersMixin,
+)
 from .modeling_musicgen import MusicgenAttentionWithAdapters, MusicgenDecoderLayerWithAdapters
 
 __all__ = [
     "MusicgenAdapterModel",
     "MusicgenAttentionWithAdapters",
+    "MusicgenDecoderAdaptersMixin",
     "MusicgenDecoderLayerAdaptersMixin",
     "MusicgenDecoderLayerWithAdapters",
+    "MusicgenForConditionalGenerationAdaptersMixin",
     "MusicgenModelAdaptersMixin",
 ]

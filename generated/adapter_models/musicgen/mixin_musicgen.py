@@ -7,7 +7,9 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -46,3 +48,22 @@ class MusicgenModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin)
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
+
+
+class MusicgenForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.model.decoder.layers"),)
+    final_norm_path = "decoder.model.decoder.layer_norm"
+    submodels = ("text_encoder", "audio_encoder")
+
+
+class MusicgenDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

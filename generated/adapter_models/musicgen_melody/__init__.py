@@ -6,13 +6,20 @@
 """MusicgenMelody with adapters."""
 
 from .adapter_model import MusicgenMelodyAdapterModel
-from .mixin_musicgen_melody import MusicgenMelodyDecoderLayerAdaptersMixin, MusicgenMelodyModelAdaptersMixin
+from .mixin_musicgen_melody import (
+    MusicgenMelodyDecoderAdaptersMixin,
+    MusicgenMelodyDecoderLayerAdaptersMixin,
+    MusicgenMelodyForConditionalGenerationAdaptersMixin,
+    MusicgenMelodyModelAdaptersMixin,
+)
 from .modeling_musicgen_melody import MusicgenMelodyAttentionWithAdapters, MusicgenMelodyDecoderLayerWithAdapters
 
 __all__ = [
     "MusicgenMelodyAdapterModel",
     "MusicgenMelodyAttentionWithAdapters",
+    "MusicgenMelodyDecoderAdaptersMixin",
     "MusicgenMelodyDecoderLayerAdaptersMixin",
     "MusicgenMelodyDecoderLayerWithAdapters",
+    "MusicgenMelodyForConditionalGenerationAdaptersMixin",
     "MusicgenMelodyModelAdaptersMixin",
 ]

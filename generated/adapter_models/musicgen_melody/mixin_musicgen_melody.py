@@ -7,7 +7,9 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -36,3 +38,22 @@ class MusicgenMelodyModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapters
     layer_stacks = (LayerStack("decoder.layers", form="joined"),)
     token_embeddings = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
+
+
+class MusicgenMelodyForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("decoder.model.decoder.layers"),)
+    final_norm_path = "decoder.model.decoder.layer_norm"
+    submodels = ("text_encoder",)
+
+
+class MusicgenMelodyDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="joined"),)
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: something else stands in front of the tokens of each row.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import MvpAdapterModel
 from .mixin_mvp import (
+    MvpDecoderAdaptersMixin,
     MvpDecoderLayerAdaptersMixin,
     MvpDecoderWrapperAdaptersMixin,
+    MvpEncoderAdaptersMixin,
     MvpEncoderLayerAdaptersMixin,
     MvpModelAdaptersMixin,
 )
@@ -16,9 +18,11 @@ from .modeling_mvp import MvpDecoderLayerWithAdapters, MvpEncoderLayerWithAdapte
 
 __all__ = [
     "MvpAdapterModel",
+    "MvpDecoderAdaptersMixin",
     "MvpDecoderLayerAdaptersMixin",
     "MvpDecoderLayerWithAdapters",
     "MvpDecoderWrapperAdaptersMixin",
+    "MvpEncoderAdaptersMixin",
     "MvpEncoderLayerAdaptersMixin",
     "MvpEncoderLayerWithAdapters",
     "MvpModelAdaptersMixin",

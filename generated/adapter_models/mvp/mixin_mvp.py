@@ -81,3 +81,33 @@ class MvpDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
         "prompt_tuning": "The forward of MvpDecoderWrapper does not show by which table it embeds tokens.",
         "invertible": "The forward of MvpDecoderWrapper does not show by which table it embeds tokens.",
     }
+
+
+class MvpEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    token_scale = "embed_scale"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "MvpEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class MvpDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    token_scale = "embed_scale"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "MvpDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "MvpDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

@@ -10,7 +10,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
 class NemotronHBlockAdaptersMixin(LayerAdaptersMixin):
@@ -27,8 +27,32 @@ class NemotronHBlockAdaptersMixin(LayerAdaptersMixin):
                 core_classes=("NemotronHAttention",),
             ),
         ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention"),),
-        optional=("mixer.k_proj", "mixer.o_proj", "mixer.q_proj", "mixer.v_proj"),
+        bottlenecks=(
+            BottleneckRole(
+                host="residual_adapters",
+                location="attention",
+                sublayer="mixer",
+                classes=("NemotronHMamba2Mixer", "NemotronHAttention"),
+            ),
+            BottleneckRole(
+                host="residual_adapters", location="output", sublayer="mixer", classes=("NemotronHMoE", "NemotronHMLP")
+            ),
+        ),
+        mlp=MLPRoles(
+            first=("mixer.fc1_latent_proj", "mixer.shared_experts.up_proj", "mixer.up_proj"),
+            last=("mixer.fc2_latent_proj", "mixer.shared_experts.down_proj", "mixer.down_proj"),
+        ),
+        optional=(
+            "mixer.down_proj",
+            "mixer.fc1_latent_proj",
+            "mixer.fc2_latent_proj",
+            "mixer.k_proj",
+            "mixer.o_proj",
+            "mixer.q_proj",
+            "mixer.shared_experts",
+            "mixer.up_proj",
+            "mixer.v_proj",
+        ),
     )
 
 

@@ -104,7 +104,7 @@ class NemotronHBlockWithAdapters(NemotronHBlockAdaptersMixin, NemotronHBlock):
             hidden_states = self.mixer(hidden_states)
 
         # >>> adapters
-        hidden_states = self.attention_adapters(hidden_states, residual, None)
+        hidden_states = self.residual_adapters(hidden_states, residual, None)
         # <<< adapters
 
         return hidden_states

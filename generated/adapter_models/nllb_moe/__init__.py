@@ -7,7 +7,9 @@
 
 from .adapter_model import NllbMoeAdapterModel
 from .mixin_nllb_moe import (
+    NllbMoeDecoderAdaptersMixin,
     NllbMoeDecoderLayerAdaptersMixin,
+    NllbMoeEncoderAdaptersMixin,
     NllbMoeEncoderLayerAdaptersMixin,
     NllbMoeModelAdaptersMixin,
 )
@@ -20,8 +22,10 @@ from .modeling_nllb_moe import (
 __all__ = [
     "NllbMoeAdapterModel",
     "NllbMoeAttentionWithAdapters",
+    "NllbMoeDecoderAdaptersMixin",
     "NllbMoeDecoderLayerAdaptersMixin",
     "NllbMoeDecoderLayerWithAdapters",
+    "NllbMoeEncoderAdaptersMixin",
     "NllbMoeEncoderLayerAdaptersMixin",
     "NllbMoeEncoderLayerWithAdapters",
     "NllbMoeModelAdaptersMixin",

@@ -7,6 +7,7 @@
 
 from .adapter_model import OmDetTurboForObjectDetectionAdapterModel
 from .mixin_omdet_turbo import (
+    OmDetTurboDecoderAdaptersMixin,
     OmDetTurboDeformableTransformerDecoderLayerAdaptersMixin,
     OmDetTurboEncoderLayerAdaptersMixin,
     OmDetTurboForObjectDetectionAdaptersMixin,
@@ -18,6 +19,7 @@ from .modeling_omdet_turbo import (
 )
 
 __all__ = [
+    "OmDetTurboDecoderAdaptersMixin",
     "OmDetTurboDeformableTransformerDecoderLayerAdaptersMixin",
     "OmDetTurboDeformableTransformerDecoderLayerWithAdapters",
     "OmDetTurboEncoderLayerAdaptersMixin",

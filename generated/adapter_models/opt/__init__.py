@@ -6,12 +6,13 @@
 """OPT with adapters."""
 
 from .adapter_model import OPTAdapterModel
-from .mixin_opt import OPTDecoderLayerAdaptersMixin, OPTModelAdaptersMixin
+from .mixin_opt import OPTDecoderAdaptersMixin, OPTDecoderLayerAdaptersMixin, OPTModelAdaptersMixin
 from .modeling_opt import OPTAttentionWithAdapters, OPTDecoderLayerWithAdapters
 
 __all__ = [
     "OPTAdapterModel",
     "OPTAttentionWithAdapters",
+    "OPTDecoderAdaptersMixin",
     "OPTDecoderLayerAdaptersMixin",
     "OPTDecoderLayerWithAdapters",
     "OPTModelAdaptersMixin",

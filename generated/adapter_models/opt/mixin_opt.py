@@ -36,3 +36,17 @@ class OPTModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
+
+
+class OPTDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

@@ -6,7 +6,12 @@
 """Owlv2 with adapters."""
 
 from .adapter_model import Owlv2AdapterModel
-from .mixin_owlv2 import Owlv2EncoderLayerAdaptersMixin, Owlv2ModelAdaptersMixin
+from .mixin_owlv2 import (
+    Owlv2EncoderLayerAdaptersMixin,
+    Owlv2ModelAdaptersMixin,
+    Owlv2TextTransformerAdaptersMixin,
+    Owlv2VisionTransformerAdaptersMixin,
+)
 from .modeling_owlv2 import Owlv2AttentionWithAdapters, Owlv2EncoderLayerWithAdapters
 
 __all__ = [
@@ -15,4 +20,6 @@ __all__ = [
     "Owlv2EncoderLayerAdaptersMixin",
     "Owlv2EncoderLayerWithAdapters",
     "Owlv2ModelAdaptersMixin",
+    "Owlv2TextTransformerAdaptersMixin",
+    "Owlv2VisionTransformerAdaptersMixin",
 ]

@@ -37,3 +37,31 @@ class Owlv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("vision_model.encoder.layers"),
     )
     repeats_whole = True
+
+
+class Owlv2TextTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Owlv2VisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "pre_layernorm"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -6,7 +6,12 @@
 """OwlViT with adapters."""
 
 from .adapter_model import OwlViTAdapterModel
-from .mixin_owlvit import OwlViTEncoderLayerAdaptersMixin, OwlViTModelAdaptersMixin
+from .mixin_owlvit import (
+    OwlViTEncoderLayerAdaptersMixin,
+    OwlViTModelAdaptersMixin,
+    OwlViTTextTransformerAdaptersMixin,
+    OwlViTVisionTransformerAdaptersMixin,
+)
 from .modeling_owlvit import OwlViTAttentionWithAdapters, OwlViTEncoderLayerWithAdapters
 
 __all__ = [
@@ -15,4 +20,6 @@ __all__ = [
     "OwlViTEncoderLayerAdaptersMixin",
     "OwlViTEncoderLayerWithAdapters",
     "OwlViTModelAdaptersMixin",
+    "OwlViTTextTransformerAdaptersMixin",
+    "OwlViTVisionTransformerAdaptersMixin",
 ]

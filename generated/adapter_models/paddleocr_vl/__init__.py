@@ -12,8 +12,10 @@
 from .adapter_model import PaddleOCRVLAdapterModel
 from .mixin_paddleocr_vl import (
     PaddleOCRDecoderLayerAdaptersMixin,
+    PaddleOCRTextModelAdaptersMixin,
     PaddleOCRVLModelAdaptersMixin,
     PaddleOCRVisionEncoderLayerAdaptersMixin,
+    PaddleOCRVisionTransformerAdaptersMixin,
 )
 from .modeling_paddleocr_vl import (
     PaddleOCRAttentionWithAdapters,
@@ -25,8 +27,10 @@ __all__ = [
     "PaddleOCRAttentionWithAdapters",
     "PaddleOCRDecoderLayerAdaptersMixin",
     "PaddleOCRDecoderLayerWithAdapters",
+    "PaddleOCRTextModelAdaptersMixin",
     "PaddleOCRVLAdapterModel",
     "PaddleOCRVLModelAdaptersMixin",
     "PaddleOCRVisionEncoderLayerAdaptersMixin",
     "PaddleOCRVisionEncoderLayerWithAdapters",
+    "PaddleOCRVisionTransformerAdaptersMixin",
 ]

@@ -9,6 +9,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PaddleOCRVL plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -64,3 +65,32 @@ class PaddleOCRVLModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMix
     )
     token_embeddings = "language_model.embed_tokens"
     repeats_whole = True
+
+
+class PaddleOCRTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
+
+
+class PaddleOCRVisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers", form="packed"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of encoder.layers are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -6,7 +6,11 @@
 """PatchTSMixer with adapters."""
 
 from .adapter_model import PatchTSMixerAdapterModel
-from .mixin_patchtsmixer import PatchTSMixerLayerAdaptersMixin, PatchTSMixerModelAdaptersMixin
+from .mixin_patchtsmixer import (
+    PatchTSMixerEncoderAdaptersMixin,
+    PatchTSMixerLayerAdaptersMixin,
+    PatchTSMixerModelAdaptersMixin,
+)
 from .modeling_patchtsmixer import (
     FeatureMixerBlockWithAdapters,
     PatchMixerBlockWithAdapters,
@@ -18,6 +22,7 @@ __all__ = [
     "PatchMixerBlockWithAdapters",
     "PatchTSMixerAdapterModel",
     "PatchTSMixerChannelFeatureMixerBlockWithAdapters",
+    "PatchTSMixerEncoderAdaptersMixin",
     "PatchTSMixerLayerAdaptersMixin",
     "PatchTSMixerModelAdaptersMixin",
 ]

@@ -38,3 +38,16 @@ class PatchTSMixerLayerAdaptersMixin(LayerAdaptersMixin):
 
 class PatchTSMixerModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.mlp_mixer_encoder.mixers", form="other"),)
+
+
+class PatchTSMixerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("mlp_mixer_encoder.mixers", form="other"),)
+    embedding_output = "positional_encoder"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
+        "lora": "",
+        "reft": "The hidden states of mlp_mixer_encoder.mixers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -6,11 +6,12 @@
 """PatchTST with adapters."""
 
 from .adapter_model import PatchTSTAdapterModel
-from .mixin_patchtst import PatchTSTEncoderLayerAdaptersMixin, PatchTSTModelAdaptersMixin
+from .mixin_patchtst import PatchTSTEncoderAdaptersMixin, PatchTSTEncoderLayerAdaptersMixin, PatchTSTModelAdaptersMixin
 from .modeling_patchtst import PatchTSTEncoderLayerWithAdapters
 
 __all__ = [
     "PatchTSTAdapterModel",
+    "PatchTSTEncoderAdaptersMixin",
     "PatchTSTEncoderLayerAdaptersMixin",
     "PatchTSTEncoderLayerWithAdapters",
     "PatchTSTModelAdaptersMixin",

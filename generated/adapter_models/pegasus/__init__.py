@@ -7,8 +7,10 @@
 
 from .adapter_model import PegasusAdapterModel
 from .mixin_pegasus import (
+    PegasusDecoderAdaptersMixin,
     PegasusDecoderLayerAdaptersMixin,
     PegasusDecoderWrapperAdaptersMixin,
+    PegasusEncoderAdaptersMixin,
     PegasusEncoderLayerAdaptersMixin,
     PegasusModelAdaptersMixin,
 )
@@ -21,9 +23,11 @@ from .modeling_pegasus import (
 __all__ = [
     "PegasusAdapterModel",
     "PegasusAttentionWithAdapters",
+    "PegasusDecoderAdaptersMixin",
     "PegasusDecoderLayerAdaptersMixin",
     "PegasusDecoderLayerWithAdapters",
     "PegasusDecoderWrapperAdaptersMixin",
+    "PegasusEncoderAdaptersMixin",
     "PegasusEncoderLayerAdaptersMixin",
     "PegasusEncoderLayerWithAdapters",
     "PegasusModelAdaptersMixin",

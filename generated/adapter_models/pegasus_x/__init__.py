@@ -7,7 +7,9 @@
 
 from .adapter_model import PegasusXAdapterModel
 from .mixin_pegasus_x import (
+    PegasusXDecoderAdaptersMixin,
     PegasusXDecoderLayerAdaptersMixin,
+    PegasusXEncoderAdaptersMixin,
     PegasusXEncoderLayerAdaptersMixin,
     PegasusXModelAdaptersMixin,
 )
@@ -20,8 +22,10 @@ from .modeling_pegasus_x import (
 __all__ = [
     "PegasusXAdapterModel",
     "PegasusXAttentionWithAdapters",
+    "PegasusXDecoderAdaptersMixin",
     "PegasusXDecoderLayerAdaptersMixin",
     "PegasusXDecoderLayerWithAdapters",
+    "PegasusXEncoderAdaptersMixin",
     "PegasusXEncoderLayerAdaptersMixin",
     "PegasusXEncoderLayerWithAdapters",
     "PegasusXModelAdaptersMixin",

@@ -20,6 +20,7 @@ class PegasusXEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_proj",
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
+                gate="self_attn.q_proj",
                 output="self_attn.out_proj",
                 head_dim="head_dim",
             ),
@@ -70,3 +71,31 @@ class PegasusXModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin)
     )
     token_embeddings = "shared"
     final_norm_path = "decoder.layer_norm"
+
+
+class PegasusXEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="followed"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class PegasusXDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "PegasusXDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class PerceiverAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PerceiverPreTrainedModel):
     """Perceiver with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, image_classification, masked_lm.
+    Heads: classification, multilabel_classification, image_classification.
     """
 
-    head_types = ("classification", "multilabel_classification", "image_classification", "masked_lm")
+    head_types = ("classification", "multilabel_classification", "image_classification")
     pooling = "first"
 
     def __init__(self, config: PerceiverConfig) -> None:

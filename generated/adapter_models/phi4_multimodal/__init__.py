@@ -8,9 +8,11 @@
 from .adapter_model import Phi4MultimodalAdapterModel
 from .mixin_phi4_multimodal import (
     Phi4MultimodalAudioConformerEncoderLayerAdaptersMixin,
+    Phi4MultimodalAudioModelAdaptersMixin,
     Phi4MultimodalDecoderLayerAdaptersMixin,
     Phi4MultimodalModelAdaptersMixin,
     Phi4MultimodalVisionEncoderLayerAdaptersMixin,
+    Phi4MultimodalVisionModelAdaptersMixin,
 )
 from .modeling_phi4_multimodal import (
     Phi4MultimodalAttentionWithAdapters,
@@ -27,10 +29,12 @@ __all__ = [
     "Phi4MultimodalAudioAttentionWithAdapters",
     "Phi4MultimodalAudioConformerEncoderLayerAdaptersMixin",
     "Phi4MultimodalAudioConformerEncoderLayerWithAdapters",
+    "Phi4MultimodalAudioModelAdaptersMixin",
     "Phi4MultimodalDecoderLayerAdaptersMixin",
     "Phi4MultimodalDecoderLayerWithAdapters",
     "Phi4MultimodalModelAdaptersMixin",
     "Phi4MultimodalVisionAttentionWithAdapters",
     "Phi4MultimodalVisionEncoderLayerAdaptersMixin",
     "Phi4MultimodalVisionEncoderLayerWithAdapters",
+    "Phi4MultimodalVisionModelAdaptersMixin",
 ]

@@ -94,3 +94,30 @@ class Phi4MultimodalModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapters
     )
     token_embeddings = "embed_tokens"
     repeats_whole = True
+
+
+class Phi4MultimodalVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `reference`: decoder: sdpa, padding none: logits: Tensor-likes are not close!",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Phi4MultimodalAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoders"),)
+    embedding_output = "embed"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `reference`: decoder: sdpa, padding none: logits: Tensor-likes are not close!",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import PLBartAdapterModel
 from .mixin_plbart import (
+    PLBartDecoderAdaptersMixin,
     PLBartDecoderLayerAdaptersMixin,
     PLBartDecoderWrapperAdaptersMixin,
+    PLBartEncoderAdaptersMixin,
     PLBartEncoderLayerAdaptersMixin,
     PLBartModelAdaptersMixin,
 )
@@ -21,9 +23,11 @@ from .modeling_plbart import (
 __all__ = [
     "PLBartAdapterModel",
     "PLBartAttentionWithAdapters",
+    "PLBartDecoderAdaptersMixin",
     "PLBartDecoderLayerAdaptersMixin",
     "PLBartDecoderLayerWithAdapters",
     "PLBartDecoderWrapperAdaptersMixin",
+    "PLBartEncoderAdaptersMixin",
     "PLBartEncoderLayerAdaptersMixin",
     "PLBartEncoderLayerWithAdapters",
     "PLBartModelAdaptersMixin",

@@ -80,3 +80,31 @@ class PLBartDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
         "prompt_tuning": "The forward of PLBartDecoderWrapper does not show by which table it embeds tokens.",
         "invertible": "The forward of PLBartDecoderWrapper does not show by which table it embeds tokens.",
     }
+
+
+class PLBartEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "PLBartEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class PLBartDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "layernorm_embedding"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "PLBartDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "PLBartDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

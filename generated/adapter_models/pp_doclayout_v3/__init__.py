@@ -7,8 +7,10 @@
 
 from .adapter_model import PPDocLayoutV3AdapterModel
 from .mixin_pp_doclayout_v3 import (
+    PPDocLayoutV3DecoderAdaptersMixin,
     PPDocLayoutV3DecoderLayerAdaptersMixin,
     PPDocLayoutV3EncoderLayerAdaptersMixin,
+    PPDocLayoutV3HybridEncoderAdaptersMixin,
     PPDocLayoutV3ModelAdaptersMixin,
 )
 from .modeling_pp_doclayout_v3 import (
@@ -19,10 +21,12 @@ from .modeling_pp_doclayout_v3 import (
 
 __all__ = [
     "PPDocLayoutV3AdapterModel",
+    "PPDocLayoutV3DecoderAdaptersMixin",
     "PPDocLayoutV3DecoderLayerAdaptersMixin",
     "PPDocLayoutV3DecoderLayerWithAdapters",
     "PPDocLayoutV3EncoderLayerAdaptersMixin",
     "PPDocLayoutV3EncoderLayerWithAdapters",
+    "PPDocLayoutV3HybridEncoderAdaptersMixin",
     "PPDocLayoutV3ModelAdaptersMixin",
     "PPDocLayoutV3SelfAttentionWithAdapters",
 ]

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PPDocLayoutV3 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -63,3 +64,27 @@ class PPDocLayoutV3ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     )
     final_norm_path = "decoder_norm"
     submodels = ("backbone.model",)
+
+
+class PPDocLayoutV3HybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("aifi.*.layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of PPDocLayoutV3HybridEncoder gives what enters the first layer in aifi.*.layers.",
+        "invertible": "No single module of PPDocLayoutV3HybridEncoder gives what enters the first layer in aifi.*.layers.",
+    }
+
+
+class PPDocLayoutV3DecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of PPDocLayoutV3Decoder gives what enters the first layer in layers.",
+        "invertible": "No single module of PPDocLayoutV3Decoder gives what enters the first layer in layers.",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import PPDocLayoutV4AdapterModel
 from .mixin_pp_doclayout_v4 import (
+    PPDocLayoutV4DecoderAdaptersMixin,
     PPDocLayoutV4DecoderLayerAdaptersMixin,
     PPDocLayoutV4EncoderLayerAdaptersMixin,
+    PPDocLayoutV4HybridEncoderAdaptersMixin,
     PPDocLayoutV4ModelAdaptersMixin,
 )
 from .modeling_pp_doclayout_v4 import (
@@ -19,10 +21,12 @@ from .modeling_pp_doclayout_v4 import (
 
 __all__ = [
     "PPDocLayoutV4AdapterModel",
+    "PPDocLayoutV4DecoderAdaptersMixin",
     "PPDocLayoutV4DecoderLayerAdaptersMixin",
     "PPDocLayoutV4DecoderLayerWithAdapters",
     "PPDocLayoutV4EncoderLayerAdaptersMixin",
     "PPDocLayoutV4EncoderLayerWithAdapters",
+    "PPDocLayoutV4HybridEncoderAdaptersMixin",
     "PPDocLayoutV4ModelAdaptersMixin",
     "PPDocLayoutV4SelfAttentionWithAdapters",
 ]

@@ -7,8 +7,10 @@
 
 from .adapter_model import ProphetNetAdapterModel
 from .mixin_prophetnet import (
+    ProphetNetDecoderAdaptersMixin,
     ProphetNetDecoderLayerAdaptersMixin,
     ProphetNetDecoderWrapperAdaptersMixin,
+    ProphetNetEncoderAdaptersMixin,
     ProphetNetEncoderLayerAdaptersMixin,
     ProphetNetModelAdaptersMixin,
 )
@@ -16,9 +18,11 @@ from .modeling_prophetnet import ProphetNetDecoderLayerWithAdapters, ProphetNetE
 
 __all__ = [
     "ProphetNetAdapterModel",
+    "ProphetNetDecoderAdaptersMixin",
     "ProphetNetDecoderLayerAdaptersMixin",
     "ProphetNetDecoderLayerWithAdapters",
     "ProphetNetDecoderWrapperAdaptersMixin",
+    "ProphetNetEncoderAdaptersMixin",
     "ProphetNetEncoderLayerAdaptersMixin",
     "ProphetNetEncoderLayerWithAdapters",
     "ProphetNetModelAdaptersMixin",

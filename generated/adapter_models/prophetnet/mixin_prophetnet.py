@@ -81,3 +81,31 @@ class ProphetNetDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
         "prompt_tuning": "The forward of ProphetNetDecoderWrapper does not show by which table it embeds tokens.",
         "invertible": "The forward of ProphetNetDecoderWrapper does not show by which table it embeds tokens.",
     }
+
+
+class ProphetNetEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "word_embeddings"
+    embedding_output = "embeddings_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "`attention_mask` is added to the scores, but not known before the keys grow.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "ProphetNetEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }
+
+
+class ProphetNetDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="followed"),)
+    token_embeddings = "word_embeddings"
+    embedding_output = "embeddings_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "ProphetNetDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "ProphetNetDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

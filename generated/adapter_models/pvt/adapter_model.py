@@ -5,7 +5,7 @@
 # Kaitao Song, Ding Liang, Tong Lu, Ping Luo, Ling Shao and The HuggingFace Inc. team.
 # All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Pvt with flexible heads."""
+"""Pvt with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.pvt.modeling_pvt import PvtModel, PvtPreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +21,12 @@ if TYPE_CHECKING:
     from transformers.models.pvt.configuration_pvt import PvtConfig
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class PvtAdapterModel(ModelWithoutHeadsAdaptersMixin, PvtPreTrainedModel):
+    """Pvt with any number of adapters.
 
-class PvtAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PvtPreTrainedModel):
-    """Pvt with any number of adapters and of heads, of which one or several are active.
-
-    Heads: image_classification.
+    It has no heads, since none fits on it: its outputs are those of PvtModel.
     """
-
-    head_types = ("image_classification",)
-    pooling = "first"
 
     def __init__(self, config: PvtConfig) -> None:
         super().__init__(config)
@@ -45,28 +39,13 @@ class PvtAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PvtPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-        Other arguments are those of PvtModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.pvt(
+        """Run the base model. The arguments are those of PvtModel."""
+        return self.pvt(
             pixel_values=pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            head=head,
-            labels=labels,
-            **arguments,
         )

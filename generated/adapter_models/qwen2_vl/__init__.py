@@ -14,6 +14,7 @@ from .mixin_qwen2_vl import (
     Qwen2VLDecoderLayerAdaptersMixin,
     Qwen2VLModelAdaptersMixin,
     Qwen2VLVisionBlockAdaptersMixin,
+    Qwen2VisionTransformerPretrainedModelAdaptersMixin,
 )
 from .modeling_qwen2_vl import (
     Qwen2VLAttentionWithAdapters,
@@ -29,4 +30,5 @@ __all__ = [
     "Qwen2VLModelAdaptersMixin",
     "Qwen2VLVisionBlockAdaptersMixin",
     "Qwen2VLVisionBlockWithAdapters",
+    "Qwen2VisionTransformerPretrainedModelAdaptersMixin",
 ]

@@ -60,3 +60,16 @@ class Qwen2VLModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("language_model.layers"),
     )
     repeats_whole = True
+
+
+class Qwen2VisionTransformerPretrainedModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("blocks", form="packed"),)
+    embedding_output = "patch_embed"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

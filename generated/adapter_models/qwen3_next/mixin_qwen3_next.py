@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
 class Qwen3NextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -21,6 +21,8 @@ class Qwen3NextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_proj",
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
+                gate="self_attn.q_proj",
+                gate_orders=(OutputOrder(parts="qg", sizes=("head_dim", "head_dim"), group="2 * head_dim"),),
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),

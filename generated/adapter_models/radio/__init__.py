@@ -6,7 +6,13 @@
 """Radio with adapters."""
 
 from .adapter_model import RadioAdapterModel
-from .mixin_radio import RadioLayerAdaptersMixin, RadioModelAdaptersMixin
+from .mixin_radio import RadioEncoderAdaptersMixin, RadioLayerAdaptersMixin, RadioModelAdaptersMixin
 from .modeling_radio import RadioLayerWithAdapters
 
-__all__ = ["RadioAdapterModel", "RadioLayerAdaptersMixin", "RadioLayerWithAdapters", "RadioModelAdaptersMixin"]
+__all__ = [
+    "RadioAdapterModel",
+    "RadioEncoderAdaptersMixin",
+    "RadioLayerAdaptersMixin",
+    "RadioLayerWithAdapters",
+    "RadioModelAdaptersMixin",
+]

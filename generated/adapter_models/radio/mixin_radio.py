@@ -34,3 +34,15 @@ class RadioLayerAdaptersMixin(LayerAdaptersMixin):
 
 class RadioModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer", form="packed"),)
+
+
+class RadioEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer", form="packed"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of layer are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "No single module of RadioEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of RadioEncoder gives what enters the first layer in layer.",
+    }

@@ -6,7 +6,13 @@
 """RfDetr with adapters."""
 
 from .adapter_model import RfDetrAdapterModel
-from .mixin_rf_detr import RfDetrDecoderLayerAdaptersMixin, RfDetrDinov2LayerAdaptersMixin, RfDetrModelAdaptersMixin
+from .mixin_rf_detr import (
+    RfDetrDecoderAdaptersMixin,
+    RfDetrDecoderLayerAdaptersMixin,
+    RfDetrDinov2EncoderAdaptersMixin,
+    RfDetrDinov2LayerAdaptersMixin,
+    RfDetrModelAdaptersMixin,
+)
 from .modeling_rf_detr import (
     RfDetrAttentionWithAdapters,
     RfDetrDecoderLayerWithAdapters,
@@ -18,9 +24,11 @@ from .modeling_rf_detr import (
 __all__ = [
     "RfDetrAdapterModel",
     "RfDetrAttentionWithAdapters",
+    "RfDetrDecoderAdaptersMixin",
     "RfDetrDecoderLayerAdaptersMixin",
     "RfDetrDecoderLayerWithAdapters",
     "RfDetrDinov2AttentionWithAdapters",
+    "RfDetrDinov2EncoderAdaptersMixin",
     "RfDetrDinov2LayerAdaptersMixin",
     "RfDetrDinov2LayerWithAdapters",
     "RfDetrMLPWithAdapters",

@@ -62,6 +62,30 @@ class RfDetrModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("backbone.backbone.encoder.layer"),
         LayerStack("decoder.layers"),
     )
-    embedding_output = "backbone.backbone.embeddings"
     final_norm_path = "decoder.layernorm"
     repeats_whole = True
+
+
+class RfDetrDinov2EncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RfDetrDinov2Encoder gives what enters the first layer in layer.",
+        "invertible": "No single module of RfDetrDinov2Encoder gives what enters the first layer in layer.",
+    }
+
+
+class RfDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RfDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of RfDetrDecoder gives what enters the first layer in layers.",
+    }

@@ -6,7 +6,13 @@
 """RTDetr with adapters."""
 
 from .adapter_model import RTDetrAdapterModel
-from .mixin_rt_detr import RTDetrDecoderLayerAdaptersMixin, RTDetrEncoderLayerAdaptersMixin, RTDetrModelAdaptersMixin
+from .mixin_rt_detr import (
+    RTDetrDecoderAdaptersMixin,
+    RTDetrDecoderLayerAdaptersMixin,
+    RTDetrEncoderLayerAdaptersMixin,
+    RTDetrHybridEncoderAdaptersMixin,
+    RTDetrModelAdaptersMixin,
+)
 from .modeling_rt_detr import (
     RTDetrDecoderLayerWithAdapters,
     RTDetrEncoderLayerWithAdapters,
@@ -15,10 +21,12 @@ from .modeling_rt_detr import (
 
 __all__ = [
     "RTDetrAdapterModel",
+    "RTDetrDecoderAdaptersMixin",
     "RTDetrDecoderLayerAdaptersMixin",
     "RTDetrDecoderLayerWithAdapters",
     "RTDetrEncoderLayerAdaptersMixin",
     "RTDetrEncoderLayerWithAdapters",
+    "RTDetrHybridEncoderAdaptersMixin",
     "RTDetrModelAdaptersMixin",
     "RTDetrSelfAttentionWithAdapters",
 ]

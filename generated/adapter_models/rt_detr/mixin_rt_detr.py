@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's RTDetr plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -62,3 +63,27 @@ class RTDetrModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     submodels = ("backbone.model",)
+
+
+class RTDetrHybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("aifi.*.layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RTDetrHybridEncoder gives what enters the first layer in aifi.*.layers.",
+        "invertible": "No single module of RTDetrHybridEncoder gives what enters the first layer in aifi.*.layers.",
+    }
+
+
+class RTDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RTDetrDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of RTDetrDecoder gives what enters the first layer in layers.",
+    }

@@ -7,8 +7,10 @@
 
 from .adapter_model import RTDetrV2AdapterModel
 from .mixin_rt_detr_v2 import (
+    RTDetrV2DecoderAdaptersMixin,
     RTDetrV2DecoderLayerAdaptersMixin,
     RTDetrV2EncoderLayerAdaptersMixin,
+    RTDetrV2HybridEncoderAdaptersMixin,
     RTDetrV2ModelAdaptersMixin,
 )
 from .modeling_rt_detr_v2 import (
@@ -19,10 +21,12 @@ from .modeling_rt_detr_v2 import (
 
 __all__ = [
     "RTDetrV2AdapterModel",
+    "RTDetrV2DecoderAdaptersMixin",
     "RTDetrV2DecoderLayerAdaptersMixin",
     "RTDetrV2DecoderLayerWithAdapters",
     "RTDetrV2EncoderLayerAdaptersMixin",
     "RTDetrV2EncoderLayerWithAdapters",
+    "RTDetrV2HybridEncoderAdaptersMixin",
     "RTDetrV2ModelAdaptersMixin",
     "RTDetrV2SelfAttentionWithAdapters",
 ]

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's RTDetrV2 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -62,3 +63,27 @@ class RTDetrV2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     submodels = ("backbone.model",)
+
+
+class RTDetrV2DecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RTDetrV2Decoder gives what enters the first layer in layers.",
+        "invertible": "No single module of RTDetrV2Decoder gives what enters the first layer in layers.",
+    }
+
+
+class RTDetrV2HybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("aifi.*.layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of RTDetrV2HybridEncoder gives what enters the first layer in aifi.*.layers.",
+        "invertible": "No single module of RTDetrV2HybridEncoder gives what enters the first layer in aifi.*.layers.",
+    }

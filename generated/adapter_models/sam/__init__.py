@@ -6,7 +6,12 @@
 """Sam with adapters."""
 
 from .adapter_model import SamAdapterModel
-from .mixin_sam import SamModelAdaptersMixin, SamTwoWayAttentionBlockAdaptersMixin, SamVisionLayerAdaptersMixin
+from .mixin_sam import (
+    SamModelAdaptersMixin,
+    SamTwoWayAttentionBlockAdaptersMixin,
+    SamVisionEncoderAdaptersMixin,
+    SamVisionLayerAdaptersMixin,
+)
 from .modeling_sam import SamTwoWayAttentionBlockWithAdapters, SamVisionLayerWithAdapters
 
 __all__ = [
@@ -14,6 +19,7 @@ __all__ = [
     "SamModelAdaptersMixin",
     "SamTwoWayAttentionBlockAdaptersMixin",
     "SamTwoWayAttentionBlockWithAdapters",
+    "SamVisionEncoderAdaptersMixin",
     "SamVisionLayerAdaptersMixin",
     "SamVisionLayerWithAdapters",
 ]

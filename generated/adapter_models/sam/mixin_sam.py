@@ -72,3 +72,15 @@ class SamModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("mask_decoder.transformer.layers", form="other"),
     )
     repeats_whole = True
+
+
+class SamVisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="other"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

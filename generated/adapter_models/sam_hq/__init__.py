@@ -9,6 +9,7 @@ from .adapter_model import SamHQAdapterModel
 from .mixin_sam_hq import (
     SamHQModelAdaptersMixin,
     SamHQTwoWayAttentionBlockAdaptersMixin,
+    SamHQVisionEncoderAdaptersMixin,
     SamHQVisionLayerAdaptersMixin,
 )
 from .modeling_sam_hq import SamHQTwoWayAttentionBlockWithAdapters, SamHQVisionLayerWithAdapters
@@ -18,6 +19,7 @@ __all__ = [
     "SamHQModelAdaptersMixin",
     "SamHQTwoWayAttentionBlockAdaptersMixin",
     "SamHQTwoWayAttentionBlockWithAdapters",
+    "SamHQVisionEncoderAdaptersMixin",
     "SamHQVisionLayerAdaptersMixin",
     "SamHQVisionLayerWithAdapters",
 ]

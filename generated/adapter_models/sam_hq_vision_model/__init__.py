@@ -6,11 +6,16 @@
 """SamHQVision with adapters."""
 
 from .adapter_model import SamHQVisionAdapterModel
-from .mixin_sam_hq_vision_model import SamHQVisionLayerAdaptersMixin, SamHQVisionModelAdaptersMixin
+from .mixin_sam_hq_vision_model import (
+    SamHQVisionEncoderAdaptersMixin,
+    SamHQVisionLayerAdaptersMixin,
+    SamHQVisionModelAdaptersMixin,
+)
 from .modeling_sam_hq_vision_model import SamHQVisionLayerWithAdapters
 
 __all__ = [
     "SamHQVisionAdapterModel",
+    "SamHQVisionEncoderAdaptersMixin",
     "SamHQVisionLayerAdaptersMixin",
     "SamHQVisionLayerWithAdapters",
     "SamHQVisionModelAdaptersMixin",

@@ -6,11 +6,16 @@
 """SamVision with adapters."""
 
 from .adapter_model import SamVisionAdapterModel
-from .mixin_sam_vision_model import SamVisionLayerAdaptersMixin, SamVisionModelAdaptersMixin
+from .mixin_sam_vision_model import (
+    SamVisionEncoderAdaptersMixin,
+    SamVisionLayerAdaptersMixin,
+    SamVisionModelAdaptersMixin,
+)
 from .modeling_sam_vision_model import SamVisionLayerWithAdapters
 
 __all__ = [
     "SamVisionAdapterModel",
+    "SamVisionEncoderAdaptersMixin",
     "SamVisionLayerAdaptersMixin",
     "SamVisionLayerWithAdapters",
     "SamVisionModelAdaptersMixin",

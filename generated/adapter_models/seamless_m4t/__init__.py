@@ -9,12 +9,15 @@ from .adapter_model import SeamlessM4TAdapterModel
 from .mixin_seamless_m4t import (
     SeamlessM4TConformerAdapterLayerAdaptersMixin,
     SeamlessM4TConformerEncoderLayerAdaptersMixin,
+    SeamlessM4TDecoderAdaptersMixin,
     SeamlessM4TDecoderLayerAdaptersMixin,
+    SeamlessM4TEncoderAdaptersMixin,
     SeamlessM4TEncoderLayerAdaptersMixin,
     SeamlessM4TForSpeechToTextAdaptersMixin,
     SeamlessM4TForTextToSpeechAdaptersMixin,
     SeamlessM4TForTextToTextAdaptersMixin,
     SeamlessM4TModelAdaptersMixin,
+    SeamlessM4TSpeechEncoderAdaptersMixin,
 )
 from .modeling_seamless_m4t import (
     SeamlessM4TAttentionWithAdapters,
@@ -33,12 +36,15 @@ __all__ = [
     "SeamlessM4TConformerEncoderLayerAdaptersMixin",
     "SeamlessM4TConformerEncoderLayerWithAdapters",
     "SeamlessM4TConformerSelfAttentionWithAdapters",
+    "SeamlessM4TDecoderAdaptersMixin",
     "SeamlessM4TDecoderLayerAdaptersMixin",
     "SeamlessM4TDecoderLayerWithAdapters",
+    "SeamlessM4TEncoderAdaptersMixin",
     "SeamlessM4TEncoderLayerAdaptersMixin",
     "SeamlessM4TEncoderLayerWithAdapters",
     "SeamlessM4TForSpeechToTextAdaptersMixin",
     "SeamlessM4TForTextToSpeechAdaptersMixin",
     "SeamlessM4TForTextToTextAdaptersMixin",
     "SeamlessM4TModelAdaptersMixin",
+    "SeamlessM4TSpeechEncoderAdaptersMixin",
 ]

@@ -171,3 +171,61 @@ class SeamlessM4Tv2ForTextToSpeechAdaptersMixin(EmbeddingAdaptersMixin, ModelBas
     token_embeddings = "text_decoder.embed_tokens"
     final_norm_path = "text_decoder.layer_norm"
     lacks = {"invertible": "What enters the first layer is mixed here from several values; no single module gives it."}
+
+
+class SeamlessM4Tv2SpeechEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (
+        LayerStack("encoder.layers"),
+        LayerStack("adapter.layers"),
+    )
+    embedding_output = "encoder.dropout"
+    final_norm_path = "encoder.layer_norm"
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: SeamlessM4Tv2ForSpeechToText: speech_encoder.adapter.layers.0 adds what no host is given: with all hosts silent it depends on ['speech_encoder.adapter.layers.0.self_attn.linear_v', 'speech_encoder.ad…",
+        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
+        "lora": "",
+        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class SeamlessM4Tv2EncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: SeamlessM4Tv2ForSpeechToText: speech_encoder.adapter.layers.0 adds what no host is given: with all hosts silent it depends on ['speech_encoder.adapter.layers.0.self_attn.linear_v', 'speech_encoder.ad…",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class SeamlessM4Tv2DecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: SeamlessM4Tv2ForSpeechToText: speech_encoder.adapter.layers.0 adds what no host is given: with all hosts silent it depends on ['speech_encoder.adapter.layers.0.self_attn.linear_v', 'speech_encoder.ad…",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "SeamlessM4Tv2Decoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class SeamlessM4Tv2TextToUnitDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "It fails the check `branches`: SeamlessM4Tv2ForSpeechToText: speech_encoder.adapter.layers.0 adds what no host is given: with all hosts silent it depends on ['speech_encoder.adapter.layers.0.self_attn.linear_v', 'speech_encoder.ad…",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

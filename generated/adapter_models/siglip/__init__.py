@@ -6,7 +6,12 @@
 """Siglip with adapters."""
 
 from .adapter_model import SiglipAdapterModel
-from .mixin_siglip import SiglipEncoderLayerAdaptersMixin, SiglipModelAdaptersMixin
+from .mixin_siglip import (
+    SiglipEncoderLayerAdaptersMixin,
+    SiglipForImageClassificationAdaptersMixin,
+    SiglipModelAdaptersMixin,
+    SiglipTextModelAdaptersMixin,
+)
 from .modeling_siglip import SiglipAttentionWithAdapters, SiglipEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,5 +19,7 @@ __all__ = [
     "SiglipAttentionWithAdapters",
     "SiglipEncoderLayerAdaptersMixin",
     "SiglipEncoderLayerWithAdapters",
+    "SiglipForImageClassificationAdaptersMixin",
     "SiglipModelAdaptersMixin",
+    "SiglipTextModelAdaptersMixin",
 ]

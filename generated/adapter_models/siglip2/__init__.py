@@ -6,7 +6,12 @@
 """Siglip2 with adapters."""
 
 from .adapter_model import Siglip2AdapterModel
-from .mixin_siglip2 import Siglip2EncoderLayerAdaptersMixin, Siglip2ModelAdaptersMixin
+from .mixin_siglip2 import (
+    Siglip2EncoderLayerAdaptersMixin,
+    Siglip2ForImageClassificationAdaptersMixin,
+    Siglip2ModelAdaptersMixin,
+    Siglip2TextModelAdaptersMixin,
+)
 from .modeling_siglip2 import Siglip2AttentionWithAdapters, Siglip2EncoderLayerWithAdapters
 
 __all__ = [
@@ -14,5 +19,7 @@ __all__ = [
     "Siglip2AttentionWithAdapters",
     "Siglip2EncoderLayerAdaptersMixin",
     "Siglip2EncoderLayerWithAdapters",
+    "Siglip2ForImageClassificationAdaptersMixin",
     "Siglip2ModelAdaptersMixin",
+    "Siglip2TextModelAdaptersMixin",
 ]

@@ -5,8 +5,10 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Siglip2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -39,3 +41,26 @@ class Siglip2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
     )
     token_embeddings = "text_model.embeddings.token_embedding"
     repeats_whole = True
+
+
+class Siglip2ForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
+    embedding_output = "vision_model.embeddings"
+    final_norm_path = "vision_model.post_layernorm"
+    repeats_whole = True
+    head_modules = ("classifier",)
+
+
+class Siglip2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "embeddings.token_embedding"
+    embedding_output = "embeddings"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

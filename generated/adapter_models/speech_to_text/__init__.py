@@ -7,7 +7,9 @@
 
 from .adapter_model import Speech2TextAdapterModel
 from .mixin_speech_to_text import (
+    Speech2TextDecoderAdaptersMixin,
     Speech2TextDecoderLayerAdaptersMixin,
+    Speech2TextEncoderAdaptersMixin,
     Speech2TextEncoderLayerAdaptersMixin,
     Speech2TextModelAdaptersMixin,
 )
@@ -20,8 +22,10 @@ from .modeling_speech_to_text import (
 __all__ = [
     "Speech2TextAdapterModel",
     "Speech2TextAttentionWithAdapters",
+    "Speech2TextDecoderAdaptersMixin",
     "Speech2TextDecoderLayerAdaptersMixin",
     "Speech2TextDecoderLayerWithAdapters",
+    "Speech2TextEncoderAdaptersMixin",
     "Speech2TextEncoderLayerAdaptersMixin",
     "Speech2TextEncoderLayerWithAdapters",
     "Speech2TextModelAdaptersMixin",

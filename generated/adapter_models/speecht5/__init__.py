@@ -7,7 +7,9 @@
 
 from .adapter_model import SpeechT5AdapterModel
 from .mixin_speecht5 import (
+    SpeechT5DecoderAdaptersMixin,
     SpeechT5DecoderLayerAdaptersMixin,
+    SpeechT5EncoderAdaptersMixin,
     SpeechT5EncoderLayerAdaptersMixin,
     SpeechT5ModelAdaptersMixin,
 )
@@ -15,8 +17,10 @@ from .modeling_speecht5 import SpeechT5DecoderLayerWithAdapters, SpeechT5Encoder
 
 __all__ = [
     "SpeechT5AdapterModel",
+    "SpeechT5DecoderAdaptersMixin",
     "SpeechT5DecoderLayerAdaptersMixin",
     "SpeechT5DecoderLayerWithAdapters",
+    "SpeechT5EncoderAdaptersMixin",
     "SpeechT5EncoderLayerAdaptersMixin",
     "SpeechT5EncoderLayerWithAdapters",
     "SpeechT5ModelAdaptersMixin",

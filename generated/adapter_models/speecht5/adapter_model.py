@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2023 The Fairseq Authors, Microsoft Research, and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""SpeechT5 with flexible heads."""
+"""SpeechT5 with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5Model, SpeechT5PreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +20,12 @@ if TYPE_CHECKING:
     from transformers.models.speecht5.modeling_speecht5 import Cache
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class SpeechT5AdapterModel(ModelWithoutHeadsAdaptersMixin, SpeechT5PreTrainedModel):
+    """SpeechT5 with any number of adapters.
 
-class SpeechT5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SpeechT5PreTrainedModel, HeadsGenerationMixin):
-    """SpeechT5 with any number of adapters and of heads, of which one or several are active.
-
-    Heads: seq2seq_lm.
+    It has no heads, since none fits on it: its outputs are those of SpeechT5Model.
     """
-
-    head_types = ("seq2seq_lm",)
-    pooling = "eos"
 
     def __init__(self, config: SpeechT5Config) -> None:
         super().__init__(config)
@@ -52,21 +45,10 @@ class SpeechT5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SpeechT5PreTrain
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
-        Other arguments are those of SpeechT5Model.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.speecht5(
+        """Run the base model. The arguments are those of SpeechT5Model."""
+        return self.speecht5(
             input_values=input_values,
             attention_mask=attention_mask,
             decoder_input_values=decoder_input_values,
@@ -79,12 +61,4 @@ class SpeechT5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SpeechT5PreTrain
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            attention_mask=attention_mask,
-            head=head,
-            labels=labels,
-            logits_to_keep=logits_to_keep,
-            **arguments,
         )

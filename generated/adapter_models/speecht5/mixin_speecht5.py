@@ -68,3 +68,28 @@ class SpeechT5ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("decoder.wrapped_decoder.layers"),
     )
     embedding_output = "encoder.wrapped_encoder.dropout"
+
+
+class SpeechT5EncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "dropout"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class SpeechT5DecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "SpeechT5Decoder is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "No single module of SpeechT5Decoder gives what enters the first layer in layers.",
+        "invertible": "No single module of SpeechT5Decoder gives what enters the first layer in layers.",
+    }

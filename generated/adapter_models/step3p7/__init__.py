@@ -9,7 +9,9 @@ from .adapter_model import Step3p7AdapterModel
 from .mixin_step3p7 import (
     Step3p7DecoderLayerAdaptersMixin,
     Step3p7ModelAdaptersMixin,
+    Step3p7TextModelAdaptersMixin,
     Step3p7VisionEncoderLayerAdaptersMixin,
+    Step3p7VisionModelAdaptersMixin,
 )
 from .modeling_step3p7 import (
     Step3p7AttentionWithAdapters,
@@ -24,7 +26,9 @@ __all__ = [
     "Step3p7DecoderLayerAdaptersMixin",
     "Step3p7DecoderLayerWithAdapters",
     "Step3p7ModelAdaptersMixin",
+    "Step3p7TextModelAdaptersMixin",
     "Step3p7VisionAttentionWithAdapters",
     "Step3p7VisionEncoderLayerAdaptersMixin",
     "Step3p7VisionEncoderLayerWithAdapters",
+    "Step3p7VisionModelAdaptersMixin",
 ]

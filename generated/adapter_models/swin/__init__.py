@@ -6,7 +6,13 @@
 """Swin with adapters."""
 
 from .adapter_model import SwinAdapterModel
-from .mixin_swin import SwinLayerAdaptersMixin, SwinModelAdaptersMixin
+from .mixin_swin import SwinEncoderAdaptersMixin, SwinLayerAdaptersMixin, SwinModelAdaptersMixin
 from .modeling_swin import SwinLayerWithAdapters
 
-__all__ = ["SwinAdapterModel", "SwinLayerAdaptersMixin", "SwinLayerWithAdapters", "SwinModelAdaptersMixin"]
+__all__ = [
+    "SwinAdapterModel",
+    "SwinEncoderAdaptersMixin",
+    "SwinLayerAdaptersMixin",
+    "SwinLayerWithAdapters",
+    "SwinModelAdaptersMixin",
+]

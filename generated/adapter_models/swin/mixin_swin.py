@@ -35,3 +35,15 @@ class SwinModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers.*.blocks"),)
     embedding_output = "embeddings"
     final_norm_path = "layernorm"
+
+
+class SwinEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers.*.blocks"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of SwinEncoder gives what enters the first layer in layers.*.blocks.",
+        "invertible": "No single module of SwinEncoder gives what enters the first layer in layers.*.blocks.",
+    }

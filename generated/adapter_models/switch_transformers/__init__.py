@@ -10,6 +10,7 @@ from .mixin_switch_transformers import (
     SwitchTransformersBlockAdaptersMixin,
     SwitchTransformersForConditionalGenerationAdaptersMixin,
     SwitchTransformersModelAdaptersMixin,
+    SwitchTransformersStackAdaptersMixin,
 )
 from .modeling_switch_transformers import (
     SwitchTransformersAttentionWithAdapters,
@@ -27,4 +28,5 @@ __all__ = [
     "SwitchTransformersLayerFFWithAdapters",
     "SwitchTransformersLayerSelfAttentionWithAdapters",
     "SwitchTransformersModelAdaptersMixin",
+    "SwitchTransformersStackAdaptersMixin",
 ]

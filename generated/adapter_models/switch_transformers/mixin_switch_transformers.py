@@ -66,3 +66,18 @@ class SwitchTransformersForConditionalGenerationAdaptersMixin(
     embedding_output = "encoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
     head_modules = ("lm_head",)
+
+
+class SwitchTransformersStackAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("block"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "SwitchTransformersStack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "SwitchTransformersStack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "invertible": "",
+    }

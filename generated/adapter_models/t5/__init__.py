@@ -12,6 +12,7 @@ from .mixin_t5 import (
     T5ForConditionalGenerationAdaptersMixin,
     T5ForQuestionAnsweringAdaptersMixin,
     T5ModelAdaptersMixin,
+    T5StackAdaptersMixin,
 )
 from .modeling_t5 import (
     T5AttentionWithAdapters,
@@ -31,4 +32,5 @@ __all__ = [
     "T5LayerFFWithAdapters",
     "T5LayerSelfAttentionWithAdapters",
     "T5ModelAdaptersMixin",
+    "T5StackAdaptersMixin",
 ]

@@ -7,7 +7,9 @@
 
 from .adapter_model import T5GemmaAdapterModel
 from .mixin_t5gemma import (
+    T5GemmaDecoderAdaptersMixin,
     T5GemmaDecoderLayerAdaptersMixin,
+    T5GemmaEncoderAdaptersMixin,
     T5GemmaEncoderLayerAdaptersMixin,
     T5GemmaEncoderModelAdaptersMixin,
     T5GemmaModelAdaptersMixin,
@@ -22,8 +24,10 @@ from .modeling_t5gemma import (
 __all__ = [
     "T5GemmaAdapterModel",
     "T5GemmaCrossAttentionWithAdapters",
+    "T5GemmaDecoderAdaptersMixin",
     "T5GemmaDecoderLayerAdaptersMixin",
     "T5GemmaDecoderLayerWithAdapters",
+    "T5GemmaEncoderAdaptersMixin",
     "T5GemmaEncoderLayerAdaptersMixin",
     "T5GemmaEncoderLayerWithAdapters",
     "T5GemmaEncoderModelAdaptersMixin",

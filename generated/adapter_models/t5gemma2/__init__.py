@@ -6,7 +6,12 @@
 """T5Gemma2 with adapters."""
 
 from .adapter_model import T5Gemma2AdapterModel
-from .mixin_t5gemma2 import T5Gemma2EncoderLayerAdaptersMixin, T5Gemma2ModelAdaptersMixin
+from .mixin_t5gemma2 import (
+    T5Gemma2DecoderAdaptersMixin,
+    T5Gemma2EncoderLayerAdaptersMixin,
+    T5Gemma2ModelAdaptersMixin,
+    T5Gemma2TextEncoderAdaptersMixin,
+)
 from .modeling_t5gemma2 import (
     T5Gemma2DecoderLayerWithAdapters,
     T5Gemma2EncoderLayerWithAdapters,
@@ -16,10 +21,12 @@ from .modeling_t5gemma2 import (
 
 __all__ = [
     "T5Gemma2AdapterModel",
+    "T5Gemma2DecoderAdaptersMixin",
     "T5Gemma2DecoderLayerWithAdapters",
     "T5Gemma2EncoderLayerAdaptersMixin",
     "T5Gemma2EncoderLayerWithAdapters",
     "T5Gemma2MergedAttentionWithAdapters",
     "T5Gemma2ModelAdaptersMixin",
     "T5Gemma2SelfAttentionWithAdapters",
+    "T5Gemma2TextEncoderAdaptersMixin",
 ]

@@ -6,7 +6,11 @@
 """T5Gemma2Encoder with adapters."""
 
 from .adapter_model import T5Gemma2EncoderAdapterModel
-from .mixin_t5gemma2_encoder import T5Gemma2EncoderAdaptersMixin, T5Gemma2EncoderLayerAdaptersMixin
+from .mixin_t5gemma2_encoder import (
+    T5Gemma2EncoderAdaptersMixin,
+    T5Gemma2EncoderLayerAdaptersMixin,
+    T5Gemma2TextEncoderAdaptersMixin,
+)
 from .modeling_t5gemma2_encoder import T5Gemma2EncoderLayerWithAdapters, T5Gemma2SelfAttentionWithAdapters
 
 __all__ = [
@@ -15,4 +19,5 @@ __all__ = [
     "T5Gemma2EncoderLayerAdaptersMixin",
     "T5Gemma2EncoderLayerWithAdapters",
     "T5Gemma2SelfAttentionWithAdapters",
+    "T5Gemma2TextEncoderAdaptersMixin",
 ]

@@ -7,7 +7,9 @@
 
 from .adapter_model import TableTransformerAdapterModel
 from .mixin_table_transformer import (
+    TableTransformerDecoderAdaptersMixin,
     TableTransformerDecoderLayerAdaptersMixin,
+    TableTransformerEncoderAdaptersMixin,
     TableTransformerEncoderLayerAdaptersMixin,
     TableTransformerModelAdaptersMixin,
 )
@@ -18,8 +20,10 @@ from .modeling_table_transformer import (
 
 __all__ = [
     "TableTransformerAdapterModel",
+    "TableTransformerDecoderAdaptersMixin",
     "TableTransformerDecoderLayerAdaptersMixin",
     "TableTransformerDecoderLayerWithAdapters",
+    "TableTransformerEncoderAdaptersMixin",
     "TableTransformerEncoderLayerAdaptersMixin",
     "TableTransformerEncoderLayerWithAdapters",
     "TableTransformerModelAdaptersMixin",

@@ -69,3 +69,29 @@ class TableTransformerModelAdaptersMixin(ModelBaseAdaptersMixin):
     )
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
+
+
+class TableTransformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of TableTransformerEncoder gives what enters the first layer in layers.",
+        "invertible": "No single module of TableTransformerEncoder gives what enters the first layer in layers.",
+    }
+
+
+class TableTransformerDecoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of TableTransformerDecoder gives what enters the first layer in layers.",
+        "invertible": "No single module of TableTransformerDecoder gives what enters the first layer in layers.",
+    }

@@ -8,7 +8,9 @@
 
 from .adapter_model import TimeSeriesTransformerAdapterModel
 from .mixin_time_series_transformer import (
+    TimeSeriesTransformerDecoderAdaptersMixin,
     TimeSeriesTransformerDecoderLayerAdaptersMixin,
+    TimeSeriesTransformerEncoderAdaptersMixin,
     TimeSeriesTransformerEncoderLayerAdaptersMixin,
     TimeSeriesTransformerModelAdaptersMixin,
 )
@@ -21,8 +23,10 @@ from .modeling_time_series_transformer import (
 __all__ = [
     "TimeSeriesTransformerAdapterModel",
     "TimeSeriesTransformerAttentionWithAdapters",
+    "TimeSeriesTransformerDecoderAdaptersMixin",
     "TimeSeriesTransformerDecoderLayerAdaptersMixin",
     "TimeSeriesTransformerDecoderLayerWithAdapters",
+    "TimeSeriesTransformerEncoderAdaptersMixin",
     "TimeSeriesTransformerEncoderLayerAdaptersMixin",
     "TimeSeriesTransformerEncoderLayerWithAdapters",
     "TimeSeriesTransformerModelAdaptersMixin",

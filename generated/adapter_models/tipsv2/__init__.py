@@ -6,7 +6,13 @@
 """Tipsv2 with adapters."""
 
 from .adapter_model import Tipsv2AdapterModel
-from .mixin_tipsv2 import Tipsv2ModelAdaptersMixin, Tipsv2TextEncoderLayerAdaptersMixin, Tipsv2VisionLayerAdaptersMixin
+from .mixin_tipsv2 import (
+    Tipsv2ModelAdaptersMixin,
+    Tipsv2TextEncoderLayerAdaptersMixin,
+    Tipsv2VisionBackboneAdaptersMixin,
+    Tipsv2VisionEncoderAdaptersMixin,
+    Tipsv2VisionLayerAdaptersMixin,
+)
 from .modeling_tipsv2 import (
     Tipsv2TextAttentionWithAdapters,
     Tipsv2TextEncoderLayerWithAdapters,
@@ -21,6 +27,8 @@ __all__ = [
     "Tipsv2TextEncoderLayerAdaptersMixin",
     "Tipsv2TextEncoderLayerWithAdapters",
     "Tipsv2VisionAttentionWithAdapters",
+    "Tipsv2VisionBackboneAdaptersMixin",
+    "Tipsv2VisionEncoderAdaptersMixin",
     "Tipsv2VisionLayerAdaptersMixin",
     "Tipsv2VisionLayerWithAdapters",
 ]

@@ -6,6 +6,7 @@
 """Which module of upstream's Tipsv2 plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
@@ -59,3 +60,21 @@ class Tipsv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("vision_model.encoder.layer"),
     )
     repeats_whole = True
+
+
+class Tipsv2VisionBackboneAdaptersMixin(OwnHeadAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"
+    repeats_whole = True
+
+
+class Tipsv2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
+    }

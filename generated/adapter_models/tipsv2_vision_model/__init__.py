@@ -8,6 +8,7 @@
 from .adapter_model import Tipsv2VisionAdapterModel
 from .mixin_tipsv2_vision_model import (
     Tipsv2VisionBackboneAdaptersMixin,
+    Tipsv2VisionEncoderAdaptersMixin,
     Tipsv2VisionLayerAdaptersMixin,
     Tipsv2VisionModelAdaptersMixin,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "Tipsv2VisionAdapterModel",
     "Tipsv2VisionAttentionWithAdapters",
     "Tipsv2VisionBackboneAdaptersMixin",
+    "Tipsv2VisionEncoderAdaptersMixin",
     "Tipsv2VisionLayerAdaptersMixin",
     "Tipsv2VisionLayerWithAdapters",
     "Tipsv2VisionModelAdaptersMixin",

@@ -42,3 +42,15 @@ class Tipsv2VisionBackboneAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
     repeats_whole = True
+
+
+class Tipsv2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layer"),)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
+        "invertible": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
+    }

@@ -6,7 +6,12 @@
 """Udop with adapters."""
 
 from .adapter_model import UdopAdapterModel
-from .mixin_udop import UdopBlockAdaptersMixin, UdopForConditionalGenerationAdaptersMixin, UdopModelAdaptersMixin
+from .mixin_udop import (
+    UdopBlockAdaptersMixin,
+    UdopForConditionalGenerationAdaptersMixin,
+    UdopModelAdaptersMixin,
+    UdopStackAdaptersMixin,
+)
 from .modeling_udop import (
     UdopAttentionWithAdapters,
     UdopLayerCrossAttentionWithAdapters,
@@ -23,4 +28,5 @@ __all__ = [
     "UdopLayerFFWithAdapters",
     "UdopLayerSelfAttentionWithAdapters",
     "UdopModelAdaptersMixin",
+    "UdopStackAdaptersMixin",
 ]

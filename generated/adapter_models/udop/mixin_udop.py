@@ -70,3 +70,17 @@ class UdopForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadA
     token_embeddings = "shared"
     final_norm_path = "decoder.final_layer_norm"
     head_modules = ("lm_head",)
+
+
+class UdopStackAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("block", form="followed"),)
+    token_embeddings = "embed_tokens"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "UdopStack is one half of an encoder-decoder, and its config may say that it is the whole.",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }

@@ -12,6 +12,7 @@ from .mixin_umt5 import (
     UMT5ForConditionalGenerationAdaptersMixin,
     UMT5ForQuestionAnsweringAdaptersMixin,
     UMT5ModelAdaptersMixin,
+    UMT5StackAdaptersMixin,
 )
 from .modeling_umt5 import (
     UMT5AttentionWithAdapters,
@@ -31,4 +32,5 @@ __all__ = [
     "UMT5LayerFFWithAdapters",
     "UMT5LayerSelfAttentionWithAdapters",
     "UMT5ModelAdaptersMixin",
+    "UMT5StackAdaptersMixin",
 ]

@@ -9,8 +9,11 @@ from .adapter_model import UnlimitedOcrAdapterModel
 from .mixin_unlimited_ocr import (
     UnlimitedOcrEncoderLayerAdaptersMixin,
     UnlimitedOcrModelAdaptersMixin,
+    UnlimitedOcrSamVisionEncoderAdaptersMixin,
     UnlimitedOcrSamVisionLayerAdaptersMixin,
     UnlimitedOcrTextDecoderLayerAdaptersMixin,
+    UnlimitedOcrTextModelAdaptersMixin,
+    UnlimitedOcrVisionEncoderAdaptersMixin,
 )
 from .modeling_unlimited_ocr import (
     UnlimitedOcrAttentionWithAdapters,
@@ -26,9 +29,12 @@ __all__ = [
     "UnlimitedOcrEncoderLayerAdaptersMixin",
     "UnlimitedOcrEncoderLayerWithAdapters",
     "UnlimitedOcrModelAdaptersMixin",
+    "UnlimitedOcrSamVisionEncoderAdaptersMixin",
     "UnlimitedOcrSamVisionLayerAdaptersMixin",
     "UnlimitedOcrSamVisionLayerWithAdapters",
     "UnlimitedOcrTextAttentionWithAdapters",
     "UnlimitedOcrTextDecoderLayerAdaptersMixin",
     "UnlimitedOcrTextDecoderLayerWithAdapters",
+    "UnlimitedOcrTextModelAdaptersMixin",
+    "UnlimitedOcrVisionEncoderAdaptersMixin",
 ]

@@ -6,7 +6,11 @@
 """VideoPrismClip with adapters."""
 
 from .adapter_model import VideoPrismClipAdapterModel
-from .mixin_videoprism import VideoPrismClipModelAdaptersMixin, VideoPrismLayerAdaptersMixin
+from .mixin_videoprism import (
+    VideoPrismClipModelAdaptersMixin,
+    VideoPrismLayerAdaptersMixin,
+    VideoPrismTextModelAdaptersMixin,
+)
 from .modeling_videoprism import VideoPrismAttentionWithAdapters, VideoPrismLayerWithAdapters
 
 __all__ = [
@@ -15,4 +19,5 @@ __all__ = [
     "VideoPrismClipModelAdaptersMixin",
     "VideoPrismLayerAdaptersMixin",
     "VideoPrismLayerWithAdapters",
+    "VideoPrismTextModelAdaptersMixin",
 ]

@@ -37,4 +37,4 @@ class VJEPA2ModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("predictor.layer"),
     )
     embedding_output = "encoder.embeddings"
-    final_norm_path = "predictor.layernorm"
+    final_norm_path = "encoder.layernorm"

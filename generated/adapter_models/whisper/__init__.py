@@ -7,8 +7,10 @@
 
 from .adapter_model import WhisperAdapterModel
 from .mixin_whisper import (
+    WhisperDecoderAdaptersMixin,
     WhisperDecoderLayerAdaptersMixin,
     WhisperDecoderWrapperAdaptersMixin,
+    WhisperEncoderAdaptersMixin,
     WhisperEncoderLayerAdaptersMixin,
     WhisperForAudioClassificationAdaptersMixin,
     WhisperModelAdaptersMixin,
@@ -22,9 +24,11 @@ from .modeling_whisper import (
 __all__ = [
     "WhisperAdapterModel",
     "WhisperAttentionWithAdapters",
+    "WhisperDecoderAdaptersMixin",
     "WhisperDecoderLayerAdaptersMixin",
     "WhisperDecoderLayerWithAdapters",
     "WhisperDecoderWrapperAdaptersMixin",
+    "WhisperEncoderAdaptersMixin",
     "WhisperEncoderLayerAdaptersMixin",
     "WhisperEncoderLayerWithAdapters",
     "WhisperForAudioClassificationAdaptersMixin",

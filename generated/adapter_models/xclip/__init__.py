@@ -10,7 +10,9 @@ from .mixin_xclip import (
     PromptGeneratorLayerAdaptersMixin,
     XCLIPEncoderLayerAdaptersMixin,
     XCLIPModelAdaptersMixin,
+    XCLIPTextModelAdaptersMixin,
     XCLIPVisionEncoderLayerAdaptersMixin,
+    XCLIPVisionModelAdaptersMixin,
 )
 from .modeling_xclip import (
     PromptGeneratorLayerWithAdapters,
@@ -25,6 +27,8 @@ __all__ = [
     "XCLIPEncoderLayerAdaptersMixin",
     "XCLIPEncoderLayerWithAdapters",
     "XCLIPModelAdaptersMixin",
+    "XCLIPTextModelAdaptersMixin",
     "XCLIPVisionEncoderLayerAdaptersMixin",
     "XCLIPVisionEncoderLayerWithAdapters",
+    "XCLIPVisionModelAdaptersMixin",
 ]

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Microsoft Research and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""CvtAdapterModel: Cvt with flexible heads."""
+"""CvtAdapterModel: Cvt with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class CvtAdapterModelTest(AdapterModelTests):
+class CvtAdapterModelTest(HeadlessModelTests):
     model_type = "cvt"

@@ -5,10 +5,10 @@
 # Kaitao Song, Ding Liang, Tong Lu, Ping Luo, Ling Shao and The HuggingFace Inc. team.
 # All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PvtV2AdapterModel: PvtV2 with flexible heads."""
+"""PvtV2AdapterModel: PvtV2 with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class PvtV2AdapterModelTest(AdapterModelTests):
+class PvtV2AdapterModelTest(HeadlessModelTests):
     model_type = "pvt_v2"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2023 The Fairseq Authors, Microsoft Research, and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""SpeechT5AdapterModel: SpeechT5 with flexible heads."""
+"""SpeechT5AdapterModel: SpeechT5 with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class SpeechT5AdapterModelTest(AdapterModelTests):
+class SpeechT5AdapterModelTest(HeadlessModelTests):
     model_type = "speecht5"
