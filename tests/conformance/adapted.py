@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import UnsupportedModelError
+from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, method
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
@@ -30,6 +30,7 @@ from conformance.subjects import (
 
 FIRST = "adapter_a"
 SECOND = "adapter_b"
+OF_TOKENS = ("prompt_tuning", "invertible")  # families that act on the embeddings of tokens
 
 
 def initialised(subject: Subject, attention: Attention = "eager") -> PreTrainedModel:
@@ -112,9 +113,45 @@ def refused(subject: Subject, method: Method) -> Reason | None:
     planned = planned_for(subject)
     if any(planned.get(part.planned_as, "not planned") for part in method.parts):
         return Reason.NOT_PLANNED
+    if parts_refuse(initialised(subject), method):
+        return Reason.PARTS_REFUSE
     if _has_no_place(subject, method):
         return Reason.NO_PLACE
     return Reason.UNKNOWN_ORDER if _asks_for_unknown_parts(subject, method) else None
+
+
+def parts_refuse(model: PreTrainedModel, method: Method) -> bool:
+    """Whether the parts of a model made of several refuse `method`, and do so for the reasons that their own types state.
+
+    The plan of the whole says nothing against a method where it cannot know its parts. A refusal with another reason, or one that
+    `supports_adapter` and `add_adapter` do not share, is none of this kind, so that the checks run into it.
+    """
+    base = model.adapters_base
+    if set(base.adapter_parts()) == {""} or model.supports_adapter(method.config):
+        return False
+    try:
+        model.add_adapter(FIRST, config=method.config)
+    except UnsupportedMethodError as error:
+        return any(_stated_to_refuse(base, part.planned_as, str(error)) for part in method.parts)
+    return False
+
+
+def _stated_to_refuse(base: Any, family: str, message: str) -> bool:
+    """Every part that is asked for the family has a reason against it, and `message` is one of these."""
+    asked = list(base.adapter_parts().values())
+    if family in OF_TOKENS:
+        asked = [part for part in asked if part is base.text_part]
+        if not asked:
+            reads = any(part.token_embeddings for part in base.adapter_parts().values())
+            return not reads and "reads tokens" in message
+    reasons = [stated_methods(part).get(family, "not planned") for part in asked]
+    return all(reasons) and any(reason in message for reason in reasons)
+
+
+def stated_methods(part: Any) -> dict[str, str]:
+    """Family -> why a part of a model has none of it, as its own class and model type say; "" if it has."""
+    model_type = registered().type_of(type(part.get_submodule("")), part.config.model_type)
+    return dict(part.own_methods) or {**registered().methods.get(model_type, {}), **part.lacks}
 
 
 def representatives(model_type: str) -> set[str]:

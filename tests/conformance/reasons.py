@@ -17,6 +17,7 @@ class Reason(Enum):
     NOT_PLANNED = "the plan has no place for the method"
     NO_PLACE = "no layer has a module of the kind that the config asks for"
     UNKNOWN_ORDER = "one projection gives several of queries, keys and values in an order that is not known; the config asks for some"
+    PARTS_REFUSE = "the plans of the models that it is made of here have no place for the method"
     NO_ADAPTER_CLASSES = "no classes were generated for what the class holds as its base model"
     NO_CROSS_ATTENTION = "it has no cross-attention"
     # of what upstream's own class does, as observed

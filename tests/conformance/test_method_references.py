@@ -73,7 +73,7 @@ def lora_weights(subject: Subject, part: LoRA, name: str = NAME, seed: int = 0) 
     where, changed = layout(subject), subject.upstream()
     largest = WIDTH
     shared = random(part.r, WIDTH, seed=seed + 50), random(largest, part.r, seed=seed + 51)
-    weights = {shared_name(where, name, key): tensor for key, tensor in zip(("lora_A", "lora_B"), shared, strict=True)}
+    weights = {shared_name(where.base, name, key): tensor for key, tensor in zip(("lora_A", "lora_B"), shared, strict=True)}
     for index, attention in enumerate(where.attentions):
         for path in (attention.query, attention.value):
             linear = changed.get_submodule(path)
@@ -256,7 +256,7 @@ def test_hypercomplex_bottleneck_is_one_with_block_matrices() -> None:
     upstream, inputs = BERT.upstream(), BERT.padded_inputs("right")
     where = with_sites(layout(BERT), BERT, inputs)
     rule, size = random(4, 4, 4), WIDTH // COMPACTER.reduction_factor
-    compact, plain = {rule_of(where, COMPACTER, NAME): rule}, {}
+    compact, plain = {rule_of(where.base, COMPACTER, NAME): rule}, {}
     for index, layer in enumerate(where.layers):
         for _, host in layer.hosts:
             for linear, (inputs_, outputs) in (("adapter_down.0", (WIDTH, size)), ("adapter_up", (size, WIDTH))):

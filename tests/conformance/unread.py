@@ -53,7 +53,7 @@ def _unread_by(
     gradients, given = _gradients_at_layers(upstream, layout, inputs, read)
     unread: set[str] = set()
     for layer in layout.layers:
-        mask = mask_of(upstream, layer, given)
+        mask = mask_of(upstream, layout, layer, given)
         found = gradients.get(layer.path, [])
         if not any(bool(gradient.any()) for gradient in found):
             continue
@@ -66,12 +66,11 @@ def _unread_by(
 
 def _gradients_at_layers(
     upstream: nn.Module, layout: Layout, inputs: Mapping[str, Any], read: Callable[[Any], dict[str, Tensor]]
-) -> tuple[dict[str, list[Tensor]], dict[str, Any]]:
-    """Gradients (B, L, H) of what each layer gives, one per call of it; and what the base model was given."""
+) -> tuple[dict[str, list[Tensor]], dict[str, dict[str, Any]]]:
+    """Gradients (B, L, H) of what each layer gives, one per call of it; and what each part was given."""
     upstream.requires_grad_(True)
     gradients: dict[str, list[Tensor]] = {}
-    given: dict[str, Any] = {}
-    handles = [remember_inputs(module, given) for module in (upstream, upstream.get_submodule(layout.base))]
+    given, handles = remember_inputs(upstream, layout)
 
     def keep(path: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

@@ -53,6 +53,7 @@ def verdict_of(result: ModelResult) -> Verdict:
     """The verdict that a result leads to."""
     name = result.model_type
     unplanned = {family: reason for family in FAMILIES if (reason := result.planned.get(family, "not planned"))}
+    unplanned |= {family: Reason.PARTS_REFUSE.value for family in FAMILIES if _parts_refuse(result, family)}
     if result.status == "untested":
         return Verdict(name, untested=_line(result.text), unplanned=unplanned)
     if result.status != "ran":
@@ -79,6 +80,12 @@ def verdict_of(result: ModelResult) -> Verdict:
             name, refused=Failed(first.check, _line(f"no method holds: {first.reason}")), unplanned=unplanned
         )
     return Verdict(name, dropped=dropped, families=families, unconverted=unconverted, unplanned=unplanned)
+
+
+def _parts_refuse(result: ModelResult, family: str) -> bool:
+    """The models that the tiny instance is made of refuse it; of others, the same whole may have it, so that it is not dropped."""
+    cells = [cell for cell in result.cells if cell.method and family in families_of(cell.method)]
+    return bool(cells) and all(cell.text == Reason.PARTS_REFUSE.name for cell in cells)
 
 
 def _never_tried(result: ModelResult, family: str) -> str:

@@ -14,9 +14,9 @@ from conformance.methods import Bottleneck, Invertible, LoRA, Method, Part, Pref
 from conformance.outputs import flags, loss_of, seeded
 from conformance.reference.bottleneck import rule_of
 from conformance.reference.embeddings import invertible_names, prompt_name
-from conformance.reference.layout import Layout, join, layout_of
-from conformance.reference.lora import lora_names, shared_name
-from conformance.reference.prefix import location_of
+from conformance.reference.layout import Layout, layout_of
+from conformance.reference.lora import lora_names, shared_names
+from conformance.reference.prefix import prefix_key
 from conformance.reference.reft import reft_names
 from conformance.sites import assert_each_acts_alone, is_dead, quiet_names
 from conformance.subjects import Subject
@@ -92,7 +92,7 @@ def fixed_names(model: nn.Module, method: Method) -> set[str]:
     fixed: set[str] = set()
     for part in method.parts:
         if isinstance(part, LoRA) and part.form in ("vera", "dvora"):
-            fixed |= {shared_name(layout, FIRST, key) for key in ("lora_A", "lora_B")}
+            fixed |= set(shared_names(layout, part, FIRST))
         if isinstance(part, ReFT) and part.suffix == 0:
             fixed |= {name for name in reft_names(layout, part, FIRST) if ".units.1." in name}
     return fixed
@@ -116,8 +116,8 @@ def parameter_names(layout: Layout, part: Part, name: str) -> list[str]:
 def _bottleneck_names(layout: Layout, part: Bottleneck, name: str) -> list[str]:
     hosts = [host for layer in layout.layers for key, host in layer.hosts if key in part.locations]
     tensors = ("W_left", "W_right", "b") if part.hypercomplex else ("weight", "bias")
-    shared = rule_of(layout, part, name)
-    return [shared] * bool(shared) + [
+    rules = dict.fromkeys(rule_of(layout.part_of(host), part, name) for host in hosts)
+    return [rule for rule in rules if rule] + [
         f"{host}.adapters.{name}.{linear}.{tensor}"
         for host in hosts
         for linear in ("adapter_down.0", "adapter_up")
@@ -129,6 +129,5 @@ def _prefix_names(layout: Layout, part: Prefix, name: str) -> list[str]:
     tensors = ["control_trans"]
     if not part.flat:
         tensors = ["wte.weight", *(f"control_trans.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias"))]
-    locations = dict.fromkeys(location_of(attention) for attention in layout.prefixed)
-    top = join(layout.base, f"prefix_tuning.prefix_tunings.{name}")
-    return [f"{top}.{location}.{tensor}" for location in locations for tensor in tensors]
+    keys = dict.fromkeys(prefix_key(attention, name) for attention in layout.prefixed)
+    return [f"{key}.{tensor}" for key in keys for tensor in tensors]

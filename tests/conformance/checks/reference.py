@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import FIRST, adapted, adapter_parameters, initialised
 from conformance.in_double import IN_DOUBLE, InDouble, doubled
-from conformance.methods import Bottleneck, Method, Part, ReFT, positions_in_front
+from conformance.methods import Bottleneck, Method, Part, Prompt, ReFT, positions_in_front
 from conformance.outputs import (
     all_outputs,
     assert_differs,
@@ -67,6 +67,8 @@ def compare(
     layout = layout_of(ours)
     if any(isinstance(part, Bottleneck) for _, parts in adapters for part in parts):
         layout = with_sites(layout, subject, inputs)
+    if any(isinstance(part, Prompt) for _, parts in adapters for part in parts):
+        layout = as_called(layout, subject, inputs)
     one = _Comparison(subject, layout, adapters, what, together)
     try:
         one.run(ours, one.upstream(ours), inputs, atol)
@@ -158,6 +160,18 @@ def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layo
     if not claims:
         raise AssertionError("no host is called: there is no residual addition to adapt")
     return replace(layout, sites=sites_of(subject.upstream(), claims, given))
+
+
+def as_called(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
+    """`layout` with whether upstream's own class gives embeddings, and no tokens, to the model within it that embeds tokens."""
+    upstream, fed = subject.upstream(), []
+
+    def see(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        fed.append(kwargs.get("inputs_embeds") is not None)
+
+    upstream.get_submodule(layout.front).register_forward_pre_hook(see, with_kwargs=True)
+    run(upstream, inputs)
+    return replace(layout, is_fed=any(fed))
 
 
 def is_fixed(name: str, adapters: Sequence[tuple[str, Sequence[Part]]]) -> bool:

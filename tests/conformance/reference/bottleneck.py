@@ -233,8 +233,9 @@ def bottlenecks_applied(
         here = [(name, part) for name, part in adapters if location in part.locations]
         if not here:
             return x
+        where = layout.part_of(host)
         present = [
-            (part, Weights(weights, join(host, "adapters", name), rule_of(layout, part, name))) for name, part in here
+            (part, Weights(weights, join(host, "adapters", name), rule_of(where, part, name))) for name, part in here
         ]
         if isinstance(together, Fused):
             attention = Weights(weights, join(host, "adapter_fusion_layer", together.name))
@@ -310,9 +311,9 @@ def _laid_out_as(like: Tensor, values: Tensor) -> Tensor:
     return torch.empty_strided(like.shape, like.stride(), dtype=values.dtype).copy_(values)
 
 
-def rule_of(layout: Layout, part: Bottleneck, name: str) -> str:
-    """The name under which a checkpoint stores the rule of hypercomplex layers; "" where there are none."""
-    return join(layout.base, f"shared_parameters.{name}.phm_rule") if part.hypercomplex else ""
+def rule_of(where: str, part: Bottleneck, name: str) -> str:
+    """The name under which a checkpoint stores the rule of hypercomplex layers of the part at `where`; "" where there are none."""
+    return join(where, f"shared_parameters.{name}.phm_rule") if part.hypercomplex else ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers.utils import ModelOutput
 from conformance.methods import Invertible, Prompt
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Together, only_in_turn
+from conformance.subjects import FIRST_TOKEN
 
 
 @contextlib.contextmanager
@@ -24,7 +27,10 @@ def invertible_applied(
     weights: Mapping[str, Tensor],
     together: Together = None,
 ) -> Iterator[None]:
-    """The embeddings of `upstream` go through `adapters`; before a tied projection to them stands the inverse."""
+    """The embeddings of `upstream` go through `adapters`; before a tied projection to them stands the inverse.
+
+    Within a whole, it is what enters the part that embeds the tokens, be it tokens or, with images among them, embeddings.
+    """
     only_in_turn("invertible adapters", together)
 
     def forward(module: nn.Module, args: Any, output: Any) -> Any:
@@ -40,12 +46,37 @@ def invertible_applied(
             hidden = inverse(hidden, name, layout, weights)
         return (hidden, *args[1:])
 
-    handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
+    if layout.has_parts and layout.embeds_tokens:
+        handles = _around_part(upstream.get_submodule(layout.front), upstream.get_submodule(layout.embeddings), forward)
+    else:
+        handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
     projection = upstream.get_output_embeddings()
-    if projection is not None and projection.weight is upstream.get_input_embeddings().weight:
+    if projection is not None and projection.weight is upstream.get_submodule(layout.token_embeddings).weight:
         handles.append(projection.register_forward_pre_hook(backward))
     with _removed(handles):
         yield
+
+
+def _around_part(part: nn.Module, table: nn.Module, change: Any) -> list[Any]:
+    """`change` what `part` is given as embeddings, and what it embeds itself: others may use its table before."""
+    inside: list[nn.Module] = []
+
+    def enter(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        inside.append(module)
+        given = kwargs.get("inputs_embeds")
+        return args, kwargs if given is None else {**kwargs, "inputs_embeds": change(module, args, given)}
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        inside.pop()
+
+    def embedded(module: nn.Module, args: Any, output: Any) -> Any:
+        return change(module, args, output) if inside else output
+
+    return [
+        part.register_forward_pre_hook(enter, with_kwargs=True),
+        part.register_forward_hook(leave),
+        table.register_forward_hook(embedded),
+    ]
 
 
 def invertible_names(layout: Layout, name: str) -> list[str]:
@@ -90,11 +121,17 @@ def prompts_applied(
 
     Where the table of tokens stands alone, they are new tokens: all that upstream makes of tokens, it makes of them.
     An encoder-decoder has them in its encoder, and gives outputs at the tokens of its decoder anyway.
+    Within a whole, the part that embeds the tokens has them. Where the whole gives that part embeddings, room is kept for the
+    prompts in all that the whole is given, so that it makes masks and positions of them as of tokens.
     """
     prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
     prompt = together.of(prompts) if isinstance(together, Averaged) else torch.cat(prompts[::-1])
+    if layout.has_parts and layout.is_fed:
+        with _removed(_kept_and_filled(upstream, layout, prompt)):
+            yield
+        return
     length = len(prompt)
-    base, front = upstream.get_submodule(layout.base), upstream.get_submodule(layout.front)
+    base, front = upstream.get_submodule(layout.text), upstream.get_submodule(layout.front)
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
@@ -137,7 +174,7 @@ def prompts_applied(
         return (), {**given, "input_ids": torch.cat([new, tokens], dim=1)}
 
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
-        if base is not upstream and base is front:
+        if base is not upstream and base is front and isinstance(output, ModelOutput):
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
         return output
 
@@ -173,6 +210,44 @@ def prompts_applied(
         yield
 
 
+def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> list[Any]:
+    """The whole gets tokens without a meaning in front of its own, over whose embeddings the text part writes the prompt (P, H)."""
+    length, front = len(prompt), upstream.get_submodule(layout.front)
+    token = _meaningless_token(upstream.config)
+
+    def keep(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        for name, value in (("input_ids", token), ("attention_mask", 1), ("token_type_ids", 0), ("mm_token_type_ids", 0)):
+            if given.get(name) is not None:
+                given[name] = nn.functional.pad(given[name], (length, 0), value=value)
+        if (positions := given.get("position_ids")) is not None:
+            places = torch.arange(length).expand(*positions.shape[:-1], -1)
+            given["position_ids"] = torch.cat([places, positions + length], dim=-1)
+        return (), given
+
+    def fill(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        behind = kwargs["inputs_embeds"][:, length:]
+        return args, {**kwargs, "inputs_embeds": torch.cat([prompt.expand(len(behind), -1, -1), behind], dim=1)}
+
+    def strip(module: nn.Module, args: Any, output: Any) -> Any:
+        if layout.front == layout.text:
+            output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+        return output
+
+    return [
+        upstream.get_submodule(layout.base).register_forward_pre_hook(keep, with_kwargs=True),
+        front.register_forward_pre_hook(fill, with_kwargs=True),
+        front.register_forward_hook(strip),
+    ]
+
+
+def _meaningless_token(config: Any) -> int:
+    """The first that no config of the whole names: nothing stands for an image there, and no row ends."""
+    configs = [config, *(getattr(config, name) for name in type(config).sub_configs if getattr(config, name, None))]
+    named = [value for one in configs for key, value in one.to_dict().items() if re.search(r"token_(id|index)", key)]
+    return next(token for token in itertools.count(FIRST_TOKEN) if token not in named)
+
+
 class _NewTokens:
     """A table of tokens gives `rows` (P, H) for the P tokens that it lacks, so that upstream treats these as any other.
 
@@ -195,7 +270,7 @@ class _NewTokens:
 
 def prompt_name(layout: Layout, name: str) -> str:
     """The name under which a checkpoint stores the prompt `name`."""
-    return join(layout.base, f"prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight")
+    return join(layout.text, f"prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight")
 
 
 @contextlib.contextmanager

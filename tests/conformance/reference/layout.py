@@ -42,6 +42,7 @@ class Attention:
         default_factory=dict
     )  # those of its outputs that are "query", "gate"
     gate_order: tuple[int, ...] = ()  # the outputs that `gate_spans` counts
+    part: str = ""  # path of the part that holds it
 
     @property
     def shares_projection(self) -> bool:
@@ -57,6 +58,7 @@ class Layer:
     mlp_first: tuple[str, ...]
     mlp_last: tuple[str, ...]
     form: str = ""  # of its hidden states, as it is stated; "" = rows of positions
+    part: str = ""  # path of what holds its layers and prefixes: the base model, or a model in it that is a part of the whole
 
     @property
     def has_rows(self) -> bool:
@@ -70,7 +72,9 @@ class Layout:
     base: str  # path of the base model; "" = the model itself
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
-    front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or the base model
+    front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or what embeds the tokens
+    text: str = ""  # path of the part that embeds the tokens: the base model, where that is not made of several
+    is_fed: bool = False  # the whole gives that part embeddings, not tokens, as `as_called` saw it
     prefix_shapes: Mapping[str, tuple[int, int, int]] = field(
         default_factory=dict
     )  # core -> of its prefix, where one is
@@ -80,6 +84,20 @@ class Layout:
     def embeds_tokens(self) -> bool:
         """Nothing but the table of tokens stands at one place: what is added to them is added by the model's forward."""
         return bool(self.token_embeddings) and not self.token_embeddings.startswith(f"{self.embeddings}.")
+
+    @property
+    def has_parts(self) -> bool:
+        """The tokens are embedded by a model within the base model."""
+        return self.text != self.base
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Paths of the parts that have layers."""
+        return tuple(dict.fromkeys(layer.part for layer in self.layers))
+
+    def part_of(self, path: str) -> str:
+        """The part of the layer that a module stands in."""
+        return next(layer.part for layer in self.layers if f"{path}.".startswith(f"{layer.path}."))
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -92,39 +110,59 @@ class Layout:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """The layout of a model after ``init``, from the roles of its layers' classes."""
-    layers = [
-        _layer(model, path, module)
+    """The layout of a model after ``init``, from the roles of its layers' classes and from its parts."""
+    found = [
+        (path, module)
         for path, module in model.named_modules()
         if isinstance(getattr(type(module), "roles", None), LayerRoles)
     ]
-    if not layers:
+    if not found:
         raise AssertionError(f"no layer of {type(model).__name__} declares roles: was it given to init?")
     # Not by the prefix: a base model may have a part of this name (DINOv3).
-    base = next(path for path, module in model.named_modules() if module is model.base_model)
-    stated = type(model.base_model)
-    forms = [(join(base, stack.path), stack.form) for stack in stated.layer_stacks]
-    layers = [replace(layer, form=_form(layer.path, forms)) for layer in layers]
+    base = next(path for path, module in model.named_modules() if module is model.adapters_base)
+    parts = {join(base, path): part for path, part in model.adapters_base.adapter_parts().items()}
+    layers = [_of_part(model, path, module, base, parts) for path, module in found]
+    text = next((path for path, part in parts.items() if part is model.adapters_base.text_part), None)
+    front, embeddings, token_embeddings = base, "", ""
+    if text is not None:
+        stated = parts[text]
+        front = _front(model, stated, text)
+        embeddings, token_embeddings = (
+            join(text, path) if path else "" for path in (stated.embedding_output, stated.token_embeddings)
+        )
     return Layout(
         tuple(_in_towers(model, layers)),
         base,
-        embeddings=join(base, stated.embedding_output) if stated.embedding_output else "",
-        token_embeddings=join(base, stated.token_embeddings) if stated.token_embeddings else "",
-        front=_front(model, base),
+        embeddings=embeddings,
+        token_embeddings=token_embeddings,
+        front=front,
+        text=base if text is None else text,
         prefix_shapes=_prefix_shapes(model),
     )
 
 
+def _of_part(model: nn.Module, path: str, module: nn.Module, base: str, parts: Mapping[str, Any]) -> Layer:
+    """A layer, as the innermost part around it states it."""
+    part = max((one for one in parts if not one or path.startswith(f"{one}.")), key=len, default=base)
+    stated = parts.get(part, model.adapters_base)
+    within = path if part == base else path.removeprefix(f"{part}.")
+    in_encoder = bool(getattr(stated.config, "is_encoder_decoder", False)) and ".encoder." in f".{within}."
+    forms = [(join(part, stack.path), stack.form) for stack in stated.layer_stacks]
+    layer = _layer(path, module, in_encoder)
+    attentions = tuple(replace(one, part=part) for one in layer.attentions)
+    return replace(layer, attentions=attentions, form=_form(path, forms), part=part)
+
+
 def _in_towers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Layer]:
-    """The layers, whose attentions say in which model they are where those of their kind are in several."""
+    """The layers, whose attentions say in which model they are where those of their kind in a part are in several."""
     types = {layer.path: _type_around(model, layer.path) for layer in layers}
-    of_kind: dict[tuple[str, bool], set[str]] = {}
+    of_kind: dict[tuple[str, str, bool], set[str]] = {}
     for layer in layers:
         for attention in layer.attentions:
-            of_kind.setdefault((attention.kind, attention.in_encoder), set()).add(types[layer.path])
+            of_kind.setdefault((layer.part, attention.kind, attention.in_encoder), set()).add(types[layer.path])
     for layer in layers:
         told_apart = (
-            replace(one, tower=types[layer.path]) if len(of_kind[one.kind, one.in_encoder]) > 1 else one
+            replace(one, tower=types[layer.path]) if len(of_kind[layer.part, one.kind, one.in_encoder]) > 1 else one
             for one in layer.attentions
         )
         yield replace(layer, attentions=tuple(told_apart))
@@ -154,13 +192,13 @@ def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-def _front(model: nn.Module, base: str) -> str:
-    if not model.config.is_encoder_decoder:
-        return base
-    return next(path for path, module in model.named_modules() if module is model.get_encoder())
+def _front(model: nn.Module, part: Any, path: str) -> str:
+    if not part.config.is_encoder_decoder:
+        return path
+    return next(path for path, module in model.named_modules() if module is part.get_encoder())
 
 
-def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
+def _layer(path: str, module: nn.Module, in_encoder: bool) -> Layer:
     roles: LayerRoles = type(module).roles
     present = [entry for entry in roles.attentions if _is_present(module, entry)]
     found = [
@@ -172,7 +210,6 @@ def _layer(model: nn.Module, path: str, module: nn.Module) -> Layer:
     if not any(entry.kind == "cross" for entry in present):  # its place in a list may hold another sublayer here
         found = [(location, host) for location, host in found if location != "cross_attention"]
     hosts = tuple((location, join(path, host)) for location, host in found if host is not None)
-    in_encoder = bool(getattr(model.config, "is_encoder_decoder", False)) and ".encoder." in f".{path}."
     return Layer(
         path,
         tuple(_attention(module, path, entry, in_encoder) for entry in present),

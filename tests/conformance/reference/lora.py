@@ -71,11 +71,17 @@ def lora_names(layout: Layout, part: LoRA, name: str) -> list[str]:
         for path in lora_targets(layout, part)
         for key in part.tensors or _TENSORS[part.form]
     ]
-    return own + [shared_name(layout, name, key) for key in ("lora_A", "lora_B") if part.form in ("vera", "dvora")]
+    return own + (shared_names(layout, part, name) if part.form in ("vera", "dvora") else [])
 
 
-def shared_name(layout: Layout, name: str, key: str) -> str:
-    return join(layout.base, f"shared_parameters.{name}.{key}")
+def shared_names(layout: Layout, part: LoRA, name: str) -> list[str]:
+    """Those of the random matrices of VeRA, of which each part has its own."""
+    parts = dict.fromkeys(layout.part_of(path) for path in lora_targets(layout, part))
+    return [shared_name(where, name, key) for where in parts for key in ("lora_A", "lora_B")]
+
+
+def shared_name(part: str, name: str, key: str) -> str:
+    return join(part, f"shared_parameters.{name}.{key}")
 
 
 @contextlib.contextmanager
@@ -96,7 +102,8 @@ def lora_applied(
     for name, part in adapters:
         for path in lora_targets(layout, part):
             prefix, spans, order = f"{path}.loras.{name}", adapted_spans(layout, path, part), orders.get(path, ())
-            here.setdefault(path, []).append(_Adapter(part, prefix, weights, spans, order, layout, name))
+            where = layout.part_of(path)
+            here.setdefault(path, []).append(_Adapter(part, prefix, weights, spans, order, where, name))
     run = _adapting if together is None else functools.partial(_averaging, together)
     handles = [upstream.get_submodule(path).register_forward_hook(run(entry)) for path, entry in here.items()]
     try:
@@ -115,7 +122,7 @@ class _Adapter:
     weights: Mapping[str, Tensor]
     spans: Sequence[Span]  # adapted outputs of a fused projection; empty = all
     order: Sequence[int]  # of its outputs, in which the spans are counted; empty = as they are
-    layout: Layout
+    where: str  # the part of the model
     name: str
 
     def tensor(self, key: str) -> Tensor:
@@ -128,7 +135,7 @@ class _Adapter:
         """A (r, in) and B (size, r) of each span, the factors of vera and mtl multiplied in."""
         rank, form = self.part.r, self.part.form
         if form in ("vera", "dvora"):
-            down, up = (self.weights[shared_name(self.layout, self.name, key)] for key in ("lora_A", "lora_B"))
+            down, up = (self.weights[shared_name(self.where, self.name, key)] for key in ("lora_A", "lora_B"))
             inner, outer = self.tensor("vera_D").split(rank), self.tensor("vera_B").split(list(sizes))
             return [
                 (d[:, None] * down[:, :inputs], b[:, None] * up[:size])

@@ -32,6 +32,11 @@ def location_of(attention: Attention) -> str:
     return f"{attention.tower}_{location}" if attention.tower else location
 
 
+def prefix_key(attention: Attention, name: str) -> str:
+    """Under which a checkpoint stores the prefix of an attention core and of its siblings: each part has its own."""
+    return join(attention.part, f"prefix_tuning.prefix_tunings.{name}.{location_of(attention)}")
+
+
 def prefix_states(
     layout: Layout, part: Prefix, name: str, weights: Mapping[str, Tensor], shapes: Mapping[str, Shape]
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -41,11 +46,10 @@ def prefix_states(
         shapes: path of a core -> (K, D of keys, D of values).
     """
     states = {}
-    by_location: dict[str, list[Attention]] = {}
+    by_key: dict[str, list[Attention]] = {}
     for attention in layout.prefixed:
-        by_location.setdefault(location_of(attention), []).append(attention)
-    for location, attentions in by_location.items():
-        prefix = join(layout.base, f"prefix_tuning.prefix_tunings.{name}.{location}")
+        by_key.setdefault(prefix_key(attention, name), []).append(attention)
+    for prefix, attentions in by_key.items():
         sizes = [shapes[one.core][0] * width for one in attentions for width in shapes[one.core][1:]]
         # Of each position, keys and values alternate from core to core.
         columns = _flat_states(part, prefix, weights).view(part.length, -1).split(sizes, dim=1)

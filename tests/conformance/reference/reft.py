@@ -42,16 +42,15 @@ def reft_applied(
     together: Together = None,
 ) -> Iterator[None]:
     """The layers of `upstream` give their outputs with the edits of `adapters`, one after the other."""
-    inputs: dict[str, Any] = {}
-    # Upstream's class with a head may call what is in its base model, and not that.
-    handles = [remember_inputs(module, inputs) for module in (upstream, upstream.get_submodule(layout.base))]
+    inputs, handles = remember_inputs(upstream, layout)
     for layer in layout.layers:
         module = upstream.get_submodule(layer.path)
         if not layer.has_rows:
-            handles.append(module.register_forward_hook(_without_rows(layer.form, inputs), prepend=True))
+            of_part = inputs[layer.part]
+            handles.append(module.register_forward_hook(_without_rows(layer.form, of_part), prepend=True))
             continue
         edits = [(part, _units(part, layer.path, name, weights)) for name, part in adapters]
-        mask = functools.partial(mask_of, upstream, layer, inputs)
+        mask = functools.partial(mask_of, upstream, layout, layer, inputs)
         handles.append(module.register_forward_hook(_editing(edits, mask, together), prepend=True))
     try:
         yield
@@ -60,26 +59,60 @@ def reft_applied(
             handle.remove()
 
 
-def remember_inputs(base: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
-    """Keep what the base model is given: a head may have a mask of tokens for which its base model has no use."""
+def remember_inputs(
+    upstream: nn.Module, layout: Layout
+) -> tuple[dict[str, dict[str, Any]], list[RemovableHandle]]:
+    """What each part is given, by its path, while the hooks stand.
 
+    Of a part that is the base model, also what upstream's class around it is given: that may call what is in its base model, and
+    not that, and may have a mask of tokens for which its base model has no use.
+    """
+    inputs: dict[str, dict[str, Any]] = {part: {} for part in dict.fromkeys((layout.base, *layout.parts))}
+    handles = []
+    for part, given in inputs.items():
+        paths = dict.fromkeys(("", part)) if part == layout.base else (part,)
+        handles += [_remembered(upstream.get_submodule(path), given) for path in paths]
+    return inputs, handles
+
+
+def _remembered(module: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
     def remember(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         inputs.clear()
         inputs.update(zip(inspect.signature(module.forward).parameters, args, strict=False))
         inputs.update(kwargs)
 
-    return base.register_forward_pre_hook(remember, with_kwargs=True)
+    return module.register_forward_pre_hook(remember, with_kwargs=True)
 
 
-def mask_of(upstream: nn.Module, layer: Layer, inputs: Mapping[str, Any]) -> Tensor | None:
-    """The mask of the tokens that the layer sees; an encoder-decoder has two, and one half of it one. What stands behind them is in none."""
+def mask_of(upstream: nn.Module, layout: Layout, layer: Layer, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor | None:
+    """The mask of the tokens that the layer sees; an encoder-decoder has two, and one half of it one. What stands behind them is in none.
+
+    Args:
+        inputs: of each part, as `remember_inputs` found them.
+    """
     if layer.form == "no tokens":
         return None
-    has_two = bool(upstream.config.is_encoder_decoder) and any(name.startswith("decoder_") for name in inputs)
+    of_part = inputs[layer.part]
+    config = upstream.get_submodule(layer.part).config
+    has_two = bool(config.is_encoder_decoder) and any(name.startswith("decoder_") for name in of_part)
     is_decoder = has_two and not any(one.in_encoder for one in layer.attentions)
     start = "decoder_" if is_decoder else ""
-    mask = inputs.get(f"{start}attention_mask")
-    return torch.ones_like(inputs[f"{start}input_ids"]) if mask is None and layer.form == "followed" else mask
+    mask = of_part.get(f"{start}attention_mask")
+    if layer.part == layout.text != layout.base and mask is not None and not _is_of_tokens(mask):
+        mask = inputs[layout.base].get("attention_mask")  # of which the whole made that of the part
+    if isinstance(mask, Tensor) and mask.dim() == 4:
+        mask = _seen_by_some(mask)
+    return torch.ones_like(of_part[f"{start}input_ids"]) if mask is None and layer.form == "followed" else mask
+
+
+def _is_of_tokens(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and mask.dim() == 2
+
+
+def _seen_by_some(mask: Tensor) -> Tensor:
+    """(B, 1, Q, K), which hides by False or by a large negative number -> (B, K): places that some query may look at."""
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return seen[:, 0].any(dim=1).long()
 
 
 def _without_rows(form: str, inputs: Mapping[str, Any]) -> Callable[..., None]:
