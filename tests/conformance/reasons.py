@@ -30,6 +30,11 @@ class Reason(Enum):
     NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"
     NO_PADDING = "its inputs have no padding"
+    NO_FEATURES = "upstream's class gives no features of a text, an image or a sound past its forward"
+    ONLY_TEXT = "it reads a text alone"
+    NO_EQUAL_LENGTHS = (
+        "upstream takes no text as long as what layers beside it read, or all of its layers read the text"
+    )
     NO_GENERATION = "its class does not generate, or in a way of its own"
     NO_CHECKPOINTING = "upstream has no gradient checkpointing for it"
     NO_CACHE = "there is no cache of tokens to fill; compared with the reference attention"

@@ -73,7 +73,9 @@ def lora_weights(subject: Subject, part: LoRA, name: str = NAME, seed: int = 0) 
     where, changed = layout(subject), subject.upstream()
     largest = WIDTH
     shared = random(part.r, WIDTH, seed=seed + 50), random(largest, part.r, seed=seed + 51)
-    weights = {shared_name(where.base, name, key): tensor for key, tensor in zip(("lora_A", "lora_B"), shared, strict=True)}
+    weights = {
+        shared_name(where.base, name, key): tensor for key, tensor in zip(("lora_A", "lora_B"), shared, strict=True)
+    }
     for index, attention in enumerate(where.attentions):
         for path in (attention.query, attention.value):
             linear = changed.get_submodule(path)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from conformance.adapted import adapted_subjects, holding_subjects, init_refuses, initialised, refused
 from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
+from conformance.checks.apart import padding_of_the_text_stays_there
 from conformance.checks.branches import hosts_receive_branches
 from conformance.checks.causality import earlier_outputs_are_unchanged
 from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subjects
@@ -29,6 +30,7 @@ from conformance.checks.composition import (
 )
 from conformance.checks.conversion import conversion_keeps_outputs, converting_subjects
 from conformance.checks.decoding import decoding_agrees
+from conformance.checks.features import features_are_those_of_the_forward, has_features
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
 from conformance.checks.lora import lora_is_peft, merging_is_exact
@@ -148,6 +150,14 @@ def _per_part(subject: Subject, method: Method) -> Reason | None:
     return None if method.only is not None or method.has(Invertible) else Reason.PER_PART
 
 
+def _no_features(subject: Subject, method: Method) -> Reason | None:
+    return None if has_features(subject) else Reason.NO_FEATURES
+
+
+def _only_text(subject: Subject, method: Method) -> Reason | None:
+    return Reason.ONLY_TEXT if subject.text else None
+
+
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects, (Reason.UPSTREAM_DOES_NOT_RUN,)),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
@@ -179,6 +189,8 @@ CHECKS: tuple[Check, ...] = (
     Check("multi task", tasks_are_their_rows, _per_part, (Reason.UPSTREAM_MIXES_ROWS,)),
     Check("average", average_is_the_weighted_sum, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
     Check("fuse", fusion_is_an_attention, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),
+    Check("apart", padding_of_the_text_stays_there, _only_text, (Reason.NO_EQUAL_LENGTHS,)),
+    Check("features", features_are_those_of_the_forward, _no_features, (Reason.NO_FEATURES,)),
     Check("setup", setup_is_activation),
     Check("round trip", saved_is_loaded),
     Check("damaged files", damaged_files_are_refused),

@@ -20,10 +20,14 @@ def nothing_is_half_prepared(subject: Subject) -> None:
     prepared = {base, *(base.get_submodule(part) for part in base.adapter_parts())}
     for part in prepared:
         if part.adapters_base is not base:
-            raise AssertionError(f"{type(part).__name__} is a part of a {type(base).__name__}, to which its adapters do not belong")
+            raise AssertionError(
+                f"{type(part).__name__} is a part of a {type(base).__name__}, to which its adapters do not belong"
+            )
     for path, module in model.named_modules():
         name = type(module).__name__
         if isinstance(module, ModelBaseAdaptersMixin) and module not in prepared:
-            raise AssertionError(f"{path}, a {name}, has the class of a base model and was not prepared as one: it is no part of the whole")
+            raise AssertionError(
+                f"{path}, a {name}, has the class of a base model and was not prepared as one: it is no part of the whole"
+            )
         if isinstance(module, LayerAdaptersMixin) and module not in layers:
             raise AssertionError(f"{path}, a {name}, has the class of a layer and is in no stack of the base model")

@@ -6,6 +6,7 @@
     sequence.py    what the tokens of a row see of each other, and what a step with a cache computes, in every method
     conversion.py  what a flexible head does with the weights of one of upstream's
     checkpoint.py  what of a whole checkpoint is read, and what is written into one
+    parts.py       of models that read several things, and of those made of several models
     blocks.py      compositions
     bottleneck.py, prefix.py, lora.py, reft.py, embeddings.py    the arithmetic of one method
 
@@ -23,6 +24,7 @@ from conformance.defects.embeddings import EMBEDDINGS
 from conformance.defects.generated import GENERATED
 from conformance.defects.lifecycle import LIFECYCLE
 from conformance.defects.lora import LORA_FAMILY
+from conformance.defects.parts import PARTS
 from conformance.defects.planting import Defect
 from conformance.defects.prefix import PREFIX
 from conformance.defects.reft import REFT
@@ -34,6 +36,7 @@ TABLES = (
     CONVERSION,
     CHECKPOINT,
     SEQUENCE,
+    PARTS,
     BLOCKS,
     BOTTLENECK,
     PREFIX,

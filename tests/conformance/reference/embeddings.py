@@ -47,7 +47,9 @@ def invertible_applied(
         return (hidden, *args[1:])
 
     if layout.has_parts and layout.embeds_tokens:
-        handles = _around_part(upstream.get_submodule(layout.front), upstream.get_submodule(layout.embeddings), forward)
+        handles = _around_part(
+            upstream.get_submodule(layout.front), upstream.get_submodule(layout.embeddings), forward
+        )
     else:
         handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
     projection = upstream.get_output_embeddings()
@@ -178,6 +180,9 @@ def prompts_applied(
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
         return output
 
+    def cut_off(module: nn.Module, args: Any) -> Any:
+        return (args[0][:, length:], *args[1:])
+
     embeddings = upstream.get_submodule(layout.embeddings)
     table = (
         embeddings  # not the one that upstream names where the encoder has one of its own, tied to it (T5EncoderModel)
@@ -197,6 +202,9 @@ def prompts_applied(
         base.register_forward_pre_hook(longer_mask, with_kwargs=True),
         base.register_forward_hook(strip),
     ]
+    pooler = base._modules.get("pooler")
+    if layout.has_parts and pooler is not None and not isinstance(pooler, nn.Linear):  # the whole reads what it gives
+        handles.append(pooler.register_forward_pre_hook(cut_off))
     if layout.embeds_tokens:
         handles.append(front.register_forward_pre_hook(longer_tokens, with_kwargs=True))
         handles.append(_NewTokens(table, prompt))
@@ -217,7 +225,12 @@ def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> lis
 
     def keep(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        for name, value in (("input_ids", token), ("attention_mask", 1), ("token_type_ids", 0), ("mm_token_type_ids", 0)):
+        for name, value in (
+            ("input_ids", token),
+            ("attention_mask", 1),
+            ("token_type_ids", 0),
+            ("mm_token_type_ids", 0),
+        ):
             if given.get(name) is not None:
                 given[name] = nn.functional.pad(given[name], (length, 0), value=value)
         if (positions := given.get("position_ids")) is not None:

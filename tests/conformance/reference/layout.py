@@ -58,7 +58,9 @@ class Layer:
     mlp_first: tuple[str, ...]
     mlp_last: tuple[str, ...]
     form: str = ""  # of its hidden states, as it is stated; "" = rows of positions
-    part: str = ""  # path of what holds its layers and prefixes: the base model, or a model in it that is a part of the whole
+    part: str = (
+        ""  # path of what holds its layers and prefixes: the base model, or a model in it that is a part of the whole
+    )
 
     @property
     def has_rows(self) -> bool:
@@ -72,7 +74,9 @@ class Layout:
     base: str  # path of the base model; "" = the model itself
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
-    front: str = ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or what embeds the tokens
+    front: str = (
+        ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or what embeds the tokens
+    )
     text: str = ""  # path of the part that embeds the tokens: the base model, where that is not made of several
     is_fed: bool = False  # the whole gives that part embeddings, not tokens, as `as_called` saw it
     prefix_shapes: Mapping[str, tuple[int, int, int]] = field(

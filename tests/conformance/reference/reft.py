@@ -59,9 +59,7 @@ def reft_applied(
             handle.remove()
 
 
-def remember_inputs(
-    upstream: nn.Module, layout: Layout
-) -> tuple[dict[str, dict[str, Any]], list[RemovableHandle]]:
+def remember_inputs(upstream: nn.Module, layout: Layout) -> tuple[dict[str, dict[str, Any]], list[RemovableHandle]]:
     """What each part is given, by its path, while the hooks stand.
 
     Of a part that is the base model, also what upstream's class around it is given: that may call what is in its base model, and
@@ -84,7 +82,9 @@ def _remembered(module: nn.Module, inputs: dict[str, Any]) -> RemovableHandle:
     return module.register_forward_pre_hook(remember, with_kwargs=True)
 
 
-def mask_of(upstream: nn.Module, layout: Layout, layer: Layer, inputs: Mapping[str, Mapping[str, Any]]) -> Tensor | None:
+def mask_of(
+    upstream: nn.Module, layout: Layout, layer: Layer, inputs: Mapping[str, Mapping[str, Any]]
+) -> Tensor | None:
     """The mask of the tokens that the layer sees; an encoder-decoder has two, and one half of it one. What stands behind them is in none.
 
     Args:
