@@ -12,9 +12,17 @@ from typing import Any
 
 from torch import nn
 
-from conformance.adapted import FIRST, initialised, parts_are_unknown, planned_for, randomise_adapter, state
+from conformance.adapted import (
+    FIRST,
+    initialised,
+    parts_are_unknown,
+    parts_refuse,
+    planned_for,
+    randomise_adapter,
+    state,
+)
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
-from conformance.methods import LoRA, ReFT
+from conformance.methods import FAMILIES, LoRA, ReFT, method
 from conformance.outputs import assert_bitwise, assert_equal_within, run
 from conformance.reference.layout import Layout, layout_of
 from conformance.sites import assert_each_acts_alone
@@ -30,7 +38,8 @@ def every_method_together(subject: Subject, without: frozenset[str] = frozenset(
     expected = run(subject.upstream(), inputs)
     model = initialised(subject)
     assert_bitwise(run(model, inputs), expected, "without an adapter")
-    planned = {family: why for family, why in planned_for(subject).items() if family not in without}
+    refused = {family for family, name in FAMILIES.items() if parts_refuse(initialised(subject), method(name))}
+    planned = {family: why for family, why in planned_for(subject).items() if family not in without | refused}
     config = union_config(layout_of(model), planned)
     if not config:
         return

@@ -52,7 +52,7 @@ PARTS = {
         message="get_image_features",
     ),
     "decoding: adapters of the encoder rest where generate calls it by itself": Defect(
-        around(BartForConditionalGeneration, "_prepare_encoder_decoder_kwargs_for_generation", _without_adapters),
+        around(BartForConditionalGeneration, "_prepare_text_encoder_decoder_kwargs_for_generation", _without_adapters),
         "decoding",
         METHODS,
         BART,
