@@ -16,27 +16,36 @@ def layout(subject: Subject) -> Layout:
     if subject.model_type == "llama":
         embeddings = "model.embed_tokens"
         return Layout(
-            tuple(_llama_layer(f"model.layers.{i}") for i in range(2)), "model", embeddings, embeddings, "model"
+            tuple(_llama_layer(f"model.layers.{i}") for i in range(2)),
+            "model",
+            embeddings,
+            embeddings,
+            "model",
+            "model",
         )
     layers = tuple(_bert_layer(f"bert.encoder.layer.{i}") for i in range(2))
-    return Layout(layers, "bert", "bert.embeddings", "bert.embeddings.word_embeddings", "bert")
+    return Layout(layers, "bert", "bert.embeddings", "bert.embeddings.word_embeddings", "bert", "bert")
 
 
 def _llama_layer(path: str) -> Layer:
     attention, mlp = f"{path}.self_attn", f"{path}.mlp"
     projections = (f"{attention}.{name}_proj" for name in "qkv")
-    core = Attention(path, attention, "self", *projections, fused="", output=f"{attention}.o_proj", in_encoder=False)
+    core = Attention(
+        path, attention, "self", *projections, fused="", output=f"{attention}.o_proj", in_encoder=False, part="model"
+    )
     hosts = (("attention", f"{path}.attention_adapters"), ("output", f"{path}.output_adapters"))
-    return Layer(path, (core,), hosts, (f"{mlp}.up_proj",), (f"{mlp}.down_proj",))
+    return Layer(path, (core,), hosts, (f"{mlp}.up_proj",), (f"{mlp}.down_proj",), part="model")
 
 
 def _bert_layer(path: str) -> Layer:
     attention = f"{path}.attention.self"
     projections = (f"{attention}.{name}" for name in ("query", "key", "value"))
     output = f"{path}.attention.output"
-    core = Attention(path, attention, "self", *projections, fused="", output=f"{output}.dense", in_encoder=False)
+    core = Attention(
+        path, attention, "self", *projections, fused="", output=f"{output}.dense", in_encoder=False, part="bert"
+    )
     hosts = (("attention", output), ("output", f"{path}.output"))
-    return Layer(path, (core,), hosts, (f"{path}.intermediate.dense",), (f"{path}.output.dense",))
+    return Layer(path, (core,), hosts, (f"{path}.intermediate.dense",), (f"{path}.output.dense",), part="bert")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -34,7 +34,7 @@ from transformers import (
 
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
 from adapter_runtime.call.context import thread
-from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from runtime_models import randomise
 
@@ -234,6 +234,24 @@ def test_no_context_is_left_behind() -> None:
     with pytest.raises(ValueError):
         model(**inputs | {"pixel_values": inputs["pixel_values"][:1]})
     assert thread.context is None
+
+
+def test_a_part_gets_what_it_has_a_place_for_and_the_file_says_the_same(tmp_path: Path) -> None:
+    """Only the decoder has a cross-attention."""
+    config = "double_seq_bn[reduction_factor=2,cross_adapter=True]"
+    model, inputs = with_adapters("encoder-decoder", a=config)
+    names = [name for name, _ in model.adapters_base.adapter_parameters("a")]
+    assert any(name.startswith("encoder.") for name in names)
+    assert any("crossattention" in name for name in names)
+    model.save_adapter(tmp_path, "a")
+    other = made("encoder-decoder").model
+    other.load_adapter(tmp_path, set_active=True)
+    assert torch.equal(logits(other, inputs), logits(model, inputs, "a"))
+
+
+def test_what_no_part_has_a_place_for_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="cross_adapter=True"):
+        made("llava").model.add_adapter("a", "double_seq_bn[cross_adapter=True]")
 
 
 # Prefixes, prompts, invertible adapters, ReFT: of each part by itself

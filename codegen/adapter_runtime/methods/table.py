@@ -5,7 +5,7 @@ Where do I add a method?  Its folder with a ``spec.py``, and its line in `METHOD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from adapter_runtime.call.context import GATING_SCORES, ComputedOnce
@@ -87,24 +87,47 @@ def place(
 
 
 def check_places(
-    model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method
+    model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method, whole: bool = True
 ) -> None:
     """Raise where `place` would, as far as that can be told without touching the model.
 
     Args:
         applies: which methods of the config to use.
+        whole: what the config says must have places here; else in some part of the whole, which `check_granted` sees to.
 
     Raises:
         UnsupportedMethodError: a place that the config asks for cannot hold the adapter.
         InvalidConfigError: no layer would get anything, or not one of the things that the config says.
     """
     for member in members(config):
-        if not weights_will_follow():
-            check_wishes(model, member, _wishes(model, member, applies))
+        if whole:
+            check_granted(model, member, [(model, applies)])
         specs = [spec for spec in specs_of(member) if applies(spec)]
         counts = [spec.count_places(model, member) for spec in specs if spec.count_places is not None]
         if len(counts) == len(specs) and sum(counts) == 0:
             raise _no_place(model, member)
+
+
+def check_granted(
+    whole: AdaptedBaseModel,
+    config: AdapterConfig,
+    parts: Sequence[tuple[AdaptedBaseModel, Callable[[Spec], bool]]],
+) -> None:
+    """Raise for what no layer of some parts of a model has a place for, if the config, which is no union, says it.
+
+    Args:
+        parts: each with which methods of the config it is asked for.
+
+    Raises:
+        InvalidConfigError: it does, or names a layer that is not there.
+    """
+    if weights_will_follow():
+        return
+    granted: dict[str, Wish] = {}
+    for wish in (wish for part, applies in parts for wish in _wishes(part, config, applies)):
+        known = granted.get(wish.shown, wish)
+        granted[wish.shown] = wish._replace(found=known.found | wish.found, lacking=known.lacking | wish.lacking)
+    check_wishes(whole, config, list(granted.values()))
 
 
 def _wishes(model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool]) -> list[Wish]:

@@ -24,7 +24,7 @@ from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.methods.spec import Spec
-from adapter_runtime.methods.table import specs_of
+from adapter_runtime.methods.table import check_granted, specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -158,6 +158,7 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
             found = list(self._fitting_member(member, refused))
             if not found:
                 raise next(iter(refused.values()), _no_part(self, member))
+            check_granted(self, member, [(one.part, one.applies) for one in found])
             if refusals is not None:
                 refusals.update(refused)
             fitting += found
@@ -171,7 +172,7 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
             if not asked:
                 continue
             try:
-                part.check_supported(config, applies)
+                part.check_supported(config, applies, whole=False)
             except AdapterError as error:
                 if any(spec.acts_on_tokens for spec in asked):
                     raise

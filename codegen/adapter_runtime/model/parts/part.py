@@ -102,12 +102,15 @@ class AdapterPart(DynamicMixin):
 
     # Adding
 
-    def check_supported(self, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method) -> None:
+    def check_supported(
+        self, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method, whole: bool = True
+    ) -> None:
         """Raise for methods that this part has no place for, by its plan, and for places that cannot hold an adapter.
 
         Args:
             config: of an adapter.
             applies: which of its methods are asked for here.
+            whole: all that the config says must have a place here, and not only in some part of the model.
 
         Raises:
             UnsupportedMethodError: it has none.
@@ -124,7 +127,7 @@ class AdapterPart(DynamicMixin):
                 raise UnsupportedMethodError(
                     f"A {type(self.get_submodule('')).__name__} does not support {method}: {reason}"
                 )
-        check_places(self, config, applies)
+        check_places(self, config, applies, whole)
 
     def place_here(self, name: str, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method) -> None:
         """Create the adapter `name` in the layers of this part.
