@@ -26,6 +26,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from adapter_runtime import init
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
+from adapter_runtime.model import init as init_module
 from adapter_runtime.model.calls import CALL_ARGUMENTS
 from adapter_runtime.roles import LayerStack
 from runtime_models import BERT, CLASSES, adapted, randomise, upstream
@@ -58,6 +59,25 @@ def test_a_module_outside_the_layers_stays_upstreams(used_elsewhere: type[torch.
     init(model)
     assert type(model.pooler.extra) is used_elsewhere
     assert type(model.encoder.layer[0].output) is not BertOutput
+
+
+def test_what_is_in_a_layer_outside_the_stacks_stays_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a module that says itself nothing of places for adapters: its edited forward calls what only a layer has prepared."""
+
+    class Edited(modeling_llama.LlamaMLP):
+        pass
+
+    model = upstream("llama")
+    init(model)
+    layers = model.layers
+    before: dict[nn.Module, type] = {layers[0]: LlamaDecoderLayer}
+    for layer in layers:
+        before[layer.mlp] = modeling_llama.LlamaMLP
+        layer.mlp.__class__ = Edited
+    monkeypatch.setattr(type(model), "iter_layers", lambda self: enumerate(list(layers)[1:], start=1))
+    init_module._give_back_unplaced(model, before)
+    assert [type(layer.mlp) for layer in layers[:2]] == [modeling_llama.LlamaMLP, Edited]
+    assert type(layers[0]) is LlamaDecoderLayer
 
 
 @pytest.mark.parametrize("kind", ["bert", "bert_lm"])

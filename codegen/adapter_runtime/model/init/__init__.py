@@ -196,9 +196,16 @@ def _give_back_unplaced(base: ModelBaseAdaptersMixin, upstream_classes: Mapping[
     another model inside of this one. Nothing prepared them, so that their edited forwards would not run.
     """
     layers = {layer for _, layer in base.iter_layers()}
+    elsewhere = [
+        module for module in upstream_classes if isinstance(module, LayerAdaptersMixin) and module not in layers
+    ]
+    in_layers = {module for layer in layers for module in layer.modules()}
+    beside = {module for layer in elsewhere for module in layer.modules()} - in_layers
     for module, upstream in upstream_classes.items():
-        if isinstance(module, LayerAdaptersMixin):
-            is_placed = module in layers
+        if module in beside:  # such a layer, or a module in one
+            is_placed = False
+        elif isinstance(module, LayerAdaptersMixin):
+            is_placed = True
         else:
             claims = (spec.is_claimed(module) for spec in METHODS.values())
             placed = [is_claimed for is_claimed in claims if is_claimed is not None]
