@@ -23,6 +23,7 @@ from conformance.subjects import (
     Subject,
     architecture,
     auto,
+    base_architecture,
     head_subjects,
     method_subjects,
     upstream_runs,
@@ -214,11 +215,7 @@ def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
     """
     first, *others = method_subjects(model_type)
     return tuple(
-        (
-            replace(subject, architecture=architecture(model_type, auto.MODEL_MAPPING_NAMES))
-            if init_refuses(subject)
-            else subject
-        )
+        (replace(subject, architecture=base_architecture(model_type)) if init_refuses(subject) else subject)
         for subject in (first, *(other for other in others if upstream_runs(other)))
     )
 

@@ -24,8 +24,7 @@ from conformance.subjects import (
     BATCH,
     LENGTH,
     Subject,
-    architecture,
-    auto,
+    base_architecture,
     head_subjects,
     method_subjects,
 )
@@ -310,7 +309,7 @@ def adapter_model(model_type: str) -> PreTrainedModel:
 
 
 def base_subject(model_type: str) -> Subject:
-    name = architecture(model_type, auto.MODEL_MAPPING_NAMES)
+    name = base_architecture(model_type)
     return next(
         subject
         for subject in (*head_subjects(model_type), *method_subjects(model_type))

@@ -170,7 +170,7 @@ def model_class(architecture: str) -> type[PreTrainedModel]:
 def method_subjects(model_type: str) -> tuple[Subject, ...]:
     """The subjects on which every method is checked: one per way in which the model can be used."""
     config = tiny_config(model_type)
-    base = architecture(model_type, auto.MODEL_MAPPING_NAMES)
+    base = base_architecture(model_type)
     causal = architecture(model_type, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     if config.is_encoder_decoder:
         head = architecture(model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES) or architecture(
@@ -268,6 +268,11 @@ def architecture(model_type: str, mapping: dict[str, Any]) -> str:
     name = mapping.get(model_type, "")
     name = name[0] if isinstance(name, (tuple, list)) else name
     return "" if name and _is_of_a_part(model_type, name) else name
+
+
+def base_architecture(model_type: str) -> str:
+    """The base model's class; where upstream has none (only heads: depth, retrieval, ...), the class of the instance."""
+    return architecture(model_type, auto.MODEL_MAPPING_NAMES) or instances.read(model_type).architecture
 
 
 def _is_of_a_part(model_type: str, architecture: str) -> bool:

@@ -11,7 +11,16 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTrainedConfig
 
 from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
-from conformance.instances.fields import Draft, computed, config_class, explicit, followers, nodes, own_fields
+from conformance.instances.fields import (
+    Draft,
+    architecture,
+    computed,
+    config_class,
+    explicit,
+    followers,
+    nodes,
+    own_fields,
+)
 from conformance.instances.trial import statements
 
 
@@ -107,6 +116,15 @@ def test_what_one_layer_has_of_its_own_shrinks_as_what_the_others_have() -> None
         ("per_layer_config",): {"1": {"num_attention_heads": 2, "num_key_value_heads": 4, "hidden_act": "gelu"}}
     }
     assert not sizes.per_layer(LlamaConfig(), {("num_attention_heads",): 4})
+
+
+def test_the_class_of_a_type_without_a_base_model_is_its_own_head() -> None:
+    assert architecture("upernet") == "UperNetForSemanticSegmentation"
+    assert architecture("shieldgemma2") == "ShieldGemma2ForImageClassification"  # others of its tables are Gemma 3's
+    assert architecture("pp_chart2table") == "GotOcr2ForConditionalGeneration"  # it has no class of its own
+    assert architecture("bert") == "BertModel"  # no head where there is a base model
+    with pytest.raises(KeyError):
+        architecture("no such model")
 
 
 def test_the_base_class_of_a_part_is_built_with_the_config_of_the_part() -> None:

@@ -9,6 +9,7 @@ from transformers import BertConfig, CLIPConfig, CLIPVisionConfig
 
 from conformance.instances import inputs, recipes, repair, sizes
 from conformance.instances.reach import layers, unreached
+from conformance.instances.trial import Failed
 
 
 class _Layer(nn.Module):
@@ -135,3 +136,96 @@ def test_the_number_of_an_axis_is_no_size() -> None:
     text = "The size of tensor a (6) must match the size of tensor b (42) at non-singleton dimension 1"
     changed = [made["x"]["shape"] for made in inputs._mended(text, {"x": {"kind": "normal", "shape": [3, 6]}})]
     assert changed == [[3, 42]]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Image features and image tokens do not match, tokens: 0, features: 12", 12),
+        ("Audio features and audio tokens do not match: tokens: 2, features 30", 30),
+        ("Placeholder tokens (2) and features (30) do not match for token id 4", 30),
+        pytest.param("mat1 and mat2 shapes cannot be multiplied (12x32 and 30x64)", 0, id="no tokens are named"),
+        pytest.param("tokens: 5 are too few", 0, id="no number of features"),
+    ],
+)
+def test_the_number_of_features_is_read_from_the_error_that_states_it(text: str, number: int) -> None:
+    assert inputs.features_stated([text]) == number
+
+
+class _Listens(nn.Module):
+    """Sounds of eight bins become four vectors a row, which stand in the place of tokens; no method makes them alone."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, vocabulary: int = 99, says: str = "tokens: {}, features: {}") -> None:
+        super().__init__()
+        self.config = BertConfig(vocab_size=99, audio_token_id=98, num_mel_bins=8, max_source_positions=4)
+        self.embed = nn.Embedding(vocabulary, 4)
+        self.text = nn.ModuleList([_Layer()])
+        self.tower = nn.ModuleList([_Layer()])
+        self.says = says
+
+    def forward(
+        self, input_ids: torch.Tensor | None = None, input_features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        x = self.embed(input_ids)[..., :2]
+        if input_features is not None:
+            sounds = self.tower[0](input_features.unflatten(1, (4, 2)).mean(-1))  # four of two bins each
+            places = input_ids == 98
+            if int(places.sum()) != sounds.shape[0] * sounds.shape[1]:
+                raise ValueError(self.says.format(int(places.sum()), sounds.shape[0] * sounds.shape[1]))
+            x = x.masked_scatter(places[..., None], sounds)
+        return self.text[0](x)
+
+
+def test_as_many_tokens_stand_for_a_sound_as_the_error_says() -> None:
+    found = inputs.find(_Listens())  # type: ignore[arg-type]
+    assert found.put == {"audio": 4}
+    assert not found.missed
+
+
+def test_sounds_whose_number_nobody_says_are_left_out() -> None:
+    found = inputs.find(_Listens(says="tokens do not fit: {} {}"))  # type: ignore[arg-type]
+    assert found.missed == {"tower.0"}
+    assert not found.put
+
+
+def test_what_other_inputs_met_is_told_beside_the_error_that_got_furthest() -> None:
+    near, far = Failed(ValueError("near"), 1), Failed(ValueError("far"), 5)
+    far.others = (Failed(ValueError("of its own"), 4), Failed(ValueError("near"), 1))
+    told = inputs._furthest([near, far])
+    assert told is far
+    assert [str(one) for one in told.others] == ["ValueError: near", "ValueError: of its own"]
+    assert inputs._furthest([]) is None
+
+
+def test_a_token_beyond_the_smallest_vocabulary_needs_room() -> None:
+    assert repair.tokens_without_room(BertConfig(vocab_size=16, image_token_id=96))
+    assert not repair.tokens_without_room(BertConfig(vocab_size=99, image_token_id=96))
+    assert not repair.tokens_without_room(BertConfig(vocab_size=16))
+
+
+def test_numbers_of_layers_beyond_the_last_become_those_that_are_there() -> None:
+    config = CLIPVisionConfig(num_hidden_layers=2, feature_layer=[-2, -5, 6], global_indexes=[5], other_layer=7)
+    code = "hidden_states[index] for index in feature_layer"
+    assert list(repair._layers_that_are_there(config, code)) == [{("feature_layer",): [-2, 1]}]
+    assert list(repair._layers_that_are_there(config, "hidden_states[self.global_index + 1]")) == [
+        {("global_indexes",): [1]}
+    ]
+    assert not list(repair._layers_that_are_there(config, "input_ids[0]"))
+
+
+def test_what_several_steps_of_a_tower_are_joined_into_is_a_multiple_of_its_stream() -> None:
+    config = CLIPVisionConfig(hidden_size=64, num_attention_heads=4, intermediate_size=20)
+    text = "RuntimeError: shape '[-1, 20]' is invalid for input of size 12288"
+    code = "states.reshape(-1, self.config.intermediate_size)"
+    assert [change[("intermediate_size",)] for change in repair._reshaped(config, text, code)] == [256, 128, 64]
+    assert not list(repair._reshaped(config, text, "states.reshape(-1, self.size)"))
+    assert not list(repair._reshaped(config, text.replace("20]", "24]"), code))
+
+
+def test_table_that_lacks_a_number_holds_it() -> None:
+    config = BertConfig(queries={1225: 128, 4900: 256}, others={1: 2})
+    text = "KeyError: 'Number of patches 16 not found in queries amongst possible values dict_keys([1225, 4900]).'"
+    assert list(repair._keyed(config, text)) == [{("queries",): {"16": 4}}]
+    assert not list(repair._keyed(config, "KeyError: 'dense'"))

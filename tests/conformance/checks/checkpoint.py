@@ -20,8 +20,7 @@ from conformance.methods import METHODS, Method
 from conformance.outputs import assert_bitwise, run
 from conformance.subjects import (
     Subject,
-    architecture,
-    auto,
+    base_architecture,
     head_subjects,
     model_class,
     shaped_for,
@@ -143,7 +142,7 @@ def _by_another_name(read: _Read) -> set[str]:
 
 def _lacking_of_upstream(model_type: str, folder: str) -> set[str]:
     """What upstream's own base model does not find in a checkpoint: BLIP's that generates has a text model of another kind."""
-    cls = model_class(architecture(model_type, auto.MODEL_MAPPING_NAMES))
+    cls = model_class(base_architecture(model_type))
     _, info = cls.from_pretrained(folder, output_loading_info=True)
     return set(info["missing_keys"])
 

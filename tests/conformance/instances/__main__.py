@@ -17,9 +17,9 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from conformance.instances import write
+from conformance.instances.fields import model_types as known_types
 from conformance.instances.search import search
 
 MEMORY = 6 << 30  # bytes of address space that one search may take
@@ -29,7 +29,7 @@ PATIENCE = 20  # times the limit may pass on the clock before a search counts as
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.instances", description=__doc__)
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
-    parser.add_argument("--all", action="store_true", help="every model type that upstream's AutoModel knows")
+    parser.add_argument("--all", action="store_true", help="every model type of which upstream's tables name a class")
     parser.add_argument(
         "--mend", action="store_true", help="start at the instance that is known: find inputs that reach more layers"
     )
@@ -39,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="say why steps of the search did not work")
     options = parser.parse_args(arguments)
-    model_types = sorted(MODEL_MAPPING_NAMES) if options.all else options.model_types
-    unknown = sorted(set(model_types) - set(MODEL_MAPPING_NAMES))
+    model_types = list(known_types()) if options.all else options.model_types
+    unknown = sorted(set(model_types) - set(known_types()))
     if unknown or not model_types:
-        parser.error(f"upstream's AutoModel has no {', '.join(unknown)}" if unknown else "name model types, or --all")
+        no = f"no table of upstream's names a class for {', '.join(unknown)}"
+        parser.error(no if unknown else "name model types, or --all")
     _warm_up(model_types)
     started = time.perf_counter()
     without: dict[str, str] = {}

@@ -17,6 +17,7 @@ from typing import Any
 
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 Path = tuple[str, ...]
@@ -32,9 +33,39 @@ _IGNORED = {
 
 
 def architecture(model_type: str) -> str:
-    """The base class that upstream's `AutoModel` takes."""
-    name = MODEL_MAPPING_NAMES[model_type]
-    return name[0] if isinstance(name, (tuple, list)) else name
+    """The base class that upstream's `AutoModel` takes; where it takes none, the first class that a table of heads names.
+
+    A class that is built with the type's own config comes before one that it borrows from another type.
+
+    Raises:
+        KeyError: no table of upstream's names a class for `model_type`.
+    """
+    if model_type in MODEL_MAPPING_NAMES:
+        name = MODEL_MAPPING_NAMES[model_type]
+        return name if isinstance(name, str) else name[0]
+    names = _heads()[model_type]
+    own = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    classes = {name: getattr(transformers, name, None) for name in names}
+    return next((name for name, cls in classes.items() if cls and cls.config_class is own), names[0])
+
+
+def model_types() -> tuple[str, ...]:
+    """Every model type of which some table of upstream's names a class; some have no base model, but only heads."""
+    return tuple(sorted({*MODEL_MAPPING_NAMES, *_heads()}))
+
+
+@functools.cache
+def _heads() -> dict[str, tuple[str, ...]]:
+    """Model type -> the classes that upstream's tables of heads name for it, without those types that have a base model."""
+    named: dict[str, dict[str, None]] = {}
+    for table_name, table in sorted(vars(modeling_auto).items()):
+        if table_name.startswith("MODEL_FOR_") and table_name.endswith("_MAPPING_NAMES"):
+            for model_type, entry in table.items():
+                if model_type not in MODEL_MAPPING_NAMES:
+                    named.setdefault(model_type, {}).update(
+                        dict.fromkeys((entry,) if isinstance(entry, str) else entry)
+                    )
+    return {model_type: tuple(names) for model_type, names in named.items()}
 
 
 def config_class(model_type: str) -> type[PreTrainedConfig]:

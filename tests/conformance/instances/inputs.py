@@ -31,6 +31,7 @@ ROOM = 40  # tokens that a vocabulary has at least
 MISSING = 98  # the first token that is given where a config leaves out which
 PATIENCE = 3  # times as long are features tried as a forward: all others follow from them
 LIKELY = 20  # choices that are tried as they are before any is mended
+FEW = 2  # tokens that stand for an image or a sound until an error says how many: one alone may mean something else
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ def _plain_tokens(facts: Facts) -> tuple[int, int]:
         number
         for _, node in nodes(facts.config)
         for name, value in vars(node).items()
-        if "token" in words(name) or any(stands_for(name, what) for what in PLACEHOLDERS)
+        if "token" in words(name) or any(stands_for(name, what) for what in ("image", "audio"))
         for number in integers(value)
         if low <= number < facts.vocabulary
     }
@@ -430,30 +431,50 @@ class Found:
 
 def find(model: PreTrainedModel, seconds: float = 1) -> Found:
     """Inputs on which `model` runs, all its layers if possible; raises `Failed` with the most telling error."""
-    error: Failed | None = None
+    told: list[Failed] = []
     best: Found | None = None
     parts: dict[str, list[Found]] = {}
-    for what in PLACEHOLDERS:
-        try:
-            parts |= _features(model, what, seconds)
-        except Failed as failed:
-            error = further(error, failed)
-    for names, given in _sets(model, parts):
-        deadline = time.process_time() + seconds
-        try:
-            found = _tried(model, model.config, takes(model), names, given, deadline)
-        except Failed as failed:
-            error = further(error, failed)
-            continue
-        missed = unreached(model, tensors(found.recipes(model.config)))
-        if best is None or len(missed) < len(best.missed):
-            best = replace(found, missed=missed)
-        if not missed:
+    for kinds in PLACEHOLDERS:
+        more = {what: founds for what in kinds if (founds := _standing(model, what, seconds, told))}
+        if best is not None and not more:
             break
+        parts |= more
+        for names, given in _sets(model, parts):
+            deadline = time.process_time() + seconds
+            try:
+                found = _tried(model, model.config, takes(model), names, given, deadline)
+            except Failed as failed:
+                told.append(failed)
+                continue
+            missed = unreached(model, tensors(found.recipes(model.config)))
+            if best is None or len(missed) < len(best.missed):
+                best = replace(found, missed=missed)
+            if not missed:
+                return replace(best, why=_furthest(told))
     if best is None:
-        assert error is not None
-        raise error
-    return replace(best, why=error)
+        raise _furthest(told) or ValueError(f"{type(model).__name__} takes no inputs")
+    return replace(best, why=_furthest(told))
+
+
+def _furthest(told: list[Failed]) -> Failed | None:
+    """The error that got furthest; beside it first what other sets of inputs met, then what its own set did."""
+    most = functools.reduce(further, told, None)
+    if most is not None:
+        every = {str(failed): failed for failed in (*told, *most.others) if str(failed) != str(most)}
+        most.others = tuple(every.values())
+    return most
+
+
+def _standing(model: PreTrainedModel, what: str, seconds: float, told: list[Failed]) -> list[Found]:
+    """Inputs of images, sounds or videos, with the number of tokens that stand for them; errors on the way are `told`.
+
+    The number is counted in what the model makes of them; where it makes nothing that can be counted, an error states it.
+    """
+    try:
+        return _features(model, what, seconds) or _stated(model, what, seconds)
+    except Failed as failed:
+        told.append(failed)
+        return []
 
 
 def _sets(model: PreTrainedModel, parts: Mapping[str, list[Found]]) -> Iterator[tuple[list[str], Found]]:
@@ -718,30 +739,75 @@ def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Reci
                     yield {name: {**recipe, "shape": changed}}
 
 
-PLACEHOLDERS = {"image": "pixel_values", "audio": "input_features"}  # what tokens stand for -> what it is made of
+MADE_OF = {  # what tokens stand for -> the parameter that it is made of, the likeliest first
+    "image": ("pixel_values",),
+    "audio": ("input_features", "input_values", "audio_input_features"),
+    "video": ("pixel_values_videos",),
+}
+PLACEHOLDERS = (("image", "audio"), ("video",))  # a video is tried where images and sounds leave something out
 
 
-def _features(model: PreTrainedModel, what: str, seconds: float) -> dict[str, list[Found]]:
+def made_of(model: PreTrainedModel, what: str) -> str | None:
+    """The parameter that images ("image"), sounds or videos come by, in a model that reads tokens beside them."""
+    known = takes(model)
+    return next((name for name in MADE_OF[what] if name in known and "input_ids" in known), None)
+
+
+def _features(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     """The inputs of images or sounds, and how many placeholders they need in a row of tokens, by what the model makes of them.
 
     Where the config says another number, the larger one is first: with too few placeholders a model may run, and mix rows.
-    Empty if the model makes no features of its own that tokens could stand for.
+    Empty if the model makes no features of its own that tokens could stand for, or in a form that says no number.
     """
-    maker = getattr(model, f"get_{what}_features", None)
-    if maker is None or PLACEHOLDERS[what] not in takes(model) or "input_ids" not in takes(model):
-        return {}
+    maker, source = getattr(model, f"get_{what}_features", None), made_of(model, what)
+    if maker is None or source is None or source not in inspect.signature(maker).parameters:
+        return []
     known = {name: entry for name, entry in inspect.signature(maker).parameters.items() if name in takes(model)}
-    names = [n for n, entry in known.items() if entry.default is entry.empty or n == PLACEHOLDERS[what]]
-    reading = functools.partial(_reading_all, maker, PLACEHOLDERS[what])
+    names = [n for n, entry in known.items() if entry.default is entry.empty or n == source]
+    reading = functools.partial(_reading_all, maker, source)
     found = _tried(reading, model.config, known, names, Found({}), time.process_time() + PATIENCE * seconds)
     features = ran(maker, tensors(found.recipes(model.config)))
     said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
     numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
     masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
     whole = sorted((number for number in numbers if number and not number % BATCH), reverse=True)
-    if (placeholder(model.config, what) is None and not masked) or not whole:
+    if placeholder(model.config, what) is None and not masked:
         raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
-    return {what: [replace(found, put={what: number // BATCH}) for number in whole]}
+    return [replace(found, put={what: number // BATCH}) for number in whole]
+
+
+def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
+    """The same where an error says how many features there are. A few tokens stand for them at first.
+
+    Empty if the config says no token for them, or the model reads none.
+    """
+    source = made_of(model, what)
+    if source is None or placeholder(model.config, what) is None:
+        return []
+    put = {what: FEW}
+    for _ in range(2):
+        try:
+            found = _tried(
+                model,
+                model.config,
+                takes(model),
+                ["input_ids", source],
+                Found({}, put=put),
+                time.process_time() + seconds,
+            )
+            return [found]
+        except Failed as failed:
+            number = features_stated([str(one) for one in (failed, *failed.others)])
+            if not number or number % BATCH or put == {what: number // BATCH}:
+                raise
+            put = {what: number // BATCH}
+    return []
+
+
+def features_stated(texts: list[str]) -> int:
+    """How many features there are for all rows, by errors that state it beside the number of tokens; 0 if none does."""
+    stated = (re.search(r"tokens:? \(?\d+\)?,? (?:and )?features:? \(?(\d+)\b", text) for text in texts)
+    return next((int(said[1]) for said in stated if said), 0)
 
 
 def _reading_all(maker: Callable[..., Any], name: str, **inputs: Any) -> Any:

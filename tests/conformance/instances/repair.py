@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 from conformance.instances import sizes
 from conformance.instances.fields import Path, attribute, nodes, own_fields, words
-from conformance.instances.inputs import missing_placeholders
+from conformance.instances.inputs import missing_placeholders, placeholder
 
 Changes = dict[Path, Any]
 FILL = {
@@ -42,14 +42,14 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "has no attribute" in text:
         yield from _lacking(config, text)
     if "index out of range in self" in text:
-        yield _room(config)
+        yield room(config)
     if "parameters are too many" in text:
         yield from _narrower(config)
     if "ZeroDivision" in text or "of 0 elements" in text:
         yield from _streams_for_heads(config)
         yield from _larger_windows(config)
     if "stands for the" in text:
-        yield {**_room(config), **missing_placeholders(config)}
+        yield {**room(config), **missing_placeholders(config)}
     if "features" in text.lower() and "tokens" in text:
         yield from _as_wide_as_text(config)
     if "power of" in text:
@@ -68,7 +68,12 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "must match" in text or "must equal" in text:
         yield from _matching(config, text)
         yield from _equal_products(config, text)
+    if "IndexError" in text:
+        yield from _layers_that_are_there(config, code)
+    if "is invalid for input of size" in text:
+        yield from _reshaped(config, text, code)
     if "KeyError" in text:
+        yield from _keyed(config, text)
         yield from _for_each_kind(config, text, code)
     if "must match except in dimension" in text:
         yield from _as_wide(config, text)
@@ -164,10 +169,54 @@ def _streams_for_heads(config: PreTrainedConfig) -> Iterator[Changes]:
         yield changes
 
 
-def _room(config: PreTrainedConfig) -> Changes:
+def room(config: PreTrainedConfig) -> Changes:
     """Vocabularies, so large that the tokens of all instances are in them."""
     fields = sizes.of_kind(config, "vocabulary")
     return {path: sizes.like(v, (max(n, sizes.VOCABULARY) for n in sizes.integers(v))) for path, v in fields.items()}
+
+
+def tokens_without_room(config: PreTrainedConfig) -> bool:
+    """Whether a token that stands for an image, a sound or a video is beyond a vocabulary."""
+    tokens = [token for what in ("image", "audio", "video") if (token := placeholder(config, what)) is not None]
+    every = [number for value in sizes.of_kind(config, "vocabulary").values() for number in sizes.integers(value)]
+    return bool(tokens and every) and max(tokens) >= min(every)
+
+
+def _layers_that_are_there(config: PreTrainedConfig, code: str) -> Iterator[Changes]:
+    """Numbers of layers that are beyond the last of a tower become those of its last and first.
+
+    Only fields whose names stand in the statements that raised the error, as they are or in the singular.
+    """
+    depths = [n for _, node in nodes(config) for n in sizes.integers(attribute(node, "num_hidden_layers"))]
+    for path, node in nodes(config):
+        depth = min(sizes.integers(attribute(node, "num_hidden_layers")) or depths or [0])
+        for name, value in own_fields(node).items():
+            singular = re.sub(r"(ex)?(es|s)$", r"\1", name)
+            named = re.search(rf"\b({name}|{singular})\b", code)
+            numbers = sizes.integers(value) if named and "token" not in words(name) else []
+            within = [max(number, -depth) if number < 0 else min(number, depth - 1) for number in numbers]
+            if depth and within != numbers:
+                yield {(*path, name): list(dict.fromkeys(within)) if isinstance(value, (list, tuple)) else within[0]}
+
+
+def _reshaped(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
+    """A width that the output of a tower is cut into becomes a few times the width of its stream: several steps are joined."""
+    said = re.search(r"shape '\[-1, (\d+)\]' is invalid", text)
+    for path, node in nodes(config) if said else ():
+        for name, value in own_fields(node).items():
+            stream = attribute(node, "hidden_size")
+            if value == int(said[1]) and re.search(rf"\b{name}\b", code) and isinstance(stream, int):  # type: ignore[index]
+                yield from ({(*path, name): times * stream} for times in (4, 2, 1))
+
+
+def _keyed(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A table from one number to another that lacks the number which is asked for holds it alone, with a small entry."""
+    said = re.search(r"(\d+) not found in \w+ .*dict_keys\(\[([\d, ]+)\]\)", text)
+    keys = {int(key) for key in said[2].split(",")} if said else set()
+    for path, node in nodes(config) if keys else ():
+        for name, value in own_fields(node).items():
+            if isinstance(value, dict) and {int(key) for key in value if str(key).isdigit()} == keys:
+                yield {(*path, name): {said[1]: 4}}  # type: ignore[index]
 
 
 def _as_wide_as_text(config: PreTrainedConfig) -> Iterator[Changes]:

@@ -39,7 +39,7 @@ from conformance.instances.inputs import Found, facts_of, find, missing_placehol
 from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
-from conformance.instances.repair import FILL, repairs
+from conformance.instances.repair import FILL, repairs, room, tokens_without_room
 from conformance.instances.trial import Failed, built, parameters, ran, small_enough
 
 Changes = dict[Path, Any]
@@ -524,7 +524,7 @@ class Search:
     def reaching(self, draft: Draft) -> Draft:
         """`draft`, changed as errors ask for until inputs reach all layers, or most of them."""
         deadline = time.process_time() + SECONDS
-        best, found = draft, self.reached(draft)
+        best, found = self.first_reached(draft)
         waiting, tried = [(draft, found)], {str(found.why)}
         while waiting and found.missed and time.process_time() < deadline:
             start, before = waiting.pop(0)
@@ -551,6 +551,14 @@ class Search:
                     waiting.append((changed, again))
         self.found = found
         return best
+
+    def first_reached(self, draft: Draft) -> tuple[Draft, Found]:
+        """`draft`, with room in its vocabularies for what stands for an image or a sound, where it runs with that."""
+        if tokens_without_room(draft.seen):
+            with contextlib.suppress(Exception):
+                roomy = draft.changed(room(draft.seen))
+                return roomy, self.reached(roomy)
+        return draft, self.reached(draft)
 
     def reached(self, draft: Draft) -> Found:
         if not small_enough(self.fresh_on_meta(draft)):
