@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTrainedConfig
 
+from conformance.instances import __main__ as command
 from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
 from conformance.instances.fields import (
     Draft,
@@ -725,3 +726,15 @@ def test_parts_are_tried_without_the_kinds_of_layers_of_a_default_that_does_not_
     else:
         with pytest.raises(trial.Failed):
             searching.first(start)
+
+
+@pytest.mark.parametrize("mend", [True, False])
+def test_a_search_that_finds_nothing_is_written_down_but_mending_that_fails_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, mend: bool
+) -> None:
+    written: list[tuple[dict[str, object], dict[str, str]]] = []
+    monkeypatch.setattr(command, "_every", lambda *_: iter([("bert", "no memory", 0.1)]))
+    monkeypatch.setattr(command, "_warm_up", lambda _: None)
+    monkeypatch.setattr(command, "write", lambda _, done, without: written.append((dict(done), dict(without))))
+    assert command.main(["bert", *["--mend"] * mend]) == 0
+    assert written == [({}, {} if mend else {"bert": "no memory"})]

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done: dict[str, Any] = {}
     for number, (model_type, entry, seconds) in enumerate(_every(model_types, options), start=1):
         if isinstance(entry, str):
-            without[model_type] = entry
+            if not options.mend:  # what is not mended stays as it is
+                without[model_type] = entry
         else:
             done[model_type] = entry
         shown = (
@@ -60,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"[{number}/{len(model_types)}] {model_type} ({seconds:.1f} s): {shown[:200]}", flush=True)
         write(transformers.__version__, done, without)  # at once: searches of what holds this model start at it
-    print(f"{len(done)} with an instance, {len(without)} without, {time.perf_counter() - started:.0f} s")
+    print(
+        f"{len(done)} with an instance, {len(model_types) - len(done)} without, {time.perf_counter() - started:.0f} s"
+    )
     return 0
 
 

@@ -452,13 +452,15 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
             if not missed:
                 return replace(best, why=_furthest(told))
     if best is None:
-        raise _furthest(told) or ValueError(f"{type(model).__name__} takes no inputs")
+        raise _furthest(told) or Failed(ValueError(f"{type(model).__name__} takes no inputs that are known"))
     return replace(best, why=_furthest(told))
 
 
 def _furthest(told: list[Failed]) -> Failed | None:
     """The error that got furthest; beside it first what other sets of inputs met, then what its own set did."""
-    most = functools.reduce(further, told, None)
+    most: Failed | None = None
+    for failed in told:
+        most = further(most, failed)
     if most is not None:
         every = {str(failed): failed for failed in (*told, *most.others) if str(failed) != str(most)}
         most.others = tuple(every.values())
