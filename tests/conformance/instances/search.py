@@ -174,10 +174,14 @@ class Search:
             yield draft
 
     def mended(self) -> Outcome:
-        """The instance that is known, with inputs that reach more of its layers."""
+        """The instance that is known, with inputs that reach more of its layers; raises `Failed` where none do."""
         known = read(self.model_type)
         self.settled = frozenset()
-        return self.written(self.reaching(Draft(self.model_type, known.fields)), "mended")
+        before = unreached(built(self.name, known.config(), "cpu"), known.inputs())
+        draft = self.reaching(Draft(self.model_type, known.fields))
+        if self.found is None or len(self.found.missed) >= len(before):
+            raise Failed(ValueError(f"no inputs reach more layers; missed are {sorted(before)}"))
+        return self.written(draft, "mended")
 
     def written(self, draft: Draft, profile: str) -> Outcome:
         assert self.found is not None
