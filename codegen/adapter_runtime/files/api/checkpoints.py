@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import transformers
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from adapter_runtime.heads.static import is_static, unmet
 
@@ -41,6 +41,7 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         given = kwargs.pop("config", None)
         config, kwargs = resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
         architecture = architecture_of(config)
+        _leave_renaming_to_base(cls, config.model_type)
         reader = reader_of(cls, architecture)
         model, info = super(ReadCheckpointsMixin, reader).from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
@@ -51,6 +52,18 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         if architecture is not None and info["unexpected_keys"] and not getattr(config, "prediction_heads", None):
             _tell_what_is_lost(model, architecture)
         return (model, info) if wants_info else model
+
+
+def _leave_renaming_to_base(cls: type[PreTrainedModel], model_type: str) -> None:
+    """Let the base model in objects of `cls` rename what is its own, where a rule of the model type asks what stands before a name.
+
+    The names of an adapter model have the prefix of its base model in front, so that such a rule would find its name a second time, and
+    further on (DINOv3's ``layer.`` in ``layer_scale``). What upstream registers for a class comes before the rules of its type, and those of a
+    model inside are told only the names behind its own.
+    """
+    rules = get_checkpoint_conversion_mapping(model_type) or []
+    if any("(?<!" in pattern for rule in rules for pattern in rule.source_patterns):
+        register_checkpoint_conversion_mapping(cls.__name__, [], overwrite=True)
 
 
 def reader_of(cls: type[PreTrainedModel], architecture: str | None) -> type[PreTrainedModel]:
