@@ -151,8 +151,20 @@ def has_rows(subject: Subject) -> bool:
     return all(tensor.dim() > 0 and len(tensor) == BATCH for tensor in tensors)
 
 
+@functools.cache
+def has_pieces_of_rows(subject: Subject) -> bool:
+    """Every input has a row per example, and so has every output, or, where a text has images in it, as many pieces of each."""
+    inputs = subject.padded_inputs()
+    if "input_ids" not in inputs:
+        return has_rows(subject)
+    given, found = flatten(inputs).values(), run(subject.upstream(), inputs).values()
+    return all(tensor.dim() > 0 and len(tensor) == BATCH for tensor in given) and all(
+        tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % BATCH == 0 for tensor in found
+    )
+
+
 def require_rows(subject: Subject) -> None:
-    if not has_rows(subject):
+    if not has_pieces_of_rows(subject):
         raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
 
 

@@ -243,14 +243,14 @@ def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> lis
         return args, {**kwargs, "inputs_embeds": torch.cat([prompt.expand(len(behind), -1, -1), behind], dim=1)}
 
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
-        if layout.front == layout.text:
+        if layout.base and layout.front == layout.text:  # without a head, the whole gives what is in front too
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
         return output
 
     return [
         upstream.get_submodule(layout.base).register_forward_pre_hook(keep, with_kwargs=True),
         front.register_forward_pre_hook(fill, with_kwargs=True),
-        front.register_forward_hook(strip),
+        upstream.get_submodule(layout.base).register_forward_hook(strip),
     ]
 
 
