@@ -612,3 +612,17 @@ def test_what_acts_at_the_entry_of_a_part_is_not_lost_where_the_whole_goes_past_
     model.add_adapter("b", "mam", set_active=True)
     randomise(model, "b", 1)
     assert logits(model, {"input_ids": torch.tensor([[1, 7, 5, 9]])}).shape == (1, 4, BERT["hidden_size"])
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3"])
+def test_reft_runs_beside_a_prompt(kind: str) -> None:
+    """The part is called with the positions of the prompt among those of the tokens, and ReFT still counts the tokens alone."""
+    model, inputs = with_adapters(
+        kind, a="prompt_tuning[prompt_length=3]|loreft[prefix_positions=1,suffix_positions=1]"
+    )
+    whole = logits(model, inputs, "a")
+    assert whole.shape[:2] == inputs["input_ids"].shape
+    for row, mask in enumerate(inputs["attention_mask"]):  # a row without padding gives what it gives alone
+        if mask.all():
+            alone = {name: value[row : row + 1] for name, value in inputs.items()}
+            assert torch.allclose(logits(model, alone, "a"), whole[row : row + 1], atol=1e-5)

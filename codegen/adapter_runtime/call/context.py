@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, parse_composition
@@ -152,6 +153,8 @@ class ForwardContext:
         self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed
         self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
+        # Arguments that tell where the tokens are, where a prompt has its place among those that the part which reads them is given
+        self.of_tokens: dict[str, Argument] = {}
         self.is_in_base = False  # the base model's own forward runs, after the adapters that act at its entry
         self.has_head = False  # the call is one of a model with a head, which reads real tokens only
         self.recorded: dict[str, Scores] = {}  # by argument of the call that asks for them

@@ -176,7 +176,8 @@ def _entered(
     context.is_in_base = True
     context.entered.add(model)
     if plan.reads_spans:
-        find_spans(model, given, plan.added_positions)
+        of_tokens = context.of_tokens if context.of_tokens and part is model.adapters_base.text_part else {}
+        find_spans(model, {**given, **of_tokens}, plan.added_positions)
     for layer in plan.at_entry:
         given = layer.at_entry(part, given)
     outputs = forward(model, **given)

@@ -36,7 +36,9 @@ LOADER = "adapter_runtime.files.api.checkpoints"  # says that a head is left out
 def checkpoint_subjects(model_type: str) -> tuple[Subject, ...]:
     """Every class of upstream's for the model type, each under its own name."""
     known = {subject.architecture: subject for subject in head_subjects(model_type)}
-    first = next(iter(known.values()))
+    first = next(iter(known.values()), None)
+    if first is None:  # upstream has no base model of the type, and each class holds the layers itself
+        return ()
     names = [cls.__name__ for cls in auto_classes(model_type) if cls.config_class is config_class(model_type)]
     found = (
         replace(known.get(name, first), architecture=name, label=name) for name in dict.fromkeys([*known, *names])

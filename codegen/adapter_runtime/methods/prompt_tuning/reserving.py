@@ -35,6 +35,8 @@ from adapter_runtime.methods.prompt_tuning.program import Prompts
 
 # Arguments with one entry per token that are known. Kinds of tokens: those of a prompt are text, 0.
 _TYPES = ("token_type_ids", "mm_token_type_ids")
+# Of sounds and images, which may happen to be as long as the text.
+_OF_OTHERS = ("feature", "pixel", "input_values")
 _PER_TOKEN = frozenset({"input_ids", "inputs_embeds", "attention_mask", "position_ids", *_TYPES})
 
 
@@ -79,6 +81,7 @@ def reserve(root: AdaptedBaseModel, prompts: Prompts, given: dict[str, Argument]
     slot.call = context.slot(PromptSlot).call = call
     tokens = next(t for name in ("input_ids", "inputs_embeds") if isinstance(t := given.get(name), torch.Tensor))
     slot.length = tokens.shape[1] + prompts.length
+    context.of_tokens = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
     check_room(cache, prompts.length, mask, tokens.shape[1])
     changed = dict(given) if mask is None else {**given, "attention_mask": call.grow_mask(mask)}
     positions = given.get("position_ids")
@@ -110,6 +113,8 @@ def _with_columns(
     rows = tokens.shape[0]
     for name, value in given.items():
         if not isinstance(value, torch.Tensor) or value.shape[:2] != tokens.shape[:2]:
+            continue
+        if any(word in name for word in _OF_OTHERS):
             continue
         if name not in _PER_TOKEN:
             raise UnsupportedMethodError(
