@@ -36,6 +36,7 @@ from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.parts.composite import OwnLayers
 from runtime_models import randomise
 
 BERT: dict[str, Any] = {
@@ -626,3 +627,10 @@ def test_reft_runs_beside_a_prompt(kind: str) -> None:
         if mask.all():
             alone = {name: value[row : row + 1] for name, value in inputs.items()}
             assert torch.allclose(logits(model, alone, "a"), whole[row : row + 1], atol=1e-5)
+
+
+def test_the_layers_of_a_root_beside_its_parts_can_be_copied() -> None:
+    model = made("llava").model.adapters_base
+    own = OwnLayers(model, [])
+    assert type(copy.copy(own)) is OwnLayers
+    assert copy.copy(own).model is model

@@ -48,6 +48,8 @@ class OwnLayers(AdapterPart):
         self.foreign = {module for other in others for module in other.modules()}
 
     def __getattr__(self, name: str) -> object:
+        if "model" not in self.__dict__:  # a copy, which is asked before it is filled
+            raise AttributeError(name)
         return getattr(self.__dict__["model"], name)
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:
