@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.paths import expanded
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.roles import AttentionRoles, LayerRoles, OutputOrder
 
 
@@ -82,6 +83,7 @@ class Layout:
     prefix_shapes: Mapping[str, tuple[int, int, int]] = field(
         default_factory=dict
     )  # core -> of its prefix, where one is
+    without_prefixes: frozenset[str] = frozenset()  # parts of a whole, whose own statement is that they take none
     sites: Any = None  # where bottlenecks stand in upstream's forward, as ``bottleneck.sites_of`` found it
 
     @property
@@ -109,8 +111,12 @@ class Layout:
 
     @property
     def prefixed(self) -> tuple[Attention, ...]:
-        """Those that can take a prefix: linear and deformable attention have no projection that gives keys."""
-        return tuple(one for one in self.attentions if one.key or one.fused or one.core in self.prefix_shapes)
+        """Those that can take a prefix: linear and deformable attention have no projection that gives keys, and some parts none at all."""
+        return tuple(
+            one
+            for one in self.attentions
+            if one.part not in self.without_prefixes and (one.key or one.fused or one.core in self.prefix_shapes)
+        )
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -142,7 +148,17 @@ def layout_of(model: nn.Module) -> Layout:
         front=front,
         text=base if text is None else text,
         prefix_shapes=_prefix_shapes(model),
+        without_prefixes=frozenset(path for path, part in parts.items() if len(parts) > 1 and _takes_no_prefix(part)),
     )
+
+
+def _takes_no_prefix(part: Any) -> bool:
+    """What is stated of prefixes for the class of a part, or for its model type."""
+    model = part.get_submodule("")
+    stated = model.own_methods or registered().methods.get(
+        registered().type_of(type(model), model.config.model_type), {}
+    )
+    return bool(stated.get("prefix_tuning") or model.lacks.get("prefix_tuning"))
 
 
 def _of_part(model: nn.Module, path: str, module: nn.Module, base: str, parts: Mapping[str, Any]) -> Layer:

@@ -77,8 +77,14 @@ class PromptGenerationMixin(DynamicMixin):
 
     def _prompt_length(self) -> int:
         """Positions of the prompt that decoders see in front of their tokens."""
-        prompts = self._running_prompts()
-        return 0 if prompts is None or self.config.is_encoder_decoder else prompts.length
+        prompts, part = self._running_prompts(), self.adapters_base.text_part
+        if prompts is None or part is None:
+            return 0
+        return 0 if self.config.is_encoder_decoder and self._is_of_encoder(part) else prompts.length
+
+    def _is_of_encoder(self, part: AdaptedBaseModel) -> bool:
+        """Whether the encoder of an encoder-decoder model reads the tokens, and not its decoder, as that of images does."""
+        return bool(part.config.is_encoder_decoder) or part.get_submodule("") in set(self.get_encoder().modules())
 
     def _running_prompts(self) -> Prompts | None:
         part = self.adapters_base.text_part

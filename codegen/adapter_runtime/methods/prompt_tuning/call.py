@@ -368,14 +368,8 @@ def _scaled(rows: torch.Tensor, scale: Scale) -> torch.Tensor:
 
 def after_call(outputs: Outputs) -> Outputs:
     """The outputs of the base model; for a head, those of real tokens only."""
-    context = thread.context
-    return without_prompt(outputs) if context is not None and context.has_head else outputs
-
-
-def without_prompt(outputs: Outputs) -> Outputs:
-    """Outputs whose hidden states [B, L + P, H], which come first, have the positions of the prompt of this call, without these: [B, L, H]."""
-    call = current_call()
-    if call is None or not call.is_in:
+    call, context = current_call(), thread.context
+    if call is None or not call.is_in or context is None or not context.has_head:
         return outputs
     states = outputs[0] if isinstance(outputs, tuple) else outputs["last_hidden_state"]
     assert isinstance(states, torch.Tensor)

@@ -17,7 +17,7 @@ from adapter_runtime.call.arguments import Argument, Outputs
 from adapter_runtime.composition import AdapterCompositionBlock, Average, Stack
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call, without_prompt
+from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.prompt_tuning.program import Prompts
 from adapter_runtime.methods.prompt_tuning.reserving import reserve, reserved_call, reserves, write_over
@@ -107,8 +107,8 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         return reserve(whole, prompts, given) if is_needed else given
 
     def after_root(self, outputs: Outputs) -> Outputs:
-        """See `AdapterLayerBase`. What is made of several models never gives positions of a prompt: they are a part's affair."""
-        return without_prompt(outputs)
+        """See `AdapterLayerBase`."""
+        return after_call(outputs)
 
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         prompts, reserved = self.current_program(), reserved_call()
