@@ -38,6 +38,7 @@ PAGES = [
     "docs/training.md",
     "docs/moving-from-adapters.md",
     "docs/composition.md",
+    "docs/composites.md",
     "docs/heads.md",
     "docs/files.md",
     "docs/interface.md",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -15,21 +15,7 @@ from transformers import (
     BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
-    CLIPVisionConfig,
-    EncoderDecoderConfig,
-    EncoderDecoderModel,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    GPT2Config,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     PreTrainedModel,
-    VisionEncoderDecoderConfig,
-    VisionEncoderDecoderModel,
-    VisionTextDualEncoderConfig,
-    VisionTextDualEncoderModel,
-    ViTConfig,
 )
 
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
@@ -37,139 +23,22 @@ from adapter_runtime.call.context import thread
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from adapter_runtime.model.parts.composite import OwnLayers
+from composite_models import (
+    BERT,
+    IMAGE,
+    MAKERS,
+    PARTS,
+    dual_encoder,
+    generated,
+    llava,
+    logits,
+    made,
+    pixels,
+    with_adapters,
+)
 from runtime_models import randomise
 
-BERT: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,
-}  # fmt: skip
-VIT: dict[str, Any] = {
-    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 8, "patch_size": 4,
-}  # fmt: skip
-IMAGE = 7  # the token of a place in an image
-
-
-class Composite(NamedTuple):
-    """A model made of others, and inputs of two rows."""
-
-    model: PreTrainedModel
-    inputs: dict[str, torch.Tensor]
-
-
-def _pixels(images: int) -> torch.Tensor:
-    return torch.randn(images, 3, 8, 8, generator=torch.Generator().manual_seed(images))
-
-
-def llava(images_per_row: tuple[int, ...] = (1, 1)) -> Composite:
-    text = LlamaConfig(
-        hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=100
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VIT), text_config=text, image_token_index=IMAGE, vision_feature_layer=-2
-    )
-    rows = [[1, *[IMAGE] * 4 * images, 5, 6, 9] for images in images_per_row]
-    length = max(map(len, rows))
-    tokens = torch.tensor([[0] * (length - len(row)) + row for row in rows])
-    inputs = {
-        "input_ids": tokens,
-        "attention_mask": (tokens > 0).long(),
-        "position_ids": ((tokens > 0).cumsum(-1) - 1).clamp(min=0),
-        "pixel_values": _pixels(sum(images_per_row)),
-    }
-    return Composite(LlavaForConditionalGeneration(config), inputs)
-
-
-def gemma3() -> Composite:
-    """Its root makes masks, in which the places of an image see each other, and hands embeddings to its text model."""
-    text = {
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "head_dim": 16,
-    }
-    config = Gemma3Config(
-        text_config={**text, "num_key_value_heads": 2, "vocab_size": 100, "sliding_window": 6},
-        vision_config={**VIT, "model_type": "siglip_vision_model", "patch_size": 2},
-        mm_tokens_per_image=4, image_token_index=IMAGE, boi_token_index=8, eoi_token_index=9,
-    )  # fmt: skip
-    rows = [[1, 8, *[IMAGE] * 4, 9, 5, 6, 11], [0, 0, 8, *[IMAGE] * 4, 9, 3, 4]]
-    tokens = torch.tensor(rows)
-    inputs = {
-        "input_ids": tokens,
-        "attention_mask": (tokens > 0).long(),
-        "token_type_ids": (tokens == IMAGE).long(),
-        "position_ids": ((tokens > 0).cumsum(-1) - 1).clamp(min=0),
-        "pixel_values": _pixels(2),
-    }
-    model = Gemma3ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # zeros until they are loaded
-    return Composite(model, inputs)
-
-
-def encoder_decoder() -> Composite:
-    decoder = BertConfig(**BERT | {"num_hidden_layers": 3}, is_decoder=True, add_cross_attention=True)
-    config = EncoderDecoderConfig.from_encoder_decoder_configs(
-        BertConfig(**BERT), decoder, decoder_start_token_id=1, pad_token_id=0, eos_token_id=99
-    )
-    tokens = torch.tensor([[1, 7, 11, 12, 5, 6], [0, 0, 2, 8, 3, 4]])
-    inputs = {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "decoder_input_ids": tokens[:, 2:]}
-    return Composite(EncoderDecoderModel(config), inputs)
-
-
-def vision_encoder_decoder() -> Composite:
-    decoder = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100, bos_token_id=1, eos_token_id=99)
-    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        ViTConfig(**VIT), decoder, decoder_start_token_id=1, pad_token_id=0, eos_token_id=99
-    )
-    inputs = {"pixel_values": _pixels(2), "decoder_input_ids": torch.tensor([[1, 7, 5], [2, 8, 3]])}
-    return Composite(VisionEncoderDecoderModel(config), inputs)
-
-
-def dual_encoder() -> Composite:
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(
-        ViTConfig(**VIT), BertConfig(**BERT), projection_dim=16
-    )
-    inputs = {"pixel_values": _pixels(2), "input_ids": torch.tensor([[1, 7, 5, 9], [2, 8, 3, 4]])}
-    return Composite(VisionTextDualEncoderModel(config), inputs)
-
-
-MAKERS: dict[str, Callable[[], Composite]] = {
-    "llava": llava,
-    "gemma3": gemma3,
-    "encoder-decoder": encoder_decoder,
-    "vision-encoder-decoder": vision_encoder_decoder,
-    "dual encoder": dual_encoder,
-}
-PARTS = {
-    "llava": {"vision_tower": 3, "language_model": 2},
-    "gemma3": {"vision_tower": 3, "language_model": 2},
-    "encoder-decoder": {"encoder": 2, "decoder.bert": 3},
-    "vision-encoder-decoder": {"encoder": 3, "decoder.transformer": 2},
-    "dual encoder": {"vision_model": 3, "text_model": 2},
-}
 METHODS = ("seq_bn[reduction_factor=2]", "lora", "prefix_tuning", "loreft", "prompt_tuning", "seq_bn_inv", "mam")
-
-
-def made(kind: str, **options: Any) -> Composite:
-    torch.manual_seed(0)
-    model, inputs = MAKERS[kind](**options)
-    init(model.eval())
-    return Composite(model, inputs)
-
-
-def with_adapters(kind: str, **configs: str) -> Composite:
-    found = made(kind)
-    for seed, (name, config) in enumerate(configs.items()):
-        found.model.add_adapter(name, config)
-        randomise(found.model, name, seed + 1)
-    return found
-
-
-def logits(model: PreTrainedModel, inputs: Mapping[str, Any], setup: Any = None) -> torch.Tensor:
-    if setup is not None:
-        model.set_active_adapters(setup)
-    with torch.no_grad():
-        return model(**inputs)[0]
 
 
 # Parts
@@ -419,19 +288,12 @@ def test_a_batch_is_split_where_every_part_has_its_rows() -> None:
 # Generation
 
 
-def _generated(model: PreTrainedModel, inputs: Mapping[str, Any], **options: Any) -> Any:
-    given = {name: value for name, value in inputs.items() if name not in ("decoder_input_ids", "position_ids")}
-    options |= {"do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-    without_features = [IMAGE, 8, 9]  # an image would have to come with each
-    return model.generate(**given, max_new_tokens=4, suppress_tokens=without_features, **options)
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["llava", "gemma3", "encoder-decoder", "vision-encoder-decoder"])
 def test_decoding_with_a_cache_gives_what_it_gives_without(kind: str, method: str) -> None:
     model, inputs = with_adapters(kind, a=method)
     model.set_active_adapters("a")
-    with_cache, without = (_generated(model, inputs, use_cache=use) for use in (True, False))
+    with_cache, without = (generated(model, inputs, use_cache=use) for use in (True, False))
     for one, two in zip(with_cache.scores, without.scores, strict=True):
         assert torch.allclose(one.nan_to_num(neginf=0), two.nan_to_num(neginf=0), atol=1e-4)
 
@@ -443,7 +305,7 @@ def test_parallel_generates_what_its_children_generate(kind: str, beams: int) ->
     found = {}
     for setup in ("a", "b", Parallel("a", "b")):
         model.set_active_adapters(setup)
-        found[str(setup)] = _generated(model, inputs, num_beams=beams, min_new_tokens=4).sequences
+        found[str(setup)] = generated(model, inputs, num_beams=beams, min_new_tokens=4).sequences
     one, two, both = found.values()
     assert torch.equal(both, torch.cat([one, two]))
 
@@ -572,7 +434,7 @@ def test_a_text_part_without_invertible_adapters_runs_and_generates_with_other_m
     model = Blip2ForConditionalGeneration(config).eval()
     init(model)
     model.add_adapter("a", config="loreft", set_active=True)
-    inputs = {"input_ids": torch.tensor([[IMAGE, IMAGE, 3, 4]]), "pixel_values": _pixels(1)}
+    inputs = {"input_ids": torch.tensor([[IMAGE, IMAGE, 3, 4]]), "pixel_values": pixels(1)}
     assert model(**inputs).logits.shape == (1, 4, 100)
     assert not model.has_running_invertible()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from typing_extensions import Self
 
+from adapter_runtime.contract.in_parts import InParts
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 
@@ -23,30 +24,40 @@ class KnownConfigs(Protocol):
         """Import the methods that installed distributions bring, if that was not done yet."""
 
 
-class AdapterConfig(Mapping[str, Json]):
+class AdapterConfig(InParts, Mapping[str, Json]):
     """Base of the config classes. Options are read as attributes or as items, and never change after creation.
 
     A config is written to ``adapter_config.json`` as its fields. Reading a file gives the class that belongs to the
     field ``architecture``, so ``SeqBnConfig()`` comes back as a `BnConfig` with the same values, and equal to it.
+
+    Args:
+        parts: of a model made of several (a vision tower, a language model), those that get the adapter: their paths, the last
+            names of these, or "text", "vision", "audio" for all that read such. None = all. It is an item, and written to files,
+            only where it is given. Default: None.
+
+    Raises:
+        InvalidConfigError: `parts` are no names.
     """
 
     architecture: str | None = None
-    # Each config class is a dataclass. This base is none, as it has no options; declared for `dataclasses.fields(cls)`.
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     _architectures: ClassVar[dict[str | None, type[AdapterConfig]]] = {}
     _known: ClassVar[KnownConfigs]  # set by the package ``methods``, which this room cannot import
 
     def __getitem__(self, key: str) -> Json:
-        if key not in self._names():
+        if key not in self._items():
             raise KeyError(key)
         value: Json = getattr(self, key)
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
+        return iter(self._items())
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self._items())
+
+    def _items(self) -> tuple[str, ...]:
+        """The names of the options but for `parts` where that is not given, which `adapters` does not know."""
+        return tuple(name for name in self._names() if name != "parts" or self.parts is not None)
 
     def __hash__(self) -> int:
         return hash(self.identity())
@@ -61,7 +72,8 @@ class AdapterConfig(Mapping[str, Json]):
 
     def to_dict(self) -> dict[str, Json]:
         """The options as plain data that JSON can hold."""
-        return dataclasses.asdict(self)
+        options = dataclasses.asdict(self)
+        return {name: options[name] for name in self._items()}
 
     def replace(self, **changes: Json) -> Self:
         """A copy with some options changed.

@@ -166,6 +166,7 @@ class MethodSpec(Generic[C]):
     generated_differs: Callable[[Described], str | None] = no_difference
     # Whether it acts on the embeddings of tokens: in a model made of several, in the one that reads the tokens
     acts_on_tokens: bool = False
+    acts_on_other_inputs: bool = False  # and in others of its parts, where a config names them
     interface_refusal: str = ""  # why models with an interface cannot have it; "" = they can
 
     @property

@@ -14,6 +14,8 @@ from adapter_runtime.call.checkpoint import CheckpointFunction, ContextualCheckp
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
+from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.configs.union import members
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.interface.comparing import check_interface, described
@@ -75,8 +77,14 @@ class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
 
         Raises:
             UnsupportedMethodError: it has none.
-            InvalidConfigError: no layer would get anything.
+            InvalidConfigError: no layer would get anything, or the config names parts, and the model is not made of several.
         """
+        named = next((member.parts for member in members(config) if member.parts is not None), None)
+        if named is not None:
+            raise InvalidConfigError(
+                f"parts={named} names parts of a model, but {type(self).__name__} is not made of several models. Leave it out"
+                ' (parts=None; on loading: config={"parts": None}).'
+            )
         self.check_supported(config)
 
     def place_adapter(self, name: str, config: AdapterConfig) -> None:

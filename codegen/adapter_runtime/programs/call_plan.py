@@ -81,9 +81,12 @@ def plan_call(
     )
 
 
-def joined(plans: Sequence[CallPlan]) -> CallPlan:
-    """What a call of a model made of parts must prepare, by the plans of these: what is done for all of them together."""
-    at_entry = [layer for plan in plans for layer in plan.at_entry]
+def joined(plans: Sequence[CallPlan], reading: CallPlan) -> CallPlan:
+    """What a call of a model made of parts must prepare, by the plans of these: what is done for all of them together.
+
+    Args:
+        reading: the plan of the part that reads the tokens: for others, nothing is prepared at the root.
+    """
     if all(plan.is_idle for plan in plans):
         return IDLE
     return CallPlan(
@@ -92,6 +95,6 @@ def joined(plans: Sequence[CallPlan]) -> CallPlan:
         divides_rows=any(plan.divides_rows for plan in plans),
         assigns_rows=any(plan.assigns_rows for plan in plans),
         runs=any(plan.runs for plan in plans),
-        at_root=tuple(layer for layer in at_entry if layer.acts_at_root),
+        at_root=tuple(layer for layer in reading.at_entry if layer.acts_at_root),
         in_parts=True,
     )

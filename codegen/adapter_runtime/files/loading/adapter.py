@@ -19,12 +19,13 @@ from adapter_runtime.files.keys import of_adapter, renamed
 from adapter_runtime.files.loading.commit import Transaction
 from adapter_runtime.files.loading.fit import fit, require_same_type
 from adapter_runtime.files.loading.head import put_head_beside
-from adapter_runtime.files.loading.leave_out import without_layers
+from adapter_runtime.files.loading.leave_out import parts_without, without_layers
 from adapter_runtime.files.names import ADAPTER_FILES
 from adapter_runtime.files.options import AS_THEY_ARE, LoadOptions
 from adapter_runtime.files.source import Source, local_folder
 from adapter_runtime.files.tensors import Tensors
 from adapter_runtime.methods.common.initialisation import weights_follow
+from adapter_runtime.methods.configs.union import members
 
 ConfigChange = Mapping[str, Json] | AdapterConfig | str | None
 
@@ -72,7 +73,8 @@ def put_adapter(
         adapter = resolve(model, saved, change, options)
         add(model, adapter)
     expected = of_adapter(model.state_dict(keep_vars=True), adapter.name)
-    given = fit(model, adapter.tensors, expected, adapter.title, saved.origin, options)
+    left_out = parts_without(model, adapter.name) if _names_parts(change) else ()
+    given = fit(model, adapter.tensors, expected, adapter.title, saved.origin, options, left_out)
     transaction.copy(given, expected)
     if options.with_head:
         put_head_beside(model, folder, saved.head, adapter.name, options, transaction)
@@ -110,6 +112,13 @@ def _config(saved: SavedAdapter, change: ConfigChange) -> AdapterConfig:
         raise TypeError(f'"config" is {saved.config!r}, and should be an object')
     config = AdapterConfig.load(saved.config)
     return config.replace(**change) if change else config
+
+
+def _names_parts(change: ConfigChange) -> bool:
+    """Whether the caller says which parts of the model shall have the adapter."""
+    if isinstance(change, (AdapterConfig, str)):
+        return any(member.parts is not None for member in members(AdapterConfig.load(change)))
+    return change is not None and change.get("parts") is not None
 
 
 def add(model: AdaptedModel, adapter: NewAdapter) -> None:

@@ -1,8 +1,8 @@
-"""Loading an adapter without its parts in some layers (`leave_out`)."""
+"""Loading an adapter without what it has in some layers (`leave_out`), or in some parts of a model made of several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -50,3 +50,28 @@ def not_in_layers(
     left_out = {id(layer) for index, layer in model.iter_layers() if index in layers}
     paths = tuple(f"{path}." for path, module in model.named_modules() if id(module) in left_out)
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(paths)}
+
+
+def parts_without(model: AdaptedModel, name: str) -> frozenset[str]:
+    """The parts of a model, by their paths, in which an adapter has nothing."""
+    return frozenset(
+        path
+        for path, part in model.adapters_base.adapter_parts().items()
+        if not any(True for layer in part.adapter_layers() for _ in layer.modules_of(name))
+    )
+
+
+def not_in_parts(
+    model: AdaptedModel, tensors: Mapping[str, torch.Tensor], parts: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """The tensors that are not in these parts, which are told by their paths. The names are those of the model."""
+    if not parts:
+        return dict(tensors)
+    base = model.adapters_base
+    start = next(f"{path}." if path else "" for path, module in model.named_modules() if module is base)
+    known = sorted(base.adapter_parts(), key=len, reverse=True)  # a part in a part comes first
+    return {key: tensor for key, tensor in tensors.items() if _part_of(key.removeprefix(start), known) not in parts}
+
+
+def _part_of(key: str, parts: Collection[str]) -> str | None:
+    return next((path for path in parts if not path or key.startswith(f"{path}.")), None)

@@ -41,7 +41,7 @@ class ConfigUnion(AdapterConfig):
                 raise InvalidConfigError("A union cannot hold another union. List the members in one.")
         for position, first in enumerate(configs):
             for second in configs[position + 1 :]:
-                if first.architecture == second.architecture and not first.never_meets(second):
+                if meet(first, second) and not are_in_other_parts(first, second):
                     raise InvalidConfigError(
                         f"A union cannot hold both {first} and {second}: they would take the same places."
                     )
@@ -72,12 +72,12 @@ class ConfigUnion(AdapterConfig):
         Raises:
             InvalidConfigError: no member has an option.
         """
-        known = {name for config in self.configs for name in config}
+        known = {name for config in self.configs for name in config._names()}
         for name in changes:
             if name not in known:
                 raise InvalidConfigError(f"No member of the union has an option {name!r}.")
         members = [
-            config.replace(**{name: value for name, value in changes.items() if name in config})
+            config.replace(**{name: value for name, value in changes.items() if name in config._names()})
             for config in self.configs
         ]
         copy = type(self).__new__(type(self))
@@ -91,6 +91,16 @@ class ConfigUnion(AdapterConfig):
         if not isinstance(configs, list) or len(members) < len(configs):
             raise InvalidConfigError('The dict of a union needs a list of members, which are dicts, under "configs".')
         return ConfigUnion(*map(AdapterConfig.from_dict, members))
+
+
+def meet(first: AdapterConfig, second: AdapterConfig) -> bool:
+    """Whether two members of a union ask for the same places of a part."""
+    return first.architecture == second.architecture and not first.never_meets(second)
+
+
+def are_in_other_parts(first: AdapterConfig, second: AdapterConfig) -> bool:
+    """Whether two configs name different parts of a model. Only a model tells whether these names mean different ones."""
+    return first.parts is not None and second.parts is not None and not set(first.parts) & set(second.parts)
 
 
 def members(config: AdapterConfig) -> tuple[AdapterConfig, ...]:

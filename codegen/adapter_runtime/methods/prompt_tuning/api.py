@@ -46,7 +46,9 @@ class PromptTuningMixin:
         part = self.adapters_base.text_part
         held = prompts_of(part).prompt_tunings if part is not None else nn.ModuleDict()
         if part is None or adapter_name not in held:
-            raise UnsupportedMethodError(f"Adapter {adapter_name!r} has no prompt. Add one with prompt tuning.")
+            raise UnsupportedMethodError(
+                f"Adapter {adapter_name!r} has no prompt among the tokens that the model reads. Add one with prompt tuning."
+            )
         tuning = held[adapter_name]
         assert isinstance(tuning, PromptTuning)
         if tokenizer is None:

@@ -101,20 +101,20 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
 
     def at_root(self, root: EntryModel, part: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         """See `AdapterLayerBase`."""
-        prompts, whole = self.current_program(), cast("AdaptedBaseModel", root)
+        prompts, whole, reader = self.current_program(), cast("AdaptedBaseModel", root), cast("AdaptedBaseModel", part)
         assert prompts is not None and self.sites is not None
-        is_needed = reserves(whole, cast("AdaptedBaseModel", part), self.sites)
-        return reserve(whole, prompts, given) if is_needed else given
+        return reserve(whole, reader, prompts, given) if reserves(whole, reader, self.sites) else given
 
     def after_root(self, outputs: Outputs) -> Outputs:
         """See `AdapterLayerBase`."""
         return after_call(outputs)
 
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
-        prompts, reserved = self.current_program(), reserved_call()
+        prompts, part = self.current_program(), cast("AdaptedBaseModel", model)
         assert prompts is not None and self.sites is not None
+        reserved = reserved_call(part)
         if reserved is not None:
-            return write_over(cast("AdaptedBaseModel", model), self.sites, reserved, given)
+            return write_over(part, self.sites, reserved, given)
         return before_call(self.sites, model, prompts, given)
 
     def at_exit(self, outputs: Outputs) -> Outputs:

@@ -47,13 +47,14 @@ class Reserved(CallSlot):
 
     def __init__(self) -> None:
         self.call: PromptCall | None = None
+        self.part: AdaptedBaseModel | None = None  # which the prompt goes into
         self.length = 0  # L + P
 
 
-def reserved_call() -> Reserved | None:
-    """What the root has reserved in the current call; None where it has reserved nothing."""
+def reserved_call(part: AdaptedBaseModel) -> Reserved | None:
+    """What the root has reserved for a part in the current call; None where it has reserved nothing."""
     slot = thread.context.find(Reserved) if thread.context is not None else None
-    return None if slot is None or slot.call is None else slot
+    return slot if slot is not None and slot.part is part else None
 
 
 def reserves(root: AdaptedBaseModel, part: AdaptedBaseModel, sites: PromptSites) -> bool:
@@ -64,8 +65,10 @@ def reserves(root: AdaptedBaseModel, part: AdaptedBaseModel, sites: PromptSites)
     return {"input_ids", "inputs_embeds"} <= of_root.keys() and {"inputs_embeds", "past_key_values"} <= of_part.keys()
 
 
-def reserve(root: AdaptedBaseModel, prompts: Prompts, given: dict[str, Argument]) -> dict[str, Argument]:
-    """The arguments of the root, with positions for the prompt.
+def reserve(
+    root: AdaptedBaseModel, part: AdaptedBaseModel, prompts: Prompts, given: dict[str, Argument]
+) -> dict[str, Argument]:
+    """The arguments of the root, with positions for the prompt of the part that reads the tokens.
 
     Raises:
         UnsupportedMethodError: the mask or the positions cannot grow, a static cache has no room, or an argument has one entry per
@@ -79,6 +82,7 @@ def reserve(root: AdaptedBaseModel, prompts: Prompts, given: dict[str, Argument]
     call = PromptCall(prompts, insertion_of(prompts, mask), past)
     slot = context.slot(Reserved)
     slot.call = context.slot(PromptSlot).call = call
+    slot.part = part
     tokens = next(t for name in ("input_ids", "inputs_embeds") if isinstance(t := given.get(name), torch.Tensor))
     slot.length = tokens.shape[1] + prompts.length
     context.of_tokens = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}

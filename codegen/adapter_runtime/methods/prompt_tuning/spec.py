@@ -11,6 +11,7 @@ PROMPT_TUNING = MethodSpec[PromptTuningConfig](
     configs=(PromptTuningConfig,),
     named={"prompt_tuning": PromptTuningConfig()},
     acts_on_tokens=True,
+    acts_on_other_inputs=True,
     place=places.place,
     count_places=places.count_places,
     containers=frozenset({"prompt_tunings"}),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from torch import nn
 
-from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.summary import SummaryRow
 from adapter_runtime.methods.fusion.api import fusion_modules, fusions_in
 
@@ -35,11 +35,24 @@ def rows(model: AdaptedModel) -> list[SummaryRow]:
         for head in model.summarized_heads()
     ]
     full["#total"], full["#total_train"] = _size(model.parameters()), _size(_trained(model.parameters()))
-    found = [
-        _row(name, state.adapters[name].architecture or "bottleneck", name in active, part, size)
-        for name, part in adapters.items()
-    ]
+    found = []
+    for name, part in adapters.items():
+        kind = state.adapters[name].architecture or "bottleneck"
+        found.append(_row(name, kind, name in active, part, size))
+        inside = {path: own for path, own in _by_part(base, name).items() if own}
+        if len(inside) > 1:
+            shown = type(base).__name__  # of the layers that are in no part
+            found[-1]["parts"] = [_row(path or shown, kind, name in active, own, size) for path, own in inside.items()]
     return [*found, full]
+
+
+def _by_part(base: AdaptedBaseModel, name: str) -> dict[str, list[nn.Parameter]]:
+    """The parameters of an adapter in each part of a model, each once."""
+    found = {}
+    for path, part in base.adapter_parts().items():
+        modules = [module for layer in part.adapter_layers() for _, module in layer.modules_of(name)]
+        found[path] = list({id(parameter): parameter for parameter in _parameters(modules)}.values())
+    return found
 
 
 def _row(
@@ -85,7 +98,7 @@ def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 def table(rows: Sequence[SummaryRow]) -> str:
     """The rows as text: adapters, fusions and heads; under a line the base model, and all together."""
     *adapters, full = rows
-    parts = [*adapters, *full["fusions"], *full["heads"]]
+    parts = [*_with_parts(adapters), *full["fusions"], *full["heads"]]
     cells = [list(_TITLES), *(_cells(row) for row in (*parts, full))]
     cells.append(["In all", "", f"{full['#total']:,}", "", "", f"{full['#total_train']:,}"])
     widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES))]
@@ -98,6 +111,14 @@ def table(rows: Sequence[SummaryRow]) -> str:
     ]
     rule = "-" * max(map(len, lines))
     return "\n".join([lines[0], rule, *lines[1:-2], *([rule] if parts else []), *lines[-2:]])
+
+
+def _with_parts(adapters: Iterable[SummaryRow]) -> Iterator[SummaryRow]:
+    """The rows of adapters, each with those of its parts below it."""
+    for row in adapters:
+        yield row
+        for part in row.get("parts", ()):
+            yield {**part, "name": f"  {part['name']}"}
 
 
 def _cells(row: SummaryRow) -> list[str]:

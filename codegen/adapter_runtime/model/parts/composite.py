@@ -20,14 +20,15 @@ from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.state import ModelAdaptersConfig
-from adapter_runtime.errors import AdapterError, UnsupportedMethodError
-from adapter_runtime.methods.configs.union import members
+from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.configs.union import meet, members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.methods.spec import Spec
 from adapter_runtime.methods.table import check_granted, specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
+from adapter_runtime.model.parts.naming import named_parts
 from adapter_runtime.model.parts.part import AdapterPart
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, joined
 from adapter_runtime.programs.layer import AdapterLayerBase
@@ -60,6 +61,7 @@ class OwnLayers(AdapterPart):
 class _Fitting(NamedTuple):
     """What of an adapter goes into which part."""
 
+    path: str  # of the part
     config: AdapterConfig  # of one method, or of a bottleneck with its invertible adapter
     part: AdapterPart
     applies: Callable[[Spec], bool]  # which of its methods go there
@@ -131,8 +133,8 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
         """See `ModelBaseAdaptersMixin`: where no part has a place for a method.
 
         Raises:
-            UnsupportedMethodError: none has.
-            InvalidConfigError: no layer would get anything.
+            UnsupportedMethodError: none has, or one that the config names has not.
+            InvalidConfigError: no layer would get anything, or the config names what is no part.
         """
         self._fitting(config)
 
@@ -152,9 +154,11 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
             refusals: takes the reasons of parts that a method does not fit into, while it does into others.
 
         Raises:
-            AdapterError: a method fits into no part, or not into the one that reads the tokens, on whose embeddings it acts.
+            AdapterError: a method fits into no part, or not into one that the config names, or not into the one that reads the tokens,
+                on whose embeddings it acts.
+            InvalidConfigError: a name means no part, or members of a union would take the same places.
         """
-        fitting = []
+        fitting: list[_Fitting] = []
         for member in members(config):
             refused: dict[str, AdapterError] = {}
             found = list(self._fitting_member(member, refused))
@@ -163,24 +167,52 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
             check_granted(self, member, [(one.part, one.applies) for one in found])
             if refusals is not None:
                 refusals.update(refused)
+            _check_apart(fitting, found)
             fitting += found
         return fitting
 
     def _fitting_member(self, config: AdapterConfig, refused: dict[str, AdapterError]) -> Iterator[_Fitting]:
+        """What of a config, which is no union, goes into which part.
+
+        Raises:
+            AdapterError: a part that the config names, or the one that reads the tokens, does not support it.
+            InvalidConfigError: it names what is no part.
+        """
         text = self.text_part
-        for path, part in self.adapter_parts().items():
-            applies = _every if part is text else _in_any_part
+        for path, part in self._asked(config).items():
+            applies = _every if part is text else _in_any_part if config.parts is None else _in_named_part
             asked = [spec for spec in specs_of(config) if applies(spec)]
             if not asked:
                 continue
             try:
                 part.check_supported(config, applies, whole=False)
             except AdapterError as error:
-                if any(spec.acts_on_tokens for spec in asked):
+                if config.parts is not None or any(spec.acts_on_tokens for spec in asked):
                     raise
                 refused[path] = error
             else:
-                yield _Fitting(config, part, applies)
+                yield _Fitting(path, config, part, applies)
+
+    def _asked(self, config: AdapterConfig) -> dict[str, AdapterPart]:
+        """The parts that a config, which is no union, is for.
+
+        Raises:
+            InvalidConfigError: it names what is no part.
+            UnsupportedMethodError: a method of it acts in the part that reads the tokens only, which the config does not name.
+        """
+        parts = self.adapter_parts()
+        if config.parts is None:
+            return parts
+        named, text = named_parts(parts, config.parts, type(self).__name__), self.text_part
+        if not any(part is text for part in named.values()):
+            for spec in specs_of(config):
+                if not _in_named_part(spec):
+                    where = next((path for path, part in parts.items() if part is text), None)
+                    raise UnsupportedMethodError(
+                        f"parts={config.parts} leaves out {where!r}, the part of {type(self).__name__} that reads tokens, but"
+                        f" {spec.name} of {type(config).__name__} acts there only. Name it too, or leave {spec.name} out."
+                    )
+        return named
 
     # Running
 
@@ -189,13 +221,17 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
         self.call_plans = {}
         for part in self.adapter_parts().values():
             part.activate(block, skip_layers)
-        self.call_plan = joined([part.call_plan for part in self.adapter_parts().values()])
+        text = self.text_part
+        self.call_plan = joined(
+            [part.call_plan for part in self.adapter_parts().values()], IDLE if text is None else text.call_plan
+        )
 
     def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
         """See `AdapterPart`."""
         if setup.key not in self.call_plans:
             plans = [part.call_plan_under(setup) for part in self.adapter_parts().values()]
-            self.call_plans[setup.key] = joined(plans)
+            text = self.text_part
+            self.call_plans[setup.key] = joined(plans, IDLE if text is None else text.call_plan_under(setup))
         return self.call_plans[setup.key]
 
     # Invertible adapters are those of the part that reads the tokens
@@ -264,6 +300,25 @@ def _every(spec: Spec) -> bool:
 
 def _in_any_part(spec: Spec) -> bool:
     return not spec.acts_on_tokens
+
+
+def _in_named_part(spec: Spec) -> bool:
+    return not spec.acts_on_tokens or spec.acts_on_other_inputs
+
+
+def _check_apart(fitting: Sequence[_Fitting], more: Sequence[_Fitting]) -> None:
+    """Raise where a further member of a union would take the places of another one, as the names of its parts mean the same.
+
+    Raises:
+        InvalidConfigError: it would.
+    """
+    for one in fitting:
+        for two in more:
+            if one.part is two.part and meet(one.config, two.config):
+                raise InvalidConfigError(
+                    f"A union cannot hold both {one.config} and {two.config}: parts={one.config.parts} and"
+                    f" parts={two.config.parts} have {one.path!r} in common, where they would take the same places."
+                )
 
 
 def _no_part(model: ModelUsingSubmodelsAdaptersMixin, config: AdapterConfig) -> UnsupportedMethodError:
