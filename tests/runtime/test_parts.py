@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from adapter_runtime import AdapterConfig, AdapterSetup, ConfigUnion, LoRAConfig, Parallel, Stack, init
-from adapter_runtime.errors import AdapterError, AdapterMismatchError, InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.errors import AdapterMismatchError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.configs.strings import ADAPTER_CONFIG_MAP
 from adapter_runtime.model.parts.naming import kind_of
 from composite_models import MAKERS, PARTS, generated, logits, made, with_adapters
@@ -186,6 +186,14 @@ def test_members_of_a_union_stand_in_parts_of_their_own() -> None:
         assert torch.equal(logits(model, inputs), together)
 
 
+@pytest.mark.parametrize("kind", ["llava", "encoder-decoder", "vision-encoder-decoder"])
+def test_adapters_of_different_parts_run_in_parallel(kind: str) -> None:
+    first, second = PARTS[kind]
+    model, inputs = with_adapters(kind, a=f"mam[parts='{first}']", b=f"lora[parts='{second}']")
+    one, two = (logits(model, inputs, name) for name in "ab")
+    assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
+
+
 def test_names_of_one_part_do_not_make_two() -> None:
     model = made("llava").model
     with pytest.raises(InvalidConfigError, match="'vision_tower' in common"):
@@ -266,10 +274,21 @@ def test_a_prompt_in_a_tower_is_the_prompt_of_that_tower_alone() -> None:
     assert torch.allclose(by_hand.logits, whole, atol=1e-6)
 
 
-def test_peft_has_no_prompt_in_another_part(tmp_path: Path) -> None:
-    model = with_adapters("dual encoder", a="prompt_tuning[parts='vision']").model
-    with pytest.raises(AdapterError):
+@pytest.mark.parametrize(
+    "config", ["prompt_tuning", "prompt_tuning[parts='text']", "prefix_tuning_flat[parts='vision']"]
+)
+def test_peft_knows_no_prompts_and_prefixes_of_parts(config: str, tmp_path: Path) -> None:
+    model = with_adapters("dual encoder", a=config).model
+    with pytest.raises(UnsupportedMethodError, match="made of several models"):
         model.save_peft_adapter(tmp_path, "a")
+
+
+def test_peft_has_lora_of_one_part(tmp_path: Path) -> None:
+    model, inputs = with_adapters("llava", a="lora[parts='text']")
+    model.save_peft_adapter(tmp_path, "a")
+    other = made("llava").model
+    other.load_adapter(tmp_path, load_as="a", set_active=True)
+    assert torch.allclose(logits(other, inputs), logits(model, inputs, "a"), atol=1e-6)
 
 
 # Files

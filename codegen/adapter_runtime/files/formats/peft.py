@@ -46,6 +46,7 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
     own = {key: tensor for key, tensor in tensors.items() if any(mark in f".{key}" for mark in marks)}
     if not own:
         raise AdapterFileError(f"The weights in {folder} hold no {kind} adapter.")
+    formats[kind].check_model(model)
     file = PeftFile(document, own, DEFAULT_NAME, options.strict, _NamesOf(model))
     config, given = formats[kind].read(model, file)
     rest = {key: tensor for key, tensor in tensors.items() if key not in own}

@@ -35,6 +35,7 @@ def save_peft_adapter(
             f"Adapter {adapter_name!r} is {what}, which PEFT has no counterpart of. It can read LoRA, DoRA, IA3, prefix"
             " tuning and prompt tuning."
         )
+    form.check_model(model)
     document, tensors = form.write(model, adapter_name, config)
     heads, head_tensors = head_modules(model) if with_head else ([], {})
     if not form.is_prompt:

@@ -55,6 +55,19 @@ class PeftFormat(Generic[C]):
     marks: tuple[str, ...]  # parts of names that only tensors of adapters have
     is_prompt: bool = False  # PEFT wraps the model once for prompts, and twice where it adapts modules
 
+    def check_model(self, model: AdaptedModel) -> None:
+        """Raise where PEFT would run an adapter of this format in another way than this model does.
+
+        Raises:
+            UnsupportedMethodError: it would.
+        """
+        base = model.adapters_base
+        if self.is_prompt and any(part is not base for part in base.adapter_parts().values()):
+            raise UnsupportedMethodError(
+                f"PEFT gives prompts and prefixes to a model as one, but {type(base).__name__} is made of several models, of which each has"
+                " its own. LoRA and its relatives can have PEFT's format here."
+            )
+
 
 # Options of all methods that say nothing about what is computed. Which modules were adapted shows in the tensors, so the
 # patterns by which they were chosen (a list, a regular expression, "all-linear") need not be read.

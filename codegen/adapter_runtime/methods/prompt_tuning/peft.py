@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.peft_format import (
@@ -13,7 +13,6 @@ from adapter_runtime.methods.common.peft_format import (
 )
 from adapter_runtime.methods.prefix_tuning.peft import EMBEDDINGS, SHAPE_OPTIONS, only_embeddings
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
-from adapter_runtime.methods.prompt_tuning.places import prompts_of
 
 _INERT = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
 _POOLED = (
@@ -64,11 +63,8 @@ def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[d
         )
     if base.config.is_encoder_decoder:
         raise UnsupportedMethodError("PEFT gives encoder and decoder prompts; here a prompt is one of the inputs.")
-    if config.parts is not None and (
-        base.text_part is None or name not in prompts_of(base.text_part).prompt_tunings or len(_named(base, name)) > 1
-    ):
-        raise UnsupportedMethodError(f"PEFT has prompts among the tokens only, not in parts={config.parts}.")
-    (embeddings,) = _named(base, name).values()
+    tensors = {key: tensor for key, tensor in base.state_dict().items() if f".prompt_tunings.{name}." in f".{key}"}
+    (embeddings,) = tensors.values()
     layers = [layer for _, layer in base.iter_layers()]
     document: dict[str, Json] = {
         "peft_type": "PROMPT_TUNING",
@@ -80,11 +76,6 @@ def write(model: AdaptedModel, name: str, config: PromptTuningConfig) -> tuple[d
         "prompt_tuning_init": "RANDOM",
     }
     return document, {EMBEDDINGS: embeddings}
-
-
-def _named(base: AdaptedBaseModel, name: str) -> Tensors:
-    """The tensors of a prompt, which has one in each part that it is in."""
-    return {key: tensor for key, tensor in base.state_dict().items() if f".prompt_tunings.{name}." in f".{key}"}
 
 
 FORMAT = PeftFormat[PromptTuningConfig](
