@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 
 from typing_extensions import Self
 
-from adapter_runtime.contract.in_parts import InParts
+from adapter_runtime.contract.names import InParts
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 

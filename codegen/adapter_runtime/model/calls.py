@@ -114,7 +114,7 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
         part = model.own_part
         plan = IDLE if part is None else part.current_call_plan()
         at_root = whole.current_call_plan().at_root if whole is model and part is not model else ()
-        is_prepared = part is model is whole and not plan.reads_spans and not plan.at_entry
+        is_prepared = part is model is whole and not plan.reads_spans and len(plan.at_entry) == 0
         if len(at_root) == 0 and (plan.is_idle or is_prepared):  # (torch.compile cannot negate a tuple)
             return forward(self, *args, **kwargs)
         context, text = thread.context, whole.text_part
