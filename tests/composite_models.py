@@ -157,7 +157,8 @@ def logits(model: PreTrainedModel, inputs: Mapping[str, Any], setup: Any = None)
     if setup is not None:
         model.set_active_adapters(setup)
     with torch.no_grad():
-        return model(**inputs)[0]
+        outputs: torch.Tensor = model(**inputs)[0]
+    return outputs
 
 
 def generated(model: PreTrainedModel, inputs: Mapping[str, Any], **options: Any) -> Any:

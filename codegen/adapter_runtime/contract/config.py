@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from typing_extensions import Self
 
@@ -82,7 +82,8 @@ class AdapterConfig(InParts, Mapping[str, Json]):
             InvalidConfigError: an option does not exist.
         """
         self._check_names(changes)
-        return dataclasses.replace(self, **changes)
+        options: dict[str, Any] = dict(changes)
+        return dataclasses.replace(self, **options)
 
     @staticmethod
     def of_architecture(architecture: str | None) -> type[AdapterConfig] | None:
@@ -134,7 +135,9 @@ class AdapterConfig(InParts, Mapping[str, Json]):
 
     @classmethod
     def _from_options(cls, options: Mapping[str, Json]) -> AdapterConfig:
-        known = {name: value for name, value in options.items() if name != "architecture" or name in cls._names()}
+        known: dict[str, Any] = {
+            name: value for name, value in options.items() if name != "architecture" or name in cls._names()
+        }
         cls._check_names(known)
         try:
             return cls(**known)

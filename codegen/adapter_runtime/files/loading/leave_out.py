@@ -68,7 +68,7 @@ def not_in_parts(
     if not parts:
         return dict(tensors)
     base = model.adapters_base
-    start = next(f"{path}." if path else "" for path, module in model.named_modules() if module is base)
+    start = next(f"{path}." if path else "" for path, module in model.named_modules() if id(module) == id(base))
     known = sorted(base.adapter_parts(), key=len, reverse=True)  # a part in a part comes first
     return {key: tensor for key, tensor in tensors.items() if _part_of(key.removeprefix(start), known) not in parts}
 
