@@ -30,7 +30,8 @@ def subjects_of_other_scales(subject: Subject) -> tuple[Subject, ...]:
 
 def _other_scales(subject: Subject) -> list[tuple[str, Any]]:
     config, (factors, switches) = subject.config(), scales_in(_text(model_class(subject.architecture)))
-    values = {name: getattr(config, name, None) for name in (*factors, *switches)}
+    written = config.to_dict()  # what may differ from layer to layer cannot be asked of the config itself
+    values = {name: written.get(name) for name in (*factors, *switches)}
     other = {name: ANOTHER for name in factors if isinstance(values[name], float) and values[name] == 1.0}
     for name, to_be_neutral in switches.items():
         if values[name] is to_be_neutral:

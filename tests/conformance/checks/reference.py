@@ -78,7 +78,7 @@ def compare(
     """
     layout = layout_of(ours)
     if any(isinstance(part, Bottleneck) for _, parts in adapters for part in parts):
-        layout = with_sites(layout, subject, inputs)
+        layout = with_sites(layout, subject, inputs, ours.config._attn_implementation or "eager")
     if any(isinstance(part, Prompt) for _, parts in adapters for part in parts):
         layout = as_called(layout, subject, inputs)
     one = _Comparison(subject, layout, adapters, what, together)
@@ -164,14 +164,17 @@ def asked_for(model: nn.Module, subject: Subject) -> dict[str, bool]:
     return {**flags(model), "use_cache": False} if subject.causal else flags(model)
 
 
-def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
-    """`layout` with the places of bottlenecks in a forward of upstream on these inputs."""
-    model = initialised(subject)
+def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any], attention: Attention = "eager") -> Layout:
+    """`layout` with the places of bottlenecks in a forward of upstream on these inputs.
+
+    Some modules add a mask to scores where they also add to the stream (ALBERT), with one attention and not with another.
+    """
+    model = initialised(subject, attention)
     given = {**inputs, **asked_for(model, subject)}
     claims = claims_of(model, layout, given)
     if not claims:
         raise AssertionError("no host is called: there is no residual addition to adapt")
-    return replace(layout, sites=sites_of(subject.upstream(), claims, given))
+    return replace(layout, sites=sites_of(subject.upstream(attention), claims, given))
 
 
 def as_called(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:

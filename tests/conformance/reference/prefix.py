@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from conformance.methods import Prefix
 from conformance.reference.cores import CoreWatch
@@ -164,7 +164,14 @@ def key_shape(upstream: nn.Module, attention: Attention) -> Shape:
         rows = (total - queries) // 2
     else:
         rows = upstream.get_submodule(attention.key).weight.shape[0]
-    config = upstream.config
+    config = _config_around(upstream, attention.core)
     width = getattr(config, "head_dim", None) or getattr(config, "d_kv", None)
     width = width or config.hidden_size // config.num_attention_heads
     return rows // width, width, width
+
+
+def _config_around(upstream: nn.Module, path: str) -> PreTrainedConfig:
+    """The config of the nearest model around a module."""
+    while not isinstance(module := upstream.get_submodule(path), PreTrainedModel):
+        path = path.rpartition(".")[0]
+    return module.config
