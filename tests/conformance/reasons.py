@@ -26,6 +26,9 @@ class Reason(Enum):
     UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
     UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"
     UPSTREAM_MIXES_ROWS = "upstream's own outputs of a row depend on the other rows, or have no rows"
+    PARTS_ON_OTHER_ROWS = (
+        "upstream calls a model inside with other rows than the batch has, as with several images of one: refused"
+    )
     # of the subject
     NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Parallel
@@ -114,6 +114,8 @@ def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int]
     def rows_of_owners(outputs: list[Tensor]) -> Tensor:
         return torch.stack([outputs[owner][row] for row, owner in enumerate(owners)])
 
+    if parts_on_other_rows(subject) and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
+        raise DoesNotApply(Reason.PARTS_ON_OTHER_ROWS)
     _assert_composed(subject, method, block, rows_of_owners, **keywords)
 
 
@@ -141,6 +143,35 @@ def _assert_composed(
         model = _two(subject, method, attention)
         for padding in _paddings(subject):
             in_either_precision(functools.partial(compare, model, attention, padding))
+
+
+@functools.cache
+def parts_on_other_rows(subject: Subject) -> bool:
+    """Whether upstream calls a model inside of a whole, which is a part of it, with other rows than the batch has."""
+    model, upstream, rows = initialised(subject), subject.upstream(), set[int]()
+    parts = {id(part) for part in model.adapters_base.adapter_parts().values()}
+    paths = [
+        path for path, module in model.named_modules() if id(module) in parts and module is not model.adapters_base
+    ]
+
+    def see(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        given = (*args, *kwargs.values())
+        rows.add(next((len(value) for value in given if isinstance(value, Tensor) and value.dim() > 1), BATCH))
+
+    for path in paths:
+        upstream.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    run(upstream, subject.padded_inputs())
+    return not rows <= {BATCH}
+
+
+def _is_refused(model: PreTrainedModel, block: Any, inputs: dict[str, Any]) -> bool:
+    """Whether a call says that it does not show which rows are whose. Anything else is the business of the check."""
+    model.set_active_adapters(block)
+    try:
+        run(model, inputs)
+    except UnsupportedMethodError as error:
+        return "belong to which does not show" in str(error)
+    return False
 
 
 @functools.cache
