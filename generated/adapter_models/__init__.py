@@ -129,8 +129,10 @@ if TYPE_CHECKING:
     from .altclip.adapter_model import AltCLIPAdapterModel
     from .apertus.adapter_model import ApertusAdapterModel
     from .arcee.adapter_model import ArceeAdapterModel
+    from .aria.adapter_model import AriaAdapterModel
     from .aria_text.adapter_model import AriaTextAdapterModel
     from .audio_spectrogram_transformer.adapter_model import ASTAdapterModel
+    from .audioflamingo3.adapter_model import AudioFlamingo3AdapterModel
     from .audioflamingo3_encoder.adapter_model import AudioFlamingo3EncoderAdapterModel
     from .axk1.adapter_model import AXK1AdapterModel
     from .axk2.adapter_model import AXK2AdapterModel
@@ -148,6 +150,7 @@ if TYPE_CHECKING:
     from .blenderbot.adapter_model import BlenderbotAdapterModel
     from .blenderbot_small.adapter_model import BlenderbotSmallAdapterModel
     from .blip.adapter_model import BlipAdapterModel
+    from .blip_2.adapter_model import Blip2AdapterModel
     from .blip_2_qformer.adapter_model import Blip2QFormerAdapterModel
     from .bloom.adapter_model import BloomAdapterModel
     from .blt.adapter_model import BltAdapterModel
@@ -169,9 +172,13 @@ if TYPE_CHECKING:
     from .cohere.adapter_model import CohereAdapterModel
     from .cohere2.adapter_model import Cohere2AdapterModel
     from .cohere2_moe.adapter_model import Cohere2MoeAdapterModel
+    from .cohere2_vision.adapter_model import Cohere2VisionAdapterModel
     from .cohere_asr.adapter_model import CohereAsrAdapterModel
+    from .cohere_compass.adapter_model import CohereCompassAdapterModel
     from .cohere_compass_text.adapter_model import CohereCompassTextAdapterModel
     from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
+    from .colmodernvbert.adapter_model import ColModernVBertAdapterModel
+    from .colpali.adapter_model import ColPaliAdapterModel
     from .conditional_detr.adapter_model import ConditionalDetrAdapterModel
     from .convbert.adapter_model import ConvBertAdapterModel
     from .cosmos3_edge.adapter_model import Cosmos3EdgeAdapterModel
@@ -195,6 +202,8 @@ if TYPE_CHECKING:
     from .deepseek_v3.adapter_model import DeepseekV3AdapterModel
     from .deepseek_v32.adapter_model import DeepseekV32AdapterModel
     from .deepseek_v4.adapter_model import DeepseekV4AdapterModel
+    from .deepseek_vl.adapter_model import DeepseekVLAdapterModel
+    from .deepseek_vl_hybrid.adapter_model import DeepseekVLHybridAdapterModel
     from .deformable_detr.adapter_model import DeformableDetrAdapterModel
     from .deimv2.adapter_model import Deimv2AdapterModel
     from .deit.adapter_model import DeiTAdapterModel
@@ -210,11 +219,14 @@ if TYPE_CHECKING:
     from .donut_swin.adapter_model import DonutSwinAdapterModel
     from .dots1.adapter_model import Dots1AdapterModel
     from .dots3_note_text.adapter_model import Dots3NoteTextAdapterModel
+    from .dpr.adapter_model import DPRQuestionEncoderAdapterModel
     from .dpt.adapter_model import DPTAdapterModel
     from .edgetam.adapter_model import EdgeTamAdapterModel
     from .electra.adapter_model import ElectraAdapterModel
+    from .embedding_gemma2.adapter_model import EmbeddingGemma2AdapterModel
     from .embedding_gemma2_text.adapter_model import EmbeddingGemma2TextAdapterModel
     from .emu3.adapter_model import Emu3AdapterModel
+    from .encoder_decoder.adapter_model import EncoderDecoderAdapterModel
     from .ernie.adapter_model import ErnieAdapterModel
     from .ernie4_5.adapter_model import Ernie4_5AdapterModel
     from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
@@ -224,31 +236,41 @@ if TYPE_CHECKING:
     from .eurobert.adapter_model import EuroBertAdapterModel
     from .evolla.adapter_model import EvollaAdapterModel
     from .exaone4.adapter_model import Exaone4AdapterModel
+    from .exaone4_5.adapter_model import Exaone4_5_AdapterModel
     from .exaone4_5_vision.adapter_model import Exaone4_5_VisionAdapterModel
     from .exaone_moe.adapter_model import ExaoneMoeAdapterModel
     from .falcon.adapter_model import FalconAdapterModel
     from .falcon_h1.adapter_model import FalconH1AdapterModel
     from .falcon_mamba.adapter_model import FalconMambaAdapterModel
+    from .fast_vlm.adapter_model import FastVlmAdapterModel
     from .fastspeech2_conformer.adapter_model import FastSpeech2ConformerAdapterModel
     from .flaubert.adapter_model import FlaubertAdapterModel
     from .flava.adapter_model import FlavaAdapterModel
     from .flex_olmo.adapter_model import FlexOlmoAdapterModel
     from .flint.adapter_model import FlintAdapterModel
+    from .florence2.adapter_model import Florence2AdapterModel
     from .fnet.adapter_model import FNetAdapterModel
     from .fsmt.adapter_model import FSMTAdapterModel
+    from .fun_asr_nano.adapter_model import FunAsrNanoAdapterModel
     from .fun_asr_nano_encoder.adapter_model import FunAsrNanoEncoderAdapterModel
     from .funnel.adapter_model import FunnelAdapterModel
+    from .fuyu.adapter_model import FuyuAdapterModel
     from .gemma.adapter_model import GemmaAdapterModel
     from .gemma2.adapter_model import Gemma2AdapterModel
+    from .gemma3.adapter_model import Gemma3AdapterModel
     from .gemma3_text.adapter_model import Gemma3TextAdapterModel
     from .gemma3n_audio.adapter_model import Gemma3nAudioEncoderAdapterModel
+    from .gemma3n_text.adapter_model import Gemma3nTextAdapterModel
+    from .gemma4.adapter_model import Gemma4AdapterModel
     from .gemma4_audio.adapter_model import Gemma4AudioAdapterModel
     from .gemma4_text.adapter_model import Gemma4TextAdapterModel
+    from .gemma4_unified.adapter_model import Gemma4UnifiedAdapterModel
     from .gemma4_unified_text.adapter_model import Gemma4UnifiedTextAdapterModel
     from .gemma4_vision.adapter_model import Gemma4VisionAdapterModel
     from .git.adapter_model import GitAdapterModel
     from .glm.adapter_model import GlmAdapterModel
     from .glm4.adapter_model import Glm4AdapterModel
+    from .glm46v.adapter_model import Glm46VAdapterModel
     from .glm4_moe.adapter_model import Glm4MoeAdapterModel
     from .glm4_moe_lite.adapter_model import Glm4MoeLiteAdapterModel
     from .glm4v.adapter_model import Glm4vAdapterModel
@@ -266,8 +288,11 @@ if TYPE_CHECKING:
     from .glm_ocr.adapter_model import GlmOcrAdapterModel
     from .glm_ocr_text.adapter_model import GlmOcrTextAdapterModel
     from .glm_ocr_vision.adapter_model import GlmOcrVisionAdapterModel
+    from .glmasr.adapter_model import GlmAsrAdapterModel
     from .glmasr_encoder.adapter_model import GlmAsrEncoderAdapterModel
+    from .glmga.adapter_model import GlmgaAdapterModel
     from .glpn.adapter_model import GLPNAdapterModel
+    from .got_ocr2.adapter_model import GotOcr2AdapterModel
     from .gpt2.adapter_model import GPT2AdapterModel
     from .gpt_bigcode.adapter_model import GPTBigCodeAdapterModel
     from .gpt_neo.adapter_model import GPTNeoAdapterModel
@@ -280,7 +305,10 @@ if TYPE_CHECKING:
     from .granite_docling.adapter_model import GraniteDoclingAdapterModel
     from .granite_docling_text.adapter_model import GraniteDoclingTextAdapterModel
     from .granite_docling_vision.adapter_model import GraniteDoclingVisionAdapterModel
+    from .granite_speech.adapter_model import GraniteSpeechAdapterModel
+    from .granite_speech5_ctc.adapter_model import GraniteSpeech5ForCTCAdapterModel
     from .granite_speech5_encoder.adapter_model import GraniteSpeech5EncoderAdapterModel
+    from .granite_speech_plus.adapter_model import GraniteSpeechPlusAdapterModel
     from .granite_swa.adapter_model import GraniteSWAAdapterModel
     from .granitemoe.adapter_model import GraniteMoeAdapterModel
     from .granitemoe_swa.adapter_model import GraniteMoeSWAAdapterModel
@@ -302,7 +330,10 @@ if TYPE_CHECKING:
     from .hy_v3.adapter_model import HYV3AdapterModel
     from .hy_v4.adapter_model import HYV4AdapterModel
     from .hyperclovax.adapter_model import HyperCLOVAXAdapterModel
+    from .hyperclovax_vision_v2.adapter_model import HyperCLOVAXVisionV2AdapterModel
     from .idefics.adapter_model import IdeficsAdapterModel
+    from .idefics2.adapter_model import Idefics2AdapterModel
+    from .idefics3.adapter_model import Idefics3AdapterModel
     from .idefics3_vision.adapter_model import Idefics3VisionTransformerAdapterModel
     from .ijepa.adapter_model import IJepaAdapterModel
     from .imagegpt.adapter_model import ImageGPTAdapterModel
@@ -312,11 +343,15 @@ if TYPE_CHECKING:
     from .inkling2_vision.adapter_model import Inkling2VisionAdapterModel
     from .inkling_mm_model.adapter_model import InklingAdapterModel
     from .inkling_text.adapter_model import InklingTextAdapterModel
+    from .instructblip.adapter_model import InstructBlipAdapterModel
+    from .instructblipvideo.adapter_model import InstructBlipVideoAdapterModel
     from .internlm3.adapter_model import InternLM3AdapterModel
+    from .internvl.adapter_model import InternVLAdapterModel
     from .internvl_vision.adapter_model import InternVLVisionAdapterModel
     from .iquestcoder.adapter_model import IQuestCoderAdapterModel
     from .jais2.adapter_model import Jais2AdapterModel
     from .jamba.adapter_model import JambaAdapterModel
+    from .janus.adapter_model import JanusAdapterModel
     from .jetmoe.adapter_model import JetMoeAdapterModel
     from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
     from .kimi_k25_vision.adapter_model import Kimi_K25VisionAdapterModel
@@ -326,6 +361,7 @@ if TYPE_CHECKING:
     from .kosmos_2_5.adapter_model import Kosmos2_5AdapterModel
     from .kyutai_speech_to_text.adapter_model import KyutaiSpeechToTextAdapterModel
     from .laguna.adapter_model import LagunaAdapterModel
+    from .lasr_ctc.adapter_model import LasrForCTCAdapterModel
     from .lasr_encoder.adapter_model import LasrEncoderAdapterModel
     from .layoutlm.adapter_model import LayoutLMAdapterModel
     from .layoutlmv3.adapter_model import LayoutLMv3AdapterModel
@@ -333,12 +369,18 @@ if TYPE_CHECKING:
     from .lfm2.adapter_model import Lfm2AdapterModel
     from .lfm2_moe.adapter_model import Lfm2MoeAdapterModel
     from .lfm3.adapter_model import Lfm3AdapterModel
+    from .lfm3_vl.adapter_model import Lfm3VlAdapterModel
     from .lfm3_vl_vision.adapter_model import Lfm3VlVisionAdapterModel
     from .lightglue.adapter_model import LightGlueForKeypointMatchingAdapterModel
+    from .lighton_ocr.adapter_model import LightOnOcrAdapterModel
     from .lilt.adapter_model import LiltAdapterModel
     from .llama.adapter_model import LlamaAdapterModel
     from .llama4.adapter_model import Llama4ForConditionalGenerationAdapterModel
     from .llama4_text.adapter_model import Llama4TextAdapterModel
+    from .llava.adapter_model import LlavaAdapterModel
+    from .llava_next.adapter_model import LlavaNextAdapterModel
+    from .llava_next_video.adapter_model import LlavaNextVideoAdapterModel
+    from .llava_onevision.adapter_model import LlavaOnevisionAdapterModel
     from .longcat_flash.adapter_model import LongcatFlashAdapterModel
     from .longformer.adapter_model import LongformerAdapterModel
     from .longt5.adapter_model import LongT5AdapterModel
@@ -358,10 +400,14 @@ if TYPE_CHECKING:
     from .mellum.adapter_model import MellumAdapterModel
     from .metaclip_2.adapter_model import MetaClip2AdapterModel
     from .mgp_str.adapter_model import MgpstrForSceneTextRecognitionAdapterModel
+    from .mimi.adapter_model import MimiAdapterModel
     from .mimi_encoder.adapter_model import MimiEncoderAdapterModel
     from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
+    from .minicpm_ocr.adapter_model import MiniCPMOcrAdapterModel
     from .minicpm_ocr_vision.adapter_model import MiniCPMOcrVisionAdapterModel
+    from .minicpmv4_6.adapter_model import MiniCPMV4_6AdapterModel
+    from .minicpmv4_7.adapter_model import MiniCPMV4_7AdapterModel
     from .minicpmv4_7_vision.adapter_model import MiniCPMV4_7VisionAdapterModel
     from .minimax.adapter_model import MiniMaxAdapterModel
     from .minimax_m2.adapter_model import MiniMaxM2AdapterModel
@@ -370,6 +416,7 @@ if TYPE_CHECKING:
     from .ministral.adapter_model import MinistralAdapterModel
     from .ministral3.adapter_model import Ministral3AdapterModel
     from .mistral.adapter_model import MistralAdapterModel
+    from .mistral3.adapter_model import Mistral3AdapterModel
     from .mistral4.adapter_model import Mistral4AdapterModel
     from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
     from .mixtral.adapter_model import MixtralAdapterModel
@@ -379,6 +426,7 @@ if TYPE_CHECKING:
     from .mobilebert.adapter_model import MobileBertAdapterModel
     from .modernbert.adapter_model import ModernBertAdapterModel
     from .modernbert_decoder.adapter_model import ModernBertDecoderAdapterModel
+    from .modernvbert.adapter_model import ModernVBertAdapterModel
     from .molmo2_text.adapter_model import Molmo2TextAdapterModel
     from .moonshine.adapter_model import MoonshineAdapterModel
     from .moonshine_streaming.adapter_model import MoonshineStreamingAdapterModel
@@ -387,6 +435,7 @@ if TYPE_CHECKING:
     from .mpnet.adapter_model import MPNetAdapterModel
     from .mpt.adapter_model import MptAdapterModel
     from .mt5.adapter_model import MT5AdapterModel
+    from .muse_glimmer.adapter_model import MuseGlimmerAdapterModel
     from .muse_glimmer_text.adapter_model import MuseGlimmerTextAdapterModel
     from .muse_glimmer_vision.adapter_model import MuseGlimmerVisionAdapterModel
     from .muse_spark_text.adapter_model import MuseSparkTextAdapterModel
@@ -417,10 +466,15 @@ if TYPE_CHECKING:
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
     from .opt.adapter_model import OPTAdapterModel
+    from .ovis2.adapter_model import Ovis2AdapterModel
     from .owlv2.adapter_model import Owlv2AdapterModel
     from .owlvit.adapter_model import OwlViTAdapterModel
     from .paddleocr_vl.adapter_model import PaddleOCRVLAdapterModel
+    from .paligemma.adapter_model import PaliGemmaAdapterModel
+    from .parakeet_ctc.adapter_model import ParakeetForCTCAdapterModel
     from .parakeet_encoder.adapter_model import ParakeetEncoderAdapterModel
+    from .parakeet_rnnt.adapter_model import ParakeetForRNNTAdapterModel
+    from .parakeet_tdt.adapter_model import ParakeetForTDTAdapterModel
     from .patchtsmixer.adapter_model import PatchTSMixerAdapterModel
     from .patchtst.adapter_model import PatchTSTAdapterModel
     from .pe_audio.adapter_model import PeAudioAdapterModel
@@ -431,6 +485,7 @@ if TYPE_CHECKING:
     from .pegasus.adapter_model import PegasusAdapterModel
     from .pegasus_x.adapter_model import PegasusXAdapterModel
     from .perceiver.adapter_model import PerceiverAdapterModel
+    from .perception_lm.adapter_model import PerceptionLMAdapterModel
     from .persimmon.adapter_model import PersimmonAdapterModel
     from .phi.adapter_model import PhiAdapterModel
     from .phi3.adapter_model import Phi3AdapterModel
@@ -440,6 +495,7 @@ if TYPE_CHECKING:
     from .pixtral.adapter_model import PixtralVisionAdapterModel
     from .plbart.adapter_model import PLBartAdapterModel
     from .pocket_tts.adapter_model import PocketTTSAdapterModel
+    from .pocket_tts_audio_tokenizer.adapter_model import PocketTTSAudioTokenizerAdapterModel
     from .pocket_tts_audio_tokenizer_decoder.adapter_model import PocketTTSAudioTokenizerDecoderAdapterModel
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
@@ -447,11 +503,13 @@ if TYPE_CHECKING:
     from .prophetnet.adapter_model import ProphetNetAdapterModel
     from .pvt.adapter_model import PvtAdapterModel
     from .pvt_v2.adapter_model import PvtV2AdapterModel
+    from .qianfan_ocr.adapter_model import QianfanOCRAdapterModel
     from .qianfan_ocr_vision.adapter_model import QianfanOCRVisionAdapterModel
     from .qwen2.adapter_model import Qwen2AdapterModel
     from .qwen2_5_vl.adapter_model import Qwen2_5_VLAdapterModel
     from .qwen2_5_vl_text.adapter_model import Qwen2_5_VLTextAdapterModel
     from .qwen2_5_vl_vision.adapter_model import Qwen2_5_VisionTransformerPretrainedAdapterModel
+    from .qwen2_audio.adapter_model import Qwen2AudioAdapterModel
     from .qwen2_audio_encoder.adapter_model import Qwen2AudioEncoderAdapterModel
     from .qwen2_moe.adapter_model import Qwen2MoeAdapterModel
     from .qwen2_vl.adapter_model import Qwen2VLAdapterModel
@@ -464,10 +522,13 @@ if TYPE_CHECKING:
     from .qwen3_asr_encoder.adapter_model import Qwen3ASREncoderAdapterModel
     from .qwen3_moe.adapter_model import Qwen3MoeAdapterModel
     from .qwen3_next.adapter_model import Qwen3NextAdapterModel
+    from .qwen3_vl.adapter_model import Qwen3VLAdapterModel
+    from .qwen3_vl_moe.adapter_model import Qwen3VLMoeAdapterModel
     from .qwen3_vl_moe_text.adapter_model import Qwen3VLMoeTextAdapterModel
     from .qwen3_vl_moe_vision.adapter_model import Qwen3VLMoeVisionAdapterModel
     from .qwen3_vl_text.adapter_model import Qwen3VLTextAdapterModel
     from .qwen3_vl_vision.adapter_model import Qwen3VLVisionAdapterModel
+    from .qwen4_exp.adapter_model import Qwen4ExpAdapterModel
     from .qwen4_exp_text.adapter_model import Qwen4ExpTextAdapterModel
     from .qwen4_exp_vision.adapter_model import Qwen4ExpVisionAdapterModel
     from .radio.adapter_model import RadioAdapterModel
@@ -483,8 +544,10 @@ if TYPE_CHECKING:
     from .sam.adapter_model import SamAdapterModel
     from .sam2.adapter_model import Sam2AdapterModel
     from .sam2_hiera_det_model.adapter_model import Sam2HieraDetAdapterModel
+    from .sam2_vision_model.adapter_model import Sam2VisionAdapterModel
     from .sam3_lite_text_text_model.adapter_model import Sam3LiteTextTextAdapterModel
     from .sam3_tracker.adapter_model import Sam3TrackerAdapterModel
+    from .sam3_vision_model.adapter_model import Sam3VisionAdapterModel
     from .sam3_vit_model.adapter_model import Sam3ViTAdapterModel
     from .sam_hq.adapter_model import SamHQAdapterModel
     from .sam_hq_vision_model.adapter_model import SamHQVisionAdapterModel
@@ -500,6 +563,7 @@ if TYPE_CHECKING:
     from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
     from .siglip_vision_model.adapter_model import SiglipVisionAdapterModel
     from .smollm3.adapter_model import SmolLM3AdapterModel
+    from .smolvlm.adapter_model import SmolVLMAdapterModel
     from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
     from .solar_open.adapter_model import SolarOpenAdapterModel
     from .speech_to_text.adapter_model import Speech2TextAdapterModel
@@ -527,24 +591,32 @@ if TYPE_CHECKING:
     from .tipsv2_vision_model.adapter_model import Tipsv2VisionAdapterModel
     from .udop.adapter_model import UdopAdapterModel
     from .ultrabert.adapter_model import UltrabertAdapterModel
+    from .ultravbert.adapter_model import UltraVBertAdapterModel
     from .umt5.adapter_model import UMT5AdapterModel
     from .unispeech.adapter_model import UniSpeechAdapterModel
     from .unispeech_sat.adapter_model import UniSpeechSatAdapterModel
     from .unlimited_ocr.adapter_model import UnlimitedOcrAdapterModel
     from .vaultgemma.adapter_model import VaultGemmaAdapterModel
+    from .vibevoice_asr.adapter_model import VibeVoiceAsrAdapterModel
     from .video_llama_3_vision.adapter_model import VideoLlama3VisionAdapterModel
+    from .video_llava.adapter_model import VideoLlavaAdapterModel
     from .videomae.adapter_model import VideoMAEAdapterModel
     from .videoprism.adapter_model import VideoPrismClipAdapterModel
     from .videoprism_vision_model.adapter_model import VideoPrismVisionAdapterModel
     from .vilt.adapter_model import ViltAdapterModel
+    from .vipllava.adapter_model import VipLlavaAdapterModel
+    from .vision_encoder_decoder.adapter_model import VisionEncoderDecoderAdapterModel
+    from .vision_text_dual_encoder.adapter_model import VisionTextDualEncoderAdapterModel
     from .visual_bert.adapter_model import VisualBertAdapterModel
     from .vit.adapter_model import ViTAdapterModel
     from .vit_mae.adapter_model import ViTMAEAdapterModel
     from .vit_msn.adapter_model import ViTMSNAdapterModel
     from .vitdet.adapter_model import VitDetAdapterModel
+    from .vitpose.adapter_model import VitPoseAdapterModel
     from .vits.adapter_model import VitsAdapterModel
     from .vivit.adapter_model import VivitAdapterModel
     from .vjepa2.adapter_model import VJEPA2AdapterModel
+    from .voxtral.adapter_model import VoxtralAdapterModel
     from .voxtral_encoder.adapter_model import VoxtralEncoderAdapterModel
     from .voxtral_realtime.adapter_model import VoxtralRealtimeAdapterModel
     from .voxtral_realtime_encoder.adapter_model import VoxtralRealtimeEncoderAdapterModel
@@ -562,6 +634,8 @@ if TYPE_CHECKING:
     from .yolos.adapter_model import YolosAdapterModel
     from .yoso.adapter_model import YosoAdapterModel
     from .youtu.adapter_model import YoutuAdapterModel
+    from .zamba.adapter_model import ZambaAdapterModel
+    from .zamba2.adapter_model import Zamba2AdapterModel
     from .zaya.adapter_model import ZayaAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
@@ -597,7 +671,9 @@ __all__ = [
     "AltCLIPAdapterModel",
     "ApertusAdapterModel",
     "ArceeAdapterModel",
+    "AriaAdapterModel",
     "AriaTextAdapterModel",
+    "AudioFlamingo3AdapterModel",
     "AudioFlamingo3EncoderAdapterModel",
     "AutoAdapterModel",
     "Average",
@@ -617,6 +693,7 @@ __all__ = [
     "BitNetAdapterModel",
     "BlenderbotAdapterModel",
     "BlenderbotSmallAdapterModel",
+    "Blip2AdapterModel",
     "Blip2QFormerAdapterModel",
     "BlipAdapterModel",
     "BlockSpec",
@@ -644,10 +721,14 @@ __all__ = [
     "CodeGenAdapterModel",
     "Cohere2AdapterModel",
     "Cohere2MoeAdapterModel",
+    "Cohere2VisionAdapterModel",
     "CohereAdapterModel",
     "CohereAsrAdapterModel",
+    "CohereCompassAdapterModel",
     "CohereCompassTextAdapterModel",
     "CohereCompassVisionAdapterModel",
+    "ColModernVBertAdapterModel",
+    "ColPaliAdapterModel",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
     "ComposableAdapterLayerBase",
@@ -664,6 +745,7 @@ __all__ = [
     "DEFAULT_ADAPTER_CONFIG",
     "DFineAdapterModel",
     "DINOv3ViTAdapterModel",
+    "DPRQuestionEncoderAdapterModel",
     "DPTAdapterModel",
     "DabDetrAdapterModel",
     "Data2VecAudioAdapterModel",
@@ -678,6 +760,8 @@ __all__ = [
     "DeepseekV32AdapterModel",
     "DeepseekV3AdapterModel",
     "DeepseekV4AdapterModel",
+    "DeepseekVLAdapterModel",
+    "DeepseekVLHybridAdapterModel",
     "DeformableDetrAdapterModel",
     "DeiTAdapterModel",
     "Deimv2AdapterModel",
@@ -702,8 +786,10 @@ __all__ = [
     "EdgeTamAdapterModel",
     "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
+    "EmbeddingGemma2AdapterModel",
     "EmbeddingGemma2TextAdapterModel",
     "Emu3AdapterModel",
+    "EncoderDecoderAdapterModel",
     "Ernie4_5AdapterModel",
     "Ernie4_5_MoeAdapterModel",
     "Ernie4_5_VLMoeAdapterModel",
@@ -713,6 +799,7 @@ __all__ = [
     "EuroBertAdapterModel",
     "EvollaAdapterModel",
     "Exaone4AdapterModel",
+    "Exaone4_5_AdapterModel",
     "Exaone4_5_VisionAdapterModel",
     "ExaoneMoeAdapterModel",
     "FNetAdapterModel",
@@ -721,14 +808,18 @@ __all__ = [
     "FalconH1AdapterModel",
     "FalconMambaAdapterModel",
     "FastSpeech2ConformerAdapterModel",
+    "FastVlmAdapterModel",
     "FlaubertAdapterModel",
     "FlavaAdapterModel",
     "FlexOlmoAdapterModel",
     "FlintAdapterModel",
+    "Florence2AdapterModel",
     "ForwardContext",
+    "FunAsrNanoAdapterModel",
     "FunAsrNanoEncoderAdapterModel",
     "FunnelAdapterModel",
     "Fuse",
+    "FuyuAdapterModel",
     "GLPNAdapterModel",
     "GPT2AdapterModel",
     "GPTBigCodeAdapterModel",
@@ -737,14 +828,19 @@ __all__ = [
     "GPTNeoXAdapterModel",
     "GPTNeoXJapaneseAdapterModel",
     "Gemma2AdapterModel",
+    "Gemma3AdapterModel",
     "Gemma3TextAdapterModel",
     "Gemma3nAudioEncoderAdapterModel",
+    "Gemma3nTextAdapterModel",
+    "Gemma4AdapterModel",
     "Gemma4AudioAdapterModel",
     "Gemma4TextAdapterModel",
+    "Gemma4UnifiedAdapterModel",
     "Gemma4UnifiedTextAdapterModel",
     "Gemma4VisionAdapterModel",
     "GemmaAdapterModel",
     "GitAdapterModel",
+    "Glm46VAdapterModel",
     "Glm4AdapterModel",
     "Glm4MoeAdapterModel",
     "Glm4MoeLiteAdapterModel",
@@ -758,6 +854,7 @@ __all__ = [
     "Glm5NextTextAdapterModel",
     "Glm5NextVisionAdapterModel",
     "GlmAdapterModel",
+    "GlmAsrAdapterModel",
     "GlmAsrEncoderAdapterModel",
     "GlmImageTextAdapterModel",
     "GlmImageVisionAdapterModel",
@@ -765,6 +862,8 @@ __all__ = [
     "GlmOcrAdapterModel",
     "GlmOcrTextAdapterModel",
     "GlmOcrVisionAdapterModel",
+    "GlmgaAdapterModel",
+    "GotOcr2AdapterModel",
     "GptOssAdapterModel",
     "GradiumPhononTTSAdapterModel",
     "GraniteAdapterModel",
@@ -777,6 +876,9 @@ __all__ = [
     "GraniteMoeSharedAdapterModel",
     "GraniteSWAAdapterModel",
     "GraniteSpeech5EncoderAdapterModel",
+    "GraniteSpeech5ForCTCAdapterModel",
+    "GraniteSpeechAdapterModel",
+    "GraniteSpeechPlusAdapterModel",
     "GroundingDinoAdapterModel",
     "GroupViTAdapterModel",
     "GteAdapterModel",
@@ -794,9 +896,12 @@ __all__ = [
     "HunYuanVLTextAdapterModel",
     "HunYuanVLVisionTransformerAdapterModel",
     "HyperCLOVAXAdapterModel",
+    "HyperCLOVAXVisionV2AdapterModel",
     "IA3Config",
     "IJepaAdapterModel",
     "IQuestCoderAdapterModel",
+    "Idefics2AdapterModel",
+    "Idefics3AdapterModel",
     "Idefics3VisionTransformerAdapterModel",
     "IdeficsAdapterModel",
     "ImageClassificationHead",
@@ -807,7 +912,10 @@ __all__ = [
     "Inkling2VisionAdapterModel",
     "InklingAdapterModel",
     "InklingTextAdapterModel",
+    "InstructBlipAdapterModel",
+    "InstructBlipVideoAdapterModel",
     "InternLM3AdapterModel",
+    "InternVLAdapterModel",
     "InternVLVisionAdapterModel",
     "InvalidCompositionError",
     "InvalidConfigError",
@@ -815,6 +923,7 @@ __all__ = [
     "InvertibleAdaptersWrapperMixin",
     "Jais2AdapterModel",
     "JambaAdapterModel",
+    "JanusAdapterModel",
     "JetMoeAdapterModel",
     "JinaEmbeddingsV3AdapterModel",
     "KimiLinearAdapterModel",
@@ -826,17 +935,24 @@ __all__ = [
     "LEDAdapterModel",
     "LagunaAdapterModel",
     "LasrEncoderAdapterModel",
+    "LasrForCTCAdapterModel",
     "LayoutLMAdapterModel",
     "LayoutLMv3AdapterModel",
     "Lfm2AdapterModel",
     "Lfm2MoeAdapterModel",
     "Lfm3AdapterModel",
+    "Lfm3VlAdapterModel",
     "Lfm3VlVisionAdapterModel",
     "LightGlueForKeypointMatchingAdapterModel",
+    "LightOnOcrAdapterModel",
     "LiltAdapterModel",
     "Llama4ForConditionalGenerationAdapterModel",
     "Llama4TextAdapterModel",
     "LlamaAdapterModel",
+    "LlavaAdapterModel",
+    "LlavaNextAdapterModel",
+    "LlavaNextVideoAdapterModel",
+    "LlavaOnevisionAdapterModel",
     "LoRAConfig",
     "LoReftConfig",
     "LongT5AdapterModel",
@@ -868,9 +984,13 @@ __all__ = [
     "MethodSpec",
     "MgpstrForSceneTextRecognitionAdapterModel",
     "MiMoV2FlashAdapterModel",
+    "MimiAdapterModel",
     "MimiEncoderAdapterModel",
     "MiniCPM3AdapterModel",
+    "MiniCPMOcrAdapterModel",
     "MiniCPMOcrVisionAdapterModel",
+    "MiniCPMV4_6AdapterModel",
+    "MiniCPMV4_7AdapterModel",
     "MiniCPMV4_7VisionAdapterModel",
     "MiniMaxAdapterModel",
     "MiniMaxM2AdapterModel",
@@ -878,6 +998,7 @@ __all__ = [
     "MiniMaxM3VLTextAdapterModel",
     "Ministral3AdapterModel",
     "MinistralAdapterModel",
+    "Mistral3AdapterModel",
     "Mistral4AdapterModel",
     "MistralAdapterModel",
     "MistralLarge4TextAdapterModel",
@@ -890,6 +1011,7 @@ __all__ = [
     "ModelWithHeadsAdaptersMixin",
     "ModernBertAdapterModel",
     "ModernBertDecoderAdapterModel",
+    "ModernVBertAdapterModel",
     "Molmo2TextAdapterModel",
     "MoonshineAdapterModel",
     "MoonshineStreamingAdapterModel",
@@ -901,6 +1023,7 @@ __all__ = [
     "MultiTask",
     "MultiTaskConfig",
     "MultipleChoiceHead",
+    "MuseGlimmerAdapterModel",
     "MuseGlimmerTextAdapterModel",
     "MuseGlimmerVisionAdapterModel",
     "MuseSparkTextAdapterModel",
@@ -933,14 +1056,19 @@ __all__ = [
     "OneFormerAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
+    "Ovis2AdapterModel",
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
     "PLBartAdapterModel",
     "PPDocLayoutV3AdapterModel",
     "PPDocLayoutV4AdapterModel",
     "PaddleOCRVLAdapterModel",
+    "PaliGemmaAdapterModel",
     "ParBnConfig",
     "ParakeetEncoderAdapterModel",
+    "ParakeetForCTCAdapterModel",
+    "ParakeetForRNNTAdapterModel",
+    "ParakeetForTDTAdapterModel",
     "Parallel",
     "PatchTSMixerAdapterModel",
     "PatchTSTAdapterModel",
@@ -952,6 +1080,7 @@ __all__ = [
     "PegasusAdapterModel",
     "PegasusXAdapterModel",
     "PerceiverAdapterModel",
+    "PerceptionLMAdapterModel",
     "PersimmonAdapterModel",
     "Phi3AdapterModel",
     "Phi4MultimodalAdapterModel",
@@ -960,6 +1089,7 @@ __all__ = [
     "PixioAdapterModel",
     "PixtralVisionAdapterModel",
     "PocketTTSAdapterModel",
+    "PocketTTSAudioTokenizerAdapterModel",
     "PocketTTSAudioTokenizerDecoderAdapterModel",
     "PocketTTSAudioTokenizerEncoderAdapterModel",
     "PredictionHead",
@@ -970,9 +1100,11 @@ __all__ = [
     "ProphetNetAdapterModel",
     "PvtAdapterModel",
     "PvtV2AdapterModel",
+    "QianfanOCRAdapterModel",
     "QianfanOCRVisionAdapterModel",
     "QuestionAnsweringHead",
     "Qwen2AdapterModel",
+    "Qwen2AudioAdapterModel",
     "Qwen2AudioEncoderAdapterModel",
     "Qwen2MoeAdapterModel",
     "Qwen2VLAdapterModel",
@@ -984,6 +1116,8 @@ __all__ = [
     "Qwen3AdapterModel",
     "Qwen3MoeAdapterModel",
     "Qwen3NextAdapterModel",
+    "Qwen3VLAdapterModel",
+    "Qwen3VLMoeAdapterModel",
     "Qwen3VLMoeTextAdapterModel",
     "Qwen3VLMoeVisionAdapterModel",
     "Qwen3VLTextAdapterModel",
@@ -992,6 +1126,7 @@ __all__ = [
     "Qwen3_5MoeVisionAdapterModel",
     "Qwen3_5TextAdapterModel",
     "Qwen3_5VisionAdapterModel",
+    "Qwen4ExpAdapterModel",
     "Qwen4ExpTextAdapterModel",
     "Qwen4ExpVisionAdapterModel",
     "RTDetrAdapterModel",
@@ -1009,9 +1144,11 @@ __all__ = [
     "SEWAdapterModel",
     "Sam2AdapterModel",
     "Sam2HieraDetAdapterModel",
+    "Sam2VisionAdapterModel",
     "Sam3LiteTextTextAdapterModel",
     "Sam3TrackerAdapterModel",
     "Sam3ViTAdapterModel",
+    "Sam3VisionAdapterModel",
     "SamAdapterModel",
     "SamHQAdapterModel",
     "SamHQVisionAdapterModel",
@@ -1030,6 +1167,7 @@ __all__ = [
     "SiglipAdapterModel",
     "SiglipVisionAdapterModel",
     "SmolLM3AdapterModel",
+    "SmolVLMAdapterModel",
     "SmolVLMVisionTransformerAdapterModel",
     "SolarOpenAdapterModel",
     "Speech2TextAdapterModel",
@@ -1063,6 +1201,7 @@ __all__ = [
     "TrainingSetupError",
     "UMT5AdapterModel",
     "UdopAdapterModel",
+    "UltraVBertAdapterModel",
     "UltrabertAdapterModel",
     "UniPELTConfig",
     "UniSpeechAdapterModel",
@@ -1079,15 +1218,22 @@ __all__ = [
     "ViTAdapterModel",
     "ViTMAEAdapterModel",
     "ViTMSNAdapterModel",
+    "VibeVoiceAsrAdapterModel",
     "VideoLlama3VisionAdapterModel",
+    "VideoLlavaAdapterModel",
     "VideoMAEAdapterModel",
     "VideoPrismClipAdapterModel",
     "VideoPrismVisionAdapterModel",
     "ViltAdapterModel",
+    "VipLlavaAdapterModel",
+    "VisionEncoderDecoderAdapterModel",
+    "VisionTextDualEncoderAdapterModel",
     "VisualBertAdapterModel",
     "VitDetAdapterModel",
+    "VitPoseAdapterModel",
     "VitsAdapterModel",
     "VivitAdapterModel",
+    "VoxtralAdapterModel",
     "VoxtralEncoderAdapterModel",
     "VoxtralRealtimeAdapterModel",
     "VoxtralRealtimeEncoderAdapterModel",
@@ -1106,6 +1252,8 @@ __all__ = [
     "YolosAdapterModel",
     "YosoAdapterModel",
     "YoutuAdapterModel",
+    "Zamba2AdapterModel",
+    "ZambaAdapterModel",
     "ZayaAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",

@@ -59,7 +59,7 @@ class DFineModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
 class DFineHybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("aifi.*.layers"),)
     own_methods = {
-        "bottleneck": "It fails the check `branches`: encoder-decoder: decoder.layers.0 adds what no host is given: with all hosts silent it depends on ['decoder.layers.0.self_attn.k_proj', 'decoder.layers.0.self_attn.v_proj', 'decoder.layers.0.self_att…",
+        "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "",

@@ -65,7 +65,7 @@ class Deimv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
 class Deimv2HybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("aifi.*.layers"),)
     own_methods = {
-        "bottleneck": "It fails the check `average`: encoder-decoder: no gradient reaches ['decoder.layers.0.output_adapters.adapters.adapter_a.adapter_down.0.weight', 'decoder.layers.0.output_adapters.adapters.adapter_a.adapter_down.0.bias', 'decoder.…",
+        "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "",

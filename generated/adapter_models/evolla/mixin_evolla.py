@@ -96,10 +96,10 @@ class EvollaSaProtProteinEncoderAdaptersMixin(EmbeddingAdaptersMixin, Invertible
     embedding_output = "embeddings"
     final_norm_path = "encoder.emb_layer_norm_after"
     own_methods = {
-        "bottleneck": "It fails the check `branches`: encoder: layers.0 adds what no host is given: with all hosts silent it depends on ['layers.0.adapter.ff.fc1', 'layers.0.adapter.ff.fc2']",
+        "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "EvollaSaProtProteinEncoder counts positions by its tokens, which a prompt is none of.",
-        "invertible": "It fails the check `added`: encoder: UnsupportedMethodError: Invertible adapters are for embeddings of width 32, but these are 64 wide.",
+        "invertible": "",
     }

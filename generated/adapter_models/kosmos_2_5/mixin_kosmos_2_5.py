@@ -76,7 +76,7 @@ class Kosmos2_5VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layer"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans: Tensor-likes are not close!",
+        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.kosmos_2_5_vision_model_self_prefix.control_trans: Tensor-likes are not close!",
         "lora": "",
         "reft": "",
         "prompt_tuning": "No single module of Kosmos2_5VisionEncoder gives what enters the first layer in layer.",
@@ -90,7 +90,7 @@ class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAda
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans: Tensor-likes are not close!",
+        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.kosmos_2_5_vision_model_self_prefix.control_trans: Tensor-likes are not close!",
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
