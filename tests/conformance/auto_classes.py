@@ -12,10 +12,9 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from adapter_runtime.model.init.finding import is_covered
 from conformance.tiny import tiny_config
 
-HOLD_PARTS = Path(__file__).with_name("auto_classes_that_hold_parts.txt")
+REFUSED = Path(__file__).with_name("auto_classes_refused.txt")
 
 
 @functools.cache
@@ -44,13 +43,7 @@ def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None
         return None
 
 
-def holds_a_base_model(model: PreTrainedModel) -> bool:
-    """It is a base model with adapter classes, or exactly one of its attributes is."""
-    held = [part for part in model.children() if isinstance(part, PreTrainedModel) and is_covered(part)]
-    return is_covered(model) or is_covered(model.base_model) or len(held) == 1
-
-
-def known_to_hold_parts() -> frozenset[str]:
-    """Names of the classes that hold the parts of their base model themselves, which `init` refuses."""
-    lines = HOLD_PARTS.read_text(encoding="utf-8").splitlines()
+def known_to_be_refused() -> frozenset[str]:
+    """Names of the classes that `init` refuses."""
+    lines = REFUSED.read_text(encoding="utf-8").splitlines()
     return frozenset(line for line in lines if line and not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""Whatever an auto class of upstream makes goes through `init` if its base model is one of its attributes."""
+"""Whatever an auto class of upstream makes goes through `init`: its base model has adapters, or the models that it is made of have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adapter_models import init
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
-from conformance.auto_classes import auto_classes, built, holds_a_base_model, known_to_hold_parts
+from conformance.auto_classes import auto_classes, built, known_to_be_refused
 
 MODEL_TYPES = sorted(registered().model_types)
 
@@ -24,20 +24,21 @@ def test_init(model_type: str) -> None:
     assert models
     for model in models:
         name = type(model).__name__
-        assert holds_a_base_model(model) != (name in known_to_hold_parts()), name
-        if holds_a_base_model(model):
-            init(model)
-            bases = [module for module in model.modules() if isinstance(module, ModelBaseAdaptersMixin)]
-            assert len(bases) == 1 and list(bases[0].iter_layers()), name
-        else:
+        if name in known_to_be_refused():
             before = _classes(model)
-            with pytest.raises(UnsupportedModelError, match=r"has no adapter classes|several models"):
+            with pytest.raises(UnsupportedModelError, match=r"has no adapter classes"):
                 init(model)
             assert _classes(model) == before
+        else:
+            init(model)
+            base = model.adapters_base
+            bases = [module for module in model.modules() if isinstance(module, ModelBaseAdaptersMixin)]
+            assert base in bases and all(module.adapters_base is base for module in bases), name
+            assert list(base.iter_layers()), name
 
 
-def test_every_class_that_is_known_to_hold_parts_is_one_of_a_table() -> None:
-    assert known_to_hold_parts() <= {cls.__name__ for name in MODEL_TYPES for cls in auto_classes(name)}
+def test_every_class_that_is_known_to_be_refused_is_one_of_a_table() -> None:
+    assert known_to_be_refused() <= {cls.__name__ for name in MODEL_TYPES for cls in auto_classes(name)}
 
 
 def test_most_classes_are_built() -> None:

@@ -23,6 +23,6 @@ def test_what_is_offered_can_be_added(model_type: str) -> None:
     assert tuple(model.heads) == offered
 
 
-def test_most_models_offer_heads() -> None:
-    """Where few did, the test above would say little."""
-    assert len(MODEL_TYPES) >= len(registered().adapter_models) / 2
+def test_many_models_offer_heads() -> None:
+    """Where few did, the test above would say little. (Towers and many models of several offer none.)"""
+    assert len(MODEL_TYPES) >= len(registered().adapter_models) / 3

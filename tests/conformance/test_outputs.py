@@ -17,12 +17,25 @@ def test_positions_of_a_prompt_in_front_are_left_out() -> None:
     assert torch.equal(found["last_hidden_state"], STATES[:, 2:][MASK.bool()])
 
 
+class TakesAll(torch.nn.Module):
+    """A model whose forward takes any argument."""
+
+    def __init__(self, of_maps_alone: object) -> None:
+        super().__init__()
+        self.part = torch.nn.Linear(2, 2)
+        self.part.features_only = of_maps_alone  # type: ignore[assignment]
+
+    def forward(self, states: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        return self.part(states)
+
+
 @pytest.mark.parametrize(("of_maps_alone", "asked"), [(True, False), (False, True), ([], True)])
 def test_hidden_states_are_asked_for_but_of_a_part_that_gives_maps_alone(of_maps_alone: object, asked: bool) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    model[0].features_only = of_maps_alone  # type: ignore[assignment]
-    assert flags(model).get("output_hidden_states", False) is asked
-    assert flags(torch.nn.Linear(2, 2))["output_hidden_states"]
+    assert flags(TakesAll(of_maps_alone)).get("output_hidden_states", False) is asked
+
+
+def test_a_forward_is_asked_for_what_it_takes_only() -> None:
+    assert flags(torch.nn.Linear(2, 2)) == {}
 
 
 def test_outputs_that_are_longer_by_something_else_than_a_prompt_are_not_taken_for_tokens() -> None:

@@ -223,7 +223,7 @@ def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext)
             not is_part
             and text is not None
             and bool(text.current_call_plan().at_entry)
-            and text not in context.entered
+            and text.get_submodule("") not in context.entered
         )
         what = type(text).__name__
     else:
