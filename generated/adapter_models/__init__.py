@@ -461,7 +461,6 @@ if TYPE_CHECKING:
     from .olmo3.adapter_model import Olmo3AdapterModel
     from .olmo_hybrid.adapter_model import OlmoHybridAdapterModel
     from .olmoe.adapter_model import OlmoeAdapterModel
-    from .omdet_turbo.adapter_model import OmDetTurboForObjectDetectionAdapterModel
     from .oneformer.adapter_model import OneFormerAdapterModel
     from .openai_gpt.adapter_model import OpenAIGPTAdapterModel
     from .openai_privacy_filter.adapter_model import OpenAIPrivacyFilterAdapterModel
@@ -613,6 +612,7 @@ if TYPE_CHECKING:
     from .vit_msn.adapter_model import ViTMSNAdapterModel
     from .vitdet.adapter_model import VitDetAdapterModel
     from .vitpose.adapter_model import VitPoseAdapterModel
+    from .vitpose_backbone.adapter_model import VitPoseBackboneAdapterModel
     from .vits.adapter_model import VitsAdapterModel
     from .vivit.adapter_model import VivitAdapterModel
     from .vjepa2.adapter_model import VJEPA2AdapterModel
@@ -1052,7 +1052,6 @@ __all__ = [
     "OlmoAdapterModel",
     "OlmoHybridAdapterModel",
     "OlmoeAdapterModel",
-    "OmDetTurboForObjectDetectionAdapterModel",
     "OneFormerAdapterModel",
     "OpenAIGPTAdapterModel",
     "OpenAIPrivacyFilterAdapterModel",
@@ -1231,6 +1230,7 @@ __all__ = [
     "VisualBertAdapterModel",
     "VitDetAdapterModel",
     "VitPoseAdapterModel",
+    "VitPoseBackboneAdapterModel",
     "VitsAdapterModel",
     "VivitAdapterModel",
     "VoxtralAdapterModel",

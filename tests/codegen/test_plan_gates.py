@@ -67,14 +67,14 @@ def test_gates_that_are_cut_out_in_a_way_that_is_not_followed_have_no_order() ->
     assert found.gate_orders == ()
 
 
-def test_queries_that_open_what_they_attend_to_as_a_whole_have_no_order() -> None:
+def test_queries_that_open_what_they_attend_to_as_a_whole_are_queries() -> None:
     found = roles(
         PLAIN,
         *ATTEND,
         "out = out * torch.sigmoid(query.transpose(1, 2).reshape(*lead, -1))",
         "return self.o(out), weights",
     )
-    assert (found.gate, found.gate_orders) == ("attention.q", ())
+    assert (found.gate, found.gate_orders) == ("", ())
 
 
 @pytest.mark.parametrize(

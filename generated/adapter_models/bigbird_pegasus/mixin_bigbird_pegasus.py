@@ -20,7 +20,6 @@ class BigBirdPegasusEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.self.query",
                 key="self_attn.self.key",
                 value="self_attn.self.value",
-                gate="self_attn.self.query",
                 output="self_attn.output",
                 head_dim="attention_head_size",
             ),

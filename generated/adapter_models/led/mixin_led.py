@@ -21,7 +21,6 @@ class LEDEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.longformer_self_attn.query",
                 key="self_attn.longformer_self_attn.key",
                 value="self_attn.longformer_self_attn.value",
-                gate="self_attn.longformer_self_attn.query",
                 output="self_attn.output",
                 head_dim="head_dim",
             ),

@@ -20,7 +20,6 @@ class LongformerLayerAdaptersMixin(LayerAdaptersMixin):
                 query="attention.self.query",
                 key="attention.self.key",
                 value="attention.self.value",
-                gate="attention.self.query",
                 output="attention.output.dense",
                 head_dim="head_dim",
             ),

@@ -21,7 +21,6 @@ class LukeLayerAdaptersMixin(LayerAdaptersMixin):
                 query="attention.self.query",
                 key="attention.self.key",
                 value="attention.self.value",
-                gate="attention.self.query",
                 output="attention.output.dense",
                 head_dim="attention_head_size",
             ),

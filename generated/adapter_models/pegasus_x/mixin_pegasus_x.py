@@ -20,7 +20,6 @@ class PegasusXEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="self_attn.q_proj",
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
-                gate="self_attn.q_proj",
                 output="self_attn.out_proj",
                 head_dim="head_dim",
             ),

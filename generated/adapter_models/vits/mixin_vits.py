@@ -21,7 +21,6 @@ class VitsEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 query="attention.q_proj",
                 key="attention.k_proj",
                 value="attention.v_proj",
-                gate="attention.q_proj",
                 output="attention.out_proj",
                 head_dim="head_dim",
             ),

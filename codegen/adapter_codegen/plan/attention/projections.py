@@ -80,7 +80,8 @@ def _with_gates(
 ) -> AttentionRoles:
     """With the projection of the queries as that of gates, if other outputs of it meet what is attended to."""
     found = None if projected is None else gates(roles.query, core, projected, scene, origins.is_attended)
-    return roles if found is None else replace(roles, gate=roles.query, gate_orders=found)
+    # Where no cut between both is seen, the whole of what it gives is queries, whatever else they meet (ConvBERT's convolution).
+    return replace(roles, gate=roles.query, gate_orders=found) if found else roles
 
 
 def _alternatives(query: Value, paths: list[str], scene: Scene) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from adapter_runtime.model.embeddings.api import (
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
-from adapter_runtime.model.init.finding import Root, find_root, is_covered, qualified_name
+from adapter_runtime.model.init.finding import Root, find_root, is_covered, lacks_layers, qualified_name
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
@@ -121,8 +121,13 @@ def _check_supported(root: Root, registry: Registry) -> list[Part]:
             raise UnsupportedModelError(
                 f"{path} of {type(base).__name__} has adapters of its own already. Call init({type(base).__name__}) first."
             )
-    if root.parts or is_covered(base):
+    if root.parts or (is_covered(base) and not lacks_layers(base)):
         return []
+    if is_covered(base):
+        raise UnsupportedModelError(
+            f"None of the models that this {type(base).__name__} is made of has adapter classes. Generate them: adapter-codegen"
+            " explain shows its parts, add-model MODEL_TYPE adds one." + _version_hint(registry)
+        )
     model_type = base.config.model_type
     message = f"{type(base).__name__} (type {model_type!r}) has no adapter classes."
     if model_type in registry.model_types:

@@ -47,6 +47,12 @@ def _mixin_of(module: nn.Module) -> type[ModelBaseAdaptersMixin] | None:
     return generated if issubclass(generated, ModelBaseAdaptersMixin) else None
 
 
+def lacks_layers(base: nn.Module) -> bool:
+    """Whether the class of a model says that all of its layers are those of models inside of it."""
+    mixin = _mixin_of(base)
+    return mixin is not None and issubclass(mixin, ModelUsingSubmodelsAdaptersMixin) and not mixin.layer_stacks
+
+
 def find_root(model: PreTrainedModel) -> Root:
     """The base model that `init` turns: `model`, what upstream calls its base model, or the one model that it holds.
 

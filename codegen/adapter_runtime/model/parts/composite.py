@@ -113,14 +113,14 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
 
     @property
     def text_part(self) -> AdapterPart | None:
-        """The part that embeds the tokens which the root reads; None where no part embeds any."""
+        """The part that embeds the tokens which the root reads. Where no part embeds any: the root's own layers, or None."""
         parts = [part for part in self.adapter_parts().values() if part.token_embeddings]
         try:
             table = self.get_input_embeddings()
         except (NotImplementedError, AttributeError):  # several towers: upstream does not say which table
             table = None
         holding = (part for part in parts if part.get_submodule(part.token_embeddings) is table)
-        return next(holding, parts[0] if parts else None)
+        return next(holding, parts[0] if parts else self.own_part)
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all parts in the order in which upstream registers these."""
