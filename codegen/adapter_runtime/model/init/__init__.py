@@ -210,7 +210,7 @@ def _give_back_unplaced(base: ModelBaseAdaptersMixin, upstream_classes: Mapping[
         if module in beside:  # such a layer, or a module in one
             is_placed = False
         elif isinstance(module, LayerAdaptersMixin):
-            is_placed = True
+            is_placed = module in layers  # or it stands within another layer, whose places are that one's (Zamba)
         else:
             claims = (spec.is_claimed(module) for spec in METHODS.values())
             placed = [is_claimed for is_claimed in claims if is_claimed is not None]
