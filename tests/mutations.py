@@ -294,8 +294,8 @@ DEFECTS = (
     Mutation(
         "7: how DiReFT differs from NoReFT is not written",
         "contract/config.py",
-        "return dataclasses.asdict(self)",
-        'return {k: v for k, v in dataclasses.asdict(self).items() if k != "subtract_projection"}',
+        "return {name: options[name] for name in self._items()}",
+        'return {name: options[name] for name in self._items() if name != "subtract_projection"}',
         "test_reft.py::test_defect_7_files_tell_direft_from_noreft",
     ),
     Mutation(
