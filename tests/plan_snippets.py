@@ -115,3 +115,30 @@ def flow_of(source: str, class_name: str) -> tuple[Flow, Kinds, ModuleFacts]:
     flow = trace(facts, class_name)
     assert flow is not None
     return flow, Kinds(facts), facts
+
+
+def tiny_decoder(config: str) -> str:
+    """The text of a file with a decoder that embeds tokens, whose constructor takes a config of the class `config`."""
+    made_of = layer("""
+        x = x + self.attention(self.norm1(x))[0]
+        return x + self.mlp(self.norm2(x))
+    """)
+    imports = "from ...modeling_utils import PreTrainedModel\nfrom ..other.modeling_other import OtherModel\n"
+    decoder = textwrap.dedent(f"""
+        class TinyPreTrainedModel(PreTrainedModel):
+            config: TinyConfig
+            base_model_prefix = "model"
+
+        class TinyDecoder(TinyPreTrainedModel):
+            def __init__(self, config: {config}):
+                super().__init__(config)
+                self.embed = nn.Embedding(9, 8)
+                self.layers = nn.ModuleList([Layer(config) for _ in range(2)])
+
+            def forward(self, input_ids=None, inputs_embeds=None):
+                states = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+                for layer in self.layers:
+                    states = layer(states)
+                return states
+        """)
+    return HEADER + imports + ATTENTION + MLP + made_of + decoder

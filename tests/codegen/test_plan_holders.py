@@ -15,44 +15,17 @@ from adapter_codegen.plan.module import plan_module
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.upstream import open_release
-from plan_snippets import ATTENTION, HEADER, MLP, layer
+from plan_snippets import tiny_decoder
 
-LAYER = layer("""
-        x = x + self.attention(self.norm1(x))[0]
-        return x + self.mlp(self.norm2(x))
+TEXT = tiny_decoder("TinyConfig") + dedent("""
+    class TinyModel(TinyPreTrainedModel):
+        def __init__(self, config: TinyConfig):
+            super().__init__(config)
+            self.decoder = TinyDecoder(config)
+
+        def forward(self, input_ids=None, inputs_embeds=None):
+            return self.decoder(input_ids, inputs_embeds)
     """)
-TEXT = (
-    HEADER
-    + "from ...modeling_utils import PreTrainedModel\nfrom ..other.modeling_other import OtherModel\n"
-    + ATTENTION
-    + MLP
-    + dedent(LAYER)
-    + dedent("""
-        class TinyPreTrainedModel(PreTrainedModel):
-            config: TinyConfig
-            base_model_prefix = "model"
-
-        class TinyDecoder(TinyPreTrainedModel):
-            def __init__(self, config: TinyConfig):
-                super().__init__(config)
-                self.embed = nn.Embedding(9, 8)
-                self.layers = nn.ModuleList([Layer(config) for _ in range(2)])
-
-            def forward(self, input_ids=None, inputs_embeds=None):
-                states = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
-                for layer in self.layers:
-                    states = layer(states)
-                return states
-
-        class TinyModel(TinyPreTrainedModel):
-            def __init__(self, config: TinyConfig):
-                super().__init__(config)
-                self.decoder = TinyDecoder(config)
-
-            def forward(self, input_ids=None, inputs_embeds=None):
-                return self.decoder(input_ids, inputs_embeds)
-        """)
-)
 
 
 def holders(name: str, build: str, more: str = "") -> tuple[HolderPlan, ...]:

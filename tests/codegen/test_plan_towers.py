@@ -15,37 +15,10 @@ from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.stream.stacked import with_layers
 from adapter_codegen.upstream import open_release
-from plan_snippets import ATTENTION, HEADER, MLP, layer
+from plan_snippets import tiny_decoder
 
 PATH = "models/tiny/modeling_tiny.py"
-LAYER = layer("""
-        x = x + self.attention(self.norm1(x))[0]
-        return x + self.mlp(self.norm2(x))
-    """)
-TEXT = (
-    HEADER
-    + "from ...modeling_utils import PreTrainedModel\nfrom ..other.modeling_other import OtherModel\n"
-    + ATTENTION
-    + MLP
-    + dedent(LAYER)
-    + dedent("""
-        class TinyPreTrainedModel(PreTrainedModel):
-            config: TinyConfig
-            base_model_prefix = "model"
-
-        class TinyDecoder(TinyPreTrainedModel):
-            def __init__(self, config: TinyTextConfig):
-                super().__init__(config)
-                self.embed = nn.Embedding(9, 8)
-                self.layers = nn.ModuleList([Layer(config) for _ in range(2)])
-
-            def forward(self, input_ids=None, inputs_embeds=None):
-                states = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
-                for layer in self.layers:
-                    states = layer(states)
-                return states
-        """)
-)
+TEXT = tiny_decoder("TinyTextConfig")
 BASE = """
 class TinyModel(TinyPreTrainedModel):
     def __init__(self, config: TinyConfig):

@@ -385,14 +385,18 @@ class Helper(PreTrainedModel):
     config_class = BertConfig
 
 
-class TwoStreams(PreTrainedModel):
-    """A class of somebody's own, of two models that are supported and one that is not."""
+class OfBerts(PreTrainedModel):
+    """Base of classes of somebody's own."""
 
     config_class = BertConfig
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
         return False  # upstream would look for experts in the text of this file
+
+
+class TwoStreams(OfBerts):
+    """A class of somebody's own, of two models that are supported and one that is not."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -451,14 +455,8 @@ def test_a_class_that_derives_from_no_class_of_a_model_leaves_attention_to_the_m
     assert not OfAnyTwo._can_set_experts_implementation()
 
 
-class GoesPast(PreTrainedModel):
+class GoesPast(OfBerts):
     """A whole that calls the layers of its text part past the forward of that."""
-
-    config_class = BertConfig
-
-    @classmethod
-    def _can_set_experts_implementation(cls) -> bool:
-        return False  # upstream would look for experts in the text of this file
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)

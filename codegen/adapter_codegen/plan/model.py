@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from adapter_codegen.diagnostics.table import Problem
@@ -10,6 +12,7 @@ from adapter_codegen.model import (
     BasePlan,
     ClassPlan,
     Diagnostic,
+    HolderPlan,
     Location,
     MethodSupport,
     ModelPlan,
@@ -21,6 +24,7 @@ from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.aliases import Alias, alias_of
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.digests import meaning_digest, text_digest
+from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
@@ -30,8 +34,8 @@ from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
-from adapter_codegen.plan.parts.roots import RootPlanner, layers_of_roots
-from adapter_codegen.plan.parts.towers import TowerPlanner
+from adapter_codegen.plan.parts.roots import RootPlanner
+from adapter_codegen.plan.parts.towers import TowerPlanner, Towers
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.stream.stacked import holds_main, layers_of, nothing_recognised, of_parts, with_layers
@@ -65,59 +69,11 @@ def plan_model(
     if refusal := _refused_unread(mappings, entry, verdicts, text):
         return refusal
     facts = parse_module(text, entry.path)
-    candidates = Candidates(facts, Kinds(facts))
-    elsewhere = Elsewhere(release, mappings, entry)
-    alone = plan_base(facts, entry, candidates.is_layer, elsewhere)
-    if alone[0] is None:
-        return Refusal(model_type, alone[1])
-    found = found or plan_module(facts)
-    known = _understood(entry, alone, found)
+    file = _File(release, mappings, verdicts, text, facts, Candidates(facts, Kinds(facts)), found)
+    known = file.understood(entry)
     if isinstance(known, Refusal):
         return known
-    base, entries, methods, diagnostics = known
-
-    def answers_for_towers(other: str) -> bool:
-        """Whether another model type of the file can be written, or the checks found that it must not be."""
-        beside = mappings.entry(other)
-        if _refused_unread(mappings, beside, verdicts, text):
-            return verdicts.refusal(other) is not None
-        there = plan_base(facts, beside, candidates.is_layer, Elsewhere(release, mappings, beside))
-        return isinstance(_understood(beside, there, found), _Understood)
-
-    holders = plan_holders(facts, mappings, entry, base, entries, candidates.is_layer, methods)
-    planned = {base.class_name, *(holder.base.class_name for holder in holders)}
-    roots = RootPlanner(facts, entry, base, planned, found, candidates.is_layer, elsewhere, methods)
-    holders = (*holders, *roots.plan())
-    planned |= {holder.base.class_name for holder in holders}
-    towers = TowerPlanner(
-        facts, mappings, entry, base, frozenset(planned), found, candidates.is_layer, answers_for_towers
-    ).plan()
-    entries = list(dict.fromkeys((*entries, *layers_of_roots(holders, found), *towers.entries)))
-    keys = plan_config_keys(release, entry, facts, candidates.has_attention)
-    has_words = may_name_words(facts, base.class_name)
-    possible = plan_flexible_heads(entry, base, states_width(release, entry, keys), has_words)
-    static_heads = plan_static_heads(release, entry, facts, base, possible)
-    plan = ModelPlan(
-        model_type=model_type,
-        version=release.version,
-        path=entry.path,
-        module=entry.module,
-        config_class=entry.config_class,
-        config_module=entry.config_module,
-        licence=header(text),
-        base=base,
-        classes=_classes(entries, found),
-        layers=tuple(layer.plan for layer in entries),
-        static_heads=static_heads,
-        flexible_heads=_shown(possible, static_heads) if base.is_of_parts else possible,
-        config_keys=keys,
-        methods=methods,
-        diagnostics=(*diagnostics, *towers.left),
-        text_digest=text_digest(release.read_bytes(entry.path)),
-        meaning_digest=meaning_digest(facts.tree),
-        holders=holders,
-        towers=towers.plans,
-    )
+    plan = file.plan(entry, known)
     override = (read_overrides() if overrides is None else overrides).get(model_type)
     return verdicts.applied(plan if override is None else apply_override(plan, override))
 
@@ -131,28 +87,104 @@ class _Understood(NamedTuple):
     diagnostics: tuple[Diagnostic, ...]
 
 
-def _understood(
-    entry: ModelEntry, alone: tuple[BasePlan | None, tuple[Diagnostic, ...]], found: ModulePlan
-) -> _Understood | Refusal:
-    """What is known of a base model and its layers together.
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A file of upstream, in which the base models of several model types may stand."""
 
-    Args:
-        alone: what `plan_base` gives.
-    """
-    base, doubts = alone
-    if base is None:
-        return Refusal(entry.model_type, doubts)
-    base = with_layers(base, found)
-    entries = layers_of(base, found)
-    if base.is_of_parts:
-        base = of_parts(base, entries, doubts)
-    elif not holds_main(base, entries):
-        return Refusal(entry.model_type, (nothing_recognised(base), *doubts, *found.diagnostics), base)
-    diagnostics = (*doubts, *(_about(entries, found) if entries else ()))  # without layers, it is all about others
-    methods = plan_methods(base, entries, doubts)
-    if not any(method.supported for method in methods):
-        return Refusal(entry.model_type, (nothing_recognised(base), *diagnostics), base)
-    return _Understood(base, entries, methods, diagnostics)
+    release: Release
+    mappings: AutoMappings
+    verdicts: Verdicts
+    text: str
+    facts: ModuleFacts
+    candidates: Candidates
+    given: ModulePlan | None  # its layers, where they are known already
+
+    @cached_property
+    def found(self) -> ModulePlan:
+        return self.given or plan_module(self.facts)
+
+    def elsewhere(self, entry: ModelEntry) -> Elsewhere:
+        return Elsewhere(self.release, self.mappings, entry)
+
+    def understood(self, entry: ModelEntry) -> _Understood | Refusal:
+        """What is known of a base model and its layers together."""
+        base, doubts = plan_base(self.facts, entry, self.candidates.is_layer, self.elsewhere(entry))
+        if base is None:
+            return Refusal(entry.model_type, doubts)
+        base = with_layers(base, self.found)
+        entries = layers_of([base], self.found)
+        if base.is_of_parts:
+            base = of_parts(base, entries, doubts)
+        elif not holds_main(base, entries):
+            return Refusal(entry.model_type, (nothing_recognised(base), *doubts, *self.found.diagnostics), base)
+        # Without layers, all that was found is about others.
+        diagnostics = (*doubts, *(_about(entries, self.found) if entries else ()))
+        methods = plan_methods(base, entries, doubts)
+        if not any(method.supported for method in methods):
+            return Refusal(entry.model_type, (nothing_recognised(base), *diagnostics), base)
+        return _Understood(base, entries, methods, diagnostics)
+
+    def answers_for_towers(self, model_type: str) -> bool:
+        """Whether another model type of the file can be written, or the checks found that it must not be."""
+        entry = self.mappings.entry(model_type)
+        if _refused_unread(self.mappings, entry, self.verdicts, self.text):
+            return self.verdicts.refusal(model_type) is not None
+        return isinstance(self.understood(entry), _Understood)
+
+    def holders(self, entry: ModelEntry, known: _Understood) -> tuple[HolderPlan, ...]:
+        """The classes that hold the layers, or the parts, of the base model themselves."""
+        is_layer = self.candidates.is_layer
+        holders = plan_holders(self.facts, self.mappings, entry, known.base, known.entries, is_layer, known.methods)
+        planned = _names(known, holders)
+        elsewhere = self.elsewhere(entry)
+        roots = RootPlanner(self.facts, entry, known.base, planned, self.found, is_layer, elsewhere, known.methods)
+        return (*holders, *roots.plan())
+
+    def towers(self, entry: ModelEntry, known: _Understood, holders: Sequence[HolderPlan]) -> Towers:
+        """The models inside of the base model that are base models by themselves."""
+        planned, is_layer = _names(known, holders), self.candidates.is_layer
+        answers_for = cache(self.answers_for_towers)  # asked for each class of the file
+        planner = TowerPlanner(
+            self.facts, self.mappings, entry, known.base, planned, self.found, is_layer, answers_for
+        )
+        return planner.plan()
+
+    def plan(self, entry: ModelEntry, known: _Understood) -> ModelPlan:
+        """The plan of a model type whose base model is understood."""
+        base, holders = known.base, self.holders(entry, known)
+        towers = self.towers(entry, known, holders)
+        of_holders = layers_of((holder.base for holder in holders), self.found)
+        entries = list(dict.fromkeys((*known.entries, *of_holders, *towers.entries)))
+        keys = plan_config_keys(self.release, entry, self.facts, self.candidates.has_attention)
+        width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
+        possible = plan_flexible_heads(entry, base, width, has_words)
+        static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)
+        return ModelPlan(
+            model_type=entry.model_type,
+            version=self.release.version,
+            path=entry.path,
+            module=entry.module,
+            config_class=entry.config_class,
+            config_module=entry.config_module,
+            licence=header(self.text),
+            base=base,
+            classes=_classes(entries, self.found),
+            layers=tuple(layer.plan for layer in entries),
+            static_heads=static_heads,
+            flexible_heads=_shown(possible, static_heads) if base.is_of_parts else possible,
+            config_keys=keys,
+            methods=known.methods,
+            diagnostics=(*known.diagnostics, *towers.left),
+            text_digest=text_digest(self.release.read_bytes(entry.path)),
+            meaning_digest=meaning_digest(self.facts.tree),
+            holders=holders,
+            towers=towers.plans,
+        )
+
+
+def _names(known: _Understood, holders: Sequence[HolderPlan]) -> frozenset[str]:
+    """The classes that have a plan."""
+    return frozenset({known.base.class_name, *(holder.base.class_name for holder in holders)})
 
 
 def _shown(possible: Sequence[str], static: Sequence[StaticHead]) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def batch_size(given: Mapping[str, Argument]) -> int | None:
 
 def _repeat(name: str, value: Argument, rows: int, copies: int, whole: bool) -> Argument:
     if isinstance(value, torch.Tensor):
-        dimension = _repeated_dimension(name, value, rows) if whole else _batch_dimension(name, value, rows)
+        dimension = _repeated_dimension(name, value, rows, whole)
         if dimension is None:
             return value
         return value.repeat(*(copies if at == dimension else 1 for at in range(value.dim())))
@@ -95,35 +95,30 @@ def _are_items(value: Sequence[Argument], rows: int) -> bool:
 _FOR_ALL_ROWS = ("mask", "bias", "position")
 
 
-def _repeated_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
-    """Which dimension of an argument counts rows, or images, sounds, patches of them; None where it is the same for all rows.
+def _repeated_dimension(name: str, value: torch.Tensor, rows: int, whole: bool) -> int | None:
+    """Which dimension of an argument counts rows; None where it is the same for all of them.
+
+    Args:
+        whole: see `repeated`: then it may also count images, sounds, or patches of them.
 
     Raises:
-        UnsupportedMethodError: it holds sums over rows, which a copy would have to continue.
+        UnsupportedMethodError: it shows none, or it holds sums over rows, which a copy would have to continue.
     """
     if value.dim() == 0:
         return None
-    if name.startswith("cu_") or "cumulative" in name:
+    if whole and (name.startswith("cu_") or "cumulative" in name):
         raise UnsupportedMethodError(
             f"Parallel repeats all images and sounds of a call, but {name} counts these from the first on. Leave it out, or run the"
             " adapters one after the other."
         )
     if name == "position_ids" and value.dim() == 3:  # one set of positions per axis: time, height, width
         return 1 if value.shape[1] == rows else None
-    is_for_all = value.shape[0] == 1 and rows != 1 and any(word in name for word in _FOR_ALL_ROWS)
-    return None if is_for_all else 0
-
-
-def _batch_dimension(name: str, value: torch.Tensor, rows: int) -> int | None:
-    """Which dimension of an argument [B, ...] is the batch; None where it is the same for all rows."""
-    if value.dim() == 0:
-        return None
-    if name == "position_ids" and value.dim() == 3:  # one set of positions per axis: time, height, width
-        return 1 if value.shape[1] == rows else None
     if value.shape[0] == rows:
         return 0
-    if value.shape[0] == 1:
+    if value.shape[0] == 1 and (not whole or any(word in name for word in _FOR_ALL_ROWS)):
         return None
+    if whole:
+        return 0
     raise UnsupportedMethodError(
         f"Parallel repeats the rows of all arguments, but {name} has the shape {list(value.shape)} and the batch has "
         f"{rows} rows. Run the adapters one after the other."

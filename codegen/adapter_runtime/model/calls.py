@@ -80,8 +80,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
             outputs = run(self, *args, **kwargs)
         finally:
             thread.context = outer
-        if kwargs.get("encoder_outputs") is None:  # else the encoder, where adapters act at the entry, ran before
-            _check_entered(self, plan, context)
+        _check_entered(self, plan, context, has_encoded=kwargs.get("encoder_outputs") is not None)
         return _with_scores(context, outputs)
 
     signature = _widened(inspect.signature(forward))
@@ -176,7 +175,7 @@ def _entered(
     context.is_in_base = True
     context.entered.add(model)
     if plan.reads_spans:
-        of_tokens = context.of_tokens if context.of_tokens and part is model.adapters_base.text_part else {}
+        of_tokens = context.of_tokens if part is model.adapters_base.text_part else {}
         find_spans(model, {**given, **of_tokens}, plan.added_positions)
     for layer in plan.at_entry:
         given = layer.at_entry(part, given)
@@ -208,9 +207,12 @@ def _of_part(
     return own
 
 
-def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext) -> None:
+def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext, has_encoded: bool) -> None:
     """Raise where a model called parts of its base model, or of the one that reads the tokens, past the forward, at whose entry
     adapters act.
+
+    Args:
+        has_encoded: the call is given what an encoder gave. Where that is a part of its own, it was entered before.
 
     Raises:
         UnsupportedMethodError: it did.
@@ -220,7 +222,7 @@ def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext)
         text = whole.text_part
         is_part = any(part is model for part in whole.adapter_parts().values())
         is_missed = (
-            not is_part
+            not (is_part or has_encoded)
             and text is not None
             and bool(text.current_call_plan().at_entry)
             and text.get_submodule("") not in context.entered

@@ -14,7 +14,7 @@ from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.methods import plan_methods
-from adapter_codegen.plan.module import LayerEntry, ModulePlan
+from adapter_codegen.plan.module import ModulePlan
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.base import plan_base
@@ -71,10 +71,3 @@ class RootPlanner:
             (one.method, reasons[one.method]) for one in self.supported if one.supported and one.method in reasons
         ]
         return HolderPlan(plan, plan.head or (), tuple(lacks))
-
-
-def layers_of_roots(holders: Sequence[HolderPlan], found: ModulePlan) -> list[LayerEntry]:
-    """The layers of roots, and of their parts in this file."""
-    lists = (stack for holder in holders for stack in (*holder.base.stacks, *holder.base.inner))
-    wanted = {name for stack in lists for name in stack.layer_classes}
-    return [entry for entry in found.entries if entry.plan.class_name in wanted]

@@ -93,9 +93,8 @@ class TowerPlanner:
                 plans.append(tower)
             else:
                 left.append(self._left(name, stacks, tower))
-        wanted = {layer for tower in plans for stack in tower.base.stacks for layer in stack.layer_classes}
-        entries = tuple(entry for entry in self.found.entries if entry.plan.class_name in wanted)
-        return Towers(tuple(plans), entries, tuple(left))
+        entries = layers_of((tower.base for tower in plans), self.found)
+        return Towers(tuple(plans), tuple(entries), tuple(left))
 
     # Which classes
 
@@ -187,7 +186,7 @@ class TowerPlanner:
         if plan is None:
             return doubts[0].message
         plan = self._as_around(with_layers(plan, self.found))
-        entries = layers_of(plan, self.found)
+        entries = layers_of([plan], self.found)
         if plan.is_of_parts or not holds_main(plan, entries):
             return "its layers were not recognised"
         methods = _without(plan, plan_methods(plan, entries, doubts), self._lost(plan))

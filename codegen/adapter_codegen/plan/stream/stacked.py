@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
@@ -62,9 +62,9 @@ def _not_planned(stack: StackPlan, name: str, base: BasePlan) -> Diagnostic:
     return Problem.LAYER_NOT_PLANNED.diagnostic(base.location, (Method.BOTTLENECK,), path=stack.path, name=name)
 
 
-def layers_of(base: BasePlan, found: ModulePlan) -> list[LayerEntry]:
-    """The layer classes that the stacks of the base model hold, and those of its parts in this file."""
-    wanted = {name for stack in (*base.stacks, *base.inner) for name in stack.layer_classes}
+def layers_of(bases: Iterable[BasePlan], found: ModulePlan) -> list[LayerEntry]:
+    """The layer classes that the stacks of base models hold, and those of their parts in this file."""
+    wanted = {name for base in bases for stack in (*base.stacks, *base.inner) for name in stack.layer_classes}
     return [entry for entry in found.entries if entry.plan.class_name in wanted]
 
 

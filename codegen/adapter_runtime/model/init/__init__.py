@@ -150,9 +150,8 @@ def _swap_all(model: PreTrainedModel, root: Root) -> None:
     """Change the classes of all modules for which some were generated: those of a part by the tables of its own type."""
     parts = {root.base.get_submodule(path) for path in root.parts} or {root.base}
     owners: dict[nn.Module, PreTrainedModel] = {}
-    for part in sorted(
-        parts, key=lambda part: -sum(1 for _ in part.modules())
-    ):  # what is inside of another comes later
+    sizes = {part: sum(1 for _ in part.modules()) for part in parts}
+    for part in sorted(parts, key=sizes.__getitem__, reverse=True):  # what is inside of another comes later
         owners.update(dict.fromkeys(part.modules(), part))
     for module in list(model.modules()):
         owner = owners.get(module, root.base)

@@ -21,9 +21,8 @@ class Root(NamedTuple):
     """A base model, and where in it the layers are."""
 
     base: PreTrainedModel
-    parts: tuple[
-        str, ...
-    ] = ()  # paths of the models that it is made of; "" = layers of its own. None: it is one model
+    # Paths of the models that it is made of; "" = layers of its own. Empty: it is one model.
+    parts: tuple[str, ...] = ()
 
 
 def qualified_name(cls: type) -> str:

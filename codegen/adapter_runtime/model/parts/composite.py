@@ -10,10 +10,9 @@ Layers are counted over all parts, in the order in which upstream registers them
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import nn
 
 from adapter_runtime.call.context import AdapterSetup
@@ -22,8 +21,8 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.configs.union import meet, members
-from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
-from adapter_runtime.methods.spec import Spec
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
+from adapter_runtime.methods.spec import Spec, every_method
 from adapter_runtime.methods.table import check_granted, specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
@@ -67,12 +66,16 @@ class _Fitting(NamedTuple):
     applies: Callable[[Spec], bool]  # which of its methods go there
 
 
-class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
-    """Base of models made of whole models."""
+class ModelUsingSubmodelsAdaptersMixin(
+    EmbeddingAdaptersMixin, InvertibleAdaptersWrapperMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin
+):
+    """Base of models made of whole models. Its invertible adapters are those of the part that reads the tokens."""
 
     submodels: ClassVar[tuple[str, ...]] = ()  # paths of the models that are parts; stated by generated classes
     repeats_whole = True
     _parts: dict[str, AdapterPart]
+    _own_part: AdapterPart | None = None
+    _text_part: AdapterPart | None = None
 
     def use_parts(self, paths: Sequence[str]) -> None:
         """Take the models at these paths, which `init` has turned, for parts; "" stands for the layers of the root itself.
@@ -86,11 +89,11 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
                 module.__dict__["_root"] = self  # beside the tree of modules, in which the root is above its parts
             if isinstance(module, ModelUsingSubmodelsAdaptersMixin):
                 inner = [other for other in named.values() if other is not module and other in set(module.modules())]
-                part = module.__dict__["_own_part"] = OwnLayers(module, inner)
+                module._own_part = parts[path] = OwnLayers(module, inner)
             else:
-                part = module
-            parts[path] = part
-        self.__dict__["_parts"] = parts
+                parts[path] = module
+        self._parts = parts
+        self.__dict__["_text_part"] = self._part_of_tokens()  # each call asks for it
 
     def init_base_adapters(self) -> None:
         """See `ModelBaseAdaptersMixin`."""
@@ -102,18 +105,19 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
 
     def adapter_parts(self) -> dict[str, AdapterPart]:
         """The parts by their paths, in the order in which layers are counted; "" = the layers of the root itself."""
-        parts: dict[str, AdapterPart] = self.__dict__["_parts"]
-        return parts
+        return self._parts
 
     @property
     def own_part(self) -> AdapterPart | None:
         """See `ModelBaseAdaptersMixin`."""
-        part: AdapterPart | None = self.__dict__.get("_own_part")
-        return part
+        return self._own_part
 
     @property
     def text_part(self) -> AdapterPart | None:
         """The part that embeds the tokens which the root reads. Where no part embeds any: the root's own layers, or None."""
+        return self._text_part
+
+    def _part_of_tokens(self) -> AdapterPart | None:
         parts = [part for part in self.adapter_parts().values() if part.token_embeddings]
         try:
             table = self.get_input_embeddings()
@@ -180,7 +184,7 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
         """
         text = self.text_part
         for path, part in self._asked(config).items():
-            applies = _every if part is text else _in_any_part if config.parts is None else _in_named_part
+            applies = every_method if part is text else _in_any_part if config.parts is None else _in_named_part
             asked = [spec for spec in specs_of(config) if applies(spec)]
             if not asked:
                 continue
@@ -221,62 +225,41 @@ class ModelUsingSubmodelsAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
         self.call_plans = {}
         for part in self.adapter_parts().values():
             part.activate(block, skip_layers)
-        text = self.text_part
-        self.call_plan = joined(
-            [part.call_plan for part in self.adapter_parts().values()], IDLE if text is None else text.call_plan
-        )
+        self.call_plan = self._joined(lambda part: part.call_plan)
 
     def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
         """See `AdapterPart`."""
         if setup.key not in self.call_plans:
-            plans = [part.call_plan_under(setup) for part in self.adapter_parts().values()]
-            text = self.text_part
-            self.call_plans[setup.key] = joined(plans, IDLE if text is None else text.call_plan_under(setup))
+            self.call_plans[setup.key] = self._joined(lambda part: part.call_plan_under(setup))
         return self.call_plans[setup.key]
 
-    # Invertible adapters are those of the part that reads the tokens
+    def _joined(self, plan_of: Callable[[AdapterPart], CallPlan]) -> CallPlan:
+        text = self.text_part
+        plans = [plan_of(part) for part in self.adapter_parts().values()]
+        return joined(plans, IDLE if text is None else plan_of(text))
 
-    def add_invertible_adapter(self, adapter_name: str) -> bool:
-        """See `InvertibleAdaptersMixin`."""
-        return self._inverting.add_invertible_adapter(adapter_name)
-
-    def delete_invertible_adapter(self, adapter_name: str) -> None:
-        """See `InvertibleAdaptersMixin`."""
-        self._inverting.delete_invertible_adapter(adapter_name)
-
-    def get_invertible_adapter(self) -> nn.Module | None:
-        """See `InvertibleAdaptersMixin`."""
-        return self._inverting.get_invertible_adapter()
-
-    def enable_invertible_adapters(self, adapter_names: Iterable[str]) -> None:
-        """See `InvertibleAdaptersMixin`."""
-        self._inverting.enable_invertible_adapters(adapter_names)
+    # Invertible adapters
 
     def has_running_invertible(self, projection: nn.Module | None = None) -> bool:
         """See `InvertibleAdaptersMixin`."""
         part = self.text_part
-        model = part.model if isinstance(part, OwnLayers) else part
-        return isinstance(model, InvertibleAdaptersMixin) and self._inverting.has_running_invertible(projection)
-
-    def invertible_adapters_forward(self, hidden_states: torch.Tensor, rev: bool = False) -> torch.Tensor:
-        """See `InvertibleAdaptersMixin`."""
-        return self._inverting.invertible_adapters_forward(hidden_states, rev)
+        can_invert = part is not None and isinstance(part.get_submodule(""), InvertibleAdaptersMixin)
+        return can_invert and self._inverting_base.has_running_invertible(projection)
 
     @property
-    def _inverting(self) -> InvertibleAdaptersMixin:
+    def _inverting_base(self) -> InvertibleAdaptersMixin:
         """The part that can have invertible adapters, or what answers for the root's own layers.
 
         Raises:
             UnsupportedMethodError: no part can.
         """
         part = self.text_part
-        if isinstance(part, OwnLayers) and part.model is self:
-            inherited: InvertibleAdaptersMixin = super()  # type: ignore[assignment]
-            return inherited
-        found = part.model if isinstance(part, OwnLayers) else part
-        if not isinstance(found, InvertibleAdaptersMixin):
+        if isinstance(part, OwnLayers):  # not what asks the parts of that model
+            own: InvertibleAdaptersMixin = super(InvertibleAdaptersWrapperMixin, part.model)  # type: ignore[assignment]
+            return own
+        if not isinstance(part, InvertibleAdaptersMixin):
             raise UnsupportedMethodError(f"No part of {type(self).__name__} can have invertible adapters.")
-        return found
+        return part
 
 
 class CompositeWithHeadMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
@@ -292,10 +275,6 @@ class CompositeWithHeadMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMi
         around = {path.partition(".")[0] for path in paths}
         beside = () if self.can_generate() else (name for name, _ in self.named_children() if name not in around)
         self.__dict__["head_modules"] = tuple(beside)
-
-
-def _every(spec: Spec) -> bool:
-    return True
 
 
 def _in_any_part(spec: Spec) -> bool:
