@@ -46,6 +46,11 @@ def test_a_tower_is_given_what_the_whole_gives_it(siglip: Subject) -> None:
     assert not {"output_hidden_states", "return_dict", "pixel_values"} & calls["text_model"].keys()
 
 
+def test_only_classes_of_the_file_are_tried_around_a_tower() -> None:
+    """Upstream notes on a class that was built what all derived ones inherit, so `PreTrainedModel` itself is never built."""
+    assert "PreTrainedModel" not in {subject.architecture for subject in towers._classes_around("siglip")}
+
+
 def test_a_tower_that_the_whole_goes_past_is_given_what_has_the_same_name(siglip: Subject) -> None:
     inputs = siglip.padded_inputs()
     text, vision = (siglip.upstream().get_submodule(f"{name}_model") for name in ("text", "vision"))

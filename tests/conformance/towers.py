@@ -66,8 +66,9 @@ def _classes_around(model_type: str) -> Iterator[Subject]:
     known = {subject.architecture for subject in heads}
     module = sys.modules[model_class(heads[0].architecture).__module__]
     for name, cls in vars(module).items():
-        is_offered = name not in known and getattr(transformers, name, None) is cls
-        if is_offered and isinstance(cls, type) and issubclass(cls, PreTrainedModel):
+        # The file's own: `PreTrainedModel` stands there too, and what upstream notes on a class that was built, all others inherit.
+        is_own = isinstance(cls, type) and cls.__module__ == module.__name__ and issubclass(cls, PreTrainedModel)
+        if is_own and name not in known and getattr(transformers, name, None) is cls:
             yield replace(heads[0], architecture=name, label=name)
 
 

@@ -390,10 +390,6 @@ class OfBerts(PreTrainedModel):
 
     config_class = BertConfig
 
-    @classmethod
-    def _can_set_experts_implementation(cls) -> bool:
-        return False  # upstream would look for experts in the text of this file
-
 
 class TwoStreams(OfBerts):
     """A class of somebody's own, of two models that are supported and one that is not."""
