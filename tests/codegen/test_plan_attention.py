@@ -134,6 +134,37 @@ def test_a_softmax_that_is_not_between_products_of_activations_is_no_core(softma
     assert not [one for entry in plan.layers for one in entry.attentions]
 
 
+MASKED = """
+class Masked({base}):
+    @staticmethod
+    def forward(ctx, scores, mask):
+        weights = torch.softmax(scores.masked_fill(mask, -1e4), -1)
+        return weights.masked_fill_(mask, 0)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "count"),
+    [
+        pytest.param("torch.autograd.Function", 1, id="its forward runs where it is applied"),
+        pytest.param("Scorer", 0, id="no: a class that is no function of torch's"),
+    ],
+)
+def test_a_softmax_with_a_gradient_of_its_own_is_a_core_that_takes_no_prefix(base: str, count: int) -> None:
+    lines = ("scores = query @ key.transpose(-1, -2)", "weights = Masked.apply(scores, mask)", "out = weights @ value")
+    head, _, _ = ATTENTION.partition("    def forward")
+    body = "\n".join(" " * 8 + line for part in (PROJECT, *lines, RETURN) for line in part.strip().splitlines())
+    attention = f"{MASKED.format(base=base)}{head}    def forward(self, states, mask=None, **kwargs):\n{body}\n\n"
+    plan = plan_of_layer(
+        "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self.norm2(x))", "", attention
+    )
+    assert [len(layer.attentions) for layer in plan.layers] == [count] * count
+    assert [roles.query for layer in plan.layers for roles in layer.attentions] == ["attention.q"] * count
+    assert prefix_sites(plan) == []
+    assert ("P203" in codes(plan)) == bool(count)
+
+
 EINSUM = """
 scores = torch.einsum("bhqd,bhkd->bhqk", {first}) * self.scaling
 weights = F.dropout(torch.softmax(scores, dim=-1), 0.1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from adapter_codegen.plan.attention.table import find_cores
+from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import Layouts
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
-from plan_snippets import MLP, flow_of
+from plan_snippets import MLP, facts_of, flow_of
 
 
 def returned(body: str, more: str = "") -> tuple[Flow, Value]:
@@ -93,6 +94,60 @@ def test_a_condition_that_the_text_decides_leaves_one_branch() -> None:
 def test_a_helper_that_calls_itself_ends() -> None:
     flow, _ = returned("return self.again(x)", "\n    def again(self, x):\n        return self.again(self.a(x))\n")
     assert len(flow.values) < 100
+
+
+OWN_GRADIENT = """
+class Own({base}):
+    @staticmethod
+    def forward(ctx, first, second):
+        ctx.kept = second
+        return {returned}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "result", "expected"),
+    [
+        pytest.param("torch.autograd.Function", "first.clone()", {"a"}, id="a context stands ahead of the arguments"),
+        pytest.param("torch.autograd.Function", "second.clone()", set(), id="what it drops is no origin"),
+        pytest.param("nn.Module", "second.clone()", {"a"}, id="no: any other class has an apply of its own"),
+    ],
+)
+def test_a_function_with_a_gradient_of_its_own_is_entered_where_it_is_applied(
+    base: str, result: str, expected: set[str]
+) -> None:
+    init = "    def __init__(self):\n        super().__init__()\n        self.a = nn.Linear(8, 8)\n"
+    own = OWN_GRADIENT.format(base=base, returned=result)
+    flow, _, _ = flow_of(
+        f"{own}class M(nn.Module):\n{init}\n    def forward(self, x):\n        return Own.apply(self.a(x), x)\n", "M"
+    )
+    assert flow.returned is not None
+    assert submodules(same_tensor(flow.returned.through or flow.returned)) == expected
+
+
+@pytest.mark.parametrize(
+    ("drawn", "kind"),
+    [
+        pytest.param("torch.empty_like(x).bernoulli_(p)", Kind.DROPOUT, id="it draws what it keeps"),
+        pytest.param("x > p", Kind.WORK, id="no: it keeps what is large"),
+    ],
+)
+def test_a_dropout_with_a_gradient_of_its_own_is_a_dropout(drawn: str, kind: Kind) -> None:
+    source = f"""
+def kept(x, p):
+    return {drawn}
+
+class Dropping(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, p):
+        return x * kept(x, p)
+
+class Dropout(nn.Module):
+    def forward(self, x):
+        return Dropping.apply(x, 0.1)
+"""
+    assert Kinds(facts_of(source)).of(["Dropout"]) is kind
 
 
 def test_both_returns_of_a_function_are_alternatives() -> None:

@@ -9,7 +9,7 @@ import libcst as cst
 from adapter_codegen.parse.facts import FunctionFacts
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.activation import Activation, Arguments
-from adapter_codegen.plan.flow.modules import find_submodule, local_class
+from adapter_codegen.plan.flow.modules import applied, find_submodule, local_class
 from adapter_codegen.plan.flow.values import Frame, ModuleKind, Op, Value, same_tensor
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -73,6 +73,8 @@ def _method_call(run: Activation, node: cst.Call, function: cst.Attribute, base:
     """``tensor.method(...)`` or ``namespace.function(...)``."""
     if _is_namespace(base):
         name = dotted_name(function)
+        if (forward := applied(run.facts, name)) is not None:
+            return _applied_call(run, node, name, forward, arguments)
         return run.make(Op.FUNCTION, node, arguments.positional, name=name, keywords=arguments.named)
     inputs = (base, *arguments.positional)
     return run.make(Op.METHOD, node, inputs, name=function.attr.value, keywords=arguments.named)
@@ -159,6 +161,17 @@ def _function_call(run: Activation, node: cst.Call, name: str, arguments: Argume
         return _handed_on(run, node, name, arguments)
     frame = Frame("", name, "", "", run.frame.depth + 1)
     results = run.enter(run.facts.functions[name], frame, (), arguments)
+    through = results[0] if results else None
+    value = run.make(Op.FUNCTION, node, arguments.positional, name=name, keywords=arguments.named, through=through)
+    run.flow.calls[frame] = value
+    return value
+
+
+def _applied_call(run: Activation, node: cst.Call, name: str, forward: FunctionFacts, arguments: Arguments) -> Value:
+    """``XSoftmax.apply(...)``, whose forward is given a context ahead of the arguments."""
+    frame = Frame(name.removesuffix(".apply"), "forward", forward.owner, run.frame.path, run.frame.depth + 1)
+    given = Arguments((run.other(node), *arguments.positional), arguments.keywords, arguments.double_star)
+    results = run.enter(forward.node, frame, (), given)
     through = results[0] if results else None
     value = run.make(Op.FUNCTION, node, arguments.positional, name=name, keywords=arguments.named, through=through)
     run.flow.calls[frame] = value

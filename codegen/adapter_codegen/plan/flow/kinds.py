@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
-from adapter_codegen.parse.syntax import dotted_name
-from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.parse.syntax import descendants, dotted_name
+from adapter_codegen.plan.flow.modules import called_function, local_class
 
 
 class Kind(str, Enum):
@@ -119,26 +119,18 @@ class Kinds:
         return Kind.SCALE if _only_scales(forward.node) and not known.submodules else Kind.WORK
 
     def _calls(self, node: cst.CSTNode, depth: int = 2) -> set[str]:
-        found = _called_names(node)
-        for name in list(found):
-            if depth and name in self._facts.functions:
-                found |= self._calls(self._facts.functions[name], depth - 1)
-        return found
+        found = {_name(call) for call in _called(node)}
+        functions = (called_function(self._facts, call) for call in _called(node))
+        inner = [function for function in functions if function is not None and depth]
+        return found.union(*(self._calls(function, depth - 1) for function in inner))
 
 
-def _called_names(node: cst.CSTNode) -> set[str]:
-    visitor = _Calls()
-    node.visit(visitor)
-    return visitor.names
+def _called(node: cst.CSTNode) -> Iterator[cst.Call]:
+    return (inner for inner in descendants(node) if isinstance(inner, cst.Call))
 
 
-class _Calls(cst.CSTVisitor):
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def visit_Call(self, node: cst.Call) -> None:
-        name = node.func.attr.value if isinstance(node.func, cst.Attribute) else dotted_name(node.func)
-        self.names.add(name)
+def _name(call: cst.Call) -> str:
+    return call.func.attr.value if isinstance(call.func, cst.Attribute) else dotted_name(call.func)
 
 
 def _divides_by_deviation(forward: FunctionFacts) -> bool:

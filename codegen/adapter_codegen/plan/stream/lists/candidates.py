@@ -16,7 +16,7 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import descendants, dotted_name
 from adapter_codegen.plan.attention.table import all_signs
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.flow.modules import called_function, local_class
 
 
 class Candidates:
@@ -117,7 +117,8 @@ class Candidates:
         names = _Names(node)
         if names.found & self._signs.names or names.calls & self._signs.calls:
             return True
-        known = [self._facts.functions[name] for name in names.calls if name in self._facts.functions]
+        calls = (inner for inner in descendants(node) if isinstance(inner, cst.Call))
+        known = [function for call in calls if (function := called_function(self._facts, call)) is not None]
         return depth > 0 and any(self._calls_core(function, depth - 1) for function in known)
 
 
