@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import (
     BertConfig,
+    CanaryConfig,
+    CanaryForConditionalGeneration,
     CLIPVisionConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
@@ -136,6 +138,25 @@ PARTS = {
     "vision-encoder-decoder": {"encoder": 3, "decoder.transformer": 2},
     "dual encoder": {"vision_model": 3, "text_model": 2},
 }
+
+
+def canary() -> Composite:
+    """A decoder of its own beside an encoder of sounds, which is a part."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    encoder = {"model_type": "parakeet_encoder", "num_mel_bins": 80, "subsampling_conv_channels": 8, "layerdrop": 0.0}
+    decoder = {
+        "model_type": "canary_decoder",
+        "num_key_value_heads": 2,
+        "vocab_size": 99,
+        "max_position_embeddings": 64,
+    }
+    config = CanaryConfig(encoder_config={**sizes, **encoder}, decoder_config={**sizes, **decoder}, vocab_size=99)
+    torch.manual_seed(0)
+    sounds = torch.randn(2, 48, 80, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[5, 9, 17, 40], [6, 22, 8, 31]])
+    return Composite(
+        CanaryForConditionalGeneration(config).eval(), {"input_features": sounds, "decoder_input_ids": tokens}
+    )
 
 
 def made(kind: str, **options: Any) -> Composite:

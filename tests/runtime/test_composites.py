@@ -20,7 +20,9 @@ from transformers import (
 
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
 from adapter_runtime.call.context import thread
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.invertible.layer import InvertibleAdapters
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from adapter_runtime.model.parts.composite import OwnLayers
 from composite_models import (
@@ -28,6 +30,7 @@ from composite_models import (
     IMAGE,
     MAKERS,
     PARTS,
+    canary,
     dual_encoder,
     generated,
     llava,
@@ -498,3 +501,29 @@ def test_the_layers_of_a_root_beside_its_parts_can_be_copied() -> None:
     own = OwnLayers(model, [])
     assert type(copy.copy(own)) is OwnLayers
     assert copy.copy(own).model is model
+
+
+def test_invertible_adapters_of_a_decoder_beside_an_encoder_of_sounds_belong_to_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The encoder, a part of its own, embeds no tokens: hooks that it would hold were not found again at the deletion."""
+    monkeypatch.setitem(registered().methods["canary"], "invertible", "")
+    model, inputs = canary()
+    init(model)
+    expected, hooks = logits(model, inputs), _hooks(model)
+    for name in ("a", "b"):
+        model.add_adapter(name, "seq_bn_inv[reduction_factor=2]")
+        randomise(model, name, 1)
+    held = {path for path, module in model.named_modules() if isinstance(module, InvertibleAdapters)}
+    assert held == {"model.invertible_adapters"}
+    assert not torch.allclose(logits(model, inputs, "a"), expected)
+    for name in ("a", "b"):
+        model.delete_adapter(name)
+    assert _hooks(model) == hooks
+    assert torch.equal(logits(model, inputs), expected)
+
+
+def _hooks(model: torch.nn.Module) -> dict[str, int]:
+    return {
+        path: len(module._forward_hooks) + len(module._forward_pre_hooks) for path, module in model.named_modules()
+    }

@@ -76,7 +76,7 @@ class Layout:
     embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
     token_embeddings: str = ""
     front: str = (
-        ""  # path of what the embeddings belong to: the encoder of an encoder-decoder, or what embeds the tokens
+        ""  # path of what the embeddings belong to: the encoder that embeds the tokens, or what embeds them without one
     )
     text: str = ""  # path of the part that embeds the tokens: the base model, where that is not made of several
     is_fed: bool = False  # the whole gives that part embeddings, not tokens, as `as_called` saw it
@@ -215,7 +215,9 @@ def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:
 def _front(model: nn.Module, part: Any, path: str) -> str:
     if not part.config.is_encoder_decoder:
         return path
-    return next(path for path, module in model.named_modules() if module is part.get_encoder())
+    encoder = next(path for path, module in model.named_modules() if module is part.get_encoder())
+    embeddings = join(path, part.embedding_output) if part.embedding_output else encoder
+    return encoder if f"{embeddings}.".startswith(f"{encoder}.") else path  # of sounds: the decoder embeds the tokens
 
 
 def _layer(path: str, module: nn.Module, in_encoder: bool) -> Layer:

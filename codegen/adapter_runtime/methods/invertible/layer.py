@@ -192,8 +192,16 @@ def _width(model: AdaptedBaseModel) -> int:
 
 
 def host_of(model: AdaptedBaseModel) -> nn.Module:
-    """The module that holds the invertible adapters of a base model: its encoder, or itself."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model.get_submodule("")
+    """The module that holds the invertible adapters of a base model: its encoder, if that reads the tokens, or itself.
+
+    An encoder of sounds (Canary) does not: there the decoder embeds them.
+    """
+    whole = model.get_submodule("")
+    if not model.config.is_encoder_decoder:
+        return whole
+    encoder = model.get_encoder()
+    reads_tokens = model.embedding_output and model.get_submodule(model.embedding_output) in set(encoder.modules())
+    return encoder if reads_tokens else whole
 
 
 def invertible_adapters_of(model: AdaptedBaseModel) -> InvertibleAdapters | None:
@@ -204,7 +212,8 @@ def invertible_adapters_of(model: AdaptedBaseModel) -> InvertibleAdapters | None
 
 def _attached(model: AdaptedBaseModel, host: nn.Module) -> InvertibleAdapters:
     module = model.get_submodule(model.embedding_output)
-    layer = InvertibleAdapters(isinstance(module, nn.Embedding), in_encoder=bool(model.config.is_encoder_decoder))
+    in_encoder = host is not model.get_submodule("")
+    layer = InvertibleAdapters(isinstance(module, nn.Embedding), in_encoder)
     module.register_forward_hook(layer.after_embeddings, prepend=True)  # before that of a prompt
     if layer.in_encoder and layer.is_token_table:
         host.register_forward_pre_hook(layer.before_encoder, with_kwargs=True)
