@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Method, PrefixSite
+from adapter_codegen.model import AttentionKind, AttentionRoles, Method, PrefixSite, Role
 from adapter_codegen.plan.attention.kinds.softmax import Softmax
 from adapter_codegen.plan.module import ModulePlan
 from plan_snippets import ATTENTION, plan_of_attention, plan_of_layer
@@ -132,6 +132,40 @@ def test_one_core_without_a_prefix_keeps_it_from_all_cores_of_the_class() -> Non
 def test_a_softmax_that_is_not_between_products_of_activations_is_no_core(softmax: str) -> None:
     plan = plan_of_attention("gate = self.q(states)\nout = self.v(states)", softmax, "return self.o(out), weights")
     assert not [one for entry in plan.layers for one in entry.attentions]
+
+
+FUNCTIONAL = """
+out, weights = F.multi_head_attention_forward(
+    {}, 8, 2, None, torch.cat((self.q.bias, self.k.bias, self.v.bias)), None, None, False, 0.0,
+    self.o.weight, self.o.bias, use_separate_proj_weight=True,
+    q_proj_weight=self.q.weight, k_proj_weight=self.k.weight, v_proj_weight=self.v.weight,
+)
+return out, weights
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        pytest.param("states, states, states", AttentionKind.SELF, id="to itself"),
+        pytest.param("states, mask, mask", AttentionKind.CROSS, id="keys from another argument"),
+    ],
+)
+def test_weights_that_the_function_of_torch_reads_make_no_projections(given: str, kind: AttentionKind) -> None:
+    """The modules that hold them never run: a LoRA in their place would change nothing."""
+    plan = plan_of_attention(FUNCTIONAL.format(given))
+    (layer,) = plan.layers
+    assert layer.attentions == (AttentionRoles(core="attention", kind=kind),)
+    locations = {AttentionKind.SELF: Role.ATTENTION, AttentionKind.CROSS: Role.CROSS_ATTENTION}
+    assert [role.location for role in layer.bottlenecks] == [locations[kind], Role.OUTPUT]
+    assert (layer.mlp.first, layer.mlp.last) == (("mlp.up",), ("mlp.down",))
+    assert prefix_sites(plan) == []
+    assert codes(plan) == {"P221"}
+
+
+def test_a_function_of_another_name_is_no_core() -> None:
+    other = FUNCTIONAL.replace("multi_head_attention_forward", "multi_head_forward")
+    assert plan_of_attention(other.format("states, states, states")).layers == ()
 
 
 MASKED = """

@@ -42,6 +42,19 @@ def test_an_unknown_model_is_refused_and_left_alone() -> None:
     assert [(type(module), dict(module.__dict__)) for module in model.modules()] == before
 
 
+@pytest.mark.parametrize("config", ["double_seq_bn", "lora", "loreft"])
+def test_modules_that_have_no_data_yet_wait_for_it_where_the_model_has_some(config: str) -> None:
+    """While a checkpoint is read, what upstream makes with ``torch.Tensor(size)`` is there already, and may stand first (WavLM)."""
+    with torch.device("meta"):
+        model = upstream("bert")
+        model.register_parameter("first", nn.Parameter(torch.Tensor(4).uniform_()))
+        init(model)
+        model.add_adapter("a", config=config)
+    assert model.device.type == "cpu"
+    made = [parameter for name, parameter in model.named_parameters() if ".a." in f".{name}."]
+    assert made and all(parameter.is_meta for parameter in made)
+
+
 def test_a_layer_that_lacks_a_module_is_refused_and_left_alone() -> None:
     model = upstream("llama")
     del model.layers[1].self_attn

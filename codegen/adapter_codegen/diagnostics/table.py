@@ -447,6 +447,13 @@ class Problem(Enum):
         "nn.MultiheadAttention keeps its projections in one parameter and its keys to itself.",
         f"LoRA needs nn.Linear or Conv1D modules, and a prefix the keys; {_OTHER_METHOD}",
     )
+    PROJECTS_ITSELF = (
+        "P221",
+        _UPSTREAM,
+        _WARNING,
+        "torch's function for attention in `{core}` reads the weights of the projections, which never run, and keeps its keys to itself.",
+        f"LoRA has its places in the feed-forward block (`intermediate_lora`, `output_lora`); a prefix needs the keys: {_OTHER_METHOD}",
+    )
     FUSED_ORDER_UNKNOWN = (
         "P222",
         _UPSTREAM,

@@ -138,7 +138,9 @@ class ModelAdaptersMixin(
                 for _, module in layer.modules_of(name):
                     module.train(base.training)
                     if not has_own_type(module):
-                        module.to(part.device, part.dtype)
+                        # What has no data yet, while a checkpoint is read, gets it from there; the model may have some already (WavLM).
+                        is_empty = any(parameter.is_meta for parameter in module.parameters())
+                        module.to(device=None if is_empty else part.device, dtype=part.dtype)
         declared = {id(parameter) for _, parameter in self.adapter_parameters(name)}
         new = {key for key, parameter in base.named_parameters() if id(parameter) not in known | declared}
         if new:

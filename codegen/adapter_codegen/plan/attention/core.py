@@ -108,6 +108,9 @@ class CoreKind(ABC):
         False  # keys are (batch, heads, length, width), whether the text shows it or not
     )
     has_keys: ClassVar[bool] = True  # where it has none, there is nothing for a prefix to stand in front of
+    projects: ClassVar[bool] = (
+        False  # it projects what it is given by itself, so that no module around it plays a role
+    )
 
     @abstractmethod
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:

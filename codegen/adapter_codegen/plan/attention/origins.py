@@ -51,11 +51,13 @@ class Origins:
 
     def kind(self, core: AttentionCore) -> AttentionKind:
         """CROSS where the keys may come from other arguments of the layer than the queries."""
+        if core.kind.projects:
+            return self.kind_of_torch(core.call)
         ways = self._together([core.key, *core.further_keys], False)
         return self._kind(self._of_query(core), ways, self._scene.flow.calls.get(core.call.frame))
 
     def kind_of_torch(self, call: Value) -> AttentionKind:
-        """The same of a call of nn.MultiheadAttention, which projects what it is given."""
+        """The same of a call of torch's attention, which projects what it is given."""
         query, key = operand(call, 0, "query"), operand(call, 1, "key")
         if query is None or key is None:
             return AttentionKind.SELF

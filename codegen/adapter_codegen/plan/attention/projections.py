@@ -35,6 +35,8 @@ _CUTTING = ("view", "reshape", "unflatten")
 def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> AttentionRoles:
     """The projections around one core."""
     kind = origins.kind(core)
+    if core.kind.projects:
+        return AttentionRoles(core.path, kind)
     if not core.kind.has_keys:
         value = _paths(_nearest(core.value, scene))
         return AttentionRoles(core.path, kind, value=value[0] if value else "", output=_output(core, scene))

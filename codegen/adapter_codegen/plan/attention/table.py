@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapter_codegen.plan.attention.core import AttentionCore, CoreKind, Signs
 from adapter_codegen.plan.attention.kinds.deformable import Deformable
 from adapter_codegen.plan.attention.kinds.flash import Flash
+from adapter_codegen.plan.attention.kinds.functional import Functional
 from adapter_codegen.plan.attention.kinds.interface import Interface
 from adapter_codegen.plan.attention.kinds.sdpa import Sdpa
 from adapter_codegen.plan.attention.kinds.softmax import Softmax
@@ -17,6 +18,7 @@ CORE_KINDS: tuple[CoreKind, ...] = (
     Flash(),
     Softmax(),
     Deformable(),
+    Functional(),
 )
 
 

@@ -19,6 +19,11 @@ from adapter_codegen.plan.findings import Finding
 
 def unusable(plan: LayerPlan, cores: Sequence[AttentionCore]) -> Iterator[Finding]:
     """What speaks against LoRA on queries, keys and values, and against prefixes, in the attentions of a layer."""
+    for core in cores:
+        if core.kind.projects:
+            yield Finding(
+                Problem.PROJECTS_ITSELF, core.call.node, (Method.PREFIX_TUNING,), {"core": core.path or "self"}
+            )
     calls = {core.path: core.call.node for core in cores if core.kind.has_keys}
     for roles in plan.attentions:
         node = calls.get(roles.core)
