@@ -452,7 +452,10 @@ class StaticHead:
     layers: tuple[str | None, ...] = ()  # per position of the flexible head's Sequential: path of the static module
     config: tuple[tuple[str, object], ...] = ()  # keyword arguments of the flexible head
     tensors: tuple[tuple[str, str], ...] = ()  # (key of upstream's, of no module of its own; in the flexible head)
-    reads: str = ""  # the token that stands for a sequence: "first", "last", "eos"; "" = every one, or a pooler
+    # What stands for a sequence: the "first" token, "last", "eos", the "mean", that of the "rest" without the first, that of real
+    # "frames"; "" = every token, or a pooler
+    reads: str = ""
+    frames: str = ""  # upstream's method that counts the frames of so many samples; "" = the head asks for none
 
     def unconverted(self) -> StaticHead:
         """The same class without a flexible counterpart."""
@@ -497,7 +500,8 @@ class AdapterModelPlan:
         str, ...
     ] = ()  # of heads that can be added; () = no head fits, and the class has no methods for heads
     head_config: str = ""  # path, in the config, of that of the part which heads stand on; "" = the config itself
-    pooling: str = ""  # which token stands for a sequence: "first", "last", "eos"; "" without heads
+    pooling: str = ""  # what stands for a sequence: see `StaticHead.reads`; "" without heads
+    frames: str = ""  # the method that counts the frames of so many samples; "" = no head asks for it
     generates: bool = False  # whether a head can predict the next token
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
     read_by_heads: tuple[str, ...] = ()  # arguments of the base model that heads read too
@@ -512,6 +516,7 @@ class AdapterModelPlan:
         facts = (
             self.head_config,
             self.pooling,
+            self.frames,
             self.generates,
             self.head_arguments,
             self.read_by_heads,
@@ -520,7 +525,7 @@ class AdapterModelPlan:
         )
         if not self.head_types and any(facts):
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
-        if self.head_types and self.pooling not in ("first", "last", "eos"):
+        if self.head_types and self.pooling not in ("first", "last", "eos", "mean", "rest", "frames"):
             raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
         if len({*given, *of_heads}) != len([*given, *of_heads]):
             raise ValueError(f"{self.class_name} has an argument twice: {[*given, *of_heads]}")

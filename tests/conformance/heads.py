@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
@@ -72,6 +73,27 @@ HEADS: Mapping[str, HeadCase] = {
         {"num_labels": LABELS},
         lambda _: {"labels": _ids(BATCH)},
         lambda _: (BATCH, LABELS),
+    ),
+    **{
+        head_type: HeadCase(
+            f"add_{head_type}_head",
+            {"num_labels": LABELS},
+            lambda _: {"labels": _ids(BATCH)},
+            lambda _: (BATCH, LABELS),
+        )
+        for head_type in ("video_classification", "audio_classification")
+    },
+    "audio_frame_classification": HeadCase(
+        "add_audio_frame_classification_head",
+        {"num_labels": LABELS},
+        lambda length: {"labels": functional.one_hot(_ids(BATCH, length), LABELS)},
+        lambda length: (BATCH, length, LABELS),
+    ),
+    "ctc": HeadCase(
+        "add_ctc_head",
+        {"vocab_size": VOCAB_SIZE},
+        lambda length: {"labels": _ids(BATCH, max(1, length // 3)) + 5},
+        lambda length: (BATCH, length, VOCAB_SIZE),
     ),
     "tagging": HeadCase(
         "add_tagging_head",
@@ -133,7 +155,7 @@ def head_works(model_type: str, head_type: str) -> None:
     A head that is tied to the embeddings has no parameters of its own: they are the base model's, and so are not trained.
     """
     model, inputs, case = with_head(model_type, head_type)
-    length = tokens_of(inputs)
+    length = positions_of(model, inputs)
     logits = _logits(run(model, inputs))
     if logits.shape != case.shape(length):
         raise AssertionError(f"logits are {tuple(logits.shape)}, not {case.shape(length)}")
@@ -156,7 +178,7 @@ def heads_run_together(model_type: str) -> None:
     add_random_adapter(model)
     subject = base_subject(model_type)
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
-    length = tokens_of(inputs)
+    length = positions_of(model, inputs)
     cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices}
     targets: dict[str, dict[str, Tensor]] = {}
     for seed, (name, case) in enumerate(cases.items(), start=2):
@@ -321,6 +343,15 @@ def tokens_of(inputs: Mapping[str, Tensor]) -> int:
     """L of the outputs; 0 where there are no tokens."""
     tokens = inputs.get("decoder_input_ids", inputs.get("input_ids"))
     return LENGTH if tokens is None else tokens.shape[-1]
+
+
+def positions_of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> int:
+    """L of the outputs, also where these are frames of a sound, which only the base model counts."""
+    if {"decoder_input_ids", "input_ids"} & inputs.keys():
+        return tokens_of(inputs)
+    with torch.no_grad():
+        hidden_states = model.adapters_base(**inputs, **flags(model)).last_hidden_state
+    return hidden_states.shape[1] if hidden_states.dim() == 3 else LENGTH
 
 
 def _logits(outputs: Mapping[str, Tensor]) -> Tensor:

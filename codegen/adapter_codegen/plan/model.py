@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
-from adapter_codegen.plan.heads.flexible import plan_flexible_heads
+from adapter_codegen.plan.heads.flexible import SHOWN, plan_flexible_heads
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
@@ -171,7 +171,7 @@ class _File:
             classes=_classes(entries, self.found),
             layers=tuple(layer.plan for layer in entries),
             static_heads=static_heads,
-            flexible_heads=_shown(possible, static_heads) if base.is_of_parts else possible,
+            flexible_heads=_shown(possible, static_heads, None if base.is_of_parts else SHOWN),
             config_keys=keys,
             methods=known.methods,
             diagnostics=(*known.diagnostics, *towers.left),
@@ -187,10 +187,14 @@ def _names(known: _Understood, holders: Sequence[HolderPlan]) -> frozenset[str]:
     return frozenset({known.base.class_name, *(holder.base.class_name for holder in holders)})
 
 
-def _shown(possible: Sequence[str], static: Sequence[StaticHead]) -> tuple[str, ...]:
-    """Of a model made of parts, those heads alone that a class of upstream's turns into: it shows that a head can stand there."""
+def _shown(possible: Sequence[str], static: Sequence[StaticHead], asked: Collection[str] | None) -> tuple[str, ...]:
+    """`possible` without those heads that no class of upstream's turns into, which would show that they can stand there.
+
+    Args:
+        asked: types of heads that must be shown; None = all, as for a model made of parts.
+    """
     shown = {head.head_type for head in static}
-    return tuple(head for head in possible if head in shown)
+    return tuple(head for head in possible if head in shown or (asked is not None and head not in asked))
 
 
 def _refused_unread(mappings: AutoMappings, entry: ModelEntry, verdicts: Verdicts, text: str) -> Refusal | None:

@@ -37,12 +37,18 @@ class HeadConfig(TypedDict, total=False):
     logit_scale: float  # factor of the logits
     logit_softcap: float | None  # the logits stay below it: tanh(logits / cap) * cap
     logits_bias: bool  # a buffer, which is not trained, is added to the logits
+    projection_size: (
+        int | None
+    )  # width behind the projections but the last; None or missing: that of the hidden states
+    input_norm: bool  # a norm stands before the first projection
 
 
 class TransformOptions(TypedDict, total=False):
-    """Options of heads with several projections, that few of upstream's heads need. What is missing is not written."""
+    """Options of the layers of heads that predict no tokens, which few of upstream's heads need. What is missing is not written."""
 
     layer_norm: bool  # behind each activation, as ModernBERT's heads have it
+    projection_size: int | None
+    input_norm: bool
     norm_eps: float
     norm_bias: bool
     hidden_bias: bool
@@ -80,6 +86,7 @@ class StaticHeadConfig(HeadConfig, total=False):
     hidden_bias_key: str
     norm_bias_key: str
     norm_eps_key: str
+    projection_size_key: str
     softcap_key: str
     input_factors: Factors
     logit_factors: Factors

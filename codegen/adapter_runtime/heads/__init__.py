@@ -14,11 +14,14 @@ from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.custom import register_custom_head
 from adapter_runtime.heads.kinds.classification import (
+    AudioClassificationHead,
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
+    VideoClassificationHead,
 )
 from adapter_runtime.heads.kinds.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.kinds.frames import AudioFrameClassificationHead, CTCHead
 from adapter_runtime.heads.kinds.language_modeling import (
     BertStyleMaskedLMHead,
     CausalLMHead,
@@ -32,8 +35,11 @@ from adapter_runtime.heads.outputs import DependencyParsingOutput, MultiHeadOutp
 
 __all__ = [
     "HEAD_CLASSES",
+    "AudioClassificationHead",
+    "AudioFrameClassificationHead",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
+    "CTCHead",
     "CausalLMHead",
     "ClassificationHead",
     "DependencyParsingOutput",
@@ -46,5 +52,6 @@ __all__ = [
     "QuestionAnsweringHead",
     "Seq2SeqLMHead",
     "TaggingHead",
+    "VideoClassificationHead",
     "register_custom_head",
 ]

@@ -31,6 +31,7 @@ class PredictionHead(nn.Sequential):
         cls_output: [B, H], the vector that stands for the sequence; given where `is_pooled`.
         attention_mask: [B, L], 1 at real tokens.
         return_dict: always True.
+        frame_mask: [B, L], true at frames of a sound that come from samples which are no padding; None = all are.
         logits_to_keep: positions to compute logits for; given to heads that predict tokens.
         what `label_arguments` and `input_arguments` name, as far as the caller gave it.
 
@@ -65,7 +66,7 @@ class PredictionHead(nn.Sequential):
 
     def build(self, model: PreTrainedModel, out_features: int | None = None) -> None:
         """Append ``layers`` times dropout and projection, with an activation, and if the config says so a norm, after each
-        projection but the last.
+        projection but the last. A norm may stand before all of them.
 
         Args:
             model: the model that the head belongs to; gives width, dropout and initialisation.
@@ -79,14 +80,15 @@ class PredictionHead(nn.Sequential):
         width, dropout = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
         if dropout is None:
             dropout = head_dropout(feeding_config(model))
-        bias = self.config.get("bias", True)
-        last = self.config["layers"] - 1
-        for index in range(last + 1):
+        inner = self.config.get("projection_size") or width
+        if self.config.get("input_norm", False):
+            self._append_norm(model, width)
+        for _ in range(self.config["layers"] - 1):
             self._append(nn.Dropout(dropout))
-            if index == last:
-                self._append(nn.Linear(width, out_features, bias=bias))
-            else:
-                self._append_transform(model, width, width)
+            self._append_transform(model, width, inner)
+            width = inner
+        self._append(nn.Dropout(dropout))
+        self._append(nn.Linear(width, out_features, bias=self.config.get("bias", True)))
         self.initialise(model)
 
     def _append(self, layer: nn.Module) -> None:
@@ -97,8 +99,11 @@ class PredictionHead(nn.Sequential):
         self._append(nn.Linear(width, out_features, bias=self.config.get("hidden_bias", True)))
         self._append_activation()
         if self.config.get("layer_norm", False):
-            eps = self.config.get("norm_eps", config_value(feeding_config(model), "layer_norm_eps", 1e-12))
-            self._append(nn.LayerNorm(out_features, eps=eps, bias=self.config.get("norm_bias", True)))
+            self._append_norm(model, out_features)
+
+    def _append_norm(self, model: PreTrainedModel, width: int) -> None:
+        eps = self.config.get("norm_eps", config_value(feeding_config(model), "layer_norm_eps", 1e-12))
+        self._append(nn.LayerNorm(width, eps=eps, bias=self.config.get("norm_bias", True)))
 
     def _append_activation(self) -> None:
         name = self.config.get("activation_function")
@@ -115,7 +120,9 @@ class PredictionHead(nn.Sequential):
         tensors = chain(model.parameters(), model.buffers())
         reference = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
         if reference is not None:
-            self.to(device=reference.device, dtype=reference.dtype)
+            # While a model is loaded its tensors are of the device "meta", but for those that upstream makes by ``torch.Tensor(size)``.
+            is_loading = any(tensor.is_meta for tensor in self.parameters())
+            self.to(device=None if is_loading else reference.device, dtype=reference.dtype)
         self.train(model.training)
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:

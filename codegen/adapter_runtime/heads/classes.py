@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.kinds.classification import (
+    AudioClassificationHead,
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
+    VideoClassificationHead,
 )
 from adapter_runtime.heads.kinds.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.kinds.frames import AudioFrameClassificationHead, CTCHead
 from adapter_runtime.heads.kinds.language_modeling import (
     BertStyleMaskedLMHead,
     CausalLMHead,
@@ -24,6 +27,10 @@ HEAD_CLASSES: dict[str, type[PredictionHead]] = {
         ClassificationHead,
         MultiLabelClassificationHead,
         ImageClassificationHead,
+        VideoClassificationHead,
+        AudioClassificationHead,
+        AudioFrameClassificationHead,
+        CTCHead,
         MultipleChoiceHead,
         TaggingHead,
         QuestionAnsweringHead,

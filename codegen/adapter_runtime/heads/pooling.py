@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Pooling = Literal["first", "last", "eos"]
+Pooling = Literal["first", "last", "eos", "mean", "rest", "frames"]
 
 
 def pool(
@@ -16,6 +16,7 @@ def pool(
     attention_mask: torch.Tensor | None = None,
     pad_token_id: int | None = None,
     eos_token_id: int | None = None,
+    frame_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The hidden state that stands for each sequence.
 
@@ -23,11 +24,13 @@ def pool(
         hidden_states: [B, L, H].
         rule: "first" takes the first position, as upstream's encoders do: pad them on the right. "last" takes the last
             real token, padded on either side (decoders, where only that one has seen the sequence). "eos" takes the last
-            end-of-sequence token (encoder-decoders).
+            end-of-sequence token (encoder-decoders). "mean" is the mean of all positions, "rest" of all but the first, "frames"
+            of those that `frame_mask` marks.
         input_ids: [B, L]; needed for "eos", and for padding where there is no mask.
         attention_mask: [B, L], 1 at real tokens. Without it padding is told by `pad_token_id`.
         pad_token_id: of the model's config.
         eos_token_id: of the model's config.
+        frame_mask: [B, L], true at frames that are no padding; None = all are none.
 
     Returns:
         [B, H].
@@ -37,6 +40,10 @@ def pool(
     """
     if rule == "first":
         return hidden_states[:, 0]
+    if rule in ("mean", "rest", "frames"):
+        return _mean(
+            hidden_states[:, 1:] if rule == "rest" else hidden_states, frame_mask if rule == "frames" else None
+        )
     is_eos = rule == "eos"
     marked = _end_tokens(input_ids, eos_token_id) if is_eos else _real_tokens(input_ids, attention_mask, pad_token_id)
     if marked is None:
@@ -45,6 +52,14 @@ def pool(
     positions = marked.shape[1] - 1 - marked.flip(-1).int().argmax(dim=-1)
     rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
     return hidden_states[rows, positions.to(hidden_states.device)]
+
+
+def _mean(hidden_states: torch.Tensor, counts: torch.Tensor | None) -> torch.Tensor:
+    """The mean [B, H] of those positions of [B, L, H] that count: where [B, L] is true; None = all."""
+    if counts is None:
+        return hidden_states.mean(dim=1)
+    kept = hidden_states.masked_fill(~counts[..., None], 0.0)  # padding may be anything, also not a number
+    return kept.sum(dim=1) / counts.sum(dim=1, keepdim=True)
 
 
 def _real_tokens(

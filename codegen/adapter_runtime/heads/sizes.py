@@ -17,12 +17,14 @@ def feeding_config(model: PreTrainedModel) -> PreTrainedConfig:
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
-    """Width of the last hidden state, which some models project to the width of their embeddings in the end.
+    """Width of the last hidden state, which some models project to the width of their embeddings in the end, or of what shortens
+    the frames of a sound (``add_adapter``, upstream's name for convolutions behind the layers of Wav2Vec2).
 
     Raises:
         ValueError: the config does not say.
     """
-    width = config_value(config, "word_embed_proj_dim") or config_value(config, "hidden_size")
+    shortened = config_value(config, "output_hidden_size") if getattr(config, "add_adapter", False) is True else None
+    width = shortened or config_value(config, "word_embed_proj_dim") or config_value(config, "hidden_size")
     if width is None:
         raise ValueError(f"{type(config).__name__} has no hidden size; heads cannot be added to its models.")
     return int(width)

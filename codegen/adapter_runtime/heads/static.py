@@ -28,8 +28,13 @@ _KEYS = {
     "norm_bias": "norm_bias_key",
     "norm_eps": "norm_eps_key",
     "logit_softcap": "softcap_key",
+    "projection_size": "projection_size_key",
 }
 _BY_FIELDS = frozenset({*_KEYS.values(), "activation_key", "input_factors", "logit_factors", "requires"})
+_OF_VOCABULARY = frozenset(
+    {"masked_lm", "causal_lm", "seq2seq_lm", "ctc"}
+)  # their outputs are the tokens of the config
+_MULTILABEL = frozenset({"image_classification", "video_classification", "audio_classification"})  # take that option
 MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`
 
 
@@ -59,13 +64,16 @@ def flexible_config(
     """
     fields = config if model_config is None else model_config
     head = _filled(registered().static_heads[class_name]["config"], fields)
-    if field_of(config, "problem_type") == MULTI_LABEL and head["head_type"] == "classification":
-        head["head_type"] = "multilabel_classification"
+    if field_of(config, "problem_type") == MULTI_LABEL:
+        if head["head_type"] == "classification":
+            head["head_type"] = "multilabel_classification"
+        elif head["head_type"] in _MULTILABEL:
+            head["multilabel"] = True
     labels = field_of(config, "num_labels")
     count = labels if isinstance(labels, int) and labels else 2
     if head["head_type"] == "multiple_choice":
         head.setdefault("num_choices", count)
-    elif not head["head_type"].endswith("_lm"):
+    elif head["head_type"] not in _OF_VOCABULARY:
         is_span = head["head_type"] == "question_answering"  # start and end, whatever labels the config names
         head.setdefault("num_labels", 2 if is_span else count)
         label2id = field_of(config, "label2id")
@@ -188,6 +196,8 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
     options: HeadConfig = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
     if head.get("layers", 1) != 1:
         options.update({"activation_function": None, "layer_norm": False, "norm_bias": True, "hidden_bias": True})
+        options["projection_size"] = None
+    options["input_norm"] = False
     if str(head.get("head_type")).endswith("_lm"):
         options.update({"input_scale": input_scale(config), "logit_scale": 1.0, "logit_softcap": None})
         if head.get("layers", 1) != 1:

@@ -89,6 +89,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
         head_config=(feeding.config_path or "") if heads and (feeding := feeding_part(base)) else "",
+        frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,

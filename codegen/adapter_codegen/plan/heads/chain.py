@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -22,17 +22,17 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
-from adapter_codegen.plan.heads.conditions import condition, is_given, needs_labels
+from adapter_codegen.plan.heads.conditions import condition, is_given, made_by, needs_labels
 from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.heads.holding import is_built_as_usual
-from adapter_codegen.plan.heads.positions import position, rule
+from adapter_codegen.plan.heads.positions import Averages, counted_frames, position, rule
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
-# Methods that make one vector of all positions: a flexible head reads one of them.
+# Methods that make one vector of all positions.
 _POOLS = frozenset({"amax", "max", "mean", "sum"})
 _CASTS = frozenset({"to", "type_as"})
 _RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
@@ -48,6 +48,7 @@ class Step(str, Enum):
     CAP = "cap"  # bent to a limit of the config
     OFFSET = "offset"  # plus a parameter of the head
     BUFFER = "buffer"  # plus a buffer of the head
+    MEAN = "mean"  # of positions; no link of a whole chain, which says so by the positions that it reads
 
 
 _MADE = {"Parameter": Step.OFFSET, "Buffer": Step.BUFFER, "register_buffer": Step.BUFFER}
@@ -70,6 +71,7 @@ class Chain:
     pooled: bool  # it starts from the pooler's output, not from the hidden states
     reads: str = ""  # which position of each sequence: see `positions`; "" = all
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
+    frames: str = ""  # the method that counts the frames of so many samples; "" = the head asks for none
 
 
 class _Unclear(Exception):
@@ -93,9 +95,10 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
         return None
     logits = _logits(flow.returned)
     try:
-        return _Walk(facts, head, base, prefix).back(logits) if logits is not None else None
+        chain = _Walk(facts, head, base, prefix, flow.values).back(logits) if logits is not None else None
     except _Unclear:
         return None
+    return chain and replace(chain, frames=counted_frames(flow.values))
 
 
 def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:
@@ -117,48 +120,65 @@ def _logits(returned: Value) -> Value | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Way:
+    """What was met on the way back from the logits."""
+
+    links: tuple[Link, ...] = ()  # the last one first
+    positions: tuple[str, ...] = ()
+    selected: str = ""  # the element that the last step took
+    requires: tuple[tuple[str, object], ...] = ()
+
+    def over(self, link: Link | None, position: str = "", selected: str = "") -> _Way:
+        links = self.links if link is None else (*self.links, link)
+        return _Way(links, (*self.positions, position), selected, self.requires)
+
+
 class _Walk:
-    def __init__(self, facts: ModuleFacts, head: str, base: str, prefix: str) -> None:
+    def __init__(self, facts: ModuleFacts, head: str, base: str, prefix: str, values: Sequence[Value]) -> None:
         self.facts = facts
         self.head = facts.classes[head]
         self.base = base
         self.prefix = prefix
         self.kinds = Kinds(facts)
         self.factors = Factors(facts, self.head)
-        self.requires: list[tuple[str, object]] = []
+        self.averages = Averages(values)
 
-    def back(self, value: Value) -> Chain:
+    def back(self, value: Value, way: _Way | None = None) -> Chain:
         """Follow `value` to the base model. Raises `_Unclear` at anything but a simple step."""
-        links: list[Link] = []
-        positions: list[str] = []
-        selected = ""
+        way = way or _Way()
         while True:
             value = same_tensor(value)
             attribute = self._base_attribute(value)
             if attribute is not None:
-                if selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
-                    raise _Unclear
-                pooled = selected in {"1", "pooler_output"}
-                if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
-                    raise _Unclear
-                return Chain(tuple(reversed(links)), attribute, pooled, rule(positions), tuple(self.requires))
+                return self._ended(attribute, way)
             step = self._arithmetic(value)
             if step is not None:
-                link, value = step
-                links.append(link)
-                selected = ""
+                way, value = way.over(step[0]), step[1]
+                continue
+            mean = self.averages.mean(value)
+            if mean is not None:
+                way, value = way.over(Link(Step.MEAN), mean.rule), mean.tensor
                 continue
             if value.op is Op.JOIN:
                 step = self._conditional(value)
-                links += [] if step is None else [step[0]]
-                value = self._chosen(value) if step is None else step[1]
+                if step is None:
+                    return self._chosen(value, way)
+                way, value = way.over(step[0], selected=way.selected), step[1]
                 continue
             module = self._link(value)
-            if module is not None:
-                links.append(module)
             selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
-            positions.append(position(value))
-            value = self._before(value, module)
+            way, value = way.over(module, position(value), selected), self._before(value, module)
+
+    def _ended(self, attribute: str, way: _Way) -> Chain:
+        """The chain that starts at the outputs of the base model."""
+        if way.selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
+            raise _Unclear
+        pooled = way.selected in {"1", "pooler_output"}
+        if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
+            raise _Unclear
+        links = tuple(reversed(way.links))
+        return Chain(_without_means(links), attribute, pooled, rule(way.positions), way.requires)
 
     def _before(self, value: Value, link: Link | None) -> Value:
         if link is not None:
@@ -208,31 +228,42 @@ class _Walk:
         flag = self.factors.key_of_code(test)
         return (replace(link, key=flag), before) if link.step is Step.SCALE and flag else None
 
-    def _chosen(self, join: Value) -> Value:
-        """The first branch of a join, with what it requires of the config; the one without labels where labels decide."""
+    def _chosen(self, join: Value, way: _Way) -> Chain:
+        """Go on in one branch: where labels decide, in that without them; where the config does, in the first that is clear."""
         test = condition(join)
         distinct = {id(shaped): shaped for shaped in _reshaped(join)}
         if len(distinct) == 1:
-            return next(iter(distinct.values()))
+            return self.back(next(iter(distinct.values())), way)
         if test is None or len(join.inputs) != 2:
             raise _Unclear
         first, second = join.inputs
         if needs_labels(test) and _is_selection(first, _unshaped(second)):
-            return second
+            return self.back(second, way)
         wanted = self._required(test)
         if wanted is None:
             raise _Unclear
-        self.requires.append(wanted)
-        return first
+        try:
+            return self.back(first, replace(way, requires=(*way.requires, wanted)))
+        except _Unclear:
+            if wanted[1] is not True:
+                raise
+        return self.back(second, replace(way, requires=(*way.requires, (wanted[0], False))))
 
     def _required(self, test: cst.BaseExpression) -> tuple[str, object] | None:
         """The field of the config and its value that make a condition true."""
-        if isinstance(test, cst.Comparison) and len(test.comparisons) == 1:
+        if isinstance(test, cst.Comparison) and len(test.comparisons) == 1 and not is_given(test):
             target, literal = test.comparisons[0], literal_string(test.comparisons[0].comparator)
             key = self.factors.key_of_code(test.left)
             return (key, literal) if key and literal and isinstance(target.operator, cst.Equal) else None
-        key = self.factors.key_of_code(test)
+        key = self.factors.key_of_code(test) or self._decides(test)
         return (key, True) if key else None
+
+    def _decides(self, test: cst.BaseExpression) -> str:
+        """The field of the config by which a module is there: ``self.norm is not None``; "" where it is another condition."""
+        owner, _, attribute = (
+            dotted_name(test.left).rpartition(".") if isinstance(test, cst.Comparison) else ("", "", "")
+        )
+        return made_by(self.head, attribute) if owner == "self" and is_given(test) else ""
 
     def _base_attribute(self, value: Value) -> str | None:
         """The attribute that was called, if `value` is what a whole model returned."""
@@ -260,7 +291,7 @@ class _Walk:
         if value.op is Op.CALL:
             return self._computed_link(value.inputs[0])
         if value.op is Op.METHOD and name in _POOLS:
-            raise _Unclear
+            raise _Unclear  # but for means of all positions, which `Averages` knows
         if value.op is Op.FUNCTION and name not in _SELECTIONS:
             raise _Unclear
         return None
@@ -302,6 +333,15 @@ class _Walk:
         submodule = self._submodule(path)
         names = [local_class(name) for name in submodule.classes] if submodule is not None else []
         return self.facts.classes.get(names[0]) if len(names) == 1 else None
+
+
+def _without_means(links: tuple[Link, ...]) -> tuple[Link, ...]:
+    """The links, as they are behind a mean: a projection of means is the mean of projections, and other links are not."""
+    means = [index for index, link in enumerate(links) if link.step is Step.MEAN]
+    before = links[: means[-1]] if means else ()
+    if any(link.step not in {Step.LINEAR, Step.DROPOUT} for link in before):
+        raise _Unclear
+    return tuple(link for link in links if link.step is not Step.MEAN)
 
 
 def _reshaped(value: Value) -> Iterator[Value]:

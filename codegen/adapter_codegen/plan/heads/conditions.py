@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import libcst as cst
 
-from adapter_codegen.parse.syntax import dotted_name, is_none
+from adapter_codegen.parse.facts import ClassFacts
+from adapter_codegen.parse.syntax import assignment, dotted_name, is_none, self_attribute, statements
 from adapter_codegen.plan.flow.values import Value
+from adapter_codegen.plan.heads.factors import config_field
 
 
 def condition(join: Value) -> cst.BaseExpression | None:
@@ -28,3 +30,16 @@ def needs_labels(test: cst.BaseExpression) -> bool:
     if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
         return needs_labels(test.left) or needs_labels(test.right)
     return isinstance(test, cst.Comparison) and dotted_name(test.left) == "labels" and is_given(test)
+
+
+def made_by(known: ClassFacts, attribute: str) -> str:
+    """The field of the config for which ``__init__`` makes a module, and leaves it out otherwise; "" where there is none.
+
+    ``self.norm = nn.LayerNorm(config.hidden_size) if config.use_mean_pooling else None``
+    """
+    init = known.functions.get("__init__")
+    pairs = (assignment(node) for node in (statements(init.node.body) if init is not None else ()))
+    values = [pair[1] for pair in pairs if pair and attribute in map(self_attribute, pair[0])]
+    if len(values) != 1 or not isinstance(values[0], cst.IfExp) or not is_none(values[0].orelse):
+        return ""
+    return config_field(dotted_name(values[0].test))

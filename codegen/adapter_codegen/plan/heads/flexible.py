@@ -6,12 +6,16 @@ from collections.abc import Iterable
 
 from adapter_codegen.model import BasePlan, PartPlan
 from adapter_codegen.parse.automappings import ModelEntry
-from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST
+from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST, MEANS
 
 # Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
 TASKS = {
     "sequence_classification": "classification",
     "image_classification": "image_classification",
+    "video_classification": "video_classification",
+    "audio_classification": "audio_classification",
+    "audio_frame_classification": "audio_frame_classification",
+    "ctc": "ctc",
     "token_classification": "tagging",
     "question_answering": "question_answering",
     "multiple_choice": "multiple_choice",
@@ -29,6 +33,10 @@ HEAD_TYPES = (
     "classification",
     "multilabel_classification",
     "image_classification",
+    "video_classification",
+    "audio_classification",
+    "audio_frame_classification",
+    "ctc",
     "tagging",
     "question_answering",
     "multiple_choice",
@@ -40,6 +48,10 @@ HEAD_TYPES = (
 _TEXT_ENCODER = frozenset({"classification", "tagging", "question_answering", "multiple_choice", "dependency_parsing"})
 _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
+# Heads on sounds: on frames, and on what stands for all of them. How upstream's class gets from samples to frames, and from these to
+# one vector, differs, so such a head is offered only where that is known.
+OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc"})
+SHOWN = OF_FRAMES | {"video_classification"}
 _OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 
 
@@ -109,6 +121,6 @@ def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:
     if base.is_encoder_decoder:
         return EOS
     known = {*read}
-    if known in ({FIRST}, {LAST}):
+    if len(known) == 1 and known <= {FIRST, LAST, *MEANS}:
         return known.pop()
     return LAST if "causal_lm" in heads and "masked_lm" not in heads else FIRST

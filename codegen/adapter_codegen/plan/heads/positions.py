@@ -1,16 +1,37 @@
-"""Which positions of a sequence a head reads: the first, the last that is no padding, the end of the sequence, or others."""
+"""What of a sequence a head reads: one position, or a mean of positions, and how many of these are real.
+
+x[:, 0], x[rows, lengths]                the first, the last that is no padding, the end of the sequence, or others
+
+x.mean(dim=1), torch.mean(x, dim=1)      the mean of all positions
+x[:, 1:].mean(dim=1)                     of all but the first, where a learned token stands
+
+if attention_mask is None:               of those frames that come from samples which are no padding
+    pooled = x.mean(dim=1)
+else:
+    mask = self.frames(x.shape[1], attention_mask)
+    x[~mask] = 0
+    pooled = x.sum(dim=1) / mask.sum(dim=1)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import libcst as cst
 
-from adapter_codegen.plan.flow.values import How, Op, Value, ancestors
+from adapter_codegen.parse.syntax import dotted_name, is_none
+from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
+from adapter_codegen.plan.heads.conditions import condition
 
 FIRST, LAST, EOS = "first", "last", "eos"  # the rules of flexible heads
+MEAN, REST, FRAMES = "mean", "rest", "frames"  # means
+MEANS = frozenset({MEAN, REST, FRAMES})
 OTHERS = "others"  # positions that no flexible head reads
 _ASKED_FOR = "logits_to_keep"  # the caller chooses, of both heads
+
+_MASK = "attention_mask"
+_SUMS = frozenset({"sum", "cumsum"})
 
 
 def position(value: Value) -> str:
@@ -39,3 +60,123 @@ def rule(found: Iterable[str]) -> str:
     if EOS in found:
         return EOS
     return found.pop() if len(found) == 1 else OTHERS if found else ""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """One vector for all positions of a tensor."""
+
+    tensor: Value  # [B, L, H]
+    rule: str
+
+
+class Averages:
+    """Questions about means.
+
+    Args:
+        values: all of the forward, and of the forwards and methods that it calls.
+    """
+
+    def __init__(self, values: Sequence[Value]) -> None:
+        self.values = values
+
+    def mean(self, value: Value) -> Mean | None:
+        """`value`, if it is a mean over positions by a rule that flexible heads have."""
+        if value.op is Op.JOIN:
+            return self._of_frames(value)
+        tensor = _reduced(value, "mean")
+        if tensor is None:
+            return None
+        behind = same_tensor(tensor)
+        if behind.op is Op.ITEM and _leaves_first_out(behind):
+            return Mean(behind.inputs[0], REST)
+        return None if behind.op is Op.ITEM and not behind.index and len(behind.inputs) > 1 else Mean(tensor, MEAN)
+
+    def _of_frames(self, join: Value) -> Mean | None:
+        test = condition(join)
+        if test is None or len(join.inputs) != 2 or not _is_missing_mask(test):
+            return None
+        whole, real = map(same_tensor, join.inputs)
+        tensor = _reduced(whole, "mean")
+        if tensor is None or real.op is not Op.BINARY or real.operator != "/":
+            return None
+        total = _reduced(same_tensor(real.inputs[0]), "sum")
+        if total is None or _unpadded(total) is not same_tensor(tensor):
+            return None
+        makers = {one.name for one in ancestors(real.inputs[1]).values() if one.op is Op.HELPER and _takes_mask(one)}
+        made = [value for value in self.values if value.frame.function in makers]
+        return Mean(tensor, FRAMES) if counted_frames(made) else None
+
+
+def _reduced(value: Value, name: str) -> Value | None:
+    """What `value` is the mean or sum of over its second dimension, and nothing else; None where it is none."""
+    if value.op not in {Op.METHOD, Op.FUNCTION} or value.name.rpartition(".")[2] != name or not value.inputs:
+        return None
+    if value.op is Op.FUNCTION and value.name != f"torch.{name}":
+        return None
+    tensor, *positional = value.inputs
+    named = dict(value.keywords)
+    dimension = positional[0] if len(positional) == 1 and not named else named.get("dim") or named.get("axis")
+    is_second = dimension is not None and dimension.op is Op.CONSTANT and dimension.literal == "1"
+    others = {*named} - {"dim", "axis"}
+    return tensor if is_second and not others and len(positional) + len(named) == 1 else None
+
+
+def _leaves_first_out(item: Value) -> bool:
+    """``x[:, 1:]`` and ``x[:, 1:, :]``"""
+    slices = [element.slice for element in (item.node.slice if isinstance(item.node, cst.Subscript) else ())]
+    if len(slices) not in (2, 3) or not all(isinstance(one, cst.Slice) for one in slices):
+        return False
+    return [_bounds(one) for one in slices] in ([("", ""), ("1", "")], [("", ""), ("1", ""), ("", "")])
+
+
+def _bounds(one: cst.BaseSlice) -> tuple[str, str]:
+    assert isinstance(one, cst.Slice)
+    ends = [
+        end.value if isinstance(end, cst.Integer) else "" if end is None else "?" for end in (one.lower, one.upper)
+    ]
+    return (ends[0], ends[1]) if one.step is None else ("?", "?")
+
+
+def _unpadded(value: Value) -> Value:
+    """`value` before something was set to zero in it."""
+    value = same_tensor(value)
+    while value.op is Op.OTHER and value.how is How.ITEM_ASSIGNMENT and len(value.inputs) == 2:
+        written = value.inputs[1]
+        if written.op is not Op.CONSTANT or written.literal not in {"0", "0.0"}:
+            break
+        value = same_tensor(value.inputs[0])
+    return value
+
+
+def _is_missing_mask(test: cst.BaseExpression) -> bool:
+    """``attention_mask is None``"""
+    if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1 or dotted_name(test.left) != _MASK:
+        return False
+    return isinstance(test.comparisons[0].operator, cst.Is) and is_none(test.comparisons[0].comparator)
+
+
+def _takes_mask(call: Value) -> bool:
+    return any(_is_mask(one) for argument in call.inputs for one in alternatives(argument))
+
+
+def _is_mask(value: Value) -> bool:
+    return value.op is Op.PARAMETER and value.name == _MASK
+
+
+def counted_frames(values: Iterable[Value]) -> str:
+    """The method that is asked for the number of frames of as many samples as a mask has ones; "" without, or with several."""
+    names = {value.name for value in values if value.op is Op.HELPER and value.inputs and _counts(value.inputs[0])}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _counts(value: Value) -> bool:
+    """``attention_mask.sum(-1)``, ``attention_mask.cumsum(dim=-1)[:, -1]``"""
+    for found in alternatives(value):
+        counted = found.inputs[0] if found.op is Op.ITEM else found
+        counted = same_tensor(counted)
+        if counted.op is not Op.METHOD or counted.name not in _SUMS:
+            return False
+        if not any(map(_is_mask, alternatives(counted.inputs[0]))):
+            return False
+    return True

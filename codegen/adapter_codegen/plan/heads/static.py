@@ -20,19 +20,29 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.flexible import pooling, tasks
+from adapter_codegen.plan.heads.flexible import OF_FRAMES, pooling, tasks
 from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings, width_options
-from adapter_codegen.plan.heads.positions import OTHERS
+from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST, MEANS
 from adapter_codegen.upstream import Release
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
-_POOLING = frozenset({"classification", "image_classification", "multiple_choice"})  # take use_pooler
+_POOLING = frozenset(
+    {"classification", "image_classification", "video_classification", "audio_classification", "multiple_choice"}
+)  # take use_pooler
+_CLASSIFYING = _POOLING - {"multiple_choice"}
+_NARROWED = frozenset(
+    {"audio_classification"}
+)  # upstream's project to a width of their own first, with nothing behind
 _IN_LAYERS = frozenset({Step.LINEAR, Step.ACTIVATION, Step.NORM})
 _ONE = [Step.LINEAR]
+_PLAIN = [Step.LINEAR, Step.LINEAR]
 _TWO = [Step.LINEAR, Step.ACTIVATION, Step.LINEAR]
 _TWO_WITH_NORM = [Step.LINEAR, Step.ACTIVATION, Step.NORM, Step.LINEAR]
-_WITHOUT_BIAS = frozenset({"classification", "image_classification"}) | _LANGUAGE_MODELS  # take bias=False
+_OF_SENSES = frozenset(
+    {"image_classification", "video_classification", "audio_classification"}
+)  # take input_norm, and means
+_WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS  # take bias=False
 
 
 def plan_static_heads(
@@ -110,11 +120,18 @@ class _HeadPlanner:
         Its config holds keyword arguments of the flexible head, and what `StaticHeadConfig` of the runtime has beside them:
         fields of the model's config that decide when a model is loaded (``activation_function`` is then the default).
         """
-        around = surroundings(chain.links, head_type in _LANGUAGE_MODELS)
-        layers = _layers(chain.links, head_type)
-        options = self._options(chain, head_type) if layers and around is not None else None
+        norm, links = _input_norm(chain.links) if head_type in _OF_SENSES else (None, chain.links)
+        around = surroundings(links, head_type in _LANGUAGE_MODELS)
+        layers = _layers(links, head_type)
+        options = self._options(replace(chain, links=links), head_type) if layers and around is not None else None
         if around is None or options is None or not _may_read(chain.reads, head_type):
             return None
+        if norm is not None:
+            of_norm = norm_options([norm])
+            if of_norm is None or any(link.step is Step.NORM for link in links):
+                return None
+            layers = (norm.path, *layers)
+            options |= {"input_norm": True, **of_norm}
         tensors = []
         if around.offset:
             if options["bias"]:
@@ -126,8 +143,10 @@ class _HeadPlanner:
             tensors.append((around.buffer, "logits_bias"))
         options |= around.options
         options |= {"requires": dict(chain.requires)} if chain.requires else {}
-        found = tuple(options.items())
-        return StaticHead("", chain.base_attribute, head_type, layers, found, tuple(tensors), chain.reads)
+        frames = chain.frames if head_type in OF_FRAMES else ""
+        return StaticHead(
+            "", chain.base_attribute, head_type, layers, tuple(options.items()), tuple(tensors), chain.reads, frames
+        )
 
     def _options(self, chain: Chain, head_type: str) -> dict[str, object] | None:
         """The options of the layers; None where the flexible head has none for what upstream's does."""
@@ -138,7 +157,8 @@ class _HeadPlanner:
         widths = width_options(linear)
         if any(name is None for name, _ in activations) or bias is None or hidden is None or norm is None:
             return None
-        if widths is None or (widths and head_type not in _LANGUAGE_MODELS):
+        widths = _narrowed(widths) if head_type in _NARROWED else widths
+        if widths is None or (widths and head_type not in _LANGUAGE_MODELS | _NARROWED):
             return None
         if (bias != {"bias": True} and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
             return None
@@ -174,8 +194,23 @@ def _shared_module(release: Release, path: str) -> ModuleFacts:
 
 
 def _may_read(position: str, head_type: str) -> bool:
-    """A head that pools reads one position by a rule that is known, any other head reads all."""
-    return not position or (head_type in _POOLING and position != OTHERS)
+    """A head that pools reads one position by a rule that is known, any other head reads all. Texts are never averaged: their padding
+    would count."""
+    known = _POOLING if position in (FIRST, LAST, EOS) else _OF_SENSES if position in MEANS else ()
+    return not position or head_type in known
+
+
+def _input_norm(links: Sequence[Link]) -> tuple[Link | None, tuple[Link, ...]]:
+    """A norm before the first projection, if there is one, and the other links."""
+    first = next((link for link in links if link.step is not Step.DROPOUT), None)
+    if first is None or first.step is not Step.NORM:
+        return None, tuple(links)
+    return first, tuple(link for link in links if link is not first)
+
+
+def _narrowed(widths: dict[str, object] | None) -> dict[str, object] | None:
+    """The width between two projections as the option of heads that are no language models."""
+    return widths and {"projection_size_key": widths["embedding_size_key"]}
 
 
 def _layers(links: Sequence[Link], head_type: str) -> tuple[str | None, ...]:
@@ -187,6 +222,8 @@ def _layers(links: Sequence[Link], head_type: str) -> tuple[str | None, ...]:
         return tuple(paths) if order in (_ONE, _TWO, _TWO_WITH_NORM) else ()
     if order == _ONE:
         return (None, paths[0])
+    if order == _PLAIN and head_type in _NARROWED:
+        return (None, paths[0], None, paths[1])
     if order == _TWO:
         return (None, paths[0], None, None, paths[2])
     if order == _TWO_WITH_NORM:

@@ -1,8 +1,8 @@
-"""Heads that give one prediction per sequence or image."""
+"""Heads that give one prediction per sequence, image, video or sound."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from transformers.modeling_outputs import (
@@ -95,9 +95,14 @@ class MultiLabelClassificationHead(ClassificationHead):
 
 
 class ImageClassificationHead(PredictionHead):
-    """One class, or with ``multilabel=True`` any number of labels, per image."""
+    """One class, or with ``multilabel=True`` any number of labels, per image.
+
+    Attributes:
+        output_class: transformers' class for what the head gives.
+    """
 
     head_type = "image_classification"
+    output_class: ClassVar[type[ModelOutput]] = ImageClassifierOutput
 
     def __init__(
         self,
@@ -133,11 +138,11 @@ class ImageClassificationHead(PredictionHead):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Logits [B, C] of each image, and the loss.
+        """Logits [B, C] of each image, video or sound, and the loss.
 
         Args:
             outputs: of the base model.
-            cls_output: [B, H], the vector that stands for each image.
+            cls_output: [B, H], the vector that stands for each of them.
             attention_mask: not used.
             labels: [B], the class of each; with several labels [B, C], 1 for those that are true.
         """
@@ -145,4 +150,17 @@ class ImageClassificationHead(PredictionHead):
         logits = self.logits(cls_output)
         compute = multilabel_loss if self.config["multilabel"] else classification_loss
         loss = None if labels is None else compute(logits, labels)
-        return with_logits((ImageClassifierOutput,), outputs, loss, logits=logits)
+        return with_logits((self.output_class,), outputs, loss, logits=logits)
+
+
+class VideoClassificationHead(ImageClassificationHead):
+    """One class, or any number of labels, per video."""
+
+    head_type = "video_classification"
+
+
+class AudioClassificationHead(ImageClassificationHead):
+    """One class, or any number of labels, per sound."""
+
+    head_type = "audio_classification"
+    output_class = SequenceClassifierOutput

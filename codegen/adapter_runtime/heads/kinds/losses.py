@@ -76,3 +76,37 @@ def language_modeling_loss(
     flat = logits.float().flatten(0, -2)
     total = functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return total / (items.to(total.device) if isinstance(items, torch.Tensor) else items)
+
+
+def ctc_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    frame_mask: torch.Tensor | None,
+    blank: int,
+    is_sum: bool,
+    zero_infinity: bool,
+) -> torch.Tensor:
+    """Connectionist temporal classification, in fp32: minus the log probability of a text, over all ways to align it with frames.
+
+    Args:
+        logits: [B, L, V].
+        labels: [B, T], tokens; -100 and `blank` are padding.
+        frame_mask: [B, L], true at frames that count; None = all.
+        blank: the token that stands for nothing.
+        is_sum: of the batch; else it is the mean of losses that are divided by the lengths of their texts.
+        zero_infinity: texts that are too long for their frames do not count.
+    """
+    counts = (labels != IGNORED) & (labels != blank)
+    whole = torch.full((logits.shape[0],), logits.shape[1], device=logits.device)
+    lengths = whole if frame_mask is None else frame_mask.sum(dim=-1)
+    log_probabilities = functional.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)  # [L, B, V]
+    with torch.backends.cudnn.flags(enabled=False):  # which differs in what it takes, and is not deterministic
+        return functional.ctc_loss(
+            log_probabilities,
+            labels.masked_select(counts),
+            lengths,
+            counts.sum(dim=-1),
+            blank=blank,
+            reduction="sum" if is_sum else "mean",
+            zero_infinity=zero_infinity,
+        )

@@ -8,11 +8,14 @@ from adapter_runtime.errors import nearest
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.errors import UnsupportedHeadError
 from adapter_runtime.heads.kinds.classification import (
+    AudioClassificationHead,
     ClassificationHead,
     ImageClassificationHead,
     MultiLabelClassificationHead,
+    VideoClassificationHead,
 )
 from adapter_runtime.heads.kinds.dependency_parsing import BiaffineParsingHead
+from adapter_runtime.heads.kinds.frames import AudioFrameClassificationHead, CTCHead
 from adapter_runtime.heads.kinds.language_modeling import (
     BertStyleMaskedLMHead,
     CausalLMHead,
@@ -118,6 +121,118 @@ class AddHeadsMixin:
             multilabel=multilabel,
             id2label=id2label,
             use_pooler=self.use_pooler if use_pooler is None else use_pooler,
+            dropout_prob=dropout_prob,
+        )
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_video_classification_head(
+        self: FlexibleHeadsModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        multilabel: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool | None = None,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that classifies videos; arguments as in `add_classification_head`."""
+        check_addable(self, VideoClassificationHead, head_name, overwrite_ok)
+        head = VideoClassificationHead(
+            self,
+            head_name,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            multilabel=multilabel,
+            id2label=id2label,
+            use_pooler=self.use_pooler if use_pooler is None else use_pooler,
+            dropout_prob=dropout_prob,
+        )
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_audio_classification_head(
+        self: FlexibleHeadsModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        multilabel: bool = False,
+        id2label: dict[int, str] | None = None,
+        use_pooler: bool | None = None,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+        projection_size: int | None = None,
+    ) -> None:
+        """Add a head that classifies sounds; further arguments as in `add_classification_head`.
+
+        Args:
+            projection_size: width behind the projections but the last; None = that of the hidden states.
+        """
+        check_addable(self, AudioClassificationHead, head_name, overwrite_ok)
+        head = AudioClassificationHead(
+            self,
+            head_name,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            multilabel=multilabel,
+            id2label=id2label,
+            use_pooler=self.use_pooler if use_pooler is None else use_pooler,
+            dropout_prob=dropout_prob,
+            projection_size=projection_size,
+        )
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_audio_frame_classification_head(
+        self: FlexibleHeadsModel,
+        head_name: str,
+        num_labels: int = 2,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that labels the frames of a sound. Targets are [B, frames, labels], 1 for the label of each."""
+        check_addable(self, AudioFrameClassificationHead, head_name, overwrite_ok)
+        head = AudioFrameClassificationHead(
+            self,
+            head_name,
+            num_labels=num_labels,
+            layers=layers,
+            activation_function=activation_function,
+            id2label=id2label,
+            dropout_prob=dropout_prob,
+        )
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_ctc_head(
+        self: FlexibleHeadsModel,
+        head_name: str,
+        vocab_size: int | None = None,
+        layers: int = 1,
+        activation_function: str | None = "tanh",
+        overwrite_ok: bool = False,
+        set_active: bool = True,
+        dropout_prob: float | None = None,
+    ) -> None:
+        """Add a head that writes down what is said, by connectionist temporal classification. Targets: labels, with -100 at padding.
+
+        Args:
+            vocab_size: tokens, the blank among them; None = those of the model's config. The blank is its ``pad_token_id``.
+        """
+        check_addable(self, CTCHead, head_name, overwrite_ok)
+        head = CTCHead(
+            self,
+            head_name,
+            vocab_size=vocab_size,
+            layers=layers,
+            activation_function=activation_function,
             dropout_prob=dropout_prob,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)

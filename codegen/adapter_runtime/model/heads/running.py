@@ -45,6 +45,9 @@ class RunHeadsMixin:
     """The end of the forward of a model with flexible heads."""
 
     pooling: ClassVar[Pooling] = "first"  # rendered: which token stands for a sequence
+    frame_counter: ClassVar[str] = (
+        ""  # rendered: the method that counts the frames of so many samples, where frames have padding
+    )
 
     def head_arguments(self: FlexibleHeadsModel, call: MutableMapping[str, Value]) -> dict[str, Value]:
         """Take out of `call`, the keyword arguments of a forward, those that heads declare."""
@@ -235,7 +238,8 @@ def _run(
         targets: and further inputs, for that part.
     """
     options: dict[str, bool | int | torch.Tensor | Inverse | None]
-    options = {"return_dict": True, "attention_mask": inputs["attention_mask"]}
+    frame_mask = _frame_mask(model, outputs, inputs) if model.frame_counter else None
+    options = {"return_dict": True, "attention_mask": inputs["attention_mask"], "frame_mask": frame_mask}
     if head.is_pooled:
         options["cls_output"] = _pooled(model, head, outputs, inputs)
     projection = head.get_output_embeddings()
@@ -243,6 +247,16 @@ def _run(
         options |= {"logits_to_keep": logits_to_keep, "inverse": _inverse(model, part, projection)}
     result: ModelOutput = head(outputs, **head.taken(options), **targets)
     return result
+
+
+def _frame_mask(model: FlexibleHeadsModel, outputs: ModelOutput, inputs: Inputs) -> torch.Tensor | None:
+    """[B, L], true at frames that come from samples which are no padding; None = all do."""
+    mask = inputs["attention_mask"]  # [B, samples]
+    if mask is None:
+        return None
+    frames: torch.Tensor = getattr(model, model.frame_counter)(mask.sum(dim=-1))
+    positions = torch.arange(outputs["last_hidden_state"].shape[1], device=frames.device)
+    return positions < frames[:, None]
 
 
 def _inverse(model: FlexibleHeadsModel, part: Part, projection: nn.Module) -> Inverse | None:
@@ -277,4 +291,5 @@ def _pooled(model: FlexibleHeadsModel, head: PredictionHead, outputs: ModelOutpu
         inputs["attention_mask"],
         pad_token_id=config_value(model.config, "pad_token_id"),
         eos_token_id=config_value(model.config, "eos_token_id"),
+        frame_mask=_frame_mask(model, outputs, inputs) if model.pooling == "frames" else None,
     )

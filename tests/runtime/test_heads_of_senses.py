@@ -1,0 +1,231 @@
+"""Heads on frames of sounds, on sounds and on videos: they compute what upstream's classes do, padding included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import (
+    ASTConfig,
+    ASTForAudioClassification,
+    HubertConfig,
+    HubertForCTC,
+    HubertForSequenceClassification,
+    PreTrainedModel,
+    TimesformerConfig,
+    TimesformerForVideoClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForAudioFrameClassification,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
+)
+
+from adapter_models import AutoAdapterModel, UnsupportedHeadError
+from adapter_runtime.heads.pooling import pool
+from conformance.heads import (
+    head_is_saved_with_adapter,
+    head_types,
+    head_works,
+    heads_run_together,
+    model_is_saved,
+)
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+WAVES = {
+    **SMALL,
+    "vocab_size": 12,
+    "conv_dim": (16, 16),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 20,
+    "mask_time_prob": 0.0,
+    "apply_spec_augment": False,
+    "layerdrop": 0.0,
+    "num_labels": 3,
+    "feat_extract_norm": "layer",
+}
+SOUND = torch.randn(2, 400, generator=torch.Generator().manual_seed(1))
+MASK = torch.ones(2, 400, dtype=torch.long)
+MASK[1, 250:] = 0
+TEXT = torch.tensor([[5, 6, 7, 8], [9, 4, -100, -100]])
+TYPES = ("wav2vec2", "audio-spectrogram-transformer", "timesformer", "videomae")
+
+
+def wave(**options: object) -> Wav2Vec2Config:
+    return Wav2Vec2Config(**{**WAVES, **options})
+
+
+def spectrogram(**options: object) -> ASTConfig:
+    return ASTConfig(**SMALL, num_mel_bins=8, max_length=24, patch_size=4, num_labels=3, **options)
+
+
+def video(config: type, **options: object) -> object:
+    return config(**SMALL, image_size=8, patch_size=4, num_frames=4, num_labels=3, **options)
+
+
+def both(upstream: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
+    upstream.save_pretrained(folder)
+    return upstream.eval(), AutoAdapterModel.from_pretrained(folder).eval()
+
+
+def randomised(model: PreTrainedModel) -> PreTrainedModel:
+    generator = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():  # norms and biases too, which start as ones and zeros
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+SOUNDS: dict[str, Tensor] = {"input_values": SOUND, "attention_mask": MASK}
+FRAMES = 39
+
+
+@pytest.mark.parametrize(
+    ("upstream", "inputs", "labels"),
+    [
+        pytest.param(lambda: Wav2Vec2ForCTC(wave()), SOUNDS, TEXT, id="CTC"),
+        pytest.param(lambda: Wav2Vec2ForCTC(wave(ctc_loss_reduction="mean")), SOUNDS, TEXT, id="CTC, the mean"),
+        pytest.param(lambda: Wav2Vec2ForCTC(wave()), {"input_values": SOUND}, TEXT, id="CTC, no mask"),
+        pytest.param(
+            lambda: Wav2Vec2ForCTC(wave(add_adapter=True, output_hidden_size=24, num_adapter_layers=1)),
+            SOUNDS,
+            TEXT,
+            id="CTC on fewer frames of another width",
+        ),
+        pytest.param(lambda: HubertForCTC(HubertConfig(**WAVES)), SOUNDS, TEXT, id="CTC on Hubert"),
+        pytest.param(lambda: Wav2Vec2ForSequenceClassification(wave()), SOUNDS, torch.tensor([2, 0]), id="a sound"),
+        pytest.param(
+            lambda: Wav2Vec2ForSequenceClassification(wave()),
+            {"input_values": SOUND},
+            torch.tensor([2, 0]),
+            id="a sound, no mask",
+        ),
+        pytest.param(
+            lambda: HubertForSequenceClassification(HubertConfig(**WAVES)),
+            SOUNDS,
+            torch.tensor([2, 0]),
+            id="a sound on Hubert",
+        ),
+        pytest.param(
+            lambda: Wav2Vec2ForAudioFrameClassification(wave()),
+            SOUNDS,
+            torch.nn.functional.one_hot(torch.arange(2 * FRAMES).reshape(2, FRAMES) % 3, 3),
+            id="frames",
+        ),
+        pytest.param(
+            lambda: ASTForAudioClassification(spectrogram()),
+            {"input_values": SOUND.reshape(4, 25, 8)[:2, :24]},
+            torch.tensor([2, 0]),
+            id="a spectrogram, with a norm first",
+        ),
+        pytest.param(
+            lambda: ASTForAudioClassification(spectrogram(problem_type="multi_label_classification")),
+            {"input_values": SOUND.reshape(4, 25, 8)[:2, :24]},
+            torch.tensor([[1.0, 0, 1], [0, 1, 0]]),
+            id="a spectrogram with several labels",
+        ),
+        pytest.param(
+            lambda: VideoMAEForVideoClassification(video(VideoMAEConfig)),
+            {"pixel_values": torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))},
+            torch.tensor([2, 0]),
+            id="the mean of a video, with a norm",
+        ),
+        pytest.param(
+            lambda: TimesformerForVideoClassification(video(TimesformerConfig)),
+            {"pixel_values": torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(2))},
+            torch.tensor([2, 0]),
+            id="the first token of a video",
+        ),
+    ],
+)
+def test_logits_loss_and_weights_are_those_of_upstreams_class(
+    upstream: object, inputs: dict[str, Tensor], labels: Tensor, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, flexible = both(randomised(upstream()), tmp_path)  # type: ignore[operator]
+    assert list(flexible.heads) == ["default"]
+    with torch.no_grad():
+        theirs, ours = model(**inputs, labels=labels), flexible(**inputs, labels=labels)
+    assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=1e-5)
+    assert_close(ours.loss, theirs.loss, atol=1e-4, rtol=1e-5)
+    again = flexible.to_static("default")
+    assert type(again) is type(model)
+    assert_close(dict(again.state_dict()), dict(model.state_dict()), atol=0.0, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        pytest.param(
+            lambda: Wav2Vec2ForSequenceClassification(wave(use_weighted_layer_sum=True)), id="a sum of all layers"
+        ),
+        pytest.param(
+            lambda: VideoMAEForVideoClassification(video(VideoMAEConfig, use_mean_pooling=False)),
+            id="another position",
+        ),
+    ],
+)
+def test_a_checkpoint_whose_config_asks_for_something_else_loads_without_its_head(
+    upstream: object, tmp_path: Path
+) -> None:
+    _, flexible = both(upstream(), tmp_path)  # type: ignore[operator]
+    assert not flexible.heads
+
+
+def test_padding_of_a_sound_does_not_count_in_its_class(tmp_path: Path) -> None:
+    _, flexible = both(randomised(Wav2Vec2ForSequenceClassification(wave())), tmp_path)
+    with torch.no_grad():
+        alone = flexible(SOUND[1:, :250]).logits
+        beside = flexible(SOUND, attention_mask=MASK).logits[1:]
+        unmasked = flexible(SOUND).logits[1:]
+    assert_close(beside, alone, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(unmasked, alone, atol=1e-3)
+
+
+def test_means_leave_out_what_they_say() -> None:
+    states = torch.arange(12.0).reshape(1, 4, 3)
+    states[0, 3] = float("nan")
+    real = torch.tensor([[True, True, True, False]])
+    assert_close(pool(states, "frames", frame_mask=real), states[:, :3].mean(dim=1))
+    assert_close(pool(states[:, :3], "mean"), states[:, :3].mean(dim=1))
+    assert_close(pool(states[:, :3], "rest"), states[:, 1:3].mean(dim=1))
+    assert_close(pool(states[:, :3], "frames"), states[:, :3].mean(dim=1))
+
+
+def test_a_ctc_head_is_as_wide_as_one_asks_and_refuses_other_tokens() -> None:
+    model = AutoAdapterModel.from_config(wave())
+    model.add_ctc_head("letters", vocab_size=7, layers=2)
+    assert model.heads["letters"].config["vocab_size"] == 7
+    with pytest.raises(ValueError, match="7 tokens, but a label is 8"):
+        model(SOUND, labels=TEXT.clamp(max=8))
+
+
+def test_a_ctc_head_needs_a_blank() -> None:
+    model = AutoAdapterModel.from_config(wave(pad_token_id=None))
+    with pytest.raises(ValueError, match="no pad_token_id, the blank"):
+        model.add_ctc_head("letters")
+
+
+def test_heads_that_upstream_has_no_class_for_are_refused() -> None:
+    model = AutoAdapterModel.from_config(HubertConfig(**WAVES))
+    with pytest.raises(UnsupportedHeadError, match="audio_frame_classification"):
+        model.add_audio_frame_classification_head("frames")
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("check", [head_works, model_is_saved, head_is_saved_with_adapter])
+def test_heads_are_trained_and_saved(model_type: str, check: object) -> None:
+    assert head_types(model_type)
+    for head_type in head_types(model_type):
+        check(model_type, head_type)  # type: ignore[operator]
+
+
+def test_heads_run_together() -> None:
+    heads_run_together("wav2vec2")
