@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from typing_extensions import Self
 
-from adapter_runtime.contract.names import InParts
+from adapter_runtime.contract.names import OF_ALL_METHODS, NamesModules
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError, nearest
 
@@ -24,7 +24,7 @@ class KnownConfigs(Protocol):
         """Import the methods that installed distributions bring, if that was not done yet."""
 
 
-class AdapterConfig(InParts, Mapping[str, Json]):
+class AdapterConfig(NamesModules, Mapping[str, Json]):
     """Base of the config classes. Options are read as attributes or as items, and never change after creation.
 
     A config is written to ``adapter_config.json`` as its fields. Reading a file gives the class that belongs to the
@@ -34,9 +34,12 @@ class AdapterConfig(InParts, Mapping[str, Json]):
         parts: of a model made of several (a vision tower, a language model), those that get the adapter: their paths, the last
             names of these, or "text", "vision", "audio" for all that read such. None = all. It is an item, and written to files,
             only where it is given. Default: None.
+        also_train: modules of the base model that are trained along with the adapter, by their paths or last names: a projector
+            ("multi_modal_projector"), norms. The adapter gets a copy of each, which runs while the adapter is active. None = none.
+            It is an item, and written to files, only where it is given. Default: None.
 
     Raises:
-        InvalidConfigError: `parts` are no names.
+        InvalidConfigError: `parts` or `also_train` are no names.
     """
 
     architecture: str | None = None
@@ -56,8 +59,8 @@ class AdapterConfig(InParts, Mapping[str, Json]):
         return len(self._items())
 
     def _items(self) -> tuple[str, ...]:
-        """The names of the options but for `parts` where that is not given, which `adapters` does not know."""
-        return tuple(name for name in self._names() if name != "parts" or self.parts is not None)
+        """The names of the options, without those that `adapters` does not know where they are not given."""
+        return tuple(name for name in self._names() if name not in OF_ALL_METHODS or getattr(self, name) is not None)
 
     def __hash__(self) -> int:
         return hash(self.identity())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import overload
 
 from torch import nn
@@ -40,8 +40,20 @@ def _article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-class PartNames:
-    """The option `parts`: the names of parts, given as one or several. They are kept as a tuple, so that equal choices are equal configs."""
+class Names:
+    """An option that names modules of a model, as one name or several. They are kept as a tuple, so that equal choices are equal configs.
+
+    Args:
+        what: a name stands for: "a part".
+        example: of the option, for messages.
+        otherwise: what None means, for messages.
+    """
+
+    def __init__(self, what: str, example: str, otherwise: str) -> None:
+        self.what, self.example, self.otherwise = what, example, otherwise
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.option = name
 
     @overload
     def __get__(self, config: None, owner: type) -> None: ...
@@ -52,31 +64,35 @@ class PartNames:
     def __get__(self, config: object | None, owner: type) -> tuple[str, ...] | None:
         if config is None:  # asked of the class, by `dataclass`: the default
             return None
-        names: tuple[str, ...] | None = vars(config).get("parts")
+        names: tuple[str, ...] | None = vars(config).get(self.option)
         return names
 
     def __set__(self, config: object, value: str | Sequence[str] | None) -> None:
-        vars(config)["parts"] = None if value is None else _names(value)
+        vars(config)[self.option] = None if value is None else self._names(value)
 
+    def _names(self, value: str | Sequence[str]) -> tuple[str, ...]:
+        """One or several names as a tuple of them, each once.
 
-def _names(value: str | Sequence[str]) -> tuple[str, ...]:
-    """One or several names as a tuple of them, each once.
-
-    Raises:
-        InvalidConfigError: these are no names.
-    """
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-        raise InvalidConfigError(
-            f"parts is {value!r}, but must be the name of a part, or a tuple of such: parts='language_model', parts=('text', 'audio')."
-            " None = all parts."
-        )
-    return tuple(dict.fromkeys(names))
+        Raises:
+            InvalidConfigError: these are no names.
+        """
+        names = (value,) if isinstance(value, str) else value
+        if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+            raise InvalidConfigError(
+                f"{self.option} is {value!r}, but must be the name of {self.what}, or a tuple of such: {self.example}."
+                f" None = {self.otherwise}."
+            )
+        return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True, eq=False)
-class InParts:
-    """Base of all configs of adapters, which can be in some parts of a model made of several."""
+class NamesModules:
+    """Base of all configs of adapters: the options of all methods, which `adapters` does not know."""
 
     _: KW_ONLY
-    parts: PartNames = PartNames()
+    parts: Names = Names("a part", "parts='language_model', parts=('text', 'audio')", "all parts")
+    also_train: Names = Names("a module", "also_train='multi_modal_projector'", "the adapter alone")
+
+
+# The options that configs of all methods have. They are in files only where they were given.
+OF_ALL_METHODS = tuple(entry.name for entry in fields(NamesModules))

@@ -20,6 +20,8 @@ SummaryRow = TypedDict(
         "#train": int,  # parameters that are trained
         # Of an adapter that lies in several parts of a model made of several: one row for each of these
         "parts": NotRequired[list["SummaryRow"]],
+        # Of an adapter with which modules are trained along: one row for each name in its `also_train`
+        "also_trained": NotRequired[list["SummaryRow"]],
         # Of the last row, which stands for the base model without adapters and fusions:
         "fusions": NotRequired[list["SummaryRow"]],
         "heads": NotRequired[list["SummaryRow"]],

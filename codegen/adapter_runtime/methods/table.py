@@ -13,6 +13,7 @@ from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.spec import BOTTLENECK
+from adapter_runtime.methods.common.along.copies import CONTAINER as TRAINED_ALONG
 from adapter_runtime.methods.common.initialisation import weights_will_follow
 from adapter_runtime.methods.common.peft_format import PeftFormat
 from adapter_runtime.methods.common.shared_parameters import CONTAINER
@@ -32,7 +33,7 @@ METHODS: dict[str, Spec] = {
 
 PLANNED = tuple(METHODS)  # as plans of models name methods
 # The names of the module dicts that hold adapters, by which the keys of files tell whose tensors they are
-CONTAINERS = {CONTAINER}.union(*(spec.containers for spec in METHODS.values()))
+CONTAINERS = {CONTAINER, TRAINED_ALONG}.union(*(spec.containers for spec in METHODS.values()))
 
 
 def specs_of(config: AdapterConfig) -> list[Spec]:

@@ -20,6 +20,8 @@ from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.files.names import Folder
 from adapter_runtime.files.saving.model import stored_with
+from adapter_runtime.methods.common.along.copies import give_back
+from adapter_runtime.methods.common.along.naming import add_also_trained, check_also_trained
 from adapter_runtime.methods.configs.strings import resolve_adapter_config
 from adapter_runtime.methods.fusion.api import AdapterFusionMixin, refuse_if_fused
 from adapter_runtime.methods.lora.modules.sharing import SharingMixin, forget
@@ -89,6 +91,7 @@ class ModelAdaptersMixin(
     def _check_supported(self, config: AdapterConfig) -> None:
         check_built(config)
         self.adapters_base.check_placeable(config)
+        check_also_trained(self, config)
 
     # Adding and deleting
 
@@ -124,6 +127,7 @@ class ModelAdaptersMixin(
                 self._remove(adapter_name)
             known = {id(parameter) for parameter in base.parameters()}
             base.place_adapter(adapter_name, resolved)
+            add_also_trained(self, adapter_name, resolved)
             state.adapters[adapter_name] = resolved
             self._finish_new_modules(adapter_name, known)
             self._activate(state.active_setup, state.skip_layers)
@@ -165,6 +169,7 @@ class ModelAdaptersMixin(
             layer.delete_adapter(name)
         for part in self.adapters_base.adapter_parts().values():
             remove_empty_places(part)
+        give_back(self.adapters_base)
         del state.adapters[name]
         forget(state, name)
         state.active_setup = _without(state.active_setup, name)

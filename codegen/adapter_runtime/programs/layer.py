@@ -144,11 +144,19 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         """The names of the adapters that have modules here."""
         return {name for _, held in self._containers() for name in held}
 
+    @classmethod
+    def is_only_room(cls) -> bool:
+        """Whether modules of the class are no modules of upstream's, but hold adapters and nothing else."""
+        modules = (base for base in cls.__mro__ if issubclass(base, nn.Module))
+        return all(issubclass(base, AdapterLayerBase) or base in (nn.Module, nn.ModuleDict) for base in modules)
+
+    def adapter_rooms(self) -> tuple[str, ...]:
+        """The attributes that hold what upstream's module would not have."""
+        return self.adapter_containers
+
     def is_vacant(self) -> bool:
         """Whether the module holds no adapter, and is no module of upstream's either."""
-        modules = (cls for cls in type(self).__mro__ if issubclass(cls, nn.Module))
-        is_only_room = all(issubclass(cls, AdapterLayerBase) or cls in (nn.Module, nn.ModuleDict) for cls in modules)
-        return is_only_room and not self.adapter_names()
+        return self.is_only_room() and not self.adapter_names()
 
     def delete_adapter(self, name: str) -> None:
         """Remove the adapter `name`, if it is here."""

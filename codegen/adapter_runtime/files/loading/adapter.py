@@ -74,7 +74,9 @@ def put_adapter(
         add(model, adapter)
     expected = of_adapter(model.state_dict(keep_vars=True), adapter.name)
     left_out = parts_without(model, adapter.name) if _names_parts(change) else ()
-    given = fit(model, adapter.tensors, expected, adapter.title, saved.origin, options, left_out)
+    given = fit(
+        model, adapter.tensors, expected, adapter.title, saved.origin, options, left_out, _names_modules(change)
+    )
     transaction.copy(given, expected)
     if options.with_head:
         put_head_beside(model, folder, saved.head, adapter.name, options, transaction)
@@ -119,6 +121,11 @@ def _names_parts(change: ConfigChange) -> bool:
     if isinstance(change, (AdapterConfig, str)):
         return any(member.parts is not None for member in members(AdapterConfig.load(change)))
     return change is not None and change.get("parts") is not None
+
+
+def _names_modules(change: ConfigChange) -> bool:
+    """Whether the caller says which modules shall be trained along, so that the file may have others too."""
+    return isinstance(change, Mapping) and not isinstance(change, AdapterConfig) and "also_train" in change
 
 
 def add(model: AdaptedModel, adapter: NewAdapter) -> None:

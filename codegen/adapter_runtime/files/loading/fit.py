@@ -13,7 +13,7 @@ from adapter_runtime.errors import AdapterMismatchError, listing
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.formats.renames import fit_names
 from adapter_runtime.files.formats.saved import Origin
-from adapter_runtime.files.loading.leave_out import not_in_layers, not_in_parts
+from adapter_runtime.files.loading.leave_out import not_in_layers, not_in_parts, without_copies
 from adapter_runtime.files.options import LoadOptions
 from adapter_runtime.files.tensors import Tensors
 
@@ -53,6 +53,7 @@ def fit(
     origin: Origin | None,
     options: LoadOptions,
     left_out_parts: Collection[str] = (),
+    leaves_copies: bool = False,
 ) -> Tensors:
     """The tensors of a file under the names that the model gives them, compared with what it expects.
 
@@ -61,12 +62,15 @@ def fit(
         title: what messages call the file: "Adapter 'a' from folder".
         origin: the model that the file was written from, as far as it says.
         left_out_parts: paths of parts of the model that the caller does not want the adapter in.
+        leaves_copies: the caller says which modules shall be trained along, and so which copies of such stay in the file.
 
     Raises:
         AdapterMismatchError: one has another shape; or, if `options` are strict, some are missing or unknown.
     """
     given = fit_names(tensors, expected, model, model.base_model_prefix)
     given = not_in_parts(model, not_in_layers(model, given, options.leave_out), left_out_parts)
+    if leaves_copies:
+        given = without_copies(given, expected)
     require_fit(model, given, expected, title, origin, options.strict)
     return given
 

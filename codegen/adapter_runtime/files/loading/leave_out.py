@@ -1,14 +1,15 @@
-"""Loading an adapter without what it has in some layers (`leave_out`), or in some parts of a model made of several."""
+"""Loading an adapter without what it has in some layers (`leave_out`), in some parts of a model made of several, or trained along."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 
 import torch
 
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import InvalidConfigError
+from adapter_runtime.methods.common.along.copies import CONTAINER as TRAINED_ALONG
 from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.table import specs_of
 
@@ -75,3 +76,8 @@ def not_in_parts(
 
 def _part_of(key: str, parts: Collection[str]) -> str | None:
     return next((path for path in parts if not path or key.startswith(f"{path}.")), None)
+
+
+def without_copies(tensors: Mapping[str, torch.Tensor], expected: Container[str]) -> dict[str, torch.Tensor]:
+    """The tensors without copies of modules (`also_train`) that the model does not expect. The names are those of the model."""
+    return {key: tensor for key, tensor in tensors.items() if key in expected or TRAINED_ALONG not in key.split(".")}

@@ -10,6 +10,7 @@ from adapter_runtime.files.documents import write_document
 from adapter_runtime.files.formats.peft_heads import head_modules, task_type_of
 from adapter_runtime.files.names import PEFT_FILES, Folder
 from adapter_runtime.files.tensors import write_tensors
+from adapter_runtime.methods.common.along.naming import also_trained
 from adapter_runtime.methods.configs.union import ConfigUnion
 from adapter_runtime.methods.table import specs_of
 
@@ -34,6 +35,10 @@ def save_peft_adapter(
         raise UnsupportedMethodError(
             f"Adapter {adapter_name!r} is {what}, which PEFT has no counterpart of. It can read LoRA, DoRA, IA3, prefix"
             " tuning and prompt tuning."
+        )
+    if also_trained(config):
+        raise UnsupportedMethodError(
+            f"Adapter {adapter_name!r} trains modules along (also_train), which files of PEFT are not written with."
         )
     form.check_model(model)
     document, tensors = form.write(model, adapter_name, config)

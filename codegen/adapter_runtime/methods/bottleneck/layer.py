@@ -49,6 +49,10 @@ class BottleneckLayer(TensorLayer[torch.Tensor | None, Norm | None]):
         super().init_adapter_layer(layer_index, location_key)
         setattr(self, self.fusion_modules, nn.ModuleDict())
 
+    def adapter_rooms(self) -> tuple[str, ...]:
+        """See `AdapterLayerBase`."""
+        return (*self.adapter_containers, self.fusion_modules)
+
     def add_adapter(self, name: str, config: BnConfig, hidden_size: int, shared: SharedDict | None = None) -> None:
         """Create the adapter `name` here.
 

@@ -105,7 +105,8 @@ class InspectionMixin:
             as_dict: rows in place of a table: one per adapter, with the keys "name", "architecture", "#param", "%param" (of
                 the base model), "active", "train" and "#train" (parameters that are trained), and a last one for the base
                 model, with "fusions" and "heads", which are lists of such rows, "#total" and "#total_train". An adapter that lies
-                in several parts of a model made of several has "parts", a list of rows by the paths of these.
+                in several parts of a model made of several has "parts", a list of rows by the paths of these; one with which
+                modules are trained along (`also_train`) has "also_trained", a list of rows by the names of these.
         """
         rows = summary.rows(self)
         return rows if as_dict else summary.table(rows)

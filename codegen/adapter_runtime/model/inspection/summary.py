@@ -8,6 +8,8 @@ from torch import nn
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.summary import SummaryRow
+from adapter_runtime.methods.common.along.copies import TrainedAlong
+from adapter_runtime.methods.common.along.naming import also_trained, is_named
 from adapter_runtime.methods.fusion.api import fusion_modules, fusions_in
 
 _TITLES = ("Name", "Architecture", "#Param", "%Param", "Active", "Train")
@@ -43,15 +45,30 @@ def rows(model: AdaptedModel) -> list[SummaryRow]:
         if len(inside) > 1:
             shown = type(base).__name__  # of the layers that are in no part
             found[-1]["parts"] = [_row(path or shown, kind, name in active, own, size) for path, own in inside.items()]
+        along = _trained_along(base, name)
+        if along:
+            found[-1]["also_trained"] = [_row(key, "copy", name in active, own, size) for key, own in along.items()]
     return [*found, full]
 
 
 def _by_part(base: AdaptedBaseModel, name: str) -> dict[str, list[nn.Parameter]]:
-    """The parameters of an adapter in each part of a model, each once."""
+    """The parameters of an adapter in each part of a model, each once, without those of modules that are trained along."""
     found = {}
     for path, part in base.adapter_parts().items():
-        modules = [module for layer in part.adapter_layers() for _, module in layer.modules_of(name)]
+        layers = [layer for layer in part.adapter_layers() if not isinstance(layer, TrainedAlong)]
+        modules = [module for layer in layers for _, module in layer.modules_of(name)]
         found[path] = list({id(parameter): parameter for parameter in _parameters(modules)}.values())
+    return found
+
+
+def _trained_along(base: AdaptedBaseModel, name: str) -> dict[str, list[nn.Parameter]]:
+    """The parameters of the copies that an adapter has of modules, by the names in its config."""
+    found: dict[str, list[nn.Parameter]] = {}
+    names = also_trained(base.adapters_config.get(name))
+    for layer in base.adapter_layers():
+        if isinstance(layer, TrainedAlong) and name in layer:
+            given = next(given for given in names if is_named(layer.location_key, given))
+            found.setdefault(given, []).extend(layer[name].parameters())
     return found
 
 
@@ -114,10 +131,11 @@ def table(rows: Sequence[SummaryRow]) -> str:
 
 
 def _with_parts(adapters: Iterable[SummaryRow]) -> Iterator[SummaryRow]:
-    """The rows of adapters, each with those of its parts below it."""
+    """The rows of adapters, each with those of its parts and of modules that are trained along below it."""
     for row in adapters:
         yield row
-        for part in row.get("parts", ()):
+        below = [*row.get("parts", []), *row.get("also_trained", [])]
+        for part in below:
             yield {**part, "name": f"  {part['name']}"}
 
 

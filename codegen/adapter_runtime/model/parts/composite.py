@@ -225,13 +225,22 @@ class ModelUsingSubmodelsAdaptersMixin(
         self.call_plans = {}
         for part in self.adapter_parts().values():
             part.activate(block, skip_layers)
+        for layer in self._layers_beside():
+            layer.activate(block, skip_layers)
         self.call_plan = self._joined(lambda part: part.call_plan)
 
     def call_plan_under(self, setup: AdapterSetup) -> CallPlan:
         """See `AdapterPart`."""
         if setup.key not in self.call_plans:
+            for layer in self._layers_beside():
+                layer.program_under(setup)  # raises for what cannot run there
             self.call_plans[setup.key] = self._joined(lambda part: part.call_plan_under(setup))
         return self.call_plans[setup.key]
+
+    def _layers_beside(self) -> list[AdapterLayerBase]:
+        """What holds adapters beside all parts: modules that are trained along."""
+        inside = {layer for part in self.adapter_parts().values() for layer in part.adapter_layers()}
+        return [layer for layer in self.adapter_layers() if layer not in inside]
 
     def _joined(self, plan_of: Callable[[AdapterPart], CallPlan]) -> CallPlan:
         text = self.text_part
