@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Expression, Placement, ResidualSite, Role
+from adapter_codegen.model import Expression, MLPRoles, Placement, ResidualSite, Role
 from adapter_codegen.plan.module import ModulePlan, plan_module
 from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_layer
 
@@ -79,6 +79,8 @@ ADDED = "x[mask] += self.second(self.norm2(x[mask]))"
         pytest.param(ADDED, True, id="in place"),
         pytest.param("x[mask] = x[mask] + self.second(self.norm2(x[mask]))", True, id="written out"),
         pytest.param("y = self.second(x[mask])\n    x[mask] += y.to(x.device)", True, id="cast"),
+        pytest.param("y = self.second(x[~mask])\n    x[mask] += 1\n    x[~mask] += y", True, id="others before"),
+        pytest.param("x[1:] += self.second(x[1:])", True, id="a slice"),
         pytest.param("x[mask] = 0.0", False, id="no: padded positions become zero"),
         pytest.param("x[mask] += states", False, id="no: another argument is added, which did no work"),
         pytest.param("y = x.clone()\n    y[mask] += self.second(y[mask])", False, id="no: of what is thrown away"),
@@ -91,6 +93,47 @@ def test_what_is_added_to_some_positions_only_has_no_host_and_says_so(lines: str
     assert [site.role for site in sites(plan)] == [Role.ATTENTION, Role.OUTPUT]
     assert (SAID in [found.message for found in plan.diagnostics]) is is_added
     assert ("second.up" in plan.layers[0].mlp.first) is is_added
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("x[mask] += self.second(x[0].clone())", id="one position is read, and others are added to"),
+        pytest.param("x[1:] += self.second(x[:1])", id="the slice in front is read"),
+        pytest.param("x[mask] += self.second(x[~mask])", id="the other positions are read"),
+        pytest.param("x[mask] += self.second(states[mask])", id="another tensor is read"),
+        pytest.param("y = x[mask]\n    mask = ~mask\n    x[mask] += self.second(y)", id="the name means others now"),
+    ],
+)
+def test_what_is_added_to_other_positions_than_it_was_made_of_is_no_feed_forward_block(lines: str) -> None:
+    plan = plan_of_layer(f"{ATTEND}\n{IN_PART.format(lines)}\nreturn x", "self.second = Mlp(8)")
+    assert plan.layers[0].mlp.first == ("mlp.up",)
+    assert SAID in [found.message for found in plan.diagnostics]
+
+
+LOST = f"{ATTEND}\ny = {{}}\nreturn torch.mul(x - y, y).repeat(1, 1) + x"
+BESIDE = "self.second = nn.Linear(8, 8)\nself.third = nn.Linear(8, 8)"
+
+
+def test_the_feed_forward_block_is_found_where_the_stream_is_not_followed_up_to_it() -> None:
+    plan = plan_of_layer(LOST.format("x + self.mlp(self.norm2(x))"))
+    assert [site.role for site in sites(plan)] == [Role.ATTENTION]
+    assert (plan.layers[0].mlp.first, plan.layers[0].mlp.last) == (("mlp.up",), ("mlp.down",))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("x + self.third(self.second(x))", id="no activation between"),
+        pytest.param("x + self.second(torch.tanh(x))", id="one projection"),
+        pytest.param("x * self.mlp(x)", id="nothing is added"),
+        pytest.param("states + self.mlp(states)", id="beside the attention"),
+        pytest.param("x + self.attention(torch.tanh(self.second(x)))[0]", id="an attention"),
+    ],
+)
+def test_what_is_no_feed_forward_block_is_not_found_off_the_stream(value: str) -> None:
+    plan = plan_of_layer(LOST.format(value), BESIDE)
+    assert plan.layers[0].mlp == MLPRoles()
 
 
 def test_what_is_attended_to_at_some_positions_is_no_feed_forward_block() -> None:

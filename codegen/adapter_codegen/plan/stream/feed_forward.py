@@ -25,6 +25,11 @@ def feed_forward(branch: Value, residual: Value, scene: Scene) -> tuple[Paths, P
     return _Between(residual, scene).projections(branch)
 
 
+def is_block(branch: Value, residual: Value, scene: Scene) -> bool:
+    """Whether what stands between is a feed-forward block for certain: each last projection reads an activation of first ones."""
+    return _Between(residual, scene).is_block(branch)
+
+
 class _Between:
     """Answers about what was computed from the residual stream, up to where it was read."""
 
@@ -42,6 +47,12 @@ class _Between:
             gate += gating
         last = [linear for linear in last if linear not in first and linear not in gate]
         return _paths(first), _paths(gate), _paths(last)
+
+    def is_block(self, branch: Value) -> bool:
+        _, _, paths = self.projections(branch)
+        found = sources(branch, self._scene.kinds, _LINEAR)
+        last = [linear for linear in found if linear.path in paths and linear.inputs]
+        return bool(last) and all(self._is_activated(one.inputs[0]) and any(self._before(one)) for one in last)
 
     def _before(self, last: Value) -> tuple[list[Value], list[Value]]:
         """The linear modules before `last`: those that carry the signal, and those that only open a gate."""

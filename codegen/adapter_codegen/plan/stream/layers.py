@@ -15,10 +15,15 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.flow.values import Value
-from adapter_codegen.plan.stream.additions.residuals import additions_beside, find_residuals
+from adapter_codegen.plan.flow.values import Value, ancestors
+from adapter_codegen.plan.stream.additions.residuals import (
+    Residuals,
+    additions_beside,
+    find_residuals,
+    unclaimed_sums,
+)
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
-from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.stream.feed_forward import feed_forward, is_block
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.turned import turned_projections
@@ -60,6 +65,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     blocks = [(found, one.residual) for one in residuals.additions for found in sublayers.fed_forward(one)]
     in_part = [part for part in residuals.in_part if not attentions.kinds_in(only_behind(part))]
     blocks += [(part.branch, part.residual) for part in in_part]
+    blocks = blocks or list(_beyond(scene, attentions, residuals))
     plan = LayerPlan(
         class_name=class_name,
         location=facts.location(facts.classes[class_name].node),
@@ -94,6 +100,18 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
         else:
             refused.setdefault(core.call.frame.class_name, []).extend(site)
     return tuple(sites), refused
+
+
+def _beyond(scene: Scene, attentions: Attentions, residuals: Residuals) -> Iterator[tuple[Value, Value]]:
+    """The feed-forward block, and the stream before it, where the stream is not followed up to it: the sum behind an attention that is
+    added to what this was added to."""
+    attended = {id(one.result) for one in attentions.attending()}
+    sums = unclaimed_sums(scene, residuals)
+    sublayers = Roles(scene, attentions, sums)
+    for one in sums:
+        is_behind = not attended.isdisjoint(ancestors(one.residual))
+        if is_behind and sublayers.feeds_forward(one) and is_block(one.branch, one.residual, scene):
+            yield one.branch, one.residual
 
 
 def _feed_forward(

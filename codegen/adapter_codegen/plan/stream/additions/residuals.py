@@ -7,7 +7,7 @@ What looks alike and is not on the stream (position embeddings, masks, biases, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -33,6 +33,9 @@ from adapter_codegen.plan.stream.additions.norms import placement_of
 from adapter_codegen.plan.stream.additions.shortcuts import projected
 from adapter_codegen.plan.stream.additions.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
 
+# What the same text gives again from the same.
+_REPEATABLE = frozenset({Op.CONSTANT, Op.UNARY, Op.BINARY, Op.ATTRIBUTE, Op.ITEM, Op.OTHER})
+
 
 @dataclass(frozen=True, eq=False)
 class Addition:
@@ -50,7 +53,10 @@ class Addition:
 
 @dataclass(frozen=True, eq=False)
 class InPart:
-    """``x[mask] += y``: no host can stand here, and what `y` came out of is a sublayer all the same."""
+    """``x[mask] += f(x[mask])``: no host can stand here, and `f` is a sublayer all the same.
+
+    Of other positions than those that it reads, it is none: Gemma 3n adds what it makes of one of several predictions to the others.
+    """
 
     branch: Value
     residual: Value
@@ -96,6 +102,18 @@ def additions_beside(scene: Scene, found: Residuals) -> list[Addition]:
         for one in beside.additions
         if id(one.value) not in known | behind and id(same_tensor(one.residual)) in ancestors(one.branch)
     ]
+
+
+def unclaimed_sums(scene: Scene, found: Residuals) -> list[Addition]:
+    """Where the stream is not followed to its start: sums before that, which would be residual additions if they were on it."""
+    if not found.refused and not found.ends:
+        return []
+    aside = Residuals()
+    stream = _Stream(scene, aside)
+    behind = [value for output in stream_outputs(scene) for value in ancestors(output).values()]
+    known = {id(addition.value) for addition in found.additions} | {id(one.value) for one in found.refused}
+    stream.claim_each(value for value in behind if value.is_sum and id(value) not in known)
+    return [one for one in aside.additions if id(same_tensor(one.residual)) in ancestors(one.branch)]
 
 
 def _further_outputs(scene: Scene) -> list[Value]:
@@ -158,6 +176,11 @@ class _Stream:
                 self._found.ends.append(value)
             todo.extend(before)
 
+    def claim_each(self, sums: Iterable[Value]) -> None:
+        """Claim sums wherever they are, and follow none of them."""
+        for value in sums:
+            self._addition(value)
+
     def _is_start(self, value: Value) -> bool:
         """Whether a value is what the layer is given."""
         return value.op is Op.PARAMETER and value.frame is self._scene.flow.root
@@ -198,6 +221,7 @@ class _Stream:
         works = [operand for operand in written.inputs if written.is_sum and work_behind(operand, self._scene)]
         if works:
             self._refuse(written, Problem.ADDED_IN_PART)
+        if works and any(_reads_where_added(works[-1], part) for part in written.inputs if part is not works[-1]):
             self._found.in_part.append(InPart(works[-1], before))
         return (before,)
 
@@ -348,6 +372,33 @@ class _Stream:
             norm=norm,
         )
         self._found.additions.append(addition)
+
+
+def _reads_where_added(branch: Value, part: Value) -> bool:
+    """Whether a branch was made of the positions of the stream that it is added to, and `part` are those."""
+    read = (value for value in ancestors(branch).values() if value.op is Op.ITEM)
+    return part.op is Op.ITEM and any(
+        _unwritten(value) is _unwritten(part) and _are_same(value.inputs[1:], part.inputs[1:]) for value in read
+    )
+
+
+def _unwritten(item: Value) -> Value:
+    """The tensor that an element is of, before any other of its elements was written."""
+    value = same_tensor(item.inputs[0])
+    while value.how is How.ITEM_ASSIGNMENT:
+        value = same_tensor(value.inputs[0])
+    return value
+
+
+def _are_same(these: Sequence[Value], those: Sequence[Value]) -> bool:
+    """Whether values are computed in the same way from the same."""
+    return len(these) == len(those) and all(map(_is_same, these, those))
+
+
+def _is_same(one: Value, other: Value) -> bool:
+    one, other = same_tensor(one), same_tensor(other)
+    is_repeated = one.op in _REPEATABLE and one.op is other.op and one.node.deep_equals(other.node)
+    return one is other or (is_repeated and _are_same(one.inputs, other.inputs))
 
 
 def joined_streams(value: Value) -> tuple[Value, ...]:
