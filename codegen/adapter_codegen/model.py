@@ -315,6 +315,7 @@ class StackPlan:
     form: StreamForm = StreamForm.ROWS
     shown: Location | None = None  # what shows another form than rows
     is_main: bool = False  # what the model returns comes out of it
+    without: tuple[str, ...] = ()  # classes of elements at a "*" that hold no layers, beside others that do
     gaps: tuple[Diagnostic, ...] = ()  # why not every layer has its sites; () = the stack is complete
     second: tuple[
         Diagnostic, ...

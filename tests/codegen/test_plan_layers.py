@@ -370,6 +370,73 @@ class Whole(nn.Module):
     assert set(found.owners) == {"Whole", "Stack", "Other"}
 
 
+STAGES = """
+class Local(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Conv2d(8, 8, 3)])
+
+    def forward(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class Stage(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.before = nn.Conv2d(8, 8, 3)
+        self.inner = Stack(config)
+
+    def forward(self, x):
+        return self.inner(self.before(x))
+
+
+class Whole(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.stages = nn.ModuleList([Local(config)])
+        self.stages.append(Stage(config))
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return x
+"""
+IN_WHOLE = ("Attention", "Layer", "Stack", "Stage")
+
+
+def test_stages_may_hold_what_holds_their_layers_and_some_may_hold_none() -> None:
+    facts = facts_of(ATTENTION, MLP, layer(TEXT), STACK, STAGES)
+    (found,) = find_stacks(facts, "Whole", lambda name: name in IN_WHOLE)
+    assert (found.path, found.classes, found.without) == ("stages.*.inner.layers", ("Layer",), ("Local",))
+    assert found.owners == ("Whole", "Stage", "Stack")
+
+
+def test_where_all_stages_hold_layers_none_is_without() -> None:
+    facts = facts_of(ATTENTION, MLP, layer(TEXT), STACK, STAGES.replace("[Local(config)]", "[Stage(config)]"))
+    (found,) = find_stacks(facts, "Whole", lambda name: name in IN_WHOLE)
+    assert (found.path, found.without) == ("stages.*.inner.layers", ())
+
+
+def test_a_layer_whose_part_holds_a_list_of_attentions_is_no_stage() -> None:
+    held = STACK.replace("Layer(config)", "Attention(config)").replace(
+        "states = layer(states)", "states = layer(states)[0]"
+    )
+    facts = facts_of(ATTENTION, MLP, held, STAGES)
+    (found,) = find_stacks(facts, "Whole", lambda name: name in IN_WHOLE)
+    assert (found.path, found.classes, found.without) == ("stages", ("Local", "Stage"), ())
+
+
+def test_a_list_of_other_elements_in_a_part_makes_no_stage_of_a_layer() -> None:
+    init = "self.part = Local(config)"
+    facts = facts_of(
+        ATTENTION, MLP, STAGES, layer("x = x + self.attention(x, mask)[0]\nreturn x + self.part(x)", init), STACK
+    )
+    (found,) = find_stacks(facts, "Stack", lambda name: name in IN_WHOLE)
+    assert (found.path, found.classes) == ("layers", ("Layer",))
+
+
 WITHIN = """
 class Mixing(nn.Module):
     def __init__(self, config):

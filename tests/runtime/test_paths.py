@@ -56,6 +56,34 @@ def test_a_module_without_its_holder_is_an_error() -> None:
         prepare_layer(layer, 0, "self")
 
 
+def staged(*depths: int, in_some: bool = True, path: str = "stages.*.inner.layers") -> ModelBaseAdaptersMixin:
+    """A model with a stage per number; of 0 layers: a stage that holds no list."""
+
+    class Base(ModelBaseAdaptersMixin, nn.Module):
+        layer_stacks = (LayerStack(path, in_some=in_some),)
+
+    model = Base()
+    model.stages = nn.ModuleList(nn.Module() for _ in depths)
+    for stage, depth in zip(model.stages, depths, strict=True):
+        if depth:
+            stage.inner = nn.ModuleDict({"layers": nn.ModuleList(nn.Identity() for _ in range(depth))})
+    return model
+
+
+def test_stages_without_layers_are_passed_over_where_the_plan_says_so() -> None:
+    model = staged(0, 2, 0, 1)
+    first, last = model.stages[1].inner["layers"], model.stages[3].inner["layers"]
+    assert list(model.iter_layers()) == [(0, first[0]), (1, first[1]), (2, last[0])]
+
+
+@pytest.mark.parametrize(
+    "model", [staged(0, 2, in_some=False), staged(0, 0), staged(1, 2, path="stages.*.outer.layers")]
+)
+def test_a_list_that_is_missing_is_an_error_all_the_same(model: ModelBaseAdaptersMixin) -> None:
+    with pytest.raises(UnsupportedModelError, match="has no layers at"):
+        list(model.iter_layers())
+
+
 def test_a_list_of_lists_holds_the_layers_of_all() -> None:
     class Base(ModelBaseAdaptersMixin, nn.Module):
         layer_stacks = (LayerStack("encoder.blocks"), LayerStack("encoder.last"))

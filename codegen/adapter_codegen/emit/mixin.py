@@ -98,7 +98,7 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
 
 def _stack(stack: StackPlan) -> str:
     """A call of the runtime's `LayerStack`, without what is as usual."""
-    stated = {"shared": stack.shared, "form": stack.form.value}
+    stated = {"shared": stack.shared, "form": stack.form.value, "in_some": bool(stack.without)}
     arguments = (f", {name}={literal(value)}" for name, value in stated.items() if value)
     return f"LayerStack({literal(stack.path)}{''.join(arguments)})"
 

@@ -123,9 +123,10 @@ def _stack(stack: StackPlan, layers: Sequence[LayerPlan]) -> Node:
     )
     gaps = (Node("not complete", gap.message, gap.location, Mark.NO) for gap in stack.gaps)
     second = (Node("second stream", found.message, found.location, Mark.NO) for found in stack.second)
+    beside = [Node("beside", f"{', '.join(stack.without)}, which hold no layers")] if stack.without else []
     value = f"{stack.path} of {', '.join(stack.layer_classes)}{_remarks(stack)}"
     mark = Mark.YES if stack.is_complete else Mark.NO
-    return Node("stack", value, stack.shown, mark, children=(*gaps, *second, *without))
+    return Node("stack", value, stack.shown, mark, children=(*gaps, *second, *without, *beside))
 
 
 def _model(model: PartPlan) -> Node:

@@ -102,8 +102,9 @@ def _rescaling(base: ClassFacts) -> cst.Call | None:
 
 def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None, is_main: bool) -> StackPlan:
     if stream is None:
-        return StackPlan(found.path, found.classes, is_main=is_main)
-    plan = StackPlan(found.path, found.classes, shared=found.path in stream.shared, is_main=is_main)
+        return StackPlan(found.path, found.classes, is_main=is_main, without=found.without)
+    shared = found.path in stream.shared
+    plan = StackPlan(found.path, found.classes, shared, is_main=is_main, without=found.without)
     sign = stream.forms.get(found.path)
     if sign is not None and sign.form is StreamForm.NO_TOKENS and _is_told_by_tower(facts, found):
         sign = None

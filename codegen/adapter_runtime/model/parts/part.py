@@ -18,6 +18,7 @@ from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.spec import Spec, every_method
 from adapter_runtime.methods.table import METHODS, check_places, computed_once, place, specs_of
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.stacks import layers_in
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, plan_call
 from adapter_runtime.programs.dynamic import DynamicMixin
 from adapter_runtime.programs.layer import AdapterLayerBase
@@ -70,7 +71,7 @@ class AdapterPart(DynamicMixin):
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
-        layers = (layer for stack in self.layer_stacks for layer in _elements(self, stack.path.split(".*.")))
+        layers = (layer for stack in self.layer_stacks for layer in layers_in(self, stack))
         yield from enumerate(layers, start=self.first_layer)
 
     def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
@@ -83,7 +84,7 @@ class AdapterPart(DynamicMixin):
         """The indices of the layers in lists of these forms."""
         if not any(stack.form in forms for stack in self.layer_stacks):  # nearly always: no need to count layers
             return frozenset()
-        found = (stack.form for stack in self.layer_stacks for _ in _elements(self, stack.path.split(".*.")))
+        found = (stack.form for stack in self.layer_stacks for _ in layers_in(self, stack))
         return frozenset(index for index, form in enumerate(found, start=self.first_layer) if form in forms)
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:
@@ -174,34 +175,3 @@ class AdapterPart(DynamicMixin):
     def _computed_once(self, block: AdapterCompositionBlock | None) -> Iterator[ComputedOnce]:
         """What a call computes once for all layers: prefixes, weights that layers share."""
         return computed_once(self, block.names() if block is not None else ())
-
-
-def _elements(module: nn.Module, lists: Sequence[str]) -> Iterator[nn.Module]:
-    """The elements of a list of modules, or of the lists that stand in its elements, as `LayerStack.path` says.
-
-    None where upstream's config leaves the list, or what holds it, out. A list of lists (Funnel's blocks) holds their layers.
-    """
-    for element in _present(module, lists[0]):
-        if len(lists) == 1:
-            yield from element.children() if isinstance(element, nn.ModuleList) else (element,)
-        else:
-            yield from _elements(element, lists[1:])
-
-
-def _present(module: nn.Module, path: str) -> Iterator[nn.Module]:
-    """The elements of the list at `path`; none where upstream set a part of the path to None.
-
-    Raises:
-        UnsupportedModelError: there is nothing at the path.
-    """
-    found = module
-    for name in path.split("."):
-        child: object = getattr(found, name, "")  # None is what upstream sets; "" = it sets nothing
-        if child is None:
-            return
-        if not isinstance(child, nn.Module):
-            raise UnsupportedModelError(
-                f"{type(module).__name__} has no layers at {path!r}, where its adapter classes say."
-            )
-        found = child
-    yield from found.children()

@@ -1,13 +1,14 @@
 """Where a base model keeps its layers: paths of the module lists whose elements hold attention.
 
 A list of layers may stand in a submodule (``encoder.layer``), and its elements may be groups that hold the lists
-themselves (``encoder.groups.*.layers``; "*" stands for every element). A layer may also hold a list of its parts.
+themselves (``encoder.groups.*.layers``; "*" stands for every element), or hold what holds them (``encoder.layer.*.transformer.layer``).
+Of a hybrid model, some of these elements have no layers (convolutions between the stages). A layer may also hold a list of its parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
@@ -20,6 +21,7 @@ class FoundStack:
     path: str  # from the base model
     classes: tuple[str, ...]  # of the elements
     owners: tuple[str, ...]  # classes on the way, the base model first: their forwards carry the stream to the layers
+    without: tuple[str, ...] = ()  # classes of groups on the way that hold no layers, beside those that do
 
 
 def find_stacks(facts: ModuleFacts, base: str, has_attention: HasAttention) -> tuple[FoundStack, ...]:
@@ -32,7 +34,8 @@ def find_stacks(facts: ModuleFacts, base: str, has_attention: HasAttention) -> t
         known = stacks.get(found.path, found)
         classes = tuple(dict.fromkeys((*known.classes, *found.classes)))
         owners = tuple(dict.fromkeys((*known.owners, *found.owners)))
-        stacks[found.path] = FoundStack(found.path, classes, owners)
+        without = tuple(dict.fromkeys((*known.without, *found.without)))
+        stacks[found.path] = FoundStack(found.path, classes, owners, without)
     return tuple(stacks.values())
 
 
@@ -56,14 +59,25 @@ class _Search:
                 yield FoundStack(here, submodule.classes, owners)
             else:
                 inside = f"{here}.*" if submodule.in_list else here
+                others = tuple(name for name in submodule.classes if submodule.in_list and name not in candidates)
                 for name in candidates:
-                    yield from self.below(name, inside, owners)
+                    for found in self.below(name, inside, owners):
+                        yield replace(found, without=(*others, *found.without))
 
     def _is_group(self, class_name: str) -> bool:
         """Whether elements of this class hold whole layers, and not one layer's parts."""
-        known = self.facts.classes.get(class_name)
-        lists = [submodule for submodule in known.submodules.values() if submodule.in_list] if known else []
+        lists = self._lists_in(class_name, ())
         return any(all(self._is_whole(name) for name in submodule.classes) for submodule in lists)
+
+    def _lists_in(self, class_name: str, seen: tuple[str, ...]) -> Iterator[Submodule]:
+        """The lists that a class holds, itself or in a module of its own."""
+        known = self.facts.classes.get(class_name)
+        for submodule in known.submodules.values() if known and class_name not in seen else ():
+            if submodule.in_list:
+                yield submodule
+                continue
+            for name in submodule.classes:
+                yield from self._lists_in(name, (*seen, class_name))
 
     def _is_whole(self, class_name: str) -> bool:
         """A whole layer holds attention in a submodule, and projections beside it."""
