@@ -84,6 +84,31 @@ def test_a_list_that_is_missing_is_an_error_all_the_same(model: ModelBaseAdapter
         list(model.iter_layers())
 
 
+class Divided(LayerAdaptersMixin, nn.Module):
+    roles = LayerRoles(
+        bottlenecks=(
+            BottleneckRole("attention_adapters", "attention"),
+            BottleneckRole("attention_adapters_1", "attention", sublayer="dense", classes=("Linear",)),
+        ),
+        optional=("dense",),
+    )
+
+
+@pytest.mark.parametrize(("dense", "count"), [(nn.Linear(2, 2), 2), (nn.Identity(), 1), (None, 1)])
+def test_a_place_that_needs_a_module_is_none_in_a_layer_without(dense: nn.Module | None, count: int) -> None:
+    layer = Divided()
+    layer.dense = dense
+    prepare_layer(layer, 0, "self")
+    assert len(list(bottleneck_layers(layer))) == count
+    assert hasattr(layer, "attention_adapters_1") is (count == 2)
+
+
+def test_a_place_that_needs_a_module_is_none_in_a_layer_that_never_had_it() -> None:
+    layer = Divided()
+    prepare_layer(layer, 0, "self")
+    assert not hasattr(layer, "attention_adapters_1")
+
+
 def test_a_list_of_lists_holds_the_layers_of_all() -> None:
     class Base(ModelBaseAdaptersMixin, nn.Module):
         layer_stacks = (LayerStack("encoder.blocks"), LayerStack("encoder.last"))

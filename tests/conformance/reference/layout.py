@@ -226,7 +226,7 @@ def _layer(path: str, module: nn.Module, in_encoder: bool) -> Layer:
     found = [
         (entry.location, resolved(module, path))
         for entry in roles.bottlenecks
-        if not entry.sublayer or _is_one_of(module.get_submodule(entry.sublayer), entry.classes)
+        if not entry.sublayer or _has_one_of(module, entry.sublayer, entry.classes)
         for path in expanded(module, entry.host)
     ]
     if not any(entry.kind == "cross" for entry in present):  # its place in a list may hold another sublayer here
@@ -247,6 +247,12 @@ def _is_present(layer: nn.Module, roles: AttentionRoles) -> bool:
     if path is None:
         return False
     return not roles.core_classes or _is_one_of(layer.get_submodule(path), roles.core_classes)
+
+
+def _has_one_of(layer: nn.Module, path: str, classes: Iterable[str]) -> bool:
+    """Whether a layer has a module of one of these classes at a path; it may have none."""
+    path_here = resolved(layer, path)
+    return path_here is not None and _is_one_of(layer.get_submodule(path_here), classes)
 
 
 def _is_one_of(module: nn.Module, classes: Iterable[str]) -> bool:

@@ -16,7 +16,8 @@ from adapter_codegen.model import LayerPlan
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import assignment, descendants, self_attribute
 from adapter_codegen.plan.flow.modules import find_submodule, local_class
-from adapter_codegen.plan.flow.values import Frame
+from adapter_codegen.plan.flow.scene import Scene
+from adapter_codegen.plan.flow.values import Frame, Op, Value, ancestors
 from adapter_codegen.plan.stream.conditions import tests_around
 
 
@@ -30,7 +31,7 @@ def _paths(plan: LayerPlan) -> Iterator[str]:
     for roles in plan.attentions:
         yield from (roles.core, roles.query, roles.key, roles.value, roles.fused, roles.output)
         yield from roles.query_alternatives
-    yield from (role.host for role in plan.bottlenecks)
+    yield from (path for role in plan.bottlenecks for path in (role.host, role.sublayer) if path)
     yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last)
 
 
@@ -88,6 +89,32 @@ def flags_around(statement: cst.CSTNode, frame: Frame, facts: ModuleFacts) -> fr
     tests = tests_around(statement, function.node.body) or ()
     found = {flag for test, holds in tests if (flag := _flag(test, holds)) is not None}
     return frozenset(flag for flag in found if _is_set_once(flag.name, frame.class_name, facts))
+
+
+def module_needed(value: Value, scene: Scene) -> str:
+    """The path of a module that only some layers have and that `value` is computed with in any case; "" where there is none.
+
+    It tells where a place is that stands under a test which is no flag: ``if self.kind == "divided":``. Under tests of what a call is
+    given, and under none, it tells nothing: there the module itself may be tested for.
+    """
+    known = scene.facts.classes.get(value.frame.class_name)
+    function = known.functions.get(value.frame.function) if known is not None else None
+    if function is None or value.statement is None:
+        return ""
+    tests = tests_around(value.statement, function.node.body) or ()
+    if not any(_reads_self_alone(test) and _flag(test, holds) is None for test, holds in tests):
+        return ""
+    certain = ancestors(value, lambda one: one.op is Op.JOIN).values()
+    calls = [one.path for one in certain if one.op is Op.SUBMODULE and one.frame is value.frame]
+    return next(filter(None, (optional_start(path, scene.flow.root.class_name, scene.facts) for path in calls)), "")
+
+
+def _reads_self_alone(test: cst.BaseExpression) -> bool:
+    """Whether a test compares attributes of ``self``, and asks nothing else."""
+    nodes = list(descendants(test))
+    attributes = [node.attr for node in nodes if isinstance(node, cst.Attribute)]
+    names = [node for node in nodes if isinstance(node, cst.Name) and not any(node is one for one in attributes)]
+    return {name.value for name in names} == {"self"} and not any(isinstance(node, cst.Call) for node in nodes)
 
 
 def _flag(test: cst.BaseExpression, holds: bool) -> Flag | None:

@@ -15,11 +15,12 @@ from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import Beside, BottleneckRole, Method, Placement, ResidualSite, Role
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.findings import Finding, behind_super
+from adapter_codegen.plan.flow.modules import find_submodule, local_class
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, ancestors
+from adapter_codegen.plan.flow.values import Op, Value, ancestors
 from adapter_codegen.plan.stream.additions.parallel import Terms, terms_of
 from adapter_codegen.plan.stream.additions.residuals import Addition
-from adapter_codegen.plan.stream.optional import Flag, flags_around
+from adapter_codegen.plan.stream.optional import Flag, flags_around, module_needed
 from adapter_codegen.plan.stream.roles import Roles
 
 _HOSTS = {
@@ -41,6 +42,9 @@ class PlacedSite:
     flags: frozenset[Flag] = frozenset()  # without which the forward does not reach it
     sublayer: str = ""  # path of the module that decides on the role, by its class
     by_class: tuple[tuple[Role, tuple[str, ...]], ...] = ()  # the roles, with the classes of `sublayer` that have each
+    needs: tuple[str, tuple[str, ...]] | None = (
+        None  # a module that only some layers have, without which it is not reached
+    )
 
     @property
     def bottlenecks(self) -> tuple[BottleneckRole, ...]:
@@ -62,10 +66,17 @@ class PlacedSite:
 def bottlenecks_of(placed: Iterable[PlacedSite]) -> tuple[BottleneckRole, ...]:
     """What holds the adapters of a layer, each once, under the flags that all of its sites have in common."""
     flags: dict[BottleneckRole, frozenset[Flag]] = {}
+    needs: dict[BottleneckRole, tuple[str, tuple[str, ...]] | None] = {}
     for at in placed:
         for role in at.bottlenecks:
             flags[role] = flags.get(role, at.flags) & at.flags
-    return tuple(_under(role, found) for role, found in flags.items())
+            needs[role] = at.needs if needs.get(role, at.needs) == at.needs else None
+    return tuple(_with(_under(role, found), needs[role]) for role, found in flags.items())
+
+
+def _with(role: BottleneckRole, module: tuple[str, tuple[str, ...]] | None) -> BottleneckRole:
+    """The role, in layers that have a module."""
+    return role if module is None else replace(role, sublayer=module[0], classes=module[1])
 
 
 def _under(role: BottleneckRole, flags: Iterable[Flag]) -> BottleneckRole:
@@ -168,7 +179,14 @@ class Placing:
         )
         flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()
         by_class = _classes_of_roles(self._roles.by_class(addition))
-        return PlacedSite(site, value.frame.path, role, flags, addition.work.path if by_class else "", by_class)
+        needs = self._needs(value) if host and not by_class and role is not Role.CROSS_ATTENTION else None
+        return PlacedSite(site, value.frame.path, role, flags, addition.work.path if by_class else "", by_class, needs)
+
+    def _needs(self, value: Value) -> tuple[str, tuple[str, ...]] | None:
+        """A module, with its classes, without which the layer does not come to an addition."""
+        path = module_needed(value, self._scene)
+        held = find_submodule(self._scene.facts, (self._scene.flow.root.class_name,), path)
+        return None if held is None else (path, tuple(map(local_class, held.classes)))
 
     @staticmethod
     def _replaced(addition: Addition) -> cst.CSTNode:

@@ -7,7 +7,7 @@ What looks alike and is not on the stream (position embeddings, masks, biases, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -30,11 +30,10 @@ from adapter_codegen.plan.stream.additions.handed_on import sums_in, terms
 from adapter_codegen.plan.stream.additions.lifted import Lifted, lifted
 from adapter_codegen.plan.stream.additions.mixed import mixed
 from adapter_codegen.plan.stream.additions.norms import placement_of
+from adapter_codegen.plan.stream.additions.pieces import are_same, is_same_piece, joined_streams, pieces
 from adapter_codegen.plan.stream.additions.shortcuts import projected
+from adapter_codegen.plan.stream.additions.shortened import shortened
 from adapter_codegen.plan.stream.additions.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
-
-# What the same text gives again from the same.
-_REPEATABLE = frozenset({Op.CONSTANT, Op.UNARY, Op.BINARY, Op.ATTRIBUTE, Op.ITEM, Op.OTHER})
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +191,7 @@ class _Stream:
         if value.op is Op.FUNCTION and value.through is not None:
             return self._lifted(value) or (value.through,)
         if parts := joined_streams(value):
-            return parts[:1]  # what is joined to the stream comes behind it
+            return pieces(value) or parts[:1]  # what is joined to the stream comes behind it
         if firsts := _first_of_joined(value):
             return firsts
         if value.op is Op.SUBMODULE and value.inputs:
@@ -237,10 +236,20 @@ class _Stream:
         if own is not None:
             self._claim(value, *own)
             return (own[0],)
-        goes_on = self._mixed(value) or self._lifted(self._scene.flow.calls.get(value.frame))
+        goes_on = self._shortened(value) or self._mixed(value) or self._lifted(self._scene.flow.calls.get(value.frame))
         if not goes_on:
             self._refuse(value, Problem.NO_EARLIER_OPERAND)
         return goes_on
+
+    def _shortened(self, value: Value) -> tuple[Value, ...]:
+        """Claim an addition to a convolution of the stream, and give the stream in front of that; () where it is none."""
+        for residual, branch in (value.inputs, value.inputs[::-1]):
+            work = work_behind(branch, self._scene)
+            start = shortened(residual, work, self._scene) if work is not None else None
+            if start is not None:
+                self._claim(value, residual, branch)
+                return (start,)
+        return ()
 
     def _narrower(self, branch: Value) -> tuple[Value, ...]:
         """The stream inside of a layer that is narrower there: the sum, and its norm, that the projection back to the whole width reads."""
@@ -314,7 +323,10 @@ class _Stream:
         """Whether every value that `residual` may be was read on the way to `branch`."""
         behind = ancestors(branch)
         starts = list(self._starts(residual))
-        return bool(starts) and all(id(start) in behind or self._is_parallel(start, branch) for start in starts)
+        return bool(starts) and all(
+            id(start) in behind or is_same_piece(start, behind.values()) or self._is_parallel(start, branch)
+            for start in starts
+        )
 
     def _is_parallel(self, value: Value, branch: Value) -> bool:
         """``r + a`` where another branch comes out of `r` as well: ``r + a + f``."""
@@ -378,7 +390,7 @@ def _reads_where_added(branch: Value, part: Value) -> bool:
     """Whether a branch was made of the positions of the stream that it is added to, and `part` are those."""
     read = (value for value in ancestors(branch).values() if value.op is Op.ITEM)
     return part.op is Op.ITEM and any(
-        _unwritten(value) is _unwritten(part) and _are_same(value.inputs[1:], part.inputs[1:]) for value in read
+        _unwritten(value) is _unwritten(part) and are_same(value.inputs[1:], part.inputs[1:]) for value in read
     )
 
 
@@ -388,23 +400,6 @@ def _unwritten(item: Value) -> Value:
     while value.how is How.ITEM_ASSIGNMENT:
         value = same_tensor(value.inputs[0])
     return value
-
-
-def _are_same(these: Sequence[Value], those: Sequence[Value]) -> bool:
-    """Whether values are computed in the same way from the same."""
-    return len(these) == len(those) and all(map(_is_same, these, those))
-
-
-def _is_same(one: Value, other: Value) -> bool:
-    one, other = same_tensor(one), same_tensor(other)
-    is_repeated = one.op in _REPEATABLE and one.op is other.op and one.node.deep_equals(other.node)
-    return one is other or (is_repeated and _are_same(one.inputs, other.inputs))
-
-
-def joined_streams(value: Value) -> tuple[Value, ...]:
-    """``torch.cat([words, entities], dim=1)``: streams that go through a sublayer together; () for all else."""
-    joined = value.op is Op.FUNCTION and last_name(value) in JOINING and value.inputs
-    return value.inputs[0].inputs if joined and value.inputs[0].op is Op.TUPLE else ()
 
 
 def _first_of_joined(value: Value) -> tuple[Value, ...]:

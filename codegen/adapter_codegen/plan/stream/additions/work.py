@@ -19,9 +19,11 @@ from adapter_codegen.plan.flow.walks import (
     tensor_operands,
     worked_on,
 )
+from adapter_codegen.plan.stream.additions.pieces import joined_streams
 
 # Modules and calls after which the stream is still the stream, and a branch the same branch.
 STEPS = (Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE)
+_AVERAGES = frozenset({"mean", "amax"})  # over a dimension: all else that they are given says which
 STREAM_CALLS = CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where", "mul", "roll", "pad", "masked_fill"}
 
 
@@ -51,6 +53,8 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
         elif value.is_sum:
             works = [work_behind(operand, scene) for operand in value.inputs]
             return works[-1] if all(works) else None
+        elif parts := joined_streams(value):
+            return _work_of_pieces(parts, scene)
         else:
             return None
     return None
@@ -69,10 +73,23 @@ def _work_of_any(values: Sequence[Value], scene: Scene) -> Value | None:
     if done is None:
         return None
     unexplained = (value for value in idle if id(same_tensor(value)) not in behind)
-    return done if all(_is_in_slices(value, done) or _is_made_of(value, done) for value in unexplained) else None
+    return (
+        done if all(_is_in_slices(value, done) or _is_made_of(value, done, scene) for value in unexplained) else None
+    )
 
 
-def _is_made_of(value: Value, work: Value) -> bool:
+def _work_of_pieces(parts: Sequence[Value], scene: Scene) -> Value | None:
+    """The submodule whose output was cut and put together again; None where anything else is among the parts."""
+    works = [work_behind(part, scene) for part in parts]
+    done = next((work for work in works if work is not None), None)
+    of_one = done is not None and all(
+        work is done or (work is None and _is_made_of(part, done, scene))
+        for part, work in zip(parts, works, strict=True)
+    )
+    return done if of_one else None
+
+
+def _is_made_of(value: Value, work: Value, scene: Scene) -> bool:
     """Whether a value is put together from what `work` gave, and of no other activation: split, averaged, joined again."""
     todo, seen = [value], set[int]()
     while todo:
@@ -80,7 +97,8 @@ def _is_made_of(value: Value, work: Value) -> bool:
         if id(value) in seen or value is work or value.is_metadata or is_number(value):
             continue
         seen.add(id(value))
-        if value.op is Op.ITEM:
+        is_view = called(value, *VIEWS, *_AVERAGES) and value.through is None
+        if value.inputs and (value.op is Op.ITEM or is_view or scene.is_call_of(value, *STEPS)):
             todo.append(value.inputs[0])
         elif (
             value.op in (Op.METHOD, Op.FUNCTION, Op.TUPLE, Op.STARRED, Op.JOIN)

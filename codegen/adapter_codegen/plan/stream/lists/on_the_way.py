@@ -20,7 +20,7 @@ from adapter_codegen.plan.flow.walks import (
     last_name,
     tensor_operands,
 )
-from adapter_codegen.plan.stream.additions.residuals import joined_streams
+from adapter_codegen.plan.stream.additions.pieces import joined_streams
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
 
 _PASSED_ON = frozenset({Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE, Kind.LINEAR})
