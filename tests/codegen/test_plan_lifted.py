@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Joining, Placement, ResidualSite, Role
+from adapter_codegen.model import Joining, Placement, ResidualSite, Role, StreamForm
 from adapter_codegen.plan.module import ModulePlan, plan_module
 from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer
 
@@ -262,6 +262,7 @@ def test_what_is_spread_over_several_streams_goes_through_adapters_before(total:
         (Role.OUTPUT, "f", None),
     ]
     assert {role.joins for role in plan.layers[0].bottlenecks} == {Joining.STREAMS}
+    assert plan.entries[0].form is StreamForm.SEVERAL
 
 
 @pytest.mark.parametrize(
@@ -276,4 +277,5 @@ def test_what_is_spread_over_several_streams_goes_through_adapters_before(total:
     ],
 )
 def test_a_sum_that_only_looks_like_a_mix_of_streams_is_left_alone(total: str) -> None:
-    assert [site.role for site in sites(plan_of_streams(total))] == [Role.OUTPUT]
+    plan = plan_of_streams(total)
+    assert [site.role for site in sites(plan)] == [Role.OUTPUT]

@@ -43,7 +43,7 @@ _FORMS = {
     StreamForm.PACKED: "the positions of all examples stand in one row",
     StreamForm.LENGTH_FIRST: "the positions stand in front of the batch",
     StreamForm.JOINED: "something else stands in front of the tokens of each row",
-    StreamForm.SEVERAL: "they are several tensors beside each other",
+    StreamForm.SEVERAL: "they are several tensors or streams beside each other",
     StreamForm.GATHERED: "a position stands for several tokens",
     StreamForm.OTHER: "they have more dimensions than batch, length and width",
 }

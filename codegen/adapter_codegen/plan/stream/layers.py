@@ -83,7 +83,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     lacking = completeness(scene, attentions, layer, findings)
     plan = replace(plan, without=lacking.without)
     found = (*findings, *(finding for finding in lacking.gaps if finding not in findings), *lacking.second)
-    form = form_in_layer(scene, attentions.cores)
+    form = form_in_layer(scene, attentions.cores, residuals.additions)
     return LayerFindings(plan, prefix, placed, core_classes, refused, found, lacking, form)
 
 

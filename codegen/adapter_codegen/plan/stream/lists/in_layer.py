@@ -15,13 +15,18 @@ from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import GATHERING, VIEWS, called, one_step_back, sources, track
+from adapter_codegen.plan.stream.additions.residuals import Addition
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
 
 _BEFORE_BATCH_FIRST = 8  # parameters of nn.MultiheadAttention that may stand in front of it by position
 
 
-def form_in_layer(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
-    """What the forward of a layer, and those that it calls, show of the form of its hidden states."""
+def form_in_layer(scene: Scene, cores: Sequence[AttentionCore], additions: Sequence[Addition]) -> Sign | None:
+    """What the forward of a layer, and those that it calls, show of the form of its hidden states.
+
+    Args:
+        additions: on its stream.
+    """
     return next(
         (
             sign
@@ -32,6 +37,7 @@ def form_in_layer(scene: Scene, cores: Sequence[AttentionCore]) -> Sign | None:
                 _by_lengths(cores),
                 _by_torch(scene),
                 _by_return(scene),
+                _by_mixing(additions),
             )
             if sign
         ),
@@ -146,6 +152,12 @@ def _by_return(scene: Scene) -> Sign | None:
         return None
     first = same_tensor(returned.inputs[0])
     return Sign(StreamForm.SEVERAL, first.node) if first.op is Op.TUPLE and len(first.inputs) > 1 else None
+
+
+def _by_mixing(additions: Sequence[Addition]) -> Sign | None:
+    """Hyper-connections: several streams run through the layer, and a position of its hidden states holds one vector of each."""
+    mixed = (addition.value for addition in additions if addition.residual_node is None)
+    return next((Sign(StreamForm.SEVERAL, value.node) for value in mixed), None)
 
 
 def _reads_length_first(scene: Scene, call: Value) -> bool:
