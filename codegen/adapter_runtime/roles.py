@@ -100,4 +100,6 @@ class LayerStack:
     # else stands in front of the tokens or behind them; "gathered": a position stands for several tokens; "no tokens": rows of
     # something else than the tokens that the model reads; "several": tensors beside each other; "other": of more dimensions
     form: StackForm = ""
-    in_some: bool = False  # of the elements that a "*" stands for, some hold no such list (convolutions between stages)
+    in_some: bool = (
+        False  # of the elements that a "*" stands for, some hold no such list (convolutions between stages)
+    )
