@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache, PreTrainedModel, StaticCache
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, StaticCache
 
 from adapter_runtime import (
     AdapterSetup,
@@ -34,6 +34,7 @@ from adapter_runtime.call.context import ForwardContext, thread
 from adapter_runtime.call.rows import TokenSpans
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.methods.reft import places
 from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
 from adapter_runtime.methods.reft.positions import Stream, positions_of
@@ -783,3 +784,47 @@ def test_layers_that_run_no_rows_of_positions_are_left_out(monkeypatch: pytest.M
     monkeypatch.setattr(base, "layer_stacks", (stack,))
     model.add_adapter("a", config="loreft", set_active=True)
     model(input_ids=ids)
+
+
+def test_a_step_of_generate_that_no_forward_of_the_model_is_around_is_refused() -> None:
+    """Kosmos-2 generates with a model inside of it; which tokens of a step are a prompt's does not show."""
+    states, shape = torch.zeros(2, 5, 4), EditShape(1, 0)
+    thread.context = ForwardContext(is_generation=True)
+    try:
+        with pytest.raises(UnsupportedMethodError, match="past that forward"):
+            positions_of(Stream("self", 4), (shape,), states)
+        assert positions_of(Stream("", 4), (shape,), states)[0].shape == (2, 1, 4)  # an image has no later steps
+        thread.context.is_in_base = True
+        assert positions_of(Stream("self", 4), (shape,), states)[0].shape == (2, 1, 4)
+    finally:
+        thread.context = None
+
+
+class Tower(PreTrainedModel):
+    """Of images, with a model inside that does not say what it reads, and a table of tokens where one is given."""
+
+    config_class = PreTrainedConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, table: nn.Module | None = None, inner: PreTrainedModel | None = None) -> None:
+        super().__init__(PreTrainedConfig())
+        self.table, self.inner = table, inner
+
+    def get_input_embeddings(self) -> nn.Module:
+        if self.table is None:
+            raise NotImplementedError
+        return self.table
+
+
+class Unnamed(Tower):
+    main_input_name = "input_ids"  # as upstream has it where a class says nothing
+
+
+def test_a_model_that_does_not_say_what_it_reads_reads_what_the_one_around_it_does() -> None:
+    vision, text = Tower(inner=Unnamed()), Tower(nn.Embedding(4, 4), Unnamed())
+    other = Tower(inner=Unnamed(nn.Embedding(4, 4)))  # says so itself
+    whole = Tower(nn.Embedding(4, 4))
+    whole.parts = nn.ModuleList([vision, text, other])
+    stacks = places._stacks(whole)
+    assert [stacks[tower] for tower in (vision, text, other)] == ["", "self", ""]
+    assert [stacks[tower.inner] for tower in (vision, text, other)] == ["", "self", "self"]

@@ -65,23 +65,29 @@ def _stacks(model: AdaptedBaseModel) -> dict[nn.Module, str]:
     """Whose tokens modules see: "encoder", "decoder" or "self"; "" in a tower of images or sounds, which sees none."""
     whole = model.get_submodule("")
     encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else None
-    stacks = {}
+    stacks: dict[nn.Module, str] = {}
     for tower in whole.modules():  # outer ones first
         if isinstance(tower, PreTrainedModel):
-            reads = _reads_tokens(tower)
+            reads = _reads_tokens(tower, around=bool(stacks.get(tower, "self")))
             for module in tower.modules():
                 kind = "self" if encoder is None else "encoder" if module in encoder else "decoder"
                 stacks[module] = kind if reads else ""
     return stacks
 
 
-def _reads_tokens(tower: PreTrainedModel) -> bool:
-    """Whether a model looks its inputs up in a table; where it does not say in what, whether they are called so."""
+def _reads_tokens(tower: PreTrainedModel, around: bool) -> bool:
+    """Whether a model looks its inputs up in a table; where it does not say in what, whether they are called so.
+
+    Args:
+        around: whether the model around it does. A model inside of one that names no input of its own reads what that one does.
+    """
     try:
         table = tower.get_input_embeddings()
     except (NotImplementedError, AttributeError):
         table = None
-    return isinstance(table, nn.Embedding) if table is not None else tower.main_input_name == "input_ids"
+    if table is not None:
+        return isinstance(table, nn.Embedding)
+    return around and tower.main_input_name == "input_ids"
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:

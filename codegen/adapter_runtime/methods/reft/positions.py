@@ -60,7 +60,9 @@ def positions_of(stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Te
 def _in_context(
     context: ForwardContext, stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor
 ) -> Positions:
-    if context.is_between_parts and stream.stack:
+    # Kosmos-2's own `generate` calls the `generate` of a model inside: no forward of the whole says what a step of it is.
+    in_no_forward = context.is_generation and not context.is_in_base and not context.spans
+    if stream.stack and (context.is_between_parts or in_no_forward):
         raise UnsupportedMethodError(
             "ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one"
             " was called past that forward. Use another method."
