@@ -29,6 +29,7 @@ class Reason(Enum):
     PARTS_ON_OTHER_ROWS = (
         "upstream calls a model inside with other rows than the batch has, as with several images of one: refused"
     )
+    GENERATES_PAST_FORWARD = "upstream's `generate` calls a model inside past the forward of the whole, which alone shows where tokens are: refused"
     # of the subject
     NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from transformers import PreTrainedConfig
+
 from conformance.adapted import adapted_subjects, holding_subjects, init_refuses, initialised, refused
 from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
@@ -46,6 +48,7 @@ from conformance.checks.union import every_method_together
 from conformance.checks.wrapping import nothing_is_half_prepared
 from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
+from conformance.prompts import generating
 from conformance.reasons import Reason
 from conformance.reference.layout import layout_of
 from conformance.subjects import Subject, head_subjects, model_class, upstream_is_built
@@ -93,19 +96,27 @@ def _no_padding(subject: Subject, method: Method) -> Reason | None:
 def _no_generation(subject: Subject, method: Method) -> Reason | None:
     if method.has(Prompt) and _only_windows(subject):
         return Reason.WINDOW
-    return None if subject.generates else Reason.NO_GENERATION
+    return None if generating(subject) else Reason.NO_GENERATION
 
 
 def _no_steps(subject: Subject, method: Method) -> Reason | None:
     if any(isinstance(part, ReFT) and part.suffix for part in method.parts):
         return Reason.EDITS_THE_END
-    return _no_generation(subject, method)
+    return _no_generation(subject, method) if subject.generates else Reason.NO_GENERATION
 
 
 def _only_windows(subject: Subject) -> bool:
-    config = subject.config()
+    config = _of_text(subject.config())
     kinds = getattr(config, "layer_types", None)
     return bool(getattr(config, "sliding_window", None)) and "full_attention" not in (kinds or ())
+
+
+def _of_text(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config of the part that reads tokens; `config` where there are several."""
+    try:
+        return config.get_text_config(decoder=True)
+    except ValueError:
+        return config
 
 
 def _no_checkpointing(subject: Subject, method: Method) -> Reason | None:
@@ -183,7 +194,12 @@ CHECKS: tuple[Check, ...] = (
         "causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS)
     ),
     Check("padding", padded_places_do_not_matter, _no_padding, (Reason.UPSTREAM_SEES_PADDING,)),
-    Check("decoding", decoding_agrees, _no_generation, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
+    Check(
+        "decoding",
+        decoding_agrees,
+        _no_generation,
+        (Reason.UPSTREAM_DECODES_OTHERWISE, Reason.GENERATES_PAST_FORWARD),
+    ),
     Check("steps", steps_are_the_whole, _no_steps, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
     Check("stack", stack_is_one_after_the_other, _per_part, (Reason.BRANCH_NOT_FOLLOWED,)),
     Check("parallel", parallel_is_one_at_a_time, may_find=(Reason.UPSTREAM_MIXES_ROWS,)),

@@ -11,6 +11,7 @@ A method that cannot run a block has to refuse it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import features, layout_of
 from conformance.reference.lora import lora_targets
 from conformance.reference.together import Averaged, Fused
+from conformance.several import with_other_numbers
 from conformance.subjects import BATCH, Attention, Padding, Subject, attentions
 
 SHARES = (0.3, 0.7)
@@ -59,8 +61,31 @@ def stack_is_one_after_the_other(subject: Subject, method: Method) -> None:
 
 
 def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
-    """All outputs, the cache too, hold the copies one below the other."""
-    _assert_composed(subject, method, Parallel(FIRST, SECOND), torch.cat)
+    """All outputs, the cache too, hold the copies one below the other; also where a row has no image, two, or more than others."""
+    _assert_composed(subject, method, Parallel(FIRST, SECOND), torch.cat, are_packed=True)
+    for what, inputs in _with_other_numbers(subject):
+        model = _two(subject, method)
+        alone = [_under(model, name, inputs) for name in (FIRST, SECOND)]
+        found = _under(model, Parallel(FIRST, SECOND), inputs)
+        assert_same_names(found, alone[0], what)
+        expected = {name: torch.cat([one[name] for one in alone]) for name in _of_rows(subject, found, *alone)}
+        assert_equal_within({name: found[name] for name in expected}, expected, f"Parallel, {what}", ATOL, RTOL)
+
+
+def _under(model: PreTrainedModel, setup: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    model.set_active_adapters(setup)
+    return run(model, inputs)
+
+
+@functools.cache
+def _with_other_numbers(subject: Subject) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Inputs with other numbers of images, which upstream's own class takes and reads so that each output has a row per example or piece."""
+    found = []
+    for what, inputs in with_other_numbers(subject):
+        with contextlib.suppress(Exception):  # whatever upstream raises
+            run(subject.upstream(), inputs)
+            found.append((what, inputs))
+    return tuple(found)
 
 
 def split_batch_is_its_parts(subject: Subject, method: Method) -> None:
@@ -120,10 +145,19 @@ def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int]
 
 
 def _assert_composed(
-    subject: Subject, method: Method, block: Any, compose: Callable[[list[Tensor]], Tensor], **keywords: Tensor
+    subject: Subject,
+    method: Method,
+    block: Any,
+    compose: Callable[[list[Tensor]], Tensor],
+    are_packed: bool = False,
+    **keywords: Tensor,
 ) -> None:
-    """Under `block`, each output is what `compose` makes of those under each adapter. (Torch rounds by the number of rows.)"""
-    require_rows(subject)
+    """Under `block`, each output is what `compose` makes of those under each adapter. (Torch rounds by the number of rows.)
+
+    Args:
+        are_packed: the inputs of a row may be several pieces, one row's after the other's.
+    """
+    require_rows(subject, are_packed)
 
     def compare(model: PreTrainedModel, attention: Attention, padding: Padding, is_double: bool) -> None:
         inputs = subject.padded_inputs(padding)
@@ -183,20 +217,33 @@ def has_rows(subject: Subject) -> bool:
 
 
 @functools.cache
-def has_pieces_of_rows(subject: Subject) -> bool:
-    """Every input has a row per example, and so has every output, or, where a text has images in it, as many pieces of each."""
+def has_pieces_of_rows(subject: Subject, are_packed: bool) -> bool:
+    """Every input has a row per example, and so has every output, or, where a text has images in it, as many pieces of each; where inputs
+    `are_packed`, these too.
+    """
     inputs = subject.padded_inputs()
     if "input_ids" not in inputs:
         return has_rows(subject)
     given, found = flatten(inputs).values(), run(subject.upstream(), inputs).values()
-    return all(tensor.dim() > 0 and len(tensor) == BATCH for tensor in given) and all(
-        tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % BATCH == 0 for tensor in found
-    )
+    of_rows = (tensor.dim() > 0 and (len(tensor) == BATCH or (are_packed and _are_pieces(tensor))) for tensor in given)
+    return all(of_rows) and all(map(_are_pieces, found))
 
 
-def require_rows(subject: Subject) -> None:
-    if not has_pieces_of_rows(subject):
+def _are_pieces(tensor: Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % BATCH == 0
+
+
+def require_rows(subject: Subject, are_packed: bool = False) -> None:
+    if not has_pieces_of_rows(subject, are_packed):
         raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
+
+
+def _some_rows(inputs: dict[str, Any], first: int, after: int) -> dict[str, Any]:
+    """What belongs to the rows from `first` on."""
+    return {
+        name: value[first * len(value) // BATCH : after * len(value) // BATCH] if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
 
 
 @functools.cache
@@ -205,13 +252,13 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
     at random, of which a batch of another size gets other numbers.
     """
     inputs = subject.padded_inputs()
-    few = {name: value[:FEW] if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    all_rows, few_rows = (run(subject.upstream(), given) for given in (inputs, few))
+    all_rows, few_rows = (run(subject.upstream(), given) for given in (inputs, _some_rows(inputs, 0, FEW)))
     drawn_again = run(subject.upstream(), inputs, seed=6)
     return frozenset(
         name
         for name, value in all_rows.items()
-        if not _are_near(name, few_rows, {name: value[:FEW]}) or not _are_near(name, drawn_again, all_rows)
+        if not _are_near(name, few_rows, _some_rows({name: value}, 0, FEW))
+        or not _are_near(name, drawn_again, all_rows)
     )
 
 
@@ -223,11 +270,7 @@ def _are_near(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 def ragged_outputs(subject: Subject) -> frozenset[str]:
     """Outputs of upstream's that are as long as the values of a row make them (a sound): in a batch, as the longest."""
     inputs = subject.padded_inputs()
-    rows = (
-        {name: value[row : row + 1] if isinstance(value, Tensor) else value for name, value in inputs.items()}
-        for row in range(BATCH)
-    )
-    alone = [run(subject.upstream(), given) for given in rows]
+    alone = [run(subject.upstream(), _some_rows(inputs, row, row + 1)) for row in range(BATCH)]
     return frozenset(name for name in alone[0] if len({one[name].shape for one in alone}) > 1)
 
 

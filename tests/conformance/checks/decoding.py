@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
+from adapter_runtime.errors import UnsupportedMethodError
 from conformance.adapted import adapted
 from conformance.methods import Method, ReFT
-from conformance.outputs import assert_differs, assert_equal_within
+from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, fresh
+from conformance.prompts import (
+    STEPS,
+    Way,
+    first_token,
+    generating,
+    has_more_than_tokens,
+    prompts,
+    stands_for_more,
+    step_by_step,
+    ways,
+)
 from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import Attention, Subject, attentions, random_tokens
 
-STEPS = 4
 PROMPTS = 8  # with which upstream is tried
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": STEPS,
@@ -30,50 +42,115 @@ SETTINGS: dict[str, Any] = {
 
 
 def decoding_agrees(subject: Subject, method: Method) -> None:
-    """All ways to decode give what full forwards give.
+    """All ways to decode give what full forwards give, and without an active adapter bitwise what upstream gives.
 
     A full forward cannot tell the end of a prompt from that of the text. Where a method edits it, the ways to decode are
     held to each other, and only the first step to a full forward.
     """
-    if _upstream_logits(subject) is None:
+    decoder = generating(subject)
+    known = decoding_of(decoder) if decoder is not None else None
+    if decoder is None or known is None:
         raise DoesNotApply(Reason.UPSTREAM_DECODES_OTHERWISE)
     edits_end = any(isinstance(part, ReFT) and part.suffix for part in method.parts)
-    for attention in attentions(subject):
-        model = adapted(subject, method, attention)
-        inputs = generation_inputs(subject)
-        stepwise = step_by_step(model, inputs)
-        assert_differs({"logits": stepwise}, {"logits": _upstream_logits(subject)}, "the adapter")
-        if edits_end:
-            first, stepwise = stepwise[:, 0], logits_of(model, inputs, use_cache=False)
-            assert_equal_within({"logits": stepwise[:, 0]}, {"logits": first}, f"{attention}, first step")
-        for what, settings in ways(subject):
-            logits = logits_of(model, inputs, **settings)
-            assert_equal_within({"logits": logits}, {"logits": stepwise}, f"{attention}, {what}", atol=5e-5, rtol=1e-3)
+    inputs = known.prompts
+    for attention in attentions(decoder):
+        model = adapted(decoder, method, attention)
+        expected = _expected(model, decoder, inputs)
+        assert_differs({"logits": expected}, {"logits": known.logits}, "the adapter")
+        if known.is_stepwise:
+            stepwise = step_by_step(model, inputs, known.way)
+            steps = slice(1) if edits_end else slice(None)
+            _assert_close(expected[:, steps], stepwise[:, steps], f"{attention}, no cache")
+        for what, settings in ways_to_decode(decoder):
+            _assert_close(logits_of(model, inputs, **settings), expected, f"{attention}, {what}")
         try:
-            _assert_beams_agree(model, subject, inputs, attention)
+            _assert_beams_agree(model, decoder, inputs, attention)
         except AssertionError:
-            if _upstream_beams_agree(subject):
+            if _upstream_beams_agree(decoder):
                 raise
+        model.set_active_adapters(None)
+        theirs = logits_of(decoder.upstream(attention), inputs, **cached(decoder))
+        assert_bitwise(
+            {"logits": logits_of(model, inputs, **cached(decoder))}, {"logits": theirs}, f"{attention}, no adapter"
+        )
 
 
-def ways(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
-    """The ways to decode that upstream itself has for this class."""
-    known = [("cache", cached(subject)), ("no cache", {"use_cache": False})]
+def _expected(model: PreTrainedModel, decoder: Subject, inputs: dict[str, Any]) -> Tensor:
+    """Without a cache."""
+    try:
+        return logits_of(model, inputs, use_cache=False)
+    except UnsupportedMethodError as error:
+        if decoder.generates or "past that forward" not in str(error):
+            raise
+        raise DoesNotApply(Reason.GENERATES_PAST_FORWARD) from error
+
+
+def _assert_close(ours: Tensor, theirs: Tensor, what: str) -> None:
+    assert_equal_within({"logits": ours}, {"logits": theirs}, what, atol=5e-5, rtol=1e-3)
+
+
+def ways_to_decode(subject: Subject) -> list[tuple[str, dict[str, Any]]]:
+    """The ways to decode with a cache that upstream itself has for this class."""
+    known = [("cache", cached(subject))]
     if has_static_cache(subject):
         known.append(("static cache", {"cache_implementation": "static"}))
     return known
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How upstream's own class decodes prompts, with a cache as without."""
+
+    way: Way
+    prompts: dict[str, Any]
+    logits: Tensor  # (B, steps, vocabulary)
+    is_stepwise: bool  # as full forwards do; one of Qwen2-VL counts positions otherwise
+
+
 @functools.cache
-def decodes(subject: Subject) -> bool:
-    """Upstream itself decodes with a cache and without one as it reads."""
-    upstream, inputs = subject.upstream(), generation_inputs(subject)
+def decoding_of(subject: Subject) -> Decoding | None:
+    """The first way in which upstream itself decodes as it reads; of prompts with more than tokens, also one that it decodes alike with a
+    cache and without. None if there is none.
+    """
+    found = [one for way in ways(subject) if (one := _tried(subject, way)) is not None]
+    may_differ = has_more_than_tokens(subject)
+    return next((one for one in found if one.is_stepwise), found[0] if found and may_differ else None)
+
+
+def _tried(subject: Subject, way: Way) -> Decoding | None:
+    upstream, inputs = subject.upstream(), prompts(subject, way)
     try:
-        stepwise = step_by_step(upstream, inputs)
-        found = [logits_of(upstream, inputs, **way) for way in (cached(subject), {"use_cache": False})]
+        plain = logits_of(upstream, inputs, use_cache=False)
+        with_cache = logits_of(upstream, inputs, **cached(subject))
     except Exception:
-        return False
-    return all(torch.allclose(logits, stepwise, atol=1e-4, rtol=1e-3) for logits in found)
+        return None
+    if not _are_close(with_cache, plain):
+        return None
+    if has_more_than_tokens(subject):
+        way = replace(way, first_position=_first_position(upstream, inputs))
+    try:
+        stepwise = step_by_step(upstream, inputs, way)
+    except Exception:
+        return Decoding(way, inputs, plain, False)
+    return Decoding(way, inputs, plain, _are_close(plain, stepwise))
+
+
+def _first_position(upstream: PreTrainedModel, inputs: dict[str, Any]) -> int | None:
+    """From where `generate` counts (PaliGemma: from 1); None where it gives no positions, or such along several axes."""
+    given: list[Any] = []
+    handle = upstream.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    try:
+        logits_of(upstream, inputs, use_cache=False)
+    finally:
+        handle.remove()
+    positions = given[0] if given else None
+    return int(positions[0, 0]) if isinstance(positions, Tensor) and positions.dim() == 2 else None
+
+
+def _are_close(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
 def cached(subject: Subject) -> dict[str, Any]:
@@ -85,20 +162,15 @@ def cached(subject: Subject) -> dict[str, Any]:
 
 @functools.cache
 def has_static_cache(subject: Subject) -> bool:
-    """Upstream decodes with a static cache, and as it does step by step."""
-    upstream, inputs = subject.upstream(attentions(subject)[-1]), generation_inputs(subject)
+    """Upstream decodes with a static cache, and as it does without one."""
+    known = decoding_of(subject)
+    assert known is not None
+    upstream = subject.upstream(attentions(subject)[-1])
     try:
-        logits = logits_of(upstream, inputs, cache_implementation="static")
+        logits = logits_of(upstream, known.prompts, cache_implementation="static")
+        return torch.allclose(logits, logits_of(upstream, known.prompts, use_cache=False), atol=1e-4)
     except Exception:
         return False
-    return torch.allclose(logits, step_by_step(upstream, inputs), atol=1e-4)
-
-
-def generation_inputs(subject: Subject) -> dict[str, Any]:
-    """Prompts with padding on the left; what an encoder-decoder encodes is padded on the right."""
-    inputs = subject.padded_inputs("right" if subject.kind == "encoder-decoder" else "left")
-    inputs.pop("decoder_input_ids", None)
-    return inputs
 
 
 def logits_of(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -> Tensor:
@@ -109,52 +181,8 @@ def logits_of(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -
 def _generated(model: PreTrainedModel, inputs: dict[str, Any], **settings: Any) -> Any:
     start = {"decoder_start_token_id": first_token(model)} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return model.generate(**inputs, **{**SETTINGS, **start, **settings})
-
-
-def first_token(model: PreTrainedModel) -> int:
-    """What a decoder starts from; any token where upstream leaves that to checkpoints (T5)."""
-    stated = (model.generation_config.decoder_start_token_id, model.generation_config.bos_token_id)
-    return next((token for token in stated if token is not None), 0)
-
-
-def step_by_step(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """The same by one full forward per token, without a cache and without ``generate``."""
-    steps = []
-    given = dict(inputs)
-    if model.config.is_encoder_decoder:
-        given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), first_token(model))
-    with torch.no_grad():
-        for _ in range(STEPS):
-            steps.append(model(**given, **_positions(model, given), use_cache=False).logits[:, -1].float())
-            given = _longer(given, steps[-1].argmax(-1, keepdim=True))
-    return torch.stack(steps, dim=1)
-
-
-def _positions(model: PreTrainedModel, given: dict[str, Any]) -> dict[str, Tensor]:
-    """Positions of real tokens count from 0, as ``generate`` has it."""
-    if model.config.is_encoder_decoder or "position_ids" not in _parameters(type(model)):
-        return {}
-    mask = given["attention_mask"]
-    return {"position_ids": (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)}
-
-
-def _parameters(cls: type) -> set[str]:
-    import inspect
-
-    upstream = next(base for base in cls.__mro__ if base.__module__.startswith("transformers.models"))
-    return set(inspect.signature(upstream.forward).parameters)
-
-
-def _longer(given: dict[str, Any], token: Tensor) -> dict[str, Any]:
-    if "decoder_input_ids" in given:
-        return {**given, "decoder_input_ids": torch.cat([given["decoder_input_ids"], token], dim=1)}
-    mask = given["attention_mask"]
-    return {
-        **given,
-        "input_ids": torch.cat([given["input_ids"], token], dim=1),
-        "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
-    }
+        kept_out = {"suppress_tokens": stands_for_more(model.config.model_type) or None}
+        return model.generate(**fresh(inputs), **{**SETTINGS, **kept_out, **start, **settings})
 
 
 def _assert_beams_agree(
@@ -175,18 +203,14 @@ def _upstream_beams_agree(subject: Subject) -> bool:
 
     Not with every prompt: the best beam may be the first in each step.
     """
-    inputs = generation_inputs(subject)
+    known = decoding_of(subject)
+    assert known is not None
+    inputs = known.prompts
     try:
         _assert_beams_agree(subject.upstream(), subject, inputs, "eager")
-        for seed in range(PROMPTS if "input_ids" in inputs else 0):
+        for seed in range(PROMPTS if subject.text and "input_ids" in inputs else 0):
             tokens = random_tokens(subject.config(), inputs["input_ids"].shape[1], seed)
             _assert_beams_agree(subject.upstream(), subject, {**inputs, "input_ids": tokens}, "eager")
     except AssertionError:
         return False
     return True
-
-
-@functools.cache
-def _upstream_logits(subject: Subject) -> Tensor | None:
-    """None where upstream does not decode as it reads."""
-    return step_by_step(subject.upstream(), generation_inputs(subject)) if decodes(subject) else None

@@ -12,6 +12,7 @@ from conformance.adapted import FIRST, initialised, randomise_adapter
 from conformance.methods import Method
 from conformance.outputs import assert_bitwise, assert_differs, flags, flatten, loss_of, run, seeded
 from conformance.reasons import DoesNotApply, Reason
+from conformance.several import with_other_numbers
 from conformance.subjects import Attention, Subject, attentions, shaped_for, with_labels
 
 
@@ -68,6 +69,8 @@ def calls(subject: Subject, attention: Attention) -> Iterator[tuple[str, dict[st
         labelled = with_labels(subject, inputs)
         if labelled is not None:
             yield f"padding {padding}, with labels", labelled, {}
+    for what, inputs in with_other_numbers(subject):
+        yield what, inputs, {}
 
 
 def assert_same_training_step(ours: nn.Module, upstream: nn.Module, subject: Subject, what: str) -> None:
