@@ -158,6 +158,7 @@ class ResidualSite:
         Role | None
     )  # None in a module of its own, which may have several: the layer that uses it says (BottleneckRole)
     beside: Beside | None = None  # PARALLEL_SUM: what else is added in this sum
+    holder: str = ""  # code of the layer that has the host, where the site stands outside of it; "" = the class itself
 
     def __post_init__(self) -> None:
         if (self.placement is Placement.PARALLEL_SUM) != (self.beside is not None):

@@ -49,6 +49,12 @@ def submodules(value: Value) -> set[str]:
         pytest.param("z = (x, *y, self.a(x))\nreturn z[2]", {"a"}, id="behind an unknown length it may be any"),
         pytest.param("z = (*y, x, self.a(x))\nreturn z[-2]", set(), id="the last but one is not the last"),
         pytest.param("return self.b(x)", {"b", "b.up", "b.down"}, id="the forward of a submodule is entered"),
+        pytest.param(
+            "return torch.utils.checkpoint.checkpoint(self.b, x)",
+            {"b", "b.up", "b.down"},
+            id="a checkpoint runs a module",
+        ),
+        pytest.param("return torch.save(self.b, x)", set(), id="another function that is given a module does not"),
         pytest.param("if y is not None:\n    x = self.a(x)\nreturn x", {"a"}, id="a branch that may run is an origin"),
         pytest.param("for _ in range(3):\n    x = self.a(x)\nreturn x", {"a"}, id="a loop's body is an origin"),
         pytest.param("x.add_(self.a(x))\nreturn x", {"a"}, id="an operation in place binds the name again"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import dedent, indent
 
 import pytest
@@ -54,6 +55,45 @@ def test_an_equal_addition_that_is_not_planned_stays_as_it_is() -> None:
         # <<< adapters
         return x
         """)
+
+
+LOOP = """
+for i, layer in enumerate(self.layers):
+    r = r + layer(r)
+    r = self.norms[i](r)
+return r
+"""
+
+
+@pytest.mark.parametrize("holder", ["layer", "self.layers[i]"])
+def test_the_adapters_of_a_layer_are_called_in_the_loop_around_it(holder: str) -> None:
+    module = handmade(LOOP)
+    site = module.residual(
+        *("Block", "r = r + layer(r)", "r + layer(r)", "layer(r)", "r"),
+        norm="self.norms[i]",
+        dropped="r = self.norms[i](r)",
+        host="output_adapters",
+    )
+    text = emitted(module, replace(site, holder=holder))
+    assert f"        r = {holder}.output_adapters(layer(r), r, self.norms[i])\n" in text
+    assert "r = self.norms[i](r)" not in text
+
+
+@pytest.mark.parametrize(
+    ("planned", "other"),
+    [
+        pytest.param("layer", "self", id="of the class around it"),
+        pytest.param("self.layers[i]", "self.layers[j]", id="of another turn"),
+        pytest.param("", "self.layers[i]", id="of a layer, where the class itself has them"),
+    ],
+)
+def test_a_call_of_other_adapters_than_planned_is_no_edit(planned: str, other: str) -> None:
+    module = handmade(LOOP)
+    site = module.residual("Block", "r = r + layer(r)", "r + layer(r)", "layer(r)", "r", host="output_adapters")
+    site = replace(site, holder=planned)
+    text = emitted(module, site).replace(f"{planned or 'self'}.output_adapters", f"{other}.output_adapters")
+    with pytest.raises(CodegenError):
+        verify_model(module.facts, module.plan(site), {"modeling_mine.py": text})
 
 
 def test_comments_and_blank_lines_of_upstream_stay_where_they_are() -> None:

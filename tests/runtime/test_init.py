@@ -6,7 +6,9 @@ import copy
 import inspect
 import pickle
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,10 @@ from transformers.models.bert.modeling_bert import BertOutput, BertPreTrainedMod
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from adapter_models.bert.mixin_bert import BertModelAdaptersMixin
 from adapter_runtime import init
+from adapter_runtime.composition import Parallel
+from adapter_runtime.contract.registry import Classes, registered
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
 from adapter_runtime.model import init as init_module
 from adapter_runtime.model.calls import CALL_ARGUMENTS
@@ -53,6 +58,29 @@ def test_modules_that_have_no_data_yet_wait_for_it_where_the_model_has_some(conf
     assert model.device.type == "cpu"
     made = [parameter for name, parameter in model.named_parameters() if ".a." in f".{name}."]
     assert made and all(parameter.is_meta for parameter in made)
+
+
+class EditedBert(BertModelAdaptersMixin, BertModel):
+    """What is generated where the forward of a base model itself was edited (XLM)."""
+
+    def forward(self, input_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        return BertModel.forward(self, input_ids, **kwargs)
+
+
+def test_a_base_model_with_a_forward_of_its_own_spans_a_context_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, `Parallel` would divide the rows that it should repeat."""
+    monkeypatch.setitem(sys.modules, "edited_bert", SimpleNamespace(EditedBert=EditedBert))
+    classes = registered().of_type("bert")
+    name = "transformers.models.bert.modeling_bert.BertModel"
+    edited = Classes(classes.model_mixins, {**classes.with_adapters, name: "edited_bert.EditedBert"})
+    monkeypatch.setattr(type(registered()), "of_type", lambda self, model_type: edited)
+    model = adapted("bert")
+    assert (type(model).__name__, isinstance(model, EditedBert)) == ("BertModel", True)
+    for adapter in "ab":
+        model.add_adapter(adapter, config="seq_bn")
+    model.set_active_adapters(Parallel("a", "b"))
+    assert len(model(TOKENS)[0]) == 2 * len(TOKENS)
+    assert type(pickle.loads(pickle.dumps(model))) is type(model)
 
 
 def test_a_layer_that_lacks_a_module_is_refused_and_left_alone() -> None:

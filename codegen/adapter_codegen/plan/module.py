@@ -45,7 +45,7 @@ class LayerEntry:
     prefix_problems: tuple[Diagnostic, ...]  # why not every core in it takes a prefix
     gaps: tuple[Diagnostic, ...] = ()  # what of its stream was not followed or has no rule: sites are missing
     second: tuple[Diagnostic, ...] = ()  # attention on a second stream, which has no sites
-    has_additions: bool = True  # whether anything is added to its stream; a list may hold mere attentions
+    has_additions: bool = True  # whether anything is added to the stream in it; a list may hold mere attentions
     form: StreamForm = StreamForm.ROWS
     shown: Location | None = None  # what shows another form than rows
 
@@ -128,7 +128,9 @@ def _entry(result: LayerFindings, refused: dict[str, list[Finding]], facts: Modu
     warnings = [finding for finding in result.findings if finding.level is not Level.NOTE]
     problems += [finding for finding in warnings if Method.PREFIX_TUNING in finding.methods]
     diagnostics = dict.fromkeys(as_diagnostic(finding, facts) for finding in problems)
-    has_additions = bool(result.residual) or any(finding.problem in _ADDITIONS for finding in result.findings)
+    has_additions = (result.gives_stream and bool(result.residual)) or any(
+        finding.problem in _ADDITIONS for finding in result.findings
+    )
     lacking = result.lacking
     gaps, second = (tuple(as_diagnostic(finding, facts) for finding in of) for of in (lacking.gaps, lacking.second))
     copied = tuple(dict.fromkeys(touched))

@@ -45,13 +45,13 @@ def _call(function: Copied, site: ResidualSite, operand: Operand) -> cst.Call:
     arguments = [cst.Arg(value) for value in (operand(site.branch), _residual(site, operand), norm)]
     if site.branch_first:
         arguments.append(cst.Arg(cst.Name("True"), keyword=cst.Name("branch_first"), equal=_EQUAL))
-    return cst.Call(_host(function, site.hosts[-1]), arguments)
+    return cst.Call(_host(function, site, site.hosts[-1]), arguments)
 
 
 def _branch(function: Copied, site: ResidualSite, operand: Operand) -> cst.Call:
     """``self.host(x, r)`` in the place of ``x``; ``self.host(x)`` where there is no single stream."""
     return cst.Call(
-        _host(function, site.hosts[-1]),
+        _host(function, site, site.hosts[-1]),
         [cst.Arg(operand(part)) for part in (site.branch, site.residual) if part is not None],
     )
 
@@ -59,7 +59,7 @@ def _branch(function: Copied, site: ResidualSite, operand: Operand) -> cst.Call:
 def _parallel(function: Copied, site: ResidualSite, operand: Operand) -> cst.IfExp:
     """``self.host(f, self.beside(a, r, None), None) if self.beside.runs or self.host.runs else a + f + r``."""
     assert site.beside is not None
-    beside, own = (_host(function, name) for name in site.hosts)
+    beside, own = (_host(function, site, name) for name in site.hosts)
     inner = cst.Call(beside, _arguments(operand(site.beside.branch), _residual(site, operand)))
     runs = [cst.Attribute(host, cst.Name("runs")) for host in (beside, own)]
     return cst.IfExp(
@@ -96,5 +96,6 @@ def _arguments(branch: cst.BaseExpression, residual: cst.BaseExpression) -> list
     return [cst.Arg(branch), cst.Arg(residual), cst.Arg(cst.Name("None"))]
 
 
-def _host(function: Copied, name: str) -> cst.Attribute:
-    return cst.Attribute(cst.Name(function.first_parameter), cst.Name(name))
+def _host(function: Copied, site: ResidualSite, name: str) -> cst.Attribute:
+    holder = cst.parse_expression(site.holder) if site.holder else cst.Name(function.first_parameter)
+    return cst.Attribute(holder, cst.Name(name))

@@ -86,6 +86,7 @@ class _Inverse(cst.CSTTransformer):
         if not self.residuals[name] or len(call.args) not in (3, 4) or not all(map(_says_branch_first, branch_first)):
             raise NotAnEdit(f"a call of {name} that was not planned")
         site = self.residuals[name].popleft()
+        _compare_holder(site, call)
         branch, residual, norm = (argument.value for argument in call.args[:3])
         ordered = (branch, residual) if branch_first else (residual, branch)
         added = cst.BinaryOperation(ordered[0], cst.Add(), ordered[1])
@@ -98,6 +99,7 @@ class _Inverse(cst.CSTTransformer):
     @staticmethod
     def _branch(site: ResidualSite, call: cst.Call) -> cst.BaseExpression:
         """What goes through the adapters, where upstream's own code adds."""
+        _compare_holder(site, call)
         if any(argument.keyword is not None or argument.star for argument in call.args):
             raise NotAnEdit("a call of adapters with other arguments than planned")
         given, planned = [argument.value for argument in call.args], [site.branch, site.residual]
@@ -149,13 +151,22 @@ def _compare(arguments: Sequence[cst.BaseExpression], planned: Sequence[str]) ->
         raise NotAnEdit(f"what an edit works on is not what was planned: {', '.join(planned)}")
 
 
+def _compare_holder(site: ResidualSite, call: cst.Call) -> None:
+    """The adapters are those of the layer that was planned; else of the class itself, which may call itself as it likes."""
+    owner = cst.ensure_type(call.func, cst.Attribute).value
+    if site.holder:
+        _compare([owner], (site.holder,))
+    elif not isinstance(owner, cst.Name):
+        raise NotAnEdit(f"adapters of `{cst.Module([]).code_for_node(owner)}`, and not of the class itself")
+
+
 def _says_branch_first(argument: cst.Arg) -> bool:
     keyword, value = argument.keyword, argument.value
     return keyword is not None and keyword.value == "branch_first" and shape(value) == shape(cst.Name("True"))
 
 
 def _method(call: cst.Call) -> str:
-    """``f`` of ``self.f(...)`` and of ``f(...)``."""
-    if isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Name):
+    """``f`` of ``self.f(...)``, ``self.layers[i].f(...)`` and of ``f(...)``."""
+    if isinstance(call.func, cst.Attribute) and isinstance(call.func.value, cst.Name | cst.Subscript):
         return call.func.attr.value
     return call.func.value if isinstance(call.func, cst.Name) else ""

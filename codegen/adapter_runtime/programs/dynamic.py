@@ -42,6 +42,9 @@ def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
 
     Upstream compares class names (``_no_split_modules``), writes them to files (``architectures``) and reads the source
     of a class's module, so a class made here must look like the one that it extends.
+
+    Args:
+        mixin: of ours; or a generated class of `upstream` with both among its bases, whose own forward was edited (XLM).
     """
     if (mixin, upstream) in _MADE:
         return _MADE[mixin, upstream]
@@ -51,9 +54,10 @@ def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
         "__doc__": upstream.__doc__,
         "_made_of": (mixin, upstream),
     }
+    bases = (mixin,) if issubclass(mixin, upstream) else (mixin, upstream)
     if issubclass(mixin, DynamicMixin):
-        namespace.update(mixin.prepare_subclass(upstream))
-    made = _MADE[mixin, upstream] = type(upstream.__name__, (mixin, upstream), namespace)
+        namespace.update(mixin.prepare_subclass(bases[-1]))
+    made = _MADE[mixin, upstream] = type(upstream.__name__, bases, namespace)
     return made
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import initialised
+from conformance.checks.beside import in_no_layer, joined_until_next, running
 from conformance.extensions import can_be_without, named_by
 from conformance.methods import Method
 from conformance.outputs import flags, seeded
@@ -33,6 +34,7 @@ class Received:
     location: str
     x: Tensor
     residual: Tensor | None  # None: upstream mixes what the host gives into several streams
+    is_beside: bool = False  # called while the forward of its layer does not run
     trains: bool = True  # upstream runs some of its layers without gradients first, and again with them (HRM)
 
 
@@ -45,11 +47,12 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
     received: list[Received] = []
 
     def cut(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
-        received.append(replace(one, trains=torch.is_grad_enabled()))
+        is_beside = one.layer.path not in inside
+        received.append(replace(one, trains=torch.is_grad_enabled(), is_beside=is_beside))
         # A copy: upstream may go on to change what it gets.
         return original(one.x, one.residual, *rest, **options).detach().requires_grad_().clone()
 
-    with _hosts(model, layout, cut), seeded(5):
+    with running(model, layout.layers) as inside, _hosts(model, layout, cut), seeded(5):
         outputs = model(**inputs, **flags(model))
     if not received:
         raise AssertionError("no host is called: there is no residual addition to adapt")
@@ -59,8 +62,8 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
     for one in received:
         assert_shapes(one)
         if one.trains:
-            _assert_location(model, one)
-    _assert_complete(subject, layout)
+            _assert_location(model, layout, one)
+    _assert_complete(subject, layout, {one.layer.path for one in received if one.is_beside})
 
 
 def assert_shapes(one: Received) -> None:
@@ -76,11 +79,13 @@ def assert_shapes(one: Received) -> None:
         raise AssertionError(f"{one.host} is given {tuple(one.x.shape)} to add to {tuple(one.residual.shape)}")
 
 
-def _assert_location(model: nn.Module, one: Received) -> None:
+def _assert_location(model: nn.Module, layout: Layout, one: Received) -> None:
     if not one.x.requires_grad:
         raise AssertionError(f"{one.host} ({one.location}): what it is given depends on no parameter of its sublayer")
     parameters = {
-        name: p for name, p in model.named_parameters(remove_duplicate=False) if name.startswith(f"{one.layer.path}.")
+        name: p
+        for name, p in model.named_parameters(remove_duplicate=False)
+        if name.startswith(f"{one.layer.path}.") or (one.is_beside and in_no_layer(name, layout.layers))
     }
     weight = torch.randn(one.x.shape, generator=torch.Generator().manual_seed(3))
     found = torch.autograd.grad(
@@ -117,15 +122,23 @@ def _touches(reached: set[str], path: str) -> bool:
     return any(name.startswith(f"{path}.") for name in reached)
 
 
-def _assert_complete(subject: Subject, layout: Layout) -> None:
+def _assert_complete(subject: Subject, layout: Layout, beside: Set[str]) -> None:
     """With every branch at a host set to zero, the output of a layer depends on no projection in it.
 
     Upstream's own extensions of a layer, behind its last host, are none of its sublayers: no adapter belongs to them. Nor
     does one belong to a projection of the stream itself, where a layer gets wider.
+
+    Args:
+        beside: paths of layers whose hosts are called beside them.
     """
     silent = _silent(subject, layout, cut=False)
     behind: _Silent | None = None
     for layer in layout.layers:
+        if layer.path in beside:
+            weights = dict(_projections(silent.model, ""))
+            if joined := joined_until_next(layer, layout.layers, silent.given, silent.results, weights):
+                raise AssertionError(f"beside {layer.path} something is added that no host is given: {joined}")
+            continue
         left = _reaching(silent, layer)
         if not left or projects_the_stream(silent, layer, left) or _replaces_the_stream(subject, layer, left):
             continue
@@ -145,6 +158,7 @@ class _Silent:
     ends: dict[str, Tensor]  # of layers
     behind: dict[str, list[Tensor]]  # layer -> what its output hosts gave, cut off from what stands before
     residuals: dict[str, Tensor] = field(default_factory=dict)  # layer -> the stream that its first host is given
+    results: dict[str, Tensor] = field(default_factory=dict)  # layer -> what its last host gave
 
 
 def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
@@ -155,7 +169,7 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
     def silent(original: Callable[..., Tensor], one: Received, *rest: Any, **options: Any) -> Tensor:
         if one.residual is not None:
             seen.residuals.setdefault(one.layer.path, one.residual)
-        result = original(torch.zeros_like(one.x), one.residual, *rest, **options)
+        result = seen.results[one.layer.path] = original(torch.zeros_like(one.x), one.residual, *rest, **options)
         if cut and one.location == "output":
             result = result.detach().requires_grad_()
             seen.behind.setdefault(one.layer.path, []).append(result)
@@ -277,15 +291,15 @@ def _is_within(path: str, module: str) -> bool:
 
 
 def _projections(model: nn.Module, layer: str) -> Iterator[tuple[str, Tensor]]:
-    """Weights of linear maps of the layer, experts in one parameter included."""
+    """Weights of linear maps of the layer, experts in one parameter included; "" = of the model."""
     for path, module in model.get_submodule(layer).named_modules():
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
-            yield f"{layer}.{path}", module.weight
+            yield f"{layer}.{path}".removeprefix("."), module.weight
         else:
             for name, parameter in module.named_parameters(recurse=False):
                 is_matrices = parameter.dim() == 3 and min(parameter.shape[1:]) > 1  # and no scale of channels
                 if is_matrices and not isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
-                    yield f"{layer}.{path}.{name}", parameter
+                    yield f"{layer}.{path}.{name}".removeprefix("."), parameter
 
 
 def _first_tensor(output: Any) -> Tensor:

@@ -12,6 +12,7 @@ from adapter_codegen.plan.flow.activation import Activation, Arguments
 from adapter_codegen.plan.flow.modules import applied, find_submodule, local_class
 from adapter_codegen.plan.flow.values import Frame, ModuleKind, Op, Value, same_tensor
 
+CHECKPOINT = "torch.utils.checkpoint.checkpoint"
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 
 
@@ -75,6 +76,8 @@ def _method_call(run: Activation, node: cst.Call, function: cst.Attribute, base:
         name = dotted_name(function)
         if (forward := applied(run.facts, name)) is not None:
             return _applied_call(run, node, name, forward, arguments)
+        if _is_checkpoint(name, arguments):
+            return _checkpointed(run, node, arguments)
         return run.make(Op.FUNCTION, node, arguments.positional, name=name, keywords=arguments.named)
     inputs = (base, *arguments.positional)
     return run.make(Op.METHOD, node, inputs, name=function.attr.value, keywords=arguments.named)
@@ -176,6 +179,18 @@ def _applied_call(run: Activation, node: cst.Call, name: str, forward: FunctionF
     value = run.make(Op.FUNCTION, node, arguments.positional, name=name, keywords=arguments.named, through=through)
     run.flow.calls[frame] = value
     return value
+
+
+def _is_checkpoint(name: str, arguments: Arguments) -> bool:
+    return name == CHECKPOINT and bool(arguments.positional) and arguments.positional[0].is_module
+
+
+def _checkpointed(run: Activation, node: cst.Call, arguments: Arguments) -> Value:
+    """``torch.utils.checkpoint.checkpoint(self.layer, x)``: the module runs."""
+    module, *rest = arguments.positional
+    return _module_call(
+        run, node, module, "forward", Arguments(tuple(rest), arguments.keywords, arguments.double_star)
+    )
 
 
 def _handed_on(run: Activation, node: cst.Call, name: str, arguments: Arguments) -> Value:

@@ -10,7 +10,7 @@ import libcst as cst
 from adapter_codegen.plan.flow.activation import Activation, Arguments
 from adapter_codegen.plan.flow.bindings import assign, bind_parameters, element
 from adapter_codegen.plan.flow.operators import operation, operator_of
-from adapter_codegen.plan.flow.values import How, Value, truth
+from adapter_codegen.plan.flow.values import How, Loop, Value, truth
 
 Bindings = dict[str, Value]
 
@@ -79,7 +79,10 @@ def _compound(run: Activation, node: cst.BaseCompoundStatement) -> None:
         before = dict(run.environment)
         iterated = run.evaluate(node.iter)
         assign(run, node.target, element(run, node.iter, iterated))
+        entered = dict(run.environment)
         _block(run, node.body)
+        if run.environment is not None:
+            run.flow.loops.append(Loop(run.frame, node, before, entered, dict(run.environment)))
         run.environment = _merged(run, node, [before, run.environment])
     elif isinstance(node, cst.While):
         run.evaluate(node.test)

@@ -130,6 +130,17 @@ class Value:
 Environment = Mapping[str, Value]
 
 
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A ``for`` whose body was run once."""
+
+    frame: Frame
+    node: cst.For
+    before: Environment  # bound names ahead of it
+    entered: Environment  # at the start of its body
+    after: Environment  # at the end of its body
+
+
 @dataclass
 class Flow:
     """The graph of one forward, with the forwards that it calls."""
@@ -139,6 +150,7 @@ class Flow:
     returned: Value | None = None
     before: dict[tuple[Frame, cst.CSTNode], Environment] = field(default_factory=dict)  # bound names at a statement
     calls: dict[Frame, Value] = field(default_factory=dict)  # the call that a frame is the activation of
+    loops: list[Loop] = field(default_factory=list)
     after: dict[tuple[Frame, cst.CSTNode], cst.CSTNode] = field(default_factory=dict)  # next statement in the block
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from adapter_codegen.model import AttentionRoles, LayerPlan, MLPRoles, PrefixSite
+from adapter_codegen.model import AttentionRoles, LayerPlan, Method, MLPRoles, PrefixSite
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.attention.core import AttentionCore
@@ -16,6 +16,7 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Value, ancestors
+from adapter_codegen.plan.stream.additions.in_loop import Beside, added_beside
 from adapter_codegen.plan.stream.additions.residuals import (
     Residuals,
     additions_beside,
@@ -44,6 +45,7 @@ class LayerFindings:
     findings: tuple[Finding, ...]
     lacking: Completeness
     form: Sign | None = None  # of its hidden states, where it shows that they are no rows of positions
+    gives_stream: bool = True  # False: it gives what is added to the stream, beside it
 
 
 def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindings | None:
@@ -84,7 +86,27 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
     plan = replace(plan, without=lacking.without)
     found = (*findings, *(finding for finding in lacking.gaps if finding not in findings), *lacking.second)
     form = form_in_layer(scene, attentions.cores, residuals.additions)
-    return LayerFindings(plan, prefix, placed, core_classes, refused, found, lacking, form)
+    whole = LayerFindings(plan, prefix, placed, core_classes, refused, found, lacking, form)
+    if residuals.additions or (outside := added_beside(facts, kinds, class_name)) is None:
+        return whole
+    return _with_sites_beside(whole, outside)
+
+
+def _with_sites_beside(layer: LayerFindings, outside: Beside) -> LayerFindings:
+    """A layer whose sites stand in the loop that runs through its list. Its own roles are those that are told by its own forward."""
+    scene, additions = outside.scene, outside.residuals.additions
+    attentions = Attentions(scene)
+    sublayers = Roles(scene, attentions, additions)
+    findings = [finding for finding in layer.findings if Method.BOTTLENECK not in finding.methods]
+    placed = Placing(scene, attentions, sublayers, outside.holders).sites(additions, findings)
+    plan = replace(layer.plan, bottlenecks=bottlenecks_of(placed))
+    if any(role.where or role.unless or role.sublayer for role in plan.bottlenecks) or len(placed) != len(additions):
+        return layer
+    locations = frozenset(role.location for role in plan.bottlenecks)
+    lacking = completeness(scene, attentions, Layer(additions, locations, sublayers), findings)
+    plan = replace(plan, without=lacking.without)
+    found = (*findings, *lacking.gaps, *lacking.second)
+    return replace(layer, plan=plan, residual=placed, findings=found, lacking=lacking, gives_stream=False)
 
 
 def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[PrefixSite, ...], dict[str, list[Finding]]]:

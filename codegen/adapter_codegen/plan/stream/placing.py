@@ -99,10 +99,14 @@ class _Placed:
 class Placing:
     """Places the additions of one layer."""
 
-    def __init__(self, scene: Scene, attentions: Attentions, roles: Roles) -> None:
+    def __init__(
+        self, scene: Scene, attentions: Attentions, roles: Roles, holders: Mapping[int, str] | None = None
+    ) -> None:
+        """`holders`: ``id(value)`` of an addition that stands beside its layer -> code that gives the layer there."""
         self._scene = scene
         self._attentions = attentions
         self._roles = roles
+        self._holders = holders or {}
 
     def sites(self, additions: Iterable[Addition], findings: list[Finding]) -> tuple[PlacedSite, ...]:
         """The sites of additions, in their order. What gets none goes into `findings`."""
@@ -176,6 +180,7 @@ class Placing:
             host=host,
             role=None if not host or host.startswith(_OF_ANY_ROLE) else role,
             beside=self._beside(placed, found),
+            holder=self._holders.get(id(value), ""),
         )
         flags = flags_around(value.statement, value.frame, scene.facts) if host else frozenset()
         by_class = _classes_of_roles(self._roles.by_class(addition))

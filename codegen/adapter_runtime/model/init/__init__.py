@@ -188,7 +188,9 @@ def _swap(module: nn.Module, registry: Registry) -> None:
     """Change the class of a module for which one was generated."""
     name = qualified_name(type(module))
     if name in registry.with_adapters:
-        change_class(module, load_class(registry.with_adapters[name]))
+        made = load_class(registry.with_adapters[name])
+        is_model = issubclass(made, ModelBaseAdaptersMixin)  # its forward spans a context, as that of other models
+        change_class(module, subclass(made, type(module)) if is_model else made)
     elif name in registry.model_mixins:
         change_class(module, subclass(load_class(registry.model_mixins[name]), type(module)))
 

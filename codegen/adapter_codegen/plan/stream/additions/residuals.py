@@ -79,10 +79,20 @@ class Refused:
     problem: Problem
 
 
-def find_residuals(scene: Scene) -> Residuals:
-    """The residual additions on the stream of a layer."""
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A part of a forward that a stream runs through."""
+
+    starts: tuple[Value, ...]
+    ends: tuple[Value, ...]
+
+
+def find_residuals(scene: Scene, way: Way | None = None) -> Residuals:
+    """The residual additions on a stream: on the way through a layer, from what it is given to what it returns, or on another one."""
     found = Residuals()
-    _Stream(scene, found).follow(stream_outputs(scene))
+    _Stream(scene, found, () if way is None else way.starts).follow(
+        stream_outputs(scene) if way is None else [*way.ends]
+    )
     found.additions.sort(key=lambda addition: scene.order[id(addition.value)])
     replaced = [addition.work.path for addition in found.additions]
     found.refused = [refused for refused in found.refused if not _is_within(refused.value.frame.path, replaced)]
@@ -158,9 +168,10 @@ def far_side(value: Value, scene: Scene) -> Value:
 class _Stream:
     """Follows the stream backwards from its end, and claims the additions on it."""
 
-    def __init__(self, scene: Scene, found: Residuals) -> None:
+    def __init__(self, scene: Scene, found: Residuals, starts: Iterable[Value] = ()) -> None:
         self._scene = scene
         self._found = found
+        self._starts_at = {id(far_side(start, scene)) for start in starts}  # none: at what the layer is given
         self._seen: set[int] = set()
 
     def follow(self, values: list[Value]) -> None:
@@ -170,6 +181,8 @@ class _Stream:
             if id(value) in self._seen or value.is_none:
                 continue
             self._seen.add(id(value))
+            if id(value) in self._starts_at:
+                continue
             before = self._addition(value) if value.is_sum else self._back(value)
             if not (before or value.is_sum or self._is_start(value)):
                 self._found.ends.append(value)
@@ -182,7 +195,7 @@ class _Stream:
 
     def _is_start(self, value: Value) -> bool:
         """Whether a value is what the layer is given."""
-        return value.op is Op.PARAMETER and value.frame is self._scene.flow.root
+        return value.op is Op.PARAMETER and value.frame is self._scene.flow.root and not self._starts_at
 
     def _back(self, value: Value) -> tuple[Value, ...]:
         """One step against the stream, where nothing is added."""
