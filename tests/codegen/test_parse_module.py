@@ -354,3 +354,22 @@ def test_a_list_that_is_not_written_out_has_no_places(body: str) -> None:
 )
 def test_a_list_that_is_written_out_has_its_classes_in_places(body: str, places: object) -> None:
     assert submodules(body)["x"].places == places
+
+
+def test_a_list_that_is_put_on_self_before_it_becomes_one_of_modules_holds_the_same() -> None:
+    body = "self.x = []\nfor _ in range(config.n):\n    self.x.append(A())\nself.x.append(B())\nself.x = nn.ModuleList(self.x)"
+    found = submodules(body)["x"]
+    assert (found.classes, found.container) == (("A", "B"), "ModuleList")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("self.a = A()\nself.x = nn.ModuleList(self.a)", id="one module"),
+        pytest.param("self.x = nn.ModuleList(self.a)", id="nothing that is known"),
+        pytest.param("self.a = [A()]\nself.a = config.a\nself.x = nn.ModuleList(self.a)", id="what took its place"),
+        pytest.param("self.a = nn.ModuleList([A()])\nself.x = nn.ModuleList(self.a)", id="a list of modules already"),
+    ],
+)
+def test_what_else_is_put_on_self_before_is_no_list(body: str) -> None:
+    assert "x" not in submodules(body)

@@ -602,6 +602,13 @@ class Problem(Enum):
         "A layer must hold attention and residual additions in this file: see the other diagnostics of "
         "`adapter-codegen explain MODEL_TYPE`.",
     )
+    SOFTMAX_UNCLAIMED = (
+        "P253",
+        _UPSTREAM,
+        _NOTE,
+        "Here {name} takes a softmax that no kind of attention core claims{why}.",
+        "Add its kind of core to `plan/attention/table.py`, if adapters belong here.",
+    )
     UNKNOWN_LICENCE = (
         "P260",
         _UPSTREAM,

@@ -6,7 +6,7 @@ local names that hold classes or modules. Branches are walked apart and joined a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -247,7 +247,9 @@ class Constructor:
         if isinstance(call.func, cst.Attribute) and call.func.attr.value in _GIVE_THEMSELVES and not name:
             return self.build(call.func.value)
         if last in CONTAINERS and name not in self.scope.classes:
-            return replace(self._all(call, values), node=call, container=last, is_list=False)
+            listed = self._listed(values)
+            held = self._all(call, values) if listed is None else listed
+            return replace(held, node=call, container=last, is_list=False)
         if last in _FACTORIES:
             owner = name.rpartition(".")[0]
             return Built((owner if owner in self.scope.classes else name,), call, tuple(call.args))
@@ -263,6 +265,11 @@ class Constructor:
         if classes:
             return Built(classes, call, tuple(call.args))
         return self._follow(call)
+
+    def _listed(self, values: Sequence[cst.BaseExpression]) -> Built | None:
+        """The list that ``self.blocks`` is before ``nn.ModuleList(self.blocks)`` takes its place."""
+        built = self.submodules.get(self_attribute(values[0])) if len(values) == 1 else None
+        return built if built is not None and built.is_list else None
 
     def _loads_backbone(self, name: str) -> bool:
         module, _, function = self.scope.origin(name).rpartition(".")

@@ -38,6 +38,7 @@ from adapter_codegen.plan.parts.roots import RootPlanner
 from adapter_codegen.plan.parts.towers import TowerPlanner, Towers
 from adapter_codegen.plan.stream.base import plan_base
 from adapter_codegen.plan.stream.lists.candidates import Candidates
+from adapter_codegen.plan.stream.lists.unclaimed import unclaimed_softmaxes
 from adapter_codegen.plan.stream.stacked import holds_main, layers_of, nothing_recognised, of_parts, with_layers
 from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
@@ -116,7 +117,10 @@ class _File:
         if base.is_of_parts:
             base = of_parts(base, entries, doubts)
         elif not holds_main(base, entries):
-            return Refusal(entry.model_type, (nothing_recognised(base), *doubts, *self.found.diagnostics), base)
+            layers = base.stacks[0].layer_classes if base.stacks and not self.found.entries else ()
+            softmaxes = unclaimed_softmaxes(self.facts, layers)
+            found = (nothing_recognised(base), *softmaxes, *doubts, *self.found.diagnostics)
+            return Refusal(entry.model_type, found, base)
         # Without layers, all that was found is about others.
         diagnostics = (*doubts, *(_about(entries, self.found) if entries else ()))
         methods = plan_methods(base, entries, doubts)

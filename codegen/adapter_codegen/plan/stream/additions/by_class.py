@@ -29,7 +29,7 @@ class Variant:
     @property
     def multiplies_activations(self) -> bool:
         """Whether two tensors meet in a matrix product of which none is a weight, as queries and keys do."""
-        return any(map(_is_product_of_activations, self.inside.values()))
+        return any(map(is_product_of_activations, self.inside.values()))
 
 
 def variants_of(addition: Addition, scene: Scene) -> tuple[Variant, ...]:
@@ -53,7 +53,8 @@ def _variant(name: str, frames: list[Frame], scene: Scene) -> Variant:
     return Variant(name, results, inside, len(parameters) == 1)
 
 
-def _is_product_of_activations(value: Value) -> bool:
+def is_product_of_activations(value: Value) -> bool:
+    """A matrix product of two tensors of which none is a weight."""
     is_product = (value.op is Op.BINARY and value.operator == "@") or called(value, "matmul", "bmm", "baddbmm")
     return is_product and len(value.inputs) > 1 and not any(map(_is_weight, value.inputs))
 

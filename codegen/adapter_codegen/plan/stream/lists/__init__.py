@@ -11,5 +11,6 @@ sign        what shows a form of the hidden states
 in_layer    signs in the forward of a layer
 on_the_way  signs on the way of the hidden states to their first layer
 of_tokens   what their positions have to do with tokens, seen on that way
+unclaimed   what may attend in a list in which no layer was recognised
 turned      projections that see batch and positions the other way round
 """
