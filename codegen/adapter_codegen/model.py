@@ -316,6 +316,7 @@ class StackPlan:
     form: StreamForm = StreamForm.ROWS
     shown: Location | None = None  # what shows another form than rows
     is_main: bool = False  # what the model returns comes out of it
+    optional: str = ""  # the beginning of the path that some models lack; "" = all have the whole path
     without: tuple[str, ...] = ()  # classes of elements at a "*" that hold no layers, beside others that do
     gaps: tuple[Diagnostic, ...] = ()  # why not every layer has its sites; () = the stack is complete
     second: tuple[

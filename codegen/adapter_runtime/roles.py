@@ -103,3 +103,6 @@ class LayerStack:
     in_some: bool = (
         False  # of the elements that a "*" stands for, some hold no such list (convolutions between stages)
     )
+    optional: str = (
+        ""  # the beginning of the path that some models lack, by their config; "" = all have the whole path
+    )

@@ -256,6 +256,55 @@ def test_a_list_in_a_list(element: str, path: str, classes: tuple[str, ...]) -> 
     assert [(stack.path, stack.layer_classes) for stack in plan.stacks] == [(path, classes)]
 
 
+HOLDER = """
+class Encoder(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+class Wide(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.encoder = Encoder(config)
+    def forward(self, x):
+        return self.encoder(x)
+
+class Narrow(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        {narrow}
+    def forward(self, x):
+        return self.{name}(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("narrow", "held", "optional"),
+    [
+        pytest.param("proj = Linear(2, 2)", "Wide(config) if config.wide else Narrow(config)", "holder.encoder", id="a class lacks it"),
+        pytest.param("encoder = Encoder(config)", "Wide(config) if config.wide else Narrow(config)", "", id="both classes have it"),
+        pytest.param("proj = Linear(2, 2)", "Wide(config)", "", id="one class"),
+        pytest.param("proj = Linear(2, 2)", "Wide(config) if config.wide else None", "holder", id="none"),
+    ],
+)  # fmt: skip
+def test_what_of_the_path_to_a_list_some_models_lack(narrow: str, held: str, optional: str) -> None:
+    name, _, value = narrow.partition(" = ")
+    made = f"self.{name} = {value.replace('Linear', 'nn.Linear')}"
+    plan, _ = plan_text(
+        HOLDER.replace("{narrow}", made).replace("{name}", name)
+        + "class TinyModel(TinyPreTrainedModel):\n"
+        + "    def __init__(self, config: TinyConfig):\n        super().__init__(config)\n"
+        + f"        self.embed = nn.Embedding(config.vocab_size, 2)\n        self.holder = {held}\n"
+        + "    def forward(self, input_ids):\n        return self.holder(self.embed(input_ids))\n"
+    )
+    assert plan is not None
+    assert [(stack.path, stack.optional) for stack in plan.stacks] == [("holder.encoder.layers", optional)]
+
+
 COMPOSITE = """
 class Tower(TinyPreTrainedModel):
     def __init__(self, config: {config}):

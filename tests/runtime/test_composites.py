@@ -18,13 +18,15 @@ from transformers import (
     PreTrainedModel,
 )
 
+from adapter_models.llava import LlavaModelAdaptersMixin
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
 from adapter_runtime.call.context import thread
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.invertible.layer import InvertibleAdapters
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from adapter_runtime.model.parts.composite import OwnLayers
+from adapter_runtime.roles import LayerStack
 from composite_models import (
     BERT,
     IMAGE,
@@ -527,3 +529,29 @@ def _hooks(model: torch.nn.Module) -> dict[str, int]:
     return {
         path: len(module._forward_hooks) + len(module._forward_pre_hooks) for path, module in model.named_modules()
     }
+
+
+def test_the_layers_of_a_root_are_found_by_a_path_that_begins_with_a_name_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """VibeVoice's layers beside its parts stand in an attribute that is called ``model``."""
+    whole = made("llava").model
+    monkeypatch.setattr(type(whole), "layer_stacks", (LayerStack("model.language_model.layers"),), raising=False)
+    found = [layer for _, layer in OwnLayers(whole, []).iter_layers()]
+    assert found == list(whole.model.language_model.layers)
+
+
+@pytest.mark.parametrize("optional", ["multi_modal_projector.inner", ""])
+def test_layers_of_a_root_are_a_part_unless_its_config_leaves_them_out(
+    optional: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing explains that they are missing, `init` refuses the model."""
+    stack = LayerStack("multi_modal_projector.inner.layers", optional=optional)
+    monkeypatch.setattr(LlavaModelAdaptersMixin, "layer_stacks", (stack,))
+    model = llava().model
+    if optional:
+        init(model)
+        assert list(model.adapters_base.adapter_parts()) == list(PARTS["llava"])
+    else:
+        with pytest.raises(UnsupportedModelError, match="has no layers at"):
+            init(model)

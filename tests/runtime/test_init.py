@@ -368,3 +368,17 @@ def test_layers_that_are_not_where_they_should_be_are_an_error(monkeypatch: pyte
     monkeypatch.setattr(type(made), "layer_stacks", (LayerStack("norm.layers"),))
     with pytest.raises(UnsupportedModelError, match=r"no layers at 'norm\.layers'"):
         list(made.iter_layers())
+
+
+def test_layers_that_some_models_lack_are_none_where_they_are_said_to_be_optional(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Upstream chooses between two classes for what holds them (ZoeDepth's metric head), and one has no such attribute."""
+    made = adapted("llama")
+    layers = list(made.iter_layers())
+    stack = LayerStack("norm.inner.layers", optional="norm.inner")
+    monkeypatch.setattr(type(made), "layer_stacks", (*made.layer_stacks, stack))
+    assert list(made.iter_layers()) == layers
+    made.norm.inner = nn.Module()  # what is optional is there, and still holds no layers
+    with pytest.raises(UnsupportedModelError, match=r"no layers at 'norm\.inner\.layers'"):
+        list(made.iter_layers())

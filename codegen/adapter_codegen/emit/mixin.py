@@ -98,7 +98,12 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
 
 def _stack(stack: StackPlan) -> str:
     """A call of the runtime's `LayerStack`, without what is as usual."""
-    stated = {"shared": stack.shared, "form": stack.form.value, "in_some": bool(stack.without)}
+    stated = {
+        "shared": stack.shared,
+        "form": stack.form.value,
+        "in_some": bool(stack.without),
+        "optional": stack.optional,
+    }
     arguments = (f", {name}={literal(value)}" for name, value in stated.items() if value)
     return f"LayerStack({literal(stack.path)}{''.join(arguments)})"
 

@@ -29,6 +29,7 @@ from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
+from adapter_codegen.plan.stream.optional import optional_start
 
 _PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
 _RESCALED = tuple(f".weight{data}.{name}" for data in ("", ".data") for name in ("mul_", "div_"))
@@ -101,10 +102,11 @@ def _rescaling(base: ClassFacts) -> cst.Call | None:
 
 
 def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None, is_main: bool) -> StackPlan:
+    optional = optional_start(found.path.partition(".*.")[0], found.owners[0], facts)
+    shared = stream is not None and found.path in stream.shared
+    plan = StackPlan(found.path, found.classes, shared, is_main=is_main, optional=optional, without=found.without)
     if stream is None:
-        return StackPlan(found.path, found.classes, is_main=is_main, without=found.without)
-    shared = found.path in stream.shared
-    plan = StackPlan(found.path, found.classes, shared, is_main=is_main, without=found.without)
+        return plan
     sign = stream.forms.get(found.path)
     if sign is not None and sign.form is StreamForm.NO_TOKENS and _is_told_by_tower(facts, found):
         sign = None

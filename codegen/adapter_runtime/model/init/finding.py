@@ -13,6 +13,7 @@ from adapter_runtime.contract.paths import found
 from adapter_runtime.contract.registry import load_class, registered
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
+from adapter_runtime.model.parts.stacks import layers_in
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def _stated_parts(base: PreTrainedModel) -> tuple[str, ...]:
 
 
 def _covered_in(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    """The models in a module whose classes have mixins, with their paths; itself too, where it has layers of its own.
+    """The models in a module whose classes have mixins, with their paths; itself too, where it has layers of its own, which upstream's
+    config may leave out.
 
     Args:
         path: of the module.
@@ -93,12 +95,12 @@ def _covered_in(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]
             yield from _covered_in(child, f"{path}.{name}".lstrip("."))
         return
     submodels = mixin.submodels if issubclass(mixin, ModelUsingSubmodelsAdaptersMixin) else ()
-    own = [stack.path for stack in mixin.layer_stacks]
-    if own or not submodels:
+    own = mixin.layer_stacks
+    if not submodels or any(True for stack in own for _ in layers_in(module, stack)):
         yield path, module
     for name in submodels:
         inner = found(module, name)
-        if inner is not None and not any(stack.startswith(f"{name}.") for stack in own):
+        if inner is not None and not any(stack.path.startswith(f"{name}.") for stack in own):
             yield from _covered_in(inner, f"{path}.{name}".lstrip("."))
 
 

@@ -71,7 +71,8 @@ class AdapterPart(DynamicMixin):
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
-        layers = (layer for stack in self.layer_stacks for layer in layers_in(self, stack))
+        model = self.get_submodule("")  # layers may stand in an attribute whose name is one of ours
+        layers = (layer for stack in self.layer_stacks for layer in layers_in(model, stack))
         yield from enumerate(layers, start=self.first_layer)
 
     def adapted_layers(self) -> Iterator[tuple[int, LayerAdaptersMixin]]:
@@ -84,7 +85,8 @@ class AdapterPart(DynamicMixin):
         """The indices of the layers in lists of these forms."""
         if not any(stack.form in forms for stack in self.layer_stacks):  # nearly always: no need to count layers
             return frozenset()
-        found = (stack.form for stack in self.layer_stacks for _ in layers_in(self, stack))
+        model = self.get_submodule("")
+        found = (stack.form for stack in self.layer_stacks for _ in layers_in(model, stack))
         return frozenset(index for index, form in enumerate(found, start=self.first_layer) if form in forms)
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:

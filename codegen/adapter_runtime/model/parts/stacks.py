@@ -22,7 +22,7 @@ def layers_in(model: nn.Module, stack: LayerStack) -> Iterator[nn.Module]:
     elements: list[nn.Module] = [model]
     for path in stack.path.split(".*."):
         holders = _with_list(elements, path) if stack.in_some else elements
-        elements = [element for holder in holders for element in _present(holder, path)]
+        elements = [element for holder in holders for element in _present(holder, path, stack.optional)]
     for element in elements:
         yield from element.children() if isinstance(element, nn.ModuleList) else (element,)
 
@@ -32,16 +32,17 @@ def _with_list(elements: Sequence[nn.Module], path: str) -> Sequence[nn.Module]:
     return [element for element in elements if found(element, path) is not None] or elements
 
 
-def _present(module: nn.Module, path: str) -> Iterator[nn.Module]:
-    """The elements of the list at `path`; none where upstream set a part of the path to None.
+def _present(module: nn.Module, path: str, optional: str) -> Iterator[nn.Module]:
+    """The elements of the list at `path`; none where upstream set a part of the path to None, or left out what is `optional`.
 
     Raises:
         UnsupportedModelError: there is nothing at the path.
     """
-    holder = module
+    holder, so_far = module, ""
     for name in path.split("."):
+        so_far = f"{so_far}.{name}".lstrip(".")
         child: object = getattr(holder, name, "")  # None is what upstream sets; "" = it sets nothing
-        if child is None:
+        if child is None or (child == "" and so_far == optional):
             return
         if not isinstance(child, nn.Module):
             raise UnsupportedModelError(
