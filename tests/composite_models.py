@@ -19,6 +19,8 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedModel,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
@@ -157,6 +159,26 @@ def canary() -> Composite:
     return Composite(
         CanaryForConditionalGeneration(config).eval(), {"input_features": sounds, "decoder_input_ids": tokens}
     )
+
+
+def mistral3() -> Composite:
+    """A tower that packs images, here of different sizes, into one row, beside a language model."""
+    text = {
+        "model_type": "mistral", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 100, "sliding_window": None, "pad_token_id": 0,
+    }  # fmt: skip
+    tower = {
+        "model_type": "pixtral", "hidden_size": 64, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "image_size": 16, "patch_size": 4,
+    }  # fmt: skip
+    config = Mistral3Config(vision_config=tower, text_config=text, image_token_index=IMAGE, spatial_merge_size=2)
+    torch.manual_seed(0)
+    inputs = {
+        "input_ids": torch.tensor([[1, *[IMAGE] * 4, 5], [1, *[IMAGE] * 2, 6, 9, 11]]),
+        "pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        "image_sizes": torch.tensor([[16, 16], [8, 16]]),
+    }
+    return Composite(Mistral3ForConditionalGeneration(config).eval(), inputs)
 
 
 def made(kind: str, **options: Any) -> Composite:

@@ -16,6 +16,10 @@ from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
     PreTrainedModel,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
 )
 
 from adapter_models.llava import LlavaModelAdaptersMixin
@@ -32,12 +36,14 @@ from composite_models import (
     IMAGE,
     MAKERS,
     PARTS,
+    Composite,
     canary,
     dual_encoder,
     generated,
     llava,
     logits,
     made,
+    mistral3,
     pixels,
     with_adapters,
 )
@@ -287,6 +293,101 @@ def test_a_batch_is_split_where_every_part_has_its_rows() -> None:
     model, inputs = with_adapters("llava", a="lora", b="lora")
     one, two = (logits(model, inputs, name) for name in "ab")
     split = logits(model, inputs, BatchSplit("a", "b", batch_sizes=[1, 1]))
+    assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+PACKED = ["seq_bn", "lora", "prefix_tuning_flat", "prefix_tuning_flat[use_gating=True]", "mam"]
+
+
+def _packing(**configs: str) -> Composite:
+    model, inputs = mistral3()
+    init(model)
+    for seed, (name, config) in enumerate(configs.items()):
+        model.add_adapter(name, config)
+        randomise(model, name, seed)
+    return Composite(model, inputs)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("method", PACKED)
+def test_parallel_where_a_part_packs_all_rows_into_one(method: str, attention: str) -> None:
+    model, inputs = _packing(a=method, b=method)
+    model.set_attn_implementation(attention)
+    one, two = (logits(model, inputs, name) for name in "ab")
+    assert not torch.allclose(one, two, atol=1e-3)
+    assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
+
+
+def test_blocks_in_blocks_where_a_part_packs_all_rows_into_one() -> None:
+    """Prefixes of different lengths, one child without any, a stack in front of all."""
+    model, inputs = _packing(
+        a="prefix_tuning_flat[prefix_length=2]",
+        b="prefix_tuning_flat[prefix_length=5]",
+        c="lora",
+        d="prefix_tuning_flat",
+    )
+    for setup, children in (
+        (Parallel("a", "b", "c"), ("a", "b", "c")),
+        (Parallel(Stack("a", "d"), "b"), (Stack("a", "d"), "b")),
+        (Stack("d", Parallel("a", "b")), (Stack("d", "a"), Stack("d", "b"))),
+    ):
+        expected = torch.cat([logits(model, inputs, child) for child in children])
+        assert torch.allclose(logits(model, inputs, setup), expected, atol=1e-5), setup
+
+
+@pytest.mark.parametrize("method", PACKED)
+def test_rows_are_not_assigned_to_adapters_where_a_part_packs_all_into_one(method: str) -> None:
+    """As many images as rows do not tell which positions are whose."""
+    model, inputs = _packing(a=method, b=method)
+    model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 1]))
+    with pytest.raises(
+        UnsupportedMethodError, match="positions of all rows in one: which belong to which does not show"
+    ):
+        model(**inputs)
+    model.set_active_adapters(MultiTask("a", "b"))
+    with pytest.raises(
+        UnsupportedMethodError,
+        match="assigns the 2 rows of the batch to adapters, but a layer has the positions of all",
+    ):
+        model(**inputs, task_ids=["a", "b"])
+    model.set_active_adapters("a")
+    model(**inputs)
+
+
+def test_patches_that_rows_have_unequal_numbers_of_are_not_divided_equally() -> None:
+    """Qwen2-VL's tower has all patches in tensors (length, width): 16 + 8 are no 12 + 12."""
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+    }
+    config = Qwen2VLConfig(
+        text_config={**text, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+        vision_config={"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 32, "patch_size": 2, "mlp_ratio": 2},
+        image_token_id=IMAGE,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    init(model)
+    for seed, name in enumerate("ab"):
+        model.add_adapter(name, "lora")
+        randomise(model, name, seed)
+    inputs = {
+        "input_ids": torch.tensor([[IMAGE] * 4 + [5], [IMAGE] * 2 + [6, 9, 11]]),
+        "pixel_values": torch.randn(24, 3 * 2 * 2 * 2, generator=torch.Generator().manual_seed(0)),
+        "image_grid_thw": torch.tensor([[1, 4, 4], [1, 2, 4]]),
+        "mm_token_type_ids": torch.tensor([[1] * 4 + [0], [1] * 2 + [0] * 3]),
+    }
+    one, two = (logits(model, inputs, name) for name in "ab")
+    assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
+    model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 1]))
+    with pytest.raises(UnsupportedMethodError, match="a layer has the positions of all rows in one"):
+        model(**inputs)
+    words = {"input_ids": torch.tensor([[5, 9], [6, 11]])}
+    split = logits(model, words, BatchSplit("a", "b", batch_sizes=[1, 1]))
+    one, two = (logits(model, words, name) for name in "ab")
     assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
 
 

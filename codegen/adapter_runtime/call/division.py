@@ -9,7 +9,7 @@ import torch
 
 from adapter_runtime.call.context import thread
 from adapter_runtime.call.rows import TaskRows
-from adapter_runtime.errors import InvalidCompositionError
+from adapter_runtime.errors import InvalidCompositionError, UnsupportedMethodError
 
 
 class RowDivision(NamedTuple):
@@ -88,6 +88,33 @@ def repeats_of(rows: torch.Tensor, batch: int, block: str, among: str = "") -> i
     if total not in fitting and not are_parts:
         raise InvalidCompositionError(f"{block} divides {batch} rows{among}, but the batch has {total}.")
     return total // batch if batch else 1
+
+
+def rows_do_not_show(batch: int | None, but: str) -> UnsupportedMethodError:
+    """The error where rows are assigned to adapters, and a layer or a model works on others.
+
+    Args:
+        batch: how many there are; None = unknown.
+        but: what works on which.
+    """
+    counted = "rows" if batch is None else f"the {batch} rows"
+    return UnsupportedMethodError(
+        f"The active setup assigns {counted} of the batch to adapters, but {but}: which belong to which does not show."
+        " Use adapters without layers there, or call the model for each adapter."
+    )
+
+
+def check_packed(divider: RowDivider) -> None:
+    """Raise where a layer in which the positions of all rows stand side by side is to give each child its rows.
+
+    Equal shares of them are those of copies of the batch, which follow each other there too.
+
+    Raises:
+        UnsupportedMethodError: they need not be equal.
+    """
+    if not isinstance(divider, EqualRows):
+        batch = thread.context.rows if thread.context is not None else None
+        raise rows_do_not_show(batch, "a layer has the positions of all rows in one")
 
 
 class CountedRows:

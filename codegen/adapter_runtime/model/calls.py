@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
+from adapter_runtime.call.division import rows_do_not_show
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated
 from adapter_runtime.call.rows import TaskRows, TokenSpans
@@ -197,10 +198,7 @@ def _of_part(
     own.has_head = own.has_head or part is not part.adapters_base  # whatever calls a part reads real tokens only
     rows, batch = batch_size(given), context.rows
     if plan.assigns_rows and plan.runs and rows is not None and batch is not None and rows != batch * plan.copies:
-        raise UnsupportedMethodError(
-            f"The active setup assigns the {batch} rows of the batch to adapters, but {type(part).__name__} works on {rows}: which"
-            " belong to which does not show. Use adapters without layers there, or call the model for each adapter."
-        )
+        raise rows_do_not_show(batch, f"{type(part).__name__} works on {rows}")
     # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
     for computation in plan.computed:
         own.states_of(computation)

@@ -13,7 +13,19 @@ from adapter_runtime.call.context import AdapterSetup, thread
 from adapter_runtime.composition import AdapterCompositionBlock, Average, BatchSplit, MultiTask, Parallel, Stack
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.programs.blocks import is_registered, program_of_block
-from adapter_runtime.programs.nodes import BatchInFront, Chain, Keep, Leaf, Mean, Node, Parts, Rest, TensorNode
+from adapter_runtime.programs.nodes import (
+    BatchInFront,
+    Chain,
+    Keep,
+    Leaf,
+    Mean,
+    Node,
+    PackedInFront,
+    Parts,
+    Rest,
+    Rows,
+    TensorNode,
+)
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
 
 P = TypeVar("P", bound=Node, default=Node)  # the nodes of a kind of layer
@@ -100,6 +112,9 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
 
     is_length_first: bool = (
         False  # whether it is called with tensors (length, batch, ...); told before anything is resolved
+    )
+    is_packed: bool = (
+        False  # whether it is called with tensors in which one row holds the positions of all; told as well
     )
     is_turned: bool = False  # whether it sees batch and positions the other way round than the layer around it
     layer_index: int = -1  # counted over all stacks of the model; -1 = not in a layer
@@ -254,9 +269,12 @@ class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
 
     def turned(self, program: TensorNode[Unpack[Rest]] | None) -> TensorNode[Unpack[Rest]] | None:
         """See `AdapterLayerBase`. What divides the batch or the length finds them where it expects them."""
-        if program is None or not self.is_length_first or not any(isinstance(node, Parts) for node in program.walk()):
+        parts = [] if program is None else [node for node in program.walk() if isinstance(node, Parts)]
+        if program is None or not parts:
             return program
-        return BatchInFront([program])
+        if self.is_packed and all(isinstance(node, Rows) for node in parts):
+            return PackedInFront([program])
+        return BatchInFront([program]) if self.is_length_first else program
 
     def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:
         _, held = next(self._containers())

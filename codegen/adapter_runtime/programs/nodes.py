@@ -9,7 +9,7 @@ A program is a tree of nodes. Its leaves are the modules of adapters; a node say
     Spans   Split: each child gets its part of the sequence
     Mean    Average: a weighted sum
 
-`BatchInFront` stands around a program where the positions come before the batch.
+`BatchInFront` stands around a program where the positions come before the batch, `PackedInFront` where those of all rows stand in one.
 
 A node is called with the state of its kind of layer: a tensor with the batch first, and whatever else the layer hands on. It
 gives the new value of one tensor of the state. Prefixes have nodes of their own, in ``methods/prefix_tuning/program.py``.
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from typing_extensions import TypeVarTuple, Unpack
 
-from adapter_runtime.call.division import RowDivider
+from adapter_runtime.call.division import RowDivider, check_packed
 from adapter_runtime.errors import InvalidCompositionError
 
 Rest = TypeVarTuple("Rest")  # the entries of the state behind the first
@@ -196,6 +196,18 @@ class BatchInFront(Branch[Unpack[Rest]]):
         # Each entry keeps its type, which the comprehension above cannot tell.
         given = self.programs[0](value.transpose(0, 1), *turned)  # type: ignore[arg-type]
         return given.transpose(0, 1).contiguous()  # upstream may go on with views of it
+
+
+class PackedInFront(BatchInFront[Unpack[Rest]]):
+    """A program in a layer that is called with tensors (1, length, ...) or (length, ...), the positions of all rows side by side."""
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        if value.dim() > 2 and value.shape[0] != 1:  # it has rows after all
+            return self.programs[0](value, *rest)
+        for node in self.walk():
+            if isinstance(node, Rows):
+                check_packed(node.divider)
+        return super().__call__(value, *rest) if value.dim() > 2 else self.programs[0](value, *rest)
 
 
 class Mean(Branch[Unpack[Rest]]):

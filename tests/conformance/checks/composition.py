@@ -181,7 +181,9 @@ def _assert_composed(
 
 @functools.cache
 def parts_on_other_rows(subject: Subject) -> bool:
-    """Whether upstream calls a model inside of a whole, which is a part of it, with other rows than the batch has."""
+    """Whether upstream calls a model inside of a whole, which is a part of it, with other rows than the batch has, or layers with
+    the positions of all rows in one.
+    """
     model, upstream, rows = initialised(subject), subject.upstream(), set[int]()
     parts = {id(part) for part in model.adapters_base.adapter_parts().values()}
     paths = [
@@ -192,8 +194,15 @@ def parts_on_other_rows(subject: Subject) -> bool:
         given = (*args, *kwargs.values())
         rows.add(next((len(value) for value in given if isinstance(value, Tensor) and value.dim() > 1), BATCH))
 
+    def see_packed(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        states = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if states is not None and (states.dim() == 2 or (states.dim() == 3 and len(states) == 1)):
+            rows.add(1)
+
     for path in paths:
         upstream.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    for layer in layout_of(model).layers:
+        upstream.get_submodule(layer.path).register_forward_pre_hook(see_packed, with_kwargs=True)
     run(upstream, subject.padded_inputs())
     return not rows <= {BATCH}
 

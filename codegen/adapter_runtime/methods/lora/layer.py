@@ -269,7 +269,7 @@ def disable_lora(module: LoRALayer) -> None:
         "groups",
     ):
         del module.__dict__[name]
-    for name in ("is_length_first", "is_turned"):  # only there where they are true
+    for name in ("is_length_first", "is_packed", "is_turned"):  # only there where they are true
         module.__dict__.pop(name, None)
     # A class that is found at run time; mypy takes an assignment for one to the class of the variable.
     module.__class__ = upstream  # type: ignore[assignment]

@@ -19,6 +19,7 @@ from adapter_runtime.methods.prefix_tuning.program import (
     Attended,
     PlacedPrefix,
     PrefixesInFront,
+    PrefixesOfPacked,
     PrefixesOfRows,
     PrefixNode,
 )
@@ -67,7 +68,7 @@ class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
         """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
         divider = divider_of(block)
         if divider is not None:
-            return PrefixesOfRows(programs, divider)
+            return (PrefixesOfPacked if self.is_packed else PrefixesOfRows)(programs, divider)
         found = [program for program in programs if program is not None]
         return found[0] if len(found) == 1 else PrefixesInFront(found)
 

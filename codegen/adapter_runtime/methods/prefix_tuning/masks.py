@@ -107,9 +107,10 @@ def grow(
 
 
 def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor:
-    """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P]."""
+    """A mask [..., Q, P + K] that also hides positions of prefixes from rows: visible [B, P], or from queries: [B, Q, P]."""
     seen = pad(visible, (0, keys), value=True)
-    seen = seen.view(seen.shape[0], *(1,) * (grown.dim() - 2), seen.shape[1])
+    own = seen.shape[1:]
+    seen = seen.view(seen.shape[0], *(1,) * (grown.dim() - 1 - len(own)), *own)
     if grown.dtype.is_floating_point:
         # Below the value that hides tokens: a query that sees no token still spreads over tokens alone, as without a prefix.
         return grown.masked_fill(~seen, -torch.inf)

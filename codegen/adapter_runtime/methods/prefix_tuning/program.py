@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from adapter_runtime.call.context import Place, record_gate
-from adapter_runtime.call.division import RowDivider
+from adapter_runtime.call.division import RowDivider, check_packed
 from adapter_runtime.methods.common.gates import mean_gate
 from adapter_runtime.methods.prefix_tuning.call import LayerPrefix
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
@@ -40,6 +40,12 @@ class Attended(NamedTuple):
         gate_input = None if self.gate_input is None else self.gate_input[rows]
         return Attended(self.key[rows], self.value[rows], gate_input)
 
+    def shares(self, sizes: list[int]) -> list[Attended]:
+        """These tensors, divided by positions."""
+        keys, values = (torch.split(states, sizes, dim=2) for states in (self.key, self.value))
+        gated = [None] * len(sizes) if self.gate_input is None else torch.split(self.gate_input, sizes, dim=1)
+        return [Attended(*share) for share in zip(keys, values, gated, strict=True)]
+
 
 class PrefixNode(Node):
     """What runs in one attention.
@@ -57,7 +63,7 @@ class PrefixNode(Node):
         raise NotImplementedError
 
     def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
-        """[B, P], true where a row sees a position; None where all see all.
+        """[B, P], or [B, Q, P] where queries differ: true where a row sees a position; None where all see all.
 
         Args:
             rows: a tensor with B rows.
@@ -109,13 +115,14 @@ class PrefixesInFront(PrefixNode):
         parts = [program.visible(rows) for program in self.programs]
         if all(part is None for part in parts):
             return None
-        every = rows.new_ones(rows.shape[0], 1, dtype=torch.bool)
+        of_queries = next((part.shape[:-1] for part in parts if part is not None and part.dim() == 3), rows.shape[:1])
+        every = rows.new_ones(*of_queries, 1, dtype=torch.bool)
         return torch.cat(
             [
-                every.expand(-1, program.length) if part is None else part
+                every.expand(*of_queries, program.length) if part is None else part
                 for program, part in zip(self.programs, parts, strict=True)
             ],
-            dim=1,
+            dim=-1,
         )
 
 
@@ -183,3 +190,53 @@ class PrefixesOfRows(PrefixNode):
         if found is None:
             found = rows.new_ones(rows.shape[0], length, dtype=torch.bool)
         return pad(found, (self.length - length, 0), value=False)
+
+
+class PrefixesOfPacked(PrefixesOfRows):
+    """`PrefixesOfRows` in an attention that gets the positions of all rows in one: copies of the batch are equal shares of them.
+
+    The prefixes of all children stand side by side, and each query sees those of its copy.
+    """
+
+    def __init__(self, programs: Sequence[PrefixNode | None], divider: RowDivider) -> None:
+        super().__init__(programs, divider)
+        self.length = sum(self.lengths)
+        self.layout = ("packed", *self.layout)
+
+    def pieces(self, attended: Attended) -> list[LayerPrefix]:
+        if attended.key.shape[0] != 1:
+            return super().pieces(attended)
+        check_packed(self.divider)
+        children = zip(self.programs, attended.shares(self._sizes(attended.key)), strict=True)
+        return [piece for program, share in children if program is not None for piece in program.pieces(share)]
+
+    def visible(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """See `PrefixNode`.
+
+        Args:
+            rows: keys [B, h, K, width] of an attention of positions to themselves, of which there are as many queries.
+        """
+        if rows.shape[0] != 1:
+            return super().visible(rows)
+        shares = torch.split(rows, self._sizes(rows), dim=2)
+        ends = accumulate(self.lengths)  # of the positions of each child
+        return torch.cat(
+            [
+                pad(_seen_by_queries(program, share), (end - length, self.length - end), value=False)
+                for program, share, length, end in zip(self.programs, shares, self.lengths, ends, strict=True)
+            ]
+        )[None]
+
+    def _sizes(self, keys: torch.Tensor) -> list[int]:
+        return self.divider.divide(keys[0].transpose(0, 1)).sizes
+
+
+def _seen_by_queries(program: PrefixNode | None, keys: torch.Tensor) -> torch.Tensor:
+    """Which positions of a program each query sees: [Q, P].
+
+    Args:
+        keys: [1, h, Q, width]
+    """
+    length, queries = 0 if program is None else program.length, keys.shape[2]
+    found = None if program is None else program.visible(keys)
+    return keys.new_ones(queries, length, dtype=torch.bool) if found is None else found[0].expand(queries, -1)

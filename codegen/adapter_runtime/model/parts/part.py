@@ -98,9 +98,12 @@ class AdapterPart(DynamicMixin):
     def _told_their_form(self) -> list[AdapterLayerBase]:
         """`adapter_layers`, where each knows whether the tensors that it is called with have the batch in front."""
         layers, length_first = list(self.adapter_layers()), self.layers_of_form("length first")
+        packed = self.layers_of_form("packed")
         for layer in layers:
             if (layer.layer_index in length_first) != layer.is_turned:
                 layer.is_length_first = True
+            if layer.layer_index in packed:
+                layer.is_packed = True
         return layers
 
     # Adding
