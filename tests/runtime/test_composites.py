@@ -656,3 +656,35 @@ def test_layers_of_a_root_are_a_part_unless_its_config_leaves_them_out(
     else:
         with pytest.raises(UnsupportedModelError, match="has no layers at"):
             init(model)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_reft_edits_the_last_real_position_of_a_sound_that_is_padded(attention: str) -> None:
+    sizes = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24}
+    text = {"model_type": "qwen2", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    config = Qwen2AudioConfig(
+        audio_config={**sizes, "num_mel_bins": 8, "max_source_positions": 16},
+        text_config={**text, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100},
+        audio_token_index=IMAGE,
+    )
+    torch.manual_seed(0)
+    model = Qwen2AudioForConditionalGeneration(config).eval()
+    model.set_attn_implementation(attention)
+    init(model)
+    model.add_adapter("a", "loreft[prefix_positions=0,suffix_positions=1]")
+    randomise(model, "a", 1)
+    seen: list[torch.Tensor] = []
+    model.model.audio_tower.layers[0].register_forward_hook(
+        lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    frames = torch.ones(2, 32, dtype=torch.long)
+    frames[1, 12:] = 0  # the convolution halves them: 16 and 6 real positions
+    inputs = {
+        "input_ids": torch.tensor([[IMAGE] * 8 + [5, 9], [3] * 5 + [IMAGE] * 3 + [5, 9]]),
+        "input_features": torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(1)),
+        "feature_attention_mask": frames,
+    }
+    logits(model, inputs)
+    logits(model, inputs, "a")
+    changed = (seen[0] != seen[1]).any(dim=-1)
+    assert [row.nonzero().flatten().tolist() for row in changed] == [[15], [5]]

@@ -151,7 +151,8 @@ class ForwardContext:
         # The input has a copy per parallel adapter.
         self.is_repeated: bool = generation is not None and generation.is_repeated
         self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed
-        self.spans: dict[str, TokenSpans] = {}  # "encoder", "self" (decoders, and models of one stack) -> real tokens
+        # "encoder", "self" (decoders, and models of one stack) -> real tokens; "" -> what is real of images or sounds
+        self.spans: dict[str, TokenSpans] = {}
         self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
         # Arguments that tell where the tokens are, where a prompt has its place among those that the part which reads them is given
         self.of_tokens: dict[str, Argument] = {}

@@ -296,6 +296,7 @@ def _add_span(
     if tokens is None and not prefix:  # images, sounds; what a decoder reads shows in nothing else
         tokens = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
     if tokens is None:
+        _add_span_of_others(context, given.get("attention_mask"))
         return
     spans = TokenSpans.read(
         given.get(f"{prefix}attention_mask"), tokens.shape[0], tokens.shape[1], past, prompt, tokens.device
@@ -308,6 +309,18 @@ def _add_span(
 
 
 def _widened(signature: inspect.Signature) -> inspect.Signature:
+def _add_span_of_others(context: ForwardContext, mask: Argument) -> None:
+    """Tell the context which positions of images or sounds are real, by the mask of a model that reads nothing else.
+
+    How many there are shows only in the mask: whether it is one of what a layer sees, the layer knows.
+
+    Args:
+        mask: [B, L] or [B, 1, Q, L]; a model of waves may have one of samples.
+    """
+    if isinstance(mask, torch.Tensor) and mask.dim() in (2, 4):
+        context.spans[""] = TokenSpans.read(mask, mask.shape[0], mask.shape[-1], 0, 0, mask.device)
+
+
     """A signature with `CALL_ARGUMENTS`, before ``**kwargs``."""
     parameters = list(signature.parameters.values())
     has_rest = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD

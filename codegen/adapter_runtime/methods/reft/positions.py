@@ -69,8 +69,10 @@ def _in_context(
         )
     kind = "self" if stream.stack == "decoder" else stream.stack
     spans = context.spans.get(kind)
+    if not kind and spans is not None and (len(spans.first), spans.length) != hidden.shape[:2]:
+        spans = None  # of a mask of something else
     prompt = context.generation.spans.get(kind) if context.generation is not None else None
-    if spans is None:  # images, sounds
+    if spans is None:  # images, sounds without a mask
         spans, prompt = _all_real(hidden), None
     elif spans.length != hidden.shape[1] and not stream.tokens_first:
         _check_other_length(spans, stream.stack, hidden, is_generation=prompt is not None)
