@@ -16,6 +16,8 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     GPT2Config,
+    GraniteSpeechConfig,
+    GraniteSpeechForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -179,6 +181,31 @@ def mistral3() -> Composite:
         "image_sizes": torch.tensor([[16, 16], [8, 16]]),
     }
     return Composite(Mistral3ForConditionalGeneration(config).eval(), inputs)
+
+
+def granite_speech() -> Composite:
+    """A Q-Former between an encoder of sounds and a language model, which gets one row of queries for all windows of all rows."""
+    encoder = {
+        "context_size": 64, "hidden_dim": 64, "input_dim": 8, "max_pos_emb": 64, "num_heads": 4, "num_layers": 1, "output_dim": 4,
+    }  # fmt: skip
+    projector = {
+        "model_type": "blip_2_qformer", "encoder_hidden_size": 64, "hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "vocab_size": 96,
+    }  # fmt: skip
+    text = {
+        "model_type": "granite", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 100, "pad_token_id": 0,
+    }  # fmt: skip
+    config = GraniteSpeechConfig(
+        encoder_config=encoder, projector_config=projector, text_config=text, audio_token_index=IMAGE, window_size=4,
+        downsample_rate=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    inputs = {
+        "input_ids": torch.tensor([[1, *[IMAGE] * 4, 5], [1, *[IMAGE] * 4, 9]]),
+        "input_features": torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0)),
+    }
+    return Composite(GraniteSpeechForConditionalGeneration(config).eval(), inputs)
 
 
 def made(kind: str, **options: Any) -> Composite:

@@ -40,6 +40,7 @@ from composite_models import (
     canary,
     dual_encoder,
     generated,
+    granite_speech,
     llava,
     logits,
     made,
@@ -389,6 +390,22 @@ def test_patches_that_rows_have_unequal_numbers_of_are_not_divided_equally() -> 
     split = logits(model, words, BatchSplit("a", "b", batch_sizes=[1, 1]))
     one, two = (logits(model, words, name) for name in "ab")
     assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["seq_bn", "lora", "prefix_tuning_flat", "loreft"])
+def test_a_part_that_is_given_one_row_for_all_has_adapters_in_each(method: str) -> None:
+    """Upstream spreads the queries of Granite Speech's Q-Former over the rows only where they meet the sounds."""
+    model, inputs = granite_speech()
+    init(model)
+    for seed, name in enumerate("ab"):
+        model.add_adapter(name, f"{method}[parts='projector.qformer']")
+        randomise(model, name, seed)
+    one, two = (logits(model, inputs, name) for name in "ab")
+    assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
+    for row in (0, 1):  # each is what it is alone
+        alone = {name: value[row : row + 1] for name, value in inputs.items()}
+        assert torch.allclose(logits(model, alone, "a"), one[row : row + 1], atol=1e-5)
+        assert not torch.allclose(logits(model, alone, "b"), one[row : row + 1], atol=1e-4)
 
 
 # Generation

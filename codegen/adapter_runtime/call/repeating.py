@@ -61,6 +61,23 @@ def batch_size(given: Mapping[str, Argument]) -> int | None:
     return next((value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim() > 0), None)
 
 
+def with_all_rows(given: dict[str, Argument]) -> dict[str, Argument]:
+    """The arguments of a model that attends to states of others, with a row of embeddings for each of those.
+
+    Upstream may give it one row for all (the queries of Granite Speech's Q-Former), which its attention spreads over the rows of the others
+    on the way. What divides rows, or counts positions in each, needs them from the first layer on.
+    """
+    states = given.get("encoder_hidden_states")
+    if not isinstance(states, torch.Tensor):
+        return given
+    return {
+        name: value.expand(states.shape[0], *value.shape[1:])
+        if name.endswith("_embeds") and isinstance(value, torch.Tensor) and value.shape[0] == 1
+        else value
+        for name, value in given.items()
+    }
+
+
 def _repeat(name: str, value: Argument, rows: int, copies: int, whole: bool) -> Argument:
     if isinstance(value, torch.Tensor):
         dimension = _repeated_dimension(name, value, rows, whole)

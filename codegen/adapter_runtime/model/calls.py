@@ -19,7 +19,7 @@ from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.division import rows_do_not_show
 from adapter_runtime.call.recording import Scores
-from adapter_runtime.call.repeating import batch_size, positional_names, repeated
+from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
@@ -126,6 +126,7 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
         if part is None or plan.is_idle:
             outputs = forward(self, **given)
         else:
+            given = given if part is whole else with_all_rows(given)
             with ContextScope(context if part is whole else _of_part(context, model, plan, given)) as own:
                 outputs = _entered(forward, model, part, plan, own, given)
         for layer in at_root:
@@ -295,8 +296,8 @@ def _add_span(
     tokens = next((tensor for tensor in inputs if isinstance(tensor, torch.Tensor)), None)
     if tokens is None and not prefix:  # images, sounds; what a decoder reads shows in nothing else
         tokens = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
-    if tokens is None:
         _add_span_of_others(context, given.get("attention_mask"))
+    if tokens is None:
         return
     spans = TokenSpans.read(
         given.get(f"{prefix}attention_mask"), tokens.shape[0], tokens.shape[1], past, prompt, tokens.device
@@ -308,7 +309,6 @@ def _add_span(
     context.spans[kind] = spans
 
 
-def _widened(signature: inspect.Signature) -> inspect.Signature:
 def _add_span_of_others(context: ForwardContext, mask: Argument) -> None:
     """Tell the context which positions of images or sounds are real, by the mask of a model that reads nothing else.
 
@@ -321,6 +321,7 @@ def _add_span_of_others(context: ForwardContext, mask: Argument) -> None:
         context.spans[""] = TokenSpans.read(mask, mask.shape[0], mask.shape[-1], 0, 0, mask.device)
 
 
+def _widened(signature: inspect.Signature) -> inspect.Signature:
     """A signature with `CALL_ARGUMENTS`, before ``**kwargs``."""
     parameters = list(signature.parameters.values())
     has_rest = bool(parameters) and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD

@@ -235,6 +235,8 @@ class CoreWatch(TorchFunctionMode):
         extra = scores.query @ _fitted(keys, scores.query).transpose(-1, -2)
         for change in scores.bent:
             extra = change(extra)
+        if extra.dim() == of_keys.dim() and len(extra) == 1:  # one row of queries meets the keys of all rows
+            extra = extra.expand(len(of_keys), *extra.shape[1:])
         return extra.to(of_keys.dtype).reshape(*of_keys.shape[:-1], -1)
 
     def _product(self, func: Any, args: Sequence[Any], kwargs: Any) -> Tensor:
