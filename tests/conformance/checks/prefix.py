@@ -49,7 +49,7 @@ def counts_from_its_cache(upstream: PreTrainedModel, inputs: dict[str, Any], cac
     """A cache that no token sees changes upstream's outputs: positions go on after it, whatever they are given as."""
     mask = inputs.get("attention_mask")
     length = cache.get_seq_length()
-    tokens = mask if mask is not None else torch.ones(BATCH, LENGTH, dtype=torch.long)
+    tokens = mask if mask is not None else torch.ones(BATCH, _length(inputs), dtype=torch.long)
     unseen = {**inputs, "attention_mask": torch.cat([tokens.new_zeros(BATCH, length), tokens], dim=1)}
     return not are_close(
         at_tokens(run(upstream, unseen, past_key_values=cache), mask), at_tokens(run(upstream, inputs), mask)
@@ -89,7 +89,13 @@ def _count_runs(model: nn.Module, cores: Iterable[str]) -> Counter[str]:
 
 def positioned(inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with positions that count from 0, whatever a cache holds."""
-    return {**inputs, "position_ids": torch.arange(LENGTH).repeat(BATCH, 1)}
+    return {**inputs, "position_ids": torch.arange(_length(inputs)).repeat(BATCH, 1)}
+
+
+def _length(inputs: dict[str, Any]) -> int:
+    """How many tokens each row has: images may have their places among them."""
+    tokens = inputs.get("input_ids")
+    return LENGTH if tokens is None else tokens.shape[1]
 
 
 def with_prefix_in_mask(inputs: dict[str, Any], length: int) -> dict[str, Any]:

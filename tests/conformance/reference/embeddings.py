@@ -123,23 +123,25 @@ def prompts_applied(
 
     Where the table of tokens stands alone, they are new tokens: all that upstream makes of tokens, it makes of them.
     An encoder-decoder has them in its encoder, and gives outputs at the tokens of its decoder anyway.
-    Within a whole, the part that embeds the tokens has them. Where the whole gives that part embeddings, room is kept for the
-    prompts in all that the whole is given, so that it makes masks and positions of them as of tokens.
+    Within a whole, the part that embeds the tokens has them. Where the whole gives a decoder embeddings, room is kept for the
+    prompts in all that the whole is given, so that it makes masks and positions of them as of tokens. An encoder, or what embeds
+    tokens by a module with a norm behind, has them alone, and hands nothing of them out.
     """
     prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
     prompt = together.of(prompts) if isinstance(together, Averaged) else torch.cat(prompts[::-1])
-    if layout.has_parts and layout.is_fed:
+    base, front = upstream.get_submodule(layout.text), upstream.get_submodule(layout.front)
+    is_fed = layout.has_parts and layout.is_fed
+    if is_fed and layout.embeds_tokens and "past_key_values" in inspect.signature(type(base).forward).parameters:
         with _removed(_kept_and_filled(upstream, layout, prompt)):
             yield
         return
     length = len(prompt)
-    base, front = upstream.get_submodule(layout.text), upstream.get_submodule(layout.front)
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        tokens, mask = given.get("input_ids"), kwargs.get("attention_mask")
+        tokens, mask = given.get("inputs_embeds" if is_fed else "input_ids"), kwargs.get("attention_mask")
         if mask is None and makes_mask and tokens is not None:
-            mask = torch.ones_like(tokens)
+            mask = torch.ones(tokens.shape[:2], dtype=torch.long)
         if mask is not None:
             kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
         positions = kwargs.get("position_ids")
@@ -175,6 +177,9 @@ def prompts_applied(
         new = torch.arange(len(table.weight), len(table.weight) + length).expand(len(tokens), -1)
         return (), {**given, "input_ids": torch.cat([new, tokens], dim=1)}
 
+    def longer_embeddings(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "inputs_embeds": insert(module, args, kwargs["inputs_embeds"])}
+
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if base is not upstream and base is front and isinstance(output, ModelOutput):
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
@@ -205,7 +210,9 @@ def prompts_applied(
     pooler = base._modules.get("pooler")
     if layout.has_parts and pooler is not None and not isinstance(pooler, nn.Linear):  # the whole reads what it gives
         handles.append(pooler.register_forward_pre_hook(cut_off))
-    if layout.embeds_tokens:
+    if layout.embeds_tokens and is_fed:
+        handles.append(front.register_forward_pre_hook(longer_embeddings, with_kwargs=True))
+    elif layout.embeds_tokens:
         handles.append(front.register_forward_pre_hook(longer_tokens, with_kwargs=True))
         handles.append(_NewTokens(table, prompt))
     else:
