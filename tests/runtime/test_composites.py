@@ -705,3 +705,25 @@ def test_reft_edits_the_last_real_position_of_a_sound_that_is_padded(attention: 
     logits(model, inputs, "a")
     changed = (seen[0] != seen[1]).any(dim=-1)
     assert [row.nonzero().flatten().tolist() for row in changed] == [[15], [5]]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_layers_that_are_called_past_the_forward_of_their_part_can_be_computed_again(
+    reentrant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GoesPast, "supports_gradient_checkpointing", True)
+    gradients = []
+    for checkpoints in (False, True):
+        torch.manual_seed(0)
+        model = GoesPast(BertConfig(**BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+        init(model)
+        model.add_adapter("a", "prefix_tuning|lora")
+        randomise(model, "a", 1)
+        model.train_adapter("a")
+        if checkpoints:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model(input_ids=torch.tensor([[1, 7, 5, 9]]))[0].square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.adapter_parameters("a")})
+    for name, gradient in gradients[0].items():
+        assert gradient is not None
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5, rtol=1e-4), name

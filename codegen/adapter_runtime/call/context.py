@@ -163,6 +163,7 @@ class ForwardContext:
         self._of_parts: dict[Hashable, ForwardContext] = {}  # what is kept of parts, in a model made of several
         self.entered: set[Hashable] = set()  # base models, also in such a model, whose forward was called
         self.is_between_parts = False  # the model is made of several, and none of their forwards runs
+        self.past_parts: tuple[ComputedOnce, ...] = ()  # what layers ask for that are called there
 
     def of_part(self, part: Hashable) -> ForwardContext:
         """A context for one call of a part of the model: what is known of tokens and kept by methods is of that part alone.
@@ -215,7 +216,9 @@ class ForwardContext:
         return states
 
     def state_tensors(self) -> list[torch.Tensor]:
-        """All tensors of `computed`, in a fixed order."""
+        """All tensors of `computed`, in a fixed order, of which no later layer of the call makes more."""
+        for computation in self.past_parts if self.is_between_parts else ():
+            self.states_of(computation)
         return [tensor for states in self.computed.values() for state in states for tensor in state]
 
     def with_states(self, tensors: Sequence[torch.Tensor]) -> ForwardContext:

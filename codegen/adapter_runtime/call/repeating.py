@@ -71,9 +71,11 @@ def with_all_rows(given: dict[str, Argument]) -> dict[str, Argument]:
     if not isinstance(states, torch.Tensor):
         return given
     return {
-        name: value.expand(states.shape[0], *value.shape[1:])
-        if name.endswith("_embeds") and isinstance(value, torch.Tensor) and value.shape[0] == 1
-        else value
+        name: (
+            value.expand(states.shape[0], *value.shape[1:])
+            if name.endswith("_embeds") and isinstance(value, torch.Tensor) and value.shape[0] == 1
+            else value
+        )
         for name, value in given.items()
     }
 

@@ -68,7 +68,7 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         if plan.divides_rows:
             rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
             context.rows = None if rows is None else rows // plan.copies
-        context.is_between_parts = plan.in_parts
+        context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context

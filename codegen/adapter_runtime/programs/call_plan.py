@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,9 @@ class CallPlan:
     divides_rows: bool = False  # some block gives its children rows of the batch
     assigns_rows: bool = False  # not the same rows to all: it must be known which row is which
     runs: bool = False  # some layer runs an adapter
+    past_parts: tuple[
+        ComputedOnce, ...
+    ] = ()  # what layers of parts ask for that are called past the forward of their part
     in_parts: bool = False  # parts of the model, which have plans of their own, need something
     reads_spans: bool = False  # some layer needs to know where the real tokens are
     at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
@@ -95,6 +99,13 @@ def joined(plans: Sequence[CallPlan], reading: CallPlan) -> CallPlan:
         divides_rows=any(plan.divides_rows for plan in plans),
         assigns_rows=any(plan.assigns_rows for plan in plans),
         runs=any(plan.runs for plan in plans),
+        past_parts=_told_apart([computed for plan in plans for computed in plan.computed]),
         at_root=tuple(layer for layer in reading.at_entry if layer.acts_at_root),
         in_parts=True,
     )
+
+
+def _told_apart(computed: Sequence[ComputedOnce]) -> tuple[ComputedOnce, ...]:
+    """Those whose keys tell them apart from what other parts compute."""
+    counts = Counter(one.key for one in computed)
+    return tuple(one for one in computed if counts[one.key] == 1)
