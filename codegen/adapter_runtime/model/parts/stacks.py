@@ -19,10 +19,11 @@ def layers_in(model: nn.Module, stack: LayerStack) -> Iterator[nn.Module]:
     Raises:
         UnsupportedModelError: there is nothing at the path.
     """
-    elements: list[nn.Module] = [model]
+    elements, optional = [model], stack.optional
     for path in stack.path.split(".*."):
         holders = _with_list(elements, path) if stack.in_some else elements
-        elements = [element for holder in holders for element in _present(holder, path, stack.optional)]
+        elements = [element for holder in holders for element in _present(holder, path, optional)]
+        optional = ""  # which is the beginning of the whole path
     for element in elements:
         yield from element.children() if isinstance(element, nn.ModuleList) else (element,)
 
