@@ -388,8 +388,14 @@ def test_reft_is_left_out_where_no_list_of_layers_has_rows() -> None:
     assert found.supports(Method.LORA) and found.supports(Method.BOTTLENECK)
 
 
-def test_reft_holds_for_the_lists_that_have_rows_and_says_which_have_none() -> None:
+def test_reft_holds_for_the_models_inside_that_have_rows_and_says_which_have_none() -> None:
     found = plan("qwen2_vl")
-    assert [stack.form for stack in found.base.stacks] == [StreamForm.PACKED, StreamForm.ROWS]
-    (reft,) = (entry for entry in found.methods if entry.method is Method.REFT)
-    assert reft.supported and "visual.blocks" in reft.reason and "stand in one row" in reft.reason
+    forms = {tower.base.class_name: [stack.form for stack in tower.base.stacks] for tower in found.towers}
+    images, text = "Qwen2VisionTransformerPretrainedModel", "Qwen2VLTextModel"
+    assert forms == {images: [StreamForm.PACKED], text: [StreamForm.ROWS]}
+    reft = {
+        tower.base.class_name: next(one for one in tower.methods if one.method is Method.REFT)
+        for tower in found.towers
+    }
+    assert not reft[images].supported and "stand in one row" in reft[images].reason
+    assert reft[text].supported and found.supports(Method.REFT)

@@ -119,8 +119,7 @@ def test_the_main_stack(build: str, run: str, main: list[str], elsewhere: list[s
     [
         ("llama", ["layers"]),
         ("bart", ["decoder.layers"]),
-        ("clip", ["text_model.encoder.layers", "vision_model.encoder.layers"]),
-        ("qwen2_vl", ["language_model.layers"]),
+        ("groupvit", ["text_model.encoder.layers", "vision_model.encoder.stages.*.layers"]),
         ("detr", ["decoder.layers"]),
         ("wav2vec2-bert", ["encoder.layers"]),
         ("canine", ["final_char_encoder.layer"]),

@@ -16,7 +16,7 @@ from functools import cached_property
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import BasePlan, Diagnostic, Method, MethodSupport, StackPlan, StreamForm, TowerPlan
+from adapter_codegen.model import BasePlan, Diagnostic, Making, Method, MethodSupport, StackPlan, StreamForm, TowerPlan
 from adapter_codegen.parse.automappings import AutoMappings, ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
@@ -101,13 +101,21 @@ class TowerPlanner:
     def _candidates(self) -> Iterator[tuple[str, Sequence[FoundStack]]]:
         """Models with lists of layers in no model inside of them, that are neither planned nor heads around what is."""
         for name, known in self.facts.classes.items():
-            if name in self.planned or name in self._mapped or not is_model(self.facts, name):
+            if name in self.planned or not is_model(self.facts, name):
                 continue
-            if any(holds(self.facts, known, base) for base in (self.base.class_name, *self._mapped)):
+            if name in self._parts:
+                yield name, find_stacks(self.facts, name, self.is_layer)
+                continue
+            if name in self._mapped or any(holds(self.facts, known, base) for base in (self.base.class_name, *self._mapped)):
                 continue
             stacks = find_stacks(self.facts, name, self.is_layer)
             if any(not self._models_on_the_way(stack) for stack in stacks) and self._is_ours(name):
                 yield name, stacks
+
+    @cached_property
+    def _parts(self) -> frozenset[str]:
+        """Classes of this file that are parts: with a mixin here, whether or not other model types have one for them."""
+        return frozenset(part.class_name for part in self.base.parts if part.making is Making.OWN)
 
     def _models_on_the_way(self, stack: FoundStack) -> list[str]:
         return [owner for owner in stack.owners[1:] if is_model(self.facts, owner)]

@@ -37,7 +37,11 @@ _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that wo
 
 
 def plan_base(
-    facts: ModuleFacts, entry: ModelEntry, has_attention: HasAttention, elsewhere: Elsewhere | None = None
+    facts: ModuleFacts,
+    entry: ModelEntry,
+    has_attention: HasAttention,
+    elsewhere: Elsewhere | None = None,
+    undivided: bool = False,
 ) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
     """Plan the base model of `entry`.
 
@@ -45,6 +49,7 @@ def plan_base(
         facts: of the module at ``entry.path``.
         has_attention: whether a class, or anything in it, holds an attention core.
         elsewhere: answers about models of other files; without it, what this file says.
+        undivided: take the layers of models of this file for its own.
 
     Returns:
         The plan with diagnostics about what it lacks; or None and the reason. A composite of models from elsewhere
@@ -86,7 +91,7 @@ def plan_base(
         models=found,
         is_encoder_decoder=is_encoder_decoder,
     )
-    plan = divided(plan, main)
+    plan = divided(plan, main, undivided)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
     if plan.is_of_parts:
