@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from adapter_codegen.model import BasePlan, Method, ModelPlan
+from adapter_codegen.model import BasePlan, Method, ModelPlan, PartPlan, StackPlan
 from adapter_codegen.parse import ModelEntry, parse_module
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.flow.kinds import Kinds
@@ -113,13 +113,17 @@ def test_other_models_of_the_file_leave_their_layers_to_the_whole(
         ("qwen2_vl", ["visual", "language_model"], ["language_model"]),
         ("sam", [], ["mask_decoder.transformer.layers"]),
         ("t5gemma", [], ["decoder.layers"]),
+        pytest.param(
+            "deepseek_ocr2", [], ["language_model.layers"], id="a tower holds another one, and cannot be planned"
+        ),
     ],
 )
 def test_parts_of_upstream(release: Release, model_type: str, parts: list[str], main: list[str]) -> None:
     plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan)
     assert [part.path for part in plan.base.parts] == parts
-    assert [one.path for one in (*plan.base.parts, *plan.base.stacks) if one.is_main] == main
+    places: tuple[PartPlan | StackPlan, ...] = (*plan.base.parts, *plan.base.stacks)
+    assert [place.path for place in places if place.is_main] == main
     assert {part.class_name for part in plan.base.parts} <= {tower.base.class_name for tower in plan.towers}
 
 
