@@ -130,9 +130,7 @@ def test_an_ejected_prefix_is_recognised_by_its_tensors() -> None:
     [
         pytest.param("distilbert", "self", "self_prefix", id="DistilBERT"),
         pytest.param("clip_text_model", "clip_text_model_self_prefix", "self_prefix", id="a tower of CLIP"),
-        pytest.param(
-            "clip", "clip_text_model_self_prefix", "clip_text_model_self_prefix", id="one tower of two stays"
-        ),
+        pytest.param("clip", "bert_self_prefix", "bert_self_prefix", id="what is named by another type stays"),
         pytest.param("bart", "encoder_prefix", "encoder_prefix", id="every other place stays"),
     ],
 )
@@ -141,6 +139,14 @@ def test_the_self_attention_of_prefixes_has_one_name(model_type: str, theirs: st
         key = f"{start}prefix_tuning.prefix_tunings.a.{theirs}.wte.weight"
         renamed = modern({}, key, version="adapters.1.3.0", model_type=model_type)[1]
         assert renamed == [key.replace(f".{theirs}.", f".{ours}.")]
+
+
+@pytest.mark.parametrize("start", ["", "clip."])
+def test_a_prefix_that_the_whole_of_clip_holds_goes_to_its_tower(start: str) -> None:
+    """Each tower is a part with prefixes of its own here."""
+    key = f"{start}prefix_tuning.prefix_tunings.a.clip_text_model_self_prefix.wte.weight"
+    renamed = modern({}, key, version="adapters.1.3.0", model_type="clip")[1]
+    assert renamed == [f"{start}text_model.prefix_tuning.prefix_tunings.a.self_prefix.wte.weight"]
 
 
 def test_the_alias_of_a_norm_before_the_bottleneck_is_dropped() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import BartModel, DynamicCache, LlamaConfig, LlamaModel
 
 from adapter_models import AutoAdapterModel, Average, BatchSplit, Fuse, MultiTask, Parallel, Split, Stack
 from adapter_runtime import init
@@ -411,8 +411,8 @@ def test_cross_attention_may_go_without(cross: bool) -> None:
 @pytest.mark.parametrize(
     ("model_type", "leave_out", "names"),
     [
-        pytest.param("clip", [], {"clip_text_model_self_prefix", "clip_vision_model_self_prefix"}, id="two towers"),
-        pytest.param("clip", [0, 1], {"clip_vision_model_self_prefix"}, id="one of them is left out"),
+        pytest.param("git", [], {"git_self_prefix", "git_vision_model_self_prefix"}, id="two towers"),
+        pytest.param("git", [0, 1], {"git_self_prefix"}, id="one of them is left out"),
         pytest.param("bart", [], {"encoder_prefix", "self_prefix", "cross_prefix"}, id="halves of one model type"),
         pytest.param("clip_text_model", [], {"self_prefix"}, id="a tower alone"),
     ],
@@ -421,6 +421,14 @@ def test_the_prefixes_of_a_tower_bear_its_type(model_type: str, leave_out: list[
     model = AutoAdapterModel.from_config(tiny_config(model_type), attn_implementation="eager")
     model.add_adapter("a", PrefixTuningConfig(prefix_length=3, flat=True, leave_out=leave_out))
     assert set(model.base_model.prefix_tuning.prefix_tunings["a"]) == names
+
+
+def test_half_of_an_encoder_decoder_is_not_taken_for_its_encoder() -> None:
+    """Its config says that it is the whole, and upstream that it is its own encoder."""
+    decoder = BartModel(tiny_config("bart")).decoder
+    init(decoder)
+    decoder.add_adapter("a", "prefix_tuning_flat[encoder_prefix=False]")
+    assert set(decoder.prefix_tuning.prefix_tunings["a"]) == {"self_prefix", "cross_prefix"}
 
 
 def test_dropout_changes_the_prefix_in_training_alone(inputs: Inputs) -> None:

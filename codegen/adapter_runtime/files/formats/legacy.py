@@ -163,14 +163,19 @@ def _recognise_forms_of_lora(document: Document, tensors: Tensors) -> Tensors:
 
 def _rename_prefix_location(document: Document, tensors: Tensors) -> Tensors:
     """`adapters` calls the only attention of DistilBERT "self", that of each tower of CLIP "clip_text_model_self_prefix", by its
-    type, and that of every other model "self_prefix"."""
+    type, and that of every other model "self_prefix". In the whole of CLIP, each tower has the prefixes of its own attentions here.
+    """
     if version_of_adapters(document) is None:
         return tensors
-    names = {"self", f"{document.get('model_type')}_self_prefix"}
-    return {
-        _PREFIX_LOCATION.sub(lambda found: f"{found[1]}self_prefix." if found[2] in names else found[0], key): tensor
-        for key, tensor in tensors.items()
-    }
+    whole = document.get("model_type")
+    names = {"self", f"{whole}_self_prefix"}
+    of_tower = re.compile(rf"(prefix_tuning\.prefix_tunings\.[^.]+)\.{re.escape(str(whole))}_(\w+)_self_prefix\.")
+
+    def renamed(key: str) -> str:
+        key = of_tower.sub(r"\2.\1.self_prefix.", key)
+        return _PREFIX_LOCATION.sub(lambda found: f"{found[1]}self_prefix." if found[2] in names else found[0], key)
+
+    return {renamed(key): tensor for key, tensor in tensors.items()}
 
 
 def _recognise_ejected_prefix(document: Document, tensors: Tensors) -> Tensors:

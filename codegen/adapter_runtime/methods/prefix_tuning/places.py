@@ -73,7 +73,8 @@ def prefix_layers(layer: AdaptedLayer) -> Iterator[tuple[AttentionRoles, PrefixT
 
 def wishes(model: AdaptedBaseModel, config: PrefixTuningConfig) -> Collection[Wish]:
     """Prefixes in every self-attention, and in every cross-attention. No option says so: both are what a config means."""
-    encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
+    inside = model.encoder_inside()
+    encoder = set() if inside is None else set(inside.modules())
     found: dict[str, set[int]] = {"self": set(), "cross": set()}
     lacking: dict[str, set[int]] = {"self": set(), "cross": set()}
     for index, layer in layers_without(model, config.leave_out):
@@ -134,8 +135,8 @@ def _wanted(model: AdaptedBaseModel, config: PrefixTuningConfig) -> dict[str, li
 def _names(model: AdaptedBaseModel) -> dict[PrefixTuningLayer, str]:
     """What the prefixes of each attention are called: by its location; where models of several types have such attentions, by type too.
 
-    The text and the image model of CLIP have "clip_text_model_self_prefix" and "clip_vision_model_self_prefix", as files of
-    `adapters` name them: an MLP that computes the prefixes of one is as wide as that one.
+    GIT, with a model of images beside layers of its own, has "git_self_prefix" and "git_vision_model_self_prefix": an MLP that computes
+    the prefixes of one is as wide as that one.
     """
     model_types = _model_types(model.get_submodule(""))
     types = {

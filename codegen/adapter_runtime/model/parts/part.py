@@ -54,7 +54,7 @@ class AdapterPart(DynamicMixin):
         self.call_plans: dict[str, CallPlan] = {}  # by the key of an `AdapterSetup`
         for spec in METHODS.values():
             spec.prepare_model(self)
-        encoder = self.get_encoder() if self.config.is_encoder_decoder else None
+        encoder = self.encoder_inside()
         end = first_layer
         for index, layer in self.iter_layers():
             if not isinstance(layer, LayerAdaptersMixin):
@@ -68,6 +68,13 @@ class AdapterPart(DynamicMixin):
         return end
 
     # Layers
+
+    def encoder_inside(self) -> nn.Module | None:
+        """The encoder of an encoder-decoder; None in any other model, and in a half that has the config of the whole: upstream says that
+        such a one is its own encoder.
+        """
+        encoder: nn.Module | None = self.get_encoder() if self.config.is_encoder_decoder else None
+        return None if encoder is self.get_submodule("") else encoder
 
     def iter_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """All layers, counted over all stacks in the order in which the hidden states run through them."""
