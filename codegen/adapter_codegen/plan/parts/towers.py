@@ -106,7 +106,9 @@ class TowerPlanner:
             if name in self._parts:
                 yield name, find_stacks(self.facts, name, self.is_layer)
                 continue
-            if name in self._mapped or any(holds(self.facts, known, base) for base in (self.base.class_name, *self._mapped)):
+            if name in self._mapped or any(
+                holds(self.facts, known, base) for base in (self.base.class_name, *self._mapped)
+            ):
                 continue
             stacks = find_stacks(self.facts, name, self.is_layer)
             if any(not self._models_on_the_way(stack) for stack in stacks) and self._is_ours(name):
