@@ -15,6 +15,7 @@ extensions = [
 exclude_patterns = [
     "_build",
     "classes/models/overview.rst",  # a table, included by the index of models
+    "classes/models/parts/*",  # tables, included by the pages of models made of several
 ]
 
 html_theme = "furo"

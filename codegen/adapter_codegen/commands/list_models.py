@@ -34,6 +34,8 @@ def list_models(
 ) -> None:
     """Show which model types are supported, which could be added, and why not the rest.
 
+    Below a model made of several stand its parts. "?" = the model at that place, known when one is built, decides.
+
     Without --plan, model types that are not generated yet are listed by name only: nothing is known about them before
     they are planned.
     """
@@ -43,11 +45,12 @@ def list_models(
     from adapter_codegen.upstream import open_release
 
     release = open_release(release_spec)
-    entries = matching(listing(read_auto_mappings(release), _manifest(root, output)), pattern)
+    manifest = _manifest(root, output)
+    entries = matching(listing(read_auto_mappings(release), manifest), pattern)
     options.require_match(entries, pattern)
     if planned:
         with console.progress("Planning", unplanned(entries)) as advance:
-            entries = plan_entries(release, entries, jobs, advance)
+            entries = plan_entries(release, entries, manifest, jobs, advance)
     SHOW[shown_as](console, entries, release.version)
 
 

@@ -58,6 +58,9 @@ class ModelRecord:
     stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
     # Upstream class that is a base model by itself, dotted -> its `methods`.
     towers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # models inside: path -> class; "" = known when a model is built
     files: Mapping[str, str] = field(default_factory=dict)  # emitted file -> sha256 of its bytes
 
 
@@ -127,10 +130,10 @@ def canonical(record: ModelRecord) -> ModelRecord:
 def _fields(record: ModelRecord) -> dict[str, Any]:
     """Name -> value, not copied: there may be hundreds of records.
 
-    A record of before stacks were kept is written as it was read, and most models have no towers.
+    A record of before stacks were kept is written as it was read, and most models have no towers or parts.
     """
     found = {one.name: getattr(record, one.name) for one in fields(record)}
-    return {name: value for name, value in found.items() if value or name not in ("stacks", "towers")}
+    return {name: value for name, value in found.items() if value or name not in ("stacks", "towers", "parts")}
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

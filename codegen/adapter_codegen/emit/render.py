@@ -18,6 +18,7 @@ from adapter_codegen.emit.headers import licence_expression, licence_of, model_h
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
 from adapter_codegen.emit.mixin import literal, mixin_file
+from adapter_codegen.emit.parts import classes_of, parts_of_record
 from adapter_codegen.emit.public_names import read_public_names
 from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, MethodSupport, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
@@ -43,6 +44,10 @@ SHARED_FILES: Mapping[str, str] = {
     "docs/overview.rst.jinja": "docs/classes/models/overview.rst",
     "notice.jinja": "NOTICE",
 }
+PARTS = (
+    "docs/parts.rst.jinja",
+    "docs/classes/models/parts/{model_type}.rst",
+)  # one file for each model made of several
 MODELING = "modeling.py.jinja"
 PUBLIC_MODULE = "public_module.py.jinja"  # one file for each submodule of the tables of public names
 
@@ -101,6 +106,7 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         methods=_reasons(plan.methods),
         restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
         stacks=plan.base.streams,
+        parts=classes_of(plan),
         towers={f"{plan.module}.{tower.base.class_name}": _reasons(tower.methods) for tower in plan.towers},
     )
     return canonical(record)
@@ -157,9 +163,12 @@ def render_shared(records: Sequence[ModelRecord], layout: Layout = CHECKOUT) -> 
     ordered = sorted(records, key=lambda record: record.model_type)
     public = read_public_names()
     exported = {name for _, names in public.root for name in names} | {record.adapter_model for record in ordered}
+    by_type = {record.model_type: record for record in ordered}
+    parts = {record.model_type: parts_of_record(record, by_type) for record in ordered}
     variables = {
         "records": ordered,
         "models": ordered,
+        "parts": parts,
         "methods": tuple(Method),
         "public": public,
         "exported": sorted(exported),
@@ -168,6 +177,10 @@ def render_shared(records: Sequence[ModelRecord], layout: Layout = CHECKOUT) -> 
         "gives_way": layout == CHECKOUT,
     }
     files = {path: _template(name).render(variables) for name, path in layout.paths(SHARED_FILES).items()}
+    for record in ordered if layout.extras else ():
+        if record.parts:
+            path = layout.path(PARTS[1], model_type=record.model_type)
+            files[path] = _template(PARTS[0]).render(variables, parts=parts[record.model_type])
     modules = {module: layout.path("{code}/" + module.path) for module in public.modules}
     return files | {
         path: _template(PUBLIC_MODULE).render(variables, module=module) for module, path in modules.items()

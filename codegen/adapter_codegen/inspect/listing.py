@@ -15,6 +15,7 @@ from functools import partial
 from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.diagnostics.report import collect
 from adapter_codegen.emit.manifest import Manifest, ModelRecord
+from adapter_codegen.emit.parts import PartRow, parts_of_plan, parts_of_record
 from adapter_codegen.model import Diagnostic, Method, Refusal
 from adapter_codegen.parse import AutoMappings
 from adapter_codegen.plan import plan_model
@@ -41,19 +42,22 @@ class Entry:
     methods: tuple[Method, ...] = ()  # that hold for it; () also where it was not planned
     reason: str = ""  # REFUSED: why
     stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
+    parts: tuple[PartRow, ...] = ()  # of a model made of several
 
 
 def listing(mappings: AutoMappings, manifest: Manifest) -> tuple[Entry, ...]:
     """Every model type of the release or of the manifest, sorted by name."""
     names = sorted({*mappings.model_types, *manifest.models})
-    return tuple(_entry(name, manifest.models.get(name), name in mappings.mains) for name in names)
+    return tuple(_entry(name, manifest, name in mappings.mains) for name in names)
 
 
-def _entry(model_type: str, record: ModelRecord | None, upstream_has_it: bool) -> Entry:
+def _entry(model_type: str, manifest: Manifest, upstream_has_it: bool) -> Entry:
+    record = manifest.models.get(model_type)
     if record is None:
         return Entry(model_type, Status.KNOWN)
     methods = tuple(method for method in Method if record.methods.get(method.value) == "")
-    return Entry(model_type, Status.SUPPORTED if upstream_has_it else Status.GONE, methods, stacks=record.stacks)
+    status, parts = Status.SUPPORTED if upstream_has_it else Status.GONE, parts_of_record(record, manifest.models)
+    return Entry(model_type, status, methods, stacks=record.stacks, parts=parts)
 
 
 def matching(entries: Sequence[Entry], pattern: str) -> tuple[Entry, ...]:
@@ -69,16 +73,19 @@ def unplanned(entries: Sequence[Entry]) -> int:
 def plan_entries(
     release: Release,
     entries: Sequence[Entry],
+    manifest: Manifest,
     jobs: int | None = None,
     advance: Callable[[str], None] = lambda model_type: None,
 ) -> tuple[Entry, ...]:
     """The entries with every model type that is only known planned, in processes."""
     known = [entry.model_type for entry in entries if entry.status is Status.KNOWN]
-    planned = dict(zip(known, in_processes(partial(_planned, release), known, jobs, advance), strict=True))
+    planned = dict(
+        zip(known, in_processes(partial(_planned, release, manifest.models), known, jobs, advance), strict=True)
+    )
     return tuple(planned.get(entry.model_type, entry) for entry in entries)
 
 
-def _planned(release: Release, model_type: str) -> Entry:
+def _planned(release: Release, records: Mapping[str, ModelRecord], model_type: str) -> Entry:
     """The entry of a model type that is not generated yet. Never raises."""
     try:
         result = plan_model(release, model_type)
@@ -89,7 +96,8 @@ def _planned(release: Release, model_type: str) -> Entry:
     if isinstance(result, Refusal):
         return Entry(model_type, Status.REFUSED, reason=_reason(result.diagnostics))
     methods = tuple(method for method in Method if result.supports(method))
-    return Entry(model_type, Status.AVAILABLE, methods, stacks=result.base.streams)
+    parts = parts_of_plan(result, records)
+    return Entry(model_type, Status.AVAILABLE, methods, stacks=result.base.streams, parts=parts)
 
 
 def _reason(diagnostics: Sequence[Diagnostic]) -> str:

@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from adapter_codegen.commands.show.console import Console
-from adapter_codegen.commands.show.tables import complete_of, marks, method_table
+from adapter_codegen.commands.show.tables import complete_of, marks, marks_of_part, method_table
 from adapter_codegen.diagnostics.report import plural
+from adapter_codegen.emit.parts import PartRow
 from adapter_codegen.inspect.listing import Entry, Status
+from adapter_codegen.model import Method
 
 WIDE = 90  # columns of a terminal: with less, the columns of the table stand closer together
 STYLES = {Status.SUPPORTED: "bold green", Status.GONE: "red", Status.AVAILABLE: "", Status.REFUSED: "yellow"}
@@ -41,6 +43,8 @@ def _planned(entries: Sequence[Entry], narrow: bool) -> Table:
     for entry in entries:
         status = Text(entry.status.value, STYLES[entry.status])
         table.add_row(entry.model_type, status, complete_of(entry.stacks), *marks(entry.methods))
+        for part in entry.parts:
+            table.add_row(f"  {part.path}", part.model_type or "", "", *marks_of_part(part))
     return table
 
 
@@ -73,11 +77,23 @@ def show_json(console: Console, entries: Sequence[Entry], version: str) -> None:
             "status": entry.status.value,
             "methods": [method.value for method in entry.methods],
             "reason": entry.reason,
+            "parts": [_part(part) for part in entry.parts],
             "stacks": [{"path": path, "complete": not why, "reason": why} for path, why in entry.stacks.items()],
         }
         for entry in entries
     ]
     console.result(json.dumps({"transformers": version, "models": listed}, indent=2, ensure_ascii=False))
+
+
+def _part(part: PartRow) -> dict[str, object]:
+    """``class`` is null where it is known when a model is built, ``methods`` then too."""
+    methods = None if part.is_open else [method.value for method in Method if part.supports(method)]
+    return {
+        "path": part.path,
+        "class": part.class_name or None,
+        "model_type": part.model_type or None,
+        "methods": methods,
+    }
 
 
 SHOW: Mapping[str, Callable[[Console, Sequence[Entry], str], None]] = {"text": show_text, "json": show_json}

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from rich.table import Table
 from rich.text import Text
 
+from adapter_codegen.emit.parts import PartRow
 from adapter_codegen.model import Method
 
 HEADINGS = {
@@ -40,3 +41,10 @@ def complete_of(stacks: Mapping[str, str]) -> str:
 def marks(supported: Container[Method]) -> list[Text]:
     """A tick or a dot per method, in the order of the columns."""
     return [Text("✓", "green") if method in supported else Text("·", "dim") for method in HEADINGS]
+
+
+def marks_of_part(part: PartRow) -> list[Text]:
+    """The same for a part; question marks where the model at its place is not known."""
+    if part.is_open:
+        return [Text("?", "dim") for _ in HEADINGS]
+    return marks([method for method in HEADINGS if part.supports(method)])
