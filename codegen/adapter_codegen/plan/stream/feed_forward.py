@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, last_name, sources
+from adapter_codegen.plan.flow.values import Op, Value, ancestors, argument_behind
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, is_scalar, last_name, sources
+from adapter_codegen.plan.stream.additions.residuals import far_side
 
 _LINEAR = frozenset({Kind.LINEAR})
 _ACTIVATIONS = frozenset(
@@ -17,7 +18,11 @@ _ACTIVATIONS = frozenset(
     }
 )
 
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_CLIPS = ("clamp", "clip", "clamp_")
+
 Paths = list[str]
+Block = tuple[Value, Value]  # what it gives, and the stream before it
 
 
 def feed_forward(branch: Value, residual: Value, scene: Scene) -> tuple[Paths, Paths, Paths]:
@@ -28,6 +33,16 @@ def feed_forward(branch: Value, residual: Value, scene: Scene) -> tuple[Paths, P
 def is_block(branch: Value, residual: Value, scene: Scene) -> bool:
     """Whether what stands between is a feed-forward block for certain: each last projection reads an activation of first ones."""
     return _Between(residual, scene).is_block(branch)
+
+
+def plain_blocks(blocks: Sequence[Block], scene: Scene) -> Sequence[Block]:
+    """Those of the blocks of a layer that do nothing else than feed forward; all, where each does something else.
+
+    A convolution between two projections makes a module for positions of them where the layer has another block (Conformers), and a
+    feed-forward block where it has none (SegFormer). So does a factor that the layer is given beside its stream (inputs per layer).
+    """
+    plain = [block for block in blocks if not _Between(block[1], scene).does_more(block[0])]
+    return plain or blocks
 
 
 class _Between:
@@ -45,8 +60,25 @@ class _Between:
             carried, gating = self._before(linear)
             first += carried
             gate += gating
-        last = [linear for linear in last if linear not in first and linear not in gate]
+        last = [linear for linear in last if linear not in first and linear not in gate] if first else []
         return _paths(first), _paths(gate), _paths(last)
+
+    def does_more(self, branch: Value) -> bool:
+        between = ancestors(branch, lambda found: id(found) in self._behind).values()
+        return any(id(one) not in self._behind and (self._convolves(one) or self._is_given(one)) for one in between)
+
+    def _convolves(self, value: Value) -> bool:
+        return self._scene.is_call_of(value, Kind.CONVOLUTION) or called(value, *_CONVOLUTIONS)
+
+    def _is_given(self, value: Value) -> bool:
+        """Whether a value is a product with an argument of the layer, of which the stream is none."""
+        is_product = (value.op is Op.BINARY and value.operator == "*") or called(value, "mul", "multiply")
+        factors = [argument_behind(one) for one in value.inputs] if is_product else []
+        root = self._scene.flow.root
+        return any(
+            one.op is Op.PARAMETER and one.frame is root and id(one) not in self._behind and not is_scalar(one)
+            for one in factors
+        )
 
     def is_block(self, branch: Value) -> bool:
         _, _, paths = self.projections(branch)
@@ -66,14 +98,14 @@ class _Between:
         return self._linears(value), []
 
     def _plain(self, value: Value) -> Value:
-        """`value` without views, casts, dropout and norms."""
+        """`value` without views, casts, clips, dropout and norms."""
         for _ in range(20):
-            value = same_tensor(value)
+            value = far_side(value, self._scene)  # what a norm does inside is none of ours
             if value.op is Op.JOIN:  # cast or not
                 ends = {id(end): end for end in map(self._plain, value.inputs)}
                 return next(iter(ends.values())) if len(ends) == 1 else value
             is_step = self._scene.is_call_of(value, Kind.DROPOUT, Kind.NORM, Kind.IDENTITY)
-            if not value.inputs or not (is_step or called(value, *VIEWS, *CASTS, *DROPOUTS)):
+            if not value.inputs or not (is_step or called(value, *VIEWS, *CASTS, *DROPOUTS, *_CLIPS)):
                 break
             value = value.inputs[0]
         return value

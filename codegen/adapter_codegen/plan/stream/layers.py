@@ -15,7 +15,7 @@ from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.flow.values import Value, ancestors
+from adapter_codegen.plan.flow.values import ancestors
 from adapter_codegen.plan.stream.additions.in_loop import Beside, added_beside
 from adapter_codegen.plan.stream.additions.residuals import (
     Residuals,
@@ -24,7 +24,7 @@ from adapter_codegen.plan.stream.additions.residuals import (
     unclaimed_sums,
 )
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
-from adapter_codegen.plan.stream.feed_forward import feed_forward, is_block
+from adapter_codegen.plan.stream.feed_forward import Block, feed_forward, is_block, plain_blocks
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.turned import turned_projections
@@ -73,7 +73,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         location=facts.location(facts.classes[class_name].node),
         attentions=roles,
         bottlenecks=bottlenecks_of(placed),
-        mlp=_feed_forward(blocks, roles, scene),
+        mlp=_feed_forward(plain_blocks(blocks, scene), roles, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
     findings += unusable(plan, attentions.cores)
@@ -124,8 +124,8 @@ def _prefixes(cores: Iterable[AttentionCore], scene: Scene) -> tuple[tuple[Prefi
     return tuple(sites), refused
 
 
-def _beyond(scene: Scene, attentions: Attentions, residuals: Residuals) -> Iterator[tuple[Value, Value]]:
-    """The feed-forward block, and the stream before it, where the stream is not followed up to it: the sum behind an attention that is
+def _beyond(scene: Scene, attentions: Attentions, residuals: Residuals) -> Iterator[Block]:
+    """The feed-forward block where the stream is not followed up to it: the sum behind an attention that is
     added to what this was added to."""
     attended = {id(one.result) for one in attentions.attending()}
     sums = unclaimed_sums(scene, residuals)
@@ -136,14 +136,8 @@ def _beyond(scene: Scene, attentions: Attentions, residuals: Residuals) -> Itera
             yield one.branch, one.residual
 
 
-def _feed_forward(
-    blocks: Iterable[tuple[Value, Value]], attentions: Iterable[AttentionRoles], scene: Scene
-) -> MLPRoles:
-    """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs.
-
-    Args:
-        blocks: what each gives, and the stream before it.
-    """
+def _feed_forward(blocks: Iterable[Block], attentions: Iterable[AttentionRoles], scene: Scene) -> MLPRoles:
+    """The projections of all feed-forward blocks of the layer; those of an attention are none of theirs."""
     attending = {path for roles in attentions for path in _projections(roles)}
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for given, residual in blocks:
