@@ -31,6 +31,16 @@ def _swapped_roles(patch: Patch) -> None:
     patch.setattr(layer, "roles", replace(layer.roles, attentions=(wrong,)))
 
 
+def _feed_forward(**roles: tuple[str, ...]) -> Plant:
+    """Other roles of Llama's feed-forward block than those that are declared."""
+
+    def plant(patch: Patch) -> None:
+        layer = type(initialised(LLAMA).model.layers[0])
+        patch.setattr(layer, "roles", replace(layer.roles, mlp=replace(layer.roles.mlp, **roles)))
+
+    return plant
+
+
 def _in_order(*sizes: str, parts: str = "qkv", group: str = "") -> Plant:
     """What is declared of the projection that gives GPT-2's queries, keys and values."""
 
@@ -82,6 +92,15 @@ GENERATED = {
         subject=BERT,
     ),
     "roles: key and value are exchanged": Defect(_swapped_roles, "roles"),
+    "roles: gate and up projection are exchanged": Defect(
+        _feed_forward(first=("mlp.gate_proj",), gate=("mlp.up_proj",)), "roles", message="declared as gate, but no act"
+    ),
+    "roles: the gate is declared as up projection too": Defect(
+        _feed_forward(first=("mlp.gate_proj", "mlp.up_proj"), gate=()), "roles", message="no activation lies between"
+    ),
+    "roles: the output of the attention is declared as that of the feed-forward block": Defect(
+        _feed_forward(last=("self_attn.o_proj",)), "roles", message="reads nothing of a first one"
+    ),
     "roles: values are declared before keys": Defect(
         _in_order(*["split_size"] * 3, parts="qvk"), "roles", subject=GPT2
     ),

@@ -63,6 +63,8 @@ class Layer:
         ""  # path of what holds its layers and prefixes: the base model, or a model in it that is a part of the whole
     )
 
+    mlp_gate: tuple[str, ...] = ()
+
     @property
     def has_rows(self) -> bool:
         """Whether its hidden states are rows of tokens, or of something else, in which ReFT edits the first and the last."""
@@ -238,6 +240,7 @@ def _layer(path: str, module: nn.Module, in_encoder: bool) -> Layer:
         hosts,
         _present(module, path, roles.mlp.first),
         _present(module, path, roles.mlp.last),
+        mlp_gate=_present(module, path, roles.mlp.gate),
     )
 
 
