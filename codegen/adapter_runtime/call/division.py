@@ -100,21 +100,24 @@ def rows_do_not_show(batch: int | None, but: str) -> UnsupportedMethodError:
     counted = "rows" if batch is None else f"the {batch} rows"
     return UnsupportedMethodError(
         f"The active setup assigns {counted} of the batch to adapters, but {but}: which belong to which does not show."
-        " Use adapters without layers there, or call the model for each adapter."
+        " Leave these layers out of the adapters (leave_out, or parts in a model made of several), or call the model for each adapter."
     )
 
 
-def check_packed(divider: RowDivider) -> None:
+def check_packed(divider: RowDivider, where: str) -> None:
     """Raise where a layer in which the positions of all rows stand side by side is to give each child its rows.
 
     Equal shares of them are those of copies of the batch, which follow each other there too.
+
+    Args:
+        where: which layer, for the message.
 
     Raises:
         UnsupportedMethodError: they need not be equal.
     """
     if not isinstance(divider, EqualRows):
         batch = thread.context.rows if thread.context is not None else None
-        raise rows_do_not_show(batch, "a layer has the positions of all rows in one")
+        raise rows_do_not_show(batch, f"{where} gets the positions of all rows in one")
 
 
 class CountedRows:

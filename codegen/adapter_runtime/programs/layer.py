@@ -231,6 +231,10 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         """Whether the method of this layer can run a block, whatever its children are."""
         return isinstance(block, self.runnable_blocks) or is_registered(block)
 
+    def shown_place(self) -> str:
+        """Where the layer is, for messages."""
+        return f"{self.location_key} of layer {self.layer_index}"
+
     def leaf(self, name: str) -> P | None:
         """What runs for the adapter `name`; None where it does not live here, or has nothing to run here."""
         return None
@@ -273,7 +277,7 @@ class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
         if program is None or not parts:
             return program
         if self.is_packed and all(isinstance(node, Rows) for node in parts):
-            return PackedInFront([program])
+            return PackedInFront([program], self.shown_place())
         return BatchInFront([program]) if self.is_length_first else program
 
     def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:

@@ -199,14 +199,22 @@ class BatchInFront(Branch[Unpack[Rest]]):
 
 
 class PackedInFront(BatchInFront[Unpack[Rest]]):
-    """A program in a layer that is called with tensors (1, length, ...) or (length, ...), the positions of all rows side by side."""
+    """A program in a layer that is called with tensors (1, length, ...) or (length, ...), the positions of all rows side by side.
+
+    Args:
+        where: which layer, for messages.
+    """
+
+    def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]], where: str) -> None:
+        super().__init__(programs)
+        self.where = where
 
     def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
         if value.dim() > 2 and value.shape[0] != 1:  # it has rows after all
             return self.programs[0](value, *rest)
         for node in self.walk():
             if isinstance(node, Rows):
-                check_packed(node.divider)
+                check_packed(node.divider, self.where)
         return super().__call__(value, *rest) if value.dim() > 2 else self.programs[0](value, *rest)
 
 

@@ -68,7 +68,9 @@ class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
         """See `AdapterLayerBase`. Rows of a child that has no prefix here see none."""
         divider = divider_of(block)
         if divider is not None:
-            return (PrefixesOfPacked if self.is_packed else PrefixesOfRows)(programs, divider)
+            if self.is_packed:
+                return PrefixesOfPacked(programs, divider, self.shown_place())
+            return PrefixesOfRows(programs, divider)
         found = [program for program in programs if program is not None]
         return found[0] if len(found) == 1 else PrefixesInFront(found)
 

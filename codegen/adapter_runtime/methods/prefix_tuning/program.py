@@ -196,17 +196,21 @@ class PrefixesOfPacked(PrefixesOfRows):
     """`PrefixesOfRows` in an attention that gets the positions of all rows in one: copies of the batch are equal shares of them.
 
     The prefixes of all children stand side by side, and each query sees those of its copy.
+
+    Args:
+        where: which attention, for messages.
     """
 
-    def __init__(self, programs: Sequence[PrefixNode | None], divider: RowDivider) -> None:
+    def __init__(self, programs: Sequence[PrefixNode | None], divider: RowDivider, where: str) -> None:
         super().__init__(programs, divider)
+        self.where = where
         self.length = sum(self.lengths)
         self.layout = ("packed", *self.layout)
 
     def pieces(self, attended: Attended) -> list[LayerPrefix]:
         if attended.key.shape[0] != 1:
             return super().pieces(attended)
-        check_packed(self.divider)
+        check_packed(self.divider, self.where)
         children = zip(self.programs, attended.shares(self._sizes(attended.key)), strict=True)
         return [piece for program, share in children if program is not None for piece in program.pieces(share)]
 

@@ -1,0 +1,198 @@
+"""Layers that get the positions of all examples in one row: which of them belong to which row of the batch does not show there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    PixtralVisionConfig,
+    PixtralVisionModel,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLModel,
+    RadioConfig,
+    RadioModel,
+)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+
+from adapter_runtime import AdapterSetup, BatchSplit, LoRAConfig, MultiTask, Parallel, Stack, init
+from adapter_runtime.composition import AdapterCompositionBlock
+from adapter_runtime.errors import UnsupportedMethodError
+from runtime_models import randomise
+
+IMAGE = 94
+GRID = (1, 4, 4)  # of an image: 16 patches, which become 4 tokens
+REFUSED = r"of layer 0 gets the positions of all rows in one: which belong to which does not show.*leave_out"
+VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 36,
+    "num_heads": 4,
+    "patch_size": 2,
+    "window_size": 4,
+    "out_hidden_size": 32,
+    "fullatt_block_indexes": [1],
+}
+TEXT = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 36,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_window_layers": 4,
+    "rope_parameters": {"mrope_section": [1, 1, 2], "rope_theta": 1000000.0, "rope_type": "default"},
+    "pad_token_id": 0,
+    "bos_token_id": 98,
+    "eos_token_id": 97,
+}
+TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 4, "image_size": 16}
+
+
+def qwen() -> PreTrainedModel:
+    config = Qwen2_5_VLConfig(
+        text_config=TEXT, vision_config=VISION, image_token_id=IMAGE, video_token_id=93, tie_word_embeddings=False
+    )
+    return initialised(Qwen2_5_VLModel(config))
+
+
+def initialised(model: PreTrainedModel) -> PreTrainedModel:
+    init(model.eval())
+    return model
+
+
+def with_two(model: PreTrainedModel, config: Any) -> PreTrainedModel:
+    for seed, name in enumerate("ab"):
+        model.add_adapter(name, config)
+        randomise(model, name, seed)
+    return model
+
+
+def inputs(images_of_rows: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Rows with some images each."""
+    generator, total = torch.Generator().manual_seed(0), sum(images_of_rows)
+    ids = torch.randint(5, 90, (len(images_of_rows), 24), generator=generator)
+    for row, images in enumerate(images_of_rows):
+        for image in range(images):
+            ids[row, 1 + 5 * image : 5 + 5 * image] = IMAGE
+    return {"input_ids": ids, **patches(total)} if total else {"input_ids": ids}
+
+
+def patches(images: int) -> dict[str, torch.Tensor]:
+    pixels = torch.randn(16 * images, 24, generator=torch.Generator().manual_seed(1))
+    return {"pixel_values": pixels, "image_grid_thw": torch.tensor([GRID] * images)}
+
+
+def run(model: PreTrainedModel, given: Mapping[str, Any], setup: Any = None, **keywords: Any) -> torch.Tensor:
+    model.set_active_adapters(setup)
+    with torch.no_grad():
+        return model(**given, **keywords).last_hidden_state
+
+
+def packed_layers(model: PreTrainedModel) -> list[int]:
+    parts = model.adapters_base.adapter_parts().values()
+    return sorted(index for part in parts for index in part.layers_of_form("packed"))
+
+
+@pytest.mark.parametrize("config", ["seq_bn", "lora", "ia3", "compacter[reduction_factor=8]", "mtl_lora"])
+@pytest.mark.parametrize("images", [(2, 0, 1), (1, 1, 1), (2, 1, 1)])
+def test_rows_are_given_to_no_adapters_where_images_of_all_of_them_are_in_one(
+    images: tuple[int, ...], config: str
+) -> None:
+    model, given = with_two(qwen(), config), inputs(images)
+    with pytest.raises(UnsupportedMethodError, match="belong to which does not show"):
+        run(model, given, BatchSplit("a", "b", batch_sizes=[1, 2]))
+    with pytest.raises(UnsupportedMethodError, match="belong to which does not show"):
+        run(model, given, MultiTask("a", "b"), task_ids=["a", "b", "b"])
+    model.set_active_adapters(None)
+    with AdapterSetup(Stack(BatchSplit("a", "b", batch_sizes=[1, 2]))), pytest.raises(UnsupportedMethodError):
+        model(**given)
+
+
+@pytest.mark.parametrize("images", [(2, 0, 1), (1, 1, 1)])
+def test_adapters_with_nothing_in_such_layers_are_given_their_rows(images: tuple[int, ...]) -> None:
+    model = qwen()
+    with_two(model, LoRAConfig(r=2, leave_out=packed_layers(model)))
+    given = inputs(images)
+    one, two = (run(model, given, name) for name in "ab")
+    expected = torch.cat([one[:1], two[1:]])
+    assert not torch.allclose(one, two)
+    found = run(model, given, BatchSplit("a", "b", batch_sizes=[1, 2]))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    found = run(model, given, MultiTask("a", "b"), task_ids=[0, 1, 1])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_of_all_rows_in_front_of_divided_ones_has_all_images() -> None:
+    """What stands in a stack before the block is for all rows, and may be in such layers."""
+    model = qwen()
+    model.add_adapter("all", "seq_bn")
+    randomise(model, "all", 5)
+    with_two(model, f"seq_bn[leave_out={packed_layers(model)}]")
+    given = inputs((2, 0, 1))
+    one, two = (run(model, given, Stack("all", name)) for name in "ab")
+    found = run(model, given, Stack("all", BatchSplit("a", "b", batch_sizes=[1, 2])))
+    torch.testing.assert_close(found, torch.cat([one[:1], two[1:]]), atol=1e-5, rtol=1e-5)
+
+
+def test_calls_without_images_and_copies_are_divided() -> None:
+    model = with_two(qwen(), "lora")
+    given = inputs((0, 0, 0))
+    one, two = (run(model, given, name) for name in "ab")
+    found = run(model, given, BatchSplit("a", "b", batch_sizes=[1, 2]))
+    torch.testing.assert_close(found, torch.cat([one[:1], two[1:]]), atol=1e-5, rtol=1e-5)
+    given = inputs((2, 0, 1))
+    one, two = (run(model, given, name) for name in "ab")
+    found = run(model, given, Parallel("a", "b"))
+    torch.testing.assert_close(found, torch.cat([one, two]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "block", [BatchSplit("a", "b", batch_sizes=[1, 2]), BatchSplit("a", "b", batch_sizes=[16, 32])]
+)
+def test_a_tower_of_packed_patches_divides_none(block: AdapterCompositionBlock) -> None:
+    tower = with_two(initialised(Qwen2_5_VisionTransformerPretrainedModel(qwen().config.vision_config)), "lora")
+    given = {"hidden_states": patches(3)["pixel_values"], "grid_thw": patches(3)["image_grid_thw"]}
+    with pytest.raises(UnsupportedMethodError, match=REFUSED):
+        run(tower, given, block)
+    with pytest.raises(UnsupportedMethodError, match=REFUSED):
+        run(tower, given, MultiTask("a", "b"), task_ids=[0, 1, 1])
+
+
+def pixtral() -> PreTrainedModel:
+    return initialised(PixtralVisionModel(PixtralVisionConfig(**TOWER, intermediate_size=16)))
+
+
+@pytest.mark.parametrize("config", ["lora", "seq_bn", "prefix_tuning"])
+def test_a_tower_that_makes_one_row_of_a_batch_says_so(config: str) -> None:
+    tower, given = with_two(pixtral(), config), {"pixel_values": torch.randn(3, 3, 16, 16)}
+    with pytest.raises(UnsupportedMethodError, match=REFUSED):
+        run(tower, given, BatchSplit("a", "b", batch_sizes=[1, 2]))
+    with pytest.raises(UnsupportedMethodError, match=REFUSED):
+        run(tower, given, MultiTask("a", "b"), task_ids=[0, 1, 1])
+
+
+@pytest.mark.parametrize("config", ["lora", "seq_bn", "par_bn", "ia3", "prefix_tuning"])
+def test_copies_of_a_batch_follow_each_other_in_that_row(config: str) -> None:
+    torch.manual_seed(0)
+    tower, given = with_two(pixtral(), config), {"pixel_values": torch.randn(3, 3, 16, 16)}
+    one, two = (run(tower, given, name) for name in "ab")
+    assert one.shape[0] == 1 and not torch.allclose(one, two)
+    found = run(tower, given, Parallel("a", "b"))
+    torch.testing.assert_close(found, torch.cat([one, two], dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_tower_that_can_be_given_packed_patches_divides_the_rows_that_it_has() -> None:
+    torch.manual_seed(0)
+    model = with_two(initialised(RadioModel(RadioConfig(**TOWER, max_img_size=16))), "lora")
+    assert packed_layers(model) == [0, 1]
+    given = {"pixel_values": torch.randn(3, 3, 16, 16)}
+    one, two = (run(model, given, name) for name in "ab")
+    found = run(model, given, BatchSplit("a", "b", batch_sizes=[1, 2]))
+    torch.testing.assert_close(found, torch.cat([one[:1], two[1:]]), atol=1e-5, rtol=1e-5)
+    packed = {"pixel_values": torch.randn(3 * 16, 48), "image_grid_hw": torch.tensor([(4, 4)] * 3)}
+    with pytest.raises(UnsupportedMethodError, match=REFUSED):
+        run(model, packed, MultiTask("a", "b"), task_ids=[0, 1, 1])
