@@ -33,6 +33,17 @@ def test_instance_rebuilds_and_runs(model_type: str) -> None:
         assert torch.equal(value, outputs[1][name]), name
 
 
+def test_each_row_has_as_many_places_as_its_image_has_features() -> None:
+    """ColQwen2 does not check it: with too few, the places of a row were filled from the image of another."""
+    instance = instances.read("colqwen2")
+    model = instance.model_class._from_config(instance.config(), dtype=torch.float32).eval()
+    inputs = instance.inputs()
+    with torch.no_grad():
+        once = model(**inputs).embeddings
+        twice = model(**{name: torch.cat([value, value]) for name, value in inputs.items()}).embeddings
+    assert torch.allclose(twice, torch.cat([once, once]), atol=1e-5)
+
+
 def test_another_seed_gives_other_inputs() -> None:
     instance = instances.read("bert")
     assert not torch.equal(instance.inputs(0)["input_ids"], instance.inputs(1)["input_ids"])
