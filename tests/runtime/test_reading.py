@@ -6,14 +6,18 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
-from transformers import PreTrainedModel
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers.core_model_loading import PermuteForRope, WeightConverter
 
 import adapter_models
-from adapter_models import AutoAdapterModel
+from adapter_models import AutoAdapterModel, init, load_model
 from adapter_runtime.contract.registry import type_of_adapter_model
 from adapter_runtime.files.api.checkpoints import reader_of
 from conformance.tiny import tiny_config
+from runtime_models import randomise
 
 WRITER = "Qwen2VLForConditionalGeneration"
 
@@ -95,3 +99,26 @@ def test_the_config_class_is_that_of_the_model_type(tmp_path: Path) -> None:
 def test_a_class_that_is_not_registered_has_no_model_type() -> None:
     assert type_of_adapter_model(adapter_models.BertAdapterModel) == "bert"
     assert type_of_adapter_model(type("BertAdapterModel", (adapter_models.BertAdapterModel,), {})) is None
+
+
+def test_upstream_computes_nothing_of_adapters_for_the_form_of_old_checkpoints(tmp_path: Path) -> None:
+    """It would order the factors of LoRA at a query like the rotary features of its weight: as many rows as heads do not fit."""
+    model = LlamaForCausalLM(tiny_config("llama")).eval()
+    model._weight_conversions = [WeightConverter(r"\.wq\.", ".q_proj.", [PermuteForRope()])]
+    init(model)
+    model.save_pretrained(tmp_path / "old")
+    assert "model.layers.0.self_attn.wq.weight" in _keys(tmp_path / "old")
+    model.add_adapter("a", config="lora[r=2]")
+    randomise(model, "a", 1)
+    model.save_pretrained(tmp_path / "new")
+    assert {f"model.layers.0.self_attn.q_proj.{name}" for name in ("weight", "loras.a.lora_A")} <= _keys(
+        tmp_path / "new"
+    )
+    again = load_model(tmp_path / "new", LlamaForCausalLM)
+    expected = model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
+
+
+def _keys(folder: Path) -> set[str]:
+    return set(load_file(folder / "model.safetensors"))

@@ -19,7 +19,7 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
 from adapter_runtime.files.names import Folder
-from adapter_runtime.files.saving.model import stored_with
+from adapter_runtime.files.saving.model import computes_anew, stored_with
 from adapter_runtime.methods.common.along.copies import give_back
 from adapter_runtime.methods.common.along.naming import add_also_trained, check_also_trained
 from adapter_runtime.methods.configs.strings import resolve_adapter_config
@@ -326,8 +326,11 @@ class ModelAdaptersMixin(
     def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
         """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
 
-        A merged adapter is part of the weights then; it is not written again.
+        A merged adapter is part of the weights then; it is not written again. Where upstream would compute the tensors of old
+        checkpoints of adapters too, all is written in the form of the model as it is, which upstream reads as well.
         """
+        if computes_anew(self):
+            kwargs.setdefault("save_original_format", False)
         with stored_with(self, Path(save_directory), kwargs.pop("state_dict", None)) as state:
             super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)
 

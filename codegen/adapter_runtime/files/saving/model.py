@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, apply_converters
 
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.state import ModelAdaptersConfig
@@ -14,6 +16,21 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.files.keys import owner
 from adapter_runtime.files.saving.envelope import write_interface
 from adapter_runtime.methods.lora.modules.sharing import forget
+
+
+def computes_anew(model: AdaptedModel) -> bool:
+    """Whether upstream, which writes a model in the form of old checkpoints, would compute tensors of adapters for it, as those of weights.
+
+    It tells weights by parts of their names, which those of adapters at the same projections have too: the order of rotary
+    features (Kimi's) would be undone in the factors of LoRA.
+    """
+    keys = [key for key in model.state_dict() if owner(key)]
+    known = getattr(model, "_weight_conversions", None)
+    if not keys:
+        return False
+    conversions = get_model_conversion_mapping(model, add_legacy=False) if known is None else known
+    reverse = [entry.reverse_transform() for entry in conversions if isinstance(entry, WeightConverter)]
+    return any(apply_converters(key, reverse)[1] is not None for key in keys)
 
 
 @contextmanager
