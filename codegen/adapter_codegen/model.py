@@ -391,7 +391,8 @@ class BasePlan:
         ""  # attribute of what reads tokens (the encoder, if there is one) that multiplies their embeddings, and none given
     )
     embedding_output: str = ""  # path of the module whose output enters the first layer
-    class_token: bool = False  # that module puts a learned position in front, and a pooler reads it (images)
+    class_token: bool = False  # that module puts a learned position in front (images)
+    has_pooler: bool = False  # a module of the base model, which reads that position
     final_norm: str = ""  # path of the norm after the last layer; "" = none
     models: tuple[PartPlan, ...] = ()  # whole models inside, in the order in which they are registered
     inner: tuple[StackPlan, ...] = ()  # lists of layers in parts of the same file: stacks of these, not of this model

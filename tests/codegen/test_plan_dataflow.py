@@ -179,10 +179,27 @@ def test_a_parameter_is_the_argument_on_the_far_side_of_a_call() -> None:
             ("b", "x", "l", "x"),
             id="one of three in a permuted tensor",
         ),
+        pytest.param(
+            "reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)[0]",
+            ("b", "x", "l", "x"),
+            id="a part of the channels that the shape states",
+        ),
+        pytest.param(
+            "reshape(b, n, 3, self.heads, x.shape[-1] // self.heads).permute(2, 0, 3, 1, 4)[0]",
+            ("b", "x", "l", "x"),
+            id="a part of the last of the shape",
+        ),
+        pytest.param("reshape(b, n // 2, 4, c // 2)", None, id="a part of the length is no length"),
+        pytest.param("reshape(b, n, self.heads, n // self.heads)", None, id="a part of the length is no channels"),
+        pytest.param("reshape(b, n, self.heads, c // n)", None, id="channels per position are none"),
+        pytest.param("reshape(b, n, c // self.heads * n, -1)", None, id="nor channels times positions"),
+        pytest.param("reshape(b, n, 4, w // self.heads)", None, id="nor the third of four"),
+        pytest.param("reshape(c // self.heads, b, n, self.heads)", None, id="channels in front are no batch"),
     ],
 )
 def test_the_layout_of_a_view(view: str, layout: tuple[str, ...] | None) -> None:
-    body = f"h = self.a(x).{view}\nreturn F.scaled_dot_product_attention(h, h, h)"
+    shapes = "b, n, c = x.shape\n_, _, w, _ = x.shape\n" if "reshape(" in view else ""
+    body = f"{shapes}h = self.a(x).{view}\nreturn F.scaled_dot_product_attention(h, h, h)"
     lines = "\n".join(" " * 8 + line for line in body.splitlines())
     init = "        super().__init__()\n        self.a = nn.Linear(8, 8)\n        self.width = 2\n"
     source = f"class M(nn.Module):\n    def __init__(self):\n{init}\n    def forward(self, x):\n{lines}\n"

@@ -50,9 +50,10 @@ def test_a_method_without_a_place_says_why() -> None:
         ("beit", ""),
         ("deit", ""),
         ("swin", "not a plain sequence"),
-        ("timesformer", "not a plain sequence"),
+        ("timesformer", "attends in several ways"),
         ("segformer", "not a plain sequence"),
-        ("dinov2", "not a plain sequence"),  # what its pooled output is read from does not show
+        ("dinov2", "no submodule `pooler` shows what is read"),  # its class token is read in the forward itself
+        ("mgp-str", "no submodule `pooler` shows what is read"),  # its heads attend to all positions
         ("clip_text_model", "which positions of the layers' output are read"),  # pools at the last token of a text
     ],
 )

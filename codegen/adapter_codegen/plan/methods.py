@@ -33,6 +33,7 @@ class Lack(Enum):
     COUNT_OF_TOKENS = "What {} keeps of earlier tokens does not count them: a step of a generation does not show which tokens are the first."
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
+    POOLER = "A class token stands in front of the parts of what the model reads, but no submodule `pooler` shows what is read at it."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
     OWN_HEAD = "The head of {} reads hidden states in its own forward, where a prompt cannot be taken out of them."
     TOKENS_IN_PARTS = "No model in {} reads tokens, whose embeddings could be inverted."
@@ -185,7 +186,7 @@ def _no_sequence(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | No
     for entry in entries:
         if len(entry.plan.attentions) > 1:
             return _lack(Lack.ONE_ATTENTION, entry.plan.location, entry.plan.class_name)
-    return None
+    return None if base.has_pooler else _lack(Lack.POOLER, base.location)
 
 
 def _invertible(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:

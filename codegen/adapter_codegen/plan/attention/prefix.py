@@ -67,9 +67,9 @@ def _findings(core: AttentionCore, claims: Claims, scene: Scene) -> Iterator[Fin
         yield Finding(Problem.CORE_NO_STATEMENT, call.node, PREFIX)
     if core.key is core.value:
         yield Finding(Problem.KEY_IS_VALUE, call.node, PREFIX)
+    yield from claims.against  # first of these: what the text shows to be against it, whatever the rest turns out to be
     yield from _other_layouts(core, scene)
     yield from _windows(core, scene)
-    yield from claims.against
     yield from _mask_of_keys(core)
     yield from _later_uses(core, scene)
 

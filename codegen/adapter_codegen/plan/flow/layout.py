@@ -192,7 +192,7 @@ def is_leading_shape(value: Value) -> bool:
 
 
 def size_of(value: Value) -> str:
-    """What an argument of a view stands for: "b", "l", "x", "?" (-1), or "" if unknown."""
+    """What an argument of a view stands for: "b", "l", "x", "c/x" (what `x` leaves of the channels), "?" (-1), or "" if unknown."""
     value = same_tensor(value)
     if integer(value) == -1:
         return "?"
@@ -204,7 +204,32 @@ def size_of(value: Value) -> str:
     if value.op is Op.JOIN:
         found = set(map(size_of, value.choices))
         return found.pop() if len(found) == 1 else ""
+    if _is_part_of_channels(value):
+        return "c/x"
     return "x" if is_scalar(value) and not _is_shape_arithmetic(value) else ""
+
+
+def _is_part_of_channels(value: Value) -> bool:
+    """``channels // self.heads``, where ``batch, length, channels = x.shape``."""
+    if value.op is not Op.BINARY or value.operator != "//":
+        return False
+    channels, parts = map(same_tensor, value.inputs)
+    if channels.op is not Op.ITEM or not _is_shape(channels.inputs[0]):
+        return False
+    is_last = channels.index == "-1" or (channels.index == "2" and unpacked(channels) == 3)
+    return is_last and is_scalar(parts) and not _is_shape_arithmetic(parts)
+
+
+def unpacked(item: Value) -> int:
+    """To how many names the statement of `item` unpacks."""
+    statement = item.statement
+    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
+        return 0
+    assign = statement.body[0]
+    if not isinstance(assign, cst.Assign) or not isinstance(assign.targets[0].target, (cst.Tuple, cst.List)):
+        return 0
+    elements = assign.targets[0].target.elements
+    return len(elements) if item.node in elements else 0
 
 
 def _is_shape_arithmetic(value: Value) -> bool:
@@ -227,8 +252,10 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
         lead, rest = sizes[:2], sizes[2:]
     if sorted(lead) not in (["b", "l"], ["?", "b"], ["?", "l"]) and lead != ["b", ""]:
         return None
-    if lead[0] not in ("b", "?") or any(size not in ("x", "?") for size in rest):
+    if lead[0] not in ("b", "?") or any(size not in ("x", "c/x", "?") for size in rest):
         return None
+    if "c/x" in rest and lead != ["b", "l"]:
+        return None  # other sizes in front may take of what is left of the channels
     if lead[1] == "" and "?" in rest:
         return None  # the length is a size that we do not know, so the channels must be stated in full
     return ("b", "l", *("x" for _ in rest)) if rest else None

@@ -87,6 +87,7 @@ def plan_base(
         token_scale=stream.token_scale.removeprefix(reader) if stream and entrance else "",
         embedding_output=entrance,
         class_token=_has_class_token(facts, base, entrance),
+        has_pooler="pooler" in base.submodules,
         final_norm=stream.final_norm if stream and len(towers) < 2 else "",
         models=found,
         is_encoder_decoder=is_encoder_decoder,
@@ -196,8 +197,8 @@ def _classes_at(facts: ModuleFacts, known: ClassFacts, path: str) -> tuple[str, 
 
 
 def _has_class_token(facts: ModuleFacts, base: ClassFacts, path: str) -> bool:
-    """Whether the module at a path has a parameter ``cls_token``, as embeddings of images have, and the model a pooler."""
-    if not path or "pooler" not in base.submodules:
+    """Whether the module at a path has a parameter ``cls_token``, as embeddings of images have."""
+    if not path:
         return False
     known = (facts.classes[name] for name in map(local_class, _classes_at(facts, base, path)) if name in facts.classes)
     built = (function.node.body for owner in known if (function := owner.functions.get("__init__")))

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import libcst as cst
-
 from adapter_codegen.plan.attention.fused.sizes import OUTPUTS, Size, number, product, size_of
-from adapter_codegen.plan.flow.layout import integer, is_leading_shape
+from adapter_codegen.plan.flow.layout import integer, is_leading_shape, unpacked
 from adapter_codegen.plan.flow.layout import size_of as meaning_of
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 
@@ -159,15 +157,3 @@ def _are_lead_of(tensor: Value, sizes: Sequence[Value]) -> bool:
     return bool(factors) and sorted(factor.index for factor in factors) == [
         str(index) for index in range(unpacked(factors[0]) - 1)
     ]
-
-
-def unpacked(item: Value) -> int:
-    """To how many names the statement of `item` unpacks."""
-    statement = item.statement
-    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-        return 0
-    assign = statement.body[0]
-    if not isinstance(assign, cst.Assign) or not isinstance(assign.targets[0].target, (cst.Tuple, cst.List)):
-        return 0
-    elements = assign.targets[0].target.elements
-    return len(elements) if item.node in elements else 0

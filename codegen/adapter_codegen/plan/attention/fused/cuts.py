@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from adapter_codegen.plan.attention.fused.axes import Axis, Output, output_of, unpacked
+from adapter_codegen.plan.attention.fused.axes import Axis, Output, output_of
 from adapter_codegen.plan.attention.fused.sizes import Size, number, size_of
 from adapter_codegen.plan.flow.kinds import Kinds
-from adapter_codegen.plan.flow.layout import dimension, flat_arguments, integer
+from adapter_codegen.plan.flow.layout import dimension, flat_arguments, integer, unpacked
 from adapter_codegen.plan.flow.values import Frame, Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_of_nothing, last_name, one_step_back
 
