@@ -281,12 +281,57 @@ def test_a_head_of_peft_becomes_a_flexible_one(tmp_path: Path) -> None:
     assert_close(run(model), run(theirs))
 
 
-def test_modules_of_the_base_model_that_were_trained_are_refused(tmp_path: Path) -> None:
-    by_peft("bert_classifier", LoraConfig(modules_to_save=["pooler"])).save_pretrained(tmp_path)
-    with pytest.raises(
-        UnsupportedMethodError, match=r"trained modules of the base model[^:]*:\n.*bert\.pooler\.dense"
-    ):
-        ours("bert_classifier").load_adapter(tmp_path)
+@pytest.mark.parametrize("with_head", [True, False])
+@pytest.mark.parametrize("kind", ["bert", "bert_classifier"])
+def test_modules_of_the_base_model_that_peft_trained_are_trained_along(
+    kind: str, with_head: bool, tmp_path: Path
+) -> None:
+    theirs = by_peft(kind, LoraConfig(modules_to_save=["pooler", "position_embeddings"]))
+    theirs.save_pretrained(tmp_path)
+    model = ours(kind)
+    base = run(model)
+    model.load_adapter(tmp_path, load_as="a", set_active=True, with_head=with_head)
+    assert model.adapters_config.get("a").also_train == ("embeddings.position_embeddings", "pooler.dense")
+    assert_close(run(model), run(theirs))
+    assert not torch.allclose(run(model), base, atol=1e-3)
+    model.delete_adapter("a")
+    assert torch.equal(run(model), base)
+
+
+@pytest.mark.parametrize("kind", ["bert", "bert_classifier"])
+def test_modules_that_are_trained_along_are_saved_by_peft_too(kind: str, tmp_path: Path) -> None:
+    model = ours(kind)
+    model.add_adapter("a", "lora[also_train=('pooler', 'position_embeddings')]", set_active=True)
+    shake(model, lambda key: ".a." in key)
+    model.save_peft_adapter(tmp_path, "a")
+    document = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert document["modules_to_save"] == ["embeddings.position_embeddings", "pooler.dense"]
+    theirs = PeftModel.from_pretrained(upstream(kind), tmp_path).eval()
+    assert_close(run(theirs), run(model))
+    again = ours(kind)
+    again.load_adapter(tmp_path, set_active=True)
+    assert torch.equal(run(again), run(model))
+
+
+def test_what_peft_would_take_for_another_module_too_is_not_written(tmp_path: Path) -> None:
+    model = ours("llama")
+    model.add_adapter("a", "lora[also_train='norm']")
+    with pytest.raises(UnsupportedMethodError, match="layernorm"):
+        model.save_peft_adapter(tmp_path / "x", "a")
+    assert not (tmp_path / "x").exists()
+
+
+def test_peft_trains_nothing_along_with_prefixes(tmp_path: Path) -> None:
+    model = ours("llama")
+    model.add_adapter("a", "prefix_tuning[also_train='input_layernorm']")
+    with pytest.raises(UnsupportedMethodError, match="also_train"):
+        model.save_peft_adapter(tmp_path / "x", "a")
+
+
+def test_token_embeddings_that_peft_trained_are_refused(tmp_path: Path) -> None:
+    by_peft("bert", LoraConfig(modules_to_save=["word_embeddings"])).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedMethodError, match="embeds the tokens"):
+        ours("bert").load_adapter(tmp_path)
 
 
 def test_a_flexible_head_is_not_written(tmp_path: Path) -> None:

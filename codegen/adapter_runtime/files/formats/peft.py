@@ -12,12 +12,13 @@ from pathlib import Path
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import AdapterFileError, UnsupportedMethodError
 from adapter_runtime.files.documents import Document
-from adapter_runtime.files.formats.peft_heads import saved_head
+from adapter_runtime.files.formats.peft_heads import of_base_model, saved_head
 from adapter_runtime.files.formats.renames import Value, fit_names
 from adapter_runtime.files.formats.saved import SavedAdapter
 from adapter_runtime.files.names import PEFT_FILES
 from adapter_runtime.files.options import LoadOptions
 from adapter_runtime.files.tensors import Tensors, read_tensors
+from adapter_runtime.methods.common.along.copies import CONTAINER as TRAINED_ALONG
 from adapter_runtime.methods.common.peft_format import PeftFile
 from adapter_runtime.methods.table import peft_formats
 
@@ -50,6 +51,14 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
     file = PeftFile(document, own, DEFAULT_NAME, options.strict, _NamesOf(model))
     config, given = formats[kind].read(model, file)
     rest = {key: tensor for key, tensor in tensors.items() if key not in own}
+    along = of_base_model(model, rest)
+    if along:
+        paths = {id(module): path for path, module in model.named_modules()}
+        start = paths[id(model.adapters_base)]
+        config = config.replace(also_train=tuple(sorted({key.rpartition(".")[0] for key in along})))
+        given = {**given, **{_of_copy(f"{start}.{key}" if start else key): tensor for key, tensor in along.items()}}
+        prefix = f"{model.base_model_prefix}."
+        rest = {key: tensor for key, tensor in rest.items() if key.removeprefix(prefix) not in along}
     return SavedAdapter(
         folder=folder,
         name=DEFAULT_NAME,
@@ -59,6 +68,12 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
         title=f"The PEFT adapter in {folder}",
         head=saved_head(model, folder, document, rest) if rest and options.with_head else None,
     )
+
+
+def _of_copy(key: str) -> str:
+    """The name of an adapter's copy of a tensor."""
+    path, _, leaf = key.rpartition(".")
+    return f"{path}.{TRAINED_ALONG}.{DEFAULT_NAME}.{leaf}"
 
 
 class _NamesOf:

@@ -1,4 +1,4 @@
-"""Heads in PEFT's files ("modules_to_save"), and the kinds of tasks by which PEFT knows heads."""
+"""What PEFT trained as a whole ("modules_to_save"): modules of the base model, heads, and the kinds of tasks by which it knows heads."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from transformers.models.auto import modeling_auto
 
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import UnsupportedMethodError, listing
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.files import heads as head_files
 from adapter_runtime.files.documents import Document
 from adapter_runtime.files.formats.saved import SavedHead
 from adapter_runtime.files.tensors import Tensors
 from adapter_runtime.heads.protocol import head_named, is_flexible
 from adapter_runtime.heads.static import is_static
+from adapter_runtime.methods.common.along.copies import CONTAINER as TRAINED_ALONG
+from adapter_runtime.methods.common.along.copies import TrainedAlong
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +58,12 @@ def saved_head(model: AdaptedModel, folder: Path, document: Document, tensors: T
         tensors: named as in upstream's class with that head.
 
     Raises:
-        UnsupportedMethodError: modules of the base model were trained, or the head has no flexible counterpart.
+        UnsupportedMethodError: the head has no flexible counterpart.
     """
     own = head_files.upstream_class_name(model)
     if head_files.is_bare(model):
         logger.warning("The head in PEFT's file was not loaded: a %s has none.", own)
         return None
-    _refuse_base_modules(model, tensors)
     described = _described(model, document, tensors) if is_flexible(model) else {"model_class": own}
     return SavedHead(
         folder,
@@ -74,16 +75,37 @@ def saved_head(model: AdaptedModel, folder: Path, document: Document, tensors: T
     )
 
 
-def _refuse_base_modules(model: AdaptedModel, tensors: Tensors) -> None:
-    """Raise where a module of the base model was trained as a whole (embeddings, a norm)."""
+def of_base_model(model: AdaptedModel, tensors: Tensors) -> Tensors:
+    """The tensors that are those of modules of the base model, by their names in it."""
     own = model.adapters_base.state_dict().keys()
     prefix = f"{model.base_model_prefix}."
-    of_base = [key for key in tensors if key.removeprefix(prefix) in own and not model.is_of_head(key)]
-    if of_base:
-        raise UnsupportedMethodError(
-            f"PEFT trained modules of the base model as a whole (modules_to_save):\n{listing(of_base)}\nAn adapter"
-            " cannot hold them here. Merge them into the checkpoint of the base model."
-        )
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.removeprefix(prefix) in own and not model.is_of_head(key)
+    }
+
+
+def copied_modules(model: AdaptedModel, name: str) -> tuple[list[str], Tensors]:
+    """The paths, from the base model, of modules that are trained along with an adapter, and its copies under their names in `model`.
+
+    Raises:
+        UnsupportedMethodError: PEFT, which takes all modules whose paths end so, would take others too.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    modules, tensors = [], {}
+    for path, module in model.adapters_base.named_modules():
+        held = module._modules.get(TRAINED_ALONG)
+        if not isinstance(held, TrainedAlong) or name not in held:
+            continue
+        others = [other for known, other in paths.items() if known != id(module) and other.endswith(path)]
+        if others:
+            raise UnsupportedMethodError(
+                f"Adapter {name!r} trains {path!r} along. PEFT would take {others[0]!r} too, whose name ends so."
+            )
+        modules.append(path)
+        tensors.update({f"{paths[id(module)]}.{key}": tensor for key, tensor in held[name].state_dict().items()})
+    return modules, tensors
 
 
 def _described(model: AdaptedModel, document: Document, tensors: Tensors) -> Document:
