@@ -30,6 +30,7 @@ class Reason(Enum):
         "upstream calls a model inside with other rows than the batch has, as with several images of one: refused"
     )
     GENERATES_PAST_FORWARD = "upstream's `generate` calls a model inside past the forward of the whole, which alone shows where tokens are: refused"
+    ONE_ROW_FOR_ALL = "upstream gives a projection of the method one row that all of the batch read, as of relative positions: refused"
     # of the subject
     NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"

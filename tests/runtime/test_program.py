@@ -107,6 +107,19 @@ def test_a_batch_that_is_a_multiple_is_not_taken_for_windows(tasks: ForwardConte
         run(BatchSplit("one", "ten", batch_sizes=[1, 2]), X.repeat_interleave(2, dim=0))
 
 
+@pytest.mark.parametrize(
+    "block",
+    [Parallel("one", "ten"), BatchSplit("one", "ten", batch_sizes=[1, 2]), MultiTask("one", "ten")],
+    ids=lambda block: type(block).__name__,
+)
+def test_a_row_that_all_of_the_batch_read_belongs_to_no_adapter(block: object, tasks: ForwardContext) -> None:
+    """Relative positions, which go through the projection of the queries too (DeBERTa)."""
+    tasks.rows = 3
+    with pytest.raises(UnsupportedMethodError, match="one that stands for all"):
+        run(block, X[:1])
+    assert torch.equal(run("ten", X[:1]), X[:1] + 10)  # any one adapter can be asked
+
+
 def test_each_row_goes_to_its_task(tasks: ForwardContext) -> None:
     block = MultiTask("one", "ten", "twice")
     tasks.task_rows = TaskRows.read(["ten", "one", "ten"], block)

@@ -26,7 +26,8 @@ import torch
 from torch import nn
 from typing_extensions import TypeVarTuple, Unpack
 
-from adapter_runtime.call.division import RowDivider, check_packed
+from adapter_runtime.call.context import thread
+from adapter_runtime.call.division import RowDivider, check_packed, rows_do_not_show
 from adapter_runtime.errors import InvalidCompositionError
 
 Rest = TypeVarTuple("Rest")  # the entries of the state behind the first
@@ -140,6 +141,9 @@ class Rows(Parts[Unpack[Rest]]):
 
     Args:
         divider: says which.
+
+    Raises:
+        UnsupportedMethodError: in a call, the layer works on one row that stands for all of the batch.
     """
 
     def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]], divider: RowDivider) -> None:
@@ -150,12 +154,20 @@ class Rows(Parts[Unpack[Rest]]):
         return Rows(programs, self.divider)
 
     def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        _check_has_rows(value)
         sizes, order, inverse = self.divider.divide(value)
         if order is None or inverse is None:
             return self.run_parts((value, *rest), sizes)
         others = [entry[order] if isinstance(entry, torch.Tensor) else entry for entry in rest]
         # Each entry keeps its type, which the comprehension above cannot tell.
         return self.run_parts((value[order], *others), sizes)[inverse]  # type: ignore[arg-type]
+
+
+def _check_has_rows(value: torch.Tensor) -> None:
+    """Raise for a table that all rows read: upstream projects relative positions by the projections of queries and keys (DeBERTa)."""
+    rows = thread.context.rows if thread.context is not None else None
+    if len(value) == 1 and rows is not None and rows > 1:
+        raise rows_do_not_show(rows, "a projection works on one that stands for all of them (relative positions)")
 
 
 class Spans(Parts[Unpack[Rest]]):

@@ -178,7 +178,11 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 
-_ROWS = (Reason.UPSTREAM_MIXES_ROWS, Reason.PARTS_ON_OTHER_ROWS)  # what keeps rows from being assigned to adapters
+_ROWS = (
+    Reason.UPSTREAM_MIXES_ROWS,
+    Reason.PARTS_ON_OTHER_ROWS,
+    Reason.ONE_ROW_FOR_ALL,
+)  # what keeps rows from being assigned to adapters
 
 CHECKS: tuple[Check, ...] = (
     Check("added", adapter_runs),
@@ -202,7 +206,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("steps", steps_are_the_whole, _no_steps, (Reason.UPSTREAM_DECODES_OTHERWISE,)),
     Check("stack", stack_is_one_after_the_other, _per_part, (Reason.BRANCH_NOT_FOLLOWED,)),
-    Check("parallel", parallel_is_one_at_a_time, may_find=(Reason.UPSTREAM_MIXES_ROWS,)),
+    Check("parallel", parallel_is_one_at_a_time, may_find=(Reason.UPSTREAM_MIXES_ROWS, Reason.ONE_ROW_FOR_ALL)),
     Check("batch split", split_batch_is_its_parts, _per_part, _ROWS),
     Check("multi task", tasks_are_their_rows, _per_part, _ROWS),
     Check("average", average_is_the_weighted_sum, may_find=(Reason.BRANCH_NOT_FOLLOWED,)),

@@ -158,6 +158,9 @@ def _assert_composed(
         are_packed: the inputs of a row may be several pieces, one row's after the other's.
     """
     require_rows(subject, are_packed)
+    one_for_all = has_one_row_for_all(subject, method)
+    if one_for_all and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
+        raise DoesNotApply(Reason.ONE_ROW_FOR_ALL)
 
     def compare(model: PreTrainedModel, attention: Attention, padding: Padding, is_double: bool) -> None:
         inputs = subject.padded_inputs(padding)
@@ -205,6 +208,28 @@ def parts_on_other_rows(subject: Subject) -> bool:
         upstream.get_submodule(layer.path).register_forward_pre_hook(see_packed, with_kwargs=True)
     run(upstream, subject.padded_inputs())
     return not rows <= {BATCH}
+
+
+def has_one_row_for_all(subject: Subject, method: Method) -> bool:
+    """Whether upstream gives a projection that the method adapts one row, which all rows of the batch read."""
+    layout = layout_of(initialised(subject))
+    targets = {path for part in method.parts if isinstance(part, LoRA) for path in lora_targets(layout, part)}
+    return bool(targets) and not targets.isdisjoint(_given_one_row(subject))
+
+
+@functools.cache
+def _given_one_row(subject: Subject) -> frozenset[str]:
+    """The modules of upstream's that are given a tensor with a batch of one."""
+    upstream, found = subject.upstream(), set[str]()
+
+    def see(path: str, args: Any) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].dim() > 2 and len(args[0]) == 1:
+            found.add(path)
+
+    for path, module in upstream.named_modules():
+        module.register_forward_pre_hook(lambda module, args, path=path: see(path, args))
+    run(upstream, subject.padded_inputs())
+    return frozenset(found)
 
 
 def _is_refused(model: PreTrainedModel, block: Any, inputs: dict[str, Any]) -> bool:
