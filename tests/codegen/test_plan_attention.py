@@ -222,6 +222,49 @@ def test_products_by_einsum_are_a_core_that_takes_no_prefix(first: str, second: 
     assert prefix_sites(plan) == []
 
 
+BY_PARAMETERS = """
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.q, self.k = nn.Parameter(torch.zeros(8, 2, 4)), nn.Parameter(torch.zeros(8, 2, 4))
+        self.o = nn.Parameter(torch.zeros(8, 2, 4))
+        self.norm = nn.LayerNorm(8)
+
+    def after(self, states, attended, residual=True):
+        out = torch.einsum("bind,hnd->bih", {attended}, self.o)
+        if residual:
+            out = out + states
+        return self.norm(out)
+
+    def forward(self, states, mask=None, **kwargs):
+        query = torch.einsum("bih,hnd->bind", states, self.q)
+        key = torch.einsum("bih,hnd->bind", states, self.k)
+        scores = torch.einsum("bind,bjnd->bnij", query, key)
+        attended = torch.einsum("bnij,bjnd->bind", torch.softmax(scores, -1), key)
+        return self.after(states, attended), scores
+
+"""
+
+
+def test_projections_by_parameters_play_no_role_and_do_their_work() -> None:
+    """XLNet: what the attention gives is added in a method of its class, and the feed-forward block behind it is none of its outputs."""
+    attention = BY_PARAMETERS.format(attended="attended")
+    plan = plan_of_layer("x = self.attention(x)[0]\nreturn x + self.mlp(self.norm2(x))", "", attention)
+    (layer,) = plan.layers
+    assert layer.attentions == (AttentionRoles(core="attention", kind=AttentionKind.SELF),)
+    assert [(role.host, role.location) for role in layer.bottlenecks] == [
+        ("attention", Role.ATTENTION),
+        ("output_adapters", Role.OUTPUT),
+    ]
+    assert (layer.mlp.first, layer.mlp.last) == (("mlp.up",), ("mlp.down",))
+
+
+def test_a_product_of_parameters_alone_is_no_work() -> None:
+    attention = BY_PARAMETERS.format(attended="self.q")
+    plan = plan_of_layer("x = self.attention(x)[0]\nreturn x + self.mlp(self.norm2(x))", "", attention)
+    assert all(role.location is Role.OUTPUT for layer in plan.layers for role in layer.bottlenecks)
+
+
 def test_a_list_of_weights_and_others_is_no_product() -> None:
     lines = ("scores = query @ key.transpose(-1, -2)", "weights = torch.softmax(scores, dim=-1)")
     plan = plan_of_attention(PROJECT, *lines, "out = torch.cat([weights, value])", RETURN)

@@ -48,6 +48,10 @@ def submodules(value: Value) -> set[str]:
         pytest.param("z = (x, *y, self.a(x))\nreturn z[-1]", {"a"}, id="an element at the end only"),
         pytest.param("z = (x, *y, self.a(x))\nreturn z[2]", {"a"}, id="behind an unknown length it may be any"),
         pytest.param("z = (*y, x, self.a(x))\nreturn z[-2]", set(), id="the last but one is not the last"),
+        pytest.param("w, z = (x, self.a(x), y)[:2]\nreturn w", set(), id="the first of the first two"),
+        pytest.param("w, z = (y, self.a(x), x)[:2]\nreturn z", {"a"}, id="the second of the first two"),
+        pytest.param("w, z = (x, self.a(x), y)[1:]\nreturn z", {"a"}, id="of a slice from elsewhere, each of any"),
+        pytest.param("w, z = (x, *y, self.a(x))[:2]\nreturn z", {"a"}, id="behind a star, each of any"),
         pytest.param("return self.b(x)", {"b", "b.up", "b.down"}, id="the forward of a submodule is entered"),
         pytest.param(
             "return torch.utils.checkpoint.checkpoint(self.b, x)",

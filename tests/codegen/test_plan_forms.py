@@ -236,6 +236,30 @@ def test_rows_of_an_image_are_none_of_the_tokens_that_are_read_too(lines: str) -
     assert form_on_the_way(lines) is StreamForm.NO_TOKENS
 
 
+@pytest.mark.parametrize(
+    ("tokens", "form"),
+    [
+        pytest.param("input_ids.transpose(0, 1).contiguous()", StreamForm.LENGTH_FIRST, id="turned before"),
+        pytest.param("input_ids", StreamForm.ROWS, id="as they are"),
+        pytest.param("input_ids.transpose(0, 1).transpose(0, 1)", StreamForm.ROWS, id="turned twice"),
+    ],
+)
+def test_tokens_that_are_turned_before_they_are_embedded_give_no_rows(tokens: str, form: StreamForm) -> None:
+    """Then what the table gives has no rows either, which prompts and invertible adapters would count."""
+    lines = f"""
+    if pixels is not None:
+        pixels = pixels.transpose(0, 1)
+    x = self.embed({tokens}) if hidden else {"pixels" if form is StreamForm.LENGTH_FIRST else "inputs_embeds"}
+    """
+    text = MODEL.replace("{lines}", indent(dedent(lines), " " * 8))
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), text)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    assert base.stacks[0].form is form
+    assert bool(base.embedding_output) is False or form is StreamForm.ROWS
+
+
 POOL = """
 class Pool(nn.Module):
     def __init__(self, config):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from adapter_codegen.model import AttentionKind, AttentionRoles, OutputOrder
 from adapter_codegen.plan.attention.core import AttentionCore
 from adapter_codegen.plan.attention.fused import gates, orders, stated_size
+from adapter_codegen.plan.attention.kinds.products import as_product, is_own_weight
 from adapter_codegen.plan.attention.origins import Origins
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
@@ -133,11 +134,20 @@ def _projected(core: AttentionCore, scene: Scene) -> Value | None:
             if id(use) in seen:
                 continue
             seen.add(id(use))
+            if _is_projected_by_weight(use, value):
+                return None
             if scene.is_call_of(use, Kind.LINEAR) and use.inputs and use.inputs[0] is value:
                 return use
             if _hands_on(use, value, scene) or _adds_up(use, core):
                 todo.append(use)
     return None
+
+
+def _is_projected_by_weight(use: Value, value: Value) -> bool:
+    """``einsum("ibnd,hnd->ibh", attended, self.o)``: the projection is a parameter of the module, and no module."""
+    product = as_product(use)
+    operands = [] if product is None else [product.left, product.right]
+    return any(one is value for one in operands) and any(map(is_own_weight, operands))
 
 
 def _hands_on(use: Value, value: Value, scene: Scene) -> bool:

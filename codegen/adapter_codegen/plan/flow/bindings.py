@@ -99,6 +99,12 @@ def _elements_at(base: Value, index: str) -> list[Value]:
         if repeated is not None and index.isdigit():
             found.append(repeated)
             continue
+        if index.isdigit() and int(index) < _count_of_first(alternative):
+            first = _elements_at(alternative.inputs[0], index)
+            if not first:
+                return []
+            found += first
+            continue
         if alternative.op is not Op.TUPLE or not index.lstrip("-").isdigit():
             return []
         place, parts = int(index), alternative.inputs
@@ -107,6 +113,14 @@ def _elements_at(base: Value, index: str) -> list[Value]:
         if -len(parts) <= place < len(parts):
             found.append(parts[place])
     return found
+
+
+def _count_of_first(value: Value) -> int:
+    """2 of ``outputs[:2]``; 0 for all else."""
+    part = value.node.slice[0].slice if isinstance(value.node, cst.Subscript) and value.op is Op.ITEM else None
+    if not isinstance(part, cst.Slice) or part.lower is not None or part.step is not None:
+        return 0
+    return int(part.upper.value) if isinstance(part.upper, cst.Integer) else 0
 
 
 def _repeated(value: Value) -> Value | None:

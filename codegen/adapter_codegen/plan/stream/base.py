@@ -74,7 +74,7 @@ def plan_base(
     towers = {model.path for model in found if any(is_within(stack.path, model.path) for stack in stacks)}
     embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
     embeddings = "" if "*" in embeddings else embeddings  # several tables, one for each book of codes
-    entrance = stream.embedding_output if stream and len(towers) < 2 else ""
+    entrance = stream.embedding_output if stream and len(towers) < 2 and not _enters_turned(stream) else ""
     reader = f"{entrance.partition('.')[0]}." if is_encoder_decoder else ""
     plan = BasePlan(
         class_name=base.name,
@@ -105,6 +105,11 @@ def _rescaling(base: ClassFacts) -> cst.Call | None:
     bodies = (function.node for name, function in base.functions.items() if "init" not in name)
     calls = (node for body in bodies for node in descendants(body) if isinstance(node, cst.Call))
     return next((call for call in calls if dotted_name(call.func).endswith(_RESCALED)), None)
+
+
+def _enters_turned(stream: Stream) -> bool:
+    """Whether tokens are embedded with their positions in front of the batch: what the module gives has no rows of examples (XLNet)."""
+    return any(sign.is_of_tokens for sign in stream.forms.values())
 
 
 def _stack(facts: ModuleFacts, found: FoundStack, stream: Stream | None, is_main: bool) -> StackPlan:
@@ -226,7 +231,7 @@ def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream
         yield Problem.NOT_FOLLOWED_TO_LAYERS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)
     elif stream.mixed is not None:
         yield Problem.MIXED_ENTRANCE.diagnostic(facts.location(stream.mixed), _AFTER_EMBEDDINGS)
-    elif stream.embedding_output:
+    elif stream.embedding_output and not _enters_turned(stream):
         yield Problem.SEVERAL_MODELS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name)
     else:
         yield Problem.NO_SINGLE_ENTRANCE.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)

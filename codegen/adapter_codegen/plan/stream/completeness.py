@@ -51,7 +51,10 @@ def completeness(scene: Scene, attentions: Attentions, layer: Layer, findings: S
     """
     first, second = _by_stream(scene, attentions)
     attended = [Finding(Problem.SECOND_STREAM, one.node, (), {"core": one.path or "self"}) for one in second]
-    added = [Finding(Problem.ADDED_TO_SECOND, one.value.node, (), {"work": one.work.path}) for one in layer.beside]
+    added = [
+        Finding(Problem.ADDED_TO_SECOND, one.value.node, (), {"work": one.work.path or one.work.frame.path})
+        for one in layer.beside
+    ]
     beside = tuple(attended or added)
     gaps = [
         finding for finding in findings if Method.BOTTLENECK in finding.methods and finding.level is not Level.NOTE

@@ -55,11 +55,24 @@ def as_product(value: Value) -> Product | None:
 def is_weight(value: Value) -> bool:
     """A parameter of the module, maybe seen from another side: no activation."""
     value = same_tensor(value)
+    if called(value, "einsum"):  # of weights alone: an activation that is projected by one is an activation
+        return all(is_weight(one) for one in value.inputs if not _is_equation(one))
     while value.op in (Op.METHOD, Op.ITEM, Op.ATTRIBUTE, Op.FUNCTION) and value.inputs:
         if value.op is Op.ATTRIBUTE and value.inputs[0].is_module:
             return True
         value = same_tensor(value.inputs[0])
     return value.op in (Op.CONSTANT, Op.GLOBAL, Op.SELF, Op.MODULE)
+
+
+def is_own_weight(value: Value) -> bool:
+    """``self.o``, a parameter of the module that runs."""
+    value = same_tensor(value)
+    return value.op is Op.ATTRIBUTE and value.inputs[0].op is Op.SELF
+
+
+def _is_equation(value: Value) -> bool:
+    """``"ibh,hnd->ibnd"``"""
+    return value.op is Op.CONSTANT and value.literal[:1] in ("'", '"')
 
 
 def before_transposition(node: cst.BaseExpression) -> cst.BaseExpression:

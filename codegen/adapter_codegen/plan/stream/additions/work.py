@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
+from adapter_codegen.plan.attention.kinds.products import as_product, is_own_weight, is_weight
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
@@ -28,7 +29,7 @@ STREAM_CALLS = CASTS | VIEWS | DROPOUTS | {"clamp", "clip", "nan_to_num", "where
 
 
 def work_behind(branch: Value, scene: Scene) -> Value | None:
-    """The submodule call that a branch came out of: behind dropout, scale, view, cast, norm, tuple index.
+    """The submodule call, or the product with a parameter, that a branch came out of: behind dropout, scale, view, cast, norm, tuple index.
 
     Of a branch that is itself a sum (attention beside a feed-forward block, shared experts beside others), every term must have
     come out of one; the last is given.
@@ -56,8 +57,14 @@ def work_behind(branch: Value, scene: Scene) -> Value | None:
         elif parts := joined_streams(value):
             return _work_of_pieces(parts, scene)
         else:
-            return None
+            return value if _is_projection(value) else None
     return None
+
+
+def _is_projection(value: Value) -> bool:
+    """``einsum("ibnd,hnd->ibh", attended, self.o)``: what a module does by a parameter of its own, in the place of a submodule."""
+    product = as_product(value) if called(value, "einsum") and value.frame.depth else None
+    return product is not None and is_own_weight(product.right) and not is_weight(product.left)
 
 
 def _work_of_any(values: Sequence[Value], scene: Scene) -> Value | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import libcst as cst
 
 from adapter_codegen.model import StreamForm
+from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.layout import flat_arguments, integer
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
@@ -35,6 +36,7 @@ class _Place:
     batch: int = 0  # the dimension that becomes the layer's first
     more: int = 0  # how many dimensions the layer's have more
     turned: cst.CSTNode | None = None  # the last step that was met and changed either
+    are_tokens: bool = False  # what is embedded behind the value, and turned no more
 
 
 def form_on_the_way(first: Value, layer_calls: Set[int], kinds: Kinds) -> Sign | None:
@@ -62,7 +64,8 @@ class _Way:
             return None
         seen |= {id(value)}
         if value.op is Op.JOIN:
-            return self._of_all([one for one in value.choices if not self._is_output(one)], place, seen)
+            choices = [one for one in value.choices if not self._is_output(one) and not _is_not_given(one, value)]
+            return self._of_all(choices, place, seen)
         if value.op is Op.BINARY:  # a summand of fewer dimensions, or with a batch of one, is spread over the other
             summands = [self.sign(operand, place, seen) for operand in tensor_operands(value)]
             return _of_more(summands) or _common(summands)
@@ -70,7 +73,9 @@ class _Way:
             return _of_more([self.sign(part, place, seen) for part in parts])
         if called(value, *_REPEATS_EACH) and len(list(flat_arguments(value.inputs[1:]))) + place.more > RANK:
             return Sign(StreamForm.OTHER, value.node)
-        before = self._before(value)
+        before = self._before(value, place)
+        if self._embeds(value):
+            place = replace(place, are_tokens=place.turned is None)
         found = _turned(value, place) if before is not None else None
         if isinstance(found, Sign):
             return found
@@ -83,10 +88,15 @@ class _Way:
     def _of_all(self, values: Sequence[Value], place: _Place, seen: frozenset[int]) -> Sign | None:
         return _common([self.sign(value, place, seen) for value in values])
 
-    def _before(self, value: Value) -> Value | None:
+    def _embeds(self, value: Value) -> bool:
+        is_call = value.op is Op.SUBMODULE and value.module is not None
+        return is_call and value.module is not None and self.kinds.of(value.module.classes) is Kind.EMBEDDING
+
+    def _before(self, value: Value, place: _Place) -> Value | None:
         """The tensor that a step works on, where it gives its entries again, or projects them."""
         if value.op is Op.SUBMODULE:
-            passes = value.module is not None and self.kinds.of(value.module.classes) in _PASSED_ON
+            kind = self.kinds.of(value.module.classes) if value.module is not None else Kind.WORK
+            passes = kind in _PASSED_ON or (self._embeds(value) and not place.more)  # tokens as its output has them
             return first_argument(value) if passes else None
         is_step = value.op in (Op.METHOD, Op.FUNCTION) and last_name(value) in VIEWS | CASTS | DROPOUTS
         return value.inputs[0] if is_step and value.inputs else None
@@ -98,18 +108,33 @@ class _Way:
         if place.more:
             is_embedding = value.module is not None and self.kinds.of(value.module.classes) is Kind.EMBEDDING
             return Sign(StreamForm.OTHER, place.turned) if is_embedding else None
-        return Sign(StreamForm.LENGTH_FIRST, place.turned) if place.batch else None
+        return Sign(StreamForm.LENGTH_FIRST, place.turned, place.are_tokens) if place.batch else None
 
 
 def _common(found: Sequence[Sign | None]) -> Sign | None:
     """The form that all show."""
     forms = {sign.form if sign is not None else None for sign in found}
-    return found[0] if len(forms) == 1 else None
+    of_tokens = (sign for sign in found if sign is not None and sign.is_of_tokens)  # beside embeddings that are given
+    return next(of_tokens, found[0]) if len(forms) == 1 else None
 
 
 def _of_more(found: Sequence[Sign | None]) -> Sign | None:
     """The sign of one with more dimensions than rows have, if there is any: the result has them too."""
     return next((sign for sign in found if sign is not None and sign.form is StreamForm.OTHER), None)
+
+
+def _is_not_given(value: Value, choices: Value) -> bool:
+    """Whether an alternative is an argument that is None by default, and another one is it, turned: what is given is turned."""
+    is_optional = isinstance(value.node, cst.Param) and dotted_name(value.node.default or value.node) == "None"
+    is_argument = value.op is Op.PARAMETER and not value.frame.depth and is_optional
+    return is_argument and any(_is_turned(one, value) for one in choices.choices if one is not value)
+
+
+def _is_turned(value: Value, given: Value) -> bool:
+    """``given.transpose(0, 1).contiguous()``: of the same dimensions."""
+    while called(value, "transpose", "swapaxes", "contiguous") and value.op is Op.METHOD:
+        value = same_tensor(value.inputs[0])
+    return value is given
 
 
 def _is_given_embeddings(value: Value) -> bool:

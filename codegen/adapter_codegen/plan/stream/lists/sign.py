@@ -17,3 +17,4 @@ class Sign:
 
     form: StreamForm
     node: cst.CSTNode
+    is_of_tokens: bool = False  # the tokens have it before they are embedded
