@@ -22,7 +22,7 @@ from conformance.instances.fields import (
     nodes,
     own_fields,
 )
-from conformance.instances.trial import statements
+from conformance.instances.trial import Failed, statements
 
 
 @pytest.mark.parametrize(
@@ -283,11 +283,11 @@ def test_what_has_the_width_of_a_stream_elsewhere_follows_it() -> None:
 
 
 def test_of_two_failures_the_one_after_more_modules_is_told() -> None:
-    early, late, other = (trial.Failed(ValueError(), reached) for reached in (1, 3, 3))
+    early, late, other = (Failed(ValueError(), reached) for reached in (1, 3, 3))
     assert trial.further(early, late) is late
     assert trial.further(late, early) is late
     assert trial.further(late, other) is late
-    with pytest.raises(trial.Failed) as failed:
+    with pytest.raises(Failed) as failed:
         trial.ran(nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 3)), {"input": torch.ones(2)})
     assert failed.value.reached == 1
 
@@ -385,7 +385,7 @@ def test_a_mask_is_asked_for_where_nothing_else_is_none_beside_it(monkeypatch: p
     for model, asked in ((_Asks(), ["mask"]), (_AsksForBoth(), ["other"])):
         with pytest.raises(AttributeError) as error:
             model(torch.ones(2))
-        assert inputs._asked(trial.Failed(error.value), {"mask": None, "other": None}) == asked
+        assert inputs._asked(Failed(error.value), {"mask": None, "other": None}) == asked
 
 
 def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
@@ -641,7 +641,7 @@ def test_inputs_that_failed_are_not_run_again() -> None:
 
     once = inputs._Once(call)
     for shape in ([2], [2], [3]):
-        with pytest.raises(trial.Failed):
+        with pytest.raises(Failed):
             once({"x": {"kind": "normal", "shape": shape}})
     assert [len(x) for x in calls] == [2, 3]
 
@@ -683,7 +683,7 @@ class _Masks(nn.Module):
 def test_mask_that_is_too_short_is_asked_for_and_no_mask_where_other_sizes_do_not_match(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(trial, "statements", lambda error: statements(error, within="test_instance_search"))
     for training, asked in ((True, ["attention_mask"]), (False, [])):
-        with pytest.raises(trial.Failed) as failed:
+        with pytest.raises(Failed) as failed:
             trial.ran(_Masks().train(training), {"x": torch.ones(2, 3)})
         assert inputs._misfitting(failed.value) == asked
 
@@ -724,7 +724,7 @@ def test_parts_are_tried_without_the_kinds_of_layers_of_a_default_that_does_not_
     if parts:
         assert searching.first(start) == (start, "parts")
     else:
-        with pytest.raises(trial.Failed):
+        with pytest.raises(Failed):
             searching.first(start)
 
 
@@ -738,3 +738,26 @@ def test_a_search_that_finds_nothing_is_written_down_but_mending_that_fails_chan
     monkeypatch.setattr(command, "write", lambda _, done, without: written.append((dict(done), dict(without))))
     assert command.main(["bert", *["--mend"] * mend]) == 0
     assert written == [({}, {} if mend else {"bert": "no memory"})]
+
+
+@pytest.mark.parametrize(
+    ("error", "stated"),
+    [
+        pytest.param(
+            "Audio features and audio tokens do not match, tokens: 0, features: 96", True, id="tokens belong beside it"
+        ),
+        pytest.param("mat1 and mat2 shapes cannot be multiplied", False, id="another error stays one"),
+    ],
+)
+def test_features_that_are_made_only_beside_their_tokens_are_counted_by_the_error(
+    error: str, stated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, told = inputs.Found({"input_features": 0}, put={"audio": 32}), list[Failed]()
+
+    def fails(*_: object) -> list[inputs.Found]:
+        raise Failed(ValueError(error))
+
+    monkeypatch.setattr(inputs, "_features", fails)
+    monkeypatch.setattr(inputs, "_stated", lambda *_: [found])
+    assert inputs._standing(nn.Identity(), "audio", 1, told) == ([found] if stated else [])
+    assert [str(one.error) for one in told] == ([] if stated else [error])

@@ -470,12 +470,23 @@ def _furthest(told: list[Failed]) -> Failed | None:
 def _standing(model: PreTrainedModel, what: str, seconds: float, told: list[Failed]) -> list[Found]:
     """Inputs of images, sounds or videos, with the number of tokens that stand for them; errors on the way are `told`.
 
-    The number is counted in what the model makes of them; where it makes nothing that can be counted, an error states it.
+    The number is counted in what the model makes of them; where it makes nothing that can be counted, or only beside as many tokens, an
+    error states it.
     """
     try:
-        return _features(model, what, seconds) or _stated(model, what, seconds)
+        return _counted(model, what, seconds) or _stated(model, what, seconds)
     except Failed as failed:
         told.append(failed)
+        return []
+
+
+def _counted(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
+    """As `_features`; empty, too, where the tokens that stand for the features have to be there when they are made (MusicFlamingo)."""
+    try:
+        return _features(model, what, seconds)
+    except Failed as failed:
+        if not features_stated([str(one) for one in (failed, *failed.others)]):
+            raise
         return []
 
 
