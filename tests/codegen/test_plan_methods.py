@@ -66,7 +66,7 @@ def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(mod
 
 
 def test_a_layer_with_attention_and_no_place_behind_it_takes_no_bottlenecks() -> None:
-    plan = plan_model(open_release(), "xlm", verdicts=NO_VERDICTS)
+    plan = plan_model(open_release(), "inkling2_text", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan) and not plan.supports(Method.BOTTLENECK)
     (reason,) = (entry.reason for entry in plan.methods if entry.method is Method.BOTTLENECK)
     assert reason

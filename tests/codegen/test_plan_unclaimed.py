@@ -76,6 +76,23 @@ def test_a_softmax_of_a_class_that_no_layer_holds_is_not_met() -> None:
     assert said("F.softmax(first, dim=-1)", layer="Mlp") == []
 
 
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        pytest.param(
+            "ibert",
+            ". They are made of IntGELU, IntLayerNorm, IntSoftmax, QuantAct, QuantLinear, which stand in other files.",
+            id="quantised modules, which hand on a factor with each tensor",
+        ),
+        pytest.param("swiftformer", "SwiftFormerEmbeddings.", id="no: what the file itself defines"),
+    ],
+)
+def test_a_refusal_names_the_modules_of_other_files(model_type: str, said: str) -> None:
+    result = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
+    assert isinstance(result, Refusal)
+    assert result.diagnostics[0].message.endswith(said)
+
+
 def test_layers_without_a_softmax_have_none() -> None:
     assert said("self.softmax(first)") == []  # a module of its own, which may be anything
 

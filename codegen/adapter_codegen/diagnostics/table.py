@@ -598,7 +598,7 @@ class Problem(Enum):
         "P252",
         _UPSTREAM,
         _ERROR,
-        "Nothing was recognised in the layers of {base}: {classes}.",
+        "Nothing was recognised in the layers of {base}: {classes}{made_of}.",
         "A layer must hold attention and residual additions in this file: see the other diagnostics of "
         "`adapter-codegen explain MODEL_TYPE`.",
     )

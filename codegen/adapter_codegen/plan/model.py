@@ -131,13 +131,13 @@ class _File:
         elif not holds_main(base, entries):
             layers = base.stacks[0].layer_classes if base.stacks and not self.found.entries else ()
             softmaxes = unclaimed_softmaxes(self.facts, layers)
-            found = (nothing_recognised(base), *softmaxes, *doubts, *self.found.diagnostics)
+            found = (nothing_recognised(base, self.facts), *softmaxes, *doubts, *self.found.diagnostics)
             return Refusal(entry.model_type, found, base)
         # Without layers, all that was found is about others.
         diagnostics = (*doubts, *(_about(entries, self.found) if entries else ()))
         methods = plan_methods(base, entries, doubts)
         if not any(method.supported for method in methods):
-            return Refusal(entry.model_type, (nothing_recognised(base), *diagnostics), base)
+            return Refusal(entry.model_type, (nothing_recognised(base, self.facts), *diagnostics), base)
         return _Understood(base, entries, methods, diagnostics)
 
     def answers_for_towers(self, model_type: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from adapter_codegen.diagnostics.table import Problem
 from adapter_codegen.model import BasePlan, Diagnostic, Method, StackPlan, StreamForm
+from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan
 
@@ -18,7 +19,7 @@ def with_layers(base: BasePlan, found: ModulePlan) -> BasePlan:
 
 def _without_other_lists(base: BasePlan, found: ModulePlan) -> BasePlan:
     """Without the lists behind the first that hold no layers: attentions alone, flows, heads of estimates."""
-    layers = {entry.plan.class_name for entry in found.entries if entry.has_additions}
+    layers = {entry.plan.class_name for entry in found.entries if entry.has_additions or entry.plan.bottlenecks}
     kept = [stack for stack in base.stacks[1:] if layers & set(stack.layer_classes)]
     inner = [stack for stack in base.inner if layers & set(stack.layer_classes)]
     return replace(base, stacks=(*base.stacks[:1], *kept), inner=tuple(inner))
@@ -91,7 +92,21 @@ def of_parts(base: BasePlan, entries: Sequence[LayerEntry], doubts: Sequence[Dia
     return replace(base, lacks=lacks)
 
 
-def nothing_recognised(base: BasePlan) -> Diagnostic:
+def nothing_recognised(base: BasePlan, facts: ModuleFacts) -> Diagnostic:
     """About the first list of layers: what stands behind it is no use without."""
-    classes = ", ".join(base.stacks[0].layer_classes)
-    return Problem.NOTHING_RECOGNISED.diagnostic(base.location, base=base.class_name, classes=classes)
+    classes = base.stacks[0].layer_classes
+    elsewhere = sorted({name for layer in classes for name in _of_other_files(facts, layer, frozenset())})
+    made_of = f". They are made of {', '.join(elsewhere)}, which stand in other files" if elsewhere else ""
+    return Problem.NOTHING_RECOGNISED.diagnostic(
+        base.location, base=base.class_name, classes=", ".join(classes), made_of=made_of
+    )
+
+
+def _of_other_files(facts: ModuleFacts, class_name: str, seen: frozenset[str]) -> Iterator[str]:
+    """The classes of modules in a class that come from the file of a model, whose text is not this one's (I-BERT's quantised ones)."""
+    known = facts.classes.get(class_name)
+    if known is None and facts.origin(class_name).startswith("transformers.models."):
+        yield class_name
+    for submodule in known.submodules.values() if known is not None and class_name not in seen else ():
+        for name in submodule.classes:
+            yield from _of_other_files(facts, name, seen | {class_name})
