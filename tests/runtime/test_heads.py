@@ -477,6 +477,17 @@ def test_a_head_that_is_not_loaded_is_named(
     assert not [record for record in caplog.records if "Its head is not loaded" in record.getMessage()]
 
 
+def test_what_a_flexible_head_has_not_of_a_static_one_is_named(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LUKE's words are predicted by a head of ours, its entities by none."""
+    transformers.LukeForMaskedLM(tiny_config("luke")).save_pretrained(tmp_path)
+    model = AutoAdapterModel.from_pretrained(tmp_path)
+    assert set(model.heads) == {"default"}
+    (told,) = (record.getMessage() for record in caplog.records if "Of its head" in record.getMessage())
+    assert "LukeForMaskedLM" in told and "entity_predictions" in told and "lm_head" not in told
+
+
 def static_llama(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, **options: Any) -> PreTrainedModel:
     """A checkpoint of LlamaForCausalLM, for which the table says `options` too."""
     entry = registered().static_heads["LlamaForCausalLM"]

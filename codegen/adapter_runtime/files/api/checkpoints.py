@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import transformers
@@ -49,8 +50,8 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         if reader is not cls:
             model.__class__ = cls
             forget_renaming(model)
-        if architecture is not None and info["unexpected_keys"] and not getattr(config, "prediction_heads", None):
-            _tell_what_is_lost(model, architecture)
+        if architecture is not None and info["unexpected_keys"]:
+            _tell_what_is_lost(model, architecture, sorted(info["unexpected_keys"]))
         return (model, info) if wants_info else model
 
 
@@ -97,10 +98,18 @@ def architecture_of(config: PreTrainedConfig) -> str | None:
     return name
 
 
-def _tell_what_is_lost(model: PreTrainedModel, architecture: str) -> None:
-    """Warn where a checkpoint is that of a class with a head, of which the model has none now."""
+def _tell_what_is_lost(model: PreTrainedModel, architecture: str, left_over: Sequence[str]) -> None:
+    """Warn where a checkpoint is that of a class with a head, of which the model has none now, or not all."""
     own = {cls.__name__ for part in (model, model.base_model) for cls in type(part).__mro__}
     if architecture in own:
+        return
+    if getattr(model.config, "prediction_heads", None):  # which the head has become
+        logger.warning(
+            "The checkpoint is that of a %s. Of its head, what no flexible head has is not loaded: %s. To have it, call init on"
+            " upstream's own class.",
+            architecture,
+            ", ".join(sorted({key.partition(".")[0] for key in left_over})),
+        )
         return
     reason = "no flexible head computes what that one does"
     if is_static(architecture):
