@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,9 +18,10 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
-from adapter_runtime import AdapterSetup, BatchSplit, LoRAConfig, MultiTask, Parallel, Stack, init
+from adapter_runtime import AdapterSetup, BatchSplit, LoRAConfig, MultiTask, Parallel, SeqBnConfig, Stack, init
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.bottleneck.module import Bottleneck
 from runtime_models import randomise
 
 IMAGE = 94
@@ -57,6 +58,10 @@ def qwen() -> PreTrainedModel:
         text_config=TEXT, vision_config=VISION, image_token_id=IMAGE, video_token_id=93, tie_word_embeddings=False
     )
     return initialised(Qwen2_5_VLModel(config))
+
+
+def qwen_tower() -> PreTrainedModel:
+    return initialised(Qwen2_5_VisionTransformerPretrainedModel(qwen().config.vision_config))
 
 
 def initialised(model: PreTrainedModel) -> PreTrainedModel:
@@ -154,7 +159,7 @@ def test_calls_without_images_and_copies_are_divided() -> None:
     "block", [BatchSplit("a", "b", batch_sizes=[1, 2]), BatchSplit("a", "b", batch_sizes=[16, 32])]
 )
 def test_a_tower_of_packed_patches_divides_none(block: AdapterCompositionBlock) -> None:
-    tower = with_two(initialised(Qwen2_5_VisionTransformerPretrainedModel(qwen().config.vision_config)), "lora")
+    tower = with_two(qwen_tower(), "lora")
     given = {"hidden_states": patches(3)["pixel_values"], "grid_thw": patches(3)["image_grid_thw"]}
     with pytest.raises(UnsupportedMethodError, match=REFUSED):
         run(tower, given, block)
@@ -196,3 +201,31 @@ def test_a_tower_that_can_be_given_packed_patches_divides_the_rows_that_it_has()
     packed = {"pixel_values": torch.randn(3 * 16, 48), "image_grid_hw": torch.tensor([(4, 4)] * 3)}
     with pytest.raises(UnsupportedMethodError, match=REFUSED):
         run(model, packed, MultiTask("a", "b"), task_ids=[0, 1, 1])
+
+
+GATED = ["seq_bn[use_gating=True]", "lora[use_gating=True]", "ia3[use_gating=True]"]
+
+
+@pytest.mark.parametrize("config", GATED)
+@pytest.mark.parametrize("made", [qwen_tower, pixtral])
+def test_a_gate_per_row_is_refused_where_all_rows_are_one(made: Callable[[], PreTrainedModel], config: str) -> None:
+    tower = made()
+    with pytest.raises(UnsupportedMethodError, match=r"mean over a sequence.*all rows in one.*leave_out=\[0, 1\]"):
+        tower.add_adapter("a", config)
+    assert not tower.supports_adapter(config) and not dict(tower.adapters_config.adapters)
+
+
+@pytest.mark.parametrize("config", GATED)
+def test_gates_are_refused_in_such_layers_alone(config: str) -> None:
+    model = qwen()
+    with_two(model, f"{config[:-1]},leave_out={packed_layers(model)}]")
+    given = inputs((2, 0, 1))
+    whole = run(model, given, "a")
+    row = {"input_ids": given["input_ids"][1:2]}
+    torch.testing.assert_close(run(model, row, "a"), whole[1:2], atol=1e-5, rtol=1e-5)
+
+
+def test_a_gated_bottleneck_of_tokens_without_a_batch_is_refused_in_the_call() -> None:
+    module = Bottleneck(SeqBnConfig(use_gating=True), hidden_size=16, layer_index=3)
+    with pytest.raises(UnsupportedMethodError, match="of layer 3 gets all tokens of a batch in one row"):
+        module(torch.randn(5, 16), torch.randn(5, 16), None)

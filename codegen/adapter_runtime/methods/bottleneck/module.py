@@ -13,7 +13,7 @@ from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.phm import PHMLinear
-from adapter_runtime.methods.common.gates import mean_gate
+from adapter_runtime.methods.common.gates import mean_gate, refuse_without_sequence
 from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.common.shared_parameters import SharedDict
 
@@ -150,11 +150,16 @@ class Bottleneck(nn.Module):
         return run(entry.to(bias.dtype)).to(entry.dtype)
 
     def transform(self, entry: torch.Tensor) -> torch.Tensor:
-        """[B, L, H] -> [B, L, H]: `up`, with dropout and gate."""
+        """[B, L, H] -> [B, L, H]: `up`, with dropout and gate.
+
+        Raises:
+            UnsupportedMethodError: there is a gate, and no dimension for the sequence.
+        """
         output = self.up(entry)
         if self.training and self.config.dropout > 0.0:
             output = nn.functional.dropout(output, self.config.dropout)
         if self.gate is not None:
+            refuse_without_sequence(entry, self.place)
             gate = mean_gate(self._in_own_type(self.gate, entry))
             record_gate(self.place, gate)
             output = output * gate

@@ -15,6 +15,7 @@ from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck, bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
+from adapter_runtime.methods.common.gates import check_gates
 from adapter_runtime.methods.common.shared_parameters import SharedDict, shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
 from adapter_runtime.roles import BottleneckLocation, BottleneckRole, Joining
@@ -164,10 +165,12 @@ def count_places(model: AdaptedBaseModel, config: BnConfig) -> int:
     """How many bottlenecks an adapter has.
 
     Raises:
-        UnsupportedMethodError: a layer does not tell how wide its hidden states are.
+        UnsupportedMethodError: a layer does not tell how wide its hidden states are, or cannot have a gate.
         InvalidConfigError: an option does not fit these widths.
     """
     wanted = _wanted(model, config)
+    if config.use_gating:
+        check_gates(model, (host.layer_index for host, _ in wanted))
     _try(config, wanted)
     return len(wanted)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.gates import check_gates
 from adapter_runtime.methods.common.projections import Projection, groups_at, module_of, projections_of
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.lora.config import LoRAConfig
@@ -104,9 +105,14 @@ def count_places(model: AdaptedBaseModel, config: LoRAConfig) -> int:
     """How many projections `config` asks for.
 
     Raises:
-        UnsupportedMethodError: one of them cannot be adapted, or not in part.
+        UnsupportedMethodError: one of them cannot be adapted, or not in part, or cannot have a gate.
     """
-    return sum(len(list(_wanted_projections(layer, config))) for _, layer in layers_without(model, config.leave_out))
+    wanted = [
+        index for index, layer in layers_without(model, config.leave_out) for _ in _wanted_projections(layer, config)
+    ]
+    if config.use_gating:
+        check_gates(model, wanted)
+    return len(wanted)
 
 
 def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.gates import mean_gate
+from adapter_runtime.methods.common.gates import mean_gate, refuse_without_sequence
 from adapter_runtime.methods.lora.config import LoRAConfig
 
 
@@ -131,11 +131,7 @@ class ProjectionAdapter(nn.Module):
             UnsupportedMethodError: the input has no dimension for the sequence.
         """
         assert self.gate is not None
-        if source.dim() < 3:
-            raise UnsupportedMethodError(
-                f"A gate is the mean over a sequence, but {self.place.location} of layer {self.place.layer} gets all tokens"
-                " of a batch in one row. Use use_gating=False, or leave the place out."
-            )
+        refuse_without_sequence(source, self.place)
         gate = mean_gate(self.gate(source.to(self.gate.weight.dtype)))
         record_gate(self.place, gate)
         return [gate] if len(self.parts) == 1 else list(torch.split(gate, 1, dim=-1))
