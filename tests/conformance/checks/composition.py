@@ -137,7 +137,8 @@ def fusion_is_an_attention(subject: Subject, method: Method) -> None:
 
 def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int], **keywords: Tensor) -> None:
     def rows_of_owners(outputs: list[Tensor]) -> Tensor:
-        return torch.stack([outputs[owner][row] for row, owner in enumerate(owners)])
+        pieces = [torch.tensor_split(output, BATCH) for output in outputs]  # of an image or a sound a row has several
+        return torch.cat([pieces[owner][row] for row, owner in enumerate(owners)])
 
     if parts_on_other_rows(subject) and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
         raise DoesNotApply(Reason.PARTS_ON_OTHER_ROWS)
