@@ -49,6 +49,27 @@ class _Experts(_Layer):
         return x + (share * self.narrow(x) + share * self.down(torch.relu(self.up(self.norm(x)))))
 
 
+class _Streams(_Layer):
+    """Several streams, of which the block reads a mix, and which are mixed by a matrix beside what it gives."""
+
+    def fed(self, x: Tensor, beside: Tensor) -> Tensor:
+        streams = torch.stack([x, beside], dim=2)
+        mix = torch.sigmoid(self.wide(streams)) @ self.narrow(streams).transpose(-1, -2)
+        given = self.down(torch.relu(self.up(streams.mean(2))))
+        return (given.unsqueeze(2) + mix @ streams).mean(2)
+
+
+class _OfWeights(_Layer):
+    """What it is added to was made by a product with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(2, WIDTH, WIDTH))
+
+    def fed(self, x: Tensor, beside: Tensor) -> Tensor:
+        return torch.bmm(x, self.weights) + self.down(torch.relu(self.up(x)))
+
+
 class _Gated(_Layer):
     def fed(self, x: Tensor, beside: Tensor) -> Tensor:
         return x + self.down(self.norm(nn.functional.silu(self.gate(x)) * self.up(x)))
@@ -94,7 +115,13 @@ def _check(layer: type[_Layer], first: str = "up", gate: str = "", last: str = "
     torch.manual_seed(0)
     upstream = nn.Module()
     upstream.layers = nn.ModuleList([layer(), layer()])
-    upstream.forward = lambda x, beside: upstream.layers[1](upstream.layers[0](x, beside), beside)
+
+    def forward(x: Tensor, beside: Tensor) -> Tensor:
+        with torch.no_grad():  # as HRM iterates
+            x = upstream.layers[0](x, beside)
+        return upstream.layers[1](upstream.layers[0](x, beside), beside)
+
+    upstream.forward = forward
     layout = Layout(tuple(_declared(f"layers.{index}", first, gate, last) for index in range(2)), base="")
     inputs = {name: torch.randn(2, 5, WIDTH) for name in ("x", "beside")}
     assert_feeds_forward(upstream.requires_grad_(False), layout, inputs)
@@ -109,7 +136,7 @@ def _declared(path: str, first: str, gate: str, last: str) -> Layer:
     return replace(Layer(path, (attention,), (), firsts, lasts), mlp_gate=gates)
 
 
-@pytest.mark.parametrize("layer", [_Layer, _PostNorm, _Parallel, _Experts, _Conformer, _PerLayer])
+@pytest.mark.parametrize("layer", [_Layer, _PostNorm, _Parallel, _Experts, _Conformer, _PerLayer, _Streams])
 def test_a_feed_forward_block_is_one(layer: type[_Layer]) -> None:
     _check(layer)
 
@@ -138,6 +165,7 @@ def test_a_convolution_may_stand_in_the_only_block() -> None:
             _PerLayer, {"first": "up narrow", "last": "down wide"}, "wide .* beside its stream", id="inputs per layer"
         ),
         pytest.param(_Elsewhere, {}, "what it gives is not added", id="projected once more"),
+        pytest.param(_OfWeights, {}, "what it gives is not added", id="added to a product with a weight"),
         pytest.param(_Attending, {}, "down .* reads nothing of a first one", id="an attention within"),
     ],
 )

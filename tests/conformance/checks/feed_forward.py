@@ -23,9 +23,22 @@ Node = Any  # of autograd's graph
 # How the names of autograd's nodes begin, in small letters. (Functions with a gradient of their own are named by their class: Bloom's.)
 _ACTIVATIONS = (
     *("gelu", "silu", "relu", "threshold", "sigmoid", "tanh", "softplus", "leakyrelu", "elu", "mish", "glu"),
-    *("hardtanh", "hardsigmoid", "hardswish", "erf", "logsigmoid", "celu", "selu", "expm1"),
+    *("hardtanh", "hardsigmoid", "hardswish", "erf", "logsigmoid", "celu", "selu", "prelu", "expm1"),
 )
 _PROJECTIONS = ("addmm", "mm", "bmm", "baddbmm", "convolution", "embedding", "dot", "mv")
+_MOVES = (
+    "tbackward",
+    "transpose",
+    "view",
+    "unsafeview",
+    "reshapealias",
+    "expand",
+    "permute",
+    "unsqueeze",
+    "tocopy",
+    "clone",
+    "select",
+)
 _MIXING = ("convolution", "cumsum", "fft", "scaleddotproduct")
 
 
@@ -75,7 +88,7 @@ def _recorded(upstream: nn.Module, layout: Layout) -> Iterator[list[_Run]]:
 
     def projected(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            if running:
+            if running and torch.is_grad_enabled():  # upstream may iterate without gradients first (HRM)
                 running[-1].calls.append((path, args[0].grad_fn, output.grad_fn))
 
         return hook
@@ -214,9 +227,20 @@ def _kept(start: Node) -> set[Node]:
         if node is None or node in found or node.name().endswith("AccumulateGrad"):
             continue
         found.add(node)
-        if not _is_one(node, (*_PROJECTIONS, *_ACTIVATIONS, "softmax")):
+        if _mixes_streams(node) or not _is_one(node, (*_PROJECTIONS, *_ACTIVATIONS, "softmax")):
             todo += [one for one, _ in node.next_functions]
     return found
+
+
+def _mixes_streams(node: Node) -> bool:
+    """A product of no weight: several streams, mixed by a matrix that was made of them (hyper-connections)."""
+    return _is_one(node, ("bmm",)) and not any(map(_is_weight, (one for one, _ in node.next_functions)))
+
+
+def _is_weight(node: Node) -> bool:
+    while node is not None and _is_one(node, _MOVES):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().endswith("AccumulateGrad")
 
 
 def _computed_from(starts: Iterable[Node], among: Iterable[Node]) -> set[Node]:
