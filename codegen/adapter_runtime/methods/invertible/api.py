@@ -6,10 +6,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from adapter_runtime.call.context import thread
+from adapter_runtime.call.arguments import Argument
+from adapter_runtime.call.context import CallSlot, thread
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.snapshot import unchanged_on_error
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.invertible.layer import (
@@ -91,6 +94,14 @@ class InvertibleAdaptersMixin(DynamicMixin):
         weight = model.get_submodule(model.token_embeddings).weight
         return projection is None or getattr(projection, "weight", None) is weight
 
+    def is_running_behind(self, given: Argument) -> bool:
+        """Whether an invertible adapter runs now behind the token embeddings that an argument is: their table, or its weight."""
+        if not isinstance(given, (nn.Embedding, nn.Parameter)) or not self.has_running_invertible():
+            return False
+        model: AdaptedBaseModel = self
+        table = model.get_submodule(model.token_embeddings)
+        return given is table or given is table.weight
+
     def invertible_adapters_forward(self, hidden_states: torch.Tensor, rev: bool = False) -> torch.Tensor:
         """Run the active invertible adapters: [B, L, E] -> [B, L, E].
 
@@ -143,6 +154,13 @@ class WatchedProjectionMixin(InvertibleAdaptersWrapperMixin, WatchesProjectionMi
     """`InvertibleAdaptersWrapperMixin` for upstream's classes with a head."""
 
 
+class CalledSlot(CallSlot):
+    """The projections to the vocabulary that were called in the current call."""
+
+    def __init__(self) -> None:
+        self.projections: set[nn.Module] = set()
+
+
 def undo_before_projection(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
     """Forward pre-hook of the projection to the vocabulary of one of upstream's heads.
 
@@ -160,8 +178,81 @@ def undo_before_projection(module: nn.Module, args: tuple[torch.Tensor, ...]) ->
     return (owner.invertible_adapters_forward(args[0], rev=True), *args[1:])
 
 
+def note_call(module: nn.Module, args: tuple[Argument, ...], output: Argument) -> None:
+    """Forward hook of the projection to the vocabulary: see `RefuseUncalled`."""
+    context = thread.context
+    if context is not None and isinstance(context.owner, InvertibleAdaptersMixin):
+        context.slot(CalledSlot).projections.add(module)
+
+
+def refuse_table(module: nn.Module, args: tuple[Argument, ...], kwargs: dict[str, Argument]) -> None:
+    """Forward pre-hook of what stands in a head: raises where that is given the table of token embeddings (DeBERTa without `legacy`).
+
+    Raises:
+        UnsupportedMethodError: it is, and an invertible adapter runs behind them.
+    """
+    owner = thread.context.owner if thread.context is not None else None
+    if isinstance(owner, InvertibleAdaptersMixin) and any(
+        owner.is_running_behind(given) for given in (*args, *kwargs.values())
+    ):
+        raise _not_undone(module)
+
+
+class RefuseUncalled:
+    """Forward hook of a module of a head: raises where that reads the weight of its tied projection and does not call it (MobileBERT).
+
+    Args:
+        name: of the projection in the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Argument, ...], output: Argument) -> None:
+        """See above.
+
+        Raises:
+            UnsupportedMethodError: it does, and an invertible adapter runs.
+        """
+        context = thread.context
+        owner = context.owner if context is not None else None
+        projection = module._modules.get(self.name)
+        if not isinstance(owner, InvertibleAdaptersMixin) or projection is None:
+            return
+        assert context is not None
+        if owner.has_running_invertible(projection) and projection not in context.slot(CalledSlot).projections:
+            raise _not_undone(module)
+
+
+def _not_undone(module: nn.Module) -> UnsupportedMethodError:
+    return UnsupportedMethodError(
+        f"{type(module).__name__} compares hidden states with the token embeddings in a way of its own, before which an invertible adapter"
+        " is not undone. Use a flexible head (add_masked_lm_head, add_causal_lm_head), or an adapter without that part: inv_adapter=None."
+    )
+
+
 def watch_projection(model: AdaptedModel) -> None:
-    """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters."""
+    """Let the projection to the vocabulary of a model with one of upstream's heads undo invertible adapters, and what compares hidden
+    states with the embeddings without it refuse them.
+    """
+    for child in model.get_submodule("").children():
+        if not isinstance(child, PreTrainedModel) and refuse_table not in child._forward_pre_hooks.values():
+            child.register_forward_pre_hook(refuse_table, with_kwargs=True)
     projection = model.get_output_embeddings()
     if isinstance(projection, nn.Module) and undo_before_projection not in projection._forward_pre_hooks.values():
         projection.register_forward_pre_hook(undo_before_projection)
+        projection.register_forward_hook(note_call)
+        _watch_around(model.get_submodule(""), projection)
+
+
+def _watch_around(model: nn.Module, projection: nn.Module) -> None:
+    """Watch the module in a head that holds its projection. A model may have one that no forward needs, and so may models in it."""
+    for module in model.modules():
+        name = next((name for name, child in module.named_children() if child is projection), None)
+        is_watched = any(isinstance(hook, RefuseUncalled) for hook in module._forward_hooks.values())
+        if (
+            name is not None
+            and not is_watched
+            and not any(isinstance(part, PreTrainedModel) for part in module.modules())
+        ):
+            module.register_forward_hook(RefuseUncalled(name))

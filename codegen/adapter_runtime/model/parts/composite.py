@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import nn
 
+from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.contract.config import AdapterConfig
@@ -254,6 +255,10 @@ class ModelUsingSubmodelsAdaptersMixin(
         part = self.text_part
         can_invert = part is not None and isinstance(part.get_submodule(""), InvertibleAdaptersMixin)
         return can_invert and self._inverting_base.has_running_invertible(projection)
+
+    def is_running_behind(self, given: Argument) -> bool:
+        """See `InvertibleAdaptersMixin`."""
+        return self.has_running_invertible() and self._inverting_base.is_running_behind(given)
 
     @property
     def _inverting_base(self) -> InvertibleAdaptersMixin:
