@@ -94,7 +94,8 @@ def patches(images: int) -> dict[str, torch.Tensor]:
 def run(model: PreTrainedModel, given: Mapping[str, Any], setup: Any = None, **keywords: Any) -> torch.Tensor:
     model.set_active_adapters(setup)
     with torch.no_grad():
-        return model(**given, **keywords).last_hidden_state
+        states: torch.Tensor = model(**given, **keywords).last_hidden_state
+    return states
 
 
 def packed_layers(model: PreTrainedModel) -> list[int]:
