@@ -492,6 +492,14 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """Methods of one of upstream's classes with a head that an adapter model takes over: what is said of steps of generation."""
+
+    class_name: str
+    methods: tuple[str, ...]  # sorted
+
+
+@dataclass(frozen=True)
 class AdapterModelPlan:
     """The class ``<Model>AdapterModel``: a base model, and heads on it if any fit. Its template only prints this."""
 
@@ -507,6 +515,7 @@ class AdapterModelPlan:
     pooling: str = ""  # what stands for a sequence: see `StaticHead.reads`; "" without heads
     frames: str = ""  # the method that counts the frames of so many samples; "" = no head asks for it
     generates: bool = False  # whether a head can predict the next token
+    borrowed: Borrowed | None = None  # what upstream's class says of the steps of its generation
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
     read_by_heads: tuple[str, ...] = ()  # arguments of the base model that heads read too
     stacked: tuple[
@@ -522,6 +531,7 @@ class AdapterModelPlan:
             self.pooling,
             self.frames,
             self.generates,
+            self.borrowed,
             self.head_arguments,
             self.read_by_heads,
             self.stacked,

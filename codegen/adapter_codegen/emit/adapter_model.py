@@ -40,8 +40,9 @@ def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModel
         *(f"from {home} import {', '.join(names)}" for home, names in public.imports(written & {*public.homes})),
     }
     functions = [model.shift.function] if model.shift is not None and model.shift.function else []
+    lender = [model.borrowed.class_name] if model.borrowed is not None else []
     return AdapterModelFile(
-        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class, *functions})),
+        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class, *functions, *lender})),
         runtime=public.imports(mixins),
         for_types=tuple(tuple(sorted(group)) for group in _by_source(for_types) if group),
         bases=(mixins[0], plan.base.pretrained_class, *mixins[1:]),

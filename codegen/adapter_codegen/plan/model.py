@@ -31,7 +31,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
-from adapter_codegen.plan.heads.flexible import SHOWN, plan_flexible_heads
+from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, plan_flexible_heads
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
@@ -187,7 +187,7 @@ class _File:
             classes=_classes(entries, self.found),
             layers=tuple(layer.plan for layer in entries),
             static_heads=static_heads,
-            flexible_heads=_shown(possible, static_heads, None if base.is_of_parts else SHOWN),
+            flexible_heads=_shown(possible, static_heads, None if is_composite(base) else SHOWN),
             config_keys=keys,
             methods=_of_parts(known, towers.plans),
             diagnostics=(*known.diagnostics, *towers.left),
@@ -234,6 +234,7 @@ def _shown(possible: Sequence[str], static: Sequence[StaticHead], asked: Collect
         asked: types of heads that must be shown; None = all, as for a model made of parts.
     """
     shown = {head.head_type for head in static}
+    shown |= {"multilabel_classification"} if "classification" in shown else set()  # the same layers
     return tuple(head for head in possible if head in shown or (asked is not None and head not in asked))
 
 

@@ -13,20 +13,33 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
+from conformance.auto_classes import auto_classes
 from conformance.heads import realigned
+from conformance.instances.fields import config_class
 from conformance.outputs import assert_bitwise, assert_equal_within, flatten, main_outputs, run, seeded
-from conformance.subjects import Attention, Subject, attentions, head_subjects, shaped_for, with_labels
+from conformance.subjects import (
+    Attention,
+    Subject,
+    attentions,
+    head_subjects,
+    shaped_for,
+    with_labels,
+)
 
 
 def converting_subjects(model_type: str) -> tuple[Subject, ...]:
     """The classes of a model type for whose head the registry has a flexible one, each under its own name."""
     import adapter_models  # noqa: F401  registers
 
-    known = registered().static_heads
+    subjects = {subject.architecture: subject for subject in head_subjects(model_type)}
+    first = next(iter(subjects.values()), None)
+    if first is None:
+        return ()
+    others = [cls.__name__ for cls in auto_classes(model_type) if cls.config_class is config_class(model_type)]
     return tuple(
-        replace(subject, label=subject.architecture)
-        for subject in head_subjects(model_type)
-        if subject.architecture in known
+        replace(subjects.get(name, first), architecture=name, label=name)
+        for name in dict.fromkeys([*subjects, *others])
+        if name in registered().static_heads
     )
 
 
@@ -38,8 +51,28 @@ def conversion_keeps_outputs(static: Subject) -> None:
             inputs = shaped_for(static, static.padded_inputs(padding))
             inputs = with_labels(static, inputs) or inputs
             _assert_same(upstream, flexible, inputs, f"{attention}, padding {padding}")
-    if registered().static_heads[static.architecture]["config"]["head_type"] == "seq2seq_lm":
+    head_type = registered().static_heads[static.architecture]["config"]["head_type"]
+    if head_type == "seq2seq_lm":
         _labels_are_what_the_decoder_reads(static)
+    if head_type == "causal_lm":
+        _texts_go_on_alike(static)
+
+
+def _texts_go_on_alike(static: Subject) -> None:
+    """A model that holds others prepares the steps of its generation itself: greedily, both write the same text."""
+    upstream, flexible = _both(static)
+    if not (flexible.head_config or flexible.borrowed_methods):
+        return
+    inputs = static.padded_inputs("left" if static.text else "none")
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    try:
+        with torch.no_grad(), seeded():
+            expected = upstream.generate(**inputs, **options)
+    except (IndexError, RuntimeError, TypeError, ValueError, AttributeError):
+        return  # upstream's own cannot go on from these inputs
+    with torch.no_grad(), seeded():
+        written = flexible.generate(**inputs, **options)
+    assert_bitwise({"text": written}, {"text": expected}, "three more tokens")
 
 
 def _labels_are_what_the_decoder_reads(static: Subject) -> None:

@@ -1,13 +1,12 @@
 """Heads of a model.
 
 static    upstream's classes with a head, and how each maps onto a flexible one
-chain     the modules that such a class runs the hidden states through, and what it does with the logits
-factors   numbers of the config that it multiplies by, and limits of its logits
-conditions  when it does so
-positions  what of a sequence such a class reads: one position, or a mean
-options   both as options of a flexible head
+logits    how such a class gets from hidden states to logits
 shifting  what a decoder reads where labels are given and no inputs for it
+generating  what upstream's class says of the steps of its generation
 flexible  which flexible heads a model can have
 adapter_model  the class with flexible heads: its arguments, and what depends on the heads
 annotations  types of upstream's parameters, and what must be imported for them
+config_keys  under which names configs keep what heads and adapters read
+holders   classes that hold the layers of a base model themselves
 """

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, HeadArguments, ModelPlan, Parameter
+from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, Borrowed, HeadArguments, ModelPlan, Parameter
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
-from adapter_codegen.plan.heads.flexible import HEAD_TYPES, feeding_part, pooling
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES, base_attribute, feeding_config, is_composite, pooling
+from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.shifting import plan_shift
 
 GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
-# The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
-_ATTRIBUTE = "model"
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
@@ -83,12 +82,13 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
     is_named = base.prefix.isidentifier()
     return AdapterModelPlan(
         class_name=class_name,
-        base_attribute=base.prefix if is_named else _ATTRIBUTE,
+        base_attribute=base_attribute(base),
         states_attribute=not is_named or _inherited_prefix(base, facts) != base.prefix,
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
-        head_config=(feeding.config_path or "") if heads and (feeding := feeding_part(base)) else "",
+        head_config=(feeding_config(base) or "") if heads and is_composite(base) else "",
+        borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
@@ -97,6 +97,14 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
     )
+
+
+def _borrowed(plan: ModelPlan, facts: ModuleFacts) -> Borrowed | None:
+    """What the first of upstream's classes with a head that generates says of the steps of its generation; None = nothing."""
+    classes = [head.class_name for head in plan.static_heads if head.head_type in GENERATIVE]
+    found = (borrowed(facts, name, plan.base.pretrained_class, base_attribute(plan.base)) for name in classes)
+    first = next(filter(None, found), None)
+    return first if first and first.methods else None
 
 
 def _arguments(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adapter_codegen.model import BasePlan, PartPlan
+from adapter_codegen.model import BasePlan
 from adapter_codegen.parse.automappings import ModelEntry
-from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST, MEANS
+from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
 
 # Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
 TASKS = {
@@ -25,8 +25,17 @@ TASKS = {
     "speech_seq_2_seq": "seq2seq_lm",
 }
 
-# The same of models made of parts, that write text about what else they read.
-_TASKS_OF_PARTS = {"causal_lm": "causal_lm", "image_text_to_text": "causal_lm", "multimodal_lm": "causal_lm"}
+# The same of models made of several, that write text about what else they read.
+_TASKS_OF_PARTS = {
+    "sequence_classification": "classification",
+    "token_classification": "tagging",
+    "masked_lm": "masked_lm",
+    "causal_lm": "causal_lm",
+    "image_text_to_text": "causal_lm",
+    "multimodal_lm": "causal_lm",
+    "seq_to_seq_causal_lm": "causal_lm",
+    "speech_seq_2_seq": "causal_lm",
+}
 
 # In the order in which adapter models list them.
 HEAD_TYPES = (
@@ -52,20 +61,45 @@ _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"}
 # one vector, differs, so such a head is offered only where that is known.
 OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc"})
 SHOWN = OF_FRAMES | {"video_classification"}
+# The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
+_ATTRIBUTE = "model"
 _OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 
 
 def tasks(base: BasePlan) -> dict[str, str]:
     """Upstream's task -> type of the flexible head that a class for it may be turned into."""
-    return _TASKS_OF_PARTS if base.is_of_parts else TASKS
+    return _TASKS_OF_PARTS if is_composite(base) else TASKS
 
 
-def feeding_part(base: BasePlan) -> PartPlan | None:
-    """The part whose hidden states a model made of parts returns, where that is one decoder which the root feeds by itself."""
-    main = [part for part in base.parts if part.is_main]
+def is_composite(base: BasePlan) -> bool:
+    """Whether a model holds others, so that upstream's classes must show on what heads stand."""
+    return bool(base.submodels)
+
+
+def base_attribute(base: BasePlan) -> str:
+    """Where an adapter model holds its base model."""
+    return base.prefix if base.prefix.isidentifier() else _ATTRIBUTE
+
+
+def feeding_config(base: BasePlan) -> str | None:
+    """Path, in the config of a model that holds others, of the config of what gives the hidden states that it returns.
+
+    None where that is not one decoder, or encoder, of tokens which the root feeds by itself.
+    """
+    main = [model for model in base.submodels if model.is_main]
     reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
-    is_one = len(main) == 1 and main[0].config_path is not None
-    return main[0] if is_one and reads_text and not base.is_encoder_decoder and base.head is None else None
+    if not reads_text or base.is_encoder_decoder or base.head is not None or len(main) > 1:
+        return None
+    lists = [stack.path for stack in base.stacks if stack.is_main]
+    if not main:
+        return "" if lists and not any(_stands_in(path, base) for path in lists) else None
+    inside = all(path.startswith(f"{main[0].path}.") for path in lists)
+    return main[0].config_path if inside else None
+
+
+def _stands_in(path: str, base: BasePlan) -> bool:
+    """Whether a list of layers is one of a model inside."""
+    return any(path.startswith(f"{model.path}.") for model in base.submodels)
 
 
 def plan_flexible_heads(
@@ -82,10 +116,10 @@ def plan_flexible_heads(
         states_width: whether the config tells how wide the hidden states are; that of a part is known when a model is built.
         has_words: whether the model names a table of words, from which a head that predicts words starts.
     """
-    if base.is_of_parts:
-        return ("causal_lm",) if feeding_part(base) and tasks(base).keys() & entry.heads.keys() else ()
-    if not states_width or base.submodels or not base.stacks:
-        return ()  # which of the models inside a head would stand on is not known
+    if is_composite(base):
+        return _on_what_feeds(entry, base, states_width)
+    if not states_width or not base.stacks:
+        return ()
     if base.head is not None or any(parameter.name == "labels" for parameter in base.parameters):
         return ()  # the base model ends in a head of its own
     heads = {head for task, head in TASKS.items() if task in entry.heads}
@@ -103,6 +137,16 @@ def plan_flexible_heads(
         heads.add("multilabel_classification")
     if not has_words:
         heads -= _OF_WORDS
+    return tuple(head for head in HEAD_TYPES if head in heads)
+
+
+def _on_what_feeds(entry: ModelEntry, base: BasePlan, states_width: bool) -> tuple[str, ...]:
+    """What heads may stand on a model that holds others; which do, the classes of upstream's show that turn into them."""
+    feeding = feeding_config(base)
+    if feeding is None or (feeding == "" and not states_width):
+        return ()
+    heads = {head for task, head in tasks(base).items() if task in entry.heads}
+    heads |= {"multilabel_classification"} if "classification" in heads else set()
     return tuple(head for head in HEAD_TYPES if head in heads)
 
 

@@ -7,7 +7,6 @@ meets just such a sequence; dropout may differ, since it holds no weights. Where
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,13 +18,19 @@ from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
-from adapter_codegen.plan.heads.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.flexible import OF_FRAMES, pooling, tasks
-from adapter_codegen.plan.heads.options import hidden_options, norm_options, read_bias, surroundings, width_options
-from adapter_codegen.plan.heads.positions import EOS, FIRST, LAST, MEANS
+from adapter_codegen.plan.heads.flexible import OF_FRAMES, base_attribute, is_composite, pooling, tasks
+from adapter_codegen.plan.heads.generating import borrowed
+from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
+from adapter_codegen.plan.heads.logits.options import (
+    hidden_options,
+    norm_options,
+    read_bias,
+    surroundings,
+    width_options,
+)
+from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
 from adapter_codegen.upstream import Release
 
-_OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 _POOLING = frozenset(
     {"classification", "image_classification", "video_classification", "audio_classification", "multiple_choice"}
@@ -63,18 +68,17 @@ def plan_static_heads(
         for class_name in entry.heads.get(task, ()):
             known = class_name in found and bool(found[class_name].head_type)
             if class_name in facts.classes and not known:
-                is_possible = head_type in possible and not (
-                    base.is_of_parts and _generates_its_way(facts, class_name)
-                )
-                wanted = head_type if is_possible else ""
+                wanted = head_type if head_type in possible and _can_generate(facts, base, class_name) else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
     return tuple(head if head.reads in ("", read) else head.unconverted() for head in found.values())
 
 
-def _generates_its_way(facts: ModuleFacts, class_name: str) -> bool:
-    """Whether a class says itself what a step of its generation reads, which a class of ours would not."""
-    return any(_OF_GENERATION.search(name) for name in facts.classes[class_name].functions)
+def _can_generate(facts: ModuleFacts, base: BasePlan, class_name: str) -> bool:
+    """Whether an adapter model can do what a class says of a step of its generation. Models of one text need nothing of it."""
+    if not is_composite(base):
+        return True
+    return borrowed(facts, class_name, base.pretrained_class, base_attribute(base)) is not None
 
 
 class _HeadPlanner:
@@ -89,7 +93,9 @@ class _HeadPlanner:
         prefix = self._prefix(head, facts, owner)
         chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
         attribute = chain.base_attribute if chain else prefix
-        flexible = self._flexible(chain, head_type) if chain and head_type else None
+        # A model that holds others may put what it read of them before its text, and compare what stands behind.
+        is_clear = chain is not None and (chain.is_compared_whole or not is_composite(self.base))
+        flexible = self._flexible(chain, head_type) if chain and head_type and is_clear else None
         return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
 
     def _definition(self, head: ClassFacts) -> tuple[ModuleFacts, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from types import CellType, FunctionType
+from typing import ClassVar
+
 import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
@@ -15,7 +19,22 @@ from adapter_runtime.model.heads.running import copies_of_batch, used_heads
 
 
 class HeadsGenerationMixin(GenerationMixin):
-    """The base of a generated class with flexible heads where one of its head types can generate."""
+    """The base of a generated class with flexible heads where one of its head types can generate.
+
+    Attributes:
+        borrowed_from: rendered: upstream's class whose methods say what a step of generation reads; None = there is nothing to say.
+        borrowed_methods: rendered: the names of these methods.
+    """
+
+    borrowed_from: ClassVar[type | None] = None
+    borrowed_methods: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Take over the methods of upstream's class, as if the generated class had their text."""
+        super().__init_subclass__()
+        for name in cls.__dict__.get("borrowed_methods", ()):
+            method = inspect.getattr_static(cls.borrowed_from, name)
+            setattr(cls, name, rebound(method, cls) if isinstance(method, FunctionType) else method)
 
     def generate(self, *args: Argument, head: Setup = None, **kwargs: Argument) -> ModelOutput | torch.Tensor:
         """See transformers. Needs an active head that generates, or ``head=...``; with parallel adapters, one or one for each.
@@ -66,3 +85,17 @@ def check_generative(model: FlexibleHeadsModel, setup: HeadSetup | None) -> None
         f"generate() needs an active language modelling head, but {state}. Add one: add_causal_lm_head(...), or"
         " say which: generate(..., head=...)."
     )
+
+
+def rebound(method: FunctionType, owner: type) -> FunctionType:
+    """A copy of a method whose ``super()`` goes on behind `owner`."""
+    cells = dict(zip(method.__code__.co_freevars, method.__closure__ or (), strict=True))
+    if "__class__" in cells:
+        cells["__class__"] = CellType(owner)
+    copy = FunctionType(
+        method.__code__, method.__globals__, method.__name__, method.__defaults__, tuple(cells.values()) or None
+    )
+    copy.__kwdefaults__, copy.__doc__, copy.__module__ = method.__kwdefaults__, method.__doc__, method.__module__
+    copy.__annotations__ = dict(method.__annotations__)
+    copy.__qualname__ = f"{owner.__qualname__}.{method.__name__}"
+    return copy

@@ -13,8 +13,8 @@ import libcst as cst
 from adapter_codegen.parse.facts import Submodule
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.modules import local_class
-from adapter_codegen.plan.heads.chain import Link, Step
-from adapter_codegen.plan.heads.factors import config_field
+from adapter_codegen.plan.heads.logits.chain import Link, Step
+from adapter_codegen.plan.heads.logits.factors import config_field
 
 Options = dict[str, object]
 _DEFAULT_EPS = 1e-5  # torch's

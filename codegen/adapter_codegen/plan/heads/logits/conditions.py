@@ -7,7 +7,7 @@ import libcst as cst
 from adapter_codegen.parse.facts import ClassFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, is_none, self_attribute, statements
 from adapter_codegen.plan.flow.values import Value
-from adapter_codegen.plan.heads.factors import config_field
+from adapter_codegen.plan.heads.logits.factors import config_field
 
 
 def condition(join: Value) -> cst.BaseExpression | None:

@@ -22,14 +22,15 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
-from adapter_codegen.plan.heads.conditions import condition, is_given, made_by, needs_labels
-from adapter_codegen.plan.heads.factors import Factors, Terms, before_methods
-from adapter_codegen.plan.heads.holding import is_built_as_usual
-from adapter_codegen.plan.heads.positions import Averages, counted_frames, position, rule
+from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, needs_labels
+from adapter_codegen.plan.heads.logits.factors import Factors, Terms, before_methods
+from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
+from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
+_LOSS = "loss_function"
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
 # Methods that make one vector of all positions.
@@ -72,6 +73,7 @@ class Chain:
     reads: str = ""  # which position of each sequence: see `positions`; "" = all
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
     frames: str = ""  # the method that counts the frames of so many samples; "" = the head asks for none
+    is_compared_whole: bool = True  # the loss compares all logits with the labels, and not a part of them
 
 
 class _Unclear(Exception):
@@ -98,7 +100,20 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
         chain = _Walk(facts, head, base, prefix, flow.values).back(logits) if logits is not None else None
     except _Unclear:
         return None
-    return chain and replace(chain, frames=counted_frames(flow.values))
+    if chain is None or logits is None:
+        return None
+    compared = [value for value in flow.values if _is_loss(value)]
+    is_whole = all(any(_unshaped(one) is _unshaped(logits) for one in _arguments(loss)) for loss in compared)
+    return replace(chain, frames=counted_frames(flow.values), is_compared_whole=is_whole)
+
+
+def _is_loss(value: Value) -> bool:
+    """``self.loss_function(...)``, upstream's way to the loss of a task."""
+    return value.op in {Op.METHOD, Op.HELPER} and value.name == _LOSS
+
+
+def _arguments(call: Value) -> tuple[Value, ...]:
+    return (*call.inputs, *(value for _, value in call.keywords))
 
 
 def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:

@@ -22,7 +22,7 @@ import libcst as cst
 
 from adapter_codegen.parse.syntax import dotted_name, is_none
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
-from adapter_codegen.plan.heads.conditions import condition
+from adapter_codegen.plan.heads.logits.conditions import condition
 
 FIRST, LAST, EOS = "first", "last", "eos"  # the rules of flexible heads
 MEAN, REST, FRAMES = "mean", "rest", "frames"  # means

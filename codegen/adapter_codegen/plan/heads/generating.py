@@ -1,0 +1,72 @@
+"""What upstream's class with a head says itself of the steps of its generation: the inputs of a step, masks, positions of images.
+
+An adapter model takes these methods over as they are (`Borrowed`), with those that they call. It can where they ask nothing of their
+object but what an adapter model has too: its config, the base model under the same name, and what all models have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import libcst as cst
+
+from adapter_codegen.model import Borrowed
+from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
+from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, self_attribute, statements
+
+_OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
+_WHOLE = "generate"  # a class that generates in a way of its own
+_PLAIN = frozenset({"staticmethod"})
+
+
+def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str) -> Borrowed | None:
+    """What an adapter model takes over from a class with a head, mostly nothing; None where it cannot.
+
+    Args:
+        pretrained: the class that the adapter model derives from.
+        base_attribute: where the adapter model holds its base model.
+    """
+    known = facts.classes[class_name]
+    own = {name: function for name, function in known.functions.items() if not _inherits(facts, pretrained, function)}
+    pending = [name for name in own if _OF_GENERATION.search(name)]
+    set_by_init = {name for name in _set_by_init(facts, known) if name != base_attribute}
+    found: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name == _WHOLE or not _is_plain(own[name]):
+            return None
+        asked = set(_asked(own[name]))
+        if asked & set_by_init or "forward" in asked:
+            return None
+        pending.extend(asked & own.keys())
+    return Borrowed(class_name, tuple(sorted(found)))
+
+
+def _inherits(facts: ModuleFacts, pretrained: str, function: FunctionFacts) -> bool:
+    """Whether the adapter model has a method anyway."""
+    known = facts.classes.get(pretrained)
+    return known is not None and known.functions.get(function.name) is function
+
+
+def _set_by_init(facts: ModuleFacts, known: ClassFacts) -> Iterator[str]:
+    """Attributes that the class and its bases in the file set when they are built."""
+    for name in known.lineage:
+        init = facts.classes[name].functions.get("__init__") if name in facts.classes else None
+        for node in statements(init.node.body) if init is not None else ():
+            yield from filter(None, map(self_attribute, (assignment(node) or ((), None))[0]))
+
+
+def _is_plain(function: FunctionFacts) -> bool:
+    """Whether a method is one without decorators, or a static one. Others may hide what they wrap, properties too."""
+    return all(dotted_name(decorator.decorator) in _PLAIN for decorator in function.node.decorators)
+
+
+def _asked(function: FunctionFacts) -> Iterator[str]:
+    """Names of what a method reads of its object."""
+    for node in descendants(function.node):
+        if isinstance(node, cst.Attribute) and dotted_name(node.value) in ("self", "cls"):
+            yield node.attr.value

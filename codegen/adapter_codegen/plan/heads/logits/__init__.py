@@ -1,0 +1,9 @@
+"""From the logits of a head back to the outputs of the base model.
+
+chain       the modules that a class with a head runs the hidden states through, and what it does with the logits
+factors     numbers of the config that it multiplies by, and limits of its logits
+conditions  when it does so
+positions   what of a sequence it reads: one position, or a mean
+options     all of this as options of a flexible head
+holding     how it makes its base model
+"""

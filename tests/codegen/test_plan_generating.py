@@ -1,0 +1,191 @@
+"""What an adapter model takes over of upstream's generation, and on which part of a model that holds others its heads stand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adapter_codegen.model import BasePlan, Borrowed, Location, Making, Parameter, PartPlan, StackPlan
+from adapter_codegen.parse import ModelEntry, parse_module
+from adapter_codegen.plan.heads.flexible import feeding_config, plan_flexible_heads
+from adapter_codegen.plan.heads.generating import borrowed
+from adapter_codegen.plan.heads.logits.chain import head_chain
+
+HEAD = """
+import torch
+from torch import nn
+from ...generation import GenerationMixin
+from ...modeling_utils import PreTrainedModel
+from ...modeling_outputs import CausalLMOutputWithPast
+
+class TinyPreTrainedModel(PreTrainedModel):
+    base_model_prefix = "model"
+    def prepare_inputs_for_generation(self, input_ids):
+        return {"input_ids": input_ids}
+    def shared(self):
+        return 1
+
+class TinyModel(TinyPreTrainedModel):
+    def __init__(self, config): ...
+    def forward(self, input_ids): ...
+
+class Head(TinyPreTrainedModel, GenerationMixin):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = TinyModel(config)
+        self.lm_head = nn.Linear(config.size, config.vocab_size, bias=False)
+        self.image_token = config.image_token
+
+    def forward(self, input_ids, labels=None):
+        x = self.model(input_ids)[0]
+        logits = self.lm_head(x)
+        loss = None
+        if labels is not None:
+            loss = {loss}
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
+
+    {methods}
+"""
+WHOLE = "self.loss_function(logits=logits, labels=labels, vocab_size=3)"
+
+
+def taken(methods: str) -> Borrowed | None:
+    text = HEAD.replace("{methods}", methods).replace("{loss}", WHOLE)
+    facts = parse_module(text, "models/tiny/modeling_tiny.py")
+    return borrowed(facts, "Head", "TinyPreTrainedModel", "model")
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param("def generate(self, x):\n        return x", id="a generation of its own"),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return x == self.image_token", id="a field of the class"
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return self.lm_head(x)",
+            id="the head, which has no such name",
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return self.forward(x)", id="the forward of the class"
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return self.marked(x)\n\n"
+            "    def marked(self, x):\n        return x == self.image_token",
+            id="a field of the class, by way of another method",
+        ),
+        pytest.param(
+            "@torch.no_grad()\n    def create_masks_for_generate(self, x):\n        return x",
+            id="a method that is wrapped",
+        ),
+        pytest.param(
+            "@property\n    def marked(self):\n        return 1\n\n"
+            "    def create_masks_for_generate(self, x):\n        return self.marked",
+            id="a property",
+        ),
+    ],
+)
+def test_what_an_adapter_model_cannot_do_is_not_taken(methods: str) -> None:
+    assert taken(methods) is None
+
+
+@pytest.mark.parametrize(
+    ("methods", "names"),
+    [
+        pytest.param("def other(self):\n        return self.lm_head", (), id="no step of generation"),
+        pytest.param(
+            "def prepare_inputs_for_generation(self, x):\n        return super().prepare_inputs_for_generation(x)",
+            ("prepare_inputs_for_generation",),
+            id="a step that goes on with upstream's",
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return self.model.get_masks(x, self.config.size)",
+            ("create_masks_for_generate",),
+            id="a step that asks the base model and the config",
+        ),
+        pytest.param(
+            "@staticmethod\n    def create_masks_for_generate(x):\n        return x",
+            ("create_masks_for_generate",),
+            id="a static step",
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return self.marked(x) + self.shared()\n\n"
+            "    def marked(self, x):\n        return x",
+            ("create_masks_for_generate", "marked"),
+            id="a step with the method that it calls, but not one that all models of the file have",
+        ),
+    ],
+)
+def test_what_is_taken(methods: str, names: tuple[str, ...]) -> None:
+    assert taken(methods) == Borrowed("Head", names)
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_whole"),
+    [
+        pytest.param(WHOLE, True, id="all logits"),
+        pytest.param("self.loss_function(logits.float(), labels)", True, id="all logits, in another type"),
+        pytest.param(
+            "self.loss_function(logits[:, 4:-1].contiguous(), labels[:, 1:], 3)", False, id="without those of an image"
+        ),
+        pytest.param("self.loss_function(self.lm_head(x[:, 1:]), labels)", False, id="other logits"),
+    ],
+)
+def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
+    facts = parse_module(HEAD.replace("{methods}", "").replace("{loss}", loss), "models/tiny/modeling_tiny.py")
+    chain = head_chain(facts, "Head", "TinyModel", "model")
+    assert chain is not None
+    assert chain.is_compared_whole is is_whole
+
+
+HERE = Location("", 1, 0, 1, 0)
+WORDS = PartPlan("language_model", Making.OWN, HERE, config_path="text_config", is_main=True, is_stack=True)
+IMAGES = PartPlan("visual", Making.OWN, HERE, config_path="vision_config", is_stack=True)
+BASE = BasePlan(
+    class_name="TinyModel",
+    location=HERE,
+    pretrained_class="TinyPreTrainedModel",
+    prefix="model",
+    stacks=(StackPlan("visual.blocks", ("Block",)), StackPlan("language_model.layers", ("Layer",), is_main=True)),
+    parameters=(Parameter("input_ids", "", "None", "positional"),),
+    models=(IMAGES, WORDS),
+)
+
+
+@pytest.mark.parametrize(
+    ("base", "config"),
+    [
+        pytest.param(BASE, "text_config", id="the layers of one model inside"),
+        pytest.param(replace(BASE, stacks=()), "text_config", id="a part that has a file of its own"),
+        pytest.param(
+            replace(BASE, models=(IMAGES,), stacks=(StackPlan("layers", ("Layer",), is_main=True), BASE.stacks[0])),
+            "",
+            id="layers of its own, beside a tower",
+        ),
+        pytest.param(
+            replace(BASE, models=(IMAGES, replace(IMAGES, is_main=True), WORDS)), None, id="two that are main"
+        ),
+        pytest.param(
+            replace(BASE, stacks=(*BASE.stacks, StackPlan("layers", ("Layer",), is_main=True))),
+            None,
+            id="layers of its own behind a model inside",
+        ),
+        pytest.param(replace(BASE, is_encoder_decoder=True), None, id="an encoder and a decoder"),
+        pytest.param(replace(BASE, head=("lm_head",)), None, id="a head at the end"),
+        pytest.param(replace(BASE, parameters=(Parameter("pixel_values", "", "", "positional"),)), None, id="no text"),
+        pytest.param(
+            replace(BASE, models=(IMAGES, replace(WORDS, config_path=None))), None, id="a config that is not followed"
+        ),
+    ],
+)
+def test_what_feeds_the_heads_of_a_model_that_holds_others(base: BasePlan, config: str | None) -> None:
+    assert feeding_config(base) == config
+
+
+def test_kinds_of_heads_on_what_feeds_them() -> None:
+    tasks = ("image_text_to_text", "sequence_classification", "image_classification", "object_detection")
+    entry = ModelEntry("tiny", "", "TinyConfig", "", "TinyModel", dict.fromkeys(tasks, ("Head",)))
+    found = plan_flexible_heads(entry, BASE)
+    assert found == ("classification", "multilabel_classification", "causal_lm")
+    assert plan_flexible_heads(entry, replace(BASE, is_encoder_decoder=True)) == ()
