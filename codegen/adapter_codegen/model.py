@@ -460,6 +460,7 @@ class StaticHead:
     # "frames"; "" = every token, or a pooler
     reads: str = ""
     frames: str = ""  # upstream's method that counts the frames of so many samples; "" = the head asks for none
+    part: str = ""  # path of the part of the base model whose outputs it reads; "" = those of the base model
 
     def unconverted(self) -> StaticHead:
         """The same class without a flexible counterpart."""
@@ -514,6 +515,8 @@ class AdapterModelPlan:
     head_config: str = ""  # path, in the config, of that of the part which heads stand on; "" = the config itself
     pooling: str = ""  # what stands for a sequence: see `StaticHead.reads`; "" without heads
     frames: str = ""  # the method that counts the frames of so many samples; "" = no head asks for it
+    part: str = ""  # path of the part whose outputs heads read, which runs alone where one does; "" = the base model
+    part_arguments: tuple[str, ...] = ()  # those of the base model that this part takes
     generates: bool = False  # whether a head can predict the next token
     borrowed: Borrowed | None = None  # what upstream's class says of the steps of its generation
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
@@ -530,6 +533,7 @@ class AdapterModelPlan:
             self.head_config,
             self.pooling,
             self.frames,
+            self.part,
             self.generates,
             self.borrowed,
             self.head_arguments,
@@ -543,7 +547,7 @@ class AdapterModelPlan:
             raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
         if len({*given, *of_heads}) != len([*given, *of_heads]):
             raise ValueError(f"{self.class_name} has an argument twice: {[*given, *of_heads]}")
-        if not {*self.read_by_heads, *self.stacked} <= {*given}:
+        if not {*self.read_by_heads, *self.stacked, *self.part_arguments} <= {*given}:
             raise ValueError(f"{self.class_name} reads or stacks arguments that its base model does not take")
         required = [not argument.default for argument in self.arguments]
         if required != sorted(required, reverse=True):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from adapter_codegen.model import BasePlan, Borrowed, Location, Making, Parameter, PartPlan, StackPlan
+from adapter_codegen.model import BasePlan, Borrowed, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import ModelEntry, parse_module
 from adapter_codegen.plan.heads.flexible import feeding_config, plan_flexible_heads
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import head_chain
+from adapter_codegen.plan.heads.static import plan_static_heads
+from adapter_codegen.upstream import Release, open_release
 
 HEAD = """
 import torch
@@ -189,3 +192,89 @@ def test_kinds_of_heads_on_what_feeds_them() -> None:
     found = plan_flexible_heads(entry, BASE)
     assert found == ("classification", "multilabel_classification", "causal_lm")
     assert plan_flexible_heads(entry, replace(BASE, is_encoder_decoder=True)) == ()
+
+
+TOWER = """
+import torch
+from torch import nn
+from ...modeling_utils import PreTrainedModel
+from ...modeling_outputs import ImageClassifierOutput
+
+class TinyPreTrainedModel(PreTrainedModel):
+    base_model_prefix = "model"
+
+class Tower(TinyPreTrainedModel):
+    def forward(self, pixel_values): ...
+
+class TinyModel(TinyPreTrainedModel):
+    def forward(self, input_ids, pixel_values): ...
+
+class Head(TinyPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.visual = Tower._from_config(config.vision_config)
+        self.other = Tower._from_config(config.vision_config)
+        self.out = nn.Linear(config.vision_config.size, config.num_labels)
+    def forward(self, pixel_values, labels=None):
+        outputs = self.visual(pixel_values)
+        x = outputs.last_hidden_state
+        logits = {logits}
+        return ImageClassifierOutput(logits=logits)
+"""
+BOTH = replace(
+    BASE,
+    models=(replace(IMAGES, is_main=True, class_name="Tower"), WORDS),
+    stacks=tuple(replace(stack, is_main=True) for stack in BASE.stacks),
+)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Release:
+    config = "class TinyConfig(PreTrainedConfig):\n    size: int = 2\n"
+    files = {"__init__.py": '__version__ = "1"', "models/auto/x": "", "models/tiny/configuration_tiny.py": config}
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return open_release(tmp_path)
+
+
+def on_a_tower(release: Release, logits: str, base: BasePlan) -> StaticHead | None:
+    path, config = "models/tiny/modeling_tiny.py", "models/tiny/configuration_tiny.py"
+    entry = ModelEntry("tiny", path, "TinyConfig", config, "TinyModel", {"image_classification": ("Head",)})
+    facts = parse_module(TOWER.replace("{logits}", logits), path)
+    found = plan_static_heads(release, entry, facts, base, plan_flexible_heads(entry, base))
+    return next((head for head in found if head.head_type), None)
+
+
+def test_a_head_of_a_tower_reads_that_part(release: Release) -> None:
+    head = on_a_tower(release, "self.out(x.mean(dim=1))", BOTH)
+    assert head is not None
+    assert (head.part, head.reads, head.base_attribute) == ("visual", "mean", "")
+
+
+@pytest.mark.parametrize(
+    ("logits", "base"),
+    [
+        pytest.param(
+            "self.out(self.other(pixel_values).last_hidden_state.mean(dim=1))",
+            BOTH,
+            id="a tower that the base has not",
+        ),
+        pytest.param(
+            "self.out(outputs.pooler_output)", BOTH, id="what the tower pools, which flexible heads do not ask"
+        ),
+        pytest.param(
+            "self.out((x + self.other(pixel_values).last_hidden_state).mean(dim=1))", BOTH, id="two towers together"
+        ),
+        pytest.param("self.out(x.mean(dim=1))", BASE, id="a model that gives the states of its text"),
+        pytest.param("self.out(x.mean(dim=1))", replace(BOTH, models=(WORDS,)), id="a tower that is no part"),
+        pytest.param(
+            "self.out(x.mean(dim=1))",
+            replace(BOTH, models=(replace(BOTH.models[0], config_path=None), WORDS)),
+            id="a tower whose config is not followed",
+        ),
+        pytest.param("self.out(x.mean(dim=1))", replace(BOTH, head=("out",)), id="a base that ends in a head"),
+    ],
+)
+def test_other_heads_of_towers_are_not_converted(release: Release, logits: str, base: BasePlan) -> None:
+    assert on_a_tower(release, logits, base) is None

@@ -166,9 +166,11 @@ def head_works(model_type: str, head_type: str) -> None:
     model.active_head = HEAD
     outputs = model.eval()(**inputs, **case.labels(length), **flags(model))
     outputs["loss"].backward()
-    trained = {**adapter_parameters(model, FIRST), **_head_parameters(model)}
+    read = f".{model.head_part}." if model.head_part else ""  # of what a head reads; the other parts do not run
+    adapters = {name: parameter for name, parameter in adapter_parameters(model, FIRST).items() if read in name}
+    trained = {**adapters, **_head_parameters(model)}
     dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]
-    if dead or not _head_parameters(model):
+    if dead or not adapters or not _head_parameters(model):
         raise AssertionError(f"the loss does not reach {dead or 'any head'}")
 
 

@@ -11,7 +11,14 @@ from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, Borrowed
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
-from adapter_codegen.plan.heads.flexible import HEAD_TYPES, base_attribute, feeding_config, is_composite, pooling
+from adapter_codegen.plan.heads.flexible import (
+    HEAD_TYPES,
+    base_attribute,
+    feeding_config,
+    is_composite,
+    part_at,
+    pooling,
+)
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.shifting import plan_shift
 
@@ -87,16 +94,39 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         arguments=tuple(argument for argument, _ in read),
         imports=tuple(sorted(imports, key=lambda statement: (statement.startswith("from "), statement))),
         head_types=heads,
-        head_config=(feeding_config(base) or "") if heads and is_composite(base) else "",
+        head_config=_head_config(plan),
+        part=(part := _part(plan)),
+        part_arguments=_taken_by(facts, base, part, given) if part else (),
         borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,
-        read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads else (),
+        read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads and not part else (),
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
     )
+
+
+def _part(plan: ModelPlan) -> str:
+    """The part whose outputs the heads read; "" = those of the base model."""
+    return next((head.part for head in plan.static_heads if head.part), "") if plan.flexible_heads else ""
+
+
+def _head_config(plan: ModelPlan) -> str:
+    """Path, in the config, of that of what feeds the heads; "" = the config itself."""
+    if not plan.flexible_heads or not is_composite(plan.base):
+        return ""
+    part = part_at(plan.base, _part(plan))
+    return (part.config_path if part is not None else feeding_config(plan.base)) or ""
+
+
+def _taken_by(facts: ModuleFacts, base: BasePlan, path: str, given: list[str]) -> tuple[str, ...]:
+    """Of the arguments of the base model those that a part of the same file takes too."""
+    part = part_at(base, path)
+    known = facts.classes.get(part.class_name) if part is not None else None
+    forward = known.functions.get("forward") if known is not None else None
+    return tuple(name for name in given if forward is not None and name in forward.parameters)
 
 
 def _borrowed(plan: ModelPlan, facts: ModuleFacts) -> Borrowed | None:

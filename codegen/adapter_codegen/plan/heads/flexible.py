@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adapter_codegen.model import BasePlan
+from adapter_codegen.model import BasePlan, PartPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
 
@@ -35,7 +35,13 @@ _TASKS_OF_PARTS = {
     "multimodal_lm": "causal_lm",
     "seq_to_seq_causal_lm": "causal_lm",
     "speech_seq_2_seq": "causal_lm",
+    "image_classification": "image_classification",
+    "video_classification": "video_classification",
+    "audio_classification": "audio_classification",
 }
+
+# Heads of a model whose parts are read one by one (CLIP): upstream's class runs one of them alone.
+_ON_PARTS = frozenset({"image_classification", "video_classification", "audio_classification"})
 
 # In the order in which adapter models list them.
 HEAD_TYPES = (
@@ -97,6 +103,12 @@ def feeding_config(base: BasePlan) -> str | None:
     return main[0].config_path if inside else None
 
 
+def part_at(base: BasePlan, path: str) -> PartPlan | None:
+    """The model inside of the base model at a path, if its config is known."""
+    found = (model for model in base.submodels if model.path == path and model.config_path)
+    return next(found, None)
+
+
 def _stands_in(path: str, base: BasePlan) -> bool:
     """Whether a list of layers is one of a model inside."""
     return any(path.startswith(f"{model.path}.") for model in base.submodels)
@@ -143,9 +155,13 @@ def plan_flexible_heads(
 def _on_what_feeds(entry: ModelEntry, base: BasePlan, states_width: bool) -> tuple[str, ...]:
     """What heads may stand on a model that holds others; which do, the classes of upstream's show that turn into them."""
     feeding = feeding_config(base)
-    if feeding is None or (feeding == "" and not states_width):
+    if feeding == "" and not states_width:
         return ()
     heads = {head for task, head in tasks(base).items() if task in entry.heads}
+    if feeding is None:
+        heads &= _ON_PARTS if base.head is None and not base.is_encoder_decoder else set()
+    else:
+        heads -= _ON_PARTS
     heads |= {"multilabel_classification"} if "classification" in heads else set()
     return tuple(head for head in HEAD_TYPES if head in heads)
 

@@ -18,7 +18,15 @@ from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
-from adapter_codegen.plan.heads.flexible import OF_FRAMES, base_attribute, is_composite, pooling, tasks
+from adapter_codegen.plan.heads.flexible import (
+    OF_FRAMES,
+    base_attribute,
+    feeding_config,
+    is_composite,
+    part_at,
+    pooling,
+    tasks,
+)
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
 from adapter_codegen.plan.heads.logits.options import (
@@ -71,7 +79,10 @@ def plan_static_heads(
                 wanted = head_type if head_type in possible and _can_generate(facts, base, class_name) else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
-    return tuple(head if head.reads in ("", read) else head.unconverted() for head in found.values())
+    part = next((head.part for head in found.values() if head.head_type), "")
+    return tuple(
+        head if head.reads in ("", read) and head.part == part else head.unconverted() for head in found.values()
+    )
 
 
 def _can_generate(facts: ModuleFacts, base: BasePlan, class_name: str) -> bool:
@@ -94,9 +105,16 @@ class _HeadPlanner:
         chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
         attribute = chain.base_attribute if chain else prefix
         # A model that holds others may put what it read of them before its text, and compare what stands behind.
-        is_clear = chain is not None and (chain.is_compared_whole or not is_composite(self.base))
+        is_clear = chain is not None and (not is_composite(self.base) or self._is_on_what_feeds(chain))
         flexible = self._flexible(chain, head_type) if chain and head_type and is_clear else None
         return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
+
+    def _is_on_what_feeds(self, chain: Chain) -> bool:
+        """Whether a head of a model that holds others stands on what its flexible heads do, and compares all of its logits."""
+        if feeding_config(self.base) is not None:
+            return bool(chain.base_attribute) and chain.is_compared_whole
+        part = part_at(self.base, chain.part)
+        return part is not None and not chain.pooled
 
     def _definition(self, head: ClassFacts) -> tuple[ModuleFacts, str]:
         """The module and class that hold the head's forward: upstream's generic heads stand in a file of their own."""
@@ -150,8 +168,9 @@ class _HeadPlanner:
         options |= around.options
         options |= {"requires": dict(chain.requires)} if chain.requires else {}
         frames = chain.frames if head_type in OF_FRAMES else ""
+        given, part = tuple(options.items()), chain.part if is_composite(self.base) else ""
         return StaticHead(
-            "", chain.base_attribute, head_type, layers, tuple(options.items()), tuple(tensors), chain.reads, frames
+            "", chain.base_attribute, head_type, layers, given, tuple(tensors), chain.reads, frames, part
         )
 
     def _options(self, chain: Chain, head_type: str) -> dict[str, object] | None:

@@ -46,9 +46,11 @@ class ModelWithFlexibleHeadsAdaptersMixin(
         use_pooler: whether heads that read one vector per sequence take the pooled output of the base model, where the
             ``add_..._head`` that adds them does not say.
         head_config: path, in the config, of that of the part whose hidden states the heads read; "" = the config itself.
+        head_part: path, in the base model, of the part that runs alone where a head does; "" = the base model runs.
     """
 
     head_config: ClassVar[str] = ""
+    head_part: ClassVar[str] = ""
 
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters and heads that the config names, then upstream's own last step."""

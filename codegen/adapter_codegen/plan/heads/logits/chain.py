@@ -31,6 +31,7 @@ from adapter_codegen.plan.stream.entrance import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 _LOSS = "loss_function"
+_FROM_CONFIG = "._from_config"  # how a class of the file is made from the config of a part
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
 # Methods that make one vector of all positions.
@@ -72,6 +73,7 @@ class Chain:
     pooled: bool  # it starts from the pooler's output, not from the hidden states
     reads: str = ""  # which position of each sequence: see `positions`; "" = all
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
+    part: str = ""  # where the class holds the model that it starts from, if that is another one than the base model
     frames: str = ""  # the method that counts the frames of so many samples; "" = the head asks for none
     is_compared_whole: bool = True  # the loss compares all logits with the labels, and not a part of them
 
@@ -166,7 +168,7 @@ class _Walk:
             value = same_tensor(value)
             attribute = self._base_attribute(value)
             if attribute is not None:
-                return self._ended(attribute, way)
+                return self._ended(attribute, way, "" if attribute else value.path)
             step = self._arithmetic(value)
             if step is not None:
                 way, value = way.over(step[0]), step[1]
@@ -185,15 +187,15 @@ class _Walk:
             selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
             way, value = way.over(module, position(value), selected), self._before(value, module)
 
-    def _ended(self, attribute: str, way: _Way) -> Chain:
-        """The chain that starts at the outputs of the base model."""
+    def _ended(self, attribute: str, way: _Way, part: str) -> Chain:
+        """The chain that starts at the outputs of the base model, or of a part."""
         if way.selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
             raise _Unclear
         pooled = way.selected in {"1", "pooler_output"}
         if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
             raise _Unclear
         links = tuple(reversed(way.links))
-        return Chain(_without_means(links), attribute, pooled, rule(way.positions), way.requires)
+        return Chain(_without_means(links), attribute, pooled, rule(way.positions), way.requires, part)
 
     def _before(self, value: Value, link: Link | None) -> Value:
         if link is not None:
@@ -286,10 +288,12 @@ class _Walk:
             return self.prefix
         if value.op is not Op.SUBMODULE or value.module is None:
             return None
-        classes = [local_class(name) for name in value.module.classes]
-        if self.base in classes or any(name.endswith("from_config") for name in value.module.classes):
+        written = [name.removesuffix(_FROM_CONFIG) for name in value.module.classes]
+        classes = [local_class(name) for name in written]
+        others = [name for name in classes if name != self.base and is_model(self.facts, name)]
+        if self.base in classes or (not others and any(name.endswith("from_config") for name in written)):
             return value.path
-        if not any(is_model(self.facts, name) for name in classes):
+        if not others:
             return None
         if value.path == self.prefix:
             raise _Unclear  # another model by the name of the base model: Funnel's without a decoder
