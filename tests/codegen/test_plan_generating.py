@@ -133,6 +133,7 @@ def test_what_is_taken(methods: str, names: tuple[str, ...]) -> None:
             "self.loss_function(logits[:, 4:-1].contiguous(), labels[:, 1:], 3)", False, id="without those of an image"
         ),
         pytest.param("self.loss_function(self.lm_head(x[:, 1:]), labels)", False, id="other logits"),
+        pytest.param("nn.CrossEntropyLoss()(logits.view(-1, 3), labels.view(-1))", True, id="a loss of its own"),
     ],
 )
 def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
@@ -140,6 +141,14 @@ def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
     chain = head_chain(facts, "Head", "TinyModel", "model")
     assert chain is not None
     assert chain.is_compared_whole is is_whole
+
+
+def test_a_class_without_labels_compares_nothing() -> None:
+    """It may write its text in another way than token by token (DiffusionGemma)."""
+    text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE).replace("input_ids, labels=None", "input_ids")
+    chain = head_chain(parse_module(text, "models/tiny/modeling_tiny.py"), "Head", "TinyModel", "model")
+    assert chain is not None
+    assert not chain.is_compared_whole
 
 
 HERE = Location("", 1, 0, 1, 0)
@@ -192,6 +201,9 @@ def test_kinds_of_heads_on_what_feeds_them() -> None:
     found = plan_flexible_heads(entry, BASE)
     assert found == ("classification", "multilabel_classification", "causal_lm")
     assert plan_flexible_heads(entry, replace(BASE, is_encoder_decoder=True)) == ()
+    assert plan_flexible_heads(entry, replace(BASE, class_name="Head")) == (), "it ends in a head"
+    labels = Parameter("labels", "", "None", "keyword")
+    assert plan_flexible_heads(entry, replace(BASE, parameters=(*BASE.parameters, labels))) == found, "not used"
 
 
 TOWER = """

@@ -155,11 +155,13 @@ def plan_flexible_heads(
 def _on_what_feeds(entry: ModelEntry, base: BasePlan, states_width: bool) -> tuple[str, ...]:
     """What heads may stand on a model that holds others; which do, the classes of upstream's show that turn into them."""
     feeding = feeding_config(base)
-    if feeding == "" and not states_width:
+    # It may take labels that it does not use (Ovis2), and be what a table of such heads names itself (Llama 4).
+    is_head = base.head is not None or any(base.class_name in entry.heads.get(task, ()) for task in tasks(base))
+    if (feeding == "" and not states_width) or is_head:
         return ()
     heads = {head for task, head in tasks(base).items() if task in entry.heads}
     if feeding is None:
-        heads &= _ON_PARTS if base.head is None and not base.is_encoder_decoder else set()
+        heads &= set() if base.is_encoder_decoder else _ON_PARTS
     else:
         heads -= _ON_PARTS
     heads |= {"multilabel_classification"} if "classification" in heads else set()

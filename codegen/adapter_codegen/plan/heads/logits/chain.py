@@ -75,7 +75,9 @@ class Chain:
     requires: tuple[tuple[str, object], ...] = ()  # fields of the config, with the value for which this is the way
     part: str = ""  # where the class holds the model that it starts from, if that is another one than the base model
     frames: str = ""  # the method that counts the frames of so many samples; "" = the head asks for none
-    is_compared_whole: bool = True  # the loss compares all logits with the labels, and not a part of them
+    is_compared_whole: bool = (
+        True  # there is a loss, and it compares all logits with the labels and not a part of them
+    )
 
 
 class _Unclear(Exception):
@@ -105,7 +107,10 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
     if chain is None or logits is None:
         return None
     compared = [value for value in flow.values if _is_loss(value)]
-    is_whole = all(any(_unshaped(one) is _unshaped(logits) for one in _arguments(loss)) for loss in compared)
+    takes_labels = "labels" in facts.classes[head].functions["forward"].parameters
+    is_whole = takes_labels and all(
+        any(_unshaped(one) is _unshaped(logits) for one in _arguments(loss)) for loss in compared
+    )
     return replace(chain, frames=counted_frames(flow.values), is_compared_whole=is_whole)
 
 
