@@ -9,11 +9,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, CLIPPreTrainedModel, DebertaV2PreTrainedModel, MixtralPreTrainedModel
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
+from transformers.models.gemma4.modeling_gemma4 import Gemma4PreTrainedModel
 
-from adapter_models import BertAdapterModel, LlamaAdapterModel, Parallel
+from adapter_models import AutoAdapterModel, BertAdapterModel, Gemma4AudioAdapterModel, LlamaAdapterModel, Parallel
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from conformance.tiny import tiny_config
 from runtime_models import BERT
 
 IDS = torch.arange(5, 17).reshape(2, 6)
@@ -124,6 +126,14 @@ def test_experts_and_attention_can_be_exchanged_where_upstreams_can() -> None:
     assert LlamaAdapterModel._can_set_attn_implementation()
     assert not DebertaV2PreTrainedModel._can_set_attn_implementation()
     assert not type("_Deberta", (AdapterModelMixin, DebertaV2PreTrainedModel), {})._can_set_attn_implementation()
+
+
+def test_a_model_attends_as_its_base_model_can() -> None:
+    """The class that all models of Gemma 4 share says more than that of sounds can."""
+    model = AutoAdapterModel.from_config(tiny_config("gemma4_audio"))
+    assert Gemma4PreTrainedModel._supports_sdpa
+    assert not Gemma4AudioAdapterModel._supports_sdpa and model.config._attn_implementation == "eager"
+    assert LlamaAdapterModel._supports_sdpa
 
 
 def test_the_main_input_is_one_that_the_forward_takes() -> None:

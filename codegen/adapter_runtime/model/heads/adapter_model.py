@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.contract.registry import type_of_adapter_model
@@ -12,6 +12,8 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersWrapperMixi
 from adapter_runtime.model.calls import with_call_context
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersWrapperMixin
 from adapter_runtime.model.head_model import ModelAroundBaseAdaptersMixin
+
+_KINDS_OF_ATTENTION = ("_supports_flash_attn", "_supports_sdpa", "_supports_flex_attn", "_supports_attention_backend")
 
 
 class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapperMixin, ModelAroundBaseAdaptersMixin):
@@ -33,12 +35,15 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
 
         `subclass` does the latter for upstream's classes. What the class that upstream's models of a file share says may be that of
         another model of the file: the config is that of the model type, and where the main input is no argument, it is the first.
-        CLIP's reads tokens, its vision model takes pixels and says so itself.
+        CLIP's reads tokens, its vision model takes pixels and says so itself. So does Gemma 4's model of sounds, which attends eagerly only.
         """
         super().__init_subclass__()
         model_type = type_of_adapter_model(cls)
         if model_type is not None:
             cls.config_class = CONFIG_MAPPING[model_type]
+            base = MODEL_MAPPING.get(cls.config_class, None)
+            for flag in _KINDS_OF_ATTENTION if isinstance(base, type) else ():
+                setattr(cls, flag, getattr(base, flag))
         if "forward" in cls.__dict__:
             _, first, *others = inspect.signature(cls.__dict__["forward"]).parameters
             if cls.main_input_name not in (first, *others):
