@@ -283,18 +283,31 @@ def _some_rows(inputs: dict[str, Any], first: int, after: int) -> dict[str, Any]
 
 @functools.cache
 def mixed_outputs(subject: Subject) -> frozenset[str]:
-    """Outputs of upstream's that compare the rows with each other, as fewer rows change those that are left; and what it draws
-    at random, of which a batch of another size gets other numbers.
+    """Outputs of upstream's that compare the rows with each other, as fewer rows change those that are left; those that count images
+    over all rows (HunYuan-VL), so that a second copy of a batch behind it gives something else; and what it draws at random, of
+    which a batch of another size gets other numbers.
     """
     inputs = subject.padded_inputs()
     all_rows, few_rows = (run(subject.upstream(), given) for given in (inputs, _some_rows(inputs, 0, FEW)))
-    drawn_again = run(subject.upstream(), inputs, seed=6)
+    drawn_again, behind = run(subject.upstream(), inputs, seed=6), _second_copy(subject) or all_rows
     return frozenset(
         name
         for name, value in all_rows.items()
         if not _are_near(name, few_rows, _some_rows({name: value}, 0, FEW))
         or not _are_near(name, drawn_again, all_rows)
+        or not _are_near(name, behind, all_rows)
     )
+
+
+def _second_copy(subject: Subject) -> dict[str, Tensor]:
+    """What upstream gives for a batch that stands behind itself; nothing where it does not take twice as many rows."""
+    inputs = subject.padded_inputs()
+    twice = {name: torch.cat([value, value]) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    try:
+        outputs = run(subject.upstream(), twice)
+    except Exception:
+        return {}
+    return {name: value[len(value) // 2 :] for name, value in outputs.items()}
 
 
 def _are_near(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

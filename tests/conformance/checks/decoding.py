@@ -65,7 +65,7 @@ def decoding_agrees(subject: Subject, method: Method) -> None:
             _assert_close(logits_of(model, inputs, **settings), expected, f"{attention}, {what}")
         try:
             _assert_beams_agree(model, decoder, inputs, attention)
-        except AssertionError:
+        except Exception:  # also where upstream does not repeat images for each beam (Llama 4)
             if _upstream_beams_agree(decoder):
                 raise
         model.set_active_adapters(None)
@@ -211,6 +211,6 @@ def _upstream_beams_agree(subject: Subject) -> bool:
         for seed in range(PROMPTS if subject.text and "input_ids" in inputs else 0):
             tokens = random_tokens(subject.config(), inputs["input_ids"].shape[1], seed)
             _assert_beams_agree(subject.upstream(), subject, {**inputs, "input_ids": tokens}, "eager")
-    except AssertionError:
+    except Exception:
         return False
     return True
