@@ -52,7 +52,12 @@ class Way:
     """How a prompt with more than tokens is made longer."""
 
     along: frozenset[str] = frozenset()  # inputs that have a place per token
-    first_position: int | None = 0  # from which positions of real tokens count; None where none are given
+    first_position: int | None = (
+        0  # from which positions of real tokens count; None where none are given, or such along several axes
+    )
+    positions: tuple[
+        Tensor, ...
+    ] = ()  # those along several axes, of each step: an adapter may tell where padding moves all of them
 
 
 @functools.cache
@@ -143,8 +148,8 @@ def step_by_step(model: PreTrainedModel, inputs: dict[str, Any], way: Way) -> Te
     if model.config.is_encoder_decoder:
         given["decoder_input_ids"] = torch.full((next(iter(inputs.values())).shape[0], 1), first_token(model))
     with torch.no_grad():
-        for _ in range(STEPS):
-            outputs = model(**fresh(given), **_positions(model, given, way), use_cache=False)
+        for step in range(STEPS):
+            outputs = model(**fresh(given), **_positions(model, given, way, step), use_cache=False)
             steps.append(outputs.logits[:, -1].float())
             given = _longer(given, _chosen(model, steps[-1]), way)
     return torch.stack(steps, dim=1)
@@ -156,8 +161,10 @@ def first_token(model: PreTrainedModel) -> int:
     return next((token for token in stated if token is not None), 0)
 
 
-def _positions(model: PreTrainedModel, given: dict[str, Any], way: Way) -> dict[str, Tensor]:
+def _positions(model: PreTrainedModel, given: dict[str, Any], way: Way, step: int) -> dict[str, Tensor]:
     """Positions of real tokens, as ``generate`` counts them."""
+    if way.positions:
+        return {"position_ids": way.positions[step]}
     first = way.first_position
     if model.config.is_encoder_decoder or first is None or "position_ids" not in _parameters(type(model)):
         return {}

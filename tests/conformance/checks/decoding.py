@@ -127,7 +127,7 @@ def _tried(subject: Subject, way: Way) -> Decoding | None:
     if not _are_close(with_cache, plain):
         return None
     if has_more_than_tokens(subject):
-        way = replace(way, first_position=_first_position(upstream, inputs))
+        way = _with_positions(way, upstream, inputs)
     try:
         stepwise = step_by_step(upstream, inputs, way)
     except Exception:
@@ -135,8 +135,8 @@ def _tried(subject: Subject, way: Way) -> Decoding | None:
     return Decoding(way, inputs, plain, _are_close(plain, stepwise))
 
 
-def _first_position(upstream: PreTrainedModel, inputs: dict[str, Any]) -> int | None:
-    """From where `generate` counts (PaliGemma: from 1); None where it gives no positions, or such along several axes."""
+def _with_positions(way: Way, upstream: PreTrainedModel, inputs: dict[str, Any]) -> Way:
+    """With where `generate` counts from (PaliGemma: from 1), or the positions along several axes that it gives."""
     given: list[Any] = []
     handle = upstream.register_forward_pre_hook(
         lambda module, args, kwargs: given.append(kwargs.get("position_ids")), with_kwargs=True
@@ -145,8 +145,12 @@ def _first_position(upstream: PreTrainedModel, inputs: dict[str, Any]) -> int | 
         logits_of(upstream, inputs, use_cache=False)
     finally:
         handle.remove()
-    positions = given[0] if given else None
-    return int(positions[0, 0]) if isinstance(positions, Tensor) and positions.dim() == 2 else None
+    positions = [one for one in given if isinstance(one, Tensor)]
+    if len(positions) < STEPS:
+        return replace(way, first_position=None)
+    if positions[0].dim() == 2:
+        return replace(way, first_position=int(positions[0][0, 0]))
+    return replace(way, first_position=None, positions=tuple(positions))
 
 
 def _are_close(ours: Tensor, theirs: Tensor) -> bool:
