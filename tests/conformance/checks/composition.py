@@ -79,12 +79,15 @@ def _under(model: PreTrainedModel, setup: Any, inputs: dict[str, Any]) -> dict[s
 
 @functools.cache
 def _with_other_numbers(subject: Subject) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """Inputs with other numbers of images, which upstream's own class takes and reads so that each output has a row per example or piece."""
+    """Inputs with other numbers of images, which upstream's own class takes, and reads as well in a copy behind them: some count over all
+    rows of a batch (VibeVoice).
+    """
     found = []
     for what, inputs in with_other_numbers(subject):
         with contextlib.suppress(Exception):  # whatever upstream raises
-            run(subject.upstream(), inputs)
-            found.append((what, inputs))
+            once, behind = run(subject.upstream(), inputs), _second_copy(subject, inputs)
+            if all(_are_near(name, behind, once) for name in once.keys() - mixed_outputs(subject)):
+                found.append((what, inputs))
     return tuple(found)
 
 
@@ -289,7 +292,7 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
     """
     inputs = subject.padded_inputs()
     all_rows, few_rows = (run(subject.upstream(), given) for given in (inputs, _some_rows(inputs, 0, FEW)))
-    drawn_again, behind = run(subject.upstream(), inputs, seed=6), _second_copy(subject) or all_rows
+    drawn_again, behind = run(subject.upstream(), inputs, seed=6), _second_copy(subject, inputs) or all_rows
     return frozenset(
         name
         for name, value in all_rows.items()
@@ -299,9 +302,8 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
     )
 
 
-def _second_copy(subject: Subject) -> dict[str, Tensor]:
+def _second_copy(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """What upstream gives for a batch that stands behind itself; nothing where it does not take twice as many rows."""
-    inputs = subject.padded_inputs()
     twice = {name: torch.cat([value, value]) if isinstance(value, Tensor) else value for name, value in inputs.items()}
     try:
         outputs = run(subject.upstream(), twice)
