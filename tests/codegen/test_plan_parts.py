@@ -6,13 +6,14 @@ from textwrap import dedent, indent
 
 import pytest
 
-from adapter_codegen.model import Making, ModelPlan, PartPlan
+from adapter_codegen.model import Location, Making, ModelPlan, PartPlan
 from adapter_codegen.parse import AutoMappings, parse_module
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.plan import plan_adapter_model, plan_model
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models, reads
+from adapter_codegen.plan.parts.picking import picked_position
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.stream.lists.stacks import find_stacks
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS
@@ -438,3 +439,25 @@ def test_methods_that_a_plan_rules_out(release: Release, model_type: str, unsupp
     plan = plan_model(release, model_type, verdicts=NO_VERDICTS)
     methods = plan.methods if isinstance(plan, ModelPlan) else ()
     assert [one.method.value for one in methods if not one.supported] == unsupported
+
+
+@pytest.mark.parametrize(
+    ("reading", "is_found"),
+    [
+        ("returned = self.text(input_ids)\n        return returned[0][:, 0]", True),
+        ("returned: Output = self.text(input_ids)\n        return returned.hidden_states[-1][:, 0, :]", True),
+        ("returned = self.text(input_ids)\n        return returned[0][:, -1]", True),
+        pytest.param("returned = self.text(input_ids)\n        return returned[0][:, 1:]", False, id="more than one"),
+        pytest.param("returned = self.text(input_ids)\n        return returned[0]", False, id="an output"),
+        pytest.param("returned = self.images(pixels)\n        return returned[0][:, 0]", False, id="of images"),
+        pytest.param("returned = self.text(input_ids)\n        return pixels[:, 0]", False, id="of an argument"),
+    ],
+)
+def test_a_single_position_of_what_a_text_model_returns_is_found(reading: str, is_found: bool) -> None:
+    text = f"class TinyModel:\n    def forward(self, input_ids, pixels):\n        {reading}\n"
+    root = parse_module(text, "models/tiny/modeling_tiny.py").classes["TinyModel"]
+    parts = [
+        PartPlan(name, Making.AUTO, Location("models/tiny/modeling_tiny.py", 1, 1, 1, 1), reads=(reads,))
+        for name, reads in (("text", "tokens"), ("images", "images"))
+    ]
+    assert (picked_position(root, parts) is not None) is is_found

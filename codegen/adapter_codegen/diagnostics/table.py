@@ -282,6 +282,13 @@ class Problem(Enum):
         "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
         f"A prompt makes the stream longer; {_OTHER_METHOD}",
     )
+    PICKED_BY_WHOLE = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "The whole reads a single position of what its text model returns here, where a prompt would stand.",
+        f"A prompt makes the stream longer; {_OTHER_METHOD}",
+    )
     BETWEEN_LAYERS = (
         "P105",
         _UPSTREAM,

@@ -80,11 +80,11 @@ def plan_methods(
 def _support(
     method: Method, base: BasePlan, entries: Sequence[LayerEntry], diagnostics: Sequence[Diagnostic]
 ) -> MethodSupport:
-    if base.is_of_parts:
-        return _support_of_parts(method, base)
     for diagnostic in diagnostics:
         if method in diagnostic.methods and diagnostic.level is not Level.NOTE:
             return MethodSupport(method, False, diagnostic.message, diagnostic.location)
+    if base.is_of_parts:
+        return _support_of_parts(method, base)
     obstacle = RULES[method](base, entries)
     if obstacle is None:
         return MethodSupport(method, True, *_restriction(method, base))

@@ -26,6 +26,7 @@ from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models
 from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
+from adapter_codegen.plan.parts.picking import picked_position
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
@@ -95,8 +96,10 @@ def plan_base(
     plan = divided(plan, main, undivided)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
-    if plan.is_of_parts:
-        return plan, ()  # what enters the layers is the affair of its parts
+    if plan.is_of_parts:  # what enters the layers is the affair of its parts
+        picked = picked_position(base, plan.parts)
+        where = facts.location(picked) if picked is not None else None
+        return plan, (Problem.PICKED_BY_WHOLE.diagnostic(where, (Method.PROMPT_TUNING,)),) if where else ()
     return plan, (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
 
 
