@@ -342,7 +342,7 @@ def test_models_inside_of_upstreams(release: Release, model_type: str, expected:
     [
         pytest.param("llava", ("causal_lm",), id="a decoder that is fed images"),
         pytest.param("qwen2_audio", ("causal_lm",), id="a decoder that is fed sounds"),
-        pytest.param("gemma3", (), id="not where the class says what a step of its generation reads"),
+        pytest.param("gemma3", ("causal_lm",), id="with what the class says that a step of its generation reads"),
         pytest.param("blip-2", (), id="not on logits"),
         pytest.param("florence2", (), id="not on an encoder-decoder"),
         pytest.param("vision-text-dual-encoder", (), id="not on two towers"),
