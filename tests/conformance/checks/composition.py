@@ -143,6 +143,7 @@ def _assert_rows(subject: Subject, method: Method, block: Any, owners: list[int]
         pieces = [torch.tensor_split(output, BATCH) for output in outputs]  # of an image or a sound a row has several
         return torch.cat([pieces[owner][row] for row, owner in enumerate(owners)])
 
+    require_rows(subject, are_packed=True)
     if parts_on_other_rows(subject) and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
         raise DoesNotApply(Reason.PARTS_ON_OTHER_ROWS)
     _assert_composed(subject, method, block, rows_of_owners, **keywords)
