@@ -142,7 +142,8 @@ def _seen_in_forward(base: nn.Module, model: nn.Module, subject: Subject, names:
             finally:
                 depth.pop()
             if not depth:
-                seen.setdefault(name, _Seen(name, given, outputs))
+                # Upstream may go on in the lists that it was given (SAM 2 adds to the last map).
+                seen.setdefault(name, _Seen(name, given, copy.deepcopy(outputs)))
             return outputs
 
         return call
