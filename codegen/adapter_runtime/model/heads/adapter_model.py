@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from adapter_runtime.contract.registry import type_of_adapter_model
@@ -41,8 +41,8 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         model_type = type_of_adapter_model(cls)
         if model_type is not None:
             cls.config_class = CONFIG_MAPPING[model_type]
-            base = MODEL_MAPPING.get(cls.config_class, None)
-            for flag in _KINDS_OF_ATTENTION if isinstance(base, type) else ():
+            base = _base_model_class(cls.config_class)
+            for flag in _KINDS_OF_ATTENTION if base is not None else ():
                 setattr(cls, flag, getattr(base, flag))
         if "forward" in cls.__dict__:
             _, first, *others = inspect.signature(cls.__dict__["forward"]).parameters
@@ -68,6 +68,15 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
     def _can_set_experts_implementation(cls) -> bool:
         upstream = _upstream_class(cls)
         return upstream is not None and upstream._can_set_experts_implementation()
+
+
+def _base_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+    """Upstream's base model for a config; None where it has none, or more than one, or offers none of that name (Voxtral Realtime's text)."""
+    try:
+        found = MODEL_MAPPING.get(config_class, None)
+    except ValueError:
+        return None
+    return found if isinstance(found, type) else None
 
 
 def _upstream_class(adapter_model: type) -> type[PreTrainedModel] | None:
