@@ -47,8 +47,11 @@ if TYPE_CHECKING:
         list_adapters,
     )
     from adapter_runtime.heads import (
+        AudioClassificationHead,
+        AudioFrameClassificationHead,
         BertStyleMaskedLMHead,
         BiaffineParsingHead,
+        CTCHead,
         CausalLMHead,
         ClassificationHead,
         DependencyParsingOutput,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
         QuestionAnsweringHead,
         Seq2SeqLMHead,
         TaggingHead,
+        VideoClassificationHead,
         register_custom_head,
     )
     from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
@@ -179,11 +183,13 @@ if TYPE_CHECKING:
     from .cohere_compass_vision.adapter_model import CohereCompassVisionAdapterModel
     from .colmodernvbert.adapter_model import ColModernVBertAdapterModel
     from .colpali.adapter_model import ColPaliAdapterModel
+    from .colqwen2.adapter_model import ColQwen2AdapterModel
     from .conditional_detr.adapter_model import ConditionalDetrAdapterModel
     from .convbert.adapter_model import ConvBertAdapterModel
     from .cosmos3_edge.adapter_model import Cosmos3EdgeAdapterModel
     from .cosmos3_edge_text.adapter_model import Cosmos3EdgeTextAdapterModel
     from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
+    from .cosmos3_omni.adapter_model import Cosmos3OmniAdapterModel
     from .cpmant.adapter_model import CpmAntAdapterModel
     from .ctrl.adapter_model import CTRLAdapterModel
     from .cvt.adapter_model import CvtAdapterModel
@@ -207,10 +213,10 @@ if TYPE_CHECKING:
     from .deformable_detr.adapter_model import DeformableDetrAdapterModel
     from .deimv2.adapter_model import Deimv2AdapterModel
     from .deit.adapter_model import DeiTAdapterModel
+    from .depth_anything.adapter_model import DepthAnythingAdapterModel
     from .detr.adapter_model import DetrAdapterModel
     from .dia.adapter_model import DiaAdapterModel
     from .diffllama.adapter_model import DiffLlamaAdapterModel
-    from .diffusion_gemma.adapter_model import DiffusionGemmaAdapterModel
     from .dinov2.adapter_model import Dinov2AdapterModel
     from .dinov2_with_registers.adapter_model import Dinov2WithRegistersAdapterModel
     from .dinov3_vit.adapter_model import DINOv3ViTAdapterModel
@@ -354,6 +360,7 @@ if TYPE_CHECKING:
     from .janus.adapter_model import JanusAdapterModel
     from .jetmoe.adapter_model import JetMoeAdapterModel
     from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
+    from .kimi_k25.adapter_model import Kimi_K25AdapterModel
     from .kimi_k25_vision.adapter_model import Kimi_K25VisionAdapterModel
     from .kimi_linear.adapter_model import KimiLinearAdapterModel
     from .kolibri1.adapter_model import Kolibri1AdapterModel
@@ -418,12 +425,14 @@ if TYPE_CHECKING:
     from .mistral.adapter_model import MistralAdapterModel
     from .mistral3.adapter_model import Mistral3AdapterModel
     from .mistral4.adapter_model import Mistral4AdapterModel
+    from .mistral_large4.adapter_model import MistralLarge4AdapterModel
     from .mistral_large4_text.adapter_model import MistralLarge4TextAdapterModel
     from .mixtral.adapter_model import MixtralAdapterModel
     from .mlcd_vision_model.adapter_model import MLCDVisionAdapterModel
     from .mllama.adapter_model import MllamaAdapterModel
     from .mm_grounding_dino.adapter_model import MMGroundingDinoAdapterModel
     from .mobilebert.adapter_model import MobileBertAdapterModel
+    from .mobilevit.adapter_model import MobileViTAdapterModel
     from .modernbert.adapter_model import ModernBertAdapterModel
     from .modernbert_decoder.adapter_model import ModernBertDecoderAdapterModel
     from .modernvbert.adapter_model import ModernVBertAdapterModel
@@ -431,6 +440,7 @@ if TYPE_CHECKING:
     from .moonshine.adapter_model import MoonshineAdapterModel
     from .moonshine_streaming.adapter_model import MoonshineStreamingAdapterModel
     from .moshi.adapter_model import MoshiAdapterModel
+    from .moss_transcribe_diarize.adapter_model import MossTranscribeDiarizeAdapterModel
     from .moss_transcribe_diarize_audio.adapter_model import MossTranscribeDiarizeAudioAdapterModel
     from .mpnet.adapter_model import MPNetAdapterModel
     from .mpt.adapter_model import MptAdapterModel
@@ -440,6 +450,7 @@ if TYPE_CHECKING:
     from .muse_glimmer_vision.adapter_model import MuseGlimmerVisionAdapterModel
     from .muse_spark_text.adapter_model import MuseSparkTextAdapterModel
     from .muse_spark_vision.adapter_model import MuseSparkVisionAdapterModel
+    from .musicflamingo.adapter_model import MusicFlamingoAdapterModel
     from .musicgen.adapter_model import MusicgenAdapterModel
     from .musicgen_melody.adapter_model import MusicgenMelodyAdapterModel
     from .mvp.adapter_model import MvpAdapterModel
@@ -497,8 +508,10 @@ if TYPE_CHECKING:
     from .pocket_tts_audio_tokenizer.adapter_model import PocketTTSAudioTokenizerAdapterModel
     from .pocket_tts_audio_tokenizer_decoder.adapter_model import PocketTTSAudioTokenizerDecoderAdapterModel
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
+    from .pp_chart2table.adapter_model import PPChart2TableAdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
     from .pp_doclayout_v4.adapter_model import PPDocLayoutV4AdapterModel
+    from .prompt_depth_anything.adapter_model import PromptDepthAnythingAdapterModel
     from .prophetnet.adapter_model import ProphetNetAdapterModel
     from .pvt.adapter_model import PvtAdapterModel
     from .pvt_v2.adapter_model import PvtV2AdapterModel
@@ -514,6 +527,8 @@ if TYPE_CHECKING:
     from .qwen2_vl.adapter_model import Qwen2VLAdapterModel
     from .qwen2_vl_text.adapter_model import Qwen2VLTextAdapterModel
     from .qwen3.adapter_model import Qwen3AdapterModel
+    from .qwen3_5.adapter_model import Qwen3_5AdapterModel
+    from .qwen3_5_moe.adapter_model import Qwen3_5MoeAdapterModel
     from .qwen3_5_moe_text.adapter_model import Qwen3_5MoeTextAdapterModel
     from .qwen3_5_moe_vision.adapter_model import Qwen3_5MoeVisionAdapterModel
     from .qwen3_5_text.adapter_model import Qwen3_5TextAdapterModel
@@ -557,6 +572,7 @@ if TYPE_CHECKING:
     from .segformer.adapter_model import SegformerAdapterModel
     from .seggpt.adapter_model import SegGptAdapterModel
     from .sew.adapter_model import SEWAdapterModel
+    from .sew_d.adapter_model import SEWDAdapterModel
     from .siglip.adapter_model import SiglipAdapterModel
     from .siglip2.adapter_model import Siglip2AdapterModel
     from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
@@ -571,6 +587,7 @@ if TYPE_CHECKING:
     from .stablelm.adapter_model import StableLmAdapterModel
     from .starcoder2.adapter_model import Starcoder2AdapterModel
     from .step3p7.adapter_model import Step3p7AdapterModel
+    from .superglue.adapter_model import SuperGlueAdapterModel
     from .swin.adapter_model import SwinAdapterModel
     from .swin2sr.adapter_model import Swin2SRAdapterModel
     from .swinv2.adapter_model import Swinv2AdapterModel
@@ -586,6 +603,7 @@ if TYPE_CHECKING:
     from .timesfm2_5.adapter_model import TimesFm2_5AdapterModel
     from .timesformer.adapter_model import TimesformerAdapterModel
     from .tipsv2.adapter_model import Tipsv2AdapterModel
+    from .tipsv2_dpt.adapter_model import Tipsv2DptAdapterModel
     from .tipsv2_text_model.adapter_model import Tipsv2TextAdapterModel
     from .tipsv2_vision_model.adapter_model import Tipsv2VisionAdapterModel
     from .udop.adapter_model import UdopAdapterModel
@@ -595,8 +613,11 @@ if TYPE_CHECKING:
     from .unispeech.adapter_model import UniSpeechAdapterModel
     from .unispeech_sat.adapter_model import UniSpeechSatAdapterModel
     from .unlimited_ocr.adapter_model import UnlimitedOcrAdapterModel
+    from .upernet.adapter_model import UperNetAdapterModel
     from .vaultgemma.adapter_model import VaultGemmaAdapterModel
+    from .vibevoice.adapter_model import VibeVoiceForConditionalGenerationAdapterModel
     from .vibevoice_asr.adapter_model import VibeVoiceAsrAdapterModel
+    from .video_llama_3.adapter_model import VideoLlama3AdapterModel
     from .video_llama_3_vision.adapter_model import VideoLlama3VisionAdapterModel
     from .video_llava.adapter_model import VideoLlavaAdapterModel
     from .videomae.adapter_model import VideoMAEAdapterModel
@@ -623,6 +644,7 @@ if TYPE_CHECKING:
     from .wav2vec2.adapter_model import Wav2Vec2AdapterModel
     from .wav2vec2_bert.adapter_model import Wav2Vec2BertAdapterModel
     from .wav2vec2_conformer.adapter_model import Wav2Vec2ConformerAdapterModel
+    from .wavlm.adapter_model import WavLMAdapterModel
     from .whisper.adapter_model import WhisperAdapterModel
     from .xclip.adapter_model import XCLIPAdapterModel
     from .xcodec2.adapter_model import Xcodec2AdapterModel
@@ -630,6 +652,7 @@ if TYPE_CHECKING:
     from .xlm.adapter_model import XLMAdapterModel
     from .xlm_roberta.adapter_model import XLMRobertaAdapterModel
     from .xlm_roberta_xl.adapter_model import XLMRobertaXLAdapterModel
+    from .xlnet.adapter_model import XLNetAdapterModel
     from .xmod.adapter_model import XmodAdapterModel
     from .yolos.adapter_model import YolosAdapterModel
     from .yoso.adapter_model import YosoAdapterModel
@@ -637,6 +660,7 @@ if TYPE_CHECKING:
     from .zamba.adapter_model import ZambaAdapterModel
     from .zamba2.adapter_model import Zamba2AdapterModel
     from .zaya.adapter_model import ZayaAdapterModel
+    from .zoedepth.adapter_model import ZoeDepthAdapterModel
 
 _MODULES = {name: f"adapter_runtime.{module}" for module, names in PUBLIC.items() for name in names}
 
@@ -673,8 +697,10 @@ __all__ = [
     "ArceeAdapterModel",
     "AriaAdapterModel",
     "AriaTextAdapterModel",
+    "AudioClassificationHead",
     "AudioFlamingo3AdapterModel",
     "AudioFlamingo3EncoderAdapterModel",
+    "AudioFrameClassificationHead",
     "AutoAdapterModel",
     "Average",
     "BailingHybridAdapterModel",
@@ -707,6 +733,7 @@ __all__ = [
     "CLIPSegAdapterModel",
     "CLIPTextAdapterModel",
     "CLIPVisionAdapterModel",
+    "CTCHead",
     "CTRLAdapterModel",
     "CamembertAdapterModel",
     "CanaryAdapterModel",
@@ -729,6 +756,7 @@ __all__ = [
     "CohereCompassVisionAdapterModel",
     "ColModernVBertAdapterModel",
     "ColPaliAdapterModel",
+    "ColQwen2AdapterModel",
     "CompacterConfig",
     "CompacterPlusPlusConfig",
     "ComposableAdapterLayerBase",
@@ -738,6 +766,7 @@ __all__ = [
     "Cosmos3EdgeAdapterModel",
     "Cosmos3EdgeTextAdapterModel",
     "Cosmos3EdgeVisionAdapterModel",
+    "Cosmos3OmniAdapterModel",
     "CpmAntAdapterModel",
     "CvtAdapterModel",
     "CwmAdapterModel",
@@ -766,11 +795,11 @@ __all__ = [
     "DeiTAdapterModel",
     "Deimv2AdapterModel",
     "DependencyParsingOutput",
+    "DepthAnythingAdapterModel",
     "DetrAdapterModel",
     "DiReftConfig",
     "DiaAdapterModel",
     "DiffLlamaAdapterModel",
-    "DiffusionGemmaAdapterModel",
     "Dinov2AdapterModel",
     "Dinov2WithRegistersAdapterModel",
     "DistilBertAdapterModel",
@@ -927,6 +956,7 @@ __all__ = [
     "JetMoeAdapterModel",
     "JinaEmbeddingsV3AdapterModel",
     "KimiLinearAdapterModel",
+    "Kimi_K25AdapterModel",
     "Kimi_K25VisionAdapterModel",
     "Kolibri1AdapterModel",
     "Kosmos2AdapterModel",
@@ -1001,10 +1031,12 @@ __all__ = [
     "Mistral3AdapterModel",
     "Mistral4AdapterModel",
     "MistralAdapterModel",
+    "MistralLarge4AdapterModel",
     "MistralLarge4TextAdapterModel",
     "MixtralAdapterModel",
     "MllamaAdapterModel",
     "MobileBertAdapterModel",
+    "MobileViTAdapterModel",
     "ModelAdaptersConfig",
     "ModelAdaptersMixin",
     "ModelWithFlexibleHeadsAdaptersMixin",
@@ -1016,6 +1048,7 @@ __all__ = [
     "MoonshineAdapterModel",
     "MoonshineStreamingAdapterModel",
     "MoshiAdapterModel",
+    "MossTranscribeDiarizeAdapterModel",
     "MossTranscribeDiarizeAudioAdapterModel",
     "MptAdapterModel",
     "MultiHeadOutput",
@@ -1028,6 +1061,7 @@ __all__ = [
     "MuseGlimmerVisionAdapterModel",
     "MuseSparkTextAdapterModel",
     "MuseSparkVisionAdapterModel",
+    "MusicFlamingoAdapterModel",
     "MusicgenAdapterModel",
     "MusicgenMelodyAdapterModel",
     "MvpAdapterModel",
@@ -1059,6 +1093,7 @@ __all__ = [
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
     "PLBartAdapterModel",
+    "PPChart2TableAdapterModel",
     "PPDocLayoutV3AdapterModel",
     "PPDocLayoutV4AdapterModel",
     "PaddleOCRVLAdapterModel",
@@ -1095,6 +1130,7 @@ __all__ = [
     "PrefixTuningConfig",
     "ProjectionAdapter",
     "ProjectionSite",
+    "PromptDepthAnythingAdapterModel",
     "PromptTuningConfig",
     "ProphetNetAdapterModel",
     "PvtAdapterModel",
@@ -1121,6 +1157,8 @@ __all__ = [
     "Qwen3VLMoeVisionAdapterModel",
     "Qwen3VLTextAdapterModel",
     "Qwen3VLVisionAdapterModel",
+    "Qwen3_5AdapterModel",
+    "Qwen3_5MoeAdapterModel",
     "Qwen3_5MoeTextAdapterModel",
     "Qwen3_5MoeVisionAdapterModel",
     "Qwen3_5TextAdapterModel",
@@ -1141,6 +1179,7 @@ __all__ = [
     "RobertaPreLayerNormAdapterModel",
     "RowDivision",
     "SEWAdapterModel",
+    "SEWDAdapterModel",
     "Sam2AdapterModel",
     "Sam2HieraDetAdapterModel",
     "Sam2VisionAdapterModel",
@@ -1178,6 +1217,7 @@ __all__ = [
     "Starcoder2AdapterModel",
     "StaticAdapterFusionConfig",
     "Step3p7AdapterModel",
+    "SuperGlueAdapterModel",
     "Swin2SRAdapterModel",
     "SwinAdapterModel",
     "Swinv2AdapterModel",
@@ -1195,6 +1235,7 @@ __all__ = [
     "TimesFmAdapterModel",
     "TimesformerAdapterModel",
     "Tipsv2AdapterModel",
+    "Tipsv2DptAdapterModel",
     "Tipsv2TextAdapterModel",
     "Tipsv2VisionAdapterModel",
     "TrainingSetupError",
@@ -1211,6 +1252,7 @@ __all__ = [
     "UnsupportedHeadError",
     "UnsupportedMethodError",
     "UnsupportedModelError",
+    "UperNetAdapterModel",
     "VJEPA2AdapterModel",
     "VaultGemmaAdapterModel",
     "VeraConfig",
@@ -1218,6 +1260,9 @@ __all__ = [
     "ViTMAEAdapterModel",
     "ViTMSNAdapterModel",
     "VibeVoiceAsrAdapterModel",
+    "VibeVoiceForConditionalGenerationAdapterModel",
+    "VideoClassificationHead",
+    "VideoLlama3AdapterModel",
     "VideoLlama3VisionAdapterModel",
     "VideoLlavaAdapterModel",
     "VideoMAEAdapterModel",
@@ -1240,6 +1285,7 @@ __all__ = [
     "Wav2Vec2AdapterModel",
     "Wav2Vec2BertAdapterModel",
     "Wav2Vec2ConformerAdapterModel",
+    "WavLMAdapterModel",
     "WeightUpdate",
     "WhisperAdapterModel",
     "XCLIPAdapterModel",
@@ -1247,6 +1293,7 @@ __all__ = [
     "XLMAdapterModel",
     "XLMRobertaAdapterModel",
     "XLMRobertaXLAdapterModel",
+    "XLNetAdapterModel",
     "Xcodec2AdapterModel",
     "XmodAdapterModel",
     "YolosAdapterModel",
@@ -1255,6 +1302,7 @@ __all__ = [
     "Zamba2AdapterModel",
     "ZambaAdapterModel",
     "ZayaAdapterModel",
+    "ZoeDepthAdapterModel",
     "get_adapter_config_hash",
     "get_adapter_info",
     "init",

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of AST."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class ASTAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class ASTAdapterTestBase(AdapterTestBase):
 
 
 class ASTAdapterTest(ASTAdapterTestBase, AdapterTests):
+    pass
+
+
+class ASTClassConversionTest(ASTAdapterTestBase, ClassConversionTests):
     pass

@@ -6,7 +6,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of AudioFlamingo3."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class AudioFlamingo3AdapterTestBase(AdapterTestBase):
@@ -14,4 +14,8 @@ class AudioFlamingo3AdapterTestBase(AdapterTestBase):
 
 
 class AudioFlamingo3AdapterTest(AudioFlamingo3AdapterTestBase, AdapterTests):
+    pass
+
+
+class AudioFlamingo3ClassConversionTest(AudioFlamingo3AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Blt."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class BltAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class BltAdapterTestBase(AdapterTestBase):
 
 
 class BltAdapterTest(BltAdapterTestBase, AdapterTests):
+    pass
+
+
+class BltClassConversionTest(BltAdapterTestBase, ClassConversionTests):
     pass

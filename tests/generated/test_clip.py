@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of CLIP."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class CLIPAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class CLIPAdapterTestBase(AdapterTestBase):
 
 
 class CLIPAdapterTest(CLIPAdapterTestBase, AdapterTests):
+    pass
+
+
+class CLIPClassConversionTest(CLIPAdapterTestBase, ClassConversionTests):
     pass

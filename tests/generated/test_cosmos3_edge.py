@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Cosmos3Edge."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Cosmos3EdgeAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Cosmos3EdgeAdapterTestBase(AdapterTestBase):
 
 
 class Cosmos3EdgeAdapterTest(Cosmos3EdgeAdapterTestBase, AdapterTests):
+    pass
+
+
+class Cosmos3EdgeClassConversionTest(Cosmos3EdgeAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Data2VecAudio."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Data2VecAudioAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Data2VecAudioAdapterTestBase(AdapterTestBase):
 
 
 class Data2VecAudioAdapterTest(Data2VecAudioAdapterTestBase, AdapterTests):
+    pass
+
+
+class Data2VecAudioClassConversionTest(Data2VecAudioAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of DeepseekOcr2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class DeepseekOcr2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class DeepseekOcr2AdapterTestBase(AdapterTestBase):
 
 
 class DeepseekOcr2AdapterTest(DeepseekOcr2AdapterTestBase, AdapterTests):
+    pass
+
+
+class DeepseekOcr2ClassConversionTest(DeepseekOcr2AdapterTestBase, ClassConversionTests):
     pass

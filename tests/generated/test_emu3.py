@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Emu3."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Emu3AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Emu3AdapterTestBase(AdapterTestBase):
 
 
 class Emu3AdapterTest(Emu3AdapterTestBase, AdapterTests):
+    pass
+
+
+class Emu3ClassConversionTest(Emu3AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Ernie4_5_VLMoe."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Ernie4_5_VLMoeAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Ernie4_5_VLMoeAdapterTestBase(AdapterTestBase):
 
 
 class Ernie4_5_VLMoeAdapterTest(Ernie4_5_VLMoeAdapterTestBase, AdapterTests):
+    pass
+
+
+class Ernie4_5_VLMoeClassConversionTest(Ernie4_5_VLMoeAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Evolla."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class EvollaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class EvollaAdapterTestBase(AdapterTestBase):
 
 
 class EvollaAdapterTest(EvollaAdapterTestBase, AdapterTests):
+    pass
+
+
+class EvollaClassConversionTest(EvollaAdapterTestBase, ClassConversionTests):
     pass

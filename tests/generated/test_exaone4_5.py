@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Exaone4_5_."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Exaone4_5_AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Exaone4_5_AdapterTestBase(AdapterTestBase):
 
 
 class Exaone4_5_AdapterTest(Exaone4_5_AdapterTestBase, AdapterTests):
+    pass
+
+
+class Exaone4_5_ClassConversionTest(Exaone4_5_AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma3."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma3AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma3AdapterTestBase(AdapterTestBase):
 
 
 class Gemma3AdapterTest(Gemma3AdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma3ClassConversionTest(Gemma3AdapterTestBase, ClassConversionTests):
     pass

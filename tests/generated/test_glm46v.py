@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Glm46V."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Glm46VAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Glm46VAdapterTestBase(AdapterTestBase):
 
 
 class Glm46VAdapterTest(Glm46VAdapterTestBase, AdapterTests):
+    pass
+
+
+class Glm46VClassConversionTest(Glm46VAdapterTestBase, ClassConversionTests):
     pass

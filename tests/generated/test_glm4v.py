@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Glm4v."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Glm4vAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Glm4vAdapterTestBase(AdapterTestBase):
 
 
 class Glm4vAdapterTest(Glm4vAdapterTestBase, AdapterTests):
+    pass
+
+
+class Glm4vClassConversionTest(Glm4vAdapterTestBase, ClassConversionTests):
     pass

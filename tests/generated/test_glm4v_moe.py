@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Glm4vMoe."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Glm4vMoeAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Glm4vMoeAdapterTestBase(AdapterTestBase):
 
 
 class Glm4vMoeAdapterTest(Glm4vMoeAdapterTestBase, AdapterTests):
+    pass
+
+
+class Glm4vMoeClassConversionTest(Glm4vMoeAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Glm5Next."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Glm5NextAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Glm5NextAdapterTestBase(AdapterTestBase):
 
 
 class Glm5NextAdapterTest(Glm5NextAdapterTestBase, AdapterTests):
+    pass
+
+
+class Glm5NextClassConversionTest(Glm5NextAdapterTestBase, ClassConversionTests):
     pass

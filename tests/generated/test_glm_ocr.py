@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of GlmOcr."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GlmOcrAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class GlmOcrAdapterTestBase(AdapterTestBase):
 
 
 class GlmOcrAdapterTest(GlmOcrAdapterTestBase, AdapterTests):
+    pass
+
+
+class GlmOcrClassConversionTest(GlmOcrAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Glmga."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GlmgaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class GlmgaAdapterTestBase(AdapterTestBase):
 
 
 class GlmgaAdapterTest(GlmgaAdapterTestBase, AdapterTests):
+    pass
+
+
+class GlmgaClassConversionTest(GlmgaAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of GraniteDocling."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GraniteDoclingAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class GraniteDoclingAdapterTestBase(AdapterTestBase):
 
 
 class GraniteDoclingAdapterTest(GraniteDoclingAdapterTestBase, AdapterTests):
+    pass
+
+
+class GraniteDoclingClassConversionTest(GraniteDoclingAdapterTestBase, ClassConversionTests):
     pass

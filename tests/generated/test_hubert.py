@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Hubert."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class HubertAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class HubertAdapterTestBase(AdapterTestBase):
 
 
 class HubertAdapterTest(HubertAdapterTestBase, AdapterTests):
+    pass
+
+
+class HubertClassConversionTest(HubertAdapterTestBase, ClassConversionTests):
     pass

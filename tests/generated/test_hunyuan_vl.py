@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of HunYuanVL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class HunYuanVLAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class HunYuanVLAdapterTestBase(AdapterTestBase):
 
 
 class HunYuanVLAdapterTest(HunYuanVLAdapterTestBase, AdapterTests):
+    pass
+
+
+class HunYuanVLClassConversionTest(HunYuanVLAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of HyperCLOVAXVisionV2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class HyperCLOVAXVisionV2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class HyperCLOVAXVisionV2AdapterTestBase(AdapterTestBase):
 
 
 class HyperCLOVAXVisionV2AdapterTest(HyperCLOVAXVisionV2AdapterTestBase, AdapterTests):
+    pass
+
+
+class HyperCLOVAXVisionV2ClassConversionTest(HyperCLOVAXVisionV2AdapterTestBase, ClassConversionTests):
     pass

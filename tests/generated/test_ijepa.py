@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of IJepa."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class IJepaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class IJepaAdapterTestBase(AdapterTestBase):
 
 
 class IJepaAdapterTest(IJepaAdapterTestBase, AdapterTests):
+    pass
+
+
+class IJepaClassConversionTest(IJepaAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of ImageGPT."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class ImageGPTAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class ImageGPTAdapterTestBase(AdapterTestBase):
 
 
 class ImageGPTAdapterTest(ImageGPTAdapterTestBase, AdapterTests):
+    pass
+
+
+class ImageGPTClassConversionTest(ImageGPTAdapterTestBase, ClassConversionTests):
     pass

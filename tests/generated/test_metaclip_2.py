@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MetaClip2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MetaClip2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MetaClip2AdapterTestBase(AdapterTestBase):
 
 
 class MetaClip2AdapterTest(MetaClip2AdapterTestBase, AdapterTests):
+    pass
+
+
+class MetaClip2ClassConversionTest(MetaClip2AdapterTestBase, ClassConversionTests):
     pass

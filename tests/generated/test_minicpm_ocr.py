@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MiniCPMOcr."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MiniCPMOcrAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MiniCPMOcrAdapterTestBase(AdapterTestBase):
 
 
 class MiniCPMOcrAdapterTest(MiniCPMOcrAdapterTestBase, AdapterTests):
+    pass
+
+
+class MiniCPMOcrClassConversionTest(MiniCPMOcrAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MiniCPMV4_6."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MiniCPMV4_6AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MiniCPMV4_6AdapterTestBase(AdapterTestBase):
 
 
 class MiniCPMV4_6AdapterTest(MiniCPMV4_6AdapterTestBase, AdapterTests):
+    pass
+
+
+class MiniCPMV4_6ClassConversionTest(MiniCPMV4_6AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MiniCPMV4_7."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MiniCPMV4_7AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MiniCPMV4_7AdapterTestBase(AdapterTestBase):
 
 
 class MiniCPMV4_7AdapterTest(MiniCPMV4_7AdapterTestBase, AdapterTests):
+    pass
+
+
+class MiniCPMV4_7ClassConversionTest(MiniCPMV4_7AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MiniMaxM3VL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MiniMaxM3VLAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MiniMaxM3VLAdapterTestBase(AdapterTestBase):
 
 
 class MiniMaxM3VLAdapterTest(MiniMaxM3VLAdapterTestBase, AdapterTests):
+    pass
+
+
+class MiniMaxM3VLClassConversionTest(MiniMaxM3VLAdapterTestBase, ClassConversionTests):
     pass

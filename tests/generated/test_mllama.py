@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Mllama."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MllamaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MllamaAdapterTestBase(AdapterTestBase):
 
 
 class MllamaAdapterTest(MllamaAdapterTestBase, AdapterTests):
+    pass
+
+
+class MllamaClassConversionTest(MllamaAdapterTestBase, ClassConversionTests):
     pass

@@ -9,7 +9,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of PaddleOCRVL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class PaddleOCRVLAdapterTestBase(AdapterTestBase):
@@ -17,4 +17,8 @@ class PaddleOCRVLAdapterTestBase(AdapterTestBase):
 
 
 class PaddleOCRVLAdapterTest(PaddleOCRVLAdapterTestBase, AdapterTests):
+    pass
+
+
+class PaddleOCRVLClassConversionTest(PaddleOCRVLAdapterTestBase, ClassConversionTests):
     pass

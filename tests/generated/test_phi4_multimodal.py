@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Phi4Multimodal."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Phi4MultimodalAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Phi4MultimodalAdapterTestBase(AdapterTestBase):
 
 
 class Phi4MultimodalAdapterTest(Phi4MultimodalAdapterTestBase, AdapterTests):
+    pass
+
+
+class Phi4MultimodalClassConversionTest(Phi4MultimodalAdapterTestBase, ClassConversionTests):
     pass

@@ -9,7 +9,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen2_5_VL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen2_5_VLAdapterTestBase(AdapterTestBase):
@@ -17,4 +17,8 @@ class Qwen2_5_VLAdapterTestBase(AdapterTestBase):
 
 
 class Qwen2_5_VLAdapterTest(Qwen2_5_VLAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen2_5_VLClassConversionTest(Qwen2_5_VLAdapterTestBase, ClassConversionTests):
     pass

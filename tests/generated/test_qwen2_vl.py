@@ -9,7 +9,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen2VL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen2VLAdapterTestBase(AdapterTestBase):
@@ -17,4 +17,8 @@ class Qwen2VLAdapterTestBase(AdapterTestBase):
 
 
 class Qwen2VLAdapterTest(Qwen2VLAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen2VLClassConversionTest(Qwen2VLAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen3VL."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen3VLAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Qwen3VLAdapterTestBase(AdapterTestBase):
 
 
 class Qwen3VLAdapterTest(Qwen3VLAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen3VLClassConversionTest(Qwen3VLAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen3VLMoe."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen3VLMoeAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Qwen3VLMoeAdapterTestBase(AdapterTestBase):
 
 
 class Qwen3VLMoeAdapterTest(Qwen3VLMoeAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen3VLMoeClassConversionTest(Qwen3VLMoeAdapterTestBase, ClassConversionTests):
     pass

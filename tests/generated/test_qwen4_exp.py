@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen4Exp."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen4ExpAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Qwen4ExpAdapterTestBase(AdapterTestBase):
 
 
 class Qwen4ExpAdapterTest(Qwen4ExpAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen4ExpClassConversionTest(Qwen4ExpAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of SEW."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class SEWAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class SEWAdapterTestBase(AdapterTestBase):
 
 
 class SEWAdapterTest(SEWAdapterTestBase, AdapterTests):
+    pass
+
+
+class SEWClassConversionTest(SEWAdapterTestBase, ClassConversionTests):
     pass

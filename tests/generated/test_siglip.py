@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Siglip."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class SiglipAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class SiglipAdapterTestBase(AdapterTestBase):
 
 
 class SiglipAdapterTest(SiglipAdapterTestBase, AdapterTests):
+    pass
+
+
+class SiglipClassConversionTest(SiglipAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Step3p7."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Step3p7AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Step3p7AdapterTestBase(AdapterTestBase):
 
 
 class Step3p7AdapterTest(Step3p7AdapterTestBase, AdapterTests):
+    pass
+
+
+class Step3p7ClassConversionTest(Step3p7AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Timesformer."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class TimesformerAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class TimesformerAdapterTestBase(AdapterTestBase):
 
 
 class TimesformerAdapterTest(TimesformerAdapterTestBase, AdapterTests):
+    pass
+
+
+class TimesformerClassConversionTest(TimesformerAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of UltraVBert."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class UltraVBertAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class UltraVBertAdapterTestBase(AdapterTestBase):
 
 
 class UltraVBertAdapterTest(UltraVBertAdapterTestBase, AdapterTests):
+    pass
+
+
+class UltraVBertClassConversionTest(UltraVBertAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of UniSpeech."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class UniSpeechAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class UniSpeechAdapterTestBase(AdapterTestBase):
 
 
 class UniSpeechAdapterTest(UniSpeechAdapterTestBase, AdapterTests):
+    pass
+
+
+class UniSpeechClassConversionTest(UniSpeechAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of UniSpeechSat."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class UniSpeechSatAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class UniSpeechSatAdapterTestBase(AdapterTestBase):
 
 
 class UniSpeechSatAdapterTest(UniSpeechSatAdapterTestBase, AdapterTests):
+    pass
+
+
+class UniSpeechSatClassConversionTest(UniSpeechSatAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of UnlimitedOcr."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class UnlimitedOcrAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class UnlimitedOcrAdapterTestBase(AdapterTestBase):
 
 
 class UnlimitedOcrAdapterTest(UnlimitedOcrAdapterTestBase, AdapterTests):
+    pass
+
+
+class UnlimitedOcrClassConversionTest(UnlimitedOcrAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of VibeVoiceAsr."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class VibeVoiceAsrAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class VibeVoiceAsrAdapterTestBase(AdapterTestBase):
 
 
 class VibeVoiceAsrAdapterTest(VibeVoiceAsrAdapterTestBase, AdapterTests):
+    pass
+
+
+class VibeVoiceAsrClassConversionTest(VibeVoiceAsrAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of VideoMAE."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class VideoMAEAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class VideoMAEAdapterTestBase(AdapterTestBase):
 
 
 class VideoMAEAdapterTest(VideoMAEAdapterTestBase, AdapterTests):
+    pass
+
+
+class VideoMAEClassConversionTest(VideoMAEAdapterTestBase, ClassConversionTests):
     pass

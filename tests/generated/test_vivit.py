@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Vivit."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class VivitAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class VivitAdapterTestBase(AdapterTestBase):
 
 
 class VivitAdapterTest(VivitAdapterTestBase, AdapterTests):
+    pass
+
+
+class VivitClassConversionTest(VivitAdapterTestBase, ClassConversionTests):
     pass

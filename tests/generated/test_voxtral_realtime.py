@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of VoxtralRealtime."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class VoxtralRealtimeAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class VoxtralRealtimeAdapterTestBase(AdapterTestBase):
 
 
 class VoxtralRealtimeAdapterTest(VoxtralRealtimeAdapterTestBase, AdapterTests):
+    pass
+
+
+class VoxtralRealtimeClassConversionTest(VoxtralRealtimeAdapterTestBase, ClassConversionTests):
     pass

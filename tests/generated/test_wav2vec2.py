@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Wav2Vec2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Wav2Vec2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Wav2Vec2AdapterTestBase(AdapterTestBase):
 
 
 class Wav2Vec2AdapterTest(Wav2Vec2AdapterTestBase, AdapterTests):
+    pass
+
+
+class Wav2Vec2ClassConversionTest(Wav2Vec2AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Wav2Vec2Bert."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Wav2Vec2BertAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Wav2Vec2BertAdapterTestBase(AdapterTestBase):
 
 
 class Wav2Vec2BertAdapterTest(Wav2Vec2BertAdapterTestBase, AdapterTests):
+    pass
+
+
+class Wav2Vec2BertClassConversionTest(Wav2Vec2BertAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Wav2Vec2Conformer."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Wav2Vec2ConformerAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Wav2Vec2ConformerAdapterTestBase(AdapterTestBase):
 
 
 class Wav2Vec2ConformerAdapterTest(Wav2Vec2ConformerAdapterTestBase, AdapterTests):
+    pass
+
+
+class Wav2Vec2ConformerClassConversionTest(Wav2Vec2ConformerAdapterTestBase, ClassConversionTests):
     pass

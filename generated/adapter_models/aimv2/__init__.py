@@ -6,7 +6,12 @@
 """Aimv2 with adapters."""
 
 from .adapter_model import Aimv2AdapterModel
-from .mixin_aimv2 import Aimv2EncoderLayerAdaptersMixin, Aimv2ModelAdaptersMixin, Aimv2TextModelAdaptersMixin
+from .mixin_aimv2 import (
+    Aimv2EncoderLayerAdaptersMixin,
+    Aimv2ModelAdaptersMixin,
+    Aimv2TextModelAdaptersMixin,
+    Aimv2VisionModelAdaptersMixin,
+)
 from .modeling_aimv2 import Aimv2AttentionWithAdapters, Aimv2EncoderLayerWithAdapters
 
 __all__ = [
@@ -16,4 +21,5 @@ __all__ = [
     "Aimv2EncoderLayerWithAdapters",
     "Aimv2ModelAdaptersMixin",
     "Aimv2TextModelAdaptersMixin",
+    "Aimv2VisionModelAdaptersMixin",
 ]

@@ -9,6 +9,7 @@ from .adapter_model import AltCLIPAdapterModel
 from .mixin_altclip import (
     AltCLIPEncoderLayerAdaptersMixin,
     AltCLIPModelAdaptersMixin,
+    AltCLIPTextModelAdaptersMixin,
     AltCLIPVisionModelAdaptersMixin,
     AltRobertaLayerAdaptersMixin,
     AltRobertaModelAdaptersMixin,
@@ -27,6 +28,7 @@ __all__ = [
     "AltCLIPEncoderLayerAdaptersMixin",
     "AltCLIPEncoderLayerWithAdapters",
     "AltCLIPModelAdaptersMixin",
+    "AltCLIPTextModelAdaptersMixin",
     "AltCLIPVisionModelAdaptersMixin",
     "AltRobertaLayerAdaptersMixin",
     "AltRobertaModelAdaptersMixin",

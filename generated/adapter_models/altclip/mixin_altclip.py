@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -54,12 +55,8 @@ class AltCLIPEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class AltCLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.roberta.encoder.layers"),
-        LayerStack("vision_model.encoder.layers"),
-    )
-    repeats_whole = True
+class AltCLIPModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "vision_model")
 
 
 class AltCLIPVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
@@ -87,4 +84,18 @@ class AltRobertaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMix
         "reft": "",
         "prompt_tuning": "",
         "invertible": "",
+    }
+
+
+class AltCLIPTextModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("roberta.encoder.layers"),)
+    embedding_output = "roberta.embeddings"
+    final_norm_path = "pre_LN"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
     }

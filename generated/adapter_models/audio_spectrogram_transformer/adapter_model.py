@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 MIT and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""AST with adapters and no heads."""
+"""AST with flexible heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.models.audio_spectrogram_transformer.modeling_audio_spectrogra
     ASTPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from transformers.models.audio_spectrogram_transformer.configuration_audio_spectrogram_transformer import ASTConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class ASTAdapterModel(ModelWithoutHeadsAdaptersMixin, ASTPreTrainedModel):
-    """AST with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of ASTModel.
+class ASTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ASTPreTrainedModel):
+    """AST with any number of adapters and of heads, of which one or several are active.
+
+    Heads: audio_classification.
     """
+
+    head_types = ("audio_classification",)
+    pooling = "first"
 
     def __init__(self, config: ASTConfig) -> None:
         super().__init__(config)
@@ -38,11 +44,27 @@ class ASTAdapterModel(ModelWithoutHeadsAdaptersMixin, ASTPreTrainedModel):
         self,
         input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of ASTModel."""
-        return self.audio_spectrogram_transformer(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of ASTModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.audio_spectrogram_transformer(
             input_values=input_values,
             attention_mask=attention_mask,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

@@ -4,7 +4,7 @@
 # Copyright 2025 NVIDIA CORPORATION and the HuggingFace Inc. team. All rights
 # reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""AudioFlamingo3 with adapters and no heads."""
+"""AudioFlamingo3 with flexible heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from transformers.models.audioflamingo3.modeling_audioflamingo3 import (
     AudioFlamingo3PreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
     from transformers.models.audioflamingo3.modeling_audioflamingo3 import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class AudioFlamingo3AdapterModel(ModelWithoutHeadsAdaptersMixin, AudioFlamingo3PreTrainedModel):
-    """AudioFlamingo3 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of AudioFlamingo3Model.
+class AudioFlamingo3AdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, AudioFlamingo3PreTrainedModel, HeadsGenerationMixin
+):
+    """AudioFlamingo3 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    head_config = "text_config"
 
     def __init__(self, config: AudioFlamingo3Config) -> None:
         super().__init__(config)
@@ -46,10 +56,21 @@ class AudioFlamingo3AdapterModel(ModelWithoutHeadsAdaptersMixin, AudioFlamingo3P
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of AudioFlamingo3Model."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of AudioFlamingo3Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,
             input_features_mask=input_features_mask,
@@ -59,4 +80,13 @@ class AudioFlamingo3AdapterModel(ModelWithoutHeadsAdaptersMixin, AudioFlamingo3P
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -29,7 +29,7 @@ class BitNetDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
         ),
-        mlp=MLPRoles(first=("mlp.up_proj", "mlp.gate_proj"), last=("mlp.down_proj",)),
+        mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
     )
 
 

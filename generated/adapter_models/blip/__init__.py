@@ -13,10 +13,11 @@ from .mixin_blip import (
     BlipModelAdaptersMixin,
     BlipVisionModelAdaptersMixin,
 )
-from .modeling_blip import BlipEncoderLayerWithAdapters
+from .modeling_blip import BlipAttentionWithAdapters, BlipEncoderLayerWithAdapters
 
 __all__ = [
     "BlipAdapterModel",
+    "BlipAttentionWithAdapters",
     "BlipEncoderLayerAdaptersMixin",
     "BlipEncoderLayerWithAdapters",
     "BlipForConditionalGenerationAdaptersMixin",

@@ -32,24 +32,15 @@ class BlipEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class BlipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
-    embedding_output = "vision_model.embeddings"
-    final_norm_path = "vision_model.post_layernorm"
-    submodels = ("text_model",)
+    submodels = ("text_model", "vision_model")
 
 
 class BlipForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
-    embedding_output = "vision_model.embeddings"
-    final_norm_path = "vision_model.post_layernorm"
-    submodels = ("text_decoder",)
+    submodels = ("vision_model", "text_decoder")
 
 
 class BlipForQuestionAnsweringAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("vision_model.encoder.layers"),)
-    embedding_output = "vision_model.embeddings"
-    final_norm_path = "vision_model.post_layernorm"
-    submodels = ("text_encoder", "text_decoder")
+    submodels = ("vision_model", "text_encoder", "text_decoder")
 
 
 class BlipVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
@@ -58,7 +49,7 @@ class BlipVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "post_layernorm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The width of a key head of `self_attn` is not stated by an attribute.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

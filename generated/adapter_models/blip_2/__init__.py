@@ -12,6 +12,7 @@ from .mixin_blip_2 import (
     Blip2ForImageTextRetrievalAdaptersMixin,
     Blip2ModelAdaptersMixin,
     Blip2QFormerLayerAdaptersMixin,
+    Blip2QFormerModelAdaptersMixin,
     Blip2VisionModelAdaptersMixin,
 )
 from .modeling_blip_2 import (
@@ -31,6 +32,7 @@ __all__ = [
     "Blip2ForImageTextRetrievalAdaptersMixin",
     "Blip2ModelAdaptersMixin",
     "Blip2QFormerLayerAdaptersMixin",
+    "Blip2QFormerModelAdaptersMixin",
     "Blip2QFormerMultiHeadAttentionWithAdapters",
     "Blip2QFormerOutputWithAdapters",
     "Blip2QFormerSelfOutputWithAdapters",

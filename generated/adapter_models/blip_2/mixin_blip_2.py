@@ -6,7 +6,6 @@
 """Which module of upstream's Blip2 plays which role."""
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
-from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
@@ -75,19 +74,11 @@ class Blip2ForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsin
     submodels = ("vision_model", "qformer", "language_model")
 
 
-class Blip2ForImageTextRetrievalAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
-    layer_stacks = (
-        LayerStack("vision_model.encoder.layers"),
-        LayerStack("qformer.encoder.layer", form="joined"),
-    )
+class Blip2ForImageTextRetrievalAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "embeddings.word_embeddings"
-    repeats_whole = True
+    submodels = ("vision_model", "qformer")
     head_modules = ("vision_projection", "text_projection", "itm_head")
-    lacks = {
-        "prefix_tuning": "The width of a key head of `self_attn` is not stated by an attribute.",
-        "prompt_tuning": "No single module of Blip2ForImageTextRetrieval gives what enters the first layer in vision_model.encoder.layers.",
-        "invertible": "No single module of Blip2ForImageTextRetrieval gives what enters the first layer in vision_model.encoder.layers.",
-    }
+    lacks = {"invertible": "No model in Blip2ForImageTextRetrieval reads tokens, whose embeddings could be inverted."}
 
 
 class Blip2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
@@ -97,6 +88,19 @@ class Blip2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "The width of a key head of `self_attn` is not stated by an attribute.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Blip2QFormerModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "dropout"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

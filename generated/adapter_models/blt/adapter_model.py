@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Blt with adapters and no heads."""
+"""Blt with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.blt.modeling_blt import BltModel, BltPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from transformers.models.blt.modeling_blt import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class BltAdapterModel(ModelWithoutHeadsAdaptersMixin, BltPreTrainedModel):
-    """Blt with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of BltModel.
+class BltAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, BltPreTrainedModel, HeadsGenerationMixin):
+    """Blt with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    head_config = "decoder_config"
 
     def __init__(self, config: BltConfig) -> None:
         super().__init__(config)
@@ -41,10 +49,21 @@ class BltAdapterModel(ModelWithoutHeadsAdaptersMixin, BltPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of BltModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of BltModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             patch_lengths=patch_lengths,
             attention_mask=attention_mask,
@@ -53,4 +72,13 @@ class BltAdapterModel(ModelWithoutHeadsAdaptersMixin, BltPreTrainedModel):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

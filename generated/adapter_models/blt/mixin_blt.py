@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -50,17 +51,9 @@ class BltCrossAttentionAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class BltModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("local_encoder.layers"),
-        LayerStack("local_encoder.cross_attn_layers", shared=True, form="gathered"),
-        LayerStack("global_transformer.layers", form="gathered"),
-        LayerStack("local_decoder.layers"),
-        LayerStack("local_decoder.cross_attn_layers"),
-        LayerStack("patcher.layers"),
-    )
+class BltModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "local_encoder.embed_tokens"
-    repeats_whole = True
+    submodels = ("local_encoder", "global_transformer", "local_decoder", "patcher")
 
 
 class BltLocalEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

@@ -11,6 +11,7 @@ from .mixin_chinese_clip import (
     ChineseCLIPTextLayerAdaptersMixin,
     ChineseCLIPTextModelAdaptersMixin,
     ChineseCLIPVisionLayerAdaptersMixin,
+    ChineseCLIPVisionModelAdaptersMixin,
 )
 from .modeling_chinese_clip import (
     ChineseCLIPTextOutputWithAdapters,
@@ -31,4 +32,5 @@ __all__ = [
     "ChineseCLIPVisionAttentionWithAdapters",
     "ChineseCLIPVisionLayerAdaptersMixin",
     "ChineseCLIPVisionLayerWithAdapters",
+    "ChineseCLIPVisionModelAdaptersMixin",
 ]

@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -54,12 +55,8 @@ class ClapTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ClapModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layer"),
-        LayerStack("audio_model.audio_encoder.layers.*.blocks"),
-    )
-    repeats_whole = True
+class ClapModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "audio_model")
 
 
 class ClapAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
@@ -68,7 +65,7 @@ class ClapAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "audio_encoder.norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
+        "prefix_tuning": "Between the products the scores are combined with a tensor by `-`.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

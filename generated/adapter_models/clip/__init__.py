@@ -6,7 +6,13 @@
 """CLIP with adapters."""
 
 from .adapter_model import CLIPAdapterModel
-from .mixin_clip import CLIPEncoderLayerAdaptersMixin, CLIPForImageClassificationAdaptersMixin, CLIPModelAdaptersMixin
+from .mixin_clip import (
+    CLIPEncoderLayerAdaptersMixin,
+    CLIPForImageClassificationAdaptersMixin,
+    CLIPModelAdaptersMixin,
+    CLIPTextModelAdaptersMixin,
+    CLIPVisionModelAdaptersMixin,
+)
 from .modeling_clip import CLIPAttentionWithAdapters, CLIPEncoderLayerWithAdapters
 
 __all__ = [
@@ -16,4 +22,6 @@ __all__ = [
     "CLIPEncoderLayerWithAdapters",
     "CLIPForImageClassificationAdaptersMixin",
     "CLIPModelAdaptersMixin",
+    "CLIPTextModelAdaptersMixin",
+    "CLIPVisionModelAdaptersMixin",
 ]

@@ -5,9 +5,12 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's CLIP plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -32,12 +35,8 @@ class CLIPEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class CLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.layers"),
-    )
-    repeats_whole = True
+class CLIPModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "vision_model")
 
 
 class CLIPForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
@@ -46,3 +45,36 @@ class CLIPForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
     final_norm_path = "vision_model.post_layernorm"
     repeats_whole = True
     head_modules = ("classifier",)
+    lacks = {
+        "prompt_tuning": "The head of CLIPForImageClassification reads hidden states in its own forward, where a prompt cannot be taken out of them.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class CLIPTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "embeddings.token_embedding"
+    embedding_output = "embeddings"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
+        "invertible": "",
+    }
+
+
+class CLIPVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "pre_layrnorm"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -14,9 +14,15 @@ from .mixin_clvp import (
     ClvpModelForConditionalGenerationAdaptersMixin,
     ClvpSelfAttentionAdaptersMixin,
 )
-from .modeling_clvp import ClvpDecoderLayerWithAdapters, ClvpEncoderLayerWithAdapters, ClvpSelfAttentionWithAdapters
+from .modeling_clvp import (
+    ClvpConditioningEncoderWithAdapters,
+    ClvpDecoderLayerWithAdapters,
+    ClvpEncoderLayerWithAdapters,
+    ClvpSelfAttentionWithAdapters,
+)
 
 __all__ = [
+    "ClvpConditioningEncoderWithAdapters",
     "ClvpDecoderAdaptersMixin",
     "ClvpDecoderLayerAdaptersMixin",
     "ClvpDecoderLayerWithAdapters",

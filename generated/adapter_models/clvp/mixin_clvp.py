@@ -24,7 +24,8 @@ class ClvpSelfAttentionAdaptersMixin(LayerAdaptersMixin):
                 output="out_proj",
                 head_dim="head_dim",
             ),
-        )
+        ),
+        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention"),),
     )
 
 
@@ -88,7 +89,7 @@ class ClvpEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     final_norm_path = "final_layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `liveness`: encoder: no gradient reaches ['prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans']",
+        "prefix_tuning": "It fails the check `liveness`: encoder: missing: ['prefix_tuning.prefix_tunings.adapter_a.clvp_decoder_self_prefix.control_trans', 'prefix_tuning.prefix_tunings.adapter_a.clvp_encoder_self_prefix.control_trans', 'prefix_tuning.pre…",
         "lora": "",
         "reft": "",
         "prompt_tuning": "",
@@ -103,7 +104,7 @@ class ClvpDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `liveness`: encoder: no gradient reaches ['prefix_tuning.prefix_tunings.adapter_a.self_prefix.control_trans']",
+        "prefix_tuning": "It fails the check `liveness`: encoder: missing: ['prefix_tuning.prefix_tunings.adapter_a.clvp_decoder_self_prefix.control_trans', 'prefix_tuning.prefix_tunings.adapter_a.clvp_encoder_self_prefix.control_trans', 'prefix_tuning.pre…",
         "lora": "",
         "reft": "",
         "prompt_tuning": "",

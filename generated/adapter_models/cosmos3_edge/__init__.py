@@ -9,7 +9,9 @@ from .adapter_model import Cosmos3EdgeAdapterModel
 from .mixin_cosmos3_edge import (
     Cosmos3EdgeModelAdaptersMixin,
     Cosmos3EdgeTextDecoderLayerAdaptersMixin,
+    Cosmos3EdgeTextModelAdaptersMixin,
     Cosmos3EdgeVisionEncoderLayerAdaptersMixin,
+    Cosmos3EdgeVisionModelAdaptersMixin,
 )
 from .modeling_cosmos3_edge import (
     Cosmos3EdgeTextAttentionWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "Cosmos3EdgeTextAttentionWithAdapters",
     "Cosmos3EdgeTextDecoderLayerAdaptersMixin",
     "Cosmos3EdgeTextDecoderLayerWithAdapters",
+    "Cosmos3EdgeTextModelAdaptersMixin",
     "Cosmos3EdgeVisionEncoderLayerAdaptersMixin",
     "Cosmos3EdgeVisionEncoderLayerWithAdapters",
+    "Cosmos3EdgeVisionModelAdaptersMixin",
 ]

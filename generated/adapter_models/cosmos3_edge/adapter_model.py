@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 NVIDIA Corporation and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Cosmos3Edge with adapters and no heads."""
+"""Cosmos3Edge with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.cosmos3_edge.modeling_cosmos3_edge import Cosmos3EdgeModel, Cosmos3EdgePreTrainedModel
+from transformers.models.cosmos3_edge.modeling_cosmos3_edge import (
+    Cosmos3EdgeForConditionalGeneration,
+    Cosmos3EdgeModel,
+    Cosmos3EdgePreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.cosmos3_edge.modeling_cosmos3_edge import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Cosmos3EdgeAdapterModel(ModelWithoutHeadsAdaptersMixin, Cosmos3EdgePreTrainedModel):
-    """Cosmos3Edge with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Cosmos3EdgeModel.
+class Cosmos3EdgeAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Cosmos3EdgePreTrainedModel, HeadsGenerationMixin):
+    """Cosmos3Edge with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Cosmos3EdgeForConditionalGeneration
+    borrowed_methods = ("_prepare_position_ids_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: Cosmos3EdgeConfig) -> None:
         super().__init__(config)
@@ -47,10 +61,21 @@ class Cosmos3EdgeAdapterModel(ModelWithoutHeadsAdaptersMixin, Cosmos3EdgePreTrai
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Cosmos3EdgeModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Cosmos3EdgeModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -64,4 +89,13 @@ class Cosmos3EdgeAdapterModel(ModelWithoutHeadsAdaptersMixin, Cosmos3EdgePreTrai
             mm_token_type_ids=mm_token_type_ids,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

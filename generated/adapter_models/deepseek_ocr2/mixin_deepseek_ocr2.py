@@ -91,7 +91,7 @@ class DeepseekOcr2SamVisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="other"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products a slice of the scores is taken.",
         "lora": "",
         "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
@@ -106,7 +106,7 @@ class DeepseekOcr2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one was called past that forward. Use another meth…",
         "prompt_tuning": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
         "invertible": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
     }
@@ -121,7 +121,7 @@ class DeepseekOcr2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapt
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one was called past that forward. Use another meth…",
         "prompt_tuning": "",
         "invertible": "",
     }

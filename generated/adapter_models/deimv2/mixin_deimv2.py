@@ -55,7 +55,7 @@ class Deimv2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class Deimv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
-        LayerStack("encoder.aifi.*.layers"),
+        LayerStack("encoder.aifi.*.layers", optional="encoder.aifi"),
         LayerStack("decoder.layers"),
     )
     embedding_output = "conv_encoder"

@@ -30,11 +30,7 @@ class EmbeddingGemma2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
             BottleneckRole(host="ple_block", location="output"),
         ),
-        mlp=MLPRoles(
-            first=("mlp.up_proj", "ple_block.per_layer_input_gate"),
-            gate=("mlp.gate_proj",),
-            last=("mlp.down_proj", "ple_block.per_layer_projection"),
-        ),
+        mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
     )
 
 

@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
@@ -53,12 +54,8 @@ class Ernie4_5_VLMoeVisionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Ernie4_5_VLMoeModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("language_model.layers"),
-        LayerStack("vision_tower.blocks", form="packed"),
-    )
-    repeats_whole = True
+class Ernie4_5_VLMoeModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("language_model", "vision_tower")
 
 
 class Ernie4_5_VLMoeTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Westlake Representational Learning Lab (Fajie Yuan Lab) team and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Evolla with adapters and no heads."""
+"""Evolla with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.evolla.modeling_evolla import EvollaModel, EvollaPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
     from transformers.models.evolla.modeling_evolla import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class EvollaAdapterModel(ModelWithoutHeadsAdaptersMixin, EvollaPreTrainedModel):
-    """Evolla with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of EvollaModel.
+class EvollaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, EvollaPreTrainedModel, HeadsGenerationMixin):
+    """Evolla with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
 
     def __init__(self, config: EvollaConfig) -> None:
         super().__init__(config)
@@ -46,10 +53,21 @@ class EvollaAdapterModel(ModelWithoutHeadsAdaptersMixin, EvollaPreTrainedModel):
         msa_feats: torch.Tensor | None = None,
         structure_batch_mask: torch.Tensor | None = None,
         msa_batch_mask: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of EvollaModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of EvollaModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -63,4 +81,13 @@ class EvollaAdapterModel(ModelWithoutHeadsAdaptersMixin, EvollaPreTrainedModel):
             structure_batch_mask=structure_batch_mask,
             msa_batch_mask=msa_batch_mask,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -6,7 +6,11 @@
 """Exaone4_5_ with adapters."""
 
 from .adapter_model import Exaone4_5_AdapterModel
-from .mixin_exaone4_5 import Exaone4_5_ModelAdaptersMixin, Exaone4_5_VisionBlockAdaptersMixin
+from .mixin_exaone4_5 import (
+    Exaone4_5_ModelAdaptersMixin,
+    Exaone4_5_VisionBlockAdaptersMixin,
+    Exaone4_5_VisionModelAdaptersMixin,
+)
 from .modeling_exaone4_5 import Exaone4_5_VisionBlockWithAdapters
 
 __all__ = [
@@ -14,4 +18,5 @@ __all__ = [
     "Exaone4_5_ModelAdaptersMixin",
     "Exaone4_5_VisionBlockAdaptersMixin",
     "Exaone4_5_VisionBlockWithAdapters",
+    "Exaone4_5_VisionModelAdaptersMixin",
 ]

@@ -7,5 +7,11 @@
 
 from .adapter_model import FlaubertAdapterModel
 from .mixin_flaubert import FlaubertModelAdaptersMixin, MultiHeadAttentionAdaptersMixin
+from .modeling_flaubert import FlaubertModelWithAdapters
 
-__all__ = ["FlaubertAdapterModel", "FlaubertModelAdaptersMixin", "MultiHeadAttentionAdaptersMixin"]
+__all__ = [
+    "FlaubertAdapterModel",
+    "FlaubertModelAdaptersMixin",
+    "FlaubertModelWithAdapters",
+    "MultiHeadAttentionAdaptersMixin",
+]

@@ -30,8 +30,8 @@ class Gemma3nAudioConformerBlockAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="ffw_layer_end", location="output"),
         ),
         mlp=MLPRoles(
-            first=("ffw_layer_start.ffw_layer_1", "lconv1d.linear_start", "ffw_layer_end.ffw_layer_1"),
-            last=("ffw_layer_start.ffw_layer_2", "lconv1d.linear_end", "ffw_layer_end.ffw_layer_2"),
+            first=("ffw_layer_start.ffw_layer_1", "ffw_layer_end.ffw_layer_1"),
+            last=("ffw_layer_start.ffw_layer_2", "ffw_layer_end.ffw_layer_2"),
         ),
     )
 

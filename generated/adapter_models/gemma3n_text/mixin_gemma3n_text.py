@@ -24,7 +24,7 @@ class Gemma3nTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="config.head_dim",
             ),
         ),
-        mlp=MLPRoles(first=("per_layer_input_gate",), last=("per_layer_projection",)),
+        mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
         optional=("self_attn.k_proj", "self_attn.v_proj"),
     )
 

@@ -30,12 +30,8 @@ class Gemma4AudioLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="feed_forward2", location="output"),
         ),
         mlp=MLPRoles(
-            first=(
-                "feed_forward1.ffw_layer_1.linear",
-                "lconv1d.linear_start.linear",
-                "feed_forward2.ffw_layer_1.linear",
-            ),
-            last=("feed_forward1.ffw_layer_2.linear", "lconv1d.linear_end.linear", "feed_forward2.ffw_layer_2.linear"),
+            first=("feed_forward1.ffw_layer_1.linear", "feed_forward2.ffw_layer_1.linear"),
+            last=("feed_forward1.ffw_layer_2.linear", "feed_forward2.ffw_layer_2.linear"),
         ),
     )
 

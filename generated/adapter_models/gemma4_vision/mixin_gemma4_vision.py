@@ -27,7 +27,7 @@ class Gemma4VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
         ),
-        mlp=MLPRoles(first=("mlp.up_proj.linear", "mlp.gate_proj.linear"), last=("mlp.down_proj.linear",)),
+        mlp=MLPRoles(first=("mlp.up_proj.linear",), gate=("mlp.gate_proj.linear",), last=("mlp.down_proj.linear",)),
     )
 
 

@@ -6,7 +6,13 @@
 """Glm4v with adapters."""
 
 from .adapter_model import Glm4vAdapterModel
-from .mixin_glm4v import Glm4vModelAdaptersMixin, Glm4vTextDecoderLayerAdaptersMixin, Glm4vVisionBlockAdaptersMixin
+from .mixin_glm4v import (
+    Glm4vModelAdaptersMixin,
+    Glm4vTextDecoderLayerAdaptersMixin,
+    Glm4vTextModelAdaptersMixin,
+    Glm4vVisionBlockAdaptersMixin,
+    Glm4vVisionModelAdaptersMixin,
+)
 from .modeling_glm4v import (
     Glm4vTextAttentionWithAdapters,
     Glm4vTextDecoderLayerWithAdapters,
@@ -19,6 +25,8 @@ __all__ = [
     "Glm4vTextAttentionWithAdapters",
     "Glm4vTextDecoderLayerAdaptersMixin",
     "Glm4vTextDecoderLayerWithAdapters",
+    "Glm4vTextModelAdaptersMixin",
     "Glm4vVisionBlockAdaptersMixin",
     "Glm4vVisionBlockWithAdapters",
+    "Glm4vVisionModelAdaptersMixin",
 ]

@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Glm4v plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
@@ -50,9 +53,34 @@ class Glm4vTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Glm4vModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("visual.blocks", form="packed"),
-        LayerStack("language_model.layers"),
-    )
-    repeats_whole = True
+class Glm4vModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("visual", "language_model")
+
+
+class Glm4vVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("blocks", form="packed"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Glm4vTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

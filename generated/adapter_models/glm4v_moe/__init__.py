@@ -9,7 +9,9 @@ from .adapter_model import Glm4vMoeAdapterModel
 from .mixin_glm4v_moe import (
     Glm4vMoeModelAdaptersMixin,
     Glm4vMoeTextDecoderLayerAdaptersMixin,
+    Glm4vMoeTextModelAdaptersMixin,
     Glm4vMoeVisionBlockAdaptersMixin,
+    Glm4vMoeVisionModelAdaptersMixin,
 )
 from .modeling_glm4v_moe import (
     Glm4vMoeTextAttentionWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "Glm4vMoeTextAttentionWithAdapters",
     "Glm4vMoeTextDecoderLayerAdaptersMixin",
     "Glm4vMoeTextDecoderLayerWithAdapters",
+    "Glm4vMoeTextModelAdaptersMixin",
     "Glm4vMoeVisionBlockAdaptersMixin",
     "Glm4vMoeVisionBlockWithAdapters",
+    "Glm4vMoeVisionModelAdaptersMixin",
 ]

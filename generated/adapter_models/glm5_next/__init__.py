@@ -9,7 +9,9 @@ from .adapter_model import Glm5NextAdapterModel
 from .mixin_glm5_next import (
     Glm5NextModelAdaptersMixin,
     Glm5NextTextDecoderLayerAdaptersMixin,
+    Glm5NextTextModelAdaptersMixin,
     Glm5NextVisionBlockAdaptersMixin,
+    Glm5NextVisionModelAdaptersMixin,
 )
 from .modeling_glm5_next import (
     Glm5NextTextAttentionWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "Glm5NextTextAttentionWithAdapters",
     "Glm5NextTextDecoderLayerAdaptersMixin",
     "Glm5NextTextDecoderLayerWithAdapters",
+    "Glm5NextTextModelAdaptersMixin",
     "Glm5NextVisionBlockAdaptersMixin",
     "Glm5NextVisionBlockWithAdapters",
+    "Glm5NextVisionModelAdaptersMixin",
 ]

@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Glm5Next plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
@@ -68,9 +71,33 @@ class Glm5NextVisionBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Glm5NextModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("visual.blocks", form="packed"),
-        LayerStack("language_model.layers", form="other"),
-    )
-    repeats_whole = True
+class Glm5NextModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("visual", "language_model")
+
+
+class Glm5NextTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="other"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "It fails the check `decoding`: encoder: eager, cache: logits: Tensor-likes are not close!",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
+        "prompt_tuning": "The layers in layers read input_ids themselves, and these are not there where a prompt goes in as inputs_embeds.",
+        "invertible": "",
+    }
+
+
+class Glm5NextVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("blocks", form="packed"),)
+    embedding_output = "patch_embed"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

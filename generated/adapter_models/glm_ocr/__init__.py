@@ -9,7 +9,9 @@ from .adapter_model import GlmOcrAdapterModel
 from .mixin_glm_ocr import (
     GlmOcrModelAdaptersMixin,
     GlmOcrTextDecoderLayerAdaptersMixin,
+    GlmOcrTextModelAdaptersMixin,
     GlmOcrVisionBlockAdaptersMixin,
+    GlmOcrVisionModelAdaptersMixin,
 )
 from .modeling_glm_ocr import (
     GlmOcrTextAttentionWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "GlmOcrTextAttentionWithAdapters",
     "GlmOcrTextDecoderLayerAdaptersMixin",
     "GlmOcrTextDecoderLayerWithAdapters",
+    "GlmOcrTextModelAdaptersMixin",
     "GlmOcrVisionBlockAdaptersMixin",
     "GlmOcrVisionBlockWithAdapters",
+    "GlmOcrVisionModelAdaptersMixin",
 ]

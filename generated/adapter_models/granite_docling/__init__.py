@@ -10,6 +10,8 @@ from .mixin_granite_docling import (
     GraniteDoclingEncoderLayerAdaptersMixin,
     GraniteDoclingModelAdaptersMixin,
     GraniteDoclingTextDecoderLayerAdaptersMixin,
+    GraniteDoclingTextModelAdaptersMixin,
+    GraniteDoclingVisionModelAdaptersMixin,
 )
 from .modeling_granite_docling import (
     GraniteDoclingEncoderLayerWithAdapters,
@@ -26,5 +28,7 @@ __all__ = [
     "GraniteDoclingTextAttentionWithAdapters",
     "GraniteDoclingTextDecoderLayerAdaptersMixin",
     "GraniteDoclingTextDecoderLayerWithAdapters",
+    "GraniteDoclingTextModelAdaptersMixin",
     "GraniteDoclingVisionAttentionWithAdapters",
+    "GraniteDoclingVisionModelAdaptersMixin",
 ]

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 IBM and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""GraniteDocling with adapters and no heads."""
+"""GraniteDocling with flexible heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from transformers.models.granite_docling.modeling_granite_docling import (
     GraniteDoclingPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +24,21 @@ if TYPE_CHECKING:
     from transformers.models.granite_docling.modeling_granite_docling import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class GraniteDoclingAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteDoclingPreTrainedModel):
-    """GraniteDocling with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of GraniteDoclingModel.
+class GraniteDoclingAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, GraniteDoclingPreTrainedModel, HeadsGenerationMixin
+):
+    """GraniteDocling with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    head_config = "text_config"
 
     def __init__(self, config: GraniteDoclingConfig) -> None:
         super().__init__(config)
@@ -46,10 +56,21 @@ class GraniteDoclingAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteDoclingP
         tile_fine_mask: torch.BoolTensor | None = None,
         pixel_attention_mask: torch.BoolTensor | None = None,
         mm_encoder_outputs: dict[Any, Any] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of GraniteDoclingModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of GraniteDoclingModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -60,4 +81,13 @@ class GraniteDoclingAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteDoclingP
             pixel_attention_mask=pixel_attention_mask,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -29,8 +29,8 @@ class GraniteSpeech5EncoderBlockAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters_2", location="output"),
         ),
         mlp=MLPRoles(
-            first=("feed_forward1.linear1", "conv.pointwise_lin1", "feed_forward2.linear1"),
-            last=("feed_forward1.linear2", "conv.pointwise_lin2", "feed_forward2.linear2"),
+            first=("feed_forward1.linear1", "feed_forward2.linear1"),
+            last=("feed_forward1.linear2", "feed_forward2.linear2"),
         ),
     )
 

@@ -47,7 +47,7 @@ class GroupViTTextTransformerAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "final_layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
@@ -60,7 +60,7 @@ class GroupViTVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "vision_model.embeddings"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

@@ -4,8 +4,11 @@
 """Prediction heads that are added, saved and chosen by name."""
 
 from adapter_runtime.heads import (
+    AudioClassificationHead,
+    AudioFrameClassificationHead,
     BertStyleMaskedLMHead,
     BiaffineParsingHead,
+    CTCHead,
     CausalLMHead,
     ClassificationHead,
     DependencyParsingOutput,
@@ -17,13 +20,17 @@ from adapter_runtime.heads import (
     QuestionAnsweringHead,
     Seq2SeqLMHead,
     TaggingHead,
+    VideoClassificationHead,
     register_custom_head,
 )
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 __all__ = [
+    "AudioClassificationHead",
+    "AudioFrameClassificationHead",
     "BertStyleMaskedLMHead",
     "BiaffineParsingHead",
+    "CTCHead",
     "CausalLMHead",
     "ClassificationHead",
     "DependencyParsingOutput",
@@ -36,5 +43,6 @@ __all__ = [
     "QuestionAnsweringHead",
     "Seq2SeqLMHead",
     "TaggingHead",
+    "VideoClassificationHead",
     "register_custom_head",
 ]

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The Fairseq Authors and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Hubert with adapters and no heads."""
+"""Hubert with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.hubert.modeling_hubert import HubertModel, HubertPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from transformers.models.hubert.configuration_hubert import HubertConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class HubertAdapterModel(ModelWithoutHeadsAdaptersMixin, HubertPreTrainedModel):
-    """Hubert with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of HubertModel.
+class HubertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, HubertPreTrainedModel):
+    """Hubert with any number of adapters and of heads, of which one or several are active.
+
+    Heads: audio_classification, ctc.
     """
+
+    head_types = ("audio_classification", "ctc")
+    pooling = "frames"
+    frame_counter = "_get_feat_extract_output_lengths"
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)
@@ -39,10 +46,19 @@ class HubertAdapterModel(ModelWithoutHeadsAdaptersMixin, HubertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of HubertModel."""
-        return self.hubert(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of HubertModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.hubert(
             input_values=input_values,
             attention_mask=attention_mask,
             mask_time_indices=mask_time_indices,
@@ -50,4 +66,11 @@ class HubertAdapterModel(ModelWithoutHeadsAdaptersMixin, HubertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

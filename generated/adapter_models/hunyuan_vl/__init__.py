@@ -9,7 +9,9 @@ from .adapter_model import HunYuanVLAdapterModel
 from .mixin_hunyuan_vl import (
     HunYuanVLDenseV1DecoderLayerAdaptersMixin,
     HunYuanVLModelAdaptersMixin,
+    HunYuanVLTextModelAdaptersMixin,
     HunYuanVLVisionBlockAdaptersMixin,
+    HunYuanVLVisionTransformerAdaptersMixin,
 )
 from .modeling_hunyuan_vl import (
     HunYuanVLDenseV1AttentionWithAdapters,
@@ -23,6 +25,8 @@ __all__ = [
     "HunYuanVLDenseV1DecoderLayerAdaptersMixin",
     "HunYuanVLDenseV1DecoderLayerWithAdapters",
     "HunYuanVLModelAdaptersMixin",
+    "HunYuanVLTextModelAdaptersMixin",
     "HunYuanVLVisionBlockAdaptersMixin",
     "HunYuanVLVisionBlockWithAdapters",
+    "HunYuanVLVisionTransformerAdaptersMixin",
 ]

@@ -6,7 +6,11 @@
 """Idefics3 with adapters."""
 
 from .adapter_model import Idefics3AdapterModel
-from .mixin_idefics3 import Idefics3EncoderLayerAdaptersMixin, Idefics3ModelAdaptersMixin
+from .mixin_idefics3 import (
+    Idefics3EncoderLayerAdaptersMixin,
+    Idefics3ModelAdaptersMixin,
+    Idefics3VisionTransformerAdaptersMixin,
+)
 from .modeling_idefics3 import Idefics3EncoderLayerWithAdapters, Idefics3VisionAttentionWithAdapters
 
 __all__ = [
@@ -15,4 +19,5 @@ __all__ = [
     "Idefics3EncoderLayerWithAdapters",
     "Idefics3ModelAdaptersMixin",
     "Idefics3VisionAttentionWithAdapters",
+    "Idefics3VisionTransformerAdaptersMixin",
 ]

@@ -30,7 +30,7 @@ class IJepaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, IJepaPreTrainedMode
     """
 
     head_types = ("image_classification",)
-    pooling = "first"
+    pooling = "mean"
 
     def __init__(self, config: IJepaConfig) -> None:
         super().__init__(config)

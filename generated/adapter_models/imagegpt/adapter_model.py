@@ -31,7 +31,7 @@ class ImageGPTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ImageGPTPreTrain
     """
 
     head_types = ("image_classification",)
-    pooling = "first"
+    pooling = "mean"
 
     def __init__(self, config: ImageGPTConfig) -> None:
         super().__init__(config)

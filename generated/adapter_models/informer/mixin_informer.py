@@ -75,7 +75,7 @@ class InformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
@@ -88,7 +88,7 @@ class InformerDecoderAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "InformerDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

@@ -10,7 +10,9 @@ from .mixin_inkling2 import (
     Inkling2FullDecoderLayerAdaptersMixin,
     Inkling2ModelAdaptersMixin,
     Inkling2SlidingDecoderLayerAdaptersMixin,
+    Inkling2TextModelAdaptersMixin,
     Inkling2VisionEncoderLayerAdaptersMixin,
+    Inkling2VisionModelAdaptersMixin,
 )
 from .modeling_inkling2 import (
     Inkling2FullDecoderLayerWithAdapters,
@@ -25,6 +27,8 @@ __all__ = [
     "Inkling2ModelAdaptersMixin",
     "Inkling2SlidingDecoderLayerAdaptersMixin",
     "Inkling2SlidingDecoderLayerWithAdapters",
+    "Inkling2TextModelAdaptersMixin",
     "Inkling2VisionEncoderLayerAdaptersMixin",
     "Inkling2VisionEncoderLayerWithAdapters",
+    "Inkling2VisionModelAdaptersMixin",
 ]

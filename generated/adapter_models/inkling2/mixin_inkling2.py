@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Inkling2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -64,9 +67,32 @@ class Inkling2VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Inkling2ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("language_model.layers"),
-        LayerStack("vision_tower.layers", form="packed"),
-    )
-    repeats_whole = True
+class Inkling2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("language_model", "vision_tower")
+
+
+class Inkling2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    own_methods = {
+        "bottleneck": "Not every layer of the stack layers has its sites. The stream is not followed behind this, so what is added to it there has no site.",
+        "prefix_tuning": "The argument `sinks` of the attention core may have a key dimension.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
+
+
+class Inkling2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers", form="packed"),)
+    embedding_output = "pre_layernorm"
+    own_methods = {
+        "bottleneck": "It fails the check `average`: encoder: harness: KeyError: 'language_model.layers.1.attention_adapters.adapters.adapter_a.adapter_down.0.weight'",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -10,8 +10,10 @@ from .mixin_kosmos_2 import (
     Kosmos2ForConditionalGenerationAdaptersMixin,
     Kosmos2ModelAdaptersMixin,
     Kosmos2TextBlockAdaptersMixin,
+    Kosmos2TextModelAdaptersMixin,
     Kosmos2TextTransformerAdaptersMixin,
     Kosmos2VisionEncoderLayerAdaptersMixin,
+    Kosmos2VisionModelAdaptersMixin,
     Kosmos2VisionTransformerAdaptersMixin,
 )
 from .modeling_kosmos_2 import (
@@ -27,10 +29,12 @@ __all__ = [
     "Kosmos2ModelAdaptersMixin",
     "Kosmos2TextBlockAdaptersMixin",
     "Kosmos2TextBlockWithAdapters",
+    "Kosmos2TextModelAdaptersMixin",
     "Kosmos2TextTransformerAdaptersMixin",
     "Kosmos2VisionAttentionWithAdapters",
     "Kosmos2VisionEncoderLayerAdaptersMixin",
     "Kosmos2VisionEncoderLayerWithAdapters",
+    "Kosmos2VisionModelAdaptersMixin",
     "Kosmos2VisionTransformerAdaptersMixin",
     "KosmosTextAttentionWithAdapters",
 ]

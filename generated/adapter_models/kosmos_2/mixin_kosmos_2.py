@@ -9,6 +9,7 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -65,22 +66,14 @@ class Kosmos2TextBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Kosmos2ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.model.layers"),
-        LayerStack("vision_model.model.encoder.layers"),
-    )
+class Kosmos2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "text_model.model.embed_tokens"
-    repeats_whole = True
+    submodels = ("text_model", "vision_model")
 
 
-class Kosmos2ForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.model.layers"),
-        LayerStack("vision_model.model.encoder.layers"),
-    )
+class Kosmos2ForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "text_model.model.embed_tokens"
-    repeats_whole = True
+    submodels = ("text_model", "vision_model")
 
 
 class Kosmos2VisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
@@ -101,6 +94,34 @@ class Kosmos2TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapt
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
     final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class Kosmos2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.encoder.layers"),)
+    embedding_output = "model.pre_layrnorm"
+    final_norm_path = "model.post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Kosmos2TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.layers"),)
+    token_embeddings = "model.embed_tokens"
+    final_norm_path = "model.layer_norm"
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",

@@ -10,9 +10,11 @@ from .mixin_kosmos_2_5 import (
     Kosmos2_5ForConditionalGenerationAdaptersMixin,
     Kosmos2_5ModelAdaptersMixin,
     Kosmos2_5TextBlockAdaptersMixin,
+    Kosmos2_5TextModelAdaptersMixin,
     Kosmos2_5TextTransformerAdaptersMixin,
     Kosmos2_5VisionEncoderAdaptersMixin,
     Kosmos2_5VisionLayerAdaptersMixin,
+    Kosmos2_5VisionModelAdaptersMixin,
 )
 from .modeling_kosmos_2_5 import (
     Kosmos2_5TextAttentionWithAdapters,
@@ -28,9 +30,11 @@ __all__ = [
     "Kosmos2_5TextAttentionWithAdapters",
     "Kosmos2_5TextBlockAdaptersMixin",
     "Kosmos2_5TextBlockWithAdapters",
+    "Kosmos2_5TextModelAdaptersMixin",
     "Kosmos2_5TextTransformerAdaptersMixin",
     "Kosmos2_5VisionAttentionWithAdapters",
     "Kosmos2_5VisionEncoderAdaptersMixin",
     "Kosmos2_5VisionLayerAdaptersMixin",
     "Kosmos2_5VisionLayerWithAdapters",
+    "Kosmos2_5VisionModelAdaptersMixin",
 ]

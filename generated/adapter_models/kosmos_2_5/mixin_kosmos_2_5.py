@@ -9,6 +9,7 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -54,29 +55,21 @@ class Kosmos2_5TextBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Kosmos2_5ModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.model.layers"),
-        LayerStack("vision_model.encoder.layer"),
-    )
+class Kosmos2_5ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "text_model.model.embed_tokens"
-    repeats_whole = True
+    submodels = ("text_model", "vision_model")
 
 
-class Kosmos2_5ForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.model.layers"),
-        LayerStack("vision_model.encoder.layer"),
-    )
+class Kosmos2_5ForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "text_model.model.embed_tokens"
-    repeats_whole = True
+    submodels = ("text_model", "vision_model")
 
 
 class Kosmos2_5VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layer"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.kosmos_2_5_vision_model_self_prefix.control_trans: Tensor-likes are not close!",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "No single module of Kosmos2_5VisionEncoder gives what enters the first layer in layer.",
@@ -90,7 +83,35 @@ class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAda
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: encoder: sdpa, padding none: gradients: prefix_tuning.prefix_tunings.adapter_a.kosmos_2_5_vision_model_self_prefix.control_trans: Tensor-likes are not close!",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+    }
+
+
+class Kosmos2_5VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Kosmos2_5TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.layers"),)
+    token_embeddings = "model.embed_tokens"
+    final_norm_path = "model.layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",

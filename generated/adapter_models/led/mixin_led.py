@@ -84,7 +84,7 @@ class LEDEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products a slice of the scores is taken.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "LEDEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
@@ -98,7 +98,7 @@ class LEDDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "LEDDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "LEDDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",

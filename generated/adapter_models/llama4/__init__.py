@@ -7,6 +7,7 @@
 
 from .adapter_model import Llama4ForConditionalGenerationAdapterModel
 from .mixin_llama4 import (
+    Llama4ForCausalLMAdaptersMixin,
     Llama4ForConditionalGenerationAdaptersMixin,
     Llama4TextDecoderLayerAdaptersMixin,
     Llama4VisionEncoderLayerAdaptersMixin,
@@ -20,6 +21,7 @@ from .modeling_llama4 import (
 )
 
 __all__ = [
+    "Llama4ForCausalLMAdaptersMixin",
     "Llama4ForConditionalGenerationAdapterModel",
     "Llama4ForConditionalGenerationAdaptersMixin",
     "Llama4TextAttentionWithAdapters",

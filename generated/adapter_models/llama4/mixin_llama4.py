@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Llama4ForConditionalGeneration plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -55,12 +58,23 @@ class Llama4VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Llama4ForConditionalGenerationAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("vision_model.model.layers"),
-        LayerStack("language_model.model.layers"),
-    )
-    repeats_whole = True
+class Llama4ForConditionalGenerationAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("vision_model", "language_model")
+
+
+class Llama4ForCausalLMAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("model.layers"),)
+    token_embeddings = "model.embed_tokens"
+    embedding_output = "model.embed_tokens"
+    final_norm_path = "model.norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "What Llama4ForCausalLM takes as labels, logits_to_keep may have an entry for each token, and has none for those of a prompt.",
+        "invertible": "",
+    }
 
 
 class Llama4VisionModelAdaptersMixin(ModelBaseAdaptersMixin):

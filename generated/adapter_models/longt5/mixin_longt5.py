@@ -89,7 +89,7 @@ class LongT5StackAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     final_norm_path = "final_layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "LongT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "LongT5Stack is one half of an encoder-decoder, and its config may say that it is the whole.",

@@ -43,9 +43,7 @@ class MaskFormerDetrDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class MaskFormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("transformer_module.decoder.layers"),)
-    final_norm_path = "transformer_module.decoder.layernorm"
-    submodels = ("pixel_level_module.encoder",)
+    submodels = ("pixel_level_module.encoder", "transformer_module.decoder")
 
 
 class MaskFormerDetrDecoderAdaptersMixin(ModelBaseAdaptersMixin):

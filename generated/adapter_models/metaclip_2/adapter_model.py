@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MetaClip2 with adapters and no heads."""
+"""MetaClip2 with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.metaclip_2.modeling_metaclip_2 import MetaClip2Model, MetaClip2PreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from transformers.models.metaclip_2.configuration_metaclip_2 import MetaClip2Config
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class MetaClip2AdapterModel(ModelWithoutHeadsAdaptersMixin, MetaClip2PreTrainedModel):
-    """MetaClip2 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of MetaClip2Model.
+class MetaClip2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MetaClip2PreTrainedModel):
+    """MetaClip2 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: image_classification.
     """
+
+    head_types = ("image_classification",)
+    pooling = "rest"
+    head_part = "vision_model"
+    head_config = "vision_config"
 
     def __init__(self, config: MetaClip2Config) -> None:
         super().__init__(config)
@@ -39,10 +47,31 @@ class MetaClip2AdapterModel(ModelWithoutHeadsAdaptersMixin, MetaClip2PreTrainedM
         position_ids: torch.LongTensor | None = None,
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of MetaClip2Model."""
-        return self.metaclip_2(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of MetaClip2Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        if self.runs_head(head):  # which reads one part alone
+            outputs = self.metaclip_2.vision_model(
+                pixel_values=pixel_values,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                **kwargs,
+            )
+            return self.forward_head(
+                outputs,
+                head=head,
+                labels=labels,
+                **arguments,
+            )
+        outputs = self.metaclip_2(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
@@ -50,4 +79,10 @@ class MetaClip2AdapterModel(ModelWithoutHeadsAdaptersMixin, MetaClip2PreTrainedM
             return_loss=return_loss,
             interpolate_pos_encoding=interpolate_pos_encoding,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            head=head,
+            labels=labels,
+            **arguments,
         )

@@ -10,6 +10,7 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -34,12 +35,8 @@ class MetaClip2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MetaClip2ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.layers"),
-    )
-    repeats_whole = True
+class MetaClip2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "vision_model")
 
 
 class MetaClip2ForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
@@ -48,6 +45,10 @@ class MetaClip2ForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
     final_norm_path = "vision_model.post_layernorm"
     repeats_whole = True
     head_modules = ("classifier",)
+    lacks = {
+        "prompt_tuning": "The head of MetaClip2ForImageClassification reads hidden states in its own forward, where a prompt cannot be taken out of them.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
 
 
 class MetaClip2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

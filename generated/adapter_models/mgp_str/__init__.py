@@ -11,9 +11,10 @@ from .mixin_mgp_str import (
     MgpstrLayerAdaptersMixin,
     MgpstrModelAdaptersMixin,
 )
-from .modeling_mgp_str import MgpstrLayerWithAdapters
+from .modeling_mgp_str import MgpstrAttentionWithAdapters, MgpstrLayerWithAdapters
 
 __all__ = [
+    "MgpstrAttentionWithAdapters",
     "MgpstrForSceneTextRecognitionAdapterModel",
     "MgpstrForSceneTextRecognitionAdaptersMixin",
     "MgpstrLayerAdaptersMixin",

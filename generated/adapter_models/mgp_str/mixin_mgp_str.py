@@ -39,9 +39,9 @@ class MgpstrModelAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "embeddings"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The width of a key head of `attn` is not stated by an attribute.",
         "lora": "",
         "reft": "",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "A class token stands in front of the parts of what the model reads, but no submodule `pooler` shows what is read at it.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

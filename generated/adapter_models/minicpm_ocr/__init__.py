@@ -6,7 +6,11 @@
 """MiniCPMOcr with adapters."""
 
 from .adapter_model import MiniCPMOcrAdapterModel
-from .mixin_minicpm_ocr import MiniCPMOcrModelAdaptersMixin, MiniCPMOcrVisionEncoderLayerAdaptersMixin
+from .mixin_minicpm_ocr import (
+    MiniCPMOcrModelAdaptersMixin,
+    MiniCPMOcrVisionEncoderLayerAdaptersMixin,
+    MiniCPMOcrVisionModelAdaptersMixin,
+)
 from .modeling_minicpm_ocr import MiniCPMOcrVisionEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,4 +18,5 @@ __all__ = [
     "MiniCPMOcrModelAdaptersMixin",
     "MiniCPMOcrVisionEncoderLayerAdaptersMixin",
     "MiniCPMOcrVisionEncoderLayerWithAdapters",
+    "MiniCPMOcrVisionModelAdaptersMixin",
 ]

@@ -6,7 +6,11 @@
 """MiniCPMV4_7 with adapters."""
 
 from .adapter_model import MiniCPMV4_7AdapterModel
-from .mixin_minicpmv4_7 import MiniCPMV4_7ModelAdaptersMixin, MiniCPMV4_7VisionEncoderLayerAdaptersMixin
+from .mixin_minicpmv4_7 import (
+    MiniCPMV4_7ModelAdaptersMixin,
+    MiniCPMV4_7VisionEncoderLayerAdaptersMixin,
+    MiniCPMV4_7VisionModelAdaptersMixin,
+)
 from .modeling_minicpmv4_7 import MiniCPMV4_7VisionEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,4 +18,5 @@ __all__ = [
     "MiniCPMV4_7ModelAdaptersMixin",
     "MiniCPMV4_7VisionEncoderLayerAdaptersMixin",
     "MiniCPMV4_7VisionEncoderLayerWithAdapters",
+    "MiniCPMV4_7VisionModelAdaptersMixin",
 ]

@@ -5,9 +5,10 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MiniCPMV4_7 plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
 class MiniCPMV4_7VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -33,3 +34,17 @@ class MiniCPMV4_7VisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class MiniCPMV4_7ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     submodels = ("vision_tower", "language_model")
+
+
+class MiniCPMV4_7VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers", form="packed"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of encoder.layers are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

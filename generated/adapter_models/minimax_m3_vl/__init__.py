@@ -9,6 +9,7 @@ from .adapter_model import MiniMaxM3VLAdapterModel
 from .mixin_minimax_m3_vl import (
     MiniMaxM3VLDecoderLayerAdaptersMixin,
     MiniMaxM3VLModelAdaptersMixin,
+    MiniMaxM3VLTextModelAdaptersMixin,
     MiniMaxM3VLVisionEncoderLayerAdaptersMixin,
     MiniMaxM3VLVisionModelAdaptersMixin,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "MiniMaxM3VLDecoderLayerAdaptersMixin",
     "MiniMaxM3VLDecoderLayerWithAdapters",
     "MiniMaxM3VLModelAdaptersMixin",
+    "MiniMaxM3VLTextModelAdaptersMixin",
     "MiniMaxM3VLVisionEncoderLayerAdaptersMixin",
     "MiniMaxM3VLVisionEncoderLayerWithAdapters",
     "MiniMaxM3VLVisionModelAdaptersMixin",

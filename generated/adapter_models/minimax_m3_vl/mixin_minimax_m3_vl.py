@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's MiniMaxM3VL plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -56,12 +59,23 @@ class MiniMaxM3VLVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MiniMaxM3VLModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("vision_tower.layers", form="packed"),
-        LayerStack("language_model.layers"),
-    )
-    repeats_whole = True
+class MiniMaxM3VLModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("vision_tower", "language_model")
+
+
+class MiniMaxM3VLTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "The argument `block_indices` of the attention core may have a key dimension.",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }
 
 
 class MiniMaxM3VLVisionModelAdaptersMixin(ModelBaseAdaptersMixin):

@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Mllama with adapters and no heads."""
+"""Mllama with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.mllama.modeling_mllama import MllamaModel, MllamaPreTrainedModel
+from transformers.models.mllama.modeling_mllama import (
+    MllamaForConditionalGeneration,
+    MllamaModel,
+    MllamaPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +25,21 @@ if TYPE_CHECKING:
     from transformers.models.mllama.modeling_mllama import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class MllamaAdapterModel(ModelWithoutHeadsAdaptersMixin, MllamaPreTrainedModel):
-    """Mllama with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of MllamaModel.
+class MllamaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MllamaPreTrainedModel, HeadsGenerationMixin):
+    """Mllama with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = MllamaForConditionalGeneration
+    borrowed_methods = ("_update_model_kwargs_for_generation", "prepare_inputs_for_generation")
+    head_config = "text_config"
 
     def __init__(self, config: MllamaConfig) -> None:
         super().__init__(config)
@@ -45,10 +59,21 @@ class MllamaAdapterModel(ModelWithoutHeadsAdaptersMixin, MllamaPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of MllamaModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of MllamaModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             aspect_ratio_mask=aspect_ratio_mask,
@@ -61,4 +86,13 @@ class MllamaAdapterModel(ModelWithoutHeadsAdaptersMixin, MllamaPreTrainedModel):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -75,14 +76,9 @@ class MllamaCrossAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MllamaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("vision_model.transformer.layers"),
-        LayerStack("vision_model.global_transformer.layers"),
-        LayerStack("language_model.layers"),
-    )
+class MllamaModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "language_model.embed_tokens"
-    repeats_whole = True
+    submodels = ("vision_model", "language_model")
 
 
 class MllamaVisionModelAdaptersMixin(ModelBaseAdaptersMixin):

@@ -96,9 +96,9 @@ class MMGroundingDinoEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="several"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products the scores go through `max`.",
         "lora": "",
-        "reft": "The hidden states of layers are no rows of tokens or patches: they are several tensors beside each other.",
+        "reft": "The hidden states of layers are no rows of tokens or patches: they are several tensors or streams beside each other.",
         "prompt_tuning": "No single module of MMGroundingDinoEncoder gives what enters the first layer in layers.",
         "invertible": "No single module of MMGroundingDinoEncoder gives what enters the first layer in layers.",
     }

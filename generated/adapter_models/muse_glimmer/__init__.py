@@ -6,7 +6,11 @@
 """MuseGlimmer with adapters."""
 
 from .adapter_model import MuseGlimmerAdapterModel
-from .mixin_muse_glimmer import MuseGlimmerModelAdaptersMixin, MuseGlimmerVisionEncoderLayerAdaptersMixin
+from .mixin_muse_glimmer import (
+    MuseGlimmerModelAdaptersMixin,
+    MuseGlimmerVisionEncoderLayerAdaptersMixin,
+    MuseGlimmerVisionModelAdaptersMixin,
+)
 from .modeling_muse_glimmer import MuseGlimmerVisionEncoderLayerWithAdapters
 
 __all__ = [
@@ -14,4 +18,5 @@ __all__ = [
     "MuseGlimmerModelAdaptersMixin",
     "MuseGlimmerVisionEncoderLayerAdaptersMixin",
     "MuseGlimmerVisionEncoderLayerWithAdapters",
+    "MuseGlimmerVisionModelAdaptersMixin",
 ]

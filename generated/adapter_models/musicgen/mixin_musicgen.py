@@ -51,7 +51,7 @@ class MusicgenModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin)
 
 
 class MusicgenForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("decoder.model.decoder.layers"),)
+    layer_stacks = (LayerStack("decoder.model.decoder.layers", optional="decoder"),)
     final_norm_path = "decoder.model.decoder.layer_norm"
     submodels = ("text_encoder", "audio_encoder")
 

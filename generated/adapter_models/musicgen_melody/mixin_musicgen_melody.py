@@ -41,9 +41,7 @@ class MusicgenMelodyModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapters
 
 
 class MusicgenMelodyForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("decoder.model.decoder.layers"),)
-    final_norm_path = "decoder.model.decoder.layer_norm"
-    submodels = ("text_encoder",)
+    submodels = ("text_encoder", "decoder")
 
 
 class MusicgenMelodyDecoderAdaptersMixin(ModelBaseAdaptersMixin):

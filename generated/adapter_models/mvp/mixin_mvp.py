@@ -90,7 +90,7 @@ class MvpEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "MvpEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
@@ -105,7 +105,7 @@ class MvpDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "MvpDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "MvpDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",

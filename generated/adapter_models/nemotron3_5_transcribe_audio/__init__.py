@@ -8,6 +8,7 @@
 from .adapter_model import Nemotron3_5TranscribeAudioAdapterModel
 from .mixin_nemotron3_5_transcribe_audio import (
     Nemotron3_5TranscribeAsrAudioLayerAdaptersMixin,
+    Nemotron3_5TranscribeAsrAudioModelAdaptersMixin,
     Nemotron3_5TranscribeAudioModelAdaptersMixin,
 )
 from .modeling_nemotron3_5_transcribe_audio import (
@@ -18,6 +19,7 @@ from .modeling_nemotron3_5_transcribe_audio import (
 __all__ = [
     "Nemotron3_5TranscribeAsrAudioLayerAdaptersMixin",
     "Nemotron3_5TranscribeAsrAudioLayerWithAdapters",
+    "Nemotron3_5TranscribeAsrAudioModelAdaptersMixin",
     "Nemotron3_5TranscribeAttentionWithAdapters",
     "Nemotron3_5TranscribeAudioAdapterModel",
     "Nemotron3_5TranscribeAudioModelAdaptersMixin",

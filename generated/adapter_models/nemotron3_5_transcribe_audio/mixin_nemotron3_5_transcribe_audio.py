@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Nemotron3_5TranscribeAudio plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -32,7 +33,18 @@ class Nemotron3_5TranscribeAsrAudioLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class Nemotron3_5TranscribeAudioModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("asr_encoder.layers"),)
-    embedding_output = "asr_encoder.input_layer_norm"
-    final_norm_path = "asr_encoder.layer_norm"
-    submodels = ("diarization_model",)
+    submodels = ("asr_encoder", "diarization_model")
+
+
+class Nemotron3_5TranscribeAsrAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "input_layer_norm"
+    final_norm_path = "layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -69,7 +69,7 @@ class OneFormerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("pixel_level_module.decoder.encoder.layers"),
         LayerStack("transformer_module.decoder.layers", form="length first"),
-        LayerStack("text_mapper.text_encoder.transformer.layers", form="length first"),
+        LayerStack("text_mapper.text_encoder.transformer.layers", form="length first", optional="text_mapper"),
     )
     final_norm_path = "transformer_module.decoder.decoder_norm"
     submodels = ("pixel_level_module.encoder",)

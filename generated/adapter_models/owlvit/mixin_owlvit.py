@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -31,12 +32,8 @@ class OwlViTEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class OwlViTModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.layers"),
-    )
-    repeats_whole = True
+class OwlViTModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "vision_model")
 
 
 class OwlViTTextTransformerAdaptersMixin(ModelBaseAdaptersMixin):

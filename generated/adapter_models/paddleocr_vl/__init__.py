@@ -15,6 +15,7 @@ from .mixin_paddleocr_vl import (
     PaddleOCRTextModelAdaptersMixin,
     PaddleOCRVLModelAdaptersMixin,
     PaddleOCRVisionEncoderLayerAdaptersMixin,
+    PaddleOCRVisionModelAdaptersMixin,
     PaddleOCRVisionTransformerAdaptersMixin,
 )
 from .modeling_paddleocr_vl import (
@@ -32,5 +33,6 @@ __all__ = [
     "PaddleOCRVLModelAdaptersMixin",
     "PaddleOCRVisionEncoderLayerAdaptersMixin",
     "PaddleOCRVisionEncoderLayerWithAdapters",
+    "PaddleOCRVisionModelAdaptersMixin",
     "PaddleOCRVisionTransformerAdaptersMixin",
 ]

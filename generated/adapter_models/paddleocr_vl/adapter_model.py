@@ -7,15 +7,20 @@
 # original forms to accommodate minor architectural differences compared
 # to GPT-NeoX and OPT used by the Meta AI team that trained the model.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PaddleOCRVL with adapters and no heads."""
+"""PaddleOCRVL with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.paddleocr_vl.modeling_paddleocr_vl import PaddleOCRVLModel, PaddleOCRVLPreTrainedModel
+from transformers.models.paddleocr_vl.modeling_paddleocr_vl import (
+    PaddleOCRVLForConditionalGeneration,
+    PaddleOCRVLModel,
+    PaddleOCRVLPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +29,21 @@ if TYPE_CHECKING:
     from transformers.models.paddleocr_vl.modeling_paddleocr_vl import BaseModelOutputWithPooling
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class PaddleOCRVLAdapterModel(ModelWithoutHeadsAdaptersMixin, PaddleOCRVLPreTrainedModel):
-    """PaddleOCRVL with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of PaddleOCRVLModel.
+class PaddleOCRVLAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PaddleOCRVLPreTrainedModel, HeadsGenerationMixin):
+    """PaddleOCRVL with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = PaddleOCRVLForConditionalGeneration
+    borrowed_methods = ("_prepare_position_ids_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: PaddleOCRVLConfig) -> None:
         super().__init__(config)
@@ -48,10 +62,21 @@ class PaddleOCRVLAdapterModel(ModelWithoutHeadsAdaptersMixin, PaddleOCRVLPreTrai
         image_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of PaddleOCRVLModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of PaddleOCRVLModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -63,4 +88,13 @@ class PaddleOCRVLAdapterModel(ModelWithoutHeadsAdaptersMixin, PaddleOCRVLPreTrai
             mm_token_type_ids=mm_token_type_ids,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -13,6 +13,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -58,13 +59,9 @@ class PaddleOCRVisionEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class PaddleOCRVLModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("visual.vision_model.encoder.layers", form="packed"),
-        LayerStack("language_model.layers"),
-    )
+class PaddleOCRVLModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "language_model.embed_tokens"
-    repeats_whole = True
+    submodels = ("visual", "language_model")
 
 
 class PaddleOCRTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
@@ -91,6 +88,20 @@ class PaddleOCRVisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "Sequences are packed into one row.",
         "lora": "",
         "reft": "The hidden states of encoder.layers are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class PaddleOCRVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("vision_model.encoder.layers", form="packed"),)
+    embedding_output = "vision_model.embeddings"
+    final_norm_path = "vision_model.post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of vision_model.encoder.layers are no rows of tokens or patches: the positions of all examples stand in one row.",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -6,11 +6,12 @@
 """PeAudio with adapters."""
 
 from .adapter_model import PeAudioAdapterModel
-from .mixin_pe_audio import PeAudioEncoderLayerAdaptersMixin, PeAudioModelAdaptersMixin
+from .mixin_pe_audio import PeAudioEncoderAdaptersMixin, PeAudioEncoderLayerAdaptersMixin, PeAudioModelAdaptersMixin
 from .modeling_pe_audio import PeAudioEncoderAttentionWithAdapters, PeAudioEncoderLayerWithAdapters
 
 __all__ = [
     "PeAudioAdapterModel",
+    "PeAudioEncoderAdaptersMixin",
     "PeAudioEncoderAttentionWithAdapters",
     "PeAudioEncoderLayerAdaptersMixin",
     "PeAudioEncoderLayerWithAdapters",

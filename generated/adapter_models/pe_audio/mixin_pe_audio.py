@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PeAudio plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
@@ -32,7 +33,18 @@ class PeAudioEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class PeAudioModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("audio_encoder.layers"),)
-    embedding_output = "audio_encoder.patch_embedder"
-    final_norm_path = "audio_encoder.norm"
-    submodels = ("text_model",)
+    submodels = ("text_model", "audio_encoder")
+
+
+class PeAudioEncoderAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "patch_embedder"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

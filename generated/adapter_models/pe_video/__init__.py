@@ -6,11 +6,12 @@
 """PeVideo with adapters."""
 
 from .adapter_model import PeVideoAdapterModel
-from .mixin_pe_video import PeVideoEncoderLayerAdaptersMixin, PeVideoModelAdaptersMixin
+from .mixin_pe_video import PeVideoEncoderAdaptersMixin, PeVideoEncoderLayerAdaptersMixin, PeVideoModelAdaptersMixin
 from .modeling_pe_video import PeVideoEncoderAttentionWithAdapters, PeVideoEncoderLayerWithAdapters
 
 __all__ = [
     "PeVideoAdapterModel",
+    "PeVideoEncoderAdaptersMixin",
     "PeVideoEncoderAttentionWithAdapters",
     "PeVideoEncoderLayerAdaptersMixin",
     "PeVideoEncoderLayerWithAdapters",

@@ -32,7 +32,19 @@ class PeVideoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class PeVideoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("video_encoder.layers"),)
-    embedding_output = "video_encoder.patch_embedder"
-    final_norm_path = "video_encoder.norm"
-    submodels = ("text_model",)
+    submodels = ("text_model", "video_encoder")
+
+
+class PeVideoEncoderAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    embedding_output = "patch_embedder"
+    final_norm_path = "norm"
+    submodels = ("embedder.vision_model",)
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -78,7 +78,7 @@ class PegasusXEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixi
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",

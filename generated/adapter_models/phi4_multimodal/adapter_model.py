@@ -3,18 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Microsoft and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Phi4Multimodal with adapters and no heads."""
+"""Phi4Multimodal with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from transformers.models.phi4_multimodal.modeling_phi4_multimodal import (
+    Phi4MultimodalForCausalLM,
     Phi4MultimodalModel,
     Phi4MultimodalPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +25,22 @@ if TYPE_CHECKING:
     from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Phi4MultimodalAdapterModel(ModelWithoutHeadsAdaptersMixin, Phi4MultimodalPreTrainedModel):
-    """Phi4Multimodal with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Phi4MultimodalModel.
+class Phi4MultimodalAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, Phi4MultimodalPreTrainedModel, HeadsGenerationMixin
+):
+    """Phi4Multimodal with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Phi4MultimodalForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: Phi4MultimodalConfig) -> None:
         super().__init__(config)
@@ -49,10 +61,21 @@ class Phi4MultimodalAdapterModel(ModelWithoutHeadsAdaptersMixin, Phi4MultimodalP
         audio_embed_sizes: Any = None,
         audio_attention_mask: Any = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Phi4MultimodalModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Phi4MultimodalModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -66,4 +89,13 @@ class Phi4MultimodalAdapterModel(ModelWithoutHeadsAdaptersMixin, Phi4MultimodalP
             audio_attention_mask=audio_attention_mask,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -102,9 +102,9 @@ class Phi4MultimodalVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "post_layernorm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: decoder: sdpa, padding none: logits: Tensor-likes are not close!",
+        "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: decoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 2 positions where there are 25 tokens, and it goes on after what a cache holds: which posit…",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -115,9 +115,9 @@ class Phi4MultimodalAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "embed"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `reference`: decoder: sdpa, padding none: logits: Tensor-likes are not close!",
+        "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: decoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 2 positions where there are 25 tokens, and it goes on after what a cache holds: which posit…",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -13,7 +13,9 @@ from .adapter_model import Qwen2_5_VLAdapterModel
 from .mixin_qwen2_5_vl import (
     Qwen2_5_VLDecoderLayerAdaptersMixin,
     Qwen2_5_VLModelAdaptersMixin,
+    Qwen2_5_VLTextModelAdaptersMixin,
     Qwen2_5_VLVisionBlockAdaptersMixin,
+    Qwen2_5_VisionTransformerPretrainedModelAdaptersMixin,
 )
 from .modeling_qwen2_5_vl import (
     Qwen2_5_VLAttentionWithAdapters,
@@ -27,6 +29,8 @@ __all__ = [
     "Qwen2_5_VLDecoderLayerAdaptersMixin",
     "Qwen2_5_VLDecoderLayerWithAdapters",
     "Qwen2_5_VLModelAdaptersMixin",
+    "Qwen2_5_VLTextModelAdaptersMixin",
     "Qwen2_5_VLVisionBlockAdaptersMixin",
     "Qwen2_5_VLVisionBlockWithAdapters",
+    "Qwen2_5_VisionTransformerPretrainedModelAdaptersMixin",
 ]

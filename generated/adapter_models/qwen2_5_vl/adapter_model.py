@@ -7,15 +7,20 @@
 # original forms to accommodate minor architectural differences compared
 # to GPT-NeoX and OPT used by the Meta AI team that trained the model.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen2_5_VL with adapters and no heads."""
+"""Qwen2_5_VL with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel, Qwen2_5_VLPreTrainedModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
+    Qwen2_5_VLPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +30,21 @@ if TYPE_CHECKING:
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Qwen2_5_VLAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen2_5_VLPreTrainedModel):
-    """Qwen2_5_VL with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Qwen2_5_VLModel.
+class Qwen2_5_VLAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Qwen2_5_VLPreTrainedModel, HeadsGenerationMixin):
+    """Qwen2_5_VL with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Qwen2_5_VLForConditionalGeneration
+    borrowed_methods = ("_prepare_position_ids_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: Qwen2_5_VLConfig) -> None:
         super().__init__(config)
@@ -52,10 +66,21 @@ class Qwen2_5_VLAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen2_5_VLPreTraine
         mm_token_type_ids: torch.IntTensor | None = None,
         second_per_grid_ts: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Qwen2_5_VLModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Qwen2_5_VLModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -70,4 +95,13 @@ class Qwen2_5_VLAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen2_5_VLPreTraine
             second_per_grid_ts=second_per_grid_ts,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -9,8 +9,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Qwen2_5_VL plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
 
 
@@ -54,9 +57,33 @@ class Qwen2_5_VLDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Qwen2_5_VLModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("visual.blocks", form="packed"),
-        LayerStack("language_model.layers"),
-    )
-    repeats_whole = True
+class Qwen2_5_VLModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("visual", "language_model")
+
+
+class Qwen2_5_VisionTransformerPretrainedModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("blocks", form="packed"),)
+    embedding_output = "patch_embed"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "Sequences are packed into one row.",
+        "lora": "",
+        "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Qwen2_5_VLTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

@@ -13,6 +13,7 @@ from .adapter_model import Qwen2VLAdapterModel
 from .mixin_qwen2_vl import (
     Qwen2VLDecoderLayerAdaptersMixin,
     Qwen2VLModelAdaptersMixin,
+    Qwen2VLTextModelAdaptersMixin,
     Qwen2VLVisionBlockAdaptersMixin,
     Qwen2VisionTransformerPretrainedModelAdaptersMixin,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Qwen2VLDecoderLayerAdaptersMixin",
     "Qwen2VLDecoderLayerWithAdapters",
     "Qwen2VLModelAdaptersMixin",
+    "Qwen2VLTextModelAdaptersMixin",
     "Qwen2VLVisionBlockAdaptersMixin",
     "Qwen2VLVisionBlockWithAdapters",
     "Qwen2VisionTransformerPretrainedModelAdaptersMixin",

@@ -27,10 +27,7 @@ class Qwen4ExpTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="head_dim",
             ),
         ),
-        bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention", joins="streams"),
-            BottleneckRole(host="output_adapters", location="output", joins="streams"),
-        ),
+        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
         mlp=MLPRoles(
             first=("mlp.shared_expert.up_proj",),
             gate=("mlp.shared_expert.gate_proj",),

@@ -135,7 +135,9 @@ class SeamlessM4Tv2ConformerAdapterLayerWithAdapters(
             **kwargs,
         )
         hidden_states = self.self_attn_dropout(hidden_states)
-        hidden_states = hidden_states + residual
+        # >>> adapters
+        hidden_states = self.attention_adapters(hidden_states, residual, None, branch_first=True)
+        # <<< adapters
 
         residual = hidden_states
 

@@ -11,6 +11,7 @@ from .mixin_siglip import (
     SiglipForImageClassificationAdaptersMixin,
     SiglipModelAdaptersMixin,
     SiglipTextModelAdaptersMixin,
+    SiglipVisionModelAdaptersMixin,
 )
 from .modeling_siglip import SiglipAttentionWithAdapters, SiglipEncoderLayerWithAdapters
 
@@ -22,4 +23,5 @@ __all__ = [
     "SiglipForImageClassificationAdaptersMixin",
     "SiglipModelAdaptersMixin",
     "SiglipTextModelAdaptersMixin",
+    "SiglipVisionModelAdaptersMixin",
 ]

@@ -10,6 +10,7 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -34,13 +35,9 @@ class SiglipEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class SiglipModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.layers"),
-    )
+class SiglipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     token_embeddings = "text_model.embeddings.token_embedding"
-    repeats_whole = True
+    submodels = ("text_model", "vision_model")
 
 
 class SiglipForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
@@ -49,6 +46,10 @@ class SiglipForImageClassificationAdaptersMixin(OwnHeadAdaptersMixin):
     final_norm_path = "vision_model.post_layernorm"
     repeats_whole = True
     head_modules = ("classifier",)
+    lacks = {
+        "prompt_tuning": "The head of SiglipForImageClassification reads hidden states in its own forward, where a prompt cannot be taken out of them.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
 
 
 class SiglipTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
@@ -63,4 +64,18 @@ class SiglipTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMix
         "reft": "",
         "prompt_tuning": "",
         "invertible": "",
+    }
+
+
+class SiglipVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
     }

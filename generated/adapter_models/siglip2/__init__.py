@@ -11,6 +11,7 @@ from .mixin_siglip2 import (
     Siglip2ForImageClassificationAdaptersMixin,
     Siglip2ModelAdaptersMixin,
     Siglip2TextModelAdaptersMixin,
+    Siglip2VisionModelAdaptersMixin,
 )
 from .modeling_siglip2 import Siglip2AttentionWithAdapters, Siglip2EncoderLayerWithAdapters
 
@@ -22,4 +23,5 @@ __all__ = [
     "Siglip2ForImageClassificationAdaptersMixin",
     "Siglip2ModelAdaptersMixin",
     "Siglip2TextModelAdaptersMixin",
+    "Siglip2VisionModelAdaptersMixin",
 ]

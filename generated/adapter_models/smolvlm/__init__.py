@@ -7,7 +7,11 @@
 """SmolVLM with adapters."""
 
 from .adapter_model import SmolVLMAdapterModel
-from .mixin_smolvlm import SmolVLMEncoderLayerAdaptersMixin, SmolVLMModelAdaptersMixin
+from .mixin_smolvlm import (
+    SmolVLMEncoderLayerAdaptersMixin,
+    SmolVLMModelAdaptersMixin,
+    SmolVLMVisionTransformerAdaptersMixin,
+)
 from .modeling_smolvlm import SmolVLMEncoderLayerWithAdapters, SmolVLMVisionAttentionWithAdapters
 
 __all__ = [
@@ -16,4 +20,5 @@ __all__ = [
     "SmolVLMEncoderLayerWithAdapters",
     "SmolVLMModelAdaptersMixin",
     "SmolVLMVisionAttentionWithAdapters",
+    "SmolVLMVisionTransformerAdaptersMixin",
 ]

@@ -6,9 +6,10 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's SmolVLM plays which role."""
 
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
 class SmolVLMEncoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -34,3 +35,17 @@ class SmolVLMEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 class SmolVLMModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     submodels = ("vision_model", "text_model")
+
+
+class SmolVLMVisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    embedding_output = "embeddings"
+    final_norm_path = "post_layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }

@@ -75,7 +75,7 @@ class SpeechT5EncoderAdaptersMixin(ModelBaseAdaptersMixin):
     embedding_output = "dropout"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products the scores are made of several products.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
@@ -87,7 +87,7 @@ class SpeechT5DecoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products the scores are made of several products.",
         "lora": "",
         "reft": "SpeechT5Decoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "No single module of SpeechT5Decoder gives what enters the first layer in layers.",

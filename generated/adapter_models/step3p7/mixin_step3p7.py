@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -59,12 +60,8 @@ class Step3p7DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Step3p7ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("vision_model.layers"),
-        LayerStack("language_model.layers"),
-    )
-    repeats_whole = True
+class Step3p7ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("vision_model", "language_model")
 
 
 class Step3p7VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
@@ -74,7 +71,7 @@ class Step3p7VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 16 positions where there are 3 tokens, and it goes on after what a cache holds: which posit…",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -89,7 +86,7 @@ class Step3p7TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMi
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 16 positions where there are 3 tokens, and it goes on after what a cache holds: which posit…",
         "prompt_tuning": "",
         "invertible": "",
     }

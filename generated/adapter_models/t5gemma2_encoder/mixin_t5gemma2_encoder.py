@@ -35,10 +35,8 @@ class T5Gemma2EncoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class T5Gemma2EncoderAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
-    layer_stacks = (LayerStack("text_model.layers"),)
     token_embeddings = "text_model.embed_tokens"
-    final_norm_path = "text_model.norm"
-    submodels = ("vision_tower",)
+    submodels = ("text_model", "vision_tower")
 
 
 class T5Gemma2TextEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

@@ -76,7 +76,7 @@ class TableTransformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "layernorm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "No single module of TableTransformerEncoder gives what enters the first layer in layers.",
@@ -89,7 +89,7 @@ class TableTransformerDecoderAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "layernorm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "No single module of TableTransformerDecoder gives what enters the first layer in layers.",

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Meta and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Timesformer with adapters and no heads."""
+"""Timesformer with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.timesformer.modeling_timesformer import TimesformerModel, TimesformerPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from transformers.models.timesformer.configuration_timesformer import TimesformerConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class TimesformerAdapterModel(ModelWithoutHeadsAdaptersMixin, TimesformerPreTrainedModel):
-    """Timesformer with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of TimesformerModel.
+class TimesformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, TimesformerPreTrainedModel):
+    """Timesformer with any number of adapters and of heads, of which one or several are active.
+
+    Heads: video_classification.
     """
+
+    head_types = ("video_classification",)
+    pooling = "first"
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__(config)
@@ -37,13 +43,28 @@ class TimesformerAdapterModel(ModelWithoutHeadsAdaptersMixin, TimesformerPreTrai
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of TimesformerModel."""
-        return self.timesformer(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of TimesformerModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.timesformer(
             pixel_values=pixel_values,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            head=head,
+            labels=labels,
+            **arguments,
         )

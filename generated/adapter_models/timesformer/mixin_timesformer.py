@@ -31,9 +31,12 @@ class TimesformerLayerAdaptersMixin(LayerAdaptersMixin):
         bottlenecks=(
             BottleneckRole(host="attention_adapters", location="attention"),
             BottleneckRole(host="output_adapters", location="output"),
+            BottleneckRole(
+                host="attention_adapters_1", location="attention", sublayer="temporal_dense", classes=("Linear",)
+            ),
         ),
         mlp=MLPRoles(first=("intermediate.dense",), last=("output.dense",)),
-        optional=("temporal_attention",),
+        optional=("temporal_attention", "temporal_dense"),
     )
 
 

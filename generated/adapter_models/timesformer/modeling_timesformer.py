@@ -63,7 +63,9 @@ class TimesformerLayerWithAdapters(TimesformerLayerAdaptersMixin, TimesformerLay
                 batch_size, num_patch_height, num_patch_width, num_frames, residual_temporal.shape[2]
             ).reshape(batch_size, num_patch_height * num_patch_width * num_frames, residual_temporal.shape[2])
             residual_temporal = self.temporal_dense(residual_temporal)
-            temporal_embedding = hidden_states[:, 1:, :] + residual_temporal
+            # >>> adapters
+            temporal_embedding = self.attention_adapters(residual_temporal, hidden_states[:, 1:, :], None)
+            # <<< adapters
 
             # Spatial
             init_cls_token = hidden_states[:, 0, :].unsqueeze(1)
@@ -103,7 +105,11 @@ class TimesformerLayerWithAdapters(TimesformerLayerAdaptersMixin, TimesformerLay
             hidden_states = temporal_embedding
 
             # Mlp
-            hidden_states = torch.cat((init_cls_token, hidden_states), 1) + torch.cat((cls_token, residual), 1)
+            # >>> adapters
+            hidden_states = self.attention_adapters_1(
+                torch.cat((cls_token, residual), 1), torch.cat((init_cls_token, hidden_states), 1), None
+            )
+            # <<< adapters
             layer_output = self.layernorm_after(hidden_states)
             layer_output = self.intermediate(layer_output)
             layer_output = self.output(layer_output)

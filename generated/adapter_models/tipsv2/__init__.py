@@ -9,9 +9,11 @@ from .adapter_model import Tipsv2AdapterModel
 from .mixin_tipsv2 import (
     Tipsv2ModelAdaptersMixin,
     Tipsv2TextEncoderLayerAdaptersMixin,
+    Tipsv2TextModelAdaptersMixin,
     Tipsv2VisionBackboneAdaptersMixin,
     Tipsv2VisionEncoderAdaptersMixin,
     Tipsv2VisionLayerAdaptersMixin,
+    Tipsv2VisionModelAdaptersMixin,
 )
 from .modeling_tipsv2 import (
     Tipsv2TextAttentionWithAdapters,
@@ -26,9 +28,11 @@ __all__ = [
     "Tipsv2TextAttentionWithAdapters",
     "Tipsv2TextEncoderLayerAdaptersMixin",
     "Tipsv2TextEncoderLayerWithAdapters",
+    "Tipsv2TextModelAdaptersMixin",
     "Tipsv2VisionAttentionWithAdapters",
     "Tipsv2VisionBackboneAdaptersMixin",
     "Tipsv2VisionEncoderAdaptersMixin",
     "Tipsv2VisionLayerAdaptersMixin",
     "Tipsv2VisionLayerWithAdapters",
+    "Tipsv2VisionModelAdaptersMixin",
 ]

@@ -5,9 +5,12 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Tipsv2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -54,18 +57,18 @@ class Tipsv2TextEncoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Tipsv2ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("text_model.encoder.layers"),
-        LayerStack("vision_model.encoder.layer"),
-    )
-    repeats_whole = True
+class Tipsv2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model", "vision_model")
 
 
 class Tipsv2VisionBackboneAdaptersMixin(OwnHeadAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
     repeats_whole = True
+    lacks = {
+        "prompt_tuning": "The head of Tipsv2VisionBackbone reads hidden states in its own forward, where a prompt cannot be taken out of them.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
 
 
 class Tipsv2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
@@ -77,4 +80,33 @@ class Tipsv2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
         "reft": "",
         "prompt_tuning": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
         "invertible": "No single module of Tipsv2VisionEncoder gives what enters the first layer in layer.",
+    }
+
+
+class Tipsv2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layer"),)
+    embedding_output = "embeddings"
+    final_norm_path = "layernorm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "A class token stands in front of the parts of what the model reads, but no submodule `pooler` shows what is read at it.",
+        "invertible": "The model has no token embeddings that could be inverted.",
+    }
+
+
+class Tipsv2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.layers"),)
+    token_embeddings = "embeddings.token_embedding"
+    embedding_output = "embeddings"
+    final_norm_path = "final_layer_norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
     }

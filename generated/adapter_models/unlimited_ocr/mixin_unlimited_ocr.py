@@ -91,7 +91,7 @@ class UnlimitedOcrSamVisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="other"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
+        "prefix_tuning": "Between the products a slice of the scores is taken.",
         "lora": "",
         "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",

@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Microsoft and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VibeVoiceAsr with adapters and no heads."""
+"""VibeVoiceAsr with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.vibevoice_asr.modeling_vibevoice_asr import VibeVoiceAsrModel, VibeVoiceAsrPreTrainedModel
+from transformers.models.vibevoice_asr.modeling_vibevoice_asr import (
+    VibeVoiceAsrForConditionalGeneration,
+    VibeVoiceAsrModel,
+    VibeVoiceAsrPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +25,21 @@ if TYPE_CHECKING:
     from transformers.models.vibevoice_asr.modeling_vibevoice_asr import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class VibeVoiceAsrAdapterModel(ModelWithoutHeadsAdaptersMixin, VibeVoiceAsrPreTrainedModel):
-    """VibeVoiceAsr with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of VibeVoiceAsrModel.
+class VibeVoiceAsrAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, VibeVoiceAsrPreTrainedModel, HeadsGenerationMixin):
+    """VibeVoiceAsr with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = VibeVoiceAsrForConditionalGeneration
+    borrowed_methods = ("prepare_inputs_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: VibeVoiceAsrConfig) -> None:
         super().__init__(config)
@@ -41,10 +55,21 @@ class VibeVoiceAsrAdapterModel(ModelWithoutHeadsAdaptersMixin, VibeVoiceAsrPreTr
         input_values: torch.Tensor | None = None,
         padding_mask: torch.BoolTensor | None = None,
         sample: bool = True,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of VibeVoiceAsrModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of VibeVoiceAsrModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
@@ -53,4 +78,13 @@ class VibeVoiceAsrAdapterModel(ModelWithoutHeadsAdaptersMixin, VibeVoiceAsrPreTr
             padding_mask=padding_mask,
             sample=sample,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Multimedia Computing Group, Nanjing University and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VideoMAE with adapters and no heads."""
+"""VideoMAE with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.videomae.modeling_videomae import VideoMAEModel, VideoMAEPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from transformers.models.videomae.configuration_videomae import VideoMAEConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class VideoMAEAdapterModel(ModelWithoutHeadsAdaptersMixin, VideoMAEPreTrainedModel):
-    """VideoMAE with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of VideoMAEModel.
+class VideoMAEAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, VideoMAEPreTrainedModel):
+    """VideoMAE with any number of adapters and of heads, of which one or several are active.
+
+    Heads: video_classification.
     """
+
+    head_types = ("video_classification",)
+    pooling = "mean"
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
@@ -35,11 +41,26 @@ class VideoMAEAdapterModel(ModelWithoutHeadsAdaptersMixin, VideoMAEPreTrainedMod
         self,
         pixel_values: torch.Tensor,
         bool_masked_pos: torch.BoolTensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of VideoMAEModel."""
-        return self.videomae(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of VideoMAEModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.videomae(
             pixel_values=pixel_values,
             bool_masked_pos=bool_masked_pos,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            head=head,
+            labels=labels,
+            **arguments,
         )

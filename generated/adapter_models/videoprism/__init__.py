@@ -10,6 +10,7 @@ from .mixin_videoprism import (
     VideoPrismClipModelAdaptersMixin,
     VideoPrismLayerAdaptersMixin,
     VideoPrismTextModelAdaptersMixin,
+    VideoPrismVideoModelAdaptersMixin,
 )
 from .modeling_videoprism import VideoPrismAttentionWithAdapters, VideoPrismLayerWithAdapters
 
@@ -20,4 +21,5 @@ __all__ = [
     "VideoPrismLayerAdaptersMixin",
     "VideoPrismLayerWithAdapters",
     "VideoPrismTextModelAdaptersMixin",
+    "VideoPrismVideoModelAdaptersMixin",
 ]

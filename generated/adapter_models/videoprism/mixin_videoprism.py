@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -33,14 +34,8 @@ class VideoPrismLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class VideoPrismClipModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (
-        LayerStack("video_model.vision_model.spatial_layers"),
-        LayerStack("video_model.vision_model.temporal_layers"),
-        LayerStack("video_model.auxiliary_layers"),
-        LayerStack("text_model.layers", form="followed"),
-    )
-    repeats_whole = True
+class VideoPrismClipModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("video_model", "text_model")
 
 
 class VideoPrismTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
@@ -55,4 +50,21 @@ class VideoPrismTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapter
         "reft": "",
         "prompt_tuning": "",
         "invertible": "",
+    }
+
+
+class VideoPrismVideoModelAdaptersMixin(ModelBaseAdaptersMixin):
+    layer_stacks = (
+        LayerStack("vision_model.spatial_layers"),
+        LayerStack("vision_model.temporal_layers"),
+        LayerStack("auxiliary_layers"),
+    )
+    embedding_output = "vision_model.spatial_embeddings"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2023 Google AI and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Vivit with adapters and no heads."""
+"""Vivit with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.vivit.modeling_vivit import VivitModel, VivitPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from transformers.models.vivit.configuration_vivit import VivitConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class VivitAdapterModel(ModelWithoutHeadsAdaptersMixin, VivitPreTrainedModel):
-    """Vivit with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of VivitModel.
+class VivitAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, VivitPreTrainedModel):
+    """Vivit with any number of adapters and of heads, of which one or several are active.
+
+    Heads: video_classification.
     """
+
+    head_types = ("video_classification",)
+    pooling = "first"
 
     def __init__(self, config: VivitConfig) -> None:
         super().__init__(config)
@@ -36,12 +42,28 @@ class VivitAdapterModel(ModelWithoutHeadsAdaptersMixin, VivitPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         attention_mask: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of VivitModel."""
-        return self.vivit(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of VivitModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.vivit(
             pixel_values=pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             attention_mask=attention_mask,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

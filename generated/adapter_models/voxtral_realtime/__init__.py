@@ -6,7 +6,12 @@
 """VoxtralRealtime with adapters."""
 
 from .adapter_model import VoxtralRealtimeAdapterModel
-from .mixin_voxtral_realtime import VoxtralRealtimeEncoderLayerAdaptersMixin, VoxtralRealtimeModelAdaptersMixin
+from .mixin_voxtral_realtime import (
+    VoxtralRealtimeEncoderAdaptersMixin,
+    VoxtralRealtimeEncoderLayerAdaptersMixin,
+    VoxtralRealtimeModelAdaptersMixin,
+    VoxtralRealtimeTextModelAdaptersMixin,
+)
 from .modeling_voxtral_realtime import (
     VoxtralRealtimeAttentionWithAdapters,
     VoxtralRealtimeEncoderLayerWithAdapters,
@@ -17,9 +22,11 @@ from .modeling_voxtral_realtime import (
 __all__ = [
     "VoxtralRealtimeAdapterModel",
     "VoxtralRealtimeAttentionWithAdapters",
+    "VoxtralRealtimeEncoderAdaptersMixin",
     "VoxtralRealtimeEncoderLayerAdaptersMixin",
     "VoxtralRealtimeEncoderLayerWithAdapters",
     "VoxtralRealtimeModelAdaptersMixin",
     "VoxtralRealtimeTextAttentionWithAdapters",
     "VoxtralRealtimeTextDecoderLayerWithAdapters",
+    "VoxtralRealtimeTextModelAdaptersMixin",
 ]

@@ -3,18 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VoxtralRealtime with adapters and no heads."""
+"""VoxtralRealtime with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from transformers.models.voxtral_realtime.modeling_voxtral_realtime import (
+    VoxtralRealtimeForConditionalGeneration,
     VoxtralRealtimeModel,
     VoxtralRealtimePreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +26,29 @@ if TYPE_CHECKING:
     from transformers.models.voxtral_realtime.modeling_voxtral_realtime import VoxtralRealtimeConv1dPaddingCache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class VoxtralRealtimeAdapterModel(ModelWithoutHeadsAdaptersMixin, VoxtralRealtimePreTrainedModel):
-    """VoxtralRealtime with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of VoxtralRealtimeModel.
+class VoxtralRealtimeAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, VoxtralRealtimePreTrainedModel, HeadsGenerationMixin
+):
+    """VoxtralRealtime with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = VoxtralRealtimeForConditionalGeneration
+    borrowed_methods = (
+        "_get_encoder_cache",
+        "_prepare_cache_for_generation",
+        "_prepare_generation_config",
+        "_update_model_kwargs_for_generation",
+        "prepare_inputs_for_generation",
+    )
+    head_config = "text_config"
 
     def __init__(self, config: VoxtralRealtimeConfig) -> None:
         super().__init__(config)
@@ -49,10 +68,21 @@ class VoxtralRealtimeAdapterModel(ModelWithoutHeadsAdaptersMixin, VoxtralRealtim
         encoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         num_delay_tokens: int | torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of VoxtralRealtimeModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of VoxtralRealtimeModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,
             attention_mask=attention_mask,
@@ -65,4 +95,13 @@ class VoxtralRealtimeAdapterModel(ModelWithoutHeadsAdaptersMixin, VoxtralRealtim
             use_cache=use_cache,
             num_delay_tokens=num_delay_tokens,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

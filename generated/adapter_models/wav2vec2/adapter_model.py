@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The Fairseq Authors and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Wav2Vec2 with adapters and no heads."""
+"""Wav2Vec2 with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2Model, Wav2Vec2PreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from transformers.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Wav2Vec2AdapterModel(ModelWithoutHeadsAdaptersMixin, Wav2Vec2PreTrainedModel):
-    """Wav2Vec2 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Wav2Vec2Model.
+class Wav2Vec2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec2PreTrainedModel):
+    """Wav2Vec2 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: audio_classification, audio_frame_classification, ctc.
     """
+
+    head_types = ("audio_classification", "audio_frame_classification", "ctc")
+    pooling = "frames"
+    frame_counter = "_get_feat_extract_output_lengths"
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
@@ -36,12 +43,28 @@ class Wav2Vec2AdapterModel(ModelWithoutHeadsAdaptersMixin, Wav2Vec2PreTrainedMod
         input_values: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
         mask_time_indices: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Wav2Vec2Model."""
-        return self.wav2vec2(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of Wav2Vec2Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.wav2vec2(
             input_values=input_values,
             attention_mask=attention_mask,
             mask_time_indices=mask_time_indices,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

@@ -48,7 +48,10 @@ class Wav2Vec2BertAdapterLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="head_size",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
         mlp=MLPRoles(first=("ffn.intermediate_dense",), last=("ffn.output_dense",)),
     )
 
@@ -56,6 +59,6 @@ class Wav2Vec2BertAdapterLayerAdaptersMixin(LayerAdaptersMixin):
 class Wav2Vec2BertModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
-        LayerStack("adapter.layers"),
+        LayerStack("adapter.layers", optional="adapter"),
     )
     embedding_output = "encoder.dropout"

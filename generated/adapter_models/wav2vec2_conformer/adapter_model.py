@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2018- The Hugging Face team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Wav2Vec2Conformer with adapters and no heads."""
+"""Wav2Vec2Conformer with flexible heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
     Wav2Vec2ConformerPreTrainedModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from transformers.models.wav2vec2_conformer.configuration_wav2vec2_conformer import Wav2Vec2ConformerConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Wav2Vec2ConformerAdapterModel(ModelWithoutHeadsAdaptersMixin, Wav2Vec2ConformerPreTrainedModel):
-    """Wav2Vec2Conformer with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Wav2Vec2ConformerModel.
+class Wav2Vec2ConformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec2ConformerPreTrainedModel):
+    """Wav2Vec2Conformer with any number of adapters and of heads, of which one or several are active.
+
+    Heads: audio_classification, audio_frame_classification, ctc.
     """
+
+    head_types = ("audio_classification", "audio_frame_classification", "ctc")
+    pooling = "frames"
+    frame_counter = "_get_feat_extract_output_lengths"
 
     def __init__(self, config: Wav2Vec2ConformerConfig) -> None:
         super().__init__(config)
@@ -39,12 +46,28 @@ class Wav2Vec2ConformerAdapterModel(ModelWithoutHeadsAdaptersMixin, Wav2Vec2Conf
         input_values: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
         mask_time_indices: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Wav2Vec2ConformerModel."""
-        return self.wav2vec2_conformer(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of Wav2Vec2ConformerModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.wav2vec2_conformer(
             input_values=input_values,
             attention_mask=attention_mask,
             mask_time_indices=mask_time_indices,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

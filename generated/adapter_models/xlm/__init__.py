@@ -7,5 +7,6 @@
 
 from .adapter_model import XLMAdapterModel
 from .mixin_xlm import MultiHeadAttentionAdaptersMixin, XLMModelAdaptersMixin
+from .modeling_xlm import XLMModelWithAdapters
 
-__all__ = ["MultiHeadAttentionAdaptersMixin", "XLMAdapterModel", "XLMModelAdaptersMixin"]
+__all__ = ["MultiHeadAttentionAdaptersMixin", "XLMAdapterModel", "XLMModelAdaptersMixin", "XLMModelWithAdapters"]

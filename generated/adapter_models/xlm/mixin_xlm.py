@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
 
 
 class MultiHeadAttentionAdaptersMixin(LayerAdaptersMixin):
@@ -18,7 +18,11 @@ class MultiHeadAttentionAdaptersMixin(LayerAdaptersMixin):
             AttentionRoles(
                 core="", kind="self", query="q_lin", key="k_lin", value="v_lin", output="out_lin", head_dim="head_dim"
             ),
-        )
+        ),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
     )
 
 

@@ -13,14 +13,11 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
 
 
 class ZambaMambaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
-    roles = LayerRoles(
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
-        mlp=MLPRoles(last=("mamba.out_proj",)),
-    )
+    roles = LayerRoles(bottlenecks=(BottleneckRole(host="output_adapters", location="output"),))
 
 
 class ZambaHybridLayerAdaptersMixin(LayerAdaptersMixin):

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 MIT and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""ASTAdapterModel: AST with adapters and no heads."""
+"""ASTAdapterModel: AST with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class ASTAdapterModelTest(HeadlessModelTests):
+class ASTAdapterModelTest(AdapterModelTests):
     model_type = "audio-spectrogram-transformer"

@@ -4,10 +4,10 @@
 # Copyright 2025 NVIDIA CORPORATION and the HuggingFace Inc. team. All rights
 # reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""AudioFlamingo3AdapterModel: AudioFlamingo3 with adapters and no heads."""
+"""AudioFlamingo3AdapterModel: AudioFlamingo3 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class AudioFlamingo3AdapterModelTest(HeadlessModelTests):
+class AudioFlamingo3AdapterModelTest(AdapterModelTests):
     model_type = "audioflamingo3"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""BltAdapterModel: Blt with adapters and no heads."""
+"""BltAdapterModel: Blt with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class BltAdapterModelTest(HeadlessModelTests):
+class BltAdapterModelTest(AdapterModelTests):
     model_type = "blt"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The OpenAI Team Authors and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""CLIPAdapterModel: CLIP with adapters and no heads."""
+"""CLIPAdapterModel: CLIP with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class CLIPAdapterModelTest(HeadlessModelTests):
+class CLIPAdapterModelTest(AdapterModelTests):
     model_type = "clip"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 NVIDIA Corporation and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Cosmos3EdgeAdapterModel: Cosmos3Edge with adapters and no heads."""
+"""Cosmos3EdgeAdapterModel: Cosmos3Edge with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Cosmos3EdgeAdapterModelTest(HeadlessModelTests):
+class Cosmos3EdgeAdapterModelTest(AdapterModelTests):
     model_type = "cosmos3_edge"

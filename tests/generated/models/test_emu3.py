@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Emu3AdapterModel: Emu3 with adapters and no heads."""
+"""Emu3AdapterModel: Emu3 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Emu3AdapterModelTest(HeadlessModelTests):
+class Emu3AdapterModelTest(AdapterModelTests):
     model_type = "emu3"

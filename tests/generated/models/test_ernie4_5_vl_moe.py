@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Baidu and HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Ernie4_5_VLMoeAdapterModel: Ernie4_5_VLMoe with adapters and no heads."""
+"""Ernie4_5_VLMoeAdapterModel: Ernie4_5_VLMoe with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Ernie4_5_VLMoeAdapterModelTest(HeadlessModelTests):
+class Ernie4_5_VLMoeAdapterModelTest(AdapterModelTests):
     model_type = "ernie4_5_vl_moe"

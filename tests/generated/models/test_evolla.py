@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Westlake Representational Learning Lab (Fajie Yuan Lab) team and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""EvollaAdapterModel: Evolla with adapters and no heads."""
+"""EvollaAdapterModel: Evolla with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class EvollaAdapterModelTest(HeadlessModelTests):
+class EvollaAdapterModelTest(AdapterModelTests):
     model_type = "evolla"

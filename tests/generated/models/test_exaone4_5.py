@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The LG AI Research and HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Exaone4_5_AdapterModel: Exaone4_5_ with adapters and no heads."""
+"""Exaone4_5_AdapterModel: Exaone4_5_ with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Exaone4_5_AdapterModelTest(HeadlessModelTests):
+class Exaone4_5_AdapterModelTest(AdapterModelTests):
     model_type = "exaone4_5"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Google Inc. HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Gemma3AdapterModel: Gemma3 with adapters and no heads."""
+"""Gemma3AdapterModel: Gemma3 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Gemma3AdapterModelTest(HeadlessModelTests):
+class Gemma3AdapterModelTest(AdapterModelTests):
     model_type = "gemma3"

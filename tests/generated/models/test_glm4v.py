@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The ZhipuAI Inc. team and HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Glm4vAdapterModel: Glm4v with adapters and no heads."""
+"""Glm4vAdapterModel: Glm4v with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Glm4vAdapterModelTest(HeadlessModelTests):
+class Glm4vAdapterModelTest(AdapterModelTests):
     model_type = "glm4v"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 IBM and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""GraniteDoclingAdapterModel: GraniteDocling with adapters and no heads."""
+"""GraniteDoclingAdapterModel: GraniteDocling with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class GraniteDoclingAdapterModelTest(HeadlessModelTests):
+class GraniteDoclingAdapterModelTest(AdapterModelTests):
     model_type = "granite_docling"

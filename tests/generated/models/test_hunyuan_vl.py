@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (C) 2026 THL A29 Limited, a Tencent company and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""HunYuanVLAdapterModel: HunYuanVL with adapters and no heads."""
+"""HunYuanVLAdapterModel: HunYuanVL with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class HunYuanVLAdapterModelTest(HeadlessModelTests):
+class HunYuanVLAdapterModelTest(AdapterModelTests):
     model_type = "hunyuan_vl"

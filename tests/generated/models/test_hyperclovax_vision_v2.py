@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 NAVER Corp. and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""HyperCLOVAXVisionV2AdapterModel: HyperCLOVAXVisionV2 with adapters and no heads."""
+"""HyperCLOVAXVisionV2AdapterModel: HyperCLOVAXVisionV2 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class HyperCLOVAXVisionV2AdapterModelTest(HeadlessModelTests):
+class HyperCLOVAXVisionV2AdapterModelTest(AdapterModelTests):
     model_type = "hyperclovax_vision_v2"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MetaClip2AdapterModel: MetaClip2 with adapters and no heads."""
+"""MetaClip2AdapterModel: MetaClip2 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MetaClip2AdapterModelTest(HeadlessModelTests):
+class MetaClip2AdapterModelTest(AdapterModelTests):
     model_type = "metaclip_2"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 OpenBMB and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MiniCPMOcrAdapterModel: MiniCPMOcr with adapters and no heads."""
+"""MiniCPMOcrAdapterModel: MiniCPMOcr with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MiniCPMOcrAdapterModelTest(HeadlessModelTests):
+class MiniCPMOcrAdapterModelTest(AdapterModelTests):
     model_type = "minicpm_ocr"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 OpenBMB and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MiniCPMV4_6AdapterModel: MiniCPMV4_6 with adapters and no heads."""
+"""MiniCPMV4_6AdapterModel: MiniCPMV4_6 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MiniCPMV4_6AdapterModelTest(HeadlessModelTests):
+class MiniCPMV4_6AdapterModelTest(AdapterModelTests):
     model_type = "minicpmv4_6"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 OpenBMB and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MiniCPMV4_7AdapterModel: MiniCPMV4_7 with adapters and no heads."""
+"""MiniCPMV4_7AdapterModel: MiniCPMV4_7 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MiniCPMV4_7AdapterModelTest(HeadlessModelTests):
+class MiniCPMV4_7AdapterModelTest(AdapterModelTests):
     model_type = "minicpmv4_7"

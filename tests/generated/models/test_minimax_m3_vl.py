@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the MiniMax AI Team and HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MiniMaxM3VLAdapterModel: MiniMaxM3VL with adapters and no heads."""
+"""MiniMaxM3VLAdapterModel: MiniMaxM3VL with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MiniMaxM3VLAdapterModelTest(HeadlessModelTests):
+class MiniMaxM3VLAdapterModelTest(AdapterModelTests):
     model_type = "minimax_m3_vl"

@@ -7,10 +7,10 @@
 # original forms to accommodate minor architectural differences compared
 # to GPT-NeoX and OPT used by the Meta AI team that trained the model.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PaddleOCRVLAdapterModel: PaddleOCRVL with adapters and no heads."""
+"""PaddleOCRVLAdapterModel: PaddleOCRVL with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class PaddleOCRVLAdapterModelTest(HeadlessModelTests):
+class PaddleOCRVLAdapterModelTest(AdapterModelTests):
     model_type = "paddleocr_vl"

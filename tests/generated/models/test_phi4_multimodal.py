@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Microsoft and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Phi4MultimodalAdapterModel: Phi4Multimodal with adapters and no heads."""
+"""Phi4MultimodalAdapterModel: Phi4Multimodal with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Phi4MultimodalAdapterModelTest(HeadlessModelTests):
+class Phi4MultimodalAdapterModelTest(AdapterModelTests):
     model_type = "phi4_multimodal"

@@ -7,10 +7,10 @@
 # original forms to accommodate minor architectural differences compared
 # to GPT-NeoX and OPT used by the Meta AI team that trained the model.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen2VLAdapterModel: Qwen2VL with adapters and no heads."""
+"""Qwen2VLAdapterModel: Qwen2VL with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Qwen2VLAdapterModelTest(HeadlessModelTests):
+class Qwen2VLAdapterModelTest(AdapterModelTests):
     model_type = "qwen2_vl"

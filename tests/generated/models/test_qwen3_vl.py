@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The Qwen Team and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen3VLAdapterModel: Qwen3VL with adapters and no heads."""
+"""Qwen3VLAdapterModel: Qwen3VL with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Qwen3VLAdapterModelTest(HeadlessModelTests):
+class Qwen3VLAdapterModelTest(AdapterModelTests):
     model_type = "qwen3_vl"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The Qwen Team and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen4ExpAdapterModel: Qwen4Exp with adapters and no heads."""
+"""Qwen4ExpAdapterModel: Qwen4Exp with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Qwen4ExpAdapterModelTest(HeadlessModelTests):
+class Qwen4ExpAdapterModelTest(AdapterModelTests):
     model_type = "qwen4_exp"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 ASAPP Inc. and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""SEWAdapterModel: SEW with adapters and no heads."""
+"""SEWAdapterModel: SEW with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class SEWAdapterModelTest(HeadlessModelTests):
+class SEWAdapterModelTest(AdapterModelTests):
     model_type = "sew"

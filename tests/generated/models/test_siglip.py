@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 Google AI and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""SiglipAdapterModel: Siglip with adapters and no heads."""
+"""SiglipAdapterModel: Siglip with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class SiglipAdapterModelTest(HeadlessModelTests):
+class SiglipAdapterModelTest(AdapterModelTests):
     model_type = "siglip"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The StepFun and HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Step3p7AdapterModel: Step3p7 with adapters and no heads."""
+"""Step3p7AdapterModel: Step3p7 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Step3p7AdapterModelTest(HeadlessModelTests):
+class Step3p7AdapterModelTest(AdapterModelTests):
     model_type = "step3p7"

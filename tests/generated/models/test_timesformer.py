@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Meta and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""TimesformerAdapterModel: Timesformer with adapters and no heads."""
+"""TimesformerAdapterModel: Timesformer with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class TimesformerAdapterModelTest(HeadlessModelTests):
+class TimesformerAdapterModelTest(AdapterModelTests):
     model_type = "timesformer"

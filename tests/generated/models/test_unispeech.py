@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The Fairseq Authors and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""UniSpeechAdapterModel: UniSpeech with adapters and no heads."""
+"""UniSpeechAdapterModel: UniSpeech with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class UniSpeechAdapterModelTest(HeadlessModelTests):
+class UniSpeechAdapterModelTest(AdapterModelTests):
     model_type = "unispeech"

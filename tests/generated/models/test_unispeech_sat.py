@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The Fairseq Authors and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""UniSpeechSatAdapterModel: UniSpeechSat with adapters and no heads."""
+"""UniSpeechSatAdapterModel: UniSpeechSat with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class UniSpeechSatAdapterModelTest(HeadlessModelTests):
+class UniSpeechSatAdapterModelTest(AdapterModelTests):
     model_type = "unispeech-sat"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""UnlimitedOcrAdapterModel: UnlimitedOcr with adapters and no heads."""
+"""UnlimitedOcrAdapterModel: UnlimitedOcr with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class UnlimitedOcrAdapterModelTest(HeadlessModelTests):
+class UnlimitedOcrAdapterModelTest(AdapterModelTests):
     model_type = "unlimited_ocr"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Microsoft and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VibeVoiceAsrAdapterModel: VibeVoiceAsr with adapters and no heads."""
+"""VibeVoiceAsrAdapterModel: VibeVoiceAsr with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class VibeVoiceAsrAdapterModelTest(HeadlessModelTests):
+class VibeVoiceAsrAdapterModelTest(AdapterModelTests):
     model_type = "vibevoice_asr"

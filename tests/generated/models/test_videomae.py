@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2022 Multimedia Computing Group, Nanjing University and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VideoMAEAdapterModel: VideoMAE with adapters and no heads."""
+"""VideoMAEAdapterModel: VideoMAE with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class VideoMAEAdapterModelTest(HeadlessModelTests):
+class VideoMAEAdapterModelTest(AdapterModelTests):
     model_type = "videomae"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2023 Google AI and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VivitAdapterModel: Vivit with adapters and no heads."""
+"""VivitAdapterModel: Vivit with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class VivitAdapterModelTest(HeadlessModelTests):
+class VivitAdapterModelTest(AdapterModelTests):
     model_type = "vivit"

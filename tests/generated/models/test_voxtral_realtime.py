@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""VoxtralRealtimeAdapterModel: VoxtralRealtime with adapters and no heads."""
+"""VoxtralRealtimeAdapterModel: VoxtralRealtime with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class VoxtralRealtimeAdapterModelTest(HeadlessModelTests):
+class VoxtralRealtimeAdapterModelTest(AdapterModelTests):
     model_type = "voxtral_realtime"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 The Fairseq Authors and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Wav2Vec2AdapterModel: Wav2Vec2 with adapters and no heads."""
+"""Wav2Vec2AdapterModel: Wav2Vec2 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Wav2Vec2AdapterModelTest(HeadlessModelTests):
+class Wav2Vec2AdapterModelTest(AdapterModelTests):
     model_type = "wav2vec2"

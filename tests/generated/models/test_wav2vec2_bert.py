@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2018- The Hugging Face team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Wav2Vec2BertAdapterModel: Wav2Vec2Bert with adapters and no heads."""
+"""Wav2Vec2BertAdapterModel: Wav2Vec2Bert with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Wav2Vec2BertAdapterModelTest(HeadlessModelTests):
+class Wav2Vec2BertAdapterModelTest(AdapterModelTests):
     model_type = "wav2vec2-bert"
