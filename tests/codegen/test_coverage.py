@@ -108,10 +108,10 @@ def test_names_are_those_of_modules_and_of_model_types(release: Release) -> None
     [
         ("llama", Standing.PLANNED, {"layers": True}, ""),
         (
-            "wav2vec2-bert",
+            "xlnet",
             Standing.PLANNED,
-            {"encoder.layers": True, "adapter.layers": False},
-            "adapter.layers: No operand of this",
+            {"layer": True, "layer (second)": False},
+            "layer (second): What `rel_attn` gives is added to a second stream",
         ),
         ("idefics3", Standing.PLANNED, {"vision_model.encoder.layers": True}, ""),
         ("llava", Standing.PLANNED, {}, ""),

@@ -76,8 +76,15 @@ def _classes_around(model_type: str) -> Iterator[Subject]:
 def tower_classes(model_type: str) -> frozenset[str]:
     """The names of upstream's classes that are towers of a model type: they say themselves which methods they support."""
     classes = registered().own_classes[model_type].model_mixins
-    towers = (name for name, ours in classes.items() if getattr(load_class(ours), "own_methods", None))
-    return frozenset(name.rpartition(".")[2] for name in towers)
+    towers = {name for name, ours in classes.items() if getattr(load_class(ours), "own_methods", None)}
+    return frozenset(name.rpartition(".")[2] for name in towers - answered_elsewhere(model_type))
+
+
+def answered_elsewhere(model_type: str) -> frozenset[str]:
+    """Classes of upstream's for which another model type has a mixin too: parts that are base models of that type, which is asked at run time."""
+    own = registered().own_classes
+    others = (classes.model_mixins for other, classes in own.items() if other != model_type)
+    return frozenset(own[model_type].model_mixins) & {name for mixins in others for name in mixins}
 
 
 def _towers_in(subject: Subject, wanted: frozenset[str]) -> Iterator[tuple[Tower, frozenset[str]]]:

@@ -382,7 +382,7 @@ def test_patches_that_rows_have_unequal_numbers_of_are_not_divided_equally() -> 
     one, two = (logits(model, inputs, name) for name in "ab")
     assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
     model.set_active_adapters(BatchSplit("a", "b", batch_sizes=[1, 1]))
-    with pytest.raises(UnsupportedMethodError, match="gets the positions of all rows in one"):
+    with pytest.raises(UnsupportedMethodError, match="which belong to which does not show"):
         model(**inputs)
     words = {"input_ids": torch.tensor([[5, 9], [6, 11]])}
     split = logits(model, words, BatchSplit("a", "b", batch_sizes=[1, 1]))

@@ -9,10 +9,7 @@ from transformers import (
     DebertaForMaskedLM,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
-    MobileBertConfig,
-    MobileBertForMaskedLM,
-    MobileBertForPreTraining,
-    MobileBertForSequenceClassification,
+    DebertaV2ForSequenceClassification,
     PreTrainedModel,
 )
 
@@ -30,11 +27,6 @@ def deberta(legacy: bool, cls: type[PreTrainedModel] = DebertaV2ForMaskedLM) -> 
     return with_adapters(cls(config(**SIZES, intermediate_size=40, legacy=legacy)))
 
 
-def mobilebert(cls: type[PreTrainedModel]) -> PreTrainedModel:
-    sizes = {"embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16, "intermediate_size": 24}
-    return with_adapters(cls(MobileBertConfig(**SIZES, **sizes)))
-
-
 def with_adapters(model: PreTrainedModel) -> PreTrainedModel:
     init(model.eval())
     model.add_adapter("inv", "seq_bn_inv[inv_adapter_reduction_factor=2]")
@@ -49,8 +41,6 @@ def with_adapters(model: PreTrainedModel) -> PreTrainedModel:
     [
         pytest.param(lambda: deberta(False), id="deberta-v2: the table is handed on"),
         pytest.param(lambda: deberta(False, DebertaForMaskedLM), id="deberta: the table is handed on"),
-        pytest.param(lambda: mobilebert(MobileBertForMaskedLM), id="mobilebert: the weight is read"),
-        pytest.param(lambda: mobilebert(MobileBertForPreTraining), id="mobilebert: beside another head"),
     ],
 )
 def test_a_head_with_a_way_of_its_own_is_refused(made) -> None:  # type: ignore[no-untyped-def]
@@ -78,6 +68,6 @@ def test_a_legacy_head_undoes() -> None:
 
 
 def test_a_head_that_needs_no_projection_is_not_asked_for_it() -> None:
-    model = mobilebert(MobileBertForSequenceClassification)
+    model = deberta(False, DebertaV2ForSequenceClassification)
     model.set_active_adapters("inv")
     model(input_ids=IDS)

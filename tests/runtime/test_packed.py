@@ -132,16 +132,13 @@ def test_adapters_with_nothing_in_such_layers_are_given_their_rows(images: tuple
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_of_all_rows_in_front_of_divided_ones_has_all_images() -> None:
-    """What stands in a stack before the block is for all rows, and may be in such layers."""
+def test_a_block_behind_an_adapter_of_all_rows_is_refused_too() -> None:
+    """A part is not told which adapters of a block that assigns rows have no place in it."""
     model = qwen()
     model.add_adapter("all", "seq_bn")
-    randomise(model, "all", 5)
     with_two(model, f"seq_bn[leave_out={packed_layers(model)}]")
-    given = inputs((2, 0, 1))
-    one, two = (run(model, given, Stack("all", name)) for name in "ab")
-    found = run(model, given, Stack("all", BatchSplit("a", "b", batch_sizes=[1, 2])))
-    torch.testing.assert_close(found, torch.cat([one[:1], two[1:]]), atol=1e-5, rtol=1e-5)
+    with pytest.raises(UnsupportedMethodError, match="which belong to which does not show"):
+        run(model, inputs((2, 0, 1)), Stack("all", BatchSplit("a", "b", batch_sizes=[1, 2])))
 
 
 def test_calls_without_images_and_copies_are_divided() -> None:

@@ -20,6 +20,7 @@ from conformance.defects.planting import Defect, Plant, all_of, around, instead
 from conformance.subjects import BATCH, method_subjects
 
 (CLIP,) = method_subjects("clip")
+(GIT,) = method_subjects("git")  # one model with layers for images and for a text
 (BART,) = method_subjects("bart")
 (LLAVA,) = method_subjects("llava")  # generates with an image in the text
 (PE_VIDEO,) = method_subjects("pe_video")  # its text is read by a ModernBERT
@@ -132,7 +133,7 @@ PARTS = {
         instead(reft_places, "_reads_tokens", lambda tower, around: True),
         "apart",
         ("loreft",),
-        CLIP,
+        GIT,
         message="with padding in a text",
     ),
     "features: adapters rest past the forward": Defect(
