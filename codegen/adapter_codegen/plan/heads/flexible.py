@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from adapter_codegen.model import BasePlan, PartPlan
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
+from adapter_codegen.plan.parts.dividing import is_within
 
 # Upstream's task (MODEL_FOR_..._MAPPING_NAMES) -> type of the flexible head.
 TASKS = {
@@ -99,7 +100,7 @@ def feeding_config(base: BasePlan) -> str | None:
     lists = [stack.path for stack in base.stacks if stack.is_main]
     if not main:
         return "" if lists and not any(_stands_in(path, base) for path in lists) else None
-    inside = all(path.startswith(f"{main[0].path}.") for path in lists)
+    inside = all(is_within(path, main[0].path) for path in lists)
     return main[0].config_path if inside else None
 
 
@@ -111,7 +112,7 @@ def part_at(base: BasePlan, path: str) -> PartPlan | None:
 
 def _stands_in(path: str, base: BasePlan) -> bool:
     """Whether a list of layers is one of a model inside."""
-    return any(path.startswith(f"{model.path}.") for model in base.submodels)
+    return any(is_within(path, model.path) for model in base.submodels)
 
 
 def plan_flexible_heads(

@@ -73,8 +73,6 @@ def plan_base(
     entered = frozenset[str]() if is_encoder_decoder else main
     stream = follow_stream(facts, flow, stacks, entered) if flow is not None else None
     towers = {model.path for model in found if any(is_within(stack.path, model.path) for stack in stacks)}
-    embeddings = _token_embeddings(facts, base) or (stream.token_embeddings if stream else "")
-    embeddings = "" if "*" in embeddings else embeddings  # several tables, one for each book of codes
     entrance = stream.embedding_output if stream and len(towers) < 2 and not _enters_turned(stream) else ""
     reader = f"{entrance.partition('.')[0]}." if is_encoder_decoder else ""
     plan = BasePlan(
@@ -84,7 +82,7 @@ def plan_base(
         prefix=literal_string(base.attributes.get("base_model_prefix")) or "",
         stacks=tuple(_stack(facts, stack, stream, stack.path in (main or {stacks[0].path})) for stack in stacks),
         parameters=tuple(_parameters(facts, forward)),
-        token_embeddings=embeddings,
+        token_embeddings=_one_table(_token_embeddings(facts, base) or (stream.token_embeddings if stream else "")),
         token_scale=stream.token_scale.removeprefix(reader) if stream and entrance else "",
         embedding_output=entrance,
         class_token=_has_class_token(facts, base, entrance),
@@ -96,10 +94,8 @@ def plan_base(
     plan = divided(plan, main, undivided)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
-    if plan.is_of_parts:  # what enters the layers is the affair of its parts
-        picked = picked_position(base, plan.parts)
-        where = facts.location(picked) if picked is not None else None
-        return plan, (Problem.PICKED_BY_WHOLE.diagnostic(where, (Method.PROMPT_TUNING,)),) if where else ()
+    if plan.is_of_parts:
+        return plan, tuple(_doubts_of_parts(facts, base, plan))
     return plan, (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
 
 
@@ -163,6 +159,11 @@ def _pretrained_class(facts: ModuleFacts, base: ClassFacts) -> str:
     return outside[0] if outside else "PreTrainedModel"
 
 
+def _one_table(path: str) -> str:
+    """The path of a table of embeddings; "" where it stands for several, one for each book of codes."""
+    return "" if "*" in path else path
+
+
 def _token_embeddings(facts: ModuleFacts, base: ClassFacts) -> str:
     """Path of the embedding that the model's ``get_input_embeddings`` returns; "" where it returns none."""
     path = _returned_path(facts, base) if "get_input_embeddings" in base.functions else _named_path(facts, base)
@@ -224,6 +225,13 @@ def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan])
     near = "; ".join(f"{model.path}: {model.near_miss.removesuffix('.')}" for model in models)
     others = f" ({near})" if near else ""
     return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)
+
+
+def _doubts_of_parts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> Iterator[Diagnostic]:
+    """Of a model made of parts. What enters the layers is the affair of these."""
+    picked = picked_position(base, plan.parts)
+    if picked is not None:
+        yield Problem.PICKED_BY_WHOLE.diagnostic(facts.location(picked), (Method.PROMPT_TUNING,))
 
 
 def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
