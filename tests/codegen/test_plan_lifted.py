@@ -279,3 +279,37 @@ def test_what_is_spread_over_several_streams_goes_through_adapters_before(total:
 def test_a_sum_that_only_looks_like_a_mix_of_streams_is_left_alone(total: str) -> None:
     plan = plan_of_streams(total)
     assert [site.role for site in sites(plan)] == [Role.OUTPUT]
+
+
+HANDING_BACK = """
+class Connection(nn.Module):
+    def __init__(self, spreads=True):
+        super().__init__()
+        self.inject = nn.Linear(32, 4) if spreads else None
+
+    def forward(self, x):
+        read = x.unflatten(-1, (4, 8)).mean(dim=-2)
+        if self.inject is None:
+            return read
+        return read, x, torch.sigmoid(self.inject(x))
+
+"""
+
+
+def test_streams_that_the_connection_gives_back_go_on_where_its_last_one_gives_the_mix_alone() -> None:
+    """What is taken out of such a call has no known origin; it is no piece of what the other results are pieces of."""
+    forward = """
+    read, kept, post = self.connection(x)
+    a, _ = self.attention(self.norm1(read), mask)
+    x = kept + (a.unsqueeze(-2) * post.unsqueeze(-1)).flatten(-2)
+    read, kept, post = self.other(x)
+    f = self.mlp(self.norm2(read))
+    return kept + (f.unsqueeze(-2) * post.unsqueeze(-1)).flatten(-2)
+    """
+    init = "self.connection = Connection()\nself.other = Connection()"
+    plan = plan_module(facts_of(ATTENTION, MLP, HANDING_BACK, layer(forward, init), STACK))
+    assert [(site.role, site.branch.code, site.residual) for site in sites(plan)] == [
+        (Role.ATTENTION, "a", None),
+        (Role.OUTPUT, "f", None),
+    ]
+    assert not plan.entries[0].gaps

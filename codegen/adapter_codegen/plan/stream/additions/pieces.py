@@ -33,8 +33,11 @@ def pieces(value: Value) -> tuple[Value, ...]:
 
 
 def is_same_piece(piece: Value, values: Iterable[Value]) -> bool:
-    """Whether one of `values` is the same part of the same tensor, cut out a second time: ``x[:, 1:]``."""
-    cuts = (value for value in values if value.op is Op.ITEM)
+    """Whether one of `values` is the same part of the same tensor, cut out a second time: ``x[:, 1:]``.
+
+    What a call gave beside it (``mixed, streams, weights = self.connection(x)``) is another tensor.
+    """
+    cuts = (value for value in values if value.op is Op.ITEM and value.index == piece.index)
     return piece.op is Op.ITEM and any(
         same_tensor(cut.inputs[0]) is same_tensor(piece.inputs[0]) and are_same(cut.inputs[1:], piece.inputs[1:])
         for cut in cuts
