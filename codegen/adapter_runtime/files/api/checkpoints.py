@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import transformers
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from adapter_runtime.heads.static import is_static, unmet
 
@@ -43,6 +45,7 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         config, kwargs = resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
         architecture = architecture_of(config)
         _leave_renaming_to_base(cls, config.model_type)
+        _keep_from_the_prefix(cls)
         reader = reader_of(cls, architecture)
         model, info = super(ReadCheckpointsMixin, reader).from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
@@ -65,6 +68,22 @@ def _leave_renaming_to_base(cls: type[PreTrainedModel], model_type: str) -> None
     rules = get_checkpoint_conversion_mapping(model_type) or []
     if any("(?<!" in pattern for rule in rules for pattern in rule.source_patterns):
         register_checkpoint_conversion_mapping(cls.__name__, [], overwrite=True)
+
+
+def _keep_from_the_prefix(cls: type[PreTrainedModel]) -> None:
+    """Put the prefix of `cls` before names that its base model renames, where they begin with that prefix themselves.
+
+    A file of Mimi's encoder has ``encoder.layers.0``, which is its ``encoder_seanet.layers.0``; in an adapter model, where it is called
+    ``encoder``, upstream would take the first word for that. Only where the rule is a name with nothing to match in it.
+    """
+    base, prefix = MODEL_MAPPING.get(cls.config_class, None), cls.base_model_prefix
+    rules = get_checkpoint_conversion_mapping(base.__name__) if isinstance(base, type) else None
+    patterns = [pattern for rule in rules or () for pattern in rule.source_patterns if pattern.startswith("^")]
+    names = [pattern[1:].replace(r"\.", ".") for pattern in patterns]
+    taken = [name for name in names if name.startswith(f"{prefix}.") and re.fullmatch(r"[\w.]+", name)]
+    if taken and get_checkpoint_conversion_mapping(cls.__name__) is None:
+        own = [WeightRenaming(f"^{re.escape(name)}", f"{prefix}.{name}") for name in taken]
+        register_checkpoint_conversion_mapping(cls.__name__, own)
 
 
 def reader_of(cls: type[PreTrainedModel], architecture: str | None) -> type[PreTrainedModel]:
