@@ -25,6 +25,7 @@ class Reason(Enum):
     UPSTREAM_SEES_LATER_TOKENS = "upstream's own outputs depend on later tokens"
     UPSTREAM_SEES_PADDING = "upstream's own outputs at real tokens depend on what stands in padded places"
     UPSTREAM_DECODES_OTHERWISE = "upstream itself decodes otherwise than it reads"
+    UPSTREAM_READS_OTHERWISE = "upstream's own class does not read from its checkpoint what it wrote there"
     UPSTREAM_MIXES_ROWS = "upstream's own outputs of a row depend on the other rows, or have no rows"
     PARTS_ON_OTHER_ROWS = (
         "upstream calls a model inside with other rows than the batch has, as with several images of one: refused"

@@ -11,7 +11,7 @@ from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subject
 from conformance.subjects import Subject
 
 # Types with classes that name tensors in ways of their own, or that hold the parts of a base model themselves.
-SAMPLE = ("beit", "clip", "gpt_neox", "qwen2_vl", "t5", "ultrabert")
+SAMPLE = ("beit", "clip", "gpt_neox", "mimi_encoder", "qwen2_vl", "t5", "ultrabert")
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
@@ -52,3 +52,23 @@ def test_a_base_model_that_stands_elsewhere_than_its_class_says_is_found() -> No
     upstream = subject.upstream()
     base = upstream.base_model.state_dict()
     assert checkpoint._base_of(upstream, base).keys() == base.keys()
+
+
+def test_what_only_the_class_that_wrote_it_ties_may_lack_where_upstream_lacks_it_too() -> None:
+    subject, *_ = checkpoint_subjects("bert")
+    theirs = subject.upstream()
+    read = checkpoint._Read(subject.upstream(), ["bert.pooler.dense.bias"], [], told="")
+    for lacking in (set[str](), {"pooler.dense.bias"}):
+        with pytest.raises(AssertionError, match=r"not read from the checkpoint: pooler\.dense\.bias"):
+            checkpoint._compare(read, theirs, type(theirs), lacking)
+    theirs.pooler.dense.bias = theirs.embeddings.LayerNorm.bias
+    checkpoint._compare(read, theirs, type(theirs), {"pooler.dense.bias"})
+    with pytest.raises(AssertionError, match="not read from the checkpoint"):
+        checkpoint._compare(read, theirs, type(theirs), set())
+
+
+def test_a_class_that_does_not_read_what_it_wrote_is_told_apart() -> None:
+    named = {subject.architecture: subject for name in ("pixio", "bert") for subject in checkpoint_subjects(name)}
+    assert not checkpoint._is_read_as_written(named["PixioBackbone"].upstream())
+    assert checkpoint._is_read_as_written(named["PixioModel"].upstream())
+    assert checkpoint._is_read_as_written(named["BertForMaskedLM"].upstream())

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTrainedConfig
 
 from conformance.instances import __main__ as command
-from conformance.instances import compose, inputs, keys, layers, recipes, repair, search, sizes, trial
+from conformance.instances import compose, inputs, keys, layers, read, recipes, repair, search, sizes, trial
 from conformance.instances.fields import (
     Draft,
     architecture,
@@ -94,6 +94,16 @@ def test_windows_keep_their_ratio() -> None:
 def test_key_heads_are_fewer_than_heads() -> None:
     small = sizes.heads(LlamaConfig(num_attention_heads=32, num_key_value_heads=8))
     assert 1 < small["num_key_value_heads",] < small["num_attention_heads",]
+
+
+def test_key_heads_are_as_many_where_upstream_would_not_read_what_it_writes() -> None:
+    """It cuts a fused weight into three equal parts."""
+    changes: search.Changes = {("num_key_value_heads",): 2}
+    for model_type, is_lost in (("gradium_phonon_tts", True), ("llama", False)):
+        draft = Draft(model_type, {**read(model_type).fields, "num_key_value_heads": 4})
+        found, changed = search.Search(model_type), draft.changed(changes)
+        assert found.is_read_no_more(draft, changed, changes) == is_lost
+        assert not found.is_read_no_more(draft, changed, {("attention_dropout",): 0.1})
 
 
 def test_one_key_head_stays_one() -> None:

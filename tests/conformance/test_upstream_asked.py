@@ -29,6 +29,7 @@ from conformance.checks.branches import (
 )
 from conformance.checks.checkpointing import upstream_trains_reentrant
 from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
+from conformance.checks.features import features_of, has_features
 from conformance.checks.identity import initialised_is_upstream
 from conformance.checks.prefix import _count_runs
 from conformance.methods import method
@@ -317,3 +318,17 @@ def test_a_cache_can_be_filled_where_each_core_runs_once(model_type: str, once: 
     with torch.no_grad():
         upstream(**subject.padded_inputs())
     assert bool(runs) and all(count == 1 for count in runs.values()) is once
+
+
+@pytest.mark.parametrize(
+    ("model_type", "outputs"),
+    [("altclip", {"get_text_features", "get_image_features"}), ("xclip", {"get_video_features"})],
+)
+def test_features_are_compared_with_outputs_where_upstreams_own_are_the_same(
+    model_type: str, outputs: set[str]
+) -> None:
+    """X-CLIP adds to those of its text what the video prompts."""
+    subject = next(subject for subject in method_subjects(model_type) if has_features(subject))
+    found = features_of(subject)
+    assert {one.name for one in found if one.in_outputs} == outputs
+    assert {one.name for one in found} >= outputs | {"get_text_features"}

@@ -174,7 +174,13 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
     ModelCheck("wrapping", nothing_is_half_prepared, head_subjects),
     ModelCheck("conversion", conversion_keeps_outputs, converting_subjects),
-    ModelCheck("checkpoint", checkpoint_is_read, checkpoint_subjects, needs_init=False),
+    ModelCheck(
+        "checkpoint",
+        checkpoint_is_read,
+        checkpoint_subjects,
+        (Reason.UPSTREAM_READS_OTHERWISE,),
+        needs_init=False,
+    ),
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class Features:
     name: str
     arguments: Mapping[str, Any]
     in_forward: bool  # the forward calls it itself
+    in_outputs: bool = (
+        False  # a forward that does not gives the same among its outputs (X-CLIP adds to it what the video prompts)
+    )
 
     @property
     def embeds(self) -> str:
@@ -78,12 +81,17 @@ def _assert_as_in_forward(one: Features, model: PreTrainedModel, subject: Subjec
         (seen,) = _seen_in_forward(model.adapters_base, model, subject, (one.name,))
         assert_equal_within(one.of(model.adapters_base), all_outputs(seen.outputs), f"{one.name}, in the forward")
         return
-    outputs = run(model, subject.padded_inputs())
-    if one.embeds in outputs:
-        alike = [_of_length_one(value) for value in found.values() if value.shape == outputs[one.embeds].shape]
-        theirs = _of_length_one(outputs[one.embeds])
-        if not any(torch.allclose(value, theirs, atol=2e-5, rtol=1e-4) for value in alike):
-            raise AssertionError(f"{one.name} gives something else than {one.embeds} of the forward")
+    if one.in_outputs and not _is_output(one, found, run(model, subject.padded_inputs())):
+        raise AssertionError(f"{one.name} gives something else than {one.embeds} of the forward")
+
+
+def _is_output(one: Features, found: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> bool:
+    """Whether the field of `outputs` for the features is among what was `found`."""
+    if one.embeds not in outputs:
+        return False
+    theirs = _of_length_one(outputs[one.embeds])
+    alike = (_of_length_one(value) for value in found.values() if value.shape == theirs.shape)
+    return any(torch.allclose(value, theirs, atol=2e-5, rtol=1e-4) for value in alike)
 
 
 def _of_length_one(rows: Tensor) -> Tensor:
@@ -103,8 +111,9 @@ def features_of(subject: Subject) -> tuple[Features, ...]:
         arguments = called[name].arguments if name in called else _by_name(getattr(base, name), inputs)
         one = Features(name, arguments, name in called)
         with contextlib.suppress(Exception):  # upstream's own class may not give them of these inputs
-            if arguments and one.of(base):
-                found.append(one)
+            if arguments and (given := one.of(base)):
+                in_outputs = not one.in_forward and _is_output(one, given, run(upstream, inputs))
+                found.append(replace(one, in_outputs=in_outputs))
     return tuple(found)
 
 

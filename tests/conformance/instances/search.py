@@ -40,7 +40,7 @@ from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs, room, tokens_without_room
-from conformance.instances.trial import Failed, built, parameters, ran, small_enough
+from conformance.instances.trial import Failed, built, parameters, ran, reads_what_it_writes, small_enough
 
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
@@ -624,10 +624,19 @@ class Search:
         return draft
 
     def harder(self, draft: Draft) -> Draft:
-        """Fewer key heads, dropout, a token for padding: kept where the model takes them."""
+        """Fewer key heads, dropout, a token for padding: kept where the model takes them, and reads what it writes as before."""
         for changes in self.harder_changes(draft):
-            draft = self.keeps(draft, changes) or draft
+            changed = self.keeps(draft, changes)
+            if changed is not None and not self.is_read_no_more(draft, changed, changes):
+                draft = changed
         return draft
+
+    def is_read_no_more(self, draft: Draft, changed: Draft, changes: Changes) -> bool:
+        """Whether upstream reads its own checkpoint of `draft` and not of `changed`: it may cut a weight into equal parts (Gradium Phonon)."""
+        if not any(sizes.kind(path[-1]) == "heads" for path in changes):
+            return False
+        before, after = (reads_what_it_writes(built(self.name, one.build(), "cpu")) for one in (draft, changed))
+        return before and not after
 
     def harder_changes(self, draft: Draft) -> Iterator[Changes]:
         config = draft.seen

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import linecache
+import tempfile
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,17 @@ def ran(model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
             raise Failed(error, len(done)) from error
         finally:
             counting.remove()
+
+
+def reads_what_it_writes(model: PreTrainedModel) -> bool:
+    """Whether upstream's class reads the checkpoint that it writes of `model`."""
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        try:
+            model.save_pretrained(folder)
+            type(model).from_pretrained(folder)
+        except Exception:  # whatever upstream raises: its own conversion of the weights does not take them
+            return False
+    return True
 
 
 def further(one: Failed | None, other: Failed) -> Failed:
