@@ -59,6 +59,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "Seq2SeqLMHead",
         "TaggingHead",
         "VideoClassificationHead",
+        "XVectorHead",
         "register_custom_head",
     ),
     "heads.errors": ("UnknownHeadError", "UnsupportedHeadError"),

@@ -95,6 +95,18 @@ HEADS: Mapping[str, HeadCase] = {
         lambda length: {"labels": _ids(BATCH, max(1, length // 3)) + 5},
         lambda length: (BATCH, length, VOCAB_SIZE),
     ),
+    "xvector": HeadCase(
+        "add_xvector_head",
+        {
+            "num_labels": LABELS,
+            "tdnn_dim": (8, 6),
+            "tdnn_kernel": (1, 1),
+            "tdnn_dilation": (1, 2),
+            "xvector_output_dim": 5,
+        },
+        lambda _: {"labels": _ids(BATCH)},
+        lambda _: (BATCH, 5),
+    ),
     "tagging": HeadCase(
         "add_tagging_head",
         {"num_labels": LABELS},

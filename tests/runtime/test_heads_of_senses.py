@@ -23,6 +23,7 @@ from transformers import (
     Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForXVector,
 )
 
 from adapter_models import AutoAdapterModel, UnsupportedHeadError
@@ -83,6 +84,7 @@ def randomised(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+VOICES = {"tdnn_dim": (8, 8, 6), "tdnn_kernel": (3, 2, 1), "tdnn_dilation": (1, 2, 1), "xvector_output_dim": 5}
 SOUNDS: dict[str, Tensor] = {"input_values": SOUND, "attention_mask": MASK}
 FRAMES = 39
 
@@ -118,6 +120,13 @@ FRAMES = 39
             SOUNDS,
             torch.nn.functional.one_hot(torch.arange(2 * FRAMES).reshape(2, FRAMES) % 3, 3),
             id="frames",
+        ),
+        pytest.param(lambda: Wav2Vec2ForXVector(wave(**VOICES)), SOUNDS, torch.tensor([2, 0]), id="voices"),
+        pytest.param(
+            lambda: Wav2Vec2ForXVector(wave(**VOICES)),
+            {"input_values": SOUND},
+            torch.tensor([2, 0]),
+            id="voices, no mask",
         ),
         pytest.param(
             lambda: ASTForAudioClassification(spectrogram()),
@@ -155,6 +164,8 @@ def test_logits_loss_and_weights_are_those_of_upstreams_class(
         theirs, ours = model(**inputs, labels=labels), flexible(**inputs, labels=labels)
     assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=1e-5)
     assert_close(ours.loss, theirs.loss, atol=1e-4, rtol=1e-5)
+    if "embeddings" in theirs:
+        assert_close(ours.embeddings, theirs.embeddings, atol=1e-5, rtol=1e-5)
     again = flexible.to_static("default")
     assert type(again) is type(model)
     assert_close(dict(again.state_dict()), dict(model.state_dict()), atol=0.0, rtol=0.0)
@@ -165,6 +176,9 @@ def test_logits_loss_and_weights_are_those_of_upstreams_class(
     [
         pytest.param(
             lambda: Wav2Vec2ForSequenceClassification(wave(use_weighted_layer_sum=True)), id="a sum of all layers"
+        ),
+        pytest.param(
+            lambda: Wav2Vec2ForXVector(wave(use_weighted_layer_sum=True)), id="voices, by a sum of all layers"
         ),
         pytest.param(
             lambda: VideoMAEForVideoClassification(video(VideoMAEConfig, use_mean_pooling=False)),
@@ -211,6 +225,33 @@ def test_a_ctc_head_needs_a_blank() -> None:
     model = AutoAdapterModel.from_config(wave(pad_token_id=None))
     with pytest.raises(ValueError, match="no pad_token_id, the blank"):
         model.add_ctc_head("letters")
+
+
+def test_the_layers_of_an_xvector_head_are_described_by_the_caller_or_the_config(tmp_path: Path) -> None:
+    model = AutoAdapterModel.from_config(wave(**VOICES))
+    model.add_xvector_head("as_config")
+    model.add_xvector_head(
+        "wide", num_labels=4, tdnn_dim=[7], tdnn_kernel=[2], tdnn_dilation=[3], xvector_output_dim=9
+    )
+    assert [layer.out_features for layer in model.heads["as_config"][1]] == [8, 8, 6]
+    assert sorted(name for name, _ in model.heads["wide"].named_parameters()) == [
+        "0.bias",
+        "0.weight",
+        "1.0.bias",
+        "1.0.weight",
+        "2.bias",
+        "2.weight",
+        "3.bias",
+        "3.weight",
+        "4.weight",
+    ]
+    assert model(SOUND).embeddings.shape == (2, 9)
+    model.save_head(tmp_path, "wide")
+    other = AutoAdapterModel.from_config(wave(**VOICES))
+    other.load_head(tmp_path)
+    assert other.heads["wide"].config == model.heads["wide"].config
+    with pytest.raises(ValueError, match="one number each"):
+        model.add_xvector_head("odd", tdnn_dim=[7, 7])
 
 
 def test_heads_that_upstream_has_no_class_for_are_refused() -> None:

@@ -41,6 +41,13 @@ class HeadConfig(TypedDict, total=False):
         int | None
     )  # width behind the projections but the last; None or missing: that of the hidden states
     input_norm: bool  # a norm stands before the first projection
+    # Of the layers of an x-vector head that read several frames together: width, how many frames, how far apart.
+    tdnn_dim: list[int]
+    tdnn_kernel: list[int]
+    tdnn_dilation: list[int]
+    xvector_output_dim: int
+    scale: float  # of the cosines in its loss
+    margin: float  # by which that of the true voice must be larger
 
 
 class TransformOptions(TypedDict, total=False):
@@ -88,6 +95,10 @@ class StaticHeadConfig(HeadConfig, total=False):
     norm_eps_key: str
     projection_size_key: str
     softcap_key: str
+    tdnn_dim_key: str
+    tdnn_kernel_key: str
+    tdnn_dilation_key: str
+    xvector_output_dim_key: str
     input_factors: Factors
     logit_factors: Factors
     requires: Mapping[str, Json]  # fields of the model's config, with the values for which upstream's head is this one
@@ -97,6 +108,7 @@ class StaticHead(TypedDict, total=False):
     """The flexible head that the weights of a head of upstream's fit into."""
 
     config: Required[StaticHeadConfig]
-    # For each layer of the flexible head, the path of upstream's module with its weights; None = it has none.
+    # For each layer of the flexible head, the path of upstream's module with its weights; None = it has none. A star in a path stands
+    # for the numbers of a list, which the layer of the flexible head then is, too: "tdnn.*.kernel".
     layers: Required[Sequence[str | None]]
     tensors: Mapping[str, str]  # further keys of upstream's -> keys in the flexible head

@@ -31,6 +31,7 @@ from adapter_runtime.heads.kinds.language_modeling import (
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
+from adapter_runtime.heads.kinds.xvector import XVectorHead
 from adapter_runtime.heads.outputs import DependencyParsingOutput, MultiHeadOutput
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "Seq2SeqLMHead",
     "TaggingHead",
     "VideoClassificationHead",
+    "XVectorHead",
     "register_custom_head",
 ]

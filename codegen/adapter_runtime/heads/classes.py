@@ -20,6 +20,7 @@ from adapter_runtime.heads.kinds.language_modeling import (
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
+from adapter_runtime.heads.kinds.xvector import XVectorHead
 
 HEAD_CLASSES: dict[str, type[PredictionHead]] = {
     cls.head_type: cls
@@ -31,6 +32,7 @@ HEAD_CLASSES: dict[str, type[PredictionHead]] = {
         AudioClassificationHead,
         AudioFrameClassificationHead,
         CTCHead,
+        XVectorHead,
         MultipleChoiceHead,
         TaggingHead,
         QuestionAnsweringHead,

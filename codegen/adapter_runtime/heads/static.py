@@ -29,12 +29,18 @@ _KEYS = {
     "norm_eps": "norm_eps_key",
     "logit_softcap": "softcap_key",
     "projection_size": "projection_size_key",
+    "tdnn_dim": "tdnn_dim_key",
+    "tdnn_kernel": "tdnn_kernel_key",
+    "tdnn_dilation": "tdnn_dilation_key",
+    "xvector_output_dim": "xvector_output_dim_key",
 }
 _BY_FIELDS = frozenset({*_KEYS.values(), "activation_key", "input_factors", "logit_factors", "requires"})
 _OF_VOCABULARY = frozenset(
     {"masked_lm", "causal_lm", "seq2seq_lm", "ctc"}
 )  # their outputs are the tokens of the config
 _MULTILABEL = frozenset({"image_classification", "video_classification", "audio_classification"})  # take that option
+_FORMED = frozenset({"xvector"})  # their options have no defaults that do without them
+_OF_LABELS = frozenset({"num_labels", "label2id"})
 MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`
 
 
@@ -86,14 +92,15 @@ def flexible_config(
 def _filled(static: StaticHeadConfig, fields: PreTrainedConfig | Mapping[str, object]) -> HeadConfig:
     """The options of a flexible head, with those that fields of the model's config decide."""
     options: dict[str, object] = {name: value for name, value in static.items() if name not in _BY_FIELDS}
-    options.setdefault("activation_function", None)
+    if "layers" in options:
+        options.setdefault("activation_function", None)
     activation = field_of(fields, static.get("activation_key", ""))
     if isinstance(activation, str):
         options["activation_function"] = activation
     for name, key in _KEYS.items():
         value = field_of(fields, str(static.get(key, "")))
         if value is not None:
-            options[name] = value
+            options[name] = list(value) if isinstance(value, tuple) else value  # as files hold it
     scales = {"input_scale": static.get("input_factors"), "logit_scale": static.get("logit_factors")}
     options.update((name, _factor(factors, fields)) for name, factors in scales.items() if factors is not None)
     head: HeadConfig = {}
@@ -136,8 +143,11 @@ def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict
         base_model_prefix: of the flexible model; a class may keep its base model elsewhere (LlamaForQuestionAnswering).
     """
     layers = registered().static_heads[class_name]["layers"]
-    modules = {path: f"heads.{head_name}.{index}" for index, path in enumerate(layers) if path}
+    modules = {path: f"heads.{head_name}.{index}" for index, path in enumerate(layers) if path and not is_list(path)}
     mapping = {rf"^{re.escape(path)}\.(weight|bias)$": rf"{target}.\1" for path, target in modules.items()}
+    lists = {f"heads.{head_name}.{index}": path for index, path in enumerate(layers) if path and is_list(path)}
+    for target, path in lists.items():  # one by one: upstream fills in one group of a pattern
+        mapping |= {rf"{of_list(path)}\.{leaf}$": rf"{target}.\1.{leaf}" for leaf in ("weight", "bias")}
     for alias, key in _tied_keys(class_name).items():
         path, _, leaf = alias.rpartition(".")
         if path in modules:
@@ -148,6 +158,16 @@ def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict
     if own_prefix != base_model_prefix:
         mapping[rf"^{re.escape(own_prefix)}\."] = f"{base_model_prefix}."
     return {**_older_names(class_name, modules), **mapping}
+
+
+def is_list(path: str) -> bool:
+    """Whether a path of upstream's modules has a star, for the numbers of a list."""
+    return "*" in path.split(".")
+
+
+def of_list(path: str) -> str:
+    """The pattern of the modules that a path with a star names; its group is the number."""
+    return "^" + re.escape(path).replace(r"\*", r"(\d+)")
 
 
 def _older_names(class_name: str, modules: Mapping[str, str]) -> dict[str, str]:
@@ -193,6 +213,10 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
     static = flexible_config(class_name, config)
     if _kind(head) != _kind(static):
         return [f"head_type: {head.get('head_type')} and {static['head_type']}"]
+    if head.get("head_type") in _FORMED:
+        return [
+            f"{name}: {head.get(name)!r} and {own!r}" for name, own in static.items() if not _is_like(head, name, own)
+        ]
     options: HeadConfig = {"layers": 1, "bias": True, "use_pooler": False, "shift_labels": False}
     if head.get("layers", 1) != 1:
         options.update({"activation_function": None, "layer_norm": False, "norm_bias": True, "hidden_bias": True})
@@ -204,6 +228,11 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
             options["embedding_size"] = embedding_size(config)
     pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}
     return [f"{name}: {own!r} and {theirs!r}" for name, (own, theirs) in pairs.items() if own != theirs]
+
+
+def _is_like(head: HeadConfig, name: str, own: object) -> bool:
+    """Whether an option of a head is that of another one, which only names its labels otherwise."""
+    return name in _OF_LABELS or head.get(name) == own
 
 
 def _kind(head: HeadConfig) -> str | None:
@@ -232,6 +261,7 @@ def static_keys(
     result = {}
     for key, tensor in tensors.items():
         module, _, leaf = key.rpartition(".")
+        owner, _, number = module.rpartition(".")
         if key in others:
             result[others[key]] = tensor
         elif module in modules:
@@ -239,6 +269,8 @@ def static_keys(
             result[name] = tensor
             if name in tied:
                 result[tied[name]] = tensor
+        elif is_list(modules.get(owner, "")):
+            result[f"{modules[owner].replace('*', number)}.{leaf}"] = tensor
         else:
             inner = key.removeprefix(f"{prefix}.")
             result[f"{own_prefix}.{inner}" if own_prefix else inner] = tensor

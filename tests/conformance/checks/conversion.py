@@ -18,6 +18,7 @@ from conformance.heads import realigned
 from conformance.instances.fields import config_class
 from conformance.outputs import assert_bitwise, assert_equal_within, flatten, main_outputs, run, seeded
 from conformance.subjects import (
+    BATCH,
     Attention,
     Subject,
     attentions,
@@ -25,6 +26,9 @@ from conformance.subjects import (
     shaped_for,
     with_labels,
 )
+
+_ONE_CLASS = frozenset({"image_classification", "video_classification", "audio_classification", "xvector"})
+_PREDICTED = ("logits", "embeddings")  # ends of the names of what heads compute
 
 
 def converting_subjects(model_type: str) -> tuple[Subject, ...]:
@@ -49,13 +53,25 @@ def conversion_keeps_outputs(static: Subject) -> None:
         upstream, flexible = _both(static, attention)
         for padding in ("none", "left", "right") if static.text else ("none",):
             inputs = shaped_for(static, static.padded_inputs(padding))
-            inputs = with_labels(static, inputs) or inputs
+            inputs = with_labels(static, inputs) or _with_targets(static, inputs)
             _assert_same(upstream, flexible, inputs, f"{attention}, padding {padding}")
-    head_type = registered().static_heads[static.architecture]["config"]["head_type"]
+    head_type = _head_type(static)
     if head_type == "seq2seq_lm":
         _labels_are_what_the_decoder_reads(static)
     if head_type == "causal_lm":
         _texts_go_on_alike(static)
+
+
+def _head_type(static: Subject) -> str:
+    return registered().static_heads[static.architecture]["config"]["head_type"]
+
+
+def _with_targets(static: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
+    """`inputs`, of images or sounds, with what a head learns from, where that is a class for each of them."""
+    rows = {len(value) for value in inputs.values() if isinstance(value, Tensor) and value.dim()}
+    if _head_type(static) not in _ONE_CLASS or rows != {BATCH}:
+        return inputs
+    return {**inputs, "labels": torch.arange(BATCH) % 2}
 
 
 def _texts_go_on_alike(static: Subject) -> None:
@@ -91,7 +107,7 @@ def _labels_are_what_the_decoder_reads(static: Subject) -> None:
 
 def _assert_same(upstream: PreTrainedModel, flexible: PreTrainedModel, inputs: dict[str, Any], what: str) -> None:
     theirs, ours = (_computed(model, inputs) for model in (upstream, flexible))
-    logits = {name for name in theirs if name.endswith("logits")}
+    logits = {name for name in theirs if name.endswith(_PREDICTED)}
     assert logits, f"{what}: upstream's class gives no logits; the check would be empty"
     # What upstream gives beside them (the loss of each of its tasks) a flexible head need not give.
     wanted = logits | ({*theirs} & {*ours, "loss"})

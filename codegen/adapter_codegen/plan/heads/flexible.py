@@ -17,6 +17,7 @@ TASKS = {
     "audio_classification": "audio_classification",
     "audio_frame_classification": "audio_frame_classification",
     "ctc": "ctc",
+    "audio_xvector": "xvector",
     "token_classification": "tagging",
     "question_answering": "question_answering",
     "multiple_choice": "multiple_choice",
@@ -53,6 +54,7 @@ HEAD_TYPES = (
     "audio_classification",
     "audio_frame_classification",
     "ctc",
+    "xvector",
     "tagging",
     "question_answering",
     "multiple_choice",
@@ -66,7 +68,7 @@ _TEXT_DECODER = frozenset({"classification", "tagging", "question_answering"})
 _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"})
 # Heads on sounds: on frames, and on what stands for all of them. How upstream's class gets from samples to frames, and from these to
 # one vector, differs, so such a head is offered only where that is known.
-OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc"})
+OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc", "xvector"})
 SHOWN = OF_FRAMES | {"video_classification"}
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"

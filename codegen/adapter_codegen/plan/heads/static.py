@@ -27,6 +27,7 @@ from adapter_codegen.plan.heads.flexible import (
     pooling,
     tasks,
 )
+from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
 from adapter_codegen.plan.heads.logits.options import (
@@ -55,6 +56,8 @@ _TWO_WITH_NORM = [Step.LINEAR, Step.ACTIVATION, Step.NORM, Step.LINEAR]
 _OF_SENSES = frozenset(
     {"image_classification", "video_classification", "audio_classification"}
 )  # take input_norm, and means
+# Types of heads that are more than layers one after the other -> what reads upstream's class.
+_FORMED = {"xvector": read_xvector}
 _WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS  # take bias=False
 
 
@@ -100,6 +103,8 @@ class _HeadPlanner:
         self.base = base
 
     def plan(self, head: ClassFacts, head_type: str) -> StaticHead:
+        if head_type in _FORMED:
+            return self._formed(head, head_type)
         facts, owner = self._definition(head)
         prefix = self._prefix(head, facts, owner)
         chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
@@ -108,6 +113,28 @@ class _HeadPlanner:
         is_clear = chain is not None and (not is_composite(self.base) or self._is_on_what_feeds(chain))
         flexible = self._flexible(chain, head_type) if chain and head_type and is_clear else None
         return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
+
+    def _formed(self, head: ClassFacts, head_type: str) -> StaticHead:
+        """A head that is recognised by its form, on the hidden states of the base model."""
+        unknown = StaticHead(head.name, self.base.prefix, "")
+        formed = None if is_composite(self.base) else _FORMED[head_type](self.facts, head)
+        if formed is None:
+            return unknown
+        prefix = self._prefix(head, self.facts, head.name)
+        chain = head_chain(self.facts, head.name, self.base.class_name, prefix, formed.start)
+        met = tuple(link.step for link in chain.links) if chain is not None else ()
+        if chain is None or not chain.base_attribute or chain.pooled or chain.reads or met != formed.before:
+            return unknown
+        options = dict(formed.options) | ({"requires": dict(chain.requires)} if chain.requires else {})
+        return StaticHead(
+            head.name,
+            chain.base_attribute,
+            head_type,
+            formed.layers,
+            tuple(options.items()),
+            formed.tensors,
+            frames=formed.frames,
+        )
 
     def _is_on_what_feeds(self, chain: Chain) -> bool:
         """Whether a head of a model that holds others stands on what its flexible heads do, and compares all of its logits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from adapter_runtime.errors import nearest
@@ -24,6 +25,7 @@ from adapter_runtime.heads.kinds.language_modeling import (
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
+from adapter_runtime.heads.kinds.xvector import XVectorHead
 from adapter_runtime.heads.protocol import FlexibleHeadsModel
 from adapter_runtime.model.heads.named import check_new_head
 
@@ -234,6 +236,42 @@ class AddHeadsMixin:
             layers=layers,
             activation_function=activation_function,
             dropout_prob=dropout_prob,
+        )
+        self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_xvector_head(
+        self: FlexibleHeadsModel,
+        head_name: str,
+        num_labels: int = 2,
+        tdnn_dim: Sequence[int] | None = None,
+        tdnn_kernel: Sequence[int] | None = None,
+        tdnn_dilation: Sequence[int] | None = None,
+        xvector_output_dim: int | None = None,
+        overwrite_ok: bool = False,
+        id2label: dict[int, str] | None = None,
+        set_active: bool = True,
+    ) -> None:
+        """Add a head that gives a vector for the voice of a sound: ``embeddings`` and ``logits`` are [B, xvector_output_dim].
+        Targets are the voices that it is trained with, [B].
+
+        Args:
+            num_labels: number of voices in training.
+            tdnn_dim: widths of its time delay layers; None = as the model's config says, as for the following.
+            tdnn_kernel: how many frames each of these reads together.
+            tdnn_dilation: how far apart these lie.
+            xvector_output_dim: width of the vector.
+            id2label: names of the voices.
+        """
+        check_addable(self, XVectorHead, head_name, overwrite_ok)
+        head = XVectorHead(
+            self,
+            head_name,
+            num_labels=num_labels,
+            tdnn_dim=tdnn_dim,
+            tdnn_kernel=tdnn_kernel,
+            tdnn_dilation=tdnn_dilation,
+            xvector_output_dim=xvector_output_dim,
+            id2label=id2label,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -84,7 +84,7 @@ class _Unclear(Exception):
     """The logits come from something that no flexible head does."""
 
 
-def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain | None:
+def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str = "") -> Chain | None:
     """How a head class computes its logits; None where that is not a chain of simple modules.
 
     Args:
@@ -92,6 +92,7 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
         head: the head class.
         base: the base model class.
         prefix: attribute that ``getattr(self, self.base_model_prefix)`` stands for.
+        last: path of the module whose output is followed back instead of the logits; "" = these.
     """
     try:
         flow = trace(_without_models(facts, head), head)
@@ -99,7 +100,7 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str) -> Chain |
         return None
     if flow is None or flow.returned is None:
         return None
-    logits = _logits(flow.returned)
+    logits = _output(flow.values, last) if last else _logits(flow.returned)
     try:
         chain = _Walk(facts, head, base, prefix, flow.values).back(logits) if logits is not None else None
     except _Unclear:
@@ -130,6 +131,12 @@ def _without_models(facts: ModuleFacts, head: str) -> ModuleFacts:
         for name, known in facts.classes.items()
     }
     return replace(facts, classes=classes)
+
+
+def _output(values: Iterable[Value], path: str) -> Value | None:
+    """What a module gives that runs once."""
+    found = [value for value in values if value.op is Op.SUBMODULE and value.path == path]
+    return found[0] if len(found) == 1 else None
 
 
 def _logits(returned: Value) -> Value | None:

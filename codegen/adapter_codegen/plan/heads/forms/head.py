@@ -1,0 +1,20 @@
+"""A head that was recognised by its form, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapter_codegen.plan.heads.logits.chain import Step
+
+
+@dataclass(frozen=True)
+class FormedHead:
+    """A head of upstream's as a flexible one, but for how it stands on its base model."""
+
+    start: str  # path of the first module of the form, from which the way back to the base model is followed
+    before: tuple[Step, ...]  # what must stand on that way, that module included
+    # As in `StaticHead`. A star in a path stands for the numbers of a list, and counts in the flexible head too.
+    layers: tuple[str | None, ...]
+    tensors: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, object], ...]
+    frames: str = ""  # the method that counts frames
