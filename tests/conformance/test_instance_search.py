@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
-from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, MistralConfig, PreTrainedConfig
 
 from conformance.instances import __main__ as command
 from conformance.instances import compose, inputs, keys, layers, read, recipes, repair, search, sizes, trial
@@ -771,3 +771,11 @@ def test_features_that_are_made_only_beside_their_tokens_are_counted_by_the_erro
     monkeypatch.setattr(inputs, "_stated", lambda *_: [found])
     assert inputs._standing(nn.Identity(), "audio", 1, told) == ([found] if stated else [])
     assert [str(one.error) for one in told] == ([] if stated else [error])
+
+
+def test_windows_that_slide_grow_where_an_image_stands_in_front() -> None:
+    config = MistralConfig(sliding_window=4)
+    config.window_size = 4  # of a tower: it cuts images into pieces
+    assert search.wider_windows(config) == {("sliding_window",): 8}
+    config.sliding_window = None
+    assert search.wider_windows(config) == {}

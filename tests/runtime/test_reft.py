@@ -828,3 +828,52 @@ def test_a_model_that_does_not_say_what_it_reads_reads_what_the_one_around_it_do
     stacks = places._stacks(whole)
     assert [stacks[tower] for tower in (vision, text, other)] == ["", "self", ""]
     assert [stacks[tower.inner] for tower in (vision, text, other)] == ["", "self", "self"]
+
+
+class OfStates(Unnamed):
+    """What was embedded before comes in: Bros' encoder."""
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return hidden_states
+
+
+class OfPixels(Unnamed):
+    """An input of its own, under whatever name: the vision towers of Ovis 2 and Step 3.7."""
+
+    def forward(self, pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return pixel_values
+
+
+class OfSounds(OfStates):
+    """Upstream says what comes in: Phi-4's encoder of sounds."""
+
+    input_modalities = "audio"
+
+
+def test_a_model_that_takes_neither_tokens_nor_what_was_embedded_reads_none() -> None:
+    whole = Tower(nn.Embedding(4, 4))
+    states, pixels, sounds = OfStates(), OfPixels(inner=OfStates()), OfSounds()
+    pixels_of_tokens = OfPixels(nn.Embedding(4, 4))  # it has a table all the same
+    whole.parts = nn.ModuleList([states, pixels, sounds, pixels_of_tokens])
+    stacks = places._stacks(whole)
+    assert [stacks[one] for one in (states, pixels, pixels.inner, sounds, pixels_of_tokens)] == [
+        "self",
+        "",
+        "",
+        "",
+        "self",
+    ]
+    alone = OfPixels()
+    assert places._stacks(alone)[alone] == ""
+
+
+def test_a_tower_is_edited_in_the_steps_of_a_generation_whatever_the_text_goes_on_after() -> None:
+    """In its first call beside a text, no step before it: its positions are all there is of an image."""
+    states, shape = torch.zeros(2, 5, 4), EditShape(1, 0)
+    thread.context = ForwardContext()
+    thread.context.spans["self"] = TokenSpans(torch.tensor([1, 0]), torch.tensor([9, 9]), 8, 1)  # padded, and a cache
+    try:
+        index, missing = positions_of(Stream("", 4), (shape,), states)
+        assert index[:, :, 0].tolist() == [[0], [0]] and not missing.any()
+    finally:
+        thread.context = None

@@ -624,7 +624,7 @@ class Search:
         return draft
 
     def harder(self, draft: Draft) -> Draft:
-        """Fewer key heads, dropout, a token for padding: kept where the model takes them, and reads what it writes as before."""
+        """Fewer key heads, dropout, a token for padding, wider windows: kept where the model takes them, and reads what it writes as before."""
         for changes in self.harder_changes(draft):
             changed = self.keeps(draft, changes)
             if changed is not None and not self.is_read_no_more(draft, changed, changes):
@@ -664,6 +664,16 @@ class Search:
                 yield {(*path, "pad_token_id"): 0}
             if not path and config.is_encoder_decoder and vars(node).get("decoder_start_token_id", 0) is None:
                 yield {(*path, "decoder_start_token_id"): 0}
+        if self.found is not None and "put" in self.found.recipes(config).get("input_ids", {}):
+            yield wider_windows(config)
+
+
+def wider_windows(config: Any) -> Changes:
+    """Sliding windows twice as wide: else the last token of a prompt may see nothing of the image that stands in front of it."""
+    windows = sizes.of_kind(config, "window")
+    return {
+        path: 2 * value for path, value in windows.items() if "sliding" in words(path[-1]) and isinstance(value, int)
+    }
 
 
 def _says_a_layer(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 
 from torch import nn
@@ -12,6 +13,9 @@ from adapter_runtime.methods.placing import Wish, check_layers, says
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
 from adapter_runtime.methods.reft.positions import Stream
+
+# Arguments of a forward by which tokens come in, or what became of them.
+_OF_TOKENS = frozenset({"input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "hidden_states"})
 
 
 def place(model: AdaptedBaseModel, name: str, config: ReftConfig) -> int:
@@ -76,10 +80,10 @@ def _stacks(model: AdaptedBaseModel) -> dict[nn.Module, str]:
 
 
 def _reads_tokens(tower: PreTrainedModel, around: bool) -> bool:
-    """Whether a model looks its inputs up in a table; where it does not say in what, whether they are called so.
+    """Whether a model looks its inputs up in a table; where it does not say in what, whether tokens are what it is called with.
 
     Args:
-        around: whether the model around it does. A model inside of one that names no input of its own reads what that one does.
+        around: whether the model around it reads tokens. A model inside of one that names no input of its own reads what that one does.
     """
     try:
         table = tower.get_input_embeddings()
@@ -87,7 +91,20 @@ def _reads_tokens(tower: PreTrainedModel, around: bool) -> bool:
         table = None
     if table is not None:
         return isinstance(table, nn.Embedding)
-    return around and tower.main_input_name == "input_ids"
+    return around and tower.main_input_name == "input_ids" and _may_be_given_tokens(type(tower))
+
+
+def _may_be_given_tokens(tower: type[PreTrainedModel]) -> bool:
+    """Whether a forward takes tokens, or what was embedded before, and upstream does not say that it is of images or sounds alone.
+
+    The name of the main input is no answer: many towers keep the one that all models have by default.
+    """
+    if "text" not in getattr(tower, "input_modalities", "text"):
+        return False
+    parameters = inspect.signature(tower.forward).parameters.values()
+    return any(
+        parameter.name in _OF_TOKENS or parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters
+    )
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:
