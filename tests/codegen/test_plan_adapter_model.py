@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adapter_codegen.model import AdapterModelPlan, Argument, ModelPlan, Parameter, Shift, StaticHead
+from adapter_codegen.model import AdapterModelPlan, Argument, Making, ModelPlan, Parameter, PartPlan, Shift, StaticHead
 from adapter_codegen.parse import parse_module
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan import plan_adapter_model
@@ -107,6 +107,15 @@ def test_a_model_that_names_no_attribute_gets_one_and_says_so(
     model = planned(plan, facts, prefix=prefix)
     assert (model.base_attribute, model.states_attribute) == ("model", True)
     assert not planned(plan, facts, prefix="mine", pretrained_class="MinePreTrainedModel").states_attribute
+
+
+@pytest.mark.parametrize(("path", "attribute"), [("language_model", "whole"), ("text_model", "model")])
+def test_a_name_that_upstream_would_take_for_an_old_layout_is_none(
+    plan: ModelPlan, facts: ModuleFacts, path: str, attribute: str
+) -> None:
+    part = PartPlan(path, Making.AUTO, plan.base.location)
+    assert planned(plan, facts, prefix="", models=(part,)).base_attribute == attribute
+    assert planned(plan, facts, prefix="mine", models=(part,)).base_attribute == "mine"
 
 
 @pytest.mark.parametrize(

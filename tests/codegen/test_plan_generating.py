@@ -143,6 +143,58 @@ def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
     assert chain.is_compared_whole is is_whole
 
 
+@pytest.mark.parametrize(
+    ("loss", "is_in_place"),
+    [
+        pytest.param("nn.CrossEntropyLoss()(logits.view(-1, 3), labels.view(-1))", True, id="a loss of its own"),
+        pytest.param("F.cross_entropy(logits.view(-1, 3), target=labels.to(x.device))", True, id="by its name"),
+        pytest.param(
+            "nn.CrossEntropyLoss()(logits[:, :-1].reshape(-1, 3), labels[:, 1:].reshape(-1))", False, id="the next one"
+        ),
+        pytest.param(
+            "nn.CrossEntropyLoss()(logits.view(-1, 3), shift(labels).view(-1))", False, id="labels of others"
+        ),
+        pytest.param("nn.CrossEntropyLoss()(logits.view(-1, 3), input_ids.view(-1))", False, id="no labels"),
+        pytest.param(
+            "nn.CrossEntropyLoss()(logits, labels) + F.cross_entropy(logits[:, :-1], labels[:, 1:])", False, id="both"
+        ),
+        pytest.param("nn.MSELoss()(logits, labels)", False, id="another loss"),
+        pytest.param(WHOLE, False, id="upstream's way to the loss of a task"),
+    ],
+)
+def test_whether_logits_are_compared_with_the_labels_of_their_places(loss: str, is_in_place: bool) -> None:
+    facts = parse_module(HEAD.replace("{methods}", "").replace("{loss}", loss), "models/tiny/modeling_tiny.py")
+    chain = head_chain(facts, "Head", "TinyModel", "model")
+    assert chain is not None
+    assert chain.compares_in_place is is_in_place
+
+
+MADE = "mask = torch.zeros_like(input_ids)\n            mask[:, 0] = 1"
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "is_plain"),
+    [
+        pytest.param(MADE, "mask=mask", False, id="made of the tokens"),
+        pytest.param(MADE, "mask=mask.view(-1, 3)", False, id="in another form"),
+        pytest.param("mask = first_of(input_ids)", "mask=mask", False, id="by a function"),
+        pytest.param(MADE, "mask=None", True, id="made, and not given"),
+        pytest.param(MADE, "decoder_input_ids=mask", True, id="for a decoder, which is another rule's affair"),
+        pytest.param("mask = self.config.mask", "mask=mask", True, id="of no other argument"),
+        pytest.param("mask = None", "mask=mask.view(-1, 3)", True, id="as it was given"),
+        pytest.param("other = torch.zeros_like(input_ids)", "mask=mask", True, id="something else is made"),
+    ],
+)
+def test_a_head_that_makes_an_argument_of_its_base_model_is_no_plain_one(
+    made: str, given: str, is_plain: bool
+) -> None:
+    text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE)
+    call = f"if mask is None:\n            {made}\n        x = self.model(input_ids, {given})[0]"
+    text = text.replace("x = self.model(input_ids)[0]", call).replace("labels=None):", "labels=None, mask=None):")
+    chain = head_chain(parse_module(text, "models/tiny/modeling_tiny.py"), "Head", "TinyModel", "model")
+    assert (chain is not None) is is_plain
+
+
 def test_a_class_without_labels_compares_nothing() -> None:
     """It may write its text in another way than token by token (DiffusionGemma)."""
     text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE).replace("input_ids, labels=None", "input_ids")

@@ -296,7 +296,7 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     classes = torch.randint(0, 2, (BATCH,), generator=generator)
     mask = inputs.get("attention_mask")
     padded = torch.zeros_like(tokens) if mask is None or mask.shape != tokens.shape else 1 - mask
-    token_labels = tokens.masked_fill(padded.bool(), IGNORED)
+    token_labels = tokens.masked_fill(padded.bool() | _without_logits(subject.config(), tokens), IGNORED)
     predicts_tokens = name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration"))
     if predicts_tokens or name == architecture(subject.model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         return {**inputs, "labels": token_labels}
@@ -311,6 +311,15 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     if is_choice:
         return {**inputs, "labels": torch.zeros_like(classes)}
     return None
+
+
+def _without_logits(config: PreTrainedConfig, tokens: torch.Tensor) -> torch.Tensor:
+    """Which of `tokens` are beyond the vocabulary, as what stands for an image may be (Kimi K2.5)."""
+    try:
+        size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    except ValueError:  # there are several
+        size = None
+    return torch.zeros_like(tokens, dtype=torch.bool) if size is None else tokens >= size
 
 
 def shaped_for(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:

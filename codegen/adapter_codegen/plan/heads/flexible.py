@@ -72,6 +72,9 @@ OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ct
 SHOWN = OF_FRAMES | {"video_classification"}
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"
+# The same where the model holds a text model by this name: upstream takes ``model.language_model.model`` in any file for an old layout.
+_OF_OLD_FILES = "language_model"
+_ATTRIBUTE_THEN = "whole"
 _OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 
 
@@ -87,7 +90,9 @@ def is_composite(base: BasePlan) -> bool:
 
 def base_attribute(base: BasePlan) -> str:
     """Where an adapter model holds its base model."""
-    return base.prefix if base.prefix.isidentifier() else _ATTRIBUTE
+    if base.prefix.isidentifier():
+        return base.prefix
+    return _ATTRIBUTE_THEN if any(part.path == _OF_OLD_FILES for part in base.submodels) else _ATTRIBUTE
 
 
 def feeding_config(base: BasePlan) -> str | None:

@@ -220,7 +220,7 @@ class _HeadPlanner:
         if head_type in _LANGUAGE_MODELS:
             options |= {"layer_norm": bool(norms), **bias}
             if head_type == "causal_lm":
-                options["shift_labels"] = True
+                options["shift_labels"] = not chain.compares_in_place
         else:
             options |= {"use_pooler": True} if chain.pooled else {}
             options |= bias if bias != {"bias": True} else {}

@@ -24,7 +24,9 @@ from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tenso
 from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, needs_labels
 from adapter_codegen.plan.heads.logits.factors import Factors, Terms, before_methods
+from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
+from adapter_codegen.plan.heads.logits.losses import compares_in_place
 from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import earlier
@@ -78,6 +80,7 @@ class Chain:
     is_compared_whole: bool = (
         True  # there is a loss, and it compares all logits with the labels and not a part of them
     )
+    compares_in_place: bool = False  # with the label of the same position, not with the next one
 
 
 class _Unclear(Exception):
@@ -105,14 +108,19 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str 
         chain = _Walk(facts, head, base, prefix, flow.values).back(logits) if logits is not None else None
     except _Unclear:
         return None
-    if chain is None or logits is None:
+    if chain is None or logits is None or fills_in(flow.values, chain.base_attribute):
         return None
     compared = [value for value in flow.values if _is_loss(value)]
     takes_labels = "labels" in facts.classes[head].functions["forward"].parameters
     is_whole = takes_labels and all(
         any(_unshaped(one) is _unshaped(logits) for one in _arguments(loss)) for loss in compared
     )
-    return replace(chain, frames=counted_frames(flow.values), is_compared_whole=is_whole)
+    return replace(
+        chain,
+        frames=counted_frames(flow.values),
+        is_compared_whole=is_whole,
+        compares_in_place=compares_in_place(flow.values),
+    )
 
 
 def _is_loss(value: Value) -> bool:
