@@ -461,6 +461,9 @@ class StaticHead:
     reads: str = ""
     frames: str = ""  # upstream's method that counts the frames of so many samples; "" = the head asks for none
     part: str = ""  # path of the part of the base model whose outputs it reads; "" = those of the base model
+    mask_token: str = (
+        ""  # path in the base model of the token for masked patches, which is the head's; "" = there is none
+    )
 
     def unconverted(self) -> StaticHead:
         """The same class without a flexible counterpart."""
@@ -515,6 +518,9 @@ class AdapterModelPlan:
     head_config: str = ""  # path, in the config, of that of the part which heads stand on; "" = the config itself
     pooling: str = ""  # what stands for a sequence: see `StaticHead.reads`; "" without heads
     frames: str = ""  # the method that counts the frames of so many samples; "" = no head asks for it
+    mask_token: str = (
+        ""  # path in the base model of the token for masked patches, which a head holds; "" = no head does
+    )
     part: str = ""  # path of the part whose outputs heads read, which runs alone where one does; "" = the base model
     part_arguments: tuple[str, ...] = ()  # those of the base model that this part takes
     generates: bool = False  # whether a head can predict the next token
@@ -533,6 +539,7 @@ class AdapterModelPlan:
             self.head_config,
             self.pooling,
             self.frames,
+            self.mask_token,
             self.part,
             self.generates,
             self.borrowed,

@@ -51,6 +51,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "ClassificationHead",
         "DependencyParsingOutput",
         "ImageClassificationHead",
+        "MaskedImageModelingHead",
         "MultiHeadOutput",
         "MultiLabelClassificationHead",
         "MultipleChoiceHead",

@@ -15,7 +15,7 @@ HEAD = "Wav2Vec2ForXVector"
 
 def test_a_head_of_this_form_is_read() -> None:
     facts = parse_module(open_release().read(PATH), PATH)
-    head = read_xvector(facts, facts.classes[HEAD])
+    head = read_xvector(facts, facts.classes[HEAD], "Wav2Vec2Model")
     assert head is not None
     assert head.layers == ("projector", "tdnn.*.kernel", "feature_extractor", "classifier", None)
     assert head.tensors == (("objective.weight", "4.weight"),)
@@ -47,7 +47,7 @@ def test_a_head_of_another_form_is_not(old: str, new: str) -> None:
     text = open_release().read(PATH)
     assert old in text
     facts = parse_module(text.replace(old, new), PATH)
-    assert read_xvector(facts, facts.classes[HEAD]) is None
+    assert read_xvector(facts, facts.classes[HEAD], "Wav2Vec2Model") is None
 
 
 def test_what_stands_before_the_form_is_followed_back_to_the_base_model() -> None:

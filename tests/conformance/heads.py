@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
+from adapter_runtime.heads.kinds.masked_image import MASK
 from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
 from conformance.methods import METHODS, method
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, main_outputs, run
@@ -47,6 +48,8 @@ class HeadCase:
     choices: int = 0  # inputs have a second dimension of this size
     pools: bool = False  # it reads one token of each sequence
     inputs: Callable[[int], dict[str, Tensor]] = lambda _: {}  # beside those of the base model
+    # Where those, and the shape, follow from the config of the model instead: of images, whose patches may be merged.
+    masks: Callable[[PreTrainedConfig], dict[str, Tensor]] | None = None
 
 
 def _ids(*shape: int, high: int = LABELS) -> Tensor:
@@ -73,6 +76,9 @@ HEADS: Mapping[str, HeadCase] = {
         {"num_labels": LABELS},
         lambda _: {"labels": _ids(BATCH)},
         lambda _: (BATCH, LABELS),
+    ),
+    "masked_image_modeling": HeadCase(
+        "add_masked_image_modeling_head", {}, lambda _: {}, lambda _: (), masks=lambda config: masked_patches(config)
     ),
     **{
         head_type: HeadCase(
@@ -169,8 +175,9 @@ def head_works(model_type: str, head_type: str) -> None:
     model, inputs, case = with_head(model_type, head_type)
     length = positions_of(model, inputs)
     logits = _logits(run(model, inputs))
-    if logits.shape != case.shape(length):
-        raise AssertionError(f"logits are {tuple(logits.shape)}, not {case.shape(length)}")
+    expected = tuple(inputs["pixel_values"].shape) if case.masks else case.shape(length)
+    if logits.shape != expected:
+        raise AssertionError(f"logits are {tuple(logits.shape)}, not {expected}")
     model.set_active_adapters(None)
     model.active_head = HEAD
     assert_differs({"logits": logits}, {"logits": _logits(run(model, inputs))}, "the adapter")
@@ -193,7 +200,7 @@ def heads_run_together(model_type: str) -> None:
     subject = base_subject(model_type)
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
     length = positions_of(model, inputs)
-    cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices}
+    cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices and not HEADS[name].masks}
     targets: dict[str, dict[str, Tensor]] = {}
     for seed, (name, case) in enumerate(cases.items(), start=2):
         getattr(model, case.add)(name, **case.options)
@@ -323,7 +330,14 @@ def with_head(model_type: str, head_type: str, name: str = HEAD) -> tuple[PreTra
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=case.pools)
     if case.choices:
         inputs = {key: value[:, None].expand(-1, case.choices, -1).clone() for key, value in inputs.items()}
-    return model.eval(), {**inputs, **case.inputs(tokens_of(inputs))}, case
+    masks = case.masks(model.config) if case.masks else {}
+    return model.eval(), {**inputs, **case.inputs(tokens_of(inputs)), **masks}, case
+
+
+def masked_patches(config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Which patches of images are masked, [B, patches]: every other one."""
+    patches = (config.image_size // config.patch_size) ** 2
+    return {MASK: torch.arange(patches).expand(BATCH, -1) % 2 == 1}
 
 
 def add_random_adapter(model: PreTrainedModel) -> None:
@@ -364,12 +378,13 @@ def positions_of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> int:
     if {"decoder_input_ids", "input_ids"} & inputs.keys():
         return tokens_of(inputs)
     with torch.no_grad():
-        hidden_states = model.adapters_base(**inputs, **flags(model)).last_hidden_state
+        own = {name: value for name, value in inputs.items() if name != MASK}  # its token is a head's
+        hidden_states = model.adapters_base(**own, **flags(model)).last_hidden_state
     return hidden_states.shape[1] if hidden_states.dim() == 3 else LENGTH
 
 
 def _logits(outputs: Mapping[str, Tensor]) -> Tensor:
-    return next(outputs[name] for name in ("logits", "start_logits", "arc_preds") if name in outputs)
+    return next(outputs[name] for name in ("logits", "start_logits", "arc_preds", "reconstruction") if name in outputs)
 
 
 def _head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:

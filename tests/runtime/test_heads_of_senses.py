@@ -19,6 +19,7 @@ from transformers import (
     TimesformerForVideoClassification,
     VideoMAEConfig,
     VideoMAEForVideoClassification,
+    ViTConfig,
     Wav2Vec2Config,
     Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForCTC,
@@ -27,7 +28,9 @@ from transformers import (
 )
 
 from adapter_models import AutoAdapterModel, UnsupportedHeadError
+from adapter_runtime import Parallel
 from adapter_runtime.heads.pooling import pool
+from conformance.checks.conversion import conversion_goes_back, conversion_keeps_outputs, converting_subjects
 from conformance.heads import (
     head_is_saved_with_adapter,
     head_types,
@@ -57,6 +60,7 @@ SOUND = torch.randn(2, 400, generator=torch.Generator().manual_seed(1))
 MASK = torch.ones(2, 400, dtype=torch.long)
 MASK[1, 250:] = 0
 TEXT = torch.tensor([[5, 6, 7, 8], [9, 4, -100, -100]])
+PAINTERS = ("vit", "deit", "swin", "swinv2")
 TYPES = ("wav2vec2", "audio-spectrogram-transformer", "timesformer", "videomae")
 
 
@@ -266,6 +270,76 @@ def test_heads_are_trained_and_saved(model_type: str, check: object) -> None:
     assert head_types(model_type)
     for head_type in head_types(model_type):
         check(model_type, head_type)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("model_type", PAINTERS)
+@pytest.mark.parametrize("check", [head_works, model_is_saved, head_is_saved_with_adapter])
+def test_heads_that_paint_are_trained_and_saved(model_type: str, check: object) -> None:
+    check(model_type, "masked_image_modeling")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("model_type", PAINTERS)
+def test_checkpoints_of_classes_that_paint_become_flexible_heads_and_go_back(model_type: str) -> None:
+    subject = next(one for one in converting_subjects(model_type) if one.label.endswith("ForMaskedImageModeling"))
+    conversion_keeps_outputs(subject)  # the image, and the loss
+    conversion_goes_back(subject)  # the mask token too
+
+
+def painter() -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """A model with two heads that paint, whose mask tokens differ, and a masked image."""
+    model = AutoAdapterModel.from_config(ViTConfig(**SMALL, image_size=8, patch_size=4, encoder_stride=4))
+    for seed, name in enumerate(("first", "second"), start=1):
+        model.add_masked_image_modeling_head(name)
+        torch.nn.init.constant_(model.heads[name].mask_token, float(seed))
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return model.eval(), {"pixel_values": images, "bool_masked_pos": torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0]])}
+
+
+def test_the_mask_token_is_that_of_the_head_and_only_in_a_call() -> None:
+    model, inputs = painter()
+    with torch.no_grad():
+        first, second = (model(**inputs, head=name, output_hidden_states=True) for name in ("first", "second"))
+    assert not torch.equal(first.hidden_states[0], second.hidden_states[0])
+    assert model.vit.embeddings.mask_token is None
+    assert "vit.embeddings.mask_token" not in model.state_dict()
+    model.train()
+    model(**inputs, head="first").loss.backward()
+    assert model.heads["first"].mask_token.grad.abs().sum() > 0
+
+
+def test_an_image_that_is_masked_needs_the_token_of_one_head() -> None:
+    model, inputs = painter()
+    model.add_image_classification_head("class")
+    for heads, count in (("class", 0), (["first", "second"], 2)):
+        with pytest.raises(ValueError, match=f"bool_masked_pos needs one active head.*, not {count}"):
+            model(**inputs, head=heads)
+    assert model(inputs["pixel_values"], head="class").logits.shape == (2, 2)
+    assert model(inputs["pixel_values"], head="first").loss is None
+
+
+def test_the_token_is_taken_back_where_a_call_fails() -> None:
+    model, inputs = painter()
+    with pytest.raises(ValueError, match="doesn't match model"):
+        model(inputs["pixel_values"][:, :, :4], inputs["bool_masked_pos"], head="first")
+    assert model.vit.embeddings.mask_token is None
+
+
+def test_an_image_of_another_size_than_the_one_that_is_painted_is_refused() -> None:
+    model = AutoAdapterModel.from_config(ViTConfig(**SMALL, image_size=8, patch_size=4, encoder_stride=8))
+    model.add_masked_image_modeling_head("large")
+    _, inputs = painter()
+    with pytest.raises(ValueError, match="encoder_stride is 8"):
+        model(**inputs)
+
+
+def test_a_head_that_paints_works_beside_parallel_adapters() -> None:
+    model, inputs = painter()
+    for name in ("a", "b"):
+        model.add_adapter(name, config="lora")
+    model.set_active_adapters(Parallel("a", "b"))
+    outputs = model(**inputs, head="first")
+    assert [output.reconstruction.shape for output in outputs.head_outputs] == [(2, 3, 8, 8)] * 2
+    assert_close(outputs[0].loss, outputs[1].loss)
 
 
 def test_heads_run_together() -> None:

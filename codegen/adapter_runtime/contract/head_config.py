@@ -48,6 +48,13 @@ class HeadConfig(TypedDict, total=False):
     xvector_output_dim: int
     scale: float  # of the cosines in its loss
     margin: float  # by which that of the true voice must be larger
+    # Of a head that paints images.
+    encoder_stride: int  # pixels of a side that it paints out of one state
+    num_channels: int
+    patch_size: int  # pixels of a side of what can be masked
+    image_size: int
+    token_size: int  # width of the token for masked patches
+    first_patch: int  # how many positions stand before those of patches
 
 
 class TransformOptions(TypedDict, total=False):
@@ -99,6 +106,11 @@ class StaticHeadConfig(HeadConfig, total=False):
     tdnn_kernel_key: str
     tdnn_dilation_key: str
     xvector_output_dim_key: str
+    encoder_stride_key: str
+    num_channels_key: str
+    patch_size_key: str
+    image_size_key: str
+    token_size_key: str
     input_factors: Factors
     logit_factors: Factors
     requires: Mapping[str, Json]  # fields of the model's config, with the values for which upstream's head is this one

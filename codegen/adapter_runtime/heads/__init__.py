@@ -28,6 +28,7 @@ from adapter_runtime.heads.kinds.language_modeling import (
     LanguageModelingHead,
     Seq2SeqLMHead,
 )
+from adapter_runtime.heads.kinds.masked_image import MaskedImageModelingHead
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
@@ -46,6 +47,7 @@ __all__ = [
     "DependencyParsingOutput",
     "ImageClassificationHead",
     "LanguageModelingHead",
+    "MaskedImageModelingHead",
     "MultiHeadOutput",
     "MultiLabelClassificationHead",
     "MultipleChoiceHead",

@@ -32,6 +32,8 @@ class PredictionHead(nn.Sequential):
         attention_mask: [B, L], 1 at real tokens.
         return_dict: always True.
         frame_mask: [B, L], true at frames of a sound that come from samples which are no padding; None = all are.
+        pixel_values: [B, channels, Y, X], the images that the base model was given.
+        bool_masked_pos: [B, N], which of their patches were masked; None = none.
         logits_to_keep: positions to compute logits for; given to heads that predict tokens.
         what `label_arguments` and `input_arguments` name, as far as the caller gave it.
 

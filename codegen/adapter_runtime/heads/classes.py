@@ -17,6 +17,7 @@ from adapter_runtime.heads.kinds.language_modeling import (
     CausalLMHead,
     Seq2SeqLMHead,
 )
+from adapter_runtime.heads.kinds.masked_image import MaskedImageModelingHead
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
@@ -28,6 +29,7 @@ HEAD_CLASSES: dict[str, type[PredictionHead]] = {
         ClassificationHead,
         MultiLabelClassificationHead,
         ImageClassificationHead,
+        MaskedImageModelingHead,
         VideoClassificationHead,
         AudioClassificationHead,
         AudioFrameClassificationHead,

@@ -24,6 +24,7 @@ class FlexibleHeadsModel(AdaptedModel, Protocol):
     head_types: ClassVar[tuple[str, ...]]  # which types of heads make sense for the model
     pooling: ClassVar[Pooling]  # which token stands for a sequence
     frame_counter: ClassVar[str]  # method that counts the frames of so many samples; "" = there are no frames
+    mask_token: ClassVar[str]  # where the base model reads the token for masked patches; "" = it masks none
     use_pooler: bool  # what ``use_pooler=None`` means where a head is added
     heads: nn.ModuleDict  # of `PredictionHead`
     custom_heads: dict[str, HeadClass]  # classes of heads that are registered for this model alone

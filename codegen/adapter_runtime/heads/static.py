@@ -33,13 +33,17 @@ _KEYS = {
     "tdnn_kernel": "tdnn_kernel_key",
     "tdnn_dilation": "tdnn_dilation_key",
     "xvector_output_dim": "xvector_output_dim_key",
+    "encoder_stride": "encoder_stride_key",
+    "num_channels": "num_channels_key",
+    "patch_size": "patch_size_key",
+    "image_size": "image_size_key",
+    "token_size": "token_size_key",
 }
 _BY_FIELDS = frozenset({*_KEYS.values(), "activation_key", "input_factors", "logit_factors", "requires"})
-_OF_VOCABULARY = frozenset(
-    {"masked_lm", "causal_lm", "seq2seq_lm", "ctc"}
-)  # their outputs are the tokens of the config
+# Their outputs are the tokens of the config, or pixels, and have no names.
+_WITHOUT_LABELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm", "ctc", "masked_image_modeling"})
 _MULTILABEL = frozenset({"image_classification", "video_classification", "audio_classification"})  # take that option
-_FORMED = frozenset({"xvector"})  # their options have no defaults that do without them
+_FORMED = frozenset({"xvector", "masked_image_modeling"})  # their options have no defaults that do without them
 _OF_LABELS = frozenset({"num_labels", "label2id"})
 MULTI_LABEL = "multi_label_classification"  # upstream's `problem_type`
 
@@ -54,6 +58,11 @@ def unmet(class_name: str, config: PreTrainedConfig) -> list[str]:
     required = registered().static_heads[class_name]["config"].get("requires", {})
     stated = {name: field_of(config, name) for name in required}
     return [f"{name}={required[name]!r}, not {value!r}" for name, value in stated.items() if value != required[name]]
+
+
+def classes_for(config: PreTrainedConfig) -> list[str]:
+    """Upstream's classes for models with such a config whose heads have a flexible counterpart."""
+    return [name for name in registered().static_heads if getattr(transformers, name).config_class is type(config)]
 
 
 def flexible_config(
@@ -79,7 +88,7 @@ def flexible_config(
     count = labels if isinstance(labels, int) and labels else 2
     if head["head_type"] == "multiple_choice":
         head.setdefault("num_choices", count)
-    elif head["head_type"] not in _OF_VOCABULARY:
+    elif head["head_type"] not in _WITHOUT_LABELS:
         is_span = head["head_type"] == "question_answering"  # start and end, whatever labels the config names
         head.setdefault("num_labels", 2 if is_span else count)
         label2id = field_of(config, "label2id")

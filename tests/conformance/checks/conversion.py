@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
 from conformance.auto_classes import auto_classes
-from conformance.heads import head_types, realigned
+from conformance.heads import head_types, masked_patches, realigned
 from conformance.instances.fields import config_class
 from conformance.outputs import assert_bitwise, assert_equal_within, flatten, main_outputs, run, seeded
 from conformance.subjects import (
@@ -28,7 +28,7 @@ from conformance.subjects import (
 )
 
 _ONE_CLASS = frozenset({"image_classification", "video_classification", "audio_classification", "xvector"})
-_PREDICTED = ("logits", "embeddings")  # ends of the names of what heads compute
+_PREDICTED = ("logits", "embeddings", "reconstruction")  # ends of the names of what heads compute
 
 
 def converting_subjects(model_type: str) -> tuple[Subject, ...]:
@@ -74,6 +74,8 @@ def _head_type(static: Subject) -> str:
 
 def _with_targets(static: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs`, of images or sounds, with what a head learns from, where that is a class for each of them."""
+    if _head_type(static) == "masked_image_modeling":
+        return {**inputs, **masked_patches(static.config())}
     rows = {len(value) for value in inputs.values() if isinstance(value, Tensor) and value.dim()}
     if _head_type(static) not in _ONE_CLASS or rows != {BATCH}:
         return inputs

@@ -26,6 +26,8 @@ GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
+_READ_BY_PAINTERS = ("pixel_values", "bool_masked_pos")
+_PAINTS = "masked_image_modeling"
 
 # Names in annotations that are neither built in nor torch's are the runtime's.
 _TARGET = "Target | None"
@@ -39,7 +41,7 @@ _HEAD_ARGUMENTS: tuple[tuple[frozenset[str] | None, HeadArguments], ...] = (
         ),
     ),
     (
-        frozenset(HEAD_TYPES) - {"question_answering"},
+        frozenset(HEAD_TYPES) - {"question_answering", _PAINTS},
         HeadArguments(
             (Argument("labels", _TARGET, "None"),),
             "targets of the head; with them the output holds a loss. For several heads also a dict by their names.",
@@ -99,13 +101,19 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         part_arguments=_taken_by(facts, base, part, given) if part else (),
         borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
+        mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),
         head_arguments=groups,
-        read_by_heads=tuple(name for name in _READ_BY_HEADS if name in given) if heads and not part else (),
+        read_by_heads=tuple(name for name in _read(heads) if name in given) if heads and not part else (),
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
     )
+
+
+def _read(heads: tuple[str, ...]) -> tuple[str, ...]:
+    """Arguments of the base model that heads of these types read."""
+    return (*_READ_BY_HEADS, *(_READ_BY_PAINTERS if _PAINTS in heads else ()))
 
 
 def _part(plan: ModelPlan) -> str:

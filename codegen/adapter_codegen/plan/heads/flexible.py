@@ -13,6 +13,7 @@ from adapter_codegen.plan.parts.dividing import is_within
 TASKS = {
     "sequence_classification": "classification",
     "image_classification": "image_classification",
+    "masked_image_modeling": "masked_image_modeling",
     "video_classification": "video_classification",
     "audio_classification": "audio_classification",
     "audio_frame_classification": "audio_frame_classification",
@@ -50,6 +51,7 @@ HEAD_TYPES = (
     "classification",
     "multilabel_classification",
     "image_classification",
+    "masked_image_modeling",
     "video_classification",
     "audio_classification",
     "audio_frame_classification",
@@ -69,7 +71,7 @@ _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"}
 # Heads on sounds: on frames, and on what stands for all of them. How upstream's class gets from samples to frames, and from these to
 # one vector, differs, so such a head is offered only where that is known.
 OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc", "xvector"})
-SHOWN = OF_FRAMES | {"video_classification"}
+SHOWN = OF_FRAMES | {"video_classification", "masked_image_modeling"}
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"
 # The same where the model holds a text model by this name: upstream takes ``model.language_model.model`` in any file for an old layout.

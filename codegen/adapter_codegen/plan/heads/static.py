@@ -27,6 +27,7 @@ from adapter_codegen.plan.heads.flexible import (
     pooling,
     tasks,
 )
+from adapter_codegen.plan.heads.forms.masked_image import read_masked_image
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
@@ -57,7 +58,7 @@ _OF_SENSES = frozenset(
     {"image_classification", "video_classification", "audio_classification"}
 )  # take input_norm, and means
 # Types of heads that are more than layers one after the other -> what reads upstream's class.
-_FORMED = {"xvector": read_xvector}
+_FORMED = {"xvector": read_xvector, "masked_image_modeling": read_masked_image}
 _WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS  # take bias=False
 
 
@@ -117,23 +118,27 @@ class _HeadPlanner:
     def _formed(self, head: ClassFacts, head_type: str) -> StaticHead:
         """A head that is recognised by its form, on the hidden states of the base model."""
         unknown = StaticHead(head.name, self.base.prefix, "")
-        formed = None if is_composite(self.base) else _FORMED[head_type](self.facts, head)
+        formed = None if is_composite(self.base) else _FORMED[head_type](self.facts, head, self.base.class_name)
         if formed is None:
             return unknown
-        prefix = self._prefix(head, self.facts, head.name)
-        chain = head_chain(self.facts, head.name, self.base.class_name, prefix, formed.start)
-        met = tuple(link.step for link in chain.links) if chain is not None else ()
-        if chain is None or not chain.base_attribute or chain.pooled or chain.reads or met != formed.before:
-            return unknown
-        options = dict(formed.options) | ({"requires": dict(chain.requires)} if chain.requires else {})
+        attribute, options = formed.base_attribute, dict(formed.options)
+        if formed.start:
+            prefix = self._prefix(head, self.facts, head.name)
+            chain = head_chain(self.facts, head.name, self.base.class_name, prefix, formed.start)
+            met = tuple(link.step for link in chain.links) if chain is not None else ()
+            if chain is None or not chain.base_attribute or chain.pooled or chain.reads or met != formed.before:
+                return unknown
+            attribute = chain.base_attribute
+            options |= {"requires": dict(chain.requires)} if chain.requires else {}
         return StaticHead(
             head.name,
-            chain.base_attribute,
+            attribute,
             head_type,
             formed.layers,
             tuple(options.items()),
             formed.tensors,
             frames=formed.frames,
+            mask_token=formed.mask_token,
         )
 
     def _is_on_what_feeds(self, chain: Chain) -> bool:

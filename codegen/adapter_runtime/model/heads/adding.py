@@ -8,6 +8,7 @@ from typing import ClassVar
 from adapter_runtime.errors import nearest
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.errors import UnsupportedHeadError
+from adapter_runtime.heads.factory import head_from_config
 from adapter_runtime.heads.kinds.classification import (
     AudioClassificationHead,
     ClassificationHead,
@@ -22,11 +23,13 @@ from adapter_runtime.heads.kinds.language_modeling import (
     CausalLMHead,
     Seq2SeqLMHead,
 )
+from adapter_runtime.heads.kinds.masked_image import MaskedImageModelingHead
 from adapter_runtime.heads.kinds.multiple_choice import MultipleChoiceHead
 from adapter_runtime.heads.kinds.question_answering import QuestionAnsweringHead
 from adapter_runtime.heads.kinds.tagging import TaggingHead
 from adapter_runtime.heads.kinds.xvector import XVectorHead
 from adapter_runtime.heads.protocol import FlexibleHeadsModel
+from adapter_runtime.heads.static import classes_for, flexible_config
 from adapter_runtime.model.heads.named import check_new_head
 
 
@@ -126,6 +129,20 @@ class AddHeadsMixin:
             dropout_prob=dropout_prob,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
+
+    def add_masked_image_modeling_head(
+        self: FlexibleHeadsModel, head_name: str, overwrite_ok: bool = False, set_active: bool = True
+    ) -> None:
+        """Add a head that paints images of which patches are masked: ``reconstruction`` is [B, channels, Y, X].
+
+        Targets are the images themselves. A call takes ``bool_masked_pos`` [B, patches], true at masked ones, in whose place the base model
+        puts a token that this head holds. One such head can be active at a time.
+        """
+        check_addable(self, MaskedImageModelingHead, head_name, overwrite_ok)
+        head_type = MaskedImageModelingHead.head_type
+        known = (flexible_config(name, self.config) for name in classes_for(self.config))
+        config = next(one for one in known if one["head_type"] == head_type)
+        self.add_prediction_head(head_from_config(self, head_name, config), overwrite_ok, set_active)
 
     def add_video_classification_head(
         self: FlexibleHeadsModel,

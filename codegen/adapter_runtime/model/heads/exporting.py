@@ -10,12 +10,11 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from adapter_runtime.contract.registry import registered
 from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
 from adapter_runtime.heads.protocol import FlexibleHeadsModel, head_named
-from adapter_runtime.heads.static import MULTI_LABEL, differences, static_keys
+from adapter_runtime.heads.static import MULTI_LABEL, classes_for, differences, static_keys
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def export_static_head(model: FlexibleHeadsModel, head_name: str | None, class_n
 
 
 def _fitting_class(model: FlexibleHeadsModel, head: PredictionHead, wanted: str | None) -> str:
-    candidates = [name for name in registered().static_heads if _is_for(name, model)]
+    candidates = classes_for(model.config)
     if wanted is not None and wanted not in candidates:
         raise UnsupportedHeadError(
             f"{wanted} is no class of upstream's that a flexible head of a {type(model).__name__} can be written back to."
@@ -97,10 +96,6 @@ def _fitting_class(model: FlexibleHeadsModel, head: PredictionHead, wanted: str 
             f"Upstream has no class with a head like the {head.head_type} head {head.name!r}.{listed or ' There is none.'}"
         )
     return fitting
-
-
-def _is_for(class_name: str, model: FlexibleHeadsModel) -> bool:
-    return getattr(transformers, class_name).config_class is type(model.config)
 
 
 def _static_config(config: PreTrainedConfig, head: PredictionHead) -> PreTrainedConfig:

@@ -6,6 +6,7 @@ Letters of shapes: B rows of the outputs of the base model, L tokens, H hidden, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from typing import ClassVar, TypedDict, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from adapter_runtime.composition import Setup
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
+from adapter_runtime.heads.kinds.masked_image import MASK, MaskedImageModelingHead, lent
 from adapter_runtime.heads.outputs import multi_head_output
 from adapter_runtime.heads.parts import Part, Target, divide, targets_of
 from adapter_runtime.heads.pooling import Pooling, pool
@@ -39,6 +41,8 @@ class Inputs(TypedDict):
 
     input_ids: torch.Tensor | None  # [B, L], to find the token that stands for the sequence
     attention_mask: torch.Tensor | None  # [B, L], 1 at real tokens
+    pixel_values: torch.Tensor | None  # [B, channels, Y, X]
+    bool_masked_pos: torch.Tensor | None  # [B, N], true at patches that are masked
 
 
 class RunHeadsMixin:
@@ -48,6 +52,8 @@ class RunHeadsMixin:
     frame_counter: ClassVar[str] = (
         ""  # rendered: the method that counts the frames of so many samples, where frames have padding
     )
+
+    mask_token: ClassVar[str] = ""  # rendered: where the base model reads the token for masked patches
 
     def head_arguments(self: FlexibleHeadsModel, call: MutableMapping[str, Value]) -> dict[str, Value]:
         """Take out of `call`, the keyword arguments of a forward, those that heads declare."""
@@ -77,6 +83,8 @@ class RunHeadsMixin:
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        pixel_values: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
         **arguments: Target | None,
     ) -> ModelOutput:
         """Run one or several heads on the outputs of the base model.
@@ -87,6 +95,8 @@ class RunHeadsMixin:
             input_ids: [B, L], to find the token that stands for the sequence.
             attention_mask: [B, L], 1 at real tokens.
             logits_to_keep: for language modelling heads, the positions to compute logits for; 0 = all.
+            pixel_values: [B, channels, Y, X], for heads that paint images.
+            bool_masked_pos: [B, N], the patches of these that were masked.
             arguments: targets and further inputs; each head takes those that it declares in `label_arguments` and
                 `input_arguments`. With several heads, a dict by names of heads or a list gives each its own.
 
@@ -111,10 +121,40 @@ class RunHeadsMixin:
         targets = targets_of(given, heads, parts, descriptions)
         results = []
         for module, part, own in zip(heads, parts, targets, strict=True):
-            inputs: Inputs = {"input_ids": part.of(input_ids), "attention_mask": part.of(attention_mask)}
+            inputs: Inputs = {
+                "input_ids": part.of(input_ids),
+                "attention_mask": part.of(attention_mask),
+                "pixel_values": part.of(pixel_values),
+                "bool_masked_pos": part.of(bool_masked_pos),
+            }
             results.append(_run(self, module, part, part.of_outputs(outputs), inputs, logits_to_keep, own))
         is_single = isinstance(setup, str) and len(parts) == 1
         return results[0] if is_single else multi_head_output(outputs, results)
+
+    def with_mask_token(self: FlexibleHeadsModel, head: Setup = None) -> Callable[..., ModelOutput]:
+        """The base model, which in a call has the token for masked patches of the head that runs, if that has one.
+
+        Args:
+            head: the argument ``head`` of the call.
+
+        Raises:
+            ValueError: patches are masked and no head, or more than one, has a token for them.
+        """
+        active = (head_named(self, name) for name in head_names(used_heads(self, head)))
+        painters = [one for one in active if isinstance(one, MaskedImageModelingHead)]
+
+        def run(**inputs: torch.Tensor | None) -> ModelOutput:
+            if inputs.get(MASK) is not None and len(painters) != 1:
+                raise ValueError(
+                    f"{MASK} needs one active head of the type masked_image_modeling, not {len(painters)}."
+                )
+            base = self.adapters_base
+            assert isinstance(base, nn.Module)
+            with lent(base, self.mask_token, painters[0].mask_token) if painters else nullcontext():
+                outputs: ModelOutput = base(**inputs)
+            return outputs
+
+        return run
 
     def decoder_inputs(
         self: FlexibleHeadsModel, head: Setup, labels: Target | None, input_ids: torch.Tensor | None = None
@@ -152,7 +192,7 @@ class RunHeadsMixin:
             input_ids: [B, L].
             attention_mask: [B, L], 1 at real tokens.
         """
-        return _pooled(self, head, outputs, {"input_ids": input_ids, "attention_mask": attention_mask})
+        return _pooled(self, head, outputs, input_ids, attention_mask)
 
     @staticmethod
     def flatten_choices(**inputs: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
@@ -238,10 +278,11 @@ def _run(
         targets: and further inputs, for that part.
     """
     options: dict[str, bool | int | torch.Tensor | Inverse | None]
-    frame_mask = _frame_mask(model, outputs, inputs) if model.frame_counter else None
-    options = {"return_dict": True, "attention_mask": inputs["attention_mask"], "frame_mask": frame_mask}
+    frame_mask = _frame_mask(model, outputs, inputs["attention_mask"]) if model.frame_counter else None
+    options = {"return_dict": True, "frame_mask": frame_mask, "attention_mask": inputs["attention_mask"]}
+    options |= {"pixel_values": inputs["pixel_values"], "bool_masked_pos": inputs["bool_masked_pos"]}
     if head.is_pooled:
-        options["cls_output"] = _pooled(model, head, outputs, inputs)
+        options["cls_output"] = _pooled(model, head, outputs, inputs["input_ids"], inputs["attention_mask"])
     projection = head.get_output_embeddings()
     if projection is not None:
         options |= {"logits_to_keep": logits_to_keep, "inverse": _inverse(model, part, projection)}
@@ -249,9 +290,8 @@ def _run(
     return result
 
 
-def _frame_mask(model: FlexibleHeadsModel, outputs: ModelOutput, inputs: Inputs) -> torch.Tensor | None:
-    """[B, L], true at frames that come from samples which are no padding; None = all do."""
-    mask = inputs["attention_mask"]  # [B, samples]
+def _frame_mask(model: FlexibleHeadsModel, outputs: ModelOutput, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """[B, L], true at frames that come from samples which are no padding, as `mask` [B, samples] says; None = all do."""
     if mask is None:
         return None
     frames: torch.Tensor = getattr(model, model.frame_counter)(mask.sum(dim=-1))
@@ -277,7 +317,13 @@ def _inverse(model: FlexibleHeadsModel, part: Part, projection: nn.Module) -> In
     return inverse
 
 
-def _pooled(model: FlexibleHeadsModel, head: PredictionHead, outputs: ModelOutput, inputs: Inputs) -> torch.Tensor:
+def _pooled(
+    model: FlexibleHeadsModel,
+    head: PredictionHead,
+    outputs: ModelOutput,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+) -> torch.Tensor:
     """See `RunHeadsMixin.pooled`."""
     if head.config.get("use_pooler"):
         pooled: torch.Tensor | None = outputs.get("pooler_output")
@@ -287,9 +333,9 @@ def _pooled(model: FlexibleHeadsModel, head: PredictionHead, outputs: ModelOutpu
     return pool(
         outputs["last_hidden_state"],
         model.pooling,
-        inputs["input_ids"],
-        inputs["attention_mask"],
+        input_ids,
+        attention_mask,
         pad_token_id=config_value(model.config, "pad_token_id"),
         eos_token_id=config_value(model.config, "eos_token_id"),
-        frame_mask=_frame_mask(model, outputs, inputs) if model.pooling == "frames" else None,
+        frame_mask=_frame_mask(model, outputs, attention_mask) if model.pooling == "frames" else None,
     )

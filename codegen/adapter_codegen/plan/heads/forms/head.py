@@ -11,10 +11,12 @@ from adapter_codegen.plan.heads.logits.chain import Step
 class FormedHead:
     """A head of upstream's as a flexible one, but for how it stands on its base model."""
 
-    start: str  # path of the first module of the form, from which the way back to the base model is followed
-    before: tuple[Step, ...]  # what must stand on that way, that module included
     # As in `StaticHead`. A star in a path stands for the numbers of a list, and counts in the flexible head too.
     layers: tuple[str | None, ...]
     tensors: tuple[tuple[str, str], ...]
     options: tuple[tuple[str, object], ...]
+    base_attribute: str = ""  # whose hidden states it reads; "" = that is found by following `start` back
+    start: str = ""  # path of the first module of the form
+    before: tuple[Step, ...] = ()  # what must stand on the way from the base model, that module included
     frames: str = ""  # the method that counts frames
+    mask_token: str = ""  # where the base model reads the token that the head holds

@@ -102,8 +102,8 @@ def form(self, states, labels):
 _FIELDS = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation", "xvector_output_dim")
 
 
-def read_xvector(facts: ModuleFacts, head: ClassFacts) -> FormedHead | None:
-    """The head of a class that tells voices apart; None where its code is not of this form."""
+def read_xvector(facts: ModuleFacts, head: ClassFacts, base: str) -> FormedHead | None:
+    """The head of a class that tells voices apart; None where its code is not of this form. `base` is the base model class."""
     names = _of_head(head)
     if names is None:
         return None
