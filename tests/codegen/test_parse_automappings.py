@@ -190,3 +190,22 @@ def test_every_model_type_of_the_installed_release_has_its_files(mappings: AutoM
 def test_some_value_has_several_classes(mappings: AutoMappings) -> None:
     assert len(mappings.bases["funnel"]) == 2
     assert mappings.entry("funnel").base_class == "FunnelModel"
+
+
+BORROWED = """
+MODEL_MAPPING_NAMES = {"tiny": ("TinyModel", "TinyOther"), "odd-one": "OddModel"}
+MODEL_FOR_MASKED_LM_MAPPING_NAMES = {"tiny": "TinyForMaskedLM", "loan": "TinyForMaskedLM", "bare": "BareForMaskedLM"}
+MODEL_FOR_PRETRAINING_MAPPING_NAMES = {"tiny": "Shared", "odd-one": "Shared", "lost": "Shared"}
+"""
+
+
+def test_a_type_that_borrows_a_class_with_a_head_has_the_base_model_inside_of_it(tmp_path: Path) -> None:
+    heads = "\nclass TinyForMaskedLM(X): ...\nclass BareForMaskedLM(X): ...\nclass Shared(X): ...\n"
+    mappings = make_release(
+        tmp_path, BORROWED, {**FILES, "models/tiny/modeling_tiny.py": FILES["models/tiny/modeling_tiny.py"] + heads}
+    )
+    assert (mappings.entry("loan").base_class, mappings.entry("loan").has_base) == ("TinyModel", True)
+    assert mappings.entry("loan").heads == {"masked_lm": ("TinyForMaskedLM",)}
+    # Near misses: a class that no other type has, one of two other types, of which either may be the lender.
+    assert (mappings.entry("bare").base_class, mappings.entry("bare").has_base) == ("BareForMaskedLM", False)
+    assert (mappings.entry("lost").base_class, mappings.entry("lost").has_base) == ("Shared", False)

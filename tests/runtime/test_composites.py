@@ -15,12 +15,15 @@ from transformers import (
     BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedModel,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
+from transformers.modeling_outputs import CausalLMOutput
 
 from adapter_models.llava import LlavaModelAdaptersMixin
 from adapter_runtime import AdapterSetup, BatchSplit, MultiTask, Parallel, Stack, init
@@ -544,6 +547,65 @@ def test_a_class_of_ones_own() -> None:
         "out.weight",
         "out.bias",
     }
+
+
+class Writer(PreTrainedModel):
+    """A whole that ends in a projection of its own, tied to the table of its text part, and reads the mask behind that part."""
+
+    config_class = LlamaConfig
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.text = LlamaModel(config)
+        self.out = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.out.weight = self.text.embed_tokens.weight
+        self.post_init()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.out
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, kept: int = 0) -> Any:
+        states = self.text(input_ids, attention_mask=attention_mask).last_hidden_state
+        if attention_mask is not None:
+            states = states * attention_mask[..., None]
+        return CausalLMOutput(logits=self.out(states[:, -kept:]))
+
+
+def writer(method: str) -> tuple[Writer, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Writer(LlamaConfig(**small, vocab_size=50)).eval()
+    init(model)
+    model.add_adapter("a", method, set_active=True)
+    randomise(model, "a", 1)
+    tokens = torch.tensor([[0, 7, 5, 9], [3, 1, 4, 6]])
+    return model, {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
+
+
+def test_an_invertible_adapter_is_undone_before_a_projection_of_the_whole_that_is_tied_to_the_table_of_a_part() -> (
+    None
+):
+    model, inputs = writer("seq_bn[output_adapter=False,inv_adapter='nice',inv_adapter_reduction_factor=2]")
+    ours = model(**inputs).logits
+    coupling = model.text.invertible_adapters
+    model.set_active_adapters(None)
+    with torch.no_grad():
+        embedded = coupling["a"](model.text.embed_tokens(inputs["input_ids"]))
+        states = model.text(inputs_embeds=embedded, attention_mask=inputs["attention_mask"]).last_hidden_state
+        expected = model.out(coupling["a"](states * inputs["attention_mask"][..., None], rev=True))
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_whole_that_ends_in_a_head_itself_gives_outputs_at_the_tokens_of_a_prompt(kept: int) -> None:
+    model, inputs = writer("prompt_tuning[prompt_length=3]")
+    ours = model(**inputs, kept=kept).logits
+    prompt = next(parameter for _, parameter in model.adapter_parameters("a"))
+    model.set_active_adapters(None)
+    embedded = torch.cat([prompt.expand(2, -1, -1), model.text.embed_tokens(inputs["input_ids"])], dim=1)
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (3, 0), value=1)
+    states = model.text(inputs_embeds=embedded, attention_mask=mask).last_hidden_state * mask[..., None]
+    assert torch.allclose(ours, model.out(states[:, 3:])[:, -kept:], atol=1e-5)
 
 
 def test_a_text_part_without_invertible_adapters_runs_and_generates_with_other_methods() -> None:

@@ -33,7 +33,7 @@ class ModelEntry:
     path: str  # of the file that defines the base class: "models/xlm_roberta/modeling_xlm_roberta.py"
     config_class: str  # "XLMRobertaConfig"
     config_path: str  # "models/xlm_roberta/configuration_xlm_roberta.py"
-    base_class: str  # "XLMRobertaModel"; of a type without a base model the first of its classes with a head
+    base_class: str  # "XLMRobertaModel"; of a type without a base model, its own or borrowed, the first of its classes with a head
     heads: Mapping[str, tuple[str, ...]]  # task -> head classes: "sequence_classification", "causal_lm", ...
 
     has_base: bool = (
@@ -68,12 +68,27 @@ class AutoMappings:
 
     @cached_property
     def mains(self) -> Mapping[str, tuple[str, ...]]:
-        """Model type -> its base model classes, the usual one first; of a type without any (UperNet) its classes with a head."""
+        """Model type -> its base model classes, the usual one first; of a type without any (UperNet) its classes with a head.
+
+        A type that borrows the class with a head of another one (PP-Chart2Table that of GOT-OCR2) has the base model inside of it.
+        """
         heads: dict[str, tuple[str, ...]] = {}
         for by_type in self.tasks.values():
             for model_type, names in by_type.items():
                 heads[model_type] = tuple(dict.fromkeys((*heads.get(model_type, ()), *names)))
-        return {**heads, **self.bases}
+        borrowed = {name: self.bases[lender] for name in heads if (lender := self._lender(name)) is not None}
+        return {**heads, **borrowed, **self.bases}
+
+    def _lender(self, model_type: str) -> str | None:
+        """Of a type without a base model the one type with such of which it has a class with a head; None where it has none, or of several."""
+        if model_type in self.bases:
+            return None
+        by_types = list(self.tasks.values())
+        names = {name for by_type in by_types for name in by_type.get(model_type, ())}
+        found = {
+            other for by_type in by_types for other in by_type if names & {*by_type[other]} and other in self.bases
+        }
+        return found.pop() if len(found) == 1 else None
 
     def entry(self, model_type: str) -> ModelEntry:
         """Everything about one model type.
@@ -132,7 +147,7 @@ class AutoMappings:
             raise Problem.NO_MODELING_FILE.error(version=self.release.version, base=base, model_type=model_type)
         config = self.configs.get(model_type, "")
         heads = {task: by_type[model_type] for task, by_type in self.tasks.items() if model_type in by_type}
-        has_base = model_type in self.bases or heads.keys() == {BACKBONES}
+        has_base = model_type in self.bases or self._lender(model_type) is not None or heads.keys() == {BACKBONES}
         return ModelEntry(model_type, path, config, self._config_path(config, path), base, heads, has_base)
 
     def _path(self, model_type: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from conformance.methods import Invertible, Prompt
+from conformance.outputs import main_outputs
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Together, only_in_turn
 from conformance.subjects import FIRST_TOKEN
@@ -252,6 +253,11 @@ def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> lis
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if layout.base and layout.front == layout.text:  # without a head, the whole gives what is in front too
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+        if (
+            not layout.base and "last_hidden_state" not in output
+        ):  # it ends in a head itself, which gives outputs at the tokens
+            name = next(iter(main_outputs(output)))
+            output[name] = output[name][:, length:]
         return output
 
     return [

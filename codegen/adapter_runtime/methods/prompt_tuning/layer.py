@@ -20,7 +20,13 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import PromptSites, after_call, before_call
 from adapter_runtime.methods.prompt_tuning.module import PromptTuning
 from adapter_runtime.methods.prompt_tuning.program import Prompts
-from adapter_runtime.methods.prompt_tuning.reserving import reserve, reserved_call, reserves, write_over
+from adapter_runtime.methods.prompt_tuning.reserving import (
+    after_reserved,
+    reserve,
+    reserved_call,
+    reserves,
+    write_over,
+)
 from adapter_runtime.programs.blocks import program_of_block
 from adapter_runtime.programs.layer import AdapterLayerBase, EntryModel
 from adapter_runtime.programs.nodes import Branch, Leaf, Mean
@@ -107,7 +113,7 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
 
     def after_root(self, outputs: Outputs) -> Outputs:
         """See `AdapterLayerBase`."""
-        return after_call(outputs)
+        return after_reserved(outputs)
 
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         prompts, part = self.current_program(), cast("AdaptedBaseModel", model)

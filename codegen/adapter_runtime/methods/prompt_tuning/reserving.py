@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from transformers import Cache
+from transformers.utils import ModelOutput
 
-from adapter_runtime.call.arguments import Argument
+from adapter_runtime.call.arguments import Argument, Outputs
 from adapter_runtime.call.context import CallSlot, thread
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
@@ -25,6 +26,7 @@ from adapter_runtime.methods.prompt_tuning.call import (
     PromptCall,
     PromptSites,
     PromptSlot,
+    after_call,
     check_room,
     checked_mask,
     embedded,
@@ -49,6 +51,7 @@ class Reserved(CallSlot):
         self.call: PromptCall | None = None
         self.part: AdaptedBaseModel | None = None  # which the prompt goes into
         self.length = 0  # L + P
+        self.ends_in_head = False  # the root itself has one, which reads tokens and prompt
 
 
 def reserved_call(part: AdaptedBaseModel) -> Reserved | None:
@@ -58,11 +61,11 @@ def reserved_call(part: AdaptedBaseModel) -> Reserved | None:
 
 
 def reserves(root: AdaptedBaseModel, part: AdaptedBaseModel, sites: PromptSites) -> bool:
-    """Whether a root embeds tokens for the part that reads them, which goes on from a cache."""
+    """Whether a root takes tokens for the part that reads them embedded, and goes on from a cache."""
     if root.config.is_encoder_decoder or sites.holds_tokens:
         return False
     of_root, of_part = (inspect.signature(type(model.get_submodule("")).forward).parameters for model in (root, part))
-    return {"input_ids", "inputs_embeds"} <= of_root.keys() and {"inputs_embeds", "past_key_values"} <= of_part.keys()
+    return "input_ids" in of_root and {"inputs_embeds", "past_key_values"} <= of_part.keys()
 
 
 def reserve(
@@ -82,7 +85,7 @@ def reserve(
     call = PromptCall(prompts, insertion_of(prompts, mask), past)
     slot = context.slot(Reserved)
     slot.call = context.slot(PromptSlot).call = call
-    slot.part = part
+    slot.part, slot.ends_in_head = part, root.runs_head()
     tokens = next(t for name in ("input_ids", "inputs_embeds") if isinstance(t := given.get(name), torch.Tensor))
     slot.length = tokens.shape[1] + prompts.length
     context.of_tokens = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
@@ -143,6 +146,29 @@ def _special_tokens(config: Mapping[str, Any]) -> Iterator[int]:
             yield from _special_tokens(value)
         elif "token" in str(name):
             yield from (entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, int))
+
+
+def after_reserved(outputs: Outputs) -> Outputs:
+    """The outputs of a root for which positions were reserved; for a head, those of real tokens only.
+
+    Where the root ends in a head itself (ColPali), that read the prompt too. Its own output comes first, behind a loss: a tensor [B, L + P, ...],
+    or fewer of the last positions, where the call asks for these alone.
+    """
+    context = thread.context
+    slot = context.find(Reserved) if context is not None else None
+    if slot is None or not slot.ends_in_head:
+        return after_call(outputs)
+    if slot.call is None or not slot.call.is_in:
+        return outputs
+    fields = outputs.items() if isinstance(outputs, ModelOutput) else enumerate(outputs)
+    key, states = next(((k, v) for k, v in fields if isinstance(v, torch.Tensor) and v.dim() > 1), (None, None))
+    if states is None or states.shape[1] != slot.length:
+        return outputs
+    shortened = slot.call.insertion.out_of(states)
+    if isinstance(outputs, ModelOutput):
+        outputs[key] = shortened
+        return outputs
+    return tuple(shortened if place == key else value for place, value in enumerate(outputs))
 
 
 def write_over(

@@ -88,8 +88,8 @@ def init(
                 _keep_output_capturing(module)
         if not isinstance(model, ModelAdaptersMixin):
             _wrap(model, base)
-        elif isinstance(model, OwnHeadAdaptersMixin) and model.token_embeddings:
-            watch_projection(model)
+        elif isinstance(model, OwnHeadAdaptersMixin) and (model.token_embeddings or root.parts):
+            watch_projection(model)  # of a model made of several, one of the parts has the table
         wrap_checkpoints(model)
         if isinstance(base, ModelUsingSubmodelsAdaptersMixin):
             base.use_parts(root.parts or ("",))
