@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from adapter_codegen.model import Method, PrefixSite
 from adapter_codegen.parse import ModuleFacts, parse_module
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.flow.tracer import trace
@@ -47,6 +48,14 @@ class Attention(nn.Module):
         return self.o(out.reshape(*states.shape[:-1], -1)), weights
 
 """
+
+PROJECT = """
+shape = (*states.shape[:-1], -1, self.head_dim)
+query = self.q(states).view(shape).transpose(1, 2)
+key = self.k(states).view(shape).transpose(1, 2)
+value = self.v(states).view(shape).transpose(1, 2)
+"""
+RETURN = "return self.o(out), weights"
 
 MLP = """
 class Mlp(nn.Module):
@@ -142,3 +151,17 @@ def tiny_decoder(config: str) -> str:
                 return states
         """)
     return HEADER + imports + ATTENTION + MLP + made_of + decoder
+
+
+def prefix_sites(plan: ModulePlan) -> list[PrefixSite]:
+    return [site for entry in plan.classes for site in entry.prefix_sites]
+
+
+def codes(plan: ModulePlan) -> set[str]:
+    return {one.code for one in plan.diagnostics if Method.PREFIX_TUNING in one.methods}
+
+
+def scores(*between: str) -> tuple[str, ...]:
+    first = "scores = torch.matmul(query, key.transpose(-1, -2)) * self.scaling"
+    last = "weights = torch.softmax(scores, dim=-1)\nout = torch.matmul(weights, value)\n" + RETURN
+    return (PROJECT, first, *between, last)

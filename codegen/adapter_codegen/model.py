@@ -113,6 +113,10 @@ class PrefixSite:
     mask: Expression | None  # None: the core is called without a mask
     gate_input: Expression  # the hidden states (batch, length, hidden) that the query was projected from
     biases: tuple[Expression, ...] = ()  # further arguments with a key dimension (position_bias); grown with zeros
+    # What meets the scores later and is not known before them; grown where it stands: ``self.extend_bias(term, key)``
+    late: tuple[Expression, ...] = ()
+    # Without a mask: what the softmax is given, where rows that see no prefix are told: ``self.hide_prefixes(scores, key)``
+    scores: Expression | None = None
     keywords: tuple[str, ...] = ()  # source of keywords handed on: "is_causal=False", "sliding_window=...", "**kwargs"
     kept: tuple[str, ...] = ()  # plain names that are read again after the core: these get a new local name as well
 
@@ -236,7 +240,8 @@ class AttentionRoles:
     )
     gate_orders: tuple[OutputOrder, ...] = ()  # of the outputs of `query` = `gate`; () = not proven
     output: str = ""  # path of the projection after the core; "" where there is none
-    head_dim: str = ""  # attribute of the core's module: width of a key head; "" = not stated in upstream's code
+    # Width of a key head: an attribute of the core's module, or "outputs // num_heads" of the projection that gives the keys; "" = not stated
+    head_dim: str = ""
     value_head_dim: str = ""  # same for values where it differs
     # Classes that attend, where instances of the layer may have another class at `core`: a linear attention, a state space. () = all do
     core_classes: tuple[str, ...] = ()

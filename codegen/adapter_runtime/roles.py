@@ -46,7 +46,8 @@ class AttentionRoles:
     gate: str = ""  # the same as `query` where that projection also gives gates of what is attended to
     gate_orders: tuple[OutputOrder, ...] = ()  # of the outputs of `query` = `gate`; () = not known
     output: str = ""  # the projection after the core
-    head_dim: str = ""  # attribute of the core's module: width of a key head
+    # Width of a key head: an attribute of the core's module, or "outputs // num_heads" of the projection that gives the keys
+    head_dim: str = ""
     value_head_dim: str = ""  # likewise for values, where their width differs
     # Upstream's classes that attend, where some layers have another one at `core`: these lack the attention. () = all have it
     core_classes: tuple[str, ...] = ()

@@ -173,7 +173,7 @@ def _without_marked(function: cst.FunctionDef) -> str:
 
 def _adapter_calls(code: str, entry: ClassPlan) -> str:
     hosts = {host for site in entry.residual_sites for host in site.hosts}
-    calls = (f".{name}(" for name in (*sorted(hosts), "prepend_prefix", "extend_bias"))
+    calls = (f".{name}(" for name in (*sorted(hosts), "prepend_prefix", "extend_bias", "hide_prefixes"))
     return next((call for call in calls if call in code), "")
 
 

@@ -30,6 +30,13 @@ def _edits(function: Copied, site: PrefixSite) -> Iterator[Edit]:
     biases = [(_bound(function, site, bias, "prefixed_bias"), bias) for bias in site.biases]
     grown = (f"{name} = {owner}.extend_bias({bias.code}, {key})" for name, bias in biases)
     yield Insert(function.statement(site.statement), (f"{key}, {value}, {mask} = {call}", *grown))
+    for term in site.late:
+        yield Replace(function.replaced(term.location), _call(f"{owner}.extend_bias", term, key))
+    if site.scores is not None:
+        yield Replace(
+            function.replaced(site.scores.location),
+            _call(f"{owner}.hide_prefixes", site.scores, key, site.gate_input.code),
+        )
     named = [(key, site.key), (value, site.value), *biases]
     for name, expression in [*named, (mask, site.mask)] if site.mask else named:
         if name != expression.code:
@@ -40,6 +47,16 @@ def _bound(function: Copied, site: PrefixSite, expression: Expression, fallback:
     """The name under which the grown tensor is known: its own, where it has one that is not read again later."""
     own = expression.code.isidentifier() and expression.code != "None" and expression.code not in site.kept
     return expression.code if own else function.fresh(fallback)
+
+
+def _call(function: str, first: Expression, *others: str) -> Callable[[Operand], cst.CSTNode]:
+    """``self.extend_bias(bias, key)``, with the edits inside of the first argument made."""
+
+    def build(operand: Operand) -> cst.Call:
+        arguments = [operand(first), *map(cst.Name, others)]
+        return cst.Call(cst.parse_expression(function), [cst.Arg(argument) for argument in arguments])
+
+    return build
 
 
 def _name(name: str) -> Callable[[Operand], cst.CSTNode]:

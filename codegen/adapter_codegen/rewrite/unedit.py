@@ -7,14 +7,15 @@ defect of a rule, of the driver or of black cannot get into a file unseen.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 
 import libcst as cst
 
-from adapter_codegen.model import ClassPlan, Placement, ResidualSite
+from adapter_codegen.model import ClassPlan, Placement, PrefixSite, ResidualSite
 from adapter_codegen.rewrite.shape import shape
 
-_INSERTED = ("prepend_prefix", "extend_bias")  # methods whose calls are statements of ours
+_INSERTED = ("prepend_prefix", "extend_bias")  # methods whose calls may be statements of ours
+_AROUND = ("extend_bias", "hide_prefixes")  # that may stand around an expression of upstream
 
 
 class NotAnEdit(Exception):
@@ -29,7 +30,7 @@ def unedited(emitted: cst.FunctionDef, entry: ClassPlan) -> cst.FunctionDef:
     """
     inverse = _Inverse(emitted.name.value, entry)
     reverted = emitted.visit(inverse)
-    queues: list[Sized] = [*inverse.residuals.values(), inverse.prefixes, inverse.biases]
+    queues: list[Sized] = [*inverse.residuals.values(), inverse.prefixes, inverse.biases, *inverse.around.values()]
     if missing := sum(map(len, queues)):
         raise NotAnEdit(f"{missing} planned edits of {entry.name}.{emitted.name.value} are missing")
     assert isinstance(reverted, cst.FunctionDef)
@@ -44,6 +45,8 @@ class _Inverse(cst.CSTTransformer):
         planned = sorted(entry.prefix_sites, key=lambda site: site.location)
         self.prefixes = deque(site for site in planned if site.function == function)
         self.biases = deque(bias for site in self.prefixes for bias in site.biases)
+        self.around = {name: _around(name, self.prefixes) for name in _AROUND}
+        self.statements: set[cst.Call] = set()  # calls that are statements of ours
         self.residuals: dict[str, deque[ResidualSite]] = defaultdict(deque)
         for site in sorted(entry.residual_sites, key=lambda site: site.location):
             if site.function == function:
@@ -73,11 +76,21 @@ class _Inverse(cst.CSTTransformer):
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         name = _method(updated_node)
+        if name in _AROUND and original_node not in self.statements:
+            return self._taken_off(name, updated_node)
         if name == "super" and len(updated_node.args) == 2:
             return updated_node.with_changes(args=[])
         if name in self.residuals:
             return self._addition(name, updated_node)
         return updated_node
+
+    def _taken_off(self, name: str, call: cst.Call) -> cst.BaseExpression:
+        """What a call of ours stands around."""
+        if not self.around[name]:
+            raise NotAnEdit(f"a call of {name} that was not planned")
+        arguments = [argument.value for argument in call.args]
+        _compare(arguments, self.around[name].popleft())
+        return arguments[0]
 
     def _addition(self, name: str, call: cst.Call) -> cst.BaseExpression:
         if self.residuals[name] and self.residuals[name][0].placement is Placement.BRANCH:
@@ -111,6 +124,12 @@ class _Inverse(cst.CSTTransformer):
     def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
         return self.renamed.get(updated_node.value, updated_node)
 
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
+        statement = node.body[0] if node.body else None
+        if isinstance(statement, cst.Assign) and isinstance(statement.value, cst.Call):
+            if _method(statement.value) in _INSERTED:
+                self.statements.add(statement.value)
+
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.BaseStatement | cst.FlattenSentinel[cst.BaseStatement] | cst.RemovalSentinel:
@@ -118,7 +137,7 @@ class _Inverse(cst.CSTTransformer):
         if not isinstance(statement, cst.Assign):
             return updated_node
         original, call = original_node.body[0], statement.value
-        if isinstance(original, cst.Assign) and isinstance(call, cst.Call) and _method(call) in _INSERTED:
+        if isinstance(original, cst.Assign) and isinstance(call, cst.Call) and original.value in self.statements:
             self._take_out(original, call)
             return cst.RemoveFromParent()
         if self.norms:
@@ -143,6 +162,14 @@ class _Inverse(cst.CSTTransformer):
         for name, value in bound:
             if isinstance(name, cst.Name) and name.value != "_":
                 self.renamed[name.value] = value
+
+
+def _around(name: str, sites: Iterable[PrefixSite]) -> deque[tuple[str, ...]]:
+    """The arguments of the calls of one method that stand around expressions, in the order of the text."""
+    if name == "extend_bias":
+        found = [(term.location, (term.code, site.key.code)) for site in sites for term in site.late]
+        return deque(arguments for _, arguments in sorted(found))
+    return deque((site.scores.code, site.key.code, site.gate_input.code) for site in sites if site.scores is not None)
 
 
 def _compare(arguments: Sequence[cst.BaseExpression], planned: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ _SCALED = {
     torch.Tensor.__truediv__: lambda x, by: x / by,
     torch.Tensor.__itruediv__: lambda x, by: x / by,
 }
+_TURNED = {torch.transpose, torch.Tensor.transpose, torch.Tensor.swapaxes}
 _BENT = {torch.tanh, torch.Tensor.tanh}
 # Scores stay scores through these: what they add or hide has no entry for a prefix.
 _PASSES = {
@@ -85,13 +86,16 @@ _MOVES = {
 }
 
 
+_Change = Callable[[Tensor], Tensor]
+
+
 @dataclass
 class Scores:
     """A product of queries and keys on its way to the softmax."""
 
     query: Tensor  # (B, H, L, D) or (B * H, L, D)
     key: Tensor  # (..., D, S)
-    bent: list[Callable[[Tensor], Tensor]] = field(default_factory=list)  # what was done to it, but for sums and masks
+    bent: list[_Change] = field(default_factory=list)  # what was done to it, but for sums and masks
     core: str = ""
     takes_prefix: bool = True  # it is laid out as the shapes above say
     prefix: Tensor | None = None  # (..., L, P): what the softmax gave to a prefix
@@ -128,6 +132,7 @@ class CoreWatch(TorchFunctionMode):
         self.served: set[str] = set()  # cores whose prefixes were attended to
         self._scores: dict[int, tuple[Scores, Tensor]] = {}  # holds the tensors, so that their ids stay their own
         self._shares: dict[int, tuple[Scores, Tensor]] = {}
+        self._turned: dict[int, tuple[list[_Change], Tensor]] = {}  # and what they were scaled by, as the scores then are
         self._paths: list[str] = []
         self._begun: Counter[str] = Counter()
         self._calls = Calls(upstream, self._enter, self._leave)
@@ -137,7 +142,7 @@ class CoreWatch(TorchFunctionMode):
 
     def _enter(self, path: str) -> None:
         if not path:
-            self._scores, self._shares, self._paths = {}, {}, []
+            self._scores, self._shares, self._turned, self._paths = {}, {}, {}, []
         self._paths.append(path)
         self._begun[path] += 1
 
@@ -192,6 +197,7 @@ class CoreWatch(TorchFunctionMode):
             return result
         scores = self._marked(self._scores, args)
         if scores is None:
+            self._turn(func, args, result)
             return result
         if func in _MOVES:
             self._keep(self._scores, result, replace(scores, takes_prefix=False))
@@ -200,7 +206,7 @@ class CoreWatch(TorchFunctionMode):
             return self._softmax(func, args, kwargs, result, scores)
         if func in _LOG_SUMS and scores.takes_prefix and self._core() in self.prefixes:
             return func(torch.cat([self._prefix_scores(args[0], scores), args[0]], -1), *args[1:], **kwargs)
-        change: Callable[[Tensor], Tensor] | None = None
+        change: _Change | None = None
         if func in _SHIFTS:
             by = args[1]
             # One number for all keys, their largest score: it is taken from those of a prefix, too.
@@ -243,7 +249,8 @@ class CoreWatch(TorchFunctionMode):
         result = func(*args, **kwargs)
         shares = self._marked(self._shares, args[:1])
         if shares is None:
-            self._keep(self._scores, result, Scores(args[0], args[1]))
+            changes, _ = self._turned.get(id(args[1]), ([], None))
+            self._keep(self._scores, result, Scores(args[0], args[1], changes))
             return result
         self._see(shares.core, shares.query, shares.key, args[1])
         if shares.prefix is not None:
@@ -252,6 +259,16 @@ class CoreWatch(TorchFunctionMode):
             result = result + weights @ _fitted(values, args[0])
             self.served.add(shares.core)
         return result
+
+    def _turn(self, func: Any, args: Sequence[Any], result: Tensor) -> None:
+        """Keys may be scaled when they are turned, and so when a prefix stands in front of them already (DeBERTa-v2)."""
+        if func in _TURNED:
+            self._turned[id(result)] = ([], result)
+        elif func in _SCALED and id(args[0]) in self._turned:
+            by = args[1]
+            if not isinstance(by, Tensor) or by.numel() == 1:
+                changes, _ = self._turned[id(args[0])]
+                self._turned[id(result)] = ([*changes, functools.partial(_SCALED[func], by=by)], result)
 
     def _put(self, whole: Tensor, part: Any) -> None:
         """A window of scores is written into a larger tensor."""

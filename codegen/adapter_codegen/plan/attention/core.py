@@ -34,6 +34,7 @@ class Reason(Enum):
     ELSEWHERE = "another module gives the scores than attends"
     CALLED = "the scores go through `{}`"  # a function or method
     ADDED_FROM_ELSEWHERE = "`{}` is added to the scores and is no argument"  # code
+    HIDDEN_BY = "`{}` hides keys, where a mask is given to the function that would be added"  # code
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,16 @@ class Trouble:
 
 
 @dataclass(frozen=True, eq=False)
+class Term:
+    """Something that meets scores which are written out, and has a dimension of keys as they have."""
+
+    value: Value
+    node: cst.BaseExpression  # which stands for it where it meets them
+    frame: Frame | None  # of that place; None: nothing else can stand there
+    hides: bool = False  # true where a key is hidden (``masked_fill``); else it is added
+
+
+@dataclass(frozen=True, eq=False)
 class AttentionCore:
     """One attention core in a flow."""
 
@@ -56,10 +67,11 @@ class AttentionCore:
     query: Value
     key: Value
     value: Value
-    nodes: dict[str, cst.BaseExpression]  # expression of each argument, by its parameter: query, key, value, mask, ...
+    # Expression of each argument, by its parameter: query, key, value, mask, ...; of written-out scores what the softmax is given
+    nodes: dict[str, cst.BaseExpression]
     mask: Value | None = None
     further_keys: tuple[Value, ...] = ()  # of other products that the scores are a sum of
-    terms: tuple[tuple[Value, cst.CSTNode], ...] = ()  # what is added to scores that are written out
+    terms: tuple[Term, ...] = ()  # what meets scores that are written out
     troubles: tuple[Trouble, ...] = ()  # what else happens to them
 
     @property
@@ -87,6 +99,9 @@ class Claims:
     against: tuple[Finding, ...] = ()  # what no rule claims; with any of these there is no prefix
     mask: Expression | None = None  # grows with the keys; None: the core is called without a mask
     biases: tuple[Expression, ...] = ()  # have a key dimension too, and grow with zeros in front
+    late: tuple[
+        Expression, ...
+    ] = ()  # the same, of what is not known before the core: it grows where it meets the scores
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,9 @@ class CoreKind(ABC):
     projects: ClassVar[bool] = (
         False  # it projects what it is given by itself, so that no module around it plays a role
     )
+
+    # All that the scores meet on their way is claimed: what else is made of the keys does not meet longer ones
+    knows_scores: ClassVar[bool] = False
 
     @abstractmethod
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:

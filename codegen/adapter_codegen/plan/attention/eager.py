@@ -31,10 +31,12 @@ def added_to_scores(facts: ModuleFacts, name: str, kinds: Kinds) -> Added:
     troubles: list[Trouble] = []
     for core in _written_out(Scene(facts, trace_function(facts, name), kinds)):
         troubles += [trouble for trouble in core.troubles if (trouble.reason, trouble.detail) not in _HARMLESS]
-        for value, node in core.terms:
-            source = _parameter_behind(value)
-            if source is None:
-                troubles.append(Trouble(Reason.ADDED_FROM_ELSEWHERE, node, facts.code(node)))
+        for term in core.terms:
+            source = _parameter_behind(term.value)
+            if term.hides:
+                troubles.append(Trouble(Reason.HIDDEN_BY, term.node, facts.code(term.node)))
+            elif source is None:
+                troubles.append(Trouble(Reason.ADDED_FROM_ELSEWHERE, term.node, facts.code(term.node)))
             elif source != "attention_mask":
                 parameters.add(source)
     return Added(frozenset(parameters), tuple(troubles))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import libcst as cst
 
-from adapter_codegen.plan.attention.core import AttentionCore
+from adapter_codegen.plan.attention.core import AttentionCore, Term
 from adapter_codegen.plan.flow.values import Flow, Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, VIEWS
 
@@ -25,8 +25,9 @@ def lifted(core: AttentionCore, flow: Flow) -> AttentionCore | None:
         wanted["mask"] = core.mask
     handed_in = {name: _handed_in(value, core, written) for name, value in wanted.items()}
     found = {name: argument for name, argument in handed_in.items() if argument is not None}
-    terms = [term for term in (_handed_in(value, core, written) for value, _ in core.terms) if term is not None]
-    if len(found) != len(wanted) or len(terms) != len(core.terms):
+    terms = [_handed_in(term.value, core, written) for term in core.terms if not term.hides]
+    added = [Term(*term, call.frame) for term in terms if term is not None]
+    if len(found) != len(wanted) or len(added) != len(core.terms):
         return None
     values = {name: value for name, (value, _) in found.items()}
     return replace(
@@ -38,7 +39,7 @@ def lifted(core: AttentionCore, flow: Flow) -> AttentionCore | None:
         key=values["key"],
         value=values["value"],
         mask=values.get("mask"),
-        terms=tuple(terms),
+        terms=tuple(added),
     )
 
 

@@ -20,7 +20,7 @@ from adapter_codegen.plan.attention.lift import lifted
 from adapter_codegen.plan.attention.text import is_in_comprehension, is_in_other_branch, is_read_behind
 from adapter_codegen.plan.findings import Finding, behind_super
 from adapter_codegen.plan.flow.kinds import Kind
-from adapter_codegen.plan.flow.layout import is_key_layout
+from adapter_codegen.plan.flow.layout import is_flat_key_layout, is_key_layout
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import called, one_step_back, sources
@@ -71,11 +71,17 @@ def _findings(core: AttentionCore, claims: Claims, scene: Scene) -> Iterator[Fin
     yield from _other_layouts(core, scene)
     yield from _windows(core, scene)
     yield from _mask_of_keys(core)
-    yield from _later_uses(core, scene)
+    if not core.kind.knows_scores or core.call is core.result:
+        yield from (
+            Finding(Problem.USED_AGAIN, use.node, PREFIX, {"name": name}) for name, use in _later_uses(core, scene)
+        )
 
 
 def _other_layouts(core: AttentionCore, scene: Scene) -> Iterator[Finding]:
     key, value = scene.layouts.of(core.key), scene.layouts.of(core.value)
+    is_flat = core.kind.knows_scores and core.call is not core.result
+    if is_flat and is_flat_key_layout(key) and is_flat_key_layout(value):
+        return
     is_left_open = core.kind.has_fixed_layout
     if all(is_key_layout(layout) or (is_left_open and layout is None) for layout in (key, value)):
         return
@@ -100,8 +106,16 @@ def _windows(core: AttentionCore, scene: Scene) -> Iterator[Finding]:
 
 def _mask_of_keys(core: AttentionCore) -> Iterator[Finding]:
     """A mask that upstream makes of these very keys or values (a gate for each of them) would have nothing for a prefix."""
+    if core.mask is not None:
+        yield from _made_of_keys(core, core.mask, core.nodes["mask"])
+    for term in core.terms:
+        if term.hides:
+            yield from _made_of_keys(core, term.value, term.node)
+
+
+def _made_of_keys(core: AttentionCore, mask: Value, node: cst.CSTNode) -> Iterator[Finding]:
     seen: set[int] = set()
-    ahead = [] if core.mask is None else [core.mask]
+    ahead = [mask]
     while ahead:
         value = ahead.pop()
         if id(value) not in seen:
@@ -109,18 +123,18 @@ def _mask_of_keys(core: AttentionCore) -> Iterator[Finding]:
             ahead += value.origins()
     for name, attended in (("keys", core.key), ("values", core.value)):
         if id(same_tensor(attended)) in seen:
-            yield Finding(Problem.MASK_OF_KEYS, core.nodes["mask"], PREFIX, {"name": name})
+            yield Finding(Problem.MASK_OF_KEYS, node, PREFIX, {"name": name})
 
 
-def _later_uses(core: AttentionCore, scene: Scene) -> Iterator[Finding]:
-    """Keys that are used after the core would be used with their prefix."""
+def _later_uses(core: AttentionCore, scene: Scene) -> Iterator[tuple[str, Value]]:
+    """Keys and values that are used after the core: under their name it would be with their prefix."""
     own = {id(core.call), id(core.result)}
     for name, value in (("key", core.key), ("value", core.value)):
         for use in scene.consumers.of(value):
             is_later = scene.order[id(use)] > scene.order[id(core.call)]
             is_read = use.op in _READERS and id(use) not in own
             if is_later and is_read and not _is_elsewhere(core.call, use, scene):
-                yield Finding(Problem.USED_AGAIN, use.node, PREFIX, {"name": name})
+                yield name, use
 
 
 def _is_elsewhere(call: Value, use: Value, scene: Scene) -> bool:
@@ -140,7 +154,8 @@ def _site(core: AttentionCore, claims: Claims, gate: str, scene: Scene) -> Prefi
     assert call.statement is not None
     location = scene.facts.location(call.node)
     grown = [expression.code for expression in (*claims.biases, *([mask] if mask else []))]
-    keywords = tuple(_keywords(core, scene))
+    scores = scene.expression(core.nodes["scores"]) if "scores" in core.nodes and mask is None else None
+    keywords = (*_keywords(core, scene), *(["takes_mask=False"] if mask is None and scores is None else []))
     statement = _padding(core, (gate, *grown, *keywords), scene) or call.statement
     return PrefixSite(
         class_name=call.frame.class_name,
@@ -154,9 +169,19 @@ def _site(core: AttentionCore, claims: Claims, gate: str, scene: Scene) -> Prefi
         mask=mask,
         gate_input=Expression(gate, location),
         biases=claims.biases,
+        late=claims.late,
+        scores=scores,
         keywords=keywords,
-        kept=tuple(name for name in grown if _is_read_later(name, core, scene)),
+        kept=(*(name for name in grown if _is_read_later(name, core, scene)), *_kept(core, claims, scene)),
     )
+
+
+def _kept(core: AttentionCore, claims: Claims, scene: Scene) -> Iterator[str]:
+    """Names of keys and values that others read as they are: also what is made ready, after the core, to meet the scores."""
+    used = {name for name, _ in _later_uses(core, scene)}
+    for name in ("key", "value"):
+        if claims.late or name in used:
+            yield scene.facts.code(core.nodes[name])
 
 
 def _padding(core: AttentionCore, read: tuple[str, ...], scene: Scene) -> cst.If | None:

@@ -48,7 +48,7 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
     value = _paths(values)
     shared = [path for path in key if path in value]
     fused = [path for path in query if path in shared]
-    head_dim, value_head_dim = _width(core.key, scene.kinds), _width(core.value, scene.kinds)
+    head_dim, value_head_dim = (_width(states, scene.kinds, not fused) for states in (core.key, core.value))
     roles = AttentionRoles(
         core=core.path,
         kind=kind,
@@ -59,7 +59,7 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
     if fused and kind is AttentionKind.SELF:
         parts = {"q": core.query, "k": core.key, "v": core.value}
         found = orders(fused[0], core.path, parts, scene)
-        return replace(roles, fused=fused[0], orders=found, head_dim=head_dim or _width_in(found))
+        return replace(roles, fused=fused[0], orders=found, head_dim=head_dim or _width_in(found, core, scene))
     own = [path for path in query if path not in shared] or query
     others = _alternatives(core.query, own, scene)
     if not key and len(own) > 1 and not others:
@@ -173,27 +173,49 @@ def _adds_up(use: Value, core: AttentionCore) -> bool:
 # The width of a head --------------------------------------------------------------------------------------------------
 
 
-def _width(value: Value, kinds: Kinds) -> str:
-    """The attribute that states the width of a head, where every view that cuts the channels up ends with it."""
+def _width(value: Value, kinds: Kinds, is_alone: bool = False) -> str:
+    """What states the width of a head, where every view that cuts the channels up ends with it.
+
+    Args:
+        is_alone: whether the projection gives nothing else, so that heads of a stated number are all of its outputs.
+    """
     found: set[str] = set()
     for step in track(value, kinds):
         if _puts_heads_side_by_side(step, kinds):
             return ""
-        cuts = called(step, *_CUTTING) and not any(
-            called(before, *_CUTTING) for before in track(step.inputs[0], kinds)
-        )
-        if cuts:
+        if _cuts_channels(step, kinds):
             arguments = flat_arguments(step.inputs[1:])
             if len(arguments) > 1:
-                found.add(stated_size(arguments[-1]))
+                found.add(stated_size(arguments[-1]) or (_share(arguments) if is_alone else ""))
     return found.pop() if len(found) == 1 else ""
 
 
-def _width_in(orders: Sequence[OutputOrder]) -> str:
-    """The attribute that states how many outputs of a group are keys, where groups are no more than heads with their keys."""
+def _cuts_channels(step: Value, kinds: Kinds) -> bool:
+    """A view of what no view has cut before."""
+    return called(step, *_CUTTING) and not any(called(before, *_CUTTING) for before in track(step.inputs[0], kinds))
+
+
+def _share(arguments: Sequence[Value]) -> str:
+    """``x.view(*x.shape[:-1], self.num_heads, -1)``: the outputs are cut into so many heads."""
+    *leading, heads, width = arguments
+    is_whole = len(leading) == (1 if leading and leading[0].op is Op.STARRED else 2)
+    stated = stated_size(heads) if is_whole and integer(width) == -1 else ""
+    return f"outputs // {stated}" if stated else ""
+
+
+def _width_in(orders: Sequence[OutputOrder], core: AttentionCore, scene: Scene) -> str:
+    """What states how many outputs of a group are keys, where groups are no more than heads with their keys."""
     sizes = {order.sizes[order.parts.index("k")] for order in orders if order.group}
     size = sizes.pop() if len(sizes) == len(orders) == 1 else ""
-    return size if all(map(str.isidentifier, size.split("."))) else ""
+    is_attribute = all(map(str.isidentifier, size.split(".")))
+    return size if is_attribute or _is_cut_into_heads(core.key, scene) else ""
+
+
+def _is_cut_into_heads(key: Value, scene: Scene) -> bool:
+    """Whether the outputs are only cut into heads and what each has: then a group is the outputs of one head."""
+    cuts = [step for step in track(key, scene.kinds) if called(step, *_CUTTING)]
+    shares = {_share(flat_arguments(cut.inputs[1:])) for cut in cuts}
+    return len(shares) == 1 and "" not in shares and all(_cuts_channels(cut, scene.kinds) for cut in cuts)
 
 
 def _puts_heads_side_by_side(step: Value, kinds: Kinds) -> bool:

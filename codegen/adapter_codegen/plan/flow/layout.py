@@ -1,7 +1,7 @@
 """The order of a tensor's dimensions, by symbols, as far as the text proves it.
 
-Symbols: "b" batch, "l" length, "c" channels, "x" a part of the channels (heads, width, or what they are grouped in). A key that
-prefix tuning may lengthen is ("b", "x", "l", "x").
+Symbols: "b" batch, "l" length, "c" channels, "x" a part of the channels (heads, width, or what they are grouped in), "bx" batch and
+heads in one. A key that prefix tuning may lengthen is ("b", "x", "l", "x"), or ("bx", "l", "x").
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import libcst as cst
 
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
-from adapter_codegen.plan.flow.values import Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_scalar, last_name, tensor_operands
+from adapter_codegen.plan.flow.values import Op, Value, ancestors, same_tensor
+from adapter_codegen.plan.flow.walks import CASTS, called, is_cut, is_scalar, last_name, sources, tensor_operands
 
 Layout = tuple[str, ...]
 IMPOSSIBLE: Layout = ()  # of a branch that is for tensors of another rank
@@ -24,6 +24,11 @@ _CONTENTS = frozenset({"view", "reshape"})
 def is_key_layout(layout: Layout | None) -> bool:
     """(batch, heads, length, width)."""
     return layout is not None and len(layout) == 4 and layout[0] == "b" and layout[2] == "l"
+
+
+def is_flat_key_layout(layout: Layout | None) -> bool:
+    """(batch * heads, length, width)."""
+    return layout == ("bx", "l", "x")
 
 
 class Layouts:
@@ -69,8 +74,19 @@ class Layouts:
 
     def _join(self, value: Value) -> Layout | None:
         """What comes out of a cache has the layout of what went in."""
-        known = {self.of(choice) for choice in value.choices if not _from_cache(choice)} - {IMPOSSIBLE}
+        found = {id(choice): (choice, self.of(choice)) for choice in value.choices if not _from_cache(choice)}
+        shown = [choice for choice, layout in found.values() if layout]
+        known = {
+            layout
+            for choice, layout in found.values()
+            if layout is not None or not _is_for_matrices(choice, self._projected(shown))
+        } - {IMPOSSIBLE}
         return known.pop() if len(known) == 1 else None
+
+    def _projected(self, values: Sequence[Value]) -> set[int]:
+        """What linear modules read that these come from: (batch, length, channels)."""
+        linears = [one for value in values for one in sources(value, self._kinds, frozenset({Kind.LINEAR}))]
+        return {id(same_tensor(linear.inputs[0])) for linear in linears if linear.inputs}
 
     def _item(self, value: Value) -> Layout | None:
         base = value.inputs[0]
@@ -105,7 +121,8 @@ class Layouts:
         if name in _SAME:
             return before
         if name in _CONTENTS:
-            return _viewed(before, flat_arguments(value.inputs[1:]))
+            arguments = flat_arguments(value.inputs[1:])
+            return _heads_in_batch(arguments, self) if before == ("b", "x", "l", "x") else _viewed(before, arguments)
         if before is None:
             return None
         if name in ("transpose", "swapaxes", "swapdims") and len(value.inputs) == 3:
@@ -115,6 +132,14 @@ class Layouts:
         if name == "unflatten" and integer(value.inputs[1]) in (-1, len(before) - 1):
             return (*before[:-1], *("x" for _ in flat_arguments(value.inputs[2:])))
         return None
+
+
+def _is_for_matrices(value: Value, hidden_states: set[int]) -> bool:
+    """Whether it is computed from ``x.t()``, which torch does for no more than two dimensions, of hidden states that have three."""
+    return any(
+        called(one, "t") and bool(one.inputs) and id(same_tensor(one.inputs[0])) in hidden_states
+        for one in ancestors(value).values()
+    )
 
 
 def _from_cache(value: Value) -> bool:
@@ -192,7 +217,7 @@ def is_leading_shape(value: Value) -> bool:
 
 
 def size_of(value: Value) -> str:
-    """What an argument of a view stands for: "b", "l", "x", "c/x" (what `x` leaves of the channels), "?" (-1), or "" if unknown."""
+    """What an argument of a view stands for: "b", "l", "x", "b*x", "c/x" (what `x` leaves of the channels), "?" (-1), or "" if unknown."""
     value = same_tensor(value)
     if integer(value) == -1:
         return "?"
@@ -206,6 +231,8 @@ def size_of(value: Value) -> str:
         return found.pop() if len(found) == 1 else ""
     if _is_part_of_channels(value):
         return "c/x"
+    if value.op is Op.BINARY and value.operator == "*" and sorted(map(size_of, value.inputs)) == ["b", "x"]:
+        return "b*x"
     return "x" if is_scalar(value) and not _is_shape_arithmetic(value) else ""
 
 
@@ -259,6 +286,24 @@ def _viewed(before: Layout | None, arguments: Sequence[Value]) -> Layout | None:
     if lead[1] == "" and "?" in rest:
         return None  # the length is a size that we do not know, so the channels must be stated in full
     return ("b", "l", *("x" for _ in rest)) if rest else None
+
+
+def _heads_in_batch(arguments: Sequence[Value], layouts: Layouts) -> Layout | None:
+    """(b, x, l, x) seen as (bx, l, x): ``x.view(-1, length, width)`` or ``x.view(batch * heads, -1, width)``."""
+    if len(arguments) != 3:
+        return None
+    rows, length, width = map(size_of, arguments)
+    is_width = width == "x" or _is_last_part(arguments[2], layouts)
+    is_known = (rows, length) in (("?", "l"), ("b*x", "?"), ("b*x", "l"))
+    return ("bx", "l", "x") if is_known and is_width else None
+
+
+def _is_last_part(size: Value, layouts: Layouts) -> bool:
+    """``x.size(-1)`` of a tensor whose channels are cut up."""
+    size = same_tensor(size)
+    is_last = size.op is Op.METHOD and size.name == "size" and len(size.inputs) == 2 and integer(size.inputs[1]) == -1
+    layout = layouts.of(size.inputs[0]) if is_last else None
+    return layout is not None and layout[-1:] == ("x",)
 
 
 def _swapped(before: Layout, first: Value, second: Value) -> Layout | None:

@@ -109,7 +109,7 @@ def is_scalar(value: Value) -> bool:
         if base.op in (Op.SELF, Op.MODULE, Op.GLOBAL) or value.is_metadata:
             return True
         return is_scalar(base) or (base.op is Op.PARAMETER and base.name == "module" and not base.frame.class_name)
-    if value.op in (Op.PARAMETER, Op.HELPER, Op.SUBMODULE) and value.through is not None:
+    if value.op in (Op.PARAMETER, Op.HELPER, Op.SUBMODULE, Op.FUNCTION) and value.through is not None:
         return is_scalar(value.through)
     if value.op is Op.PARAMETER:
         return _is_annotated_number(value)

@@ -13,7 +13,14 @@ from torch import nn
 from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import Place
 from adapter_runtime.composition import AdapterCompositionBlock, BatchSplit, MultiTask, Parallel, Stack
-from adapter_runtime.methods.prefix_tuning.masks import check_backend, grow, grow_bias, hides_later_keys
+from adapter_runtime.methods.prefix_tuning.masks import (
+    check_backend,
+    grow,
+    grow_bias,
+    hide_from_rows,
+    hides_later_keys,
+    takes_no_mask,
+)
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
 from adapter_runtime.methods.prefix_tuning.program import (
     Attended,
@@ -96,33 +103,54 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
         """Keys, values and mask with the active prefixes in front.
 
         Args:
-            query: [B, query heads, Q, width].
-            key: [B, key heads, K, width], from the cache too.
-            value: [B, key heads, K, value width].
+            query: [B, query heads, Q, width], or [B * query heads, Q, width].
+            key: [B, key heads, K, width], from the cache too; or [B * key heads, K, width].
+            value: [B, key heads, K, value width], or as the keys.
             mask: [B or 1, heads or 1, Q, K], boolean or additive; None where there is none.
             gate_input: [B, Q, H], the hidden states that gates read.
             keywords: of the call of the attention kernel; ``is_causal`` is read. False where upstream writes the scores out or
-                calls torch's kernel: there nothing is hidden but by the mask.
+                calls torch's kernel: there nothing is hidden but by the mask. ``takes_mask`` is False where none can be given.
 
         Raises:
-            UnsupportedMethodError: the attention implementation cannot honour a prefix.
+            UnsupportedMethodError: the attention implementation cannot honour a prefix, or prefixes of different lengths.
         """
         program = self.prefix_tuning.current_program()
         if program is None:
             return key, value, mask
         check_backend(self)
+        is_flat = key.dim() == 3
+        if is_flat:
+            assert gate_input is not None
+            key, value = (states.reshape(gate_input.shape[0], -1, *states.shape[1:]) for states in (key, value))
         pieces = program.pieces(Attended(key, value, gate_input))
         mask = grow(self, mask, query, key, program, hides_later_keys(self, keywords.get("is_causal")))
+        if mask is not None and keywords.get("takes_mask") is False:
+            raise takes_no_mask(self)
         key = torch.cat([*(piece.key for piece in pieces), key], dim=-2)
-        return key, torch.cat([*(piece.value for piece in pieces), value], dim=-2), mask
+        value = torch.cat([*(piece.value for piece in pieces), value], dim=-2)
+        return (key.flatten(0, 1), value.flatten(0, 1), mask) if is_flat else (key, value, mask)
 
-    def extend_bias(self, bias: torch.Tensor | None, key: torch.Tensor) -> torch.Tensor | None:
-        """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front.
+    def extend_bias(self, bias: torch.Tensor | float | None, key: torch.Tensor) -> torch.Tensor | float | None:
+        """A bias [..., Q, K] of the attention scores with zeros for the active prefixes in front; False in what hides keys.
 
         Args:
-            key: [B, key heads, P + K, width], with the prefixes.
+            bias: None or a number where a model has none: these stay as they are.
+            key: [B, key heads, P + K, width] or [B * key heads, P + K, width], with the prefixes.
         """
         program = self.prefix_tuning.current_program()
-        if program is None or bias is None:
+        if program is None or not isinstance(bias, torch.Tensor):
             return bias
         return grow_bias(bias, program.length, key.shape[-2] - program.length)
+
+    def hide_prefixes(self, scores: torch.Tensor, key: torch.Tensor, gate_input: torch.Tensor) -> torch.Tensor:
+        """Scores [B, heads, Q, P + K] without those of prefixes that a row does not see, where upstream takes no mask.
+
+        Args:
+            key: [B, key heads, P + K, width] or [B * key heads, P + K, width], with the prefixes.
+            gate_input: [B, Q, H].
+        """
+        program = self.prefix_tuning.current_program()
+        visible = None if program is None else program.visible(gate_input if key.dim() == 3 else key)
+        if program is None or visible is None:
+            return scores
+        return hide_from_rows(scores, visible, key.shape[-2] - program.length)

@@ -117,6 +117,25 @@ def _hide(grown: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor
     return grown & seen if grown.dtype is torch.bool else grown * seen.to(grown.dtype)
 
 
+def hide_from_rows(scores: torch.Tensor, visible: torch.Tensor, keys: int) -> torch.Tensor:
+    """Scores [B, heads, Q, P + K] or [B * heads, Q, P + K], where rows do not attend to positions that they do not see.
+
+    Args:
+        visible: [B, P], or [B, Q, P] where queries differ.
+        keys: K.
+    """
+    rows = visible.shape[0]
+    return _hide(scores.view(rows, -1, *scores.shape[-2:]), visible, keys).view(scores.shape)
+
+
+def takes_no_mask(core: nn.Module) -> UnsupportedMethodError:
+    """The error where rows have prefixes of different lengths, which only a mask could tell."""
+    return UnsupportedMethodError(
+        f"{type(core).__name__} attends without a mask, so that rows cannot have prefixes of different lengths. "
+        "Give the adapters of a block prefixes of one length (prefix_length=...)."
+    )
+
+
 def _needs_mask(core: nn.Module, queries: int, is_causal: bool) -> bool:
     """Whether the kernel would make a causal mask of its own: sdpa does, counting from the first key, prefix or not."""
     return is_causal and queries > 1 and _backend(core) != "eager"

@@ -13,7 +13,7 @@ from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import in_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.groups import groups_of
+from adapter_runtime.methods.common.groups import evaluated, groups_of
 from adapter_runtime.methods.common.projections import module_of
 from adapter_runtime.methods.placing import Wish, layers_without
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
@@ -167,18 +167,22 @@ def prefix_shape(layer: AdaptedLayer, roles: AttentionRoles) -> PrefixShape:
         UnsupportedMethodError: the modules of the layer do not tell them.
     """
     core = module_of(layer, roles.core)
-    width: object = core
-    for name in roles.head_dim.split("."):  # also "config.head_dim"
-        width = getattr(width, name, None)
     keys, values = _key_value_sizes(layer, roles)
+    width = _head_width(layer, roles, core)
     if roles.key and roles.key == roles.value and (groups := groups_of(layer, roles)) is not None:
         # A group is a head, where something else stands beside its part of the keys.
         if isinstance(width, int) and width > groups.sizes["k"]:
             return PrefixShape(groups.count, width, groups.sizes["v"])
-    if not isinstance(width, int) or keys % width:
+    if not width or keys % width:
         raise _unknown_width(core, roles, width, keys)
     heads = keys // width
     return PrefixShape(heads, width, values // heads)
+
+
+def _head_width(layer: AdaptedLayer, roles: AttentionRoles, core: nn.Module) -> int | None:
+    projection = layer.module_at(roles.fused or roles.key)
+    names = {} if projection is None else {"outputs": out_width(projection)}
+    return evaluated(roles.head_dim, names, core) if roles.head_dim else None
 
 
 def _unknown_width(core: nn.Module, roles: AttentionRoles, width: object, keys: int) -> UnsupportedMethodError:

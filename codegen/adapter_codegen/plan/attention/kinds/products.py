@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import called, last_name
+from adapter_codegen.plan.flow.walks import called, is_scalar, last_name
 
 _PRODUCTS = frozenset({"matmul", "bmm", "einsum", "baddbmm"})
 _TRANSPOSES = frozenset({"transpose", "permute", "swapaxes", "mT"})
@@ -73,6 +73,15 @@ def is_own_weight(value: Value) -> bool:
 def _is_equation(value: Value) -> bool:
     """``"ibh,hnd->ibnd"``"""
     return value.op is Op.CONSTANT and value.literal[:1] in ("'", '"')
+
+
+def before_scaling(node: cst.BaseExpression, value: Value) -> tuple[cst.BaseExpression, Value]:
+    """``k`` of ``k / scale`` and of ``k * scale``, where the scale is a number: the expression and its value."""
+    while isinstance(node, cst.BinaryOperation) and value.op is Op.BINARY and value.operator in "*/":
+        if not is_scalar(value.inputs[1]):
+            break
+        node, value = node.left, value.inputs[0]
+    return node, value
 
 
 def before_transposition(node: cst.BaseExpression) -> cst.BaseExpression:

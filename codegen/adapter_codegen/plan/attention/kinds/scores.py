@@ -6,40 +6,51 @@ from collections.abc import Sequence
 
 import libcst as cst
 
-from adapter_codegen.plan.attention.core import Reason, Trouble
+from adapter_codegen.plan.attention.core import Reason, Term, Trouble
 from adapter_codegen.plan.attention.kinds.products import Product, as_product, is_weight
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import How, Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, is_number, is_scalar, last_name
+from adapter_codegen.plan.flow.walks import CASTS, DROPOUTS, VIEWS, called, is_number, is_scalar, last_name, operand
 
 # Functions and methods that scores, or attention weights, still are scores or weights after.
 _BOUNDING = frozenset({"tanh", "clamp", "clip"})
-_MASKING = frozenset({"masked_fill", "masked_fill_", "where"})
+_HIDING = frozenset({"masked_fill", "masked_fill_"})
+_MASKING = _HIDING | {"where"}
 _ARITHMETIC = frozenset({"add", "add_", "mul", "div", "sub", "max"})
 _STEPS = VIEWS | CASTS | DROPOUTS | _BOUNDING | _MASKING | _ARITHMETIC | frozenset({"softmax", "cat", "expand"})
 _HARMLESS = VIEWS | CASTS | DROPOUTS | _BOUNDING
 
 
 class Scores:
-    """What stands behind the operand of a softmax. Everything is found by the constructor."""
+    """What stands behind the operand of a softmax. Everything is found by the constructor.
 
-    def __init__(self, operand: Value, scene: Scene) -> None:
+    Args:
+        only: the product that gives the scores, where others are added to it. None: all products of activations are scores.
+    """
+
+    def __init__(self, operand: Value, scene: Scene, only: Product | None = None) -> None:
         self.products: list[Product] = []
-        self.terms: list[tuple[Value, cst.CSTNode]] = []  # added to the scores
+        self.terms: list[Term] = []
         self.troubles: list[Trouble] = []
         self._scene = scene
-        self._seen: set[int] = set()
+        self._only = None if only is None else only.value
+        self._known: dict[int, bool] = {}
         self._back(operand)
 
     def _back(self, value: Value) -> bool:
         """Whether a product was found behind `value`."""
         value = same_tensor(value)
-        if id(value) in self._seen:
-            return bool(self.products)
-        self._seen.add(id(value))
+        if id(value) not in self._known:
+            self._known[id(value)] = bool(self.products)  # what a loop says of itself
+            self._known[id(value)] = self._find(value)
+        return self._known[id(value)]
+
+    def _find(self, value: Value) -> bool:
         product = as_product(value)
         if product is not None and not (is_weight(product.left) or is_weight(product.right)):
+            if self._only not in (None, value):
+                return False
             self.products.append(product)
             self._bias_of(product)
             return True
@@ -79,19 +90,20 @@ class Scores:
         given = product.value.inputs[0]
         bias = same_tensor(given)
         if not called(bias, "empty", "zeros") and bias is not same_tensor(product.left):
-            self.terms.append((bias, given.node))
+            self.terms.append(Term(bias, _expression(given.node), product.value.frame))
 
     def _binary(self, value: Value) -> bool:
         sides = _sides(value)
         found = [self._back(operand) for operand in value.inputs]
         if not any(found):
             return False
-        for operand, side, has_product in zip(value.inputs, sides, found, strict=True):
-            harmless = is_number(operand) if value.is_sum else is_scalar(operand)
+        for added, side, has_product in zip(value.inputs, sides, found, strict=True):
+            harmless = is_number(added) if value.is_sum else is_scalar(added)
             if has_product or harmless:
                 continue
             if value.is_sum:
-                self.terms.append((operand, side))
+                is_target = isinstance(value.node, cst.AugAssign) and side is value.node.target
+                self.terms.append(Term(added, side, None if is_target else value.frame))
             else:
                 self.troubles.append(Trouble(Reason.COMBINED, value.node, value.operator))
         return True
@@ -103,9 +115,26 @@ class Scores:
         if name == "cat" and tensors and same_tensor(tensors[0]).op is Op.TUPLE:
             tensors = same_tensor(tensors[0]).inputs
         found = self._any(tensors)
-        if found and name not in _HARMLESS:
+        if found and name in _HIDING and (mask := operand(value, 1, "mask")) is not None:
+            node = _argument(value, 1, "mask")
+            self.terms.append(Term(mask, node, value.frame, hides=True))
+        elif found and name not in _HARMLESS:
             self.troubles.append(Trouble(Reason.CALLED, value.node, name))
         return found
+
+
+def _expression(node: cst.CSTNode) -> cst.BaseExpression:
+    assert isinstance(node, cst.BaseExpression)
+    return node
+
+
+def _argument(call: Value, index: int, keyword: str) -> cst.BaseExpression:
+    """What is written for an operand; the first one of a method stands in front of it."""
+    assert isinstance(call.node, cst.Call)
+    plain = [argument.value for argument in call.node.args if argument.keyword is None]
+    named = {argument.keyword.value: argument.value for argument in call.node.args if argument.keyword is not None}
+    position = index - (call.op is Op.METHOD)
+    return plain[position] if position < len(plain) else named[keyword]
 
 
 def _sides(value: Value) -> tuple[cst.BaseExpression, cst.BaseExpression]:

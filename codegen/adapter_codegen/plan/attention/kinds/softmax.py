@@ -8,10 +8,11 @@ from dataclasses import replace
 import libcst as cst
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Reason, Signs, Trouble
+from adapter_codegen.plan.attention.core import PREFIX, AttentionCore, Claims, CoreKind, Reason, Signs, Term, Trouble
 from adapter_codegen.plan.attention.kinds.products import (
     Product,
     as_product,
+    before_scaling,
     before_transposition,
     is_plain_transposition,
     is_weight,
@@ -19,15 +20,17 @@ from adapter_codegen.plan.attention.kinds.products import (
 )
 from adapter_codegen.plan.attention.kinds.scores import Scores, keeps_weights
 from adapter_codegen.plan.findings import Finding
+from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
-from adapter_codegen.plan.flow.walks import called, last_name, operand
+from adapter_codegen.plan.flow.walks import called, last_name, operand, sources
 
 _RECAST = ("to", "type_as")
 
 
 class Softmax(CoreKind):
     name = "softmax"
+    knows_scores = True
     signs = Signs(calls=frozenset({"softmax", "Softmax"}), modules=frozenset({"Softmax"}))
 
     def recognise(self, value: Value, scene: Scene) -> Iterator[AttentionCore]:
@@ -40,23 +43,31 @@ class Softmax(CoreKind):
         second = _next_product(value, scene)
         if second is None or is_weight(second.right):
             return
-        firsts = [
-            product for product in behind.products if not is_weight(product.left) and not is_weight(product.right)
-        ]
-        if firsts:
-            core = self._core(firsts[0], second, behind)
+        firsts = behind.products
+        content = _of_contents(firsts, second, scene)
+        if content is not None and len(firsts) > 1:
+            behind = Scores(scores, scene, content)
+            yield self._core(value, content, second, behind)
+        elif firsts:
+            core = self._core(value, firsts[0], second, behind)
             yield core if len(firsts) == 1 else _ambiguous(core, firsts[1:])
 
-    def _core(self, first: Product, second: Product, behind: Scores) -> AttentionCore:
-        key_node = before_transposition(first.right_node)
+    def _core(self, softmax: Value, first: Product, second: Product, behind: Scores) -> AttentionCore:
+        right_node, right = before_scaling(first.right_node, first.right)
+        key_node = before_transposition(right_node)
         core = AttentionCore(
             kind=self,
             call=first.value,
             result=second.value,
             query=first.left,
-            key=value_before_transposition(first.right),
+            key=value_before_transposition(right),
             value=second.right,
-            nodes={"query": first.left_node, "key": key_node, "value": second.right_node},
+            nodes={
+                "query": first.left_node,
+                "key": key_node,
+                "value": second.right_node,
+                **(_given(softmax) if softmax.frame is first.value.frame else {}),
+            },
             terms=tuple(behind.terms),
             troubles=tuple(behind.troubles),
         )
@@ -65,25 +76,28 @@ class Softmax(CoreKind):
 
     def claims(self, core: AttentionCore, scene: Scene) -> Claims:
         """What is added to the scores grows under the name that it is bound to before the core: a mask, then biases."""
-        names = [_name_before(core, value, node, scene) for value, node in core.terms]
+        names = [None if term.hides else _name_before(core, term.value, term.node, scene) for term in core.terms]
         distinct = {name.value: name for name in names if name is not None}.values()
         grown = [scene.expression(name) for name in distinct]
+        late = [term for term, name in zip(core.terms, names, strict=True) if name is None]
         return Claims(
-            against=tuple(self._against(core, names, scene)),
+            against=tuple(self._against(core, late, scene)),
             mask=grown[0] if grown else None,
             biases=tuple(grown[1:]),
+            late=tuple(scene.expression(term.node) for term in late),
         )
 
-    def _against(self, core: AttentionCore, names: list[cst.Name | None], scene: Scene) -> Iterator[Finding]:
+    def _against(self, core: AttentionCore, late: Sequence[Term], scene: Scene) -> Iterator[Finding]:
         for trouble in core.troubles:
             yield Finding(Problem.SCORES_NOT_ADDITIVE, trouble.node, PREFIX, {"what": str(trouble)})
         is_lifted = core.call is core.result  # the call of the function that holds the products
         product = as_product(core.call)
-        if not is_lifted and (product is None or not is_plain_transposition(product.right)):
+        right = None if product is None else before_scaling(product.right_node, product.right)[1]
+        if not is_lifted and (right is None or not is_plain_transposition(right)):
             yield Finding(Problem.KEY_NOT_TRANSPOSED, core.call.node, PREFIX)
-        for name, (_, node) in zip(names, core.terms, strict=True):
-            if name is None:
-                yield Finding(Problem.TERM_NOT_KNOWN_BEFORE, node, PREFIX, {"code": scene.facts.code(node)})
+        for term in late:
+            if term.frame is not core.call.frame:
+                yield Finding(Problem.TERM_NOT_KNOWN_BEFORE, term.node, PREFIX, {"code": scene.facts.code(term.node)})
 
 
 def _is_softmax(value: Value) -> bool:
@@ -124,6 +138,29 @@ def _ambiguous(core: AttentionCore, others: Sequence[Product]) -> AttentionCore:
     trouble = Trouble(Reason.SEVERAL_PRODUCTS, core.call.node)
     keys = tuple(value_before_transposition(product.right) for product in others)
     return replace(core, troubles=(*core.troubles, trouble), further_keys=keys)
+
+
+def _of_contents(firsts: Sequence[Product], second: Product, scene: Scene) -> Product | None:
+    """The one product whose keys are of the same hidden states as the values; those of positions are added to it (DeBERTa)."""
+    read = _read(second.right, scene)
+    found = [product for product in firsts if read and _read(product.right, scene) == read]
+    return found[0] if len(found) == 1 else None
+
+
+def _read(projected: Value, scene: Scene) -> set[int]:
+    """What the projections read that a tensor comes from."""
+    linears = sources(projected, scene.kinds, frozenset({Kind.LINEAR}))
+    return {id(same_tensor(linear.inputs[0])) for linear in linears if linear.inputs}
+
+
+def _given(softmax: Value) -> dict[str, cst.BaseExpression]:
+    """The scores, as they stand in the call of the softmax."""
+    node = softmax.node
+    if not isinstance(node, cst.Call):
+        return {}
+    if softmax.op is Op.METHOD and isinstance(node.func, cst.Attribute):
+        return {"scores": node.func.value}
+    return {"scores": node.args[0].value} if node.args and not node.args[0].star else {}
 
 
 def _name_before(core: AttentionCore, value: Value, node: cst.CSTNode, scene: Scene) -> cst.Name | None:
