@@ -31,11 +31,28 @@ def test_a_term_that_is_not_known_before_the_core_grows_where_it_stands(between:
     assert set(site.kept) == {"key", "value"}, "what is made ready behind the core reads upstream's keys"
 
 
+def test_a_mask_that_hides_is_the_mask_and_may_hide_weights_too() -> None:
+    """CPM-Ant, whose scores are -inf where nothing is seen."""
+    hidden = "weights = torch.masked_fill(torch.softmax(scores, dim=-1), mask, 0.0)"
+    lines = [
+        line.replace("weights = torch.softmax(scores, dim=-1)", hidden)
+        for line in scores("scores = scores + self.table")
+    ]
+    site = _site(*lines)
+    assert [term.code for term in site.late] == ["self.table", "mask"]
+    bias = _site(*scores("scores = scores + mask", "scores = scores.masked_fill(states > 0, -1e9)"))
+    assert bias.mask is None and [one.code for one in bias.biases] == ["mask"]
+
+
 def test_without_a_mask_the_softmax_hides_prefixes_from_rows() -> None:
     site = _site(*scores())
     assert site.mask is None and site.scores is not None and site.scores.code == "scores"
     masked = _site(*scores("scores = scores + mask"))
     assert masked.mask is not None and masked.scores is None, "there the mask does"
+
+
+TURNED = "key = self.k(states).view(shape).transpose(1, 2).transpose(-1, -2)"
+TURNED_SCORES = [line.replace("key.transpose(-1, -2)", "key") for line in scores()[1:]]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +69,16 @@ def test_without_a_mask_the_softmax_hides_prefixes_from_rows() -> None:
             scores("late = self.q(states) @ self.k(states).transpose(-1, -2)", "scores = scores + late"),
             "P203",
             id="two products of what the values are of",
+        ),
+        pytest.param(
+            scores("far = self.k(mask)", "scores = scores + self.q(mask) @ far.transpose(-1, -2)"),
+            "P203",
+            id="scores of other queries and keys, which may be lengthened too (LiLT)",
+        ),
+        pytest.param(
+            (PROJECT.replace("key = self.k(states).view(shape).transpose(1, 2)", TURNED), *TURNED_SCORES),
+            "P201",
+            id="keys are turned before the product (Bloom)",
         ),
     ],
 )

@@ -132,7 +132,9 @@ class CoreWatch(TorchFunctionMode):
         self.served: set[str] = set()  # cores whose prefixes were attended to
         self._scores: dict[int, tuple[Scores, Tensor]] = {}  # holds the tensors, so that their ids stay their own
         self._shares: dict[int, tuple[Scores, Tensor]] = {}
-        self._turned: dict[int, tuple[list[_Change], Tensor]] = {}  # and what they were scaled by, as the scores then are
+        self._turned: dict[int, tuple[list[_Change], Tensor]] = (
+            {}
+        )  # and what they were scaled by, as the scores then are
         self._paths: list[str] = []
         self._begun: Counter[str] = Counter()
         self._calls = Calls(upstream, self._enter, self._leave)

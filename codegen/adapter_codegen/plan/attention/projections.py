@@ -197,6 +197,8 @@ def _cuts_channels(step: Value, kinds: Kinds) -> bool:
 
 def _share(arguments: Sequence[Value]) -> str:
     """``x.view(*x.shape[:-1], self.num_heads, -1)``: the outputs are cut into so many heads."""
+    if len(arguments) < 3:
+        return ""
     *leading, heads, width = arguments
     is_whole = len(leading) == (1 if leading and leading[0].op is Op.STARRED else 2)
     stated = stated_size(heads) if is_whole and integer(width) == -1 else ""

@@ -90,7 +90,7 @@ class Scores:
         given = product.value.inputs[0]
         bias = same_tensor(given)
         if not called(bias, "empty", "zeros") and bias is not same_tensor(product.left):
-            self.terms.append(Term(bias, _expression(given.node), product.value.frame))
+            self.terms.append(Term(bias, _argument(product.value, 0, "input"), product.value.frame))
 
     def _binary(self, value: Value) -> bool:
         sides = _sides(value)
@@ -115,17 +115,17 @@ class Scores:
         if name == "cat" and tensors and same_tensor(tensors[0]).op is Op.TUPLE:
             tensors = same_tensor(tensors[0]).inputs
         found = self._any(tensors)
-        if found and name in _HIDING and (mask := operand(value, 1, "mask")) is not None:
-            node = _argument(value, 1, "mask")
-            self.terms.append(Term(mask, node, value.frame, hides=True))
+        if found and (mask := hidden_by(value)) is not None:
+            self.terms.append(mask)
         elif found and name not in _HARMLESS:
             self.troubles.append(Trouble(Reason.CALLED, value.node, name))
         return found
 
 
-def _expression(node: cst.CSTNode) -> cst.BaseExpression:
-    assert isinstance(node, cst.BaseExpression)
-    return node
+def hidden_by(value: Value) -> Term | None:
+    """What says which scores or weights are replaced: the mask of ``masked_fill``."""
+    mask = operand(value, 1, "mask") if called(value, *_HIDING) else None
+    return None if mask is None else Term(mask, _argument(value, 1, "mask"), value.frame, hides=True)
 
 
 def _argument(call: Value, index: int, keyword: str) -> cst.BaseExpression:
@@ -134,6 +134,8 @@ def _argument(call: Value, index: int, keyword: str) -> cst.BaseExpression:
     plain = [argument.value for argument in call.node.args if argument.keyword is None]
     named = {argument.keyword.value: argument.value for argument in call.node.args if argument.keyword is not None}
     position = index - (call.op is Op.METHOD)
+    if position < 0 and isinstance(call.node.func, cst.Attribute):
+        return call.node.func.value
     return plain[position] if position < len(plain) else named[keyword]
 
 

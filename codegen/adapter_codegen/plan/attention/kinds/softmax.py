@@ -18,7 +18,7 @@ from adapter_codegen.plan.attention.kinds.products import (
     is_weight,
     value_before_transposition,
 )
-from adapter_codegen.plan.attention.kinds.scores import Scores, keeps_weights
+from adapter_codegen.plan.attention.kinds.scores import Scores, hidden_by, keeps_weights
 from adapter_codegen.plan.findings import Finding
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
@@ -40,16 +40,19 @@ class Softmax(CoreKind):
         if scores is None:
             return
         behind = Scores(scores, scene)
-        second = _next_product(value, scene)
+        second, hiding = _next_product(value, scene)
         if second is None or is_weight(second.right):
             return
         firsts = behind.products
         content = _of_contents(firsts, second, scene)
         if content is not None and len(firsts) > 1:
             behind = Scores(scores, scene, content)
-            yield self._core(value, content, second, behind)
+            others = [product for product in firsts if product is not content]
+            core = self._core(value, content, second, behind)
+            yield replace(core, terms=(*core.terms, *hiding), further_keys=_keys(others))
         elif firsts:
             core = self._core(value, firsts[0], second, behind)
+            core = replace(core, terms=(*core.terms, *hiding))
             yield core if len(firsts) == 1 else _ambiguous(core, firsts[1:])
 
     def _core(self, softmax: Value, first: Product, second: Product, behind: Scores) -> AttentionCore:
@@ -80,10 +83,11 @@ class Softmax(CoreKind):
         distinct = {name.value: name for name in names if name is not None}.values()
         grown = [scene.expression(name) for name in distinct]
         late = [term for term, name in zip(core.terms, names, strict=True) if name is None]
+        biases = grown if any(term.hides for term in core.terms) else grown[1:]  # what hides is the mask, then
         return Claims(
             against=tuple(self._against(core, late, scene)),
-            mask=grown[0] if grown else None,
-            biases=tuple(grown[1:]),
+            mask=grown[0] if len(grown) > len(biases) else None,
+            biases=tuple(biases),
             late=tuple(scene.expression(term.node) for term in late),
         )
 
@@ -92,12 +96,17 @@ class Softmax(CoreKind):
             yield Finding(Problem.SCORES_NOT_ADDITIVE, trouble.node, PREFIX, {"what": str(trouble)})
         is_lifted = core.call is core.result  # the call of the function that holds the products
         product = as_product(core.call)
-        right = None if product is None else before_scaling(product.right_node, product.right)[1]
-        if not is_lifted and (right is None or not is_plain_transposition(right)):
+        if not is_lifted and (product is None or not _is_turned_there(product)):
             yield Finding(Problem.KEY_NOT_TRANSPOSED, core.call.node, PREFIX)
         for term in late:
             if term.frame is not core.call.frame:
                 yield Finding(Problem.TERM_NOT_KNOWN_BEFORE, term.node, PREFIX, {"code": scene.facts.code(term.node)})
+
+
+def _is_turned_there(product: Product) -> bool:
+    """``q @ k.transpose(-1, -2)``: what stands there for the key is the key, and not what was turned before (Bloom)."""
+    node, right = before_scaling(product.right_node, product.right)
+    return is_plain_transposition(right) and before_transposition(node) is not node
 
 
 def _is_softmax(value: Value) -> bool:
@@ -109,9 +118,10 @@ def _is_softmax(value: Value) -> bool:
     return called(value, "softmax")
 
 
-def _next_product(softmax: Value, scene: Scene) -> Product | None:
-    """The product that the attention weights are the left side of."""
+def _next_product(softmax: Value, scene: Scene) -> tuple[Product | None, list[Term]]:
+    """The product that the attention weights are the left side of, and what hides keys from it on the way (CPM-Ant)."""
     todo, seen = [softmax], set()
+    hiding: list[Term] = []
     while todo:
         value = todo.pop(0)
         if id(value) in seen:
@@ -119,10 +129,12 @@ def _next_product(softmax: Value, scene: Scene) -> Product | None:
         seen.add(id(value))
         product = as_product(value)
         if product is not None and (id(product.left) in seen or id(same_tensor(product.left)) in seen):
-            return product
+            return product, hiding
+        if value is not softmax and (mask := hidden_by(value)) is not None:
+            hiding.append(mask)
         if value is softmax or keeps_weights(value, scene):
             todo.extend(_users(value, scene))
-    return None
+    return None, hiding
 
 
 def _users(value: Value, scene: Scene) -> Iterator[Value]:
@@ -136,15 +148,31 @@ def _users(value: Value, scene: Scene) -> Iterator[Value]:
 
 def _ambiguous(core: AttentionCore, others: Sequence[Product]) -> AttentionCore:
     trouble = Trouble(Reason.SEVERAL_PRODUCTS, core.call.node)
-    keys = tuple(value_before_transposition(product.right) for product in others)
-    return replace(core, troubles=(*core.troubles, trouble), further_keys=keys)
+    return replace(core, troubles=(*core.troubles, trouble), further_keys=_keys(others))
+
+
+def _keys(products: Sequence[Product]) -> tuple[Value, ...]:
+    return tuple(value_before_transposition(product.right) for product in products)
 
 
 def _of_contents(firsts: Sequence[Product], second: Product, scene: Scene) -> Product | None:
-    """The one product whose keys are of the same hidden states as the values; those of positions are added to it (DeBERTa)."""
+    """The one product whose keys are of the same hidden states as the values.
+
+    What is added to it scores the positions of its own queries or keys (DeBERTa). Scores of others may be lengthened in their turn (LiLT).
+    """
     read = _read(second.right, scene)
     found = [product for product in firsts if read and _read(product.right, scene) == read]
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    own = {id(same_tensor(value)) for value in _factors(found[0])}
+    others = [product for product in firsts if product is not found[0]]
+    return found[0] if all(own & {id(same_tensor(one)) for one in _factors(other)} for other in others) else None
+
+
+def _factors(product: Product) -> tuple[Value, Value]:
+    """What is multiplied, as it is before it is scaled and turned."""
+    right = before_scaling(product.right_node, product.right)[1]
+    return product.left, value_before_transposition(right)
 
 
 def _read(projected: Value, scene: Scene) -> set[int]:
