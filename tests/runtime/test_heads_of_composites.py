@@ -19,7 +19,9 @@ from transformers import (
 from adapter_models import AutoAdapterModel
 from adapter_runtime import Parallel
 from adapter_runtime.contract.registry import registered
+from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.heads.sizes import feeding_config, hidden_size
+from adapter_runtime.heads.static import flexible_config
 from adapter_runtime.model.heads.generation import rebound
 from conformance.checks.conversion import conversion_goes_back, conversion_keeps_outputs, converting_subjects
 from conformance.heads import (
@@ -41,6 +43,21 @@ def test_a_checkpoint_becomes_a_flexible_head_and_goes_back(model_type: str) -> 
     for subject in subjects:
         conversion_keeps_outputs(subject)  # logits, loss, and three more tokens
         conversion_goes_back(subject)
+
+
+def test_heads_of_a_text_part_read_its_config() -> None:
+    subjects = converting_subjects("modernvbert")
+    assert len(subjects) == 3
+    for subject in subjects:
+        conversion_keeps_outputs(subject)
+        conversion_goes_back(subject)
+
+
+def test_a_config_that_does_not_say_the_activation_of_a_head_is_no_config_for_it() -> None:
+    config = adapter_model("modernvbert").config
+    assert flexible_config("ModernVBertForTokenClassification", config)["activation_function"] == "gelu"
+    with pytest.raises(InvalidConfigError, match=r"text_config\.classifier_activation"):
+        flexible_config("ModernVBertForTokenClassification", {"text_config": {}})
 
 
 @pytest.mark.parametrize("model_type", WRITERS)

@@ -101,11 +101,14 @@ def flexible_config(
 def _filled(static: StaticHeadConfig, fields: PreTrainedConfig | Mapping[str, object]) -> HeadConfig:
     """The options of a flexible head, with those that fields of the model's config decide."""
     options: dict[str, object] = {name: value for name, value in static.items() if name not in _BY_FIELDS}
-    if "layers" in options:
-        options.setdefault("activation_function", None)
-    activation = field_of(fields, static.get("activation_key", ""))
+    key = static.get("activation_key", "")
+    activation = field_of(fields, key)
     if isinstance(activation, str):
         options["activation_function"] = activation
+    elif key and "activation_function" not in options:
+        raise InvalidConfigError(f"The config does not say {key}, the activation of upstream's head.")
+    if "layers" in options:
+        options.setdefault("activation_function", None)
     for name, key in _KEYS.items():
         value = field_of(fields, str(static.get(key, "")))
         if value is not None:

@@ -31,6 +31,7 @@ from adapter_codegen.plan.heads.forms.masked_image import read_masked_image
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
+from adapter_codegen.plan.heads.logits.factors import config_field
 from adapter_codegen.plan.heads.logits.options import (
     hidden_options,
     norm_options,
@@ -212,7 +213,12 @@ class _HeadPlanner:
         norms = [link for link in chain.links if link.step is Step.NORM]
         bias, hidden, norm = read_bias(linear[-1]), hidden_options(linear[:-1]), norm_options(norms)
         widths = width_options(linear)
-        if any(name is None for name, _ in activations) or bias is None or hidden is None or norm is None:
+        if (
+            any(name is None and "." not in field for name, field in activations)
+            or bias is None
+            or hidden is None
+            or norm is None
+        ):
             return None
         widths = _narrowed(widths) if head_type in _NARROWED else widths
         if widths is None or (widths and head_type not in _LANGUAGE_MODELS | _NARROWED):
@@ -220,7 +226,8 @@ class _HeadPlanner:
         if (bias != {"bias": True} and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
             return None
         activation, field = next(iter(activations), (None, ""))
-        options: dict[str, object] = {"layers": len(linear), "activation_function": activation}
+        options: dict[str, object] = {"layers": len(linear)}
+        options |= {"activation_function": activation} if activation or not field else {}
         options |= {"activation_key": field} if field else {}
         if head_type in _LANGUAGE_MODELS:
             options |= {"layer_norm": bool(norms), **bias}
@@ -234,14 +241,17 @@ class _HeadPlanner:
         return {**options, **hidden, **norm, **widths}
 
     def _activation(self, link: Link) -> tuple[str | None, str]:
-        """The name of an activation, None if unknown; where the config chooses it, that field's default and the field."""
+        """The name of an activation, None if unknown; where the config chooses it, that field's default and the field.
+
+        The default of a config in that of the model is not known: which one stands there is told when a model is made.
+        """
         if isinstance(link.activation, str):
             return link.activation, ""
-        owner, _, field = dotted_name(link.activation).rpartition(".")
-        if not owner.endswith("config") or not self.entry.config_path:
+        field = config_field(dotted_name(link.activation))
+        if not field or not self.entry.config_path:
             return literal_string(link.activation), ""
         config = _shared_module(self.release, self.entry.config_path).classes.get(self.entry.config_class)
-        return (literal_string(config.attributes.get(field)) if config else None), field
+        return (literal_string(config.attributes.get(field)) if config and "." not in field else None), field
 
 
 @lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ conditions  when it does so
 positions   what of a sequence it reads: one position, or a mean
 losses      which label it compares the logits of a position with
 filled      what it makes for its base model where a call gives none
+subconfigs  of which config its modules read
 options     all of this as options of a flexible head
 holding     how it makes its base model
 """

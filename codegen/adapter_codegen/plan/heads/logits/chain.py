@@ -28,6 +28,7 @@ from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
 from adapter_codegen.plan.heads.logits.losses import compares_in_place
 from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
+from adapter_codegen.plan.heads.logits.subconfigs import as_of_whole
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance import earlier
 
@@ -366,7 +367,8 @@ class _Walk:
         return Link(found[0], f"{path}.{value.name}" if path else value.name) if len(found) == 1 else None
 
     def _submodule(self, path: str) -> Submodule | None:
-        return submodule_at(self.facts, self.head, path)
+        found = submodule_at(self.facts, self.head, path)
+        return found and as_of_whole(self.facts, self.head, path, found)
 
     def _class_at(self, path: str) -> ClassFacts | None:
         submodule = self._submodule(path)

@@ -1,0 +1,61 @@
+"""Of which config the modules of a head read: that of the whole model, or one in it, with which what holds them is made.
+
+self.head = PredictionHead(config.text_config)       in the class with the head
+self.dense = nn.Linear(config.hidden_size, ...)      in `PredictionHead`: ``config.text_config.hidden_size`` of the model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import libcst as cst
+
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
+from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.heads.logits.factors import config_field
+
+
+def as_of_whole(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodule) -> Submodule:
+    """The submodule at a path below a class with a head, with ``config`` in its construction that of the whole model."""
+    names = [name for owner in _owners(facts, head, path) for name in [_config_of(owner)] if name]
+    if not names:
+        return submodule
+    inside = cst.parse_expression(".".join(["config", *names]))
+    arguments = [argument.visit(_Inside(inside)) for argument in submodule.arguments]
+    node = submodule.node.visit(_Inside(inside))
+    assert isinstance(node, cst.CSTNode)
+    return replace(submodule, arguments=tuple(one for one in arguments if isinstance(one, cst.Arg)), node=node)
+
+
+def _owners(facts: ModuleFacts, known: ClassFacts, path: str) -> Iterator[Submodule]:
+    """The modules between a class and one at a path below it, the outer ones first."""
+    first, _, rest = path.partition(".")
+    submodule = known.submodules.get(first)
+    if submodule is None or not rest:
+        return
+    yield submodule
+    inner = [facts.classes[name] for name in map(local_class, submodule.classes) if name in facts.classes]
+    if inner:
+        yield from _owners(facts, inner[0], rest)
+
+
+def _config_of(owner: Submodule) -> str:
+    """The path, in the config of what holds it, of the config that a module is made with; "" where that is the same."""
+    first = next(iter(owner.arguments), None)
+    path = config_field(dotted_name(first.value)) if first is not None else ""
+    return path if path.rpartition(".")[2].endswith("config") else ""
+
+
+class _Inside(cst.CSTTransformer):
+    """``config`` becomes a config in it."""
+
+    def __init__(self, inside: cst.BaseExpression) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.BaseExpression:
+        value = original_node.value
+        is_config = isinstance(value, cst.Name) and value.value == "config"
+        return updated_node.with_changes(value=self.inside) if is_config else updated_node
