@@ -528,6 +528,8 @@ class AdapterModelPlan:
     )
     part: str = ""  # path of the part whose outputs heads read, which runs alone where one does; "" = the base model
     part_arguments: tuple[str, ...] = ()  # those of the base model that this part takes
+    encoder_heads: tuple[str, ...] = ()  # types of heads that read what the encoder gives and not the decoder
+    encoder_pooling: str = ""  # what stands for a sequence there; "" without such heads
     generates: bool = False  # whether a head can predict the next token
     borrowed: Borrowed | None = None  # what upstream's class says of the steps of its generation
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
@@ -546,6 +548,7 @@ class AdapterModelPlan:
             self.frames,
             self.mask_token,
             self.part,
+            self.encoder_heads,
             self.generates,
             self.borrowed,
             self.head_arguments,
@@ -557,6 +560,8 @@ class AdapterModelPlan:
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
         if self.head_types and self.pooling not in ("first", "last", "eos", "mean", "rest", "frames"):
             raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
+        if bool(self.encoder_heads) != bool(self.encoder_pooling) or not {*self.encoder_heads} <= {*self.head_types}:
+            raise ValueError(f"{self.class_name} has heads {self.encoder_heads} that pool {self.encoder_pooling!r}")
         if len({*given, *of_heads}) != len([*given, *of_heads]):
             raise ValueError(f"{self.class_name} has an argument twice: {[*given, *of_heads]}")
         if not {*self.read_by_heads, *self.stacked, *self.part_arguments} <= {*given}:

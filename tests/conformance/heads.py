@@ -185,7 +185,8 @@ def head_works(model_type: str, head_type: str) -> None:
     model.active_head = HEAD
     outputs = model.eval()(**inputs, **case.labels(length), **flags(model))
     outputs["loss"].backward()
-    read = f".{model.head_part}." if model.head_part else ""  # of what a head reads; the other parts do not run
+    # Of what a head reads; other parts do not run, or not for it.
+    read = f".{model.head_part}." if model.head_part else ".encoder." if head_type in model.encoder_heads else ""
     adapters = {name: parameter for name, parameter in adapter_parameters(model, FIRST).items() if read in name}
     trained = {**adapters, **_head_parameters(model)}
     dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]

@@ -25,6 +25,8 @@ from transformers import (
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
     Wav2Vec2ForXVector,
+    WhisperConfig,
+    WhisperForAudioClassification,
 )
 
 from adapter_models import AutoAdapterModel, UnsupportedHeadError
@@ -270,6 +272,64 @@ def test_heads_are_trained_and_saved(model_type: str, check: object) -> None:
     assert head_types(model_type)
     for head_type in head_types(model_type):
         check(model_type, head_type)  # type: ignore[operator]
+
+
+def listener() -> WhisperForAudioClassification:
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
+    config = WhisperConfig(
+        **sizes,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        vocab_size=40,
+        num_mel_bins=8,
+        max_source_positions=12,
+        max_target_positions=16,
+        classifier_proj_size=20,
+        num_labels=3,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
+    )
+    return randomised(WhisperForAudioClassification(config))
+
+
+MEL = {"input_features": torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(3))}
+
+
+def test_a_head_on_an_encoder_computes_what_upstreams_class_does(tmp_path: Path) -> None:
+    upstream, flexible = both(listener(), tmp_path)
+    labels = torch.tensor([2, 0])
+    with torch.no_grad():
+        theirs, ours = upstream(**MEL, labels=labels), flexible(**MEL, labels=labels)
+    assert_close((ours.logits, ours.loss), (theirs.logits, theirs.loss), atol=1e-5, rtol=1e-5)
+    again = flexible.to_static()
+    assert type(again) is WhisperForAudioClassification  # without a decoder
+    assert_close(dict(again.state_dict()), dict(upstream.state_dict()), atol=0.0, rtol=0.0)
+
+
+def test_heads_on_an_encoder_and_behind_a_decoder_run_in_one_call(tmp_path: Path) -> None:
+    _, model = both(listener(), tmp_path)
+    model.add_seq2seq_lm_head("text")
+    text = torch.tensor([[5, 6, 7], [8, 9, 1]])
+    targets = {"default": torch.tensor([2, 0]), "text": text}
+    with torch.no_grad():
+        sound, written = model(**MEL, labels=targets, head=["default", "text"]).head_outputs
+        assert_close(sound.logits, model(**MEL, head="default").logits, atol=0.0, rtol=0.0)
+        assert_close(written.logits, model(**MEL, labels=text, head="text").logits, atol=0.0, rtol=0.0)
+
+
+def test_a_head_on_an_encoder_works_beside_parallel_adapters(tmp_path: Path) -> None:
+    _, model = both(listener(), tmp_path)
+    for name in ("a", "b"):
+        model.add_adapter(name, config="lora")
+    model.set_active_adapters(Parallel("a", "b"))
+    outputs = model(**MEL, labels=torch.tensor([2, 0]), head="default")
+    assert [output.logits.shape for output in outputs.head_outputs] == [(2, 3)] * 2
+    assert_close(outputs[0].loss, outputs[1].loss)
+
+
+@pytest.mark.parametrize("check", [head_works, model_is_saved, head_is_saved_with_adapter])
+def test_a_head_on_an_encoder_is_trained_and_saved(check: object) -> None:
+    check("whisper", "audio_classification")  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("model_type", PAINTERS)

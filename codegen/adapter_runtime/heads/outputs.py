@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 if TYPE_CHECKING:
@@ -103,6 +104,15 @@ def multi_head_output(outputs: ModelOutput, head_outputs: list[HeadOutput]) -> M
         if name not in _CONSUMED:
             result[name] = value
     return result
+
+
+def of_encoder(outputs: ModelOutput) -> ModelOutput:
+    """Of the outputs of a model with a decoder, what its encoder gave: ``last_hidden_state`` [B, L, H] is the encoder's."""
+    return BaseModelOutput(
+        last_hidden_state=outputs["encoder_last_hidden_state"],
+        hidden_states=outputs.get("encoder_hidden_states"),
+        attentions=outputs.get("encoder_attentions"),
+    )
 
 
 def with_logits(

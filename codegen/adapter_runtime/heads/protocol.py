@@ -23,6 +23,8 @@ class FlexibleHeadsModel(AdaptedModel, Protocol):
 
     head_types: ClassVar[tuple[str, ...]]  # which types of heads make sense for the model
     pooling: ClassVar[Pooling]  # which token stands for a sequence
+    encoder_heads: ClassVar[tuple[str, ...]]  # types that read what an encoder gives, and not the decoder behind it
+    encoder_pooling: ClassVar[Pooling]  # which of its positions stands for a sequence
     frame_counter: ClassVar[str]  # method that counts the frames of so many samples; "" = there are no frames
     mask_token: ClassVar[str]  # where the base model reads the token for masked patches; "" = it masks none
     use_pooler: bool  # what ``use_pooler=None`` means where a head is added

@@ -11,6 +11,7 @@ from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, Borrowed
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.syntax import literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
+from adapter_codegen.plan.heads.encoders import on_encoder
 from adapter_codegen.plan.heads.flexible import (
     HEAD_TYPES,
     base_attribute,
@@ -88,6 +89,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
     read = list(_arguments(taken, facts, plan.module))
     imports = {statement for _, statements in read for statement in statements} | ({_OF_TORCH} if heads else set())
     given = [argument.name for argument, _ in read]
+    on_encoders = [head for head in plan.static_heads if on_encoder(base, head) and head.head_type in heads]
     is_named = base.prefix.isidentifier()
     return AdapterModelPlan(
         class_name=class_name,
@@ -99,6 +101,8 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         head_config=_head_config(plan),
         part=(part := _part(plan)),
         part_arguments=_taken_by(facts, base, part, given) if part else (),
+        encoder_heads=tuple(head.head_type for head in on_encoders),
+        encoder_pooling=next((head.reads for head in on_encoders), ""),
         borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",
@@ -118,7 +122,8 @@ def _read(heads: tuple[str, ...]) -> tuple[str, ...]:
 
 def _part(plan: ModelPlan) -> str:
     """The part whose outputs the heads read; "" = those of the base model."""
-    return next((head.part for head in plan.static_heads if head.part), "") if plan.flexible_heads else ""
+    parts = (head.part for head in plan.static_heads if head.part and not on_encoder(plan.base, head))
+    return next(parts, "") if plan.flexible_heads else ""
 
 
 def _head_config(plan: ModelPlan) -> str:

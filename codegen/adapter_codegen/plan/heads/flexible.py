@@ -72,6 +72,8 @@ _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"}
 # one vector, differs, so such a head is offered only where that is known.
 OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc", "xvector"})
 SHOWN = OF_FRAMES | {"video_classification", "masked_image_modeling"}
+# Heads that may stand on the encoder of a model with a decoder: Whisper's, on sounds.
+ON_ENCODERS = frozenset({"audio_classification"})
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"
 # The same where the model holds a text model by this name: upstream takes ``model.language_model.model`` in any file for an old layout.
@@ -149,7 +151,7 @@ def plan_flexible_heads(
         heads.discard("seq2seq_lm")  # its labels are not shifted, and those of a decoder alone are
     reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
     if base.is_encoder_decoder:
-        heads &= _TEXT_TO_TEXT
+        heads &= _TEXT_TO_TEXT | ON_ENCODERS
         heads |= _TEXT_TO_TEXT if reads_text and "seq2seq_lm" in heads else set()
     elif reads_text and "masked_lm" in heads:
         heads |= _TEXT_ENCODER

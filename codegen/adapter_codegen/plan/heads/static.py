@@ -18,8 +18,10 @@ from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
+from adapter_codegen.plan.heads.encoders import encoder_read, on_encoder
 from adapter_codegen.plan.heads.flexible import (
     OF_FRAMES,
+    ON_ENCODERS,
     base_attribute,
     feeding_config,
     is_composite,
@@ -84,9 +86,10 @@ def plan_static_heads(
                 wanted = head_type if head_type in possible and _can_generate(facts, base, class_name) else ""
                 found[class_name] = planner.plan(facts.classes[class_name], wanted)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
-    part = next((head.part for head in found.values() if head.head_type), "")
+    part = next((head.part for head in found.values() if head.head_type), "") if is_composite(base) else ""
     return tuple(
-        head if head.reads in ("", read) and head.part == part else head.unconverted() for head in found.values()
+        head if on_encoder(base, head) or (head.reads in ("", read) and head.part == part) else head.unconverted()
+        for head in found.values()
     )
 
 
@@ -113,7 +116,7 @@ class _HeadPlanner:
         attribute = chain.base_attribute if chain else prefix
         # A model that holds others may put what it read of them before its text, and compare what stands behind.
         is_clear = chain is not None and (not is_composite(self.base) or self._is_on_what_feeds(chain))
-        flexible = self._flexible(chain, head_type) if chain and head_type and is_clear else None
+        flexible = self._flexible(head, chain, head_type) if chain and head_type and is_clear else None
         return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
 
     def _formed(self, head: ClassFacts, head_type: str) -> StaticHead:
@@ -171,7 +174,7 @@ class _HeadPlanner:
                 return generic
         return literal_string(head.attributes.get("base_model_prefix")) or self.base.prefix
 
-    def _flexible(self, chain: Chain, head_type: str) -> StaticHead | None:
+    def _flexible(self, head: ClassFacts, chain: Chain, head_type: str) -> StaticHead | None:
         """The head, without the name of its class; None where no flexible head of this type computes the same.
 
         Its config holds keyword arguments of the flexible head, and what `StaticHeadConfig` of the runtime has beside them:
@@ -182,6 +185,9 @@ class _HeadPlanner:
         layers = _layers(links, head_type)
         options = self._options(replace(chain, links=links), head_type) if layers and around is not None else None
         if around is None or options is None or not _may_read(chain.reads, head_type):
+            return None
+        encoder = encoder_read(self.facts, self.base, head, chain.part) if self.base.is_encoder_decoder else ""
+        if bool(encoder) != (self.base.is_encoder_decoder and head_type in ON_ENCODERS):
             return None
         if norm is not None:
             of_norm = norm_options([norm])
@@ -201,7 +207,7 @@ class _HeadPlanner:
         options |= around.options
         options |= {"requires": dict(chain.requires)} if chain.requires else {}
         frames = chain.frames if head_type in OF_FRAMES else ""
-        given, part = tuple(options.items()), chain.part if is_composite(self.base) else ""
+        given, part = tuple(options.items()), chain.part if is_composite(self.base) else encoder
         return StaticHead(
             "", chain.base_attribute, head_type, layers, given, tuple(tensors), chain.reads, frames, part
         )

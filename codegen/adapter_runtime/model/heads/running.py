@@ -19,7 +19,7 @@ from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.classes import HEAD_CLASSES
 from adapter_runtime.heads.kinds.masked_image import MASK, MaskedImageModelingHead, lent
-from adapter_runtime.heads.outputs import multi_head_output
+from adapter_runtime.heads.outputs import multi_head_output, of_encoder
 from adapter_runtime.heads.parts import Part, Target, divide, targets_of
 from adapter_runtime.heads.pooling import Pooling, pool
 from adapter_runtime.heads.protocol import FlexibleHeadsModel, all_heads, head_named
@@ -53,6 +53,8 @@ class RunHeadsMixin:
         ""  # rendered: the method that counts the frames of so many samples, where frames have padding
     )
 
+    encoder_heads: ClassVar[tuple[str, ...]] = ()  # rendered: types that read what an encoder gives
+    encoder_pooling: ClassVar[Pooling] = "mean"  # rendered: what of it stands for a sequence
     mask_token: ClassVar[str] = ""  # rendered: where the base model reads the token for masked patches
 
     def head_arguments(self: FlexibleHeadsModel, call: MutableMapping[str, Value]) -> dict[str, Value]:
@@ -127,7 +129,8 @@ class RunHeadsMixin:
                 "pixel_values": part.of(pixel_values),
                 "bool_masked_pos": part.of(bool_masked_pos),
             }
-            results.append(_run(self, module, part, part.of_outputs(outputs), inputs, logits_to_keep, own))
+            read = of_encoder(outputs) if module.head_type in self.encoder_heads else outputs
+            results.append(_run(self, module, part, part.of_outputs(read), inputs, logits_to_keep, own))
         is_single = isinstance(setup, str) and len(parts) == 1
         return results[0] if is_single else multi_head_output(outputs, results)
 
@@ -157,16 +160,22 @@ class RunHeadsMixin:
         return run
 
     def decoder_inputs(
-        self: FlexibleHeadsModel, head: Setup, labels: Target | None, input_ids: torch.Tensor | None = None
+        self: FlexibleHeadsModel,
+        head: Setup,
+        labels: Target | None,
+        input_ids: torch.Tensor | None = None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """What a decoder reads that was given nothing: the labels that it shall predict, else the input, shifted.
 
-        None, which leaves it to the base model, where no head runs or there is neither.
+        None, which leaves it to the base model, where no head runs or there is neither. Where all heads read the encoder, a first
+        token, which the base model asks for.
 
         Args:
             head: the argument ``head`` of the call.
             labels: its targets.
             input_ids: [B, L].
+            rows: [B, ...], an input of the encoder.
 
         Raises:
             ValueError: heads that share a decoder have labels of their own.
@@ -175,6 +184,8 @@ class RunHeadsMixin:
         heads = [head_named(self, name) for name in head_names(setup)]
         predicted = _predicted(heads, labels, copies_of_batch(self))
         tokens = input_ids if predicted is None and heads else predicted
+        if rows is not None and heads and all(one.head_type in self.encoder_heads for one in heads):
+            return rows.new_full((len(rows), 1), self.config.decoder_start_token_id or 0, dtype=torch.long)
         return None if tokens is None else self.prepare_decoder_input_ids_from_labels(tokens)
 
     def pooled(
@@ -330,12 +341,13 @@ def _pooled(
         if pooled is None:
             raise ValueError(f"Head {head.name!r} has use_pooler=True, but the base model gives no pooled output.")
         return pooled
+    rule = model.encoder_pooling if head.head_type in model.encoder_heads else model.pooling
     return pool(
         outputs["last_hidden_state"],
-        model.pooling,
+        rule,
         input_ids,
         attention_mask,
         pad_token_id=config_value(model.config, "pad_token_id"),
         eos_token_id=config_value(model.config, "eos_token_id"),
-        frame_mask=_frame_mask(model, outputs, attention_mask) if model.pooling == "frames" else None,
+        frame_mask=_frame_mask(model, outputs, attention_mask) if rule == "frames" else None,
     )

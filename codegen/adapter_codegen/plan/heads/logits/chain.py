@@ -20,9 +20,9 @@ from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.flow.values import Op, Value, alternatives, same_tensor
+from adapter_codegen.plan.flow.values import Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
-from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, needs_labels
+from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
 from adapter_codegen.plan.heads.logits.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
@@ -37,10 +37,9 @@ _LOSS = "loss_function"
 _FROM_CONFIG = "._from_config"  # how a class of the file is made from the config of a part
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
-# Methods that make one vector of all positions.
-_POOLS = frozenset({"amax", "max", "mean", "sum"})
 _CASTS = frozenset({"to", "type_as"})
 _RESHAPES = frozenset({"contiguous", "float", "reshape", "squeeze", "to", "view"})
+_KEEPING = _RESHAPES | {"flatten", "split", "type_as", "unsqueeze"}  # methods that leave numbers as they are
 _ACTIVATIONS = {"tanh": "tanh", "Tanh": "tanh", "relu": "relu", "ReLU": "relu", "gelu": "gelu", "GELU": "gelu"}
 
 
@@ -277,6 +276,9 @@ class _Walk:
         first, second = join.inputs
         if needs_labels(test) and _is_selection(first, _unshaped(second)):
             return self.back(second, way)
+        asked = missing(test)
+        if asked in self.head.functions["forward"].parameters and _is_of_caller(second, asked):
+            return self.back(first, way)  # what a flexible model gives its base model, if a call has it
         wanted = self._required(test)
         if wanted is None:
             raise _Unclear
@@ -330,8 +332,8 @@ class _Walk:
             return Link(Step.ACTIVATION, activation=_ACTIVATIONS[name])
         if value.op is Op.CALL:
             return self._computed_link(value.inputs[0])
-        if value.op is Op.METHOD and name in _POOLS:
-            raise _Unclear  # but for means of all positions, which `Averages` knows
+        if value.op is Op.METHOD and name not in _KEEPING:
+            raise _Unclear  # also means, but those of all positions, which `Averages` knows
         if value.op is Op.FUNCTION and name not in _SELECTIONS:
             raise _Unclear
         return None
@@ -400,6 +402,12 @@ def _reshaped(value: Value) -> Iterator[Value]:
 def _unshaped(value: Value) -> Value:
     """`value` before it was reshaped or changed its type."""
     return before_methods(value, _RESHAPES)
+
+
+def _is_of_caller(value: Value, parameter: str) -> bool:
+    """Whether a value is made of an argument of the call alone."""
+    sources = [one for one in ancestors(value).values() if one.op in {Op.PARAMETER, Op.CALL, Op.SUBMODULE}]
+    return bool(sources) and all(one.op is Op.PARAMETER and one.name == parameter for one in sources)
 
 
 def _is_selection(value: Value, whole: Value) -> bool:

@@ -32,6 +32,14 @@ def needs_labels(test: cst.BaseExpression) -> bool:
     return isinstance(test, cst.Comparison) and dotted_name(test.left) == "labels" and is_given(test)
 
 
+def missing(test: cst.BaseExpression) -> str:
+    """``encoder_outputs`` of ``encoder_outputs is None``; "" of any other condition."""
+    if not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
+        return ""
+    is_asked = isinstance(test.comparisons[0].operator, cst.Is) and is_none(test.comparisons[0].comparator)
+    return dotted_name(test.left) if is_asked else ""
+
+
 def made_by(known: ClassFacts, attribute: str) -> str:
     """The field of the config for which ``__init__`` makes a module, and leaves it out otherwise; "" where there is none.
 
