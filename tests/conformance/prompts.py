@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,9 +173,26 @@ def _positions(model: PreTrainedModel, given: dict[str, Any], way: Way, step: in
     return {"position_ids": (mask.cumsum(-1) - 1 + first).masked_fill(mask == 0, 0)}
 
 
+@functools.cache
 def stands_for_more(model_type: str) -> list[int]:
-    """Tokens in whose places an image or a sound stands: none of them is ever generated, as no image would come with it."""
-    return sorted({token for token, *_ in instances.read(model_type).recipes.get(TOKENS, {}).get("put", ())})
+    """Tokens in whose places an image or a sound stands, or that a config names beside these: none of them is ever generated.
+
+    No image would come with it, and upstream reads it as a token like others where none does: in the steps with a cache (Ovis 2).
+    """
+    put = {token for token, *_ in instances.read(model_type).recipes.get(TOKENS, {}).get("put", ())}
+    return sorted(put | set(_named(instances.read(model_type).config().to_dict()))) if put else []
+
+
+_OF_TEXT = {"pad", "bos", "eos", "sep", "cls", "unk", "mask", "start"}  # kinds of tokens that a text has by itself
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[int]:
+    """The tokens that a config, or one inside of it, names for something else than text."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _named(value)
+        elif re.search(r"token_(id|index)", str(name)) and not _OF_TEXT & set(str(name).split("_")):
+            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
 
 
 def _chosen(model: PreTrainedModel, logits: Tensor) -> Tensor:

@@ -65,3 +65,15 @@ def test_plain_tokens_stand_for_no_image() -> None:
     tokens = plain_tokens(subject, 200, seed=1)
     assert not torch.isin(tokens, torch.tensor(stands_for_more("gemma3"))).any()
     assert not list(with_other_numbers(method_subjects("llama")[0]))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tokens"),
+    [
+        pytest.param("ovis2", [87, 88, 89, 90, 91, 92], id="what marks an image beside the places of it"),
+        pytest.param("llava", [98], id="the places of an image alone, and no end of a text"),
+        pytest.param("llama", [], id="a text alone"),
+    ],
+)
+def test_tokens_that_no_text_would_hold_are_not_generated(model_type: str, tokens: list[int]) -> None:
+    assert stands_for_more(model_type) == tokens
