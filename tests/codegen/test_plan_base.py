@@ -128,6 +128,29 @@ def test_methods_after_the_embeddings_are_refused_where_no_single_module_gives_t
     assert doubt.methods == (Method.PROMPT_TUNING, Method.INVERTIBLE)
 
 
+@pytest.mark.parametrize(
+    ("entering", "is_refused"),
+    [
+        pytest.param("self.drop(inputs_embeds)", False, id="what was embedded"),
+        pytest.param(
+            "self.drop(torch.where(pixels > 0, inputs_embeds, pixels))", False, id="that with an image in it"
+        ),
+        pytest.param("self.drop(self.norm.bias)", False, id="nothing of the arguments shows"),
+        pytest.param("inputs_embeds", False, id="the table itself"),
+        pytest.param("self.drop(pixels)", True, id="an image, beside the tokens of something else"),
+    ],
+)
+def test_invertible_adapters_are_refused_where_no_tokens_come_into_the_entrance(
+    entering: str, is_refused: bool
+) -> None:
+    plan, doubts = plan_forward(BUILD, RUN.replace("x = inputs_embeds", f"x = {entering}"))
+    assert plan is not None and plan.embedding_output
+    found = [doubt for doubt in doubts if Method.INVERTIBLE in doubt.methods]
+    assert bool(found) is is_refused
+    if is_refused:
+        assert found[0].methods == (Method.INVERTIBLE,) and "made of pixels" in found[0].message
+
+
 def test_the_usual_decoder() -> None:
     plan = planned(BUILD, RUN)
     assert [(stack.path, stack.layer_classes, stack.shared) for stack in plan.stacks] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import dedent, indent
 
 import pytest
@@ -13,7 +14,7 @@ from adapter_codegen.plan import plan_adapter_model, plan_model
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models, reads
-from adapter_codegen.plan.parts.picking import picked_position
+from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
 from adapter_codegen.plan.stream.lists.candidates import Candidates
 from adapter_codegen.plan.stream.lists.stacks import find_stacks
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS
@@ -461,3 +462,24 @@ def test_a_single_position_of_what_a_text_model_returns_is_found(reading: str, i
         for name, reads in (("text", "tokens"), ("images", "images"))
     ]
     assert (picked_position(root, parts) is not None) is is_found
+
+
+@pytest.mark.parametrize(
+    ("adding", "is_found"),
+    [
+        pytest.param("x += self.kind", False, id="one vector of its own for all tokens"),
+        pytest.param("x += self.kind.to(x.device)", False, id="the same, moved"),
+        pytest.param("pixels += pixels", False, id="to what is not given to the text model"),
+        pytest.param("x *= pixels", False, id="a factor"),
+        pytest.param("x = x.masked_scatter(mask, pixels)", False, id="in the places of an image"),
+        pytest.param("x += pixels.to(x.device)", True, id="an argument"),
+        pytest.param("x = x + sounds", True, id="written as a sum"),
+        pytest.param("x: Tensor = x + sounds", True, id="with a type"),
+    ],
+)
+def test_what_the_whole_adds_to_the_embeddings_of_its_text_model_is_found(adding: str, is_found: bool) -> None:
+    text = f"class TinyModel:\n    def forward(self, x, pixels, sounds):\n        {adding}\n        return self.text(inputs_embeds=x)\n"
+    root = parse_module(text, "models/tiny/modeling_tiny.py").classes["TinyModel"]
+    part = PartPlan("text", Making.AUTO, Location("models/tiny/modeling_tiny.py", 1, 1, 1, 1), reads=("tokens",))
+    assert (added_to_embeddings(root, [part]) is not None) is is_found
+    assert added_to_embeddings(root, [replace(part, reads=("images",))]) is None

@@ -183,6 +183,39 @@ def test_what_a_part_hands_to_the_whole_has_no_positions_of_a_prompt() -> None:
     assert logits(model, inputs, "a").shape == (*inputs["input_ids"].shape, 100)
 
 
+class ReadsLayers(PreTrainedModel):
+    """A whole that reads the states of the layers of its text part, as tuple or by name: FLAVA."""
+
+    config_class = BertConfig
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.text, self.other = BertModel(config), BertModel(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.text.get_input_embeddings()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, named: bool = True
+    ) -> tuple[torch.Tensor]:
+        found = self.text(input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=named)
+        states = (found.hidden_states if named else found[2])[-1]
+        return (self.other(inputs_embeds=states, attention_mask=attention_mask).last_hidden_state,)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_whole_reads_the_layers_of_a_part_without_the_prompt(named: bool) -> None:
+    model = ReadsLayers(BertConfig(**BERT)).eval()
+    init(model)
+    model.add_adapter("a", "prompt_tuning[prompt_length=3]", set_active=True)
+    tokens = torch.tensor([[1, 7, 5, 9]])
+    states = model(tokens, torch.ones_like(tokens), named=named)[0]
+    assert states.shape[1] == tokens.shape[1]
+    seen = model.text(tokens, output_hidden_states=True)  # by itself it is a part all the same
+    assert {one.shape[1] for one in (*seen.hidden_states, seen.last_hidden_state)} == {tokens.shape[1]}
+
+
 @pytest.mark.parametrize("kind", ["llava", "gemma3"])
 @pytest.mark.parametrize("combine", ["prefix", "prefix_after_bos"])
 def test_a_prompt_is_what_tokens_would_be_that_have_its_embeddings(kind: str, combine: str) -> None:

@@ -240,6 +240,13 @@ class Problem(Enum):
         "No single module of {base} gives what enters the first layer in {path}.",
         "Name the module as `embedding_output` in `plan/overrides.toml` if there is one.",
     )
+    ENTERED_BY_OTHERS = (
+        "P103",
+        _UPSTREAM,
+        _WARNING,
+        "What {path} gives to the first layer is made of {fed}, not of the tokens that {table} embeds.",
+        f"An invertible adapter is undone where hidden states are compared with those; {_OTHER_METHOD}",
+    )
     NO_EMBEDDINGS_TAKEN = (
         "P105",
         _UPSTREAM,
@@ -287,6 +294,13 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "The whole reads a single position of what its text model returns here, where a prompt would stand.",
+        f"A prompt makes the stream longer; {_OTHER_METHOD}",
+    )
+    ADDED_BY_WHOLE = (
+        "P105",
+        _UPSTREAM,
+        _WARNING,
+        "The whole adds something to the embeddings of its text model here that has a place for each token, and none for a prompt.",
         f"A prompt makes the stream longer; {_OTHER_METHOD}",
     )
     BETWEEN_LAYERS = (

@@ -184,6 +184,8 @@ def prompts_applied(
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if base is not upstream and base is front and isinstance(output, ModelOutput):
             output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+            if layout.has_parts and output.get("hidden_states") is not None:  # the whole may read these
+                output["hidden_states"] = tuple(states[:, length:] for states in output["hidden_states"])
         return output
 
     def cut_off(module: nn.Module, args: Any) -> Any:

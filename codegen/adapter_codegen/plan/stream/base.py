@@ -26,7 +26,7 @@ from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models
 from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
-from adapter_codegen.plan.parts.picking import picked_position
+from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
@@ -34,6 +34,7 @@ from adapter_codegen.plan.stream.optional import optional_start
 
 _PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
 _RESCALED = tuple(f".weight{data}.{name}" for data in ("", ".data") for name in ("mul_", "div_"))
+_OF_TOKENS = {"input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"}  # parameters
 _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that work on what enters the first layer
 
 
@@ -96,7 +97,8 @@ def plan_base(
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
     if plan.is_of_parts:
         return plan, tuple(_doubts_of_parts(facts, base, plan))
-    return plan, (*_doubts(facts, base, plan, stream), *_against_prompts(facts, base, plan, stream))
+    against = (*_against_prompts(facts, base, plan, stream), *_against_inverting(facts, base, plan, stream))
+    return plan, (*_doubts(facts, base, plan, stream), *against)
 
 
 def _rescaling(base: ClassFacts) -> cst.Call | None:
@@ -232,6 +234,9 @@ def _doubts_of_parts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> It
     picked = picked_position(base, plan.parts)
     if picked is not None:
         yield Problem.PICKED_BY_WHOLE.diagnostic(facts.location(picked), (Method.PROMPT_TUNING,))
+    added = added_to_embeddings(base, plan.parts)
+    if added is not None:
+        yield Problem.ADDED_BY_WHOLE.diagnostic(facts.location(added), (Method.PROMPT_TUNING,))
 
 
 def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
@@ -275,6 +280,23 @@ def _against_prompts(
         yield Problem.MADE_OF_TOKENS.diagnostic(facts.location(stream.made_of_tokens), methods)
     elif stream.reads_tokens is not None:
         yield Problem.TOKENS_IN_LAYERS.diagnostic(facts.location(stream.reads_tokens), methods, path=path)
+
+
+def _against_inverting(
+    facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None
+) -> Iterator[Diagnostic]:
+    """Why an invertible adapter would not act on embeddings of tokens: sounds enter the first layer (SeamlessM4T, Higgs Audio)."""
+    if stream is None or not plan.embedding_output or not plan.token_embeddings or _OF_TOKENS & {*stream.fed_by}:
+        return
+    if stream.fed_by and not f"{plan.token_embeddings}.".startswith(f"{plan.embedding_output}."):
+        fed = " and ".join(stream.fed_by)
+        yield Problem.ENTERED_BY_OTHERS.diagnostic(
+            facts.location(base.functions["forward"].node),
+            (Method.INVERTIBLE,),
+            path=plan.embedding_output,
+            fed=fed,
+            table=plan.token_embeddings,
+        )
 
 
 def _reader(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> FunctionFacts | str:

@@ -42,6 +42,7 @@ class Stream:
     )  # what layers are given beside the stream and is made of each token: boxes, other embeddings
     picked: cst.CSTNode | None  # where tokens say which positions behind the layers are read on
     between: cst.CSTNode | None  # where something that does not come out of the stream is added to it behind a layer
+    fed_by: tuple[str, ...]  # parameters of the forward that what enters the first layer is made of
     forms: Mapping[str, Sign]  # of stacks whose hidden states are shown to be no rows of positions
 
 
@@ -83,6 +84,7 @@ def follow_stream(
         beside=aside.beside(),
         picked=aside.picked(),
         between=aside.between(),
+        fed_by=_fed_by(flow, path),
         forms={path: sign for path, found in calls.items() if (sign := _form(found, flow, towards)) is not None},
     )
 
@@ -214,6 +216,14 @@ def _token_embeddings(flow: Flow, kinds: Kinds, layer_calls: Sequence[Value]) ->
     beside = _beside_stream(layer_calls)
     found = (value for value in flow.values if id(value) not in beside and embeds_tokens(value, flow, kinds))
     return next((value.path for value in found), "")
+
+
+def _fed_by(flow: Flow, path: str) -> tuple[str, ...]:
+    """The parameters of the base model's forward that come into the module at `path`."""
+    calls = (value for value in flow.values if value.op is Op.SUBMODULE and value.path == path)
+    starts = (argument for call in calls for argument in (first_argument(call),) if argument is not None)
+    before = (value for start in starts for value in ancestors(start).values())
+    return tuple(dict.fromkeys(one.name for one in before if one.op is Op.PARAMETER and one.frame is flow.root))
 
 
 def embeds_tokens(value: Value, flow: Flow, kinds: Kinds) -> bool:

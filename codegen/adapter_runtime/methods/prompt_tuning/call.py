@@ -30,7 +30,7 @@ from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.arguments import Argument, LayerOutputs, Outputs
+from adapter_runtime.call.arguments import Argument, Arrays, LayerOutputs, Outputs
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
@@ -168,6 +168,7 @@ class PromptCall:
         self.past_length = past_length
         self.at_embeddings = False  # the hook on the embeddings puts it in
         self.is_in = False
+        self.is_of_part = False  # of a model made of several, which reads the states of its layers too (FLAVA)
         self.stream: torch.Tensor | None = None  # [B, L + P, H], what the last layer gave, where a pooler needs it
         self.mask: torch.Tensor | None = None  # of tokens
         self.grown_mask: torch.Tensor | None = None  # of tokens and prompt
@@ -230,6 +231,7 @@ def before_call(
     past = cache.get_seq_length() if isinstance(cache, Cache) else 0
     mask = checked_mask(given.get("attention_mask"))
     call = context.slot(PromptSlot).call = PromptCall(prompts, insertion_of(prompts, mask), past)
+    call.is_of_part = model.get_submodule("") is not context.owner
     length = _length(given)
     check_room(cache, prompts.length, mask, length)
     tokens = _tokens(given)
@@ -374,9 +376,21 @@ def after_call(outputs: Outputs) -> Outputs:
     states = outputs[0] if isinstance(outputs, tuple) else outputs["last_hidden_state"]
     assert isinstance(states, torch.Tensor)
     if isinstance(outputs, tuple):
-        return (call.insertion.out_of(states), *outputs[1:])
+        others = (_without_prompt(call, entry, states.shape) for entry in outputs[1:])
+        return (call.insertion.out_of(states), *others)
     outputs["last_hidden_state"] = call.insertion.out_of(states)
+    if "hidden_states" in outputs:
+        outputs["hidden_states"] = _without_prompt(call, outputs["hidden_states"], states.shape)
     return outputs
+
+
+def _without_prompt(call: PromptCall, entry: Argument | Arrays, shape: torch.Size) -> Argument | Arrays:
+    """What a part gives beside its last states [B, L + P, H], as the whole around it reads it: those of its layers without the prompt."""
+    if not call.is_of_part or not isinstance(entry, tuple):
+        return entry
+    return tuple(
+        call.insertion.out_of(one) if isinstance(one, torch.Tensor) and one.shape == shape else one for one in entry
+    )
 
 
 # Hooks. They are functions, and find the call in the context, so that models can be copied and pickled.
