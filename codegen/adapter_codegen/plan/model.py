@@ -14,14 +14,11 @@ from adapter_codegen.model import (
     Diagnostic,
     HolderPlan,
     Location,
-    Making,
-    Method,
     MethodSupport,
     ModelPlan,
     PlanResult,
     Refusal,
     StaticHead,
-    TowerPlan,
 )
 from adapter_codegen.parse import parse_module, read_auto_mappings
 from adapter_codegen.parse.aliases import Alias, alias_of
@@ -37,6 +34,7 @@ from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
+from adapter_codegen.plan.parts.of_file import lacks_part, methods_of_parts
 from adapter_codegen.plan.parts.roots import RootPlanner
 from adapter_codegen.plan.parts.towers import TowerPlanner, Towers
 from adapter_codegen.plan.stream.base import plan_base
@@ -78,7 +76,7 @@ def plan_model(
     if isinstance(known, Refusal):
         return known
     plan = file.plan(entry, known)
-    if _lacks_part(plan):
+    if lacks_part(plan):
         whole = file.understood(entry, undivided=True)
         if isinstance(whole, Refusal):
             return whole
@@ -189,7 +187,7 @@ class _File:
             static_heads=static_heads,
             flexible_heads=_shown(possible, static_heads, None if is_composite(base) else SHOWN),
             config_keys=keys,
-            methods=_of_parts(known, towers.plans),
+            methods=methods_of_parts(base, known.methods, towers.plans),
             diagnostics=(*known.diagnostics, *towers.left),
             text_digest=text_digest(self.release.read_bytes(entry.path)),
             meaning_digest=meaning_digest(self.facts.tree),
@@ -201,30 +199,6 @@ class _File:
 def _names(known: _Understood, holders: Sequence[HolderPlan]) -> frozenset[str]:
     """The classes that have a plan."""
     return frozenset({known.base.class_name, *(holder.base.class_name for holder in holders)})
-
-
-def _of_parts(known: _Understood, towers: Sequence[TowerPlan]) -> tuple[MethodSupport, ...]:
-    """The methods of a model; of one whose parts are all of this file, without those for which no part has a place."""
-    named = {tower.base.class_name: tower for tower in towers}
-    parts = [(named.get(part.class_name), part.reads) for part in known.base.parts if part.making is Making.OWN]
-    if not known.base.is_of_parts or known.base.stacks or len(parts) < len(known.base.parts):
-        return known.methods
-    return tuple(_in_any(method, [(tower, reads) for tower, reads in parts if tower]) for method in known.methods)
-
-
-def _in_any(method: MethodSupport, parts: Sequence[tuple[TowerPlan, tuple[str, ...]]]) -> MethodSupport:
-    acts_on_tokens = method.method in (Method.PROMPT_TUNING, Method.INVERTIBLE)
-    asked = [tower for tower, reads in parts if not acts_on_tokens or "tokens" in reads]
-    found = [one for tower in asked for one in tower.methods if one.method is method.method]
-    if not method.supported or not found or any(one.supported for one in found):
-        return method
-    return found[0]
-
-
-def _lacks_part(plan: ModelPlan) -> bool:
-    """Whether a model of the same file is a part, and cannot be planned by itself."""
-    parts = {part.class_name for part in plan.base.parts if part.making is Making.OWN}
-    return not parts <= {tower.base.class_name for tower in plan.towers}
 
 
 def _shown(possible: Sequence[str], static: Sequence[StaticHead], asked: Collection[str] | None) -> tuple[str, ...]:

@@ -8,5 +8,6 @@ running      what of a model its forward runs, and where no gradient passes
 near_misses  models that are no parts, and why
 learning     models in which nothing can be trained
 towers       models of the same file that are base models by themselves
+of_file      what the parts that stand in the file of the whole say of its methods
 roots        classes with a head that hold the parts themselves
 """
