@@ -269,6 +269,22 @@ def test_a_projection_may_take_the_place_of_the_stream_between_sublayers(wider: 
     assert codes(entry_of(plan_of_layer(f"{ATTEND}{between}{FEED}return x", init))) == gaps
 
 
+@pytest.mark.parametrize(
+    ("kept", "gaps"),
+    [
+        pytest.param("x if x.shape[-1] == self.size else None", ["P230"], id="by the width of what is given"),
+        pytest.param("x if x.size(-1) == 8 else None", ["P230"], id="by a call"),
+        pytest.param("x if self.keeps else None", [], id="by what the layer is"),
+        pytest.param("x if x.shape[-1] == self.size else self.shortcut(x)", [], id="a projection takes its place"),
+    ],
+)
+def test_what_is_added_only_where_the_widths_allow_it_has_no_site(kept: str, gaps: list[str]) -> None:
+    """Fun-ASR-Nano's first layer is given as many features as a sound has: no host would run there."""
+    forward = f"kept = {kept}\nx = self.attention(self.norm1(x), mask)[0]\nif kept is not None:\n    x = kept + x\n"
+    plan = plan_of_layer(f"{forward}{FEED}return x", init="self.shortcut = nn.Linear(4, 8)")
+    assert codes(entry_of(plan)) == gaps
+
+
 def test_a_projection_alone_is_no_stream() -> None:
     entry = entry_of(plan_of_layer(f"x = self.proj(x)\n{ATTEND}{FEED}return x", "self.proj = nn.Linear(8, 8)"))
     assert codes(entry) == ["P234"]

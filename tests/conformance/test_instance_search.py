@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ from conformance.instances.trial import Failed, statements
         ("image_size", "image"),
         ("patch_size", "patch"),
         ("sliding_window", "window"),
+        pytest.param("default_num_lookahead_tokens", "window", id="what is seen ahead is a part of a window"),
         ("max_position_embeddings", "positions"),
         ("image_token_id", "token"),
         ("num_experts_per_tok", "experts"),
@@ -94,6 +96,20 @@ def test_windows_keep_their_ratio() -> None:
 def test_key_heads_are_fewer_than_heads() -> None:
     small = sizes.heads(LlamaConfig(num_attention_heads=32, num_key_value_heads=8))
     assert 1 < small["num_key_value_heads",] < small["num_attention_heads",]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "is_nothing"),
+    [
+        ({"states": torch.full((2, 3), torch.nan), "length": torch.tensor([3])}, True),
+        ((torch.ones(2), {"logits": torch.full((2,), torch.nan)}), True),
+        pytest.param({"states": torch.tensor([torch.nan, 1.0])}, False, id="in some places (Grounding DINO's words)"),
+        pytest.param({"states": torch.full((2,), -torch.inf), "ids": torch.ones(2).long()}, False, id="infinite"),
+        pytest.param({"states": torch.ones(0)}, False, id="nothing at all"),
+    ],
+)
+def test_outputs_without_any_number_are_none(outputs: Any, is_nothing: bool) -> None:
+    assert trial.gives_no_number(outputs) == is_nothing
 
 
 def test_key_heads_are_as_many_where_upstream_would_not_read_what_it_writes() -> None:

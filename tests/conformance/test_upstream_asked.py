@@ -283,6 +283,11 @@ def test_a_scale_of_channels_is_no_projection_and_experts_in_one_parameter_are()
         pytest.param((1, 4), (6, 4), False, id="one vector for all positions"),
         pytest.param((4,), (1, 4), False, id="no positions"),
         pytest.param((1, 6, 4), (6, 4), False, id="with an axis that the stream lacks"),
+        pytest.param((6, 2, 4), (1, 2, 4), True, id="one row of queries for all that they attend to"),
+        pytest.param((6, 2, 4), (2, 2, 4), False, id="of two rows"),
+        pytest.param((6, 2, 4), (1, 1, 4), False, id="one query in one row"),
+        pytest.param((1, 2, 4), (6, 2, 4), False, id="one branch for all rows"),
+        pytest.param((6, 4), (1, 4), False, id="one position for all"),
     ],
 )
 def test_a_branch_may_lack_the_axis_of_one_row(branch: tuple[int, ...], stream: tuple[int, ...], fits: bool) -> None:

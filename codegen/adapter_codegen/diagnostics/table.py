@@ -503,6 +503,13 @@ class Problem(Enum):
         "Here something is added to some positions of the stream only.",
         "Teach `plan/stream/additions/residuals.py` the form of this addition, if adapters belong here.",
     )
+    ADDED_BY_WIDTH = (
+        "P230",
+        _UPSTREAM,
+        _WARNING,
+        "Here something is added only in layers that are given as many features as they give.",
+        "Teach the runtime to ask a layer for its widths, if adapters belong here.",
+    )
     NO_WORK_ADDED = (
         "P230",
         _UPSTREAM,

@@ -69,14 +69,19 @@ def hosts_receive_branches(subject: Subject, method: Method) -> None:
 def assert_shapes(one: Received) -> None:
     """The branch and the stream have one shape, (batch, length, hidden) or more axes before the last.
 
-    Where the positions of all examples stand in one row, a branch may lack the axis of this one row.
+    Where the positions of all examples stand in one row, a branch may lack the axis of this one row. Queries that are learned may be one row
+    for all that they attend to, which upstream adds to each (Granite Speech's Q-Former).
     """
-    if one.residual is None:
+    if one.residual is None or _is_one_row_for_all(one.x, one.residual):
         return
     more = one.residual.dim() - one.x.dim()
     of_one_row = more in (0, 1) and one.residual.shape == (*(1,) * more, *one.x.shape)
     if not of_one_row or one.x.dim() < 2:
         raise AssertionError(f"{one.host} is given {tuple(one.x.shape)} to add to {tuple(one.residual.shape)}")
+
+
+def _is_one_row_for_all(x: Tensor, residual: Tensor) -> bool:
+    return x.dim() == residual.dim() > 2 and len(residual) == 1 and x.shape[1:] == residual.shape[1:]
 
 
 def _assert_location(model: nn.Module, layout: Layout, one: Received) -> None:
@@ -134,6 +139,8 @@ def _assert_complete(subject: Subject, layout: Layout, beside: Set[str]) -> None
     silent = _silent(subject, layout, cut=False)
     behind: _Silent | None = None
     for layer in layout.layers:
+        if layer.is_left_out:  # what it adds has no host, which its part says
+            continue
         if layer.path in beside:
             weights = dict(_projections(silent.model, ""))
             if joined := joined_until_next(layer, layout.layers, silent.given, silent.results, weights):

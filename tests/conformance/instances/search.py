@@ -40,7 +40,15 @@ from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, repairs, room, tokens_without_room
-from conformance.instances.trial import Failed, built, parameters, ran, reads_what_it_writes, small_enough
+from conformance.instances.trial import (
+    Failed,
+    built,
+    gives_no_number,
+    parameters,
+    ran,
+    reads_what_it_writes,
+    small_enough,
+)
 
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
@@ -119,7 +127,10 @@ class Search:
             except Exception as error:
                 if self.profiled:
                     raise Failed(error) from error
-        return find(model)
+        found = find(model)
+        if gives_no_number(ran(model, tensors(found.recipes(model.config)))):
+            raise Failed(ValueError("upstream's eager attention gives no numbers: all that comes out is NaN"))
+        return found
 
     profiled = False
 

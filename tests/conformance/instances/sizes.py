@@ -69,7 +69,7 @@ def kind(name: str) -> Kind:
         return "patch"
     if has & {"position", "positions", "ctx"} or (has & {"max", "seq", "sequence", "context", "relative"} and has & {"length", "len", "distance", "positions", "size"}):  # fmt: skip
         return "positions"
-    if has & {"window", "sliding", "chunk"} and not has & {"ratio"} and not has & {"bias"}:
+    if has & {"window", "sliding", "chunk", "lookahead"} and not has & {"ratio"} and not has & {"bias"}:
         return "window"
     if (
         last in {"queries", "latents", "query", "codebooks", "quantizers", "buckets", "bins", "groups"}

@@ -18,6 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from conformance.outputs import flatten
+
 MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
 
@@ -94,6 +96,12 @@ def ran(model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
             raise Failed(error, len(done)) from error
         finally:
             counting.remove()
+
+
+def gives_no_number(outputs: Any) -> bool:
+    """Whether a forward gives a tensor of nothing but NaN, so that no check could tell anything (masks that hide all there is)."""
+    tensors = [tensor for tensor in flatten(outputs).values() if tensor.is_floating_point() and tensor.numel()]
+    return any(bool(tensor.isnan().all()) for tensor in tensors)
 
 
 def reads_what_it_writes(model: PreTrainedModel) -> bool:

@@ -64,6 +64,9 @@ class Layer:
     )
 
     mlp_gate: tuple[str, ...] = ()
+    is_left_out: bool = (
+        False  # of bottlenecks, by the statement of its part; others of the model take them. It has no hosts then
+    )
 
     @property
     def has_rows(self) -> bool:
@@ -150,17 +153,22 @@ def layout_of(model: nn.Module) -> Layout:
         front=front,
         text=base if text is None else text,
         prefix_shapes=_prefix_shapes(model),
-        without_prefixes=frozenset(path for path, part in parts.items() if len(parts) > 1 and _takes_no_prefix(part)),
+        without_prefixes=_parts_without("prefix_tuning", parts),
     )
 
 
-def _takes_no_prefix(part: Any) -> bool:
-    """What is stated of prefixes for the class of a part, or for its model type."""
+def _parts_without(method: str, parts: Mapping[str, Any]) -> frozenset[str]:
+    """The paths of those of several parts that state themselves that they take no adapter of a method."""
+    return frozenset(path for path, part in parts.items() if len(parts) > 1 and _takes_no(method, part))
+
+
+def _takes_no(method: str, part: Any) -> bool:
+    """What is stated of a method for the class of a part, or for its model type."""
     model = part.get_submodule("")
     stated = model.own_methods or registered().methods.get(
         registered().type_of(type(model), model.config.model_type), {}
     )
-    return bool(stated.get("prefix_tuning") or model.lacks.get("prefix_tuning"))
+    return bool(stated.get(method) or model.lacks.get(method))
 
 
 def _of_part(model: nn.Module, path: str, module: nn.Module, base: str, parts: Mapping[str, Any]) -> Layer:
@@ -172,6 +180,8 @@ def _of_part(model: nn.Module, path: str, module: nn.Module, base: str, parts: M
     forms = [(join(part, stack.path), stack.form) for stack in stated.layer_stacks]
     layer = _layer(path, module, in_encoder)
     attentions = tuple(replace(one, part=part) for one in layer.attentions)
+    if part in _parts_without("bottleneck", parts):
+        layer = replace(layer, hosts=(), is_left_out=True)
     return replace(layer, attentions=attentions, form=_form(path, forms), part=part)
 
 

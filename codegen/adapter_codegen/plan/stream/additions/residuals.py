@@ -31,7 +31,7 @@ from adapter_codegen.plan.stream.additions.lifted import Lifted, lifted
 from adapter_codegen.plan.stream.additions.mixed import mixed
 from adapter_codegen.plan.stream.additions.norms import placement_of
 from adapter_codegen.plan.stream.additions.pieces import are_same, is_same_piece, joined_streams, pieces
-from adapter_codegen.plan.stream.additions.shortcuts import projected
+from adapter_codegen.plan.stream.additions.shortcuts import is_by_width, projected
 from adapter_codegen.plan.stream.additions.shortened import shortened
 from adapter_codegen.plan.stream.additions.work import STEPS, STREAM_CALLS, operand_nodes, work_behind
 
@@ -376,6 +376,8 @@ class _Stream:
         return None
 
     def _claim(self, value: Value, residual: Value, branch: Value) -> None:
+        if is_by_width(residual):
+            self._refuse(value, Problem.ADDED_BY_WIDTH)
         work = work_behind(branch, self._scene)
         if work is None:
             self._refuse(value, Problem.NO_WORK_ADDED)

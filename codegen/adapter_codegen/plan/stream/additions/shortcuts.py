@@ -6,9 +6,12 @@ itself. A projection alone is no sign: only beside the stream, as the other of t
 
 from __future__ import annotations
 
+import libcst as cst
+
+from adapter_codegen.parse.syntax import descendants
 from adapter_codegen.plan.flow.kinds import Kind
 from adapter_codegen.plan.flow.scene import Scene
-from adapter_codegen.plan.flow.values import Op, Value
+from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import CASTS, VIEWS, called, first_argument
 
 _POOLING = frozenset({"max", "amax", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"})
@@ -39,6 +42,16 @@ def _projections(value: Value, scene: Scene) -> list[Value | None]:
         else:
             break
     return [None]
+
+
+def is_by_width(value: Value) -> bool:
+    """Whether there is such a residual only where a layer is given its own width: ``x if x.shape[-1] == self.hidden_size else None``."""
+    value = same_tensor(value)
+    if value.op is not Op.JOIN or not any(choice.is_none for choice in map(same_tensor, value.inputs)):
+        return False
+    test = value.node.test if isinstance(value.node, cst.IfExp) else None
+    names = (node.attr.value for node in descendants(test) if isinstance(node, cst.Attribute)) if test else ()
+    return any(name in ("shape", "size") for name in names)
 
 
 def _is_first_of_pooled(value: Value) -> bool:
