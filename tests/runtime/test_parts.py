@@ -194,6 +194,16 @@ def test_adapters_of_different_parts_run_in_parallel(kind: str) -> None:
     assert torch.allclose(logits(model, inputs, Parallel("a", "b")), torch.cat([one, two]), atol=1e-5)
 
 
+def test_a_fusion_is_in_the_parts_that_have_its_adapters() -> None:
+    vision, text = "seq_bn[parts='vision']", "seq_bn[parts='text']"
+    model, _ = with_adapters("llava", a=vision, b=vision, c=text)
+    model.add_adapter_fusion(["a", "b"])
+    places = [path for path, _ in model.named_parameters() if "adapter_fusion_layer" in path]
+    assert places and all("vision_tower" in path for path in places)
+    with pytest.raises(InvalidConfigError, match="no location in common"):
+        model.add_adapter_fusion(["a", "c"])
+
+
 def test_names_of_one_part_do_not_make_two() -> None:
     model = made("llava").model
     with pytest.raises(InvalidConfigError, match="'vision_tower' in common"):

@@ -213,11 +213,12 @@ def _place(base: AdaptedBaseModel, name: str, adapters: Sequence[str], config: A
     """
     wanted = [_locations(base, adapter) for adapter in adapters]
     dropout = float(config_value(base.config, "attention_probs_dropout_prob", 0.0))
+    apart = _hosts_of_parts_without(base, adapters)
     found = [
         (host, width_at(host, layer))
         for _, layer in base.adapted_layers()
         for host in bottleneck_layers(layer)
-        if all(host.location_key in locations for locations in wanted)
+        if host not in apart and all(host.location_key in locations for locations in wanted)
     ]
     if not found:
         shown = ", ".join(f"{adapter}: {sorted(own)}" for adapter, own in zip(adapters, wanted, strict=True))
@@ -225,6 +226,14 @@ def _place(base: AdaptedBaseModel, name: str, adapters: Sequence[str], config: A
     for host, width in found:
         host.add_fusion(name, config, width, dropout)
         host.adapter_fusion_layer[name].train(base.training).to(base.device, base.dtype)
+
+
+def _hosts_of_parts_without(base: AdaptedBaseModel, adapters: Sequence[str]) -> set[BottleneckLayer]:
+    """The hosts of parts, in a model made of several, in which one of the adapters is nowhere: there is nothing to fuse."""
+    parts = base.adapter_parts().values()
+    hosts = [[layer for layer in part.adapter_layers() if isinstance(layer, BottleneckLayer)] for part in parts]
+    without = (own for own in hosts if not all(any(name in host.adapters for host in own) for name in adapters))
+    return {host for own in without for host in own} if len(hosts) > 1 else set()
 
 
 def _locations(base: AdaptedBaseModel, adapter: str) -> set[str]:
