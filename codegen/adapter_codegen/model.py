@@ -469,6 +469,7 @@ class StaticHead:
     mask_token: str = (
         ""  # path in the base model of the token for masked patches, which is the head's; "" = there is none
     )
+    weighs_layers: bool = False  # it may read a sum of all layers, whose weights are the head's
 
     def unconverted(self) -> StaticHead:
         """The same class without a flexible counterpart."""
@@ -526,6 +527,7 @@ class AdapterModelPlan:
     mask_token: str = (
         ""  # path in the base model of the token for masked patches, which a head holds; "" = no head does
     )
+    weighs_layers: bool = False  # whether a head may ask for the hidden states of all layers
     part: str = ""  # path of the part whose outputs heads read, which runs alone where one does; "" = the base model
     part_arguments: tuple[str, ...] = ()  # those of the base model that this part takes
     encoder_heads: tuple[str, ...] = ()  # types of heads that read what the encoder gives and not the decoder
@@ -547,6 +549,7 @@ class AdapterModelPlan:
             self.pooling,
             self.frames,
             self.mask_token,
+            self.weighs_layers,
             self.part,
             self.encoder_heads,
             self.generates,

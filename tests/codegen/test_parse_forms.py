@@ -82,6 +82,12 @@ def test_a_form_inside_of_a_body_is_found_where_its_statements_follow_on_each_ot
     assert inside(part, function(code.replace("    return", "    z = z + 1\n    return"))) is None
 
 
+def test_a_constant_of_a_file_stands_for_itself() -> None:
+    part = form("def form(a, b):\n    a = b[_START + COUNT]")
+    assert inside(part, function("def f(x):\n    y = x[_START + 2]")) is not None
+    assert inside(part, function("def f(x):\n    y = x[1 + 2]")) is None
+
+
 def test_what_names_stand_for_in_another_form_is_kept() -> None:
     part = form("def form(a, b):\n    a = self.out(b)")
     code = function("def forward(self, x):\n    y = self.first(x)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapter_codegen.parse import parse_module
+from adapter_codegen.plan.heads.forms.weighted import WeightedSum, read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.logits.chain import Step, head_chain
 from adapter_codegen.upstream import open_release
@@ -48,6 +49,31 @@ def test_a_head_of_another_form_is_not(old: str, new: str) -> None:
     assert old in text
     facts = parse_module(text.replace(old, new), PATH)
     assert read_xvector(facts, facts.classes[HEAD], "Wav2Vec2Model") is None
+
+
+def test_a_weighted_sum_of_all_layers_is_read() -> None:
+    facts = parse_module(open_release().read(PATH), PATH)
+    found = read_weighted_sum(facts.classes[HEAD])
+    assert found == WeightedSum(flag="use_weighted_layer_sum", weights="layer_weights")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("nn.functional.softmax(self.layer_weights, dim=-1)", "self.layer_weights", id="weights that do not add up to one"),
+        pytest.param("norm_weights.view(-1, 1, 1)).sum(dim=1)", "norm_weights.view(-1, 1, 1)).mean(dim=1)", id="a mean"),
+        pytest.param("hidden_states = outputs.hidden_states\n", "hidden_states = outputs.hidden_states[1:]\n", id="some of the layers"),
+        pytest.param("num_layers = config.num_hidden_layers + 1", "num_layers = config.num_hidden_layers", id="a weight less"),
+        pytest.param("num_layers = config.num_hidden_layers + 1", "num_layers = config.depth + 1", id="another number of layers"),
+        pytest.param("if config.use_weighted_layer_sum", "if config.use_other_sum", id="another flag makes the weights"),
+        pytest.param("nn.Parameter(torch.ones(num_layers)", "nn.Buffer(torch.ones(num_layers)", id="no parameter"),
+    ],
+)  # fmt: skip
+def test_another_sum_is_not(old: str, new: str) -> None:
+    before, class_line, after = open_release().read(PATH).partition(f"class {HEAD}")
+    assert old in after
+    facts = parse_module(before + class_line + after.replace(old, new), PATH)
+    assert read_weighted_sum(facts.classes[HEAD]) is None
 
 
 def test_what_stands_before_the_form_is_followed_back_to_the_base_model() -> None:

@@ -90,9 +90,9 @@ def randomised(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+FRAMES = 39
 VOICES = {"tdnn_dim": (8, 8, 6), "tdnn_kernel": (3, 2, 1), "tdnn_dilation": (1, 2, 1), "xvector_output_dim": 5}
 SOUNDS: dict[str, Tensor] = {"input_values": SOUND, "attention_mask": MASK}
-FRAMES = 39
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,24 @@ FRAMES = 39
             SOUNDS,
             torch.nn.functional.one_hot(torch.arange(2 * FRAMES).reshape(2, FRAMES) % 3, 3),
             id="frames",
+        ),
+        *(
+            pytest.param(lambda cls=cls: cls(wave(use_weighted_layer_sum=True, **VOICES)), SOUNDS, labels, id=name)
+            for cls, labels, name in (
+                (Wav2Vec2ForSequenceClassification, torch.tensor([2, 0]), "a sound, by all layers"),
+                (
+                    Wav2Vec2ForAudioFrameClassification,
+                    torch.nn.functional.one_hot(torch.arange(2 * FRAMES).reshape(2, FRAMES) % 3, 3),
+                    "frames, by all layers",
+                ),
+                (Wav2Vec2ForXVector, torch.tensor([2, 0]), "voices, by all layers"),
+            )
+        ),
+        pytest.param(
+            lambda: HubertForSequenceClassification(HubertConfig(**WAVES, use_weighted_layer_sum=True)),
+            SOUNDS,
+            torch.tensor([2, 0]),
+            id="a sound on Hubert, by all layers",
         ),
         pytest.param(lambda: Wav2Vec2ForXVector(wave(**VOICES)), SOUNDS, torch.tensor([2, 0]), id="voices"),
         pytest.param(
@@ -180,12 +198,6 @@ def test_logits_loss_and_weights_are_those_of_upstreams_class(
 @pytest.mark.parametrize(
     "upstream",
     [
-        pytest.param(
-            lambda: Wav2Vec2ForSequenceClassification(wave(use_weighted_layer_sum=True)), id="a sum of all layers"
-        ),
-        pytest.param(
-            lambda: Wav2Vec2ForXVector(wave(use_weighted_layer_sum=True)), id="voices, by a sum of all layers"
-        ),
         pytest.param(
             lambda: VideoMAEForVideoClassification(video(VideoMAEConfig, use_mean_pooling=False)),
             id="another position",
@@ -260,6 +272,24 @@ def test_the_layers_of_an_xvector_head_are_described_by_the_caller_or_the_config
         model.add_xvector_head("odd", tdnn_dim=[7, 7])
 
 
+def test_a_head_that_weighs_all_layers_is_added_trained_and_saved(tmp_path: Path) -> None:
+    model = AutoAdapterModel.from_config(wave())
+    model.add_adapter("a", config="lora")
+    model.add_audio_classification_head("a", weighted_layers=True)
+    model.add_audio_classification_head("last")
+    model.train_adapter("a")
+    assert model(SOUND, head="last").hidden_states is None
+    model(SOUND, attention_mask=MASK, labels=torch.tensor([1, 0]), head="a").loss.backward()
+    assert model.heads["a"].layer_weights.grad.abs().sum() > 0
+    model.save_adapter(tmp_path, "a")
+    other = AutoAdapterModel.from_config(wave())
+    other.load_adapter(tmp_path)
+    assert torch.equal(other.heads["a"].layer_weights, model.heads["a"].layer_weights)
+    outputs = model.adapters_base(SOUND)
+    with pytest.raises(ValueError, match="output_hidden_states=True"):
+        model.forward_head(outputs, head="a")
+
+
 def test_heads_that_upstream_has_no_class_for_are_refused() -> None:
     model = AutoAdapterModel.from_config(HubertConfig(**WAVES))
     with pytest.raises(UnsupportedHeadError, match="audio_frame_classification"):
@@ -274,7 +304,7 @@ def test_heads_are_trained_and_saved(model_type: str, check: object) -> None:
         check(model_type, head_type)  # type: ignore[operator]
 
 
-def listener() -> WhisperForAudioClassification:
+def listener(**options: object) -> WhisperForAudioClassification:
     sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
     config = WhisperConfig(
         **sizes,
@@ -287,6 +317,7 @@ def listener() -> WhisperForAudioClassification:
         max_target_positions=16,
         classifier_proj_size=20,
         num_labels=3,
+        **options,
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
     )
     return randomised(WhisperForAudioClassification(config))
@@ -295,8 +326,9 @@ def listener() -> WhisperForAudioClassification:
 MEL = {"input_features": torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(3))}
 
 
-def test_a_head_on_an_encoder_computes_what_upstreams_class_does(tmp_path: Path) -> None:
-    upstream, flexible = both(listener(), tmp_path)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_head_on_an_encoder_computes_what_upstreams_class_does(weighted: bool, tmp_path: Path) -> None:
+    upstream, flexible = both(listener(use_weighted_layer_sum=weighted), tmp_path)
     labels = torch.tensor([2, 0])
     with torch.no_grad():
         theirs, ours = upstream(**MEL, labels=labels), flexible(**MEL, labels=labels)

@@ -2,7 +2,7 @@
 
 A form is a function in plain Python. Free in it are its parameters, what it assigns, and what stands first behind ``self`` or
 ``config``; everything else must stand there as it is written. A name of the form stands for one name of the code, and a name of the
-code for one of the form. A parameter in capitals stands for a number, and a name that occurs in several forms for the same in all.
+code for one of the form. A name in capitals stands for a number, and a name that occurs in several forms for the same in all.
 
     form("def form(x): y = self.dense(x)")            y2 = self.projection(hidden)    but not  y2 = self.projection(hidden, 1)
 
@@ -59,7 +59,7 @@ def form(text: str) -> Form:
 def _bound(function: ast.FunctionDef) -> Iterator[str]:
     """The variables of a function, and of those that it defines; and what stands for a number."""
     for node in ast.walk(function):
-        if isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or node.id.isupper()):
+        if isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or _is_number(node.id)):
             yield node.id
         elif isinstance(node, ast.arg):
             yield node.arg
@@ -115,7 +115,7 @@ class _Matcher:
                 and all(self.same(first, second) for first, second in zip(one, other, strict=True))
             )
         if isinstance(one, ast.Name) and one.id in self.free:
-            return self._is_number(one, other) if one.id.isupper() else self._is_name(one, other)
+            return self._stands_for_number(one, other) if _is_number(one.id) else self._is_name(one, other)
         if isinstance(one, ast.Attribute) and isinstance(other, ast.Attribute):
             owner = ast.unparse(one.value)
             if owner in _OWNERS:
@@ -138,15 +138,20 @@ class _Matcher:
     def _is_name(self, one: ast.Name, other: object) -> bool:
         return isinstance(other, ast.Name) and self._stands_for(one.id, other.id)
 
-    def _is_number(self, one: ast.Name, other: object) -> bool:
+    def _stands_for_number(self, one: ast.Name, other: object) -> bool:
         is_number = isinstance(other, ast.Constant) and type(other.value) in (int, float)
         return is_number and self._stands_for(one.id, ast.unparse(other))  # type: ignore[arg-type]
 
     def _stands_for(self, name: str, value: str) -> bool:
-        if name.isupper():
+        if _is_number(name):
             return self.found.setdefault(name, value) == value
         key = (_kind(name), value)
         return self.found.setdefault(name, value) == value and self.taken.setdefault(key, name) == name
+
+
+def _is_number(name: str) -> bool:
+    """Whether a name of a form stands for a number. A constant of a file, with an underscore, is itself."""
+    return name.isupper() and not name.startswith("_")
 
 
 def _kind(name: str) -> str:

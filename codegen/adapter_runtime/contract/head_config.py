@@ -41,6 +41,7 @@ class HeadConfig(TypedDict, total=False):
         int | None
     )  # width behind the projections but the last; None or missing: that of the hidden states
     input_norm: bool  # a norm stands before the first projection
+    weighted_layers: bool  # the head reads a weighted sum of what all layers give, and not the last hidden states
     # Of the layers of an x-vector head that read several frames together: width, how many frames, how far apart.
     tdnn_dim: list[int]
     tdnn_kernel: list[int]
@@ -63,6 +64,7 @@ class TransformOptions(TypedDict, total=False):
     layer_norm: bool  # behind each activation, as ModernBERT's heads have it
     projection_size: int | None
     input_norm: bool
+    weighted_layers: bool
     norm_eps: float
     norm_bias: bool
     hidden_bias: bool
@@ -102,6 +104,7 @@ class StaticHeadConfig(HeadConfig, total=False):
     norm_eps_key: str
     projection_size_key: str
     softcap_key: str
+    weighted_layers_key: str
     tdnn_dim_key: str
     tdnn_kernel_key: str
     tdnn_dilation_key: str

@@ -17,6 +17,7 @@ from adapter_runtime.heads.sizes import feeding_config, head_dropout, hidden_siz
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
 
 Value = TypeVar("Value")
 
@@ -50,6 +51,7 @@ class PredictionHead(nn.Sequential):
     input_arguments: ClassVar[tuple[str, ...]] = ()  # further keyword arguments, which the base model does not take
     is_pooled: ClassVar[bool] = True  # the head reads one vector per sequence, not one per token
     is_generative: ClassVar[bool] = False  # `generate` can sample from its logits
+    layer_weights: nn.Parameter  # [N + 1], of the layers and of what enters the first, where the head weighs them
 
     _forward_arguments: ClassVar[frozenset[str] | None] = frozenset()  # names that forward takes; None = any
 
@@ -83,6 +85,7 @@ class PredictionHead(nn.Sequential):
         if dropout is None:
             dropout = head_dropout(feeding_config(model))
         inner = self.config.get("projection_size") or width
+        self._weigh_layers(model)
         if self.config.get("input_norm", False):
             self._append_norm(model, width)
         for _ in range(self.config["layers"] - 1):
@@ -92,6 +95,27 @@ class PredictionHead(nn.Sequential):
         self._append(nn.Dropout(dropout))
         self._append(nn.Linear(width, out_features, bias=self.config.get("bias", True)))
         self.initialise(model)
+
+    def _weigh_layers(self, model: PreTrainedModel) -> None:
+        """Start `layer_weights`, if the config says so: all layers count the same."""
+        if self.config.get("weighted_layers", False):
+            count = feeding_config(model).num_hidden_layers + 1  # and what enters the first
+            self.register_parameter("layer_weights", nn.Parameter(torch.full((count,), 1 / count)))
+
+    def read(self, outputs: ModelOutput) -> ModelOutput:
+        """`outputs`, with the weighted sum of all layers as ``last_hidden_state`` [B, L, H] where the head reads that.
+
+        Raises:
+            ValueError: ``hidden_states``, of N + 1 tensors [B, L, H], are missing, which ``output_hidden_states=True`` asks for.
+        """
+        if not self.config.get("weighted_layers", False):
+            return outputs
+        states = outputs.get("hidden_states")
+        if states is None:
+            raise ValueError(f"Head {self.name!r} weighs all layers: give the base model output_hidden_states=True.")
+        shares = self.layer_weights.softmax(dim=-1).view(-1, 1, 1)  # [N + 1, 1, 1]
+        summed = (torch.stack(states, dim=1) * shares).sum(dim=1)
+        return type(outputs)(**{**outputs, "last_hidden_state": summed})
 
     def _append(self, layer: nn.Module) -> None:
         self.add_module(str(len(self)), layer)

@@ -29,6 +29,7 @@ _KEYS = {
     "norm_eps": "norm_eps_key",
     "logit_softcap": "softcap_key",
     "projection_size": "projection_size_key",
+    "weighted_layers": "weighted_layers_key",
     "tdnn_dim": "tdnn_dim_key",
     "tdnn_kernel": "tdnn_kernel_key",
     "tdnn_dilation": "tdnn_dilation_key",
@@ -233,7 +234,7 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
     if head.get("layers", 1) != 1:
         options.update({"activation_function": None, "layer_norm": False, "norm_bias": True, "hidden_bias": True})
         options["projection_size"] = None
-    options["input_norm"] = False
+    options.update({"input_norm": False, "weighted_layers": False})
     if str(head.get("head_type")).endswith("_lm"):
         options.update({"input_scale": input_scale(config), "logit_scale": 1.0, "logit_softcap": None})
         if head.get("layers", 1) != 1:

@@ -105,6 +105,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         encoder_pooling=next((head.reads for head in on_encoders), ""),
         borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
+        weighs_layers=bool(heads) and any(head.weighs_layers for head in plan.static_heads),
         mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",
         pooling=pooling(base, heads, (head.reads for head in plan.static_heads if head.reads)),
         generates=bool(GENERATIVE & {*heads}),

@@ -30,6 +30,7 @@ from adapter_codegen.plan.heads.flexible import (
     tasks,
 )
 from adapter_codegen.plan.heads.forms.masked_image import read_masked_image
+from adapter_codegen.plan.heads.forms.weighted import read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
@@ -117,7 +118,9 @@ class _HeadPlanner:
         # A model that holds others may put what it read of them before its text, and compare what stands behind.
         is_clear = chain is not None and (not is_composite(self.base) or self._is_on_what_feeds(chain))
         flexible = self._flexible(head, chain, head_type) if chain and head_type and is_clear else None
-        return StaticHead(head.name, attribute, "") if flexible is None else replace(flexible, class_name=head.name)
+        if flexible is None:
+            return StaticHead(head.name, attribute, "")
+        return _weighing(head, replace(flexible, class_name=head.name))
 
     def _formed(self, head: ClassFacts, head_type: str) -> StaticHead:
         """A head that is recognised by its form, on the hidden states of the base model."""
@@ -134,7 +137,7 @@ class _HeadPlanner:
                 return unknown
             attribute = chain.base_attribute
             options |= {"requires": dict(chain.requires)} if chain.requires else {}
-        return StaticHead(
+        found = StaticHead(
             head.name,
             attribute,
             head_type,
@@ -144,6 +147,7 @@ class _HeadPlanner:
             frames=formed.frames,
             mask_token=formed.mask_token,
         )
+        return _weighing(head, found)
 
     def _is_on_what_feeds(self, chain: Chain) -> bool:
         """Whether a head of a model that holds others stands on what its flexible heads do, and compares all of its logits."""
@@ -271,6 +275,20 @@ def _may_read(position: str, head_type: str) -> bool:
     would count."""
     known = _POOLING if position in (FIRST, LAST, EOS) else _OF_SENSES if position in MEANS else ()
     return not position or head_type in known
+
+
+def _weighing(head: ClassFacts, found: StaticHead) -> StaticHead:
+    """The flexible head of a class, which may also sum all layers, where upstream's does so by a flag: so far that had to be off."""
+    options = dict(found.config)
+    required = options.get("requires")
+    summed = read_weighted_sum(head) if isinstance(required, dict) and found.head_type in OF_FRAMES else None
+    if summed is None or not isinstance(required, dict) or required.get(summed.flag) is not False:
+        return found
+    others = {name: value for name, value in required.items() if name != summed.flag}
+    options = {name: value for name, value in options.items() if name != "requires"}
+    options |= {"weighted_layers_key": summed.flag, **({"requires": others} if others else {})}
+    tensors = (*found.tensors, (summed.weights, "layer_weights"))
+    return replace(found, config=tuple(options.items()), tensors=tensors, weighs_layers=True)
 
 
 def _input_norm(links: Sequence[Link]) -> tuple[Link | None, tuple[Link, ...]]:

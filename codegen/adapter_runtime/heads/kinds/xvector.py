@@ -48,6 +48,7 @@ class XVectorHead(PredictionHead):
         xvector_output_dim: int | None = None,
         scale: float = 30.0,
         margin: float = 0.4,
+        weighted_layers: bool = False,
         id2label: dict[int, str] | None = None,
     ) -> None:
         of_model = feeding_config(model)
@@ -59,6 +60,7 @@ class XVectorHead(PredictionHead):
             "xvector_output_dim": xvector_output_dim or of_model.xvector_output_dim,
             "scale": scale,
             "margin": margin,
+            "weighted_layers": weighted_layers,
         }
         super().__init__(head_name, config)
         self.build(model)
@@ -73,6 +75,7 @@ class XVectorHead(PredictionHead):
         layers = zip(
             (widths[0], *widths), widths, self.config["tdnn_kernel"], self.config["tdnn_dilation"], strict=False
         )
+        self._weigh_layers(model)
         self._append(nn.Linear(hidden_size(feeding_config(model)), widths[0]))
         self._append(nn.ModuleList(TimeDelayLayer(*layer) for layer in layers))
         self._append(nn.Linear(2 * widths[-1], size))

@@ -185,11 +185,13 @@ class AddHeadsMixin:
         set_active: bool = True,
         dropout_prob: float | None = None,
         projection_size: int | None = None,
+        weighted_layers: bool = False,
     ) -> None:
         """Add a head that classifies sounds; further arguments as in `add_classification_head`.
 
         Args:
             projection_size: width behind the projections but the last; None = that of the hidden states.
+            weighted_layers: read a sum of what all layers give, with weights that are the head's, and not the last hidden states.
         """
         check_addable(self, AudioClassificationHead, head_name, overwrite_ok)
         head = AudioClassificationHead(
@@ -203,6 +205,7 @@ class AddHeadsMixin:
             use_pooler=self.use_pooler if use_pooler is None else use_pooler,
             dropout_prob=dropout_prob,
             projection_size=projection_size,
+            weighted_layers=weighted_layers,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
 
@@ -216,8 +219,13 @@ class AddHeadsMixin:
         id2label: dict[int, str] | None = None,
         set_active: bool = True,
         dropout_prob: float | None = None,
+        weighted_layers: bool = False,
     ) -> None:
-        """Add a head that labels the frames of a sound. Targets are [B, frames, labels], 1 for the label of each."""
+        """Add a head that labels the frames of a sound. Targets are [B, frames, labels], 1 for the label of each.
+
+        Args:
+            weighted_layers: read a sum of what all layers give, with weights that are the head's, and not the last hidden states.
+        """
         check_addable(self, AudioFrameClassificationHead, head_name, overwrite_ok)
         head = AudioFrameClassificationHead(
             self,
@@ -227,6 +235,7 @@ class AddHeadsMixin:
             activation_function=activation_function,
             id2label=id2label,
             dropout_prob=dropout_prob,
+            weighted_layers=weighted_layers,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
 
@@ -267,6 +276,7 @@ class AddHeadsMixin:
         overwrite_ok: bool = False,
         id2label: dict[int, str] | None = None,
         set_active: bool = True,
+        weighted_layers: bool = False,
     ) -> None:
         """Add a head that gives a vector for the voice of a sound: ``embeddings`` and ``logits`` are [B, xvector_output_dim].
         Targets are the voices that it is trained with, [B].
@@ -277,6 +287,7 @@ class AddHeadsMixin:
             tdnn_kernel: how many frames each of these reads together.
             tdnn_dilation: how far apart these lie.
             xvector_output_dim: width of the vector.
+            weighted_layers: read a sum of what all layers give, with weights that are the head's, and not the last hidden states.
             id2label: names of the voices.
         """
         check_addable(self, XVectorHead, head_name, overwrite_ok)
@@ -289,6 +300,7 @@ class AddHeadsMixin:
             tdnn_dilation=tdnn_dilation,
             xvector_output_dim=xvector_output_dim,
             id2label=id2label,
+            weighted_layers=weighted_layers,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
 

@@ -130,9 +130,14 @@ class RunHeadsMixin:
                 "bool_masked_pos": part.of(bool_masked_pos),
             }
             read = of_encoder(outputs) if module.head_type in self.encoder_heads else outputs
-            results.append(_run(self, module, part, part.of_outputs(read), inputs, logits_to_keep, own))
+            results.append(_run(self, module, part, module.read(part.of_outputs(read)), inputs, logits_to_keep, own))
         is_single = isinstance(setup, str) and len(parts) == 1
         return results[0] if is_single else multi_head_output(outputs, results)
+
+    def needs_layers(self: FlexibleHeadsModel, head: Setup = None) -> bool:
+        """Whether a head that a call with this argument ``head`` runs reads the hidden states of all layers."""
+        active = [head_named(self, name) for name in head_names(used_heads(self, head))]
+        return any(one.config.get("weighted_layers", False) for one in active)
 
     def with_mask_token(self: FlexibleHeadsModel, head: Setup = None) -> Callable[..., ModelOutput]:
         """The base model, which in a call has the token for masked patches of the head that runs, if that has one.
