@@ -820,3 +820,14 @@ def test_layers_that_are_called_past_the_forward_of_their_part_can_be_computed_a
     for name, gradient in gradients[0].items():
         assert gradient is not None
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5, rtol=1e-4), name
+
+
+def test_a_method_that_failed_on_the_whole_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts are planned for it one by one."""
+    model = made("llava").model
+    planned = dict(registered().methods["llava"], lora="It fails the check `decoding`.")
+    monkeypatch.setitem(registered().methods, "llava", planned)  # type: ignore[arg-type]
+    assert not model.supports_adapter("lora")
+    with pytest.raises(UnsupportedMethodError, match="'llava' do not support lora: It fails"):
+        model.add_adapter("a", "lora[parts='text']")
+    assert model.supports_adapter("seq_bn")

@@ -82,8 +82,30 @@ def test_what_is_left_out_is_named_where_no_head_fits(tmp_path: Path, caplog: py
     assert "add_..._head" not in told  # the model has none
 
 
-def test_nothing_is_named_where_nothing_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    transformers.T5EncoderModel(tiny_config("t5")).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "upstream",
+    [transformers.PaliGemmaForConditionalGeneration, transformers.PLBartForCausalLM],
+    ids=lambda cls: cls.__name__,
+)
+def test_a_head_that_is_tied_and_in_no_file_is_named_too(
+    upstream: type[PreTrainedModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream(tiny_config(upstream.config_class.model_type)).save_pretrained(tmp_path)
+    model, info = AutoAdapterModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"] and not getattr(model.config, "prediction_heads", None)
+    (told,) = (record.getMessage() for record in caplog.records if "Its head is not loaded" in record.getMessage())
+    assert upstream.__name__ in told
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [transformers.T5EncoderModel, transformers.BertForMaskedLM, transformers.BartModel],
+    ids=lambda cls: cls.__name__,
+)
+def test_nothing_is_named_where_the_head_became_one_or_only_embeddings_are_tied(
+    upstream: type[PreTrainedModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream(tiny_config(upstream.config_class.model_type)).save_pretrained(tmp_path)
     AutoAdapterModel.from_pretrained(tmp_path)
     assert "Its head is not loaded" not in caplog.text
 

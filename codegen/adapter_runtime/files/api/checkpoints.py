@@ -53,8 +53,9 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         if reader is not cls:
             model.__class__ = cls
             forget_renaming(model)
-        if architecture is not None and info["unexpected_keys"]:
-            _tell_what_is_lost(model, architecture, sorted(info["unexpected_keys"]))
+        lost = sorted(info["unexpected_keys"]) or _tied_head(model, architecture)
+        if architecture is not None and lost:
+            _tell_what_is_lost(model, architecture, lost)
         return (model, info) if wants_info else model
 
 
@@ -115,6 +116,20 @@ def architecture_of(config: PreTrainedConfig) -> str | None:
     """The name of the class that wrote a checkpoint; None where its config does not say."""
     name: str | None = (config.architectures or [None])[0]
     return name
+
+
+def _tied_head(model: PreTrainedModel, architecture: str | None) -> list[str]:
+    """The weights of a head that a class of upstream ties to its embeddings, so that they are in no file, and that a model without heads lacks."""
+    tied = getattr(getattr(transformers, architecture or "", None), "_tied_weights_keys", None) or {}
+    if getattr(model.config, "prediction_heads", None):
+        return []
+    held = set(model.base_model.state_dict(keep_vars=True))
+    return sorted(name for name in tied if not any(_is_same_end(name, known) for known in held))
+
+
+def _is_same_end(name: str, other: str) -> bool:
+    """Whether one name is the other, below further modules."""
+    return f".{other}".endswith(f".{name}") or f".{name}".endswith(f".{other}")
 
 
 def _tell_what_is_lost(model: PreTrainedModel, architecture: str, left_over: Sequence[str]) -> None:

@@ -163,6 +163,8 @@ class ModelUsingSubmodelsAdaptersMixin(
                 on whose embeddings it acts.
             InvalidConfigError: a name means no part, or members of a union would take the same places.
         """
+        # What failed on the whole is refused there, whatever each part is planned for.
+        self.check_planned({spec.planned_as for member in members(config) for spec in specs_of(member)})
         fitting: list[_Fitting] = []
         for member in members(config):
             refused: dict[str, AdapterError] = {}

@@ -5,7 +5,7 @@ Most models are one part. Those made of several have a part for each model in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from torch import nn
 
@@ -130,17 +130,26 @@ class AdapterPart(DynamicMixin):
             InvalidConfigError: no layer would get anything.
         """
         methods = {spec.planned_as for member in members(config) for spec in specs_of(member) if applies(spec)}
-        model_type = registered().type_of(type(self.get_submodule("")), self.config.model_type)
-        planned = {} if self.own_methods else registered().methods.get(model_type, {})
+        self.check_planned(methods)
         lacking = self.own_methods or self.lacks
         for method in sorted(methods):
-            if reason := planned.get(method, ""):
-                raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
             if reason := lacking.get(method, ""):
                 raise UnsupportedMethodError(
                     f"A {type(self.get_submodule('')).__name__} does not support {method}: {reason}"
                 )
         check_places(self, config, applies, whole)
+
+    def check_planned(self, methods: Collection[str]) -> None:
+        """Raise for methods that the plan for models of this type does not have.
+
+        Raises:
+            UnsupportedMethodError: it lacks one, or a check of it failed on such a model.
+        """
+        model_type = registered().type_of(type(self.get_submodule("")), self.config.model_type)
+        planned = {} if self.own_methods else registered().methods.get(model_type, {})
+        for method in sorted(methods):
+            if reason := planned.get(method, ""):
+                raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
 
     def place_here(self, name: str, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method) -> None:
         """Create the adapter `name` in the layers of this part.
