@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import nn
 from transformers import BertConfig, CLIPConfig, GPT2Config, LlamaConfig, MistralConfig, PreTrainedConfig
 
 from conformance.instances import __main__ as command
-from conformance.instances import compose, inputs, keys, layers, read, recipes, repair, search, sizes, trial
+from conformance.instances import compose, inputs, keys, layers, reach, read, recipes, repair, search, sizes, trial
 from conformance.instances.fields import (
     Draft,
     architecture,
@@ -308,14 +309,14 @@ def test_what_has_the_width_of_a_stream_elsewhere_follows_it() -> None:
     assert small["text_config", "intermediate_size"] == small["vision_config", "hidden_size"]
 
 
-def test_of_two_failures_the_one_after_more_modules_is_told() -> None:
-    early, late, other = (Failed(ValueError(), reached) for reached in (1, 3, 3))
+def test_of_two_failures_the_one_after_more_modules_is_told_and_of_alike_the_one_after_more_functions() -> None:
+    early, late, other = (Failed(ValueError(), reached) for reached in ((1, 9), (3, 5), (3, 5)))
     assert trial.further(early, late) is late
     assert trial.further(late, early) is late
     assert trial.further(late, other) is late
     with pytest.raises(Failed) as failed:
         trial.ran(nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 3)), {"input": torch.ones(2)})
-    assert failed.value.reached == 1
+    assert failed.value.reached == (1, 2)
 
 
 def test_list_of_factors_without_one_gets_one_and_other_lists_stay() -> None:
@@ -406,18 +407,18 @@ class _AsksForBoth(nn.Module):
 
 
 def test_a_mask_is_asked_for_where_nothing_else_is_none_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = functools.partial(inputs.missing, within="test_instance_search")
-    monkeypatch.setattr(inputs, "missing", missing)
+    missing = functools.partial(trial.missing, within="test_instance_search")
+    monkeypatch.setattr(trial, "missing", missing)
     for model, asked in ((_Asks(), ["mask"]), (_AsksForBoth(), ["other"])):
         with pytest.raises(AttributeError) as error:
             model(torch.ones(2))
-        assert inputs._asked(Failed(error.value), {"mask": None, "other": None}) == asked
+        assert inputs._asked(Failed(error.value), {"mask": None, "other": None}, []) == asked
 
 
 def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
     with pytest.raises(AttributeError) as error:
         _Asks()(torch.ones(2))
-    assert list(inputs.missing(error.value, within="test_instance_search")) == ["mask"]
+    assert list(trial.missing(error.value, within="test_instance_search")) == ["mask"]
 
 
 def test_choices_come_by_the_sum_of_their_places_after_those_of_one_form() -> None:
@@ -795,3 +796,118 @@ def test_windows_that_slide_grow_where_an_image_stands_in_front() -> None:
     assert search.wider_windows(config) == {("sliding_window",): 8}
     config.sliding_window = None
     assert search.wider_windows(config) == {}
+
+
+def test_what_a_failure_says_is_kept_without_its_tensors() -> None:
+    with pytest.raises(AttributeError) as error:
+        _Asks()(torch.ones(2))
+    failed = Failed(error.value)
+    assert next(trial.missing(error.value, "test_instance_search")) == "mask"
+    trace = error.value.__traceback__
+    while trace.tb_next is not None:  # type: ignore[union-attr]
+        trace = trace.tb_next  # type: ignore[union-attr]
+    assert trace.tb_frame.f_locals  # type: ignore[union-attr]
+    assert failed.light() is failed
+    assert not trace.tb_frame.f_locals  # type: ignore[union-attr]
+
+
+def test_alternatives_are_exchanged_one_after_the_other_for_those_that_get_further() -> None:
+    facts = inputs.facts_of(BertConfig())
+    names = ("pixel_values", "spatial_shapes", "pixel_attention_mask")
+    counts = {name: len(inputs.alternatives(name, facts)) for name in names}
+
+    def upstream(pixel_values: torch.Tensor, spatial_shapes: torch.Tensor, pixel_attention_mask: torch.Tensor) -> None:
+        assert pixel_values.dim() == 3
+        pixel_values + 1
+        assert spatial_shapes.shape[-1] == 3
+        pixel_values + 2
+        assert pixel_attention_mask.shape == pixel_values.shape[:2]
+
+    run = inputs._Once(upstream)
+    found = inputs._climbed(counts, run, BertConfig(), inputs.Found(dict.fromkeys(names, 0)), float("inf"))
+    run(found.recipes(BertConfig()))
+
+
+def test_parameters_that_are_given_already_are_not_asked_for_in_the_place_of_masks() -> None:
+    failed = Failed(TypeError("None"))
+    vars(failed)["absent"] = ("lengths", "mask")
+    known = {"lengths": None, "mask": None}
+    assert inputs._asked(failed, known, []) == ["lengths"]
+    assert inputs._asked(failed, known, ["lengths"]) == ["mask"]
+    assert not inputs._asked(failed, known, ["lengths", "mask"])
+
+
+def test_heads_that_do_not_divide_their_stream_become_as_many_as_do() -> None:
+    config = BertConfig(hidden_size=24, num_attention_heads=7)
+    text = "ValueError: embed_dim must be divisible by num_heads (got `embed_dim`: 24 and `num_heads`: 7)."
+    assert next(repair.repairs(config, text)) == {("num_attention_heads",): 6}
+    assert not list(repair._dividing(config, "ValueError: 25 must be divisible by 5"))
+
+
+def test_windows_are_as_wide_as_by_default_where_a_window_holds_nothing() -> None:
+    assert {("sliding_window",): 4096} in list(
+        repair.repairs(Draft("mistral", {"sliding_window": 4}).seen, "ZeroDivisionError")
+    )
+    assert not list(repair._usual_windows(Draft("mistral", {}).seen))
+
+
+def test_width_that_does_not_meet_what_comes_becomes_that() -> None:
+    config = CLIPConfig(projection_dim=20)
+    text = "RuntimeError: mat1 and mat2 shapes cannot be multiplied (12x64 and 20x32)"
+    assert {("projection_dim",): 64} in list(repair.repairs(config, text))
+    assert not list(repair._multiplied(config, text.replace("20x32", "21x32")))
+
+
+def test_names_of_stages_become_those_of_the_last_layers_that_stay() -> None:
+    backbone = Draft("dinov3_vit", {"num_hidden_layers": 12, "out_features": ["stage3", "stage12"]}).seen
+    assert search._stages(backbone, 3) == {("out_features",): ["stage2", "stage3"]}
+    assert not search._stages(backbone, 1)
+    few = Draft("dinov3_vit", {"num_hidden_layers": 12, "out_features": ["stage3"]}).seen
+    assert not search._stages(few, 2), "what a backbone hands on before its last layer may be a stage of several"
+
+
+def test_numbers_of_layers_beside_the_config_that_counts_them_are_renumbered() -> None:
+    config = CLIPConfig(vision_config={"num_hidden_layers": 25}, taken_layers=[24, 18], taken_places=[24, 18])
+    places = search.Search.places_of_layers(config, {25: [0, 1]}, 2)
+    assert places == {("taken_layers",): [1]}
+
+
+def test_sublayer_that_does_not_run_is_missed_in_a_layer_that_does() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            for part in self.parts:
+                states = part(states)
+            return states
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.cross = Attention(), Attention()
+
+        def forward(self, states: torch.Tensor, encoded: torch.Tensor | None) -> torch.Tensor:
+            states = self.own(states)
+            return states if encoded is None else self.cross(states + encoded)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([Layer()])
+
+        def forward(self, states: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
+            return self.layers[0](states, encoded)
+
+    states = torch.ones(1, 2)
+    assert reach.unreached(Model(), {"states": states}) == {"layers.0.cross"}
+    assert not reach.unreached(Model(), {"states": states, "encoded": states})
+
+
+def test_what_a_forward_hands_on_is_what_it_takes_but_for_what_it_gives_itself() -> None:
+    model = transformers.DiffusionGemmaModel
+    known = trial.takes(trial.built(model.__name__, read("diffusion_gemma").config(), "meta"))
+    assert {"pixel_values", "image_position_ids", "input_ids"} <= known.keys()
+    llama = trial.takes(trial.built("LlamaModel", read("llama").config(), "meta"))
+    assert llama.keys() == dict(trial._named(transformers.LlamaModel.forward)).keys() - {"self"}

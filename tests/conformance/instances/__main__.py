@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, help="model types at a time (default: 2)")
     parser.add_argument(
-        "--limit", type=float, default=60, help="seconds of the processor for one model type (default: 60)"
+        "--limit", type=float, default=120, help="seconds of the processor for one model type (default: 120)"
     )
     parser.add_argument("--verbose", action="store_true", help="say why steps of the search did not work")
     options = parser.parse_args(arguments)

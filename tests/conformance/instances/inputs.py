@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from conformance.instances.fields import Path, attribute, nodes, words
 from conformance.instances.reach import unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.sizes import integers
-from conformance.instances.trial import Failed, further, ran, statements, takes
+from conformance.instances.trial import Failed, further, ran, takes
 from conformance.tiny import randomise
 
 BATCH = 3
@@ -31,6 +32,8 @@ ROOM = 40  # tokens that a vocabulary has at least
 MISSING = 98  # the first token that is given where a config leaves out which
 PATIENCE = 3  # times as long are features tried as a forward: all others follow from them
 LIKELY = 20  # choices that are tried as they are before any is mended
+UNREAD = "is not read"
+MOST_NUMBERS = 1 << 20  # in one tensor that is tried
 FEW = 2  # tokens that stand for an image or a sound until an error says how many: one alone may mean something else
 
 
@@ -76,7 +79,7 @@ def facts_of(config: PreTrainedConfig, put: Mapping[str, int] | None = None) -> 
     text = _text(config)
     return Facts(
         config,
-        image=_image(vision),
+        image=_image(config, vision),
         patch=_patch(vision),
         temporal=_number(vision, ("temporal_patch_size", "patch_temporal"), 1),
         merge=_number(vision, ("spatial_merge_size", "merge_size", "merge_kernel_size", "pooling_kernel_size", "window_kernel_size"), 1),
@@ -96,12 +99,14 @@ def _patch(vision: PreTrainedConfig) -> int:
     return next((number for number in every if number), 4)
 
 
-def _image(vision: PreTrainedConfig) -> int:
+def _image(config: PreTrainedConfig, vision: PreTrainedConfig) -> int:
     """Where no size is named, strides are: after five of two, 64 pixels are still more than one position."""
-    for name in ("image_size", "img_size", "input_size", "crop_size", "max_img_size"):
-        if numbers := integers(attribute(vision, name)):
-            return min(numbers)
-    return 64
+    for node in (vision, *(node for _, node in nodes(config))):
+        for name in ("image_size", "img_size", "input_size", "crop_size", "max_img_size"):
+            if numbers := integers(attribute(node, name)):
+                return min(numbers)
+    patches = _number(vision, ("num_patches",), 0)
+    return math.isqrt(patches) * _patch(vision) if patches else 64
 
 
 def _text(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -177,7 +182,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
     if "values" in has or has & {"past", "future", "observed"}:
         return _series(has, facts)
     if has & {"bbox", "boxes"}:
-        return [{"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}]
+        whole = {"kind": "boxes", "shape": [BATCH, LENGTH, 4], "high": 64}
+        return [whole, _filled("unit", BATCH, 2, 4), _filled("ids", BATCH, 2, low=0, high=2)]
     if "timesteps" in has:
         return [_filled("range", BATCH, LENGTH), *_others(facts)]
     if "structure" in has:  # how many of something there are for each row
@@ -453,7 +459,29 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
                 return replace(best, why=_furthest(told))
     if best is None:
         raise _furthest(told) or Failed(ValueError(f"{type(model).__name__} takes no inputs that are known"))
-    return replace(best, why=_furthest(told))
+    return _with_optional(model, replace(best, why=_furthest(told)), seconds)
+
+
+def _with_optional(model: PreTrainedModel, best: Found, seconds: float) -> Found:
+    """`best`, with tensors that may be left out: those with which more layers run. One that is asked for comes along."""
+    for name, entry in takes(model).items():
+        if not best.missed or not _optional_tensor(name, entry) or name in best.choice:
+            continue
+        try:
+            given = replace(best, missed=frozenset())
+            found = _tried(model, model.config, takes(model), [name], given, time.process_time() + seconds / 2)
+        except Failed:
+            continue
+        missed = unreached(model, tensors(found.recipes(model.config)))
+        if len(missed) < len(best.missed):
+            best = replace(found, missed=missed, why=best.why)
+    return best
+
+
+def _optional_tensor(name: str, entry: inspect.Parameter) -> bool:
+    """Neither what stands for the embeddings of something else, nor a mask or a number of places, which no layer waits for."""
+    said = {"mask", "ids", "embeds", "outputs"} & set(words(name))
+    return name not in _NEVER and not said and entry.default is None and "Tensor" in str(entry.annotation)
 
 
 def _furthest(told: list[Failed]) -> Failed | None:
@@ -481,11 +509,14 @@ def _standing(model: PreTrainedModel, what: str, seconds: float, told: list[Fail
 
 
 def _counted(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
-    """As `_features`; empty, too, where the tokens that stand for the features have to be there when they are made (MusicFlamingo)."""
+    """As `_features`; empty, too, where the tokens that stand for the features have to be there when they are made (MusicFlamingo).
+
+    And where what is made of them hides all: the forward may give it the mask the other way round (Gemma 3n).
+    """
     try:
         return _features(model, what, seconds)
     except Failed as failed:
-        if not features_stated([str(one) for one in (failed, *failed.others)]):
+        if not features_stated([str(one) for one in (failed, *failed.others)]) and UNREAD not in str(failed):
             raise
         return []
 
@@ -564,10 +595,11 @@ def _tried(
             try:
                 return attempt(run, config, found, deadline + turn / 2)
             except Failed as failed:
+                failed.on = failed.on or (call, found.recipes)
                 failures.setdefault(str(failed), failed)
                 texts.append(str(failed))
                 ours = [*names, *asked, *given.choice]
-                asked += [name for name in _asked(failed, known) if name not in ours]
+                asked += _asked(failed, known, ours)
             if asked and len(texts) >= 3 and "None" in texts[-1]:
                 break  # no other shape helps where something is None
         if not asked:
@@ -577,7 +609,7 @@ def _tried(
 
 
 def _telling(failures: Mapping[str, Failed]) -> Failed:
-    first, *others = sorted(failures.values(), key=lambda failed: -failed.reached)
+    first, *others = sorted(failures.values(), key=lambda failed: failed.reached, reverse=True)
     first.others = tuple(others)
     return first
 
@@ -596,6 +628,9 @@ def _attempts(config: PreTrainedConfig, names: list[str], given: Found) -> Itera
     )
     likely = every[:LIKELY]
     yield from ((found, _plain) for found in [*likely, *(found for found in alone if found not in likely)])
+    if len(counts) > 1:
+        yield every[0], _repaired
+        yield every[0], functools.partial(_climbed, counts)
     yield from ((found, _repaired) for found in every)
 
 
@@ -613,7 +648,7 @@ class _Once:
         try:
             ran(self._call, tensors(recipes))
         except Failed as failed:
-            self._failed[key] = failed
+            self._failed[key] = failed.light()
             raise
 
 
@@ -622,16 +657,43 @@ def _plain(run: _Once, config: PreTrainedConfig, found: Found, deadline: float) 
     return found
 
 
-def _asked(failed: Failed, known: Mapping[str, Any]) -> list[str]:
-    """Parameters that an error names, and those that are None in the statements that raised it."""
+def _climbed(counts: Mapping[str, int], run: _Once, config: PreTrainedConfig, found: Found, deadline: float) -> Found:
+    """`found`, with one alternative after the other exchanged for that with which upstream gets furthest before it fails."""
+    best: Failed | None = None
+    start: Found | None = None
+    while start is not found and time.process_time() < deadline:
+        start = found
+        for choice in one_after_the_other(counts, found.choice):
+            tried = replace(found, choice=choice)
+            try:
+                run(tried.recipes(config))
+                return tried
+            except Failed as failed:
+                if best is None or failed.reached > best.reached:
+                    best, found = failed, tried
+    if best is None:
+        raise Failed(ValueError("no time is left"))
+    raise best
+
+
+def one_after_the_other(counts: Mapping[str, int], choice: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Choices that are not `choice` in one place at most; itself first."""
+    yield dict(choice)
+    for name, count in counts.items():
+        yield from ({**choice, name: place} for place in range(count) if place != choice[name])
+
+
+def _asked(failed: Failed, known: Mapping[str, Any], given: list[str]) -> list[str]:
+    """Parameters beside those `given` that an error names, and those that are None in the statements that raised it.
+
+    Without masks it goes on, without what they are for it does not: they are asked for last.
+    """
     named = re.findall(r"[a-z]+(?:_[a-z]+)*", str(failed))
-    absent = [name for name in missing(failed.error) if name in known]
-    if any(
-        "mask" not in words(name) for name in absent
-    ):  # without masks it goes on, without what they are for it does not
+    absent = [name for name in failed.absent if name in known and name not in given]
+    if any("mask" not in words(name) for name in absent):
         absent = [name for name in absent if "mask" not in words(name)]
     every = dict.fromkeys([*named, *absent, *_misfitting(failed)])
-    return [name for name in every if name in known and name not in _NEVER]
+    return [name for name in every if name in known and name not in _NEVER and name not in given]
 
 
 def _misfitting(failed: Failed) -> list[str]:
@@ -650,16 +712,6 @@ _NEVER = {
     "encoder_outputs",
     "self",
 }
-
-
-def missing(error: BaseException, within: str = "transformers") -> Iterator[str]:
-    """Names of None in the statements that raised `error`, the innermost first."""
-    if "None" not in str(error):
-        return
-    for frame, text in statements(error, within):
-        for name in re.findall(r"\b[a-z]\w+", text):
-            if frame.f_locals.get(name, "") is None:
-                yield name
 
 
 def choices(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
@@ -749,7 +801,29 @@ def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Reci
                     changed[place] = number
                     if len(shape) >= 4 and place >= len(shape) - 2 and shape[-1] == shape[-2]:
                         changed[-1] = changed[-2] = number
-                    yield {name: {**recipe, "shape": changed}}
+                    if math.prod(changed) <= MOST_NUMBERS:
+                        yield {name: {**recipe, "shape": changed}}
+
+
+def fails_again(model: PreTrainedModel, before: Failed) -> bool:
+    """Whether `model` fails in the same words on what `before` was raised on, made anew for its config."""
+    if before.on is None:
+        return False
+    call, recipes = before.on
+    try:
+        ran(_of(model, call), tensors(recipes(model.config)))
+    except Failed as again:
+        return str(again) == str(before)
+    return False
+
+
+def _of(model: PreTrainedModel, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` is another model, or makes features of one; the same with `model`."""
+    if not isinstance(call, functools.partial):
+        return model
+    maker, source = call.args
+    what = maker.__name__.removeprefix("get_").removesuffix("_features")
+    return functools.partial(call.func, _maker(model, what), source)
 
 
 MADE_OF = {  # what tokens stand for -> the parameter that it is made of, the likeliest first
@@ -772,7 +846,7 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     Where the config says another number, the larger one is first: with too few placeholders a model may run, and mix rows.
     Empty if the model makes no features of its own that tokens could stand for, or in a form that says no number.
     """
-    maker, source = getattr(model, f"get_{what}_features", None), made_of(model, what)
+    maker, source = _maker(model, what), made_of(model, what)
     if maker is None or source is None or source not in inspect.signature(maker).parameters:
         return []
     known = {name: entry for name, entry in inspect.signature(maker).parameters.items() if name in takes(model)}
@@ -789,6 +863,19 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     return [replace(found, put={what: number // BATCH}) for number in whole]
 
 
+def _maker(model: PreTrainedModel, what: str) -> Callable[..., Any] | None:
+    """The method that makes features of images or sounds: the model's, or that of a part to which it hands its parameters."""
+    owners = [model, *(part for part in model.children() if isinstance(part, PreTrainedModel))]
+    return next(
+        (maker for owner in owners if (maker := getattr(owner, f"get_{what}_features", None)) is not None), None
+    )
+
+
+def _required(maker: Callable[..., Any] | None) -> list[str]:
+    every = inspect.signature(maker).parameters.values() if maker is not None else ()
+    return [one.name for one in every if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+
+
 def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     """The same where an error says how many features there are. A few tokens stand for them at first.
 
@@ -798,13 +885,14 @@ def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     if source is None or placeholder(model.config, what) is None:
         return []
     put = {what: FEW}
+    beside = [name for name in _required(_maker(model, what)) if name in takes(model) and name != source]
     for _ in range(2):
         try:
             found = _tried(
                 model,
                 model.config,
                 takes(model),
-                ["input_ids", source],
+                ["input_ids", source, *beside],
                 Found({}, put=put),
                 time.process_time() + seconds,
             )
@@ -827,7 +915,7 @@ def _reading_all(maker: Callable[..., Any], name: str, **inputs: Any) -> Any:
     """What `maker` makes; an error if the last entry of the input `name` changes nothing: its shape is meant otherwise."""
     features = maker(**inputs)
     if not _reads_last(maker, name, inputs) and not _reads_last(_with_noise(maker), name, inputs):
-        raise ValueError(f"the last entry of {name} is not read")
+        raise ValueError(f"the last entry of {name} {UNREAD}")
     return features
 
 

@@ -14,8 +14,18 @@ MATRICES = 4  # of queries, keys, values and outputs, or of another sublayer: a 
 
 
 def unreached(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
-    """Paths of layers of which no module runs on `inputs`."""
-    return _not_called(model, dict(layers(model)), inputs)
+    """Paths of layers of which no module runs on `inputs`; of a layer that runs, those of sublayers (attention to an encoder)."""
+    every = dict(layers(model))
+    missed = _not_called(model, every | dict(_sublayers(every)), inputs)
+    return frozenset(path for path in missed if path in every or path.rpartition(".")[0] not in missed)
+
+
+def _sublayers(every: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """What is directly within a layer and has as many matrices as one."""
+    for path, layer in every.items():
+        for name, part in layer.named_children():
+            if not isinstance(part, nn.ModuleList) and sum(p.dim() > 1 for p in part.parameters()) >= MATRICES:
+                yield f"{path}.{name}", part
 
 
 def idle(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:

@@ -50,8 +50,10 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _larger_windows(config)
     if "stands for the" in text:
         yield {**room(config), **missing_placeholders(config)}
-    if "features" in text.lower() and "tokens" in text:
+    if ("features" in text.lower() and "tokens" in text) or "number of ones in mask" in text:
         yield from _as_wide_as_text(config)
+    if "ZeroDivision" in text or "split_sizes to sum exactly" in text:
+        yield from _usual_windows(config)
     if "power of" in text:
         yield from _powers(config)
     if "Kernel size can't be greater" in text:
@@ -63,6 +65,8 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "Given groups=" in text:
         yield from _more_stages(config, text)
         yield from _first_kept(config)
+    if "divisible by" in text:
+        yield from _dividing(config, text)
     if "divisible by num_groups" in text:
         yield from _grouped(config, text)
     if "must match" in text or "must equal" in text:
@@ -75,6 +79,8 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "KeyError" in text:
         yield from _keyed(config, text)
         yield from _for_each_kind(config, text, code)
+    if "shapes cannot be multiplied" in text:
+        yield from _multiplied(config, text)
     if "must match except in dimension" in text:
         yield from _as_wide(config, text)
     if "index out of range" in text:
@@ -128,6 +134,19 @@ def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
     """Windows that hold no patch are made to hold several."""
     for path, value in sizes.of_kind(config, "window").items():
         yield from ({path: sizes.like(value, (times * n for n in sizes.integers(value)))} for times in (4, 8))
+
+
+def _usual_windows(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Windows that upstream's code counts with numbers of its own are as wide as by default, all of one config."""
+    for path, node in nodes(config):
+        own, default = own_fields(node), _default_of(node)
+        usual = {
+            (*path, name): default[name]
+            for name in own
+            if sizes.kind(name) == "window" and sizes.integers(default.get(name)) and own[name] != default[name]
+        }
+        if usual:
+            yield usual
 
 
 def _narrower(config: PreTrainedConfig) -> Iterator[Changes]:
@@ -470,6 +489,14 @@ def _as_wide(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
             yield {path: sizes.like(value, [*before, pair[last]])}
 
 
+def _multiplied(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A width that a matrix is told, and that is not the one which comes to it, becomes that."""
+    said = re.search(r"\(\d+x(\d+) and (\d+)x\d+\)", text)
+    for path, value in sizes.of_kind(config, "width").items() if said else ():
+        if value == int(said[2]):  # type: ignore[index]
+            yield {path: int(said[1])}  # type: ignore[index]
+
+
 def _one_vocabulary(config: PreTrainedConfig) -> Iterator[Changes]:
     """What one part gives as tokens is read by another: all vocabularies are one, and lists of codes are in it."""
     fields = sizes.of_kind(config, "vocabulary")
@@ -545,6 +572,15 @@ def _default_of(node: PreTrainedConfig) -> dict[str, Any]:
         return own_fields(type(node)())
     except Exception:
         return {}
+
+
+def _dividing(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Heads that do not divide their stream become as many as do: "got `embed_dim`: 1152 and `num_heads`: 14"."""
+    numbers = [int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", text)]
+    for path, value in sizes.of_kind(config, "heads").items():
+        for stream in numbers if value in numbers else ():
+            if stream > value:
+                yield {path: max(n for n in range(1, value + 1) if not stream % n)}
 
 
 def _grouped(config: PreTrainedConfig, text: str) -> Iterator[Changes]:

@@ -35,7 +35,7 @@ from conformance.instances.fields import (
     under,
     words,
 )
-from conformance.instances.inputs import Found, facts_of, find, missing_placeholders
+from conformance.instances.inputs import Found, facts_of, fails_again, find, missing_placeholders
 from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
@@ -52,8 +52,11 @@ from conformance.instances.trial import (
 
 Changes = dict[Path, Any]
 SECONDS = 12  # of the processor, for profiles
+REACHING = 40  # for towers that no input reaches
 LARGE = "128/0"  # an image that windows fit into after three times of halving
-OTHERS = 4  # errors on other inputs that are heeded
+FILLS = 4  # changes, one after the other, with which a default config is built that does not build
+OTHERS = 6  # errors, at other places of upstream's code each, that are heeded
+QUICK = 0.4  # seconds for one set of inputs, where many configs are tried
 SMALL = 160  # a whole number that is not larger needs no attention
 
 
@@ -245,28 +248,43 @@ class Search:
 
     def filled(self, draft: Draft) -> Draft:
         """Many defaults do not build: sizes that are None are given one after the other until the model does."""
-        try:
-            self.on_meta(draft)
-            return draft
-        except Failed as error:
-            first = error
-        missing = [
-            (*path, name)
-            for path, node in nodes(draft.seen)
-            for name, value in own_fields(node).items()
-            if value is None
-        ]
-        every = {path: FILL[sizes.kind(path[-1])] for path in missing if sizes.kind(path[-1]) in FILL}
-        others = list(repairs(draft.seen, str(first), first.code))[:40]
-        for changes in [*others, *({path: value} for path, value in every.items()), every]:
+        for _ in range(FILLS):
+            if not (why := self.unbuilt(draft)):
+                break
+            draft, done = self.filled_once(draft, why)
+            if done:
+                break
+        return draft
+
+    def filled_once(self, draft: Draft, why: str) -> tuple[Draft, bool]:
+        """`draft` with the first change with which it builds, or else meets another error than `why`; and whether that is all."""
+        further = None
+        for changes in self.fillings(draft):
             try:
                 changed = draft.changed(changes)
                 self.on_meta(changed)
-                return changed
+                return changed, True
+            except Failed as failed:
+                if further is None and str(failed) != why and "FieldValidation" not in str(failed):
+                    further = changed
             except Exception:
                 continue
-        named = {path: value for path, value in every.items() if path[-1] in str(first)}
-        return draft.changed(named) if named else draft
+        return (further, False) if further is not None else (draft, True)
+
+    def fillings(self, draft: Draft) -> Iterator[Changes]:
+        """What the error asks for with which `draft` is not built; then each size that is None, and all of them."""
+        try:
+            self.on_meta(draft)
+        except Failed as failed:
+            yield from list(repairs(draft.sketch, str(failed), failed.code))[:40]
+        every = {
+            (*path, name): FILL[sizes.kind(name)]
+            for path, node in nodes(draft.sketch)
+            for name, value in own_fields(node).items()
+            if value is None and sizes.kind(name) in FILL
+        }
+        yield from ({path: value} for path, value in every.items())
+        yield every
 
     # 1. Depth ---------------------------------------------------------------------------------------------------
 
@@ -302,7 +320,7 @@ class Search:
 
     def depth_changes(self, draft: Draft, full: dict[str, list[layers.Signature]], most: int) -> Iterator[Changes]:
         config = draft.seen
-        plain = self.without_derived(sizes.depths(config, most))
+        plain = self.without_derived(sizes.depths(config, most)) | _stages(config, most)
         picks = self.picked(full, most)
         places = self.places_of_layers(config, picks, most)
         lasts = self.last_layers(config, picks)
@@ -312,7 +330,7 @@ class Search:
             *(((None, {**places, **lasts}), ({}, {**places, **lasts})) if lasts else ()),
         ):
             changes = {**plain, **indices}
-            for path, value in self.lists_per_layer(config):
+            for path, value in self.lists_per_layer(config, picks):
                 picked = picks.get(len(value))
                 if picked is None:
                     picked = list(range(min(len(value), most)))
@@ -359,14 +377,11 @@ class Search:
     def places_of_layers(config: Any, picks: dict[int, list[int]], most: int) -> Changes:
         """Lists of numbers of layers, renumbered to the layers that stay."""
         changes: Changes = {}
+        every = [count for _, node in nodes(config) for count in _depths(node)]
         for path, node in nodes(config):
             own = own_fields(node)
-            counts = [
-                value
-                for name, value in own.items()
-                if sizes.kind(name) == "depth" and isinstance(value, int) and value > 2
-            ]
             for name, value in own.items():
+                counts = _depths(node) or (every if {"layer", "layers"} & set(words(name)) else [])
                 numbers = sizes.integers(value)
                 if isinstance(value, int) and _says_a_layer(name) and counts and most <= value < max(counts):
                     changes[(*path, name)] = 0
@@ -381,8 +396,8 @@ class Search:
         return changes
 
     @staticmethod
-    def lists_per_layer(config: Any) -> Iterator[tuple[Path, list[Any]]]:
-        """Lists with an entry per layer of their config."""
+    def lists_per_layer(config: Any, picks: Mapping[int, list[int]]) -> Iterator[tuple[Path, list[Any]]]:
+        """Lists with an entry per layer of their config; of words, where none of its numbers counts them, of a list of the model."""
         for path, node in nodes(config):
             own = own_fields(node)
             counts = {
@@ -391,7 +406,8 @@ class Search:
                 if sizes.kind(name) == "depth" and isinstance(value, int) and value > 2
             }
             for name, value in own.items():
-                if isinstance(value, list) and len(value) in counts:
+                kinds = isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
+                if isinstance(value, list) and len(value) in (counts or (picks if kinds else ())):
                     yield (*path, name), value
 
     # 2. Profiles ------------------------------------------------------------------------------------------------
@@ -507,13 +523,16 @@ class Search:
                 pictures = sizes.images(config, image, patch)
                 if not pictures and image > 16:
                     continue
-                yield f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}", {
-                    **ends,
-                    **inner,
-                    **sizes.counts(config),
-                    **pictures,
-                    **sizes.windows(config),
-                }
+                yield (
+                    f"all, head {most}, image {image}/{patch}{', only heads' * only_heads}",
+                    {
+                        **ends,
+                        **inner,
+                        **sizes.counts(config),
+                        **pictures,
+                        **sizes.windows(config),
+                    },
+                )
             yield f"all, head {most}, no windows{', only heads' * only_heads}", {**ends, **inner}
         narrow = {**sizes.widths(config, {}), **sizes.head_sizes(config)}
         for image in (32, 64):
@@ -523,13 +542,16 @@ class Search:
         inner = {**sizes.widths(config, small_heads, 32), **small_heads, **sizes.head_sizes(config, 32)}
         powers = sizes.vocabulary(config, power=True)
         yield "all, head 32", {**ends, **powers, **inner, **sizes.images(config, 32, 4)}
-        yield "all, head 16, powers of two", {
-            **ends,
-            **sizes.widths(config, small_heads, 16),
-            **small_heads,
-            **powers,
-            **sizes.images(config, 32, 4),
-        }
+        yield (
+            "all, head 16, powers of two",
+            {
+                **ends,
+                **sizes.widths(config, small_heads, 16),
+                **small_heads,
+                **powers,
+                **sizes.images(config, 32, 4),
+            },
+        )
         yield "all but heads", {**ends, **powers, **sizes.images(config, 32, 4)}
         yield "vocabulary", {**vocabulary, **special}
         yield "depth", {}
@@ -538,31 +560,35 @@ class Search:
 
     def reaching(self, draft: Draft) -> Draft:
         """`draft`, changed as errors ask for until inputs reach all layers, or most of them."""
-        deadline = time.process_time() + SECONDS
+        deadline = time.process_time() + REACHING
         best, found = self.first_reached(draft)
-        waiting, tried = [(draft, found)], {str(found.why)}
+        waiting, tried = [(draft, found)], {_errors(found)}
         while waiting and found.missed and time.process_time() < deadline:
             start, before = waiting.pop(0)
             if before.why is None:
                 continue
             self.say(f"missed {sorted(before.missed)}: {str(before.why)[:300]}")
-            said = [before.why, *before.why.others[:OTHERS]]
-            asked = (changes for one in said for changes in repairs(start.seen, str(one), one.code))
-            for changes in itertools.chain(self.towers(start.seen), asked):
+            every = {one.code: one for one in (before.why, *before.why.others)[::-1]}  # the furthest at each place
+            said = list(every.values())[::-1][:OTHERS]
+            asked = ((one, changes) for one in said for changes in repairs(start.seen, str(one), one.code))
+            sized = ((None, changes) for of in (self.towers, self.shortened) for changes in of(start.seen))
+            for why, changes in itertools.chain(sized, asked):
                 if time.process_time() > deadline:
                     break
                 try:
                     changed = self.with_sections(start.changed(changes))
-                    again = self.reached(changed)
+                    if why is not None and fails_again(self.small_model(changed), why):
+                        continue
+                    again = self.reached(changed, QUICK)
                 except Exception:
                     continue
                 if len(again.missed) < len(found.missed):
                     best, found = changed, again
-                    waiting, tried = [(changed, again)], {str(again.why)}
+                    waiting, tried = [(changed, again)], {_errors(again)}
                     self.say(f"reaches more with {changes}")
                     break
-                if len(again.missed) == len(before.missed) and str(again.why) not in tried:
-                    tried.add(str(again.why))
+                if len(again.missed) == len(before.missed) and _errors(again) not in tried:
+                    tried.add(_errors(again))
                     waiting.append((changed, again))
         self.found = found
         return best
@@ -575,10 +601,13 @@ class Search:
                 return roomy, self.reached(roomy)
         return draft, self.reached(draft)
 
-    def reached(self, draft: Draft) -> Found:
+    def reached(self, draft: Draft, seconds: float = 1) -> Found:
+        return find(self.small_model(draft), seconds)
+
+    def small_model(self, draft: Draft) -> Any:
         if not small_enough(self.fresh_on_meta(draft)):
             raise Failed(ValueError("too many parameters to try"))
-        return find(built(self.name, draft.build(), "cpu"))
+        return built(self.name, draft.build(), "cpu")
 
     @staticmethod
     def towers(config: Any) -> Iterator[Changes]:
@@ -589,6 +618,23 @@ class Search:
                 changes |= {(*path, name): value for name, value in sizes.of_tower(node).items()}
         if changes:
             yield changes
+
+    def shortened(self, config: Any) -> Iterator[Changes]:
+        """Lists of numbers of layers that are shorter than by default, as long again: what has one module per entry may have more."""
+        try:
+            full = Draft(self.model_type, {}).seen
+        except Exception:
+            return
+        for path, node in nodes(config):
+            for name, value in own_fields(node).items():
+                before = field(full, (*path, name))
+                if (
+                    sizes.integers(value)
+                    and isinstance(value, list)
+                    and isinstance(before, list)
+                    and len(value) < len(before)
+                ):
+                    yield {(*path, name): [value[place % len(value)] for place in range(len(before))]}
 
     # 4. One after the other -------------------------------------------------------------------------------------
 
@@ -685,6 +731,29 @@ def wider_windows(config: Any) -> Changes:
     return {
         path: 2 * value for path, value in windows.items() if "sliding" in words(path[-1]) and isinstance(value, int)
     }
+
+
+def _errors(found: Found) -> frozenset[str]:
+    """What upstream said on all sets of inputs."""
+    return frozenset(str(one) for one in (found.why, *found.why.others)) if found.why else frozenset()
+
+
+def _depths(node: Any) -> list[int]:
+    """How many layers `node` counts, in each of its stacks."""
+    own = own_fields(node)
+    return [n for name, n in own.items() if sizes.kind(name) == "depth" and isinstance(n, int) and n > 2]
+
+
+def _stages(config: Any, most: int) -> Changes:
+    """Names of stages, of which each is a layer: the last of those that stay, where there are as many."""
+    return {
+        (*path, name): [f"stage{most - len(value) + place}" for place in range(1, len(value) + 1)]
+        for path, node in nodes(config)
+        for name, value in own_fields(node).items()
+        if name == "out_features" and isinstance(value, list) and len(value) <= most
+        and all(re.fullmatch(r"stage\d+", stage) for stage in value)
+        and int(value[-1].removeprefix("stage")) in _depths(node)
+    }  # fmt: skip
 
 
 def _says_a_layer(name: str) -> bool:

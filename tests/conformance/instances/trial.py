@@ -6,7 +6,9 @@ import contextlib
 import functools
 import inspect
 import linecache
+import re
 import tempfile
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -24,11 +27,14 @@ MOST_PARAMETERS = 30_000_000  # more is never put into memory
 
 
 class Failed(Exception):
-    """Why a try did not work; `error` is what upstream raised, after as many modules ran as were `reached`."""
+    """Why a try did not work; `error` is what upstream raised, after as many modules and functions of torch ran as were `reached`."""
 
     others: tuple[Failed, ...] = ()  # on other inputs
+    on: tuple[Callable[..., Any], Callable[[PreTrainedConfig], Any]] | None = (
+        None  # what was called, and the recipes for a config
+    )
 
-    def __init__(self, error: BaseException, reached: int = 0) -> None:
+    def __init__(self, error: BaseException, reached: tuple[int, int] = (0, 0)) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split()))
         self.error = error
         self.reached = reached
@@ -37,6 +43,17 @@ class Failed(Exception):
     def code(self) -> str:
         """The statements that raised it, the innermost first."""
         return "\n".join(text for _, text in statements(self.error))
+
+    @functools.cached_property
+    def absent(self) -> tuple[str, ...]:
+        """Names of None in the statements that raised it, the innermost first."""
+        return tuple(missing(self.error))
+
+    def light(self) -> Failed:
+        """Itself, with what it says, but without the tensors that were there when it was raised."""
+        _ = self.code, self.absent
+        traceback.clear_frames(self.error.__traceback__)
+        return self
 
 
 def statements(error: BaseException, within: str = "transformers") -> list[tuple[types.FrameType, str]]:
@@ -53,6 +70,18 @@ def statements(error: BaseException, within: str = "transformers") -> list[tuple
             passed.append((trace.tb_frame, "".join(lines)))
         trace = trace.tb_next
     return passed[::-1]
+
+
+def missing(error: BaseException, within: str = "transformers") -> Iterator[str]:
+    """Names of None in the statements that raised `error`, the innermost first."""
+    if "None" not in str(error) and "'bool' object" not in str(
+        error
+    ):  # None is no number: to compare with it gives no tensor
+        return
+    for frame, text in statements(error, within):
+        for name in re.findall(r"\b[a-z]\w+", text):
+            if frame.f_locals.get(name, "") is None:
+                yield name
 
 
 def model_class(name: str) -> type[PreTrainedModel]:
@@ -88,12 +117,14 @@ def parameters(model: torch.nn.Module) -> int:
 def ran(model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     done = []
     counting = register_module_forward_hook(lambda *_: done.append(None))
+    functions = _Counting()
     with _quiet(), torch.no_grad():
         try:
             _seed()
-            return model(**inputs)
+            with functions:
+                return model(**inputs)
         except Exception as error:
-            raise Failed(error, len(done)) from error
+            raise Failed(error, (len(done), functions.called)) from error
         finally:
             counting.remove()
 
@@ -115,19 +146,42 @@ def reads_what_it_writes(model: PreTrainedModel) -> bool:
     return True
 
 
+class _Counting(TorchFunctionMode):
+    called = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.called += 1
+        return func(*args, **(kwargs or {}))
+
+
 def further(one: Failed | None, other: Failed) -> Failed:
     """The try that got further says more; of two alike, the first."""
     return other if one is None or other.reached > one.reached else one
 
 
 def takes(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
-    """The named parameters of its forward."""
-    signature = inspect.signature(model.forward).parameters
+    """The named parameters of its forward; then those of a part that it hands its own further ones to."""
+    own = _named(model.forward)
+    if not _open(model.forward):
+        return own
+    handed: dict[str, inspect.Parameter] = {}
+    for name, given in re.findall(r"self\.(\w+)\(([^()]*)\*\*kwargs", inspect.getsource(type(model).forward)):
+        if isinstance(part := getattr(model, name, None), PreTrainedModel):
+            known = re.findall(r"\w+(?==)", given)
+            handed |= {name: entry for name, entry in _named(part.forward).items() if name not in known}
+    return {**handed, **own}
+
+
+def _named(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {
         name: entry
-        for name, entry in signature.items()
+        for name, entry in inspect.signature(call).parameters.items()
         if entry.kind in (entry.POSITIONAL_OR_KEYWORD, entry.KEYWORD_ONLY)
     }
+
+
+def _open(call: Callable[..., Any]) -> bool:
+    return any(entry.kind is entry.VAR_KEYWORD for entry in inspect.signature(call).parameters.values())
 
 
 @contextlib.contextmanager
