@@ -15,6 +15,7 @@ import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
 from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, method
+from conformance.outputs import run
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention as AttentionPaths
 from conformance.reference.layout import layout_of
@@ -247,6 +248,28 @@ def holding_subjects(model_type: str) -> tuple[Subject, ...]:
             found.append(_crossing(subject))
         known.add(holder)
     return tuple(found)
+
+
+@functools.cache
+def that_can_undo(subject: Subject) -> Subject:
+    """`subject`; its base model, where its head reads the tied projection and does not call it, before which no inverse can stand (MobileBERT)."""
+    upstream = subject.upstream()
+    projection, base = upstream.get_output_embeddings(), base_architecture(subject.model_type)
+    try:
+        table = upstream.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return subject
+    if projection is None or getattr(projection, "weight", None) is not getattr(table, "weight", None):
+        return subject
+    called: list[nn.Module] = []
+    handle = projection.register_forward_hook(lambda module, args, output: called.append(module))
+    try:
+        run(upstream, subject.padded_inputs())
+    except Exception:  # whatever upstream raises: the checks tell
+        return subject
+    finally:
+        handle.remove()
+    return subject if called else replace(subject, architecture=base)
 
 
 def _crossing(subject: Subject) -> Subject:

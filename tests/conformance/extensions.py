@@ -47,10 +47,12 @@ def _removable(subject: Subject) -> tuple[frozenset[str], ...]:
 
 
 def _emptied(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """A config with one field empty, be it of its own or of a config inside of it."""
     for name, value in vars(config).items():
-        if not value or name.startswith("_") or isinstance(value, (PreTrainedConfig, torch.dtype)):
+        if not value or name.startswith("_") or isinstance(value, torch.dtype):
             continue
-        for empty in (None, type(value)()):
+        inside = isinstance(value, PreTrainedConfig)
+        for empty in _emptied(value) if inside else (None, type(value)()):
             changed = copy.deepcopy(config)
             try:
                 setattr(changed, name, empty)

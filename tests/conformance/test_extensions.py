@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from transformers import Gemma4Config
 
 from conformance import extensions
 from conformance.breaking import edit_generated
@@ -55,3 +56,11 @@ def test_a_field_that_takes_a_sublayer_away_too_shows_nothing(monkeypatch: pytes
 
 def _edit(patch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
     edit_generated(patch, modeling_module("wav2vec2"), edit)
+
+
+def test_fields_of_a_config_inside_of_another_are_emptied_too_and_others_stay() -> None:
+    config = Gemma4Config(text_config={"hidden_size_per_layer_input": 4})
+    found = list(extensions._emptied(config))
+    without = [one for one in found if not one.text_config.hidden_size_per_layer_input]
+    assert without and all(one.text_config.hidden_size == config.text_config.hidden_size for one in without)
+    assert config.text_config.hidden_size_per_layer_input == 4

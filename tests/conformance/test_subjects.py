@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conformance.adapted import that_can_undo
 from conformance.subjects import (
     FIRST_TOKEN,
     Subject,
@@ -86,3 +87,11 @@ def test_labels_are_one_per_position_also_of_books_of_codes() -> None:
 def test_a_base_model_has_no_labels() -> None:
     subject = of("t5", "T5Model")
     assert with_labels(subject, subject.padded_inputs()) is None
+
+
+def test_an_inverse_is_looked_for_where_a_head_calls_its_projection() -> None:
+    (mobile,), bert = method_subjects("mobilebert"), method_subjects("bert")[0]
+    assert (mobile.architecture, that_can_undo(mobile).architecture) == ("MobileBertForMaskedLM", "MobileBertModel")
+    assert that_can_undo(bert) == bert  # it calls it
+    (vit,) = method_subjects("vit")
+    assert that_can_undo(vit) == vit  # it has none

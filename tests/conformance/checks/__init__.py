@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from conformance.adapted import adapted_subjects, holding_subjects, init_refuses, initialised, refused
+from conformance.adapted import (
+    adapted_subjects,
+    holding_subjects,
+    init_refuses,
+    initialised,
+    refused,
+    that_can_undo,
+)
 from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
 from conformance.checks.apart import padding_of_the_text_stays_there
@@ -148,7 +155,7 @@ def _no_cache_to_fill(subject: Subject, method: Method) -> Reason | None:
         return Reason.ONLY_PREFIX
     if subject.kind != "decoder" or subject.cross:
         return Reason.NO_CACHE
-    config = subject.config()
+    config = _of_text(subject.config())
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return Reason.WINDOW if any(windows) else None
 
@@ -254,4 +261,4 @@ def cells(model_type: str) -> Iterator[Cell]:
     for check in CHECKS:
         for method in METHODS:
             for subject in subjects:
-                yield Cell(check, method, subject)
+                yield Cell(check, method, that_can_undo(subject) if method.has(Invertible) else subject)

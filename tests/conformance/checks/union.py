@@ -20,6 +20,7 @@ from conformance.adapted import (
     planned_for,
     randomise_adapter,
     state,
+    that_can_undo,
 )
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import FAMILIES, LoRA, ReFT, method
@@ -34,6 +35,8 @@ REFT = ReFT(prefix=2, suffix=1)
 
 def every_method_together(subject: Subject, without: frozenset[str] = frozenset()) -> None:
     """All planned families but some, on all their sites."""
+    if "invertible" not in without:
+        subject = that_can_undo(subject)
     inputs = subject.padded_inputs()
     expected = run(subject.upstream(), inputs)
     model = initialised(subject)

@@ -175,14 +175,19 @@ def _of_part(model: nn.Module, path: str, module: nn.Module, base: str, parts: M
     """A layer, as the innermost part around it states it."""
     part = max((one for one in parts if not one or path.startswith(f"{one}.")), key=len, default=base)
     stated = parts.get(part, model.adapters_base)
-    within = path if part == base else path.removeprefix(f"{part}.")
-    in_encoder = bool(getattr(stated.config, "is_encoder_decoder", False)) and ".encoder." in f".{within}."
+    in_encoder = bool(getattr(stated.config, "is_encoder_decoder", False)) and module in _encoder_of(stated)
     forms = [(join(part, stack.path), stack.form) for stack in stated.layer_stacks]
     layer = _layer(path, module, in_encoder)
     attentions = tuple(replace(one, part=part) for one in layer.attentions)
     if part in _parts_without("bottleneck", parts):
         layer = replace(layer, hosts=(), is_left_out=True)
     return replace(layer, attentions=attentions, form=_form(path, forms), part=part)
+
+
+def _encoder_of(part: Any) -> set[nn.Module]:
+    """The modules in what upstream calls the encoder of a whole, whatever their names (SeamlessM4T); a half says so of itself."""
+    encoder = part.get_encoder()
+    return set() if encoder is None or encoder is part.get_submodule("") else set(encoder.modules())
 
 
 def _in_towers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Layer]:
