@@ -911,3 +911,32 @@ def test_what_a_forward_hands_on_is_what_it_takes_but_for_what_it_gives_itself()
     assert {"pixel_values", "image_position_ids", "input_ids"} <= known.keys()
     llama = trial.takes(trial.built("LlamaModel", read("llama").config(), "meta"))
     assert llama.keys() == dict(trial._named(transformers.LlamaModel.forward)).keys() - {"self"}
+
+
+class _Stretches(nn.Module):
+    """Makes a sound of what it is given, as many times as long as the product of its config's ratios."""
+
+    main_input_name = "latents"
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        times = 1
+        for ratio in self.config.ratios:
+            times *= ratio
+        return latents.repeat_interleave(times, dim=-1)
+
+
+@pytest.mark.parametrize(("slow", "ratios"), [(0.0, [2, 2]), (float("inf"), [8, 5])])
+def test_strides_become_twos_where_a_forward_takes_long(
+    slow: float, ratios: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = Draft("bert", {"ratios": [8, 5]})
+    one = search.Search("bert")
+    one.found = inputs.Found({}, {"latents": {"kind": "normal", "shape": [1, 2]}})
+    monkeypatch.setattr(search, "SLOW", slow)
+    monkeypatch.setattr(one, "small_model", lambda draft: _Stretches(draft.seen))
+    monkeypatch.setattr(one, "keeps", lambda draft, changes: draft.changed(changes))
+    assert one.quicker(draft).seen.ratios == ratios

@@ -57,7 +57,7 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "power of" in text:
         yield from _powers(config)
     if "Kernel size can't be greater" in text:
-        yield from _smaller_strides(config)
+        yield from smaller_strides(config)
     if "normalized_shape" in text:
         yield from _as_many_as_stages(config)
     if "running_mean should contain" in text:
@@ -161,8 +161,8 @@ def _narrower(config: PreTrainedConfig) -> Iterator[Changes]:
         yield filters
 
 
-def _smaller_strides(config: PreTrainedConfig) -> Iterator[Changes]:
-    """Lists of strides, of which the last leave no room for a kernel, become twos."""
+def smaller_strides(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Lists of strides become twos: the last leave no room for a kernel, or their product makes a long sound of a short one."""
     changes: Changes = {
         (*path, name): [min(number, 2) for number in value]
         for path, node in nodes(config)
