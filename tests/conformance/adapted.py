@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
+from adapter_runtime.model.init.finding import lacks_layers
 from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, method
 from conformance.outputs import run
 from conformance.reasons import Reason
@@ -223,10 +224,12 @@ def adapted_subjects(model_type: str) -> tuple[Subject, ...]:
 
 @functools.cache
 def init_refuses(subject: Subject) -> bool:
-    """Whether ``init`` does not take the class because no code was generated for its base model."""
+    """Whether ``init`` does not take the class because no code was generated for its base model, or for none of the models that it is
+    made of here (PP-OCRv5's convolutions)."""
     upstream = subject.upstream()
     base = type(upstream.base_model)
-    if f"{base.__module__}.{base.__qualname__}" in registered().model_mixins:
+    is_known = f"{base.__module__}.{base.__qualname__}" in registered().model_mixins
+    if is_known and not lacks_layers(upstream.base_model):
         return False
     try:
         adapter_models.init(upstream)
@@ -238,7 +241,11 @@ def init_refuses(subject: Subject) -> bool:
 @functools.cache
 def holding_subjects(model_type: str) -> tuple[Subject, ...]:
     """One subject per further class that holds the layers: a wrapped decoder, an encoder alone, a backbone, a model with a head."""
-    known = {type(initialised(subject).adapters_base) for subject in adapted_subjects(model_type)}
+    known = {
+        type(initialised(subject).adapters_base)
+        for subject in adapted_subjects(model_type)
+        if not init_refuses(subject)
+    }
     found = []
     for subject in head_subjects(model_type):
         if not upstream_runs(subject) or init_refuses(subject):  # some cannot be built of this config
