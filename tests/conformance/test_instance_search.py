@@ -940,3 +940,17 @@ def test_strides_become_twos_where_a_forward_takes_long(
     monkeypatch.setattr(one, "small_model", lambda draft: _Stretches(draft.seen))
     monkeypatch.setattr(one, "keeps", lambda draft, changes: draft.changed(changes))
     assert one.quicker(draft).seen.ratios == ratios
+
+
+def test_towers_get_what_they_may_need_at_once_and_a_text_keeps_its_windows() -> None:
+    draft = Draft(
+        "qwen3_asr",
+        {
+            "text_config": {"model_type": "qwen3", "hidden_size": 64, "sliding_window": 4, "use_sliding_window": True},
+            "audio_config": {"model_type": "qwen3_asr_encoder", "n_window": 4, "n_window_infer": 4, "output_dim": 20},
+        },
+    )
+    changes = repair.of_towers(draft.seen)
+    assert changes["audio_config", "n_window"] == 50
+    assert changes["audio_config", "output_dim"] == 64
+    assert not any(path[0] == "text_config" for path in changes)

@@ -238,6 +238,20 @@ def _keyed(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
                 yield {(*path, name): {said[1]: 4}}  # type: ignore[index]
 
 
+def of_towers(config: PreTrainedConfig) -> Changes:
+    """What towers may need at once: their streams' sizes, windows as wide as by default, and what they give out as wide as the text's stream."""
+    changes: Changes = {}
+    for path, node in nodes(config):
+        if path and "text" not in words(path[-1]):
+            changes |= {(*path, name): value for name, value in sizes.of_tower(node).items()}
+    for windows in _usual_windows(config):
+        changes |= {path: value for path, value in windows.items() if len(path) > 1 and not path[0].startswith("text")}
+    for wide in _as_wide_as_text(config):
+        if len(wide) == 1:
+            changes |= {path: value for path, value in wide.items() if {"out", "output"} & set(words(path[-1]))}
+    return changes
+
+
 def _as_wide_as_text(config: PreTrainedConfig) -> Iterator[Changes]:
     """What a tower gives out gets the width of the text's stream."""
     try:

@@ -39,7 +39,7 @@ from conformance.instances.inputs import Found, facts_of, fails_again, find, mis
 from conformance.instances.keys import with_nothing_hidden, with_several_keys
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
-from conformance.instances.repair import FILL, repairs, room, smaller_strides, tokens_without_room
+from conformance.instances.repair import FILL, of_towers, repairs, room, smaller_strides, tokens_without_room
 from conformance.instances.trial import (
     Failed,
     built,
@@ -613,13 +613,12 @@ class Search:
 
     @staticmethod
     def towers(config: Any) -> Iterator[Changes]:
-        """Sizes that a tower needs and a text never asks for, in all towers at once."""
+        """Sizes that a tower needs and a text never asks for, in all towers at once; then without windows and widths."""
         changes: Changes = {}
         for path, node in nodes(config):
             if path and "text" not in words(path[-1]):
                 changes |= {(*path, name): value for name, value in sizes.of_tower(node).items()}
-        if changes:
-            yield changes
+        yield from (each for each in (of_towers(config), changes) if each)
 
     def shortened(self, config: Any) -> Iterator[Changes]:
         """Lists of numbers of layers that are shorter than by default, as long again: what has one module per entry may have more."""
