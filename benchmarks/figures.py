@@ -2,7 +2,7 @@
 
 python benchmarks/figures.py sizes models [--write]
 
-They stand in docs/figures.json. `models` counts what the manifest of the checked-in models says, and with --write puts the counts
+They stand in docs/figures.json. `models` counts the checked-in models, with what the checks say of them, and with --write puts the counts
 into README.md too; `sizes` saves adapters of a model with the dimensions of BERT-base. tests/test_figures.py compares the pages
 with the file, and the file with what can be computed again in seconds.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -46,19 +47,27 @@ def sizes() -> dict[str, object]:
 
 
 def models() -> dict[str, object]:
-    """How many model types the release has that the checked-in models are from, how many are checked in, and with which methods."""
+    """How many model types the release has that the checked-in models are from, how many are checked in, and with which methods.
+
+    A method counts where its checks ran and hold: what a plan says alone, of a model whose parts decide, is not counted.
+    """
+    sys.path.insert(0, str(ROOT / "tests"))
     from adapter_codegen.emit.manifest import load
     from adapter_codegen.parse import read_auto_mappings
     from adapter_codegen.upstream import open_release
+    from conformance.methods import FAMILIES
+    from conformance.results import ResultFile
+    from conformance.verdicts import verdict_of
 
     manifest = load(ROOT)
-    records = manifest.models.values()
-    methods = Counter(method for record in records for method, reason in record.methods.items() if not reason)
+    results = ResultFile(ROOT / "tests" / "conformance" / "results.jsonl", manifest.transformers).models
+    held = [verdict_of(results[name]).families for name in manifest.models if name in results]
+    methods = Counter(family for families in held for family in families)
     return {
         "transformers": manifest.transformers,
         "model_types": len(read_auto_mappings(open_release()).model_types),
         "checked_in": len(manifest.models),
-        "all_families": sum(not any(record.methods.values()) for record in records),
+        "all_families": sum(len(families) == len(FAMILIES) for families in held),
         "methods": dict(methods.most_common()),
     }
 

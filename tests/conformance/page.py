@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from conformance.methods import FAMILIES
@@ -45,13 +45,18 @@ Type into the fields to see less.
 """
 
 
-def page(results: Sequence[ModelResult], release: str) -> str:
-    """The page in Markdown."""
+def page(results: Sequence[ModelResult], release: str, refused: Mapping[str, str]) -> str:
+    """The page in Markdown.
+
+    Args:
+        refused: model type -> the plan's reason, of those that are refused before anything can be tried.
+    """
     verdicts = [verdict_of(result) for result in results]
     parts = [
         _HEAD.format(release=release),
         _summary(results, verdicts),
         _work_list(verdicts),
+        _not_planned(refused),
         _losses(verdicts),
         _unconverted(verdicts),
         _FILTER,
@@ -59,9 +64,11 @@ def page(results: Sequence[ModelResult], release: str) -> str:
     return "\n".join(parts)
 
 
-def data(results: Iterable[ModelResult]) -> str:
+def data(results: Iterable[ModelResult], refused: Mapping[str, str]) -> str:
     """The rows of the table, as a script: a page that is opened from a disk may not fetch a file."""
-    rows = [json.dumps(row, ensure_ascii=False) for result in results for row in _rows(verdict_of(result))]
+    found = [row for result in results for row in _rows(verdict_of(result))]
+    found += [[name, "all", "not planned", "", reason] for name, reason in refused.items()]
+    rows = [json.dumps(row, ensure_ascii=False) for row in found]
     return "const CONFORMANCE = [\n" + ",\n".join(rows) + "\n];\n"
 
 
@@ -110,6 +117,11 @@ def _work_list(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([intro, *_table(("model", "check", "reason"), sorted(refused))])
 
 
+def _not_planned(refused: Mapping[str, str]) -> str:
+    intro = f"## Refused by the plan\n\n{len(refused)} model types are refused before anything is generated.\n"
+    return "\n".join([intro, *_table(("model", "reason"), sorted(refused.items()))])
+
+
 def _losses(verdicts: Sequence[Verdict]) -> str:
     lost = [(v.model_type, family, f.check, f.reason) for v in verdicts for family, f in sorted(v.dropped.items())]
     intro = f"## Losses\n\n{len(lost)} families are planned, and dropped because they fail.\n"
@@ -139,6 +151,6 @@ def _escaped(text: str) -> str:
     return text
 
 
-def write_page(results: Sequence[ModelResult], release: str) -> None:
-    PAGE.write_text(page(results, release), encoding="utf-8")
-    DATA.write_text(data(results), encoding="utf-8")
+def write_page(results: Sequence[ModelResult], release: str, refused: Mapping[str, str]) -> None:
+    PAGE.write_text(page(results, release, refused), encoding="utf-8")
+    DATA.write_text(data(results, refused), encoding="utf-8")

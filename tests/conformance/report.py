@@ -98,6 +98,7 @@ def _write(options: argparse.Namespace) -> int:
     """Write what follows from the file of results; nothing is run."""
     import transformers
 
+    from conformance import refused_by_plan
     from conformance.page import write_page
     from conformance.verdicts import VERDICTS, verdicts_text
 
@@ -108,7 +109,9 @@ def _write(options: argparse.Namespace) -> int:
     if options.write_verdicts:
         VERDICTS.write_text(verdicts_text(results, release), encoding="utf-8")
     if options.write_page:
-        write_page(results, release)
+        refused = refused_by_plan.planned_anew({result.model_type for result in results})
+        refused_by_plan.write(refused, release)
+        write_page(results, release, refused)
     print(summary(results))
     return 0
 

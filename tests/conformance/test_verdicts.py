@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adapter_codegen.plan.told.verdicts import read_verdicts
+from conformance import refused_by_plan
 from conformance.methods import FAMILIES
 from conformance.page import DATA, PAGE, data, page
 from conformance.reasons import Reason
@@ -108,11 +109,13 @@ def test_the_page_has_a_row_for_each_loss_and_each_refusal() -> None:
         replace(result(*SOUND, ("lora", "merge", "a|b")), model_type="lost"),
         ModelResult("gone", "crash", "SIGSEGV", planned=PLANNED),
     ]
-    text = page(results, RELEASE)
+    text = page(results, RELEASE, {"odd": "It has no layers."})
     assert "| gone | crash | SIGSEGV |" in text
+    assert "1 model types are refused before anything is generated" in text and "| odd | It has no layers. |" in text
     assert r"| lost | lora | merge | decoder: a\|b |" in text
-    rows = json.loads(data(results).partition("=")[2].rstrip().rstrip(";"))
+    rows = json.loads(data(results, {"odd": "It has no layers."}).partition("=")[2].rstrip().rstrip(";"))
     assert ["gone", "all", "refused", "crash", "SIGSEGV"] in rows
+    assert ["odd", "all", "not planned", "", "It has no layers."] in rows
     assert ["lost", "invertible", "not planned", "", "no table of tokens"] in rows
 
 
@@ -120,8 +123,10 @@ def test_what_is_checked_in_follows_from_the_results() -> None:
     results = ResultFile(RESULTS, RELEASE).ordered()
     again = "python -m conformance --write-verdicts --write-page"
     assert VERDICTS.read_text(encoding="utf-8") == verdicts_text(results, RELEASE), again
-    assert PAGE.read_text(encoding="utf-8") == page(results, RELEASE), again
-    assert DATA.read_text(encoding="utf-8") == data(results), again
+    refused = refused_by_plan.read()
+    assert PAGE.read_text(encoding="utf-8") == page(results, RELEASE, refused), again
+    assert DATA.read_text(encoding="utf-8") == data(results, refused), again
+    assert not refused.keys() & {result.model_type for result in results}, again
 
 
 def test_a_model_that_people_come_with_loses_nothing() -> None:
@@ -143,7 +148,7 @@ def test_a_head_that_becomes_another_loses_its_conversion_and_nothing_else() -> 
     read = read_verdicts(verdicts_text([replace(made, cells=(*made.cells, lost))], RELEASE))
     assert read.unconverted["m"]["MForMaskedLM"].reason == "MForMaskedLM: logits differ"
     assert "| m | MForMaskedLM | conversion | MForMaskedLM: logits differ |" in page(
-        [replace(made, cells=(*made.cells, lost))], RELEASE
+        [replace(made, cells=(*made.cells, lost))], RELEASE, {}
     )
 
 
@@ -151,4 +156,4 @@ def test_a_head_that_converts_leaves_no_entry() -> None:
     made = result(*SOUND, ("", "conversion", ""))
     assert not verdict_of(made).unconverted
     assert "unconverted" not in json.loads(verdicts_text([made], RELEASE))
-    assert "The heads of 0 of upstream's classes" in page([made], RELEASE)
+    assert "The heads of 0 of upstream's classes" in page([made], RELEASE, {})
