@@ -224,7 +224,7 @@ def test_a_prompt_is_what_tokens_would_be_that_have_its_embeddings(kind: str, co
     ours = logits(model, inputs, "a")
     prompt = next(parameter for _, parameter in model.adapter_parameters("a"))
     model.set_active_adapters(None)
-    given, columns = _with_free_tokens(inputs, 3, after_first=combine != "prefix")
+    given, columns = _with_free_tokens(inputs, 3, after_first=combine != "prefix", is_near=kind == "gemma3")
 
     def write(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         embeddings = kwargs["inputs_embeds"].clone()
@@ -242,11 +242,11 @@ def test_a_prompt_is_what_tokens_would_be_that_have_its_embeddings(kind: str, co
 
 
 def _with_free_tokens(
-    inputs: Mapping[str, torch.Tensor], count: int, after_first: bool
+    inputs: Mapping[str, torch.Tensor], count: int, after_first: bool, is_near: bool
 ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
-    """Inputs with `count` further tokens in each row, and where these stand: in front, or after the first real token."""
+    """Inputs with `count` further tokens in each row, and where these stand: in front, or beside the first real token."""
     mask = inputs["attention_mask"]
-    starts = [int(row.argmax()) + 1 if after_first else 0 for row in mask]
+    starts = [int(row.argmax()) + after_first if after_first or is_near else 0 for row in mask]
     rows = []
     for row, start in enumerate(starts):
         one = {name: inputs[name][row] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
@@ -255,7 +255,7 @@ def _with_free_tokens(
             {name: torch.cat([v[:start], v.new_full((count,), fills[name]), v[start:]]) for name, v in one.items()}
         )
         positions = inputs["position_ids"][row]
-        before = int(positions[start - 1]) + 1 if start else 0
+        before = int(positions[start - 1]) + 1 if after_first else int(positions[start])
         rows[-1]["position_ids"] = torch.cat(
             [positions[:start], before + torch.arange(count), positions[start:] + count]
         )

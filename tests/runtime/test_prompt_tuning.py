@@ -334,10 +334,11 @@ def test_all_ways_to_generate_agree(combine: str, attention: str, inputs: Inputs
     mask = inputs["attention_mask"]
     generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, **options)
     assert torch.equal(generated, expected[:, 7:])
+    assert torch.equal(model.generate(**inputs, **options, prefill_chunk_size=4), expected)
     if combine == "prefix":
         assert torch.equal(model.generate(**inputs, **options, prefill_chunk_size=3), expected)
     else:
-        with pytest.raises(UnsupportedMethodError, match="may be padding"):
+        with pytest.raises(UnsupportedMethodError, match="the first 3 of some row are padding"):
             model.generate(**inputs, **options, prefill_chunk_size=3)
     model.set_active_adapters(None)
     assert not torch.equal(model.generate(**inputs, **options), expected)

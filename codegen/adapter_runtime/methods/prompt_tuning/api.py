@@ -113,7 +113,7 @@ class PromptGenerationMixin(DynamicMixin):
         """
         prompt, cache = self._prompt_length(), model_kwargs.get("past_key_values")
         if prompt and generation_config.prefill_chunk_size is not None:
-            self._check_chunks(model_kwargs)
+            self._check_chunks(model_kwargs.get("attention_mask"), generation_config.prefill_chunk_size)
         past = int(cache.get_seq_length()) if prompt and cache is not None else 0
         if past:
             if model_kwargs.get("inputs_embeds") is not None or generation_config.prefill_chunk_size is not None:
@@ -126,11 +126,17 @@ class PromptGenerationMixin(DynamicMixin):
                 input_ids = input_ids[:, past - prompt :]
         return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
 
-    def _check_chunks(self, model_kwargs: dict[str, Any]) -> None:
-        """Raise where the first chunk of a batch may not hold the token that the prompt follows."""
-        prompts = self._running_prompts()
-        if prompts is not None and prompts.combine != "prefix" and model_kwargs.get("attention_mask") is not None:
+    def _check_chunks(self, mask: torch.Tensor | None, size: int) -> None:
+        """Raise where the first chunk of a batch does not hold the token of a row that the prompt stands beside.
+
+        Args:
+            mask: [B, L], of the tokens; None = all are real.
+            size: how many tokens are in a chunk.
+        """
+        part = self.adapters_base.text_part
+        assert part is not None
+        if mask is not None and prompts_of(part).follows_padding() and not bool(mask[:, :size].any(dim=-1).all()):
             raise UnsupportedMethodError(
-                f"A prompt with combine={prompts.combine!r} goes in with the first chunk, which may be padding. Generate "
-                "without prefill_chunk_size, or without padding."
+                f"A prompt goes in beside the first real token of a row, with the first chunk, but the first {size} of some row are "
+                "padding. Generate without prefill_chunk_size, with a larger one, or without padding."
             )

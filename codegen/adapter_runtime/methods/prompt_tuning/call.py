@@ -9,7 +9,8 @@ A prompt goes in once, while the cache is empty; later the cache holds it like t
 
 The mask grows by ones where the prompt stands. Positions that the caller gives are moved, so that real tokens follow the
 prompt - unless the model has added them to the tokens before the prompt comes in. With padding on the left the prompt stands
-in front of the padding ("prefix"), or after the first real token of each row ("prefix_after_bos").
+in front of the padding ("prefix"), as in PEFT, or after the first real token of each row ("prefix_after_bos"). Where layers count columns (a
+window), a "prefix" stands behind the padding instead, right in front of the first real token: else padding would push it out of their sight.
 
 Called from a model with a head, the base model leaves the positions of the prompt out of ``last_hidden_state`` and of what
 its pooler reads, so that heads, labels and masks are about real tokens only. All other outputs keep them.
@@ -37,6 +38,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from adapter_runtime.methods.prompt_tuning.module import goes_to_tokens
 from adapter_runtime.methods.prompt_tuning.program import Prompts
+from adapter_runtime.methods.prompt_tuning.windows import counts_columns
 from adapter_runtime.programs.hooks import remove_hooks
 
 Arguments: TypeAlias = tuple[Argument, ...]  # of a forward, by position
@@ -52,6 +54,7 @@ class PromptSites:
 
     embeddings: str  # path of the module whose output enters the first layer
     token_scale: str  # attribute of the model that reads tokens, by which it multiplies what it embeds; "" = none
+    stays_near: bool  # a mask is one of tokens, and layers count columns: no padding may stand behind a prompt
     holds_tokens: bool  # that module has the table of tokens inside, or the model reads no tokens
     takes_positions: bool  # forward has the argument position_ids
     positions_come_first: bool  # and that module adds them
@@ -89,6 +92,7 @@ class PromptSites:
         return PromptSites(
             embeddings=model.embedding_output,
             token_scale=model.token_scale,
+            stays_near=bool({"input_ids", "inputs_embeds"} & takes.parameters.keys()) and counts_columns(model.config),
             holds_tokens=holds_tokens,
             takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
@@ -224,13 +228,13 @@ def before_call(
         UnsupportedMethodError: the mask or the positions cannot grow, or a static cache has no room.
     """
     if sites.is_encoder_decoder:
-        return _before_encoder_decoder(prompts, given)
+        return _before_encoder_decoder(sites, prompts, given)
     context = thread.context
     assert context is not None
     cache = given.get("past_key_values")
     past = cache.get_seq_length() if isinstance(cache, Cache) else 0
     mask = checked_mask(given.get("attention_mask"))
-    call = context.slot(PromptSlot).call = PromptCall(prompts, insertion_of(prompts, mask), past)
+    call = context.slot(PromptSlot).call = PromptCall(prompts, insertion_of(prompts, mask, sites), past)
     call.is_of_part = model.get_submodule("") is not context.owner
     length = _length(given)
     check_room(cache, prompts.length, mask, length)
@@ -248,13 +252,13 @@ def before_call(
     return {**given, **changed}
 
 
-def insertion_of(prompts: Prompts, mask: torch.Tensor | None) -> Insertion:
+def insertion_of(prompts: Prompts, mask: torch.Tensor | None, sites: PromptSites) -> Insertion:
     """Where a prompt stands among the tokens of a mask [B, L]."""
-    if prompts.combine == "prefix":
-        return Insertion(prompts.length)
-    if mask is None:
-        return Insertion(prompts.length, 1)
-    return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1) + 1)
+    leads = prompts.combine == "prefix"
+    if mask is None or (leads and not sites.stays_near):
+        return Insertion(prompts.length, 0 if leads else 1, leads)
+    first = mask.to(torch.bool).int().argmax(dim=-1)
+    return Insertion(prompts.length, first if leads else first + 1, leads)
 
 
 def checked_mask(mask: Argument) -> torch.Tensor | None:
@@ -478,7 +482,7 @@ def after_last_layer(module: nn.Module, args: Arguments, output: LayerOutputs) -
 # Encoder-decoders: the prompt is the encoder's, which `generate` also calls by itself
 
 
-def _before_encoder_decoder(prompts: Prompts, given: dict[str, Argument]) -> dict[str, Argument]:
+def _before_encoder_decoder(sites: PromptSites, prompts: Prompts, given: dict[str, Argument]) -> dict[str, Argument]:
     """The mask of the encoder is also what cross-attention sees of it, so it grows here, not only in the encoder."""
     mask = checked_mask(given.get("attention_mask"))
     encoded = given.get("encoder_outputs")
@@ -487,7 +491,7 @@ def _before_encoder_decoder(prompts: Prompts, given: dict[str, Argument]) -> dic
     states = encoded[0] if isinstance(encoded, (ModelOutput, tuple, list)) else None
     if isinstance(states, torch.Tensor) and states.shape[1] != mask.shape[1] + prompts.length:
         return given  # of an encoder that ran without the prompt
-    grown = PromptCall(prompts, insertion_of(prompts, mask), 0).grow_mask(mask)
+    grown = PromptCall(prompts, insertion_of(prompts, mask, sites), 0).grow_mask(mask)
     return {**given, "attention_mask": grown}
 
 
@@ -519,7 +523,9 @@ class EncoderEntry:
         mask = checked_mask(given.get("attention_mask"))
         length = _length(given)
         is_grown = mask is not None and mask.shape[1] != length
-        insertion = insertion_of(prompts, mask)  # a mask with the prompt in it has the same first real token
+        insertion = insertion_of(
+            prompts, mask, self.sites
+        )  # a mask with the prompt in it has the same first real token
         call = slot.call = PromptCall(prompts, insertion, 0)
         if mask is not None and not is_grown:
             given["attention_mask"] = call.grow_mask(mask)

@@ -18,8 +18,8 @@ class PromptTuningConfig(AdapterConfig):
         prompt_init: "random_uniform", or "from_string": the embeddings of the tokens of `prompt_init_text`.
             Default: "random_uniform".
         prompt_init_text: the text for "from_string". Default: None.
-        combine: "prefix": the prompt stands in front of all tokens; "prefix_after_bos": after the first real token of a row.
-            Default: "prefix".
+        combine: "prefix": the prompt stands in front of all tokens; "prefix_after_bos": after the first real token of a row. Where
+            layers see a window of columns, padding on the left stands in front of both. Default: "prefix".
         init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.
         random_uniform_scale: bound s of these values, which are drawn from [-s, s]. Default: 0.5.
         insert_at: "embedding_output": behind the module that embeds tokens and adds positions, types and norms to them, where

@@ -15,14 +15,16 @@ class Insertion(NamedTuple):
 
     Attributes:
         length: P.
-        at: the tokens in front of the prompt; one number for all rows, or [B] where rows differ (padding on the left).
+        at: the columns in front of the prompt; one number for all rows, or [B] where rows differ (padding on the left).
+        leads: whether no token of a row stands in front of the prompt, but for padding.
     """
 
     length: int
     at: int | torch.Tensor = 0
+    leads: bool = False
 
     def into(self, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """Put the prompt among the tokens: [B, L, ...] and [B, P, ...] -> [B, L + P, ...]."""
+        """Put the prompt among the tokens: [B, L, ...] and [B, P, ...] -> [B, L + P, ...]. One row stands for all."""
         if isinstance(self.at, int):
             if self.at == 0:
                 return torch.cat([prompt, tokens], dim=1)
@@ -35,29 +37,36 @@ class Insertion(NamedTuple):
         return _pick(torch.cat([prompt, tokens], dim=1), source)
 
     def out_of(self, states: torch.Tensor) -> torch.Tensor:
-        """[B, L + P, ...] -> [B, L, ...], the positions of the prompt left out."""
+        """[B, L + P, ...] -> [B, L, ...], the positions of the prompt left out.
+
+        Contiguous, as upstream's states are: attention across them may view what it computes of them in other shapes (GPT-2).
+        """
         if isinstance(self.at, int):
             rest = states[:, self.at + self.length :]
-            return rest if self.at == 0 else torch.cat([states[:, : self.at], rest], dim=1)
+            return rest.contiguous() if self.at == 0 else torch.cat([states[:, : self.at], rest], dim=1)
         columns = torch.arange(states.shape[1] - self.length, device=states.device)[None]
         at = self.at.to(states.device)[:, None]
         return _pick(states, torch.where(columns < at, columns, columns + self.length))
 
     def into_positions(self, positions: torch.Tensor) -> torch.Tensor:
-        """Positions [B or 1, L] -> [B, L + P]: the prompt goes on after the tokens in front of it, the others move up."""
+        """Positions [B or 1, L] -> [B, L + P]: the prompt is counted as tokens would be, and what stands behind it moves up.
+
+        It goes on after the token in front of it. Where it leads, it begins where the tokens did, which need not be at 0 (PaliGemma).
+        """
         count = torch.arange(self.length, dtype=positions.dtype, device=positions.device)[None]
         if isinstance(self.at, int):
             first, rest = positions[:, : self.at], positions[:, self.at :]
-            start = first[:, -1:] + 1 if self.at else torch.zeros_like(positions[:, :1])
+            start = rest[:, :1] if self.leads or self.at == 0 else first[:, -1:] + 1
             return torch.cat([first, start + count, rest + self.length], dim=1)
         at = self.at.to(positions.device)[:, None]
         positions = positions.expand(at.shape[0], -1)
         columns = torch.arange(positions.shape[1], device=positions.device)[None]
-        start = positions.gather(1, at - 1) + 1
+        start = positions.gather(1, at) if self.leads else positions.gather(1, at - 1) + 1
         return self.into(torch.where(columns < at, positions, positions + self.length), start + count)
 
 
 def _pick(source: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Pick columns of each row: [B, S, ...] and column numbers [B, C] -> [B, C, ...]."""
+    """Pick columns of each row: [B or 1, S, ...] and column numbers [B or 1, C] -> [B, C, ...]."""
+    rows = max(source.shape[0], columns.shape[0])
     index = columns.reshape(*columns.shape, *(1,) * (source.dim() - 2))
-    return source.gather(1, index.expand(*columns.shape, *source.shape[2:]))
+    return source.expand(rows, *source.shape[1:]).gather(1, index.expand(rows, columns.shape[1], *source.shape[2:]))

@@ -2,6 +2,7 @@
 
 reserving.py   in models made of several: room for the prompt before it goes in
 insertion.py   the arithmetic of columns
+windows.py     whether padding may stand between the prompt and the tokens
 call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
 """
 
@@ -105,11 +106,20 @@ class PromptTuningLayer(AdapterLayerBase[Prompts]):
         )
         return Prompts(joined, first.length, *places.pop())
 
+    def follows_padding(self) -> bool:
+        """Whether the prompt that runs stands behind padding on the left."""
+        prompts = self.current_program()
+        if prompts is None or self.sites is None:
+            return False
+        return self.sites.stays_near or prompts.combine != "prefix"
+
     def at_root(self, root: EntryModel, part: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         """See `AdapterLayerBase`."""
         prompts, whole, reader = self.current_program(), cast("AdaptedBaseModel", root), cast("AdaptedBaseModel", part)
         assert prompts is not None and self.sites is not None
-        return reserve(whole, reader, prompts, given) if reserves(whole, reader, self.sites) else given
+        if not reserves(whole, reader, self.sites):
+            return given
+        return reserve(whole, reader, self.sites, prompts, given)
 
     def after_root(self, outputs: Outputs) -> Outputs:
         """See `AdapterLayerBase`."""

@@ -69,9 +69,16 @@ def reserves(root: AdaptedBaseModel, part: AdaptedBaseModel, sites: PromptSites)
 
 
 def reserve(
-    root: AdaptedBaseModel, part: AdaptedBaseModel, prompts: Prompts, given: dict[str, Argument]
+    root: AdaptedBaseModel,
+    part: AdaptedBaseModel,
+    sites: PromptSites,
+    prompts: Prompts,
+    given: dict[str, Argument],
 ) -> dict[str, Argument]:
     """The arguments of the root, with positions for the prompt of the part that reads the tokens.
+
+    Args:
+        sites: of the part.
 
     Raises:
         UnsupportedMethodError: the mask or the positions cannot grow, a static cache has no room, or an argument has one entry per
@@ -82,7 +89,7 @@ def reserve(
     cache = given.get("past_key_values")
     past = cache.get_seq_length() if isinstance(cache, Cache) else 0
     mask = checked_mask(given.get("attention_mask"))
-    call = PromptCall(prompts, insertion_of(prompts, mask), past)
+    call = PromptCall(prompts, insertion_of(prompts, mask, sites), past)
     slot = context.slot(Reserved)
     slot.call = context.slot(PromptSlot).call = call
     slot.part, slot.ends_in_head = part, root.runs_head()
