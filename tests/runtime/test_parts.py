@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+)
 
 from adapter_runtime import AdapterConfig, AdapterSetup, ConfigUnion, LoRAConfig, Parallel, Stack, init
 from adapter_runtime.errors import AdapterMismatchError, InvalidConfigError, UnsupportedMethodError
@@ -114,6 +121,53 @@ class Tower(torch.nn.Module):
 )
 def test_what_upstream_says_of_a_class_tells_only_where_it_is_of_one_kind(modalities: Any, kind: str) -> None:
     assert kind_of(Tower(modalities)) == kind  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("modalities", "module", "kind"),
+    [
+        pytest.param(
+            ("image", "text"), torch.nn.Conv3d(3, 8, 2), "vision", id="patches of images with three channels"
+        ),
+        pytest.param(("image", "text"), torch.nn.Conv2d(8, 8, 2), "", id="a convolution over what a tower gave"),
+        pytest.param(("image", "text"), torch.nn.Conv1d(3, 8, 2), "", id="a convolution along one axis"),
+        pytest.param(("image", "text"), torch.nn.Linear(3, 8), "", id="a projection"),
+        pytest.param(("audio", "text"), torch.nn.Conv2d(3, 8, 2), "", id="nothing is said of images"),
+    ],
+)
+def test_a_tower_of_a_file_that_reads_text_too_is_told_by_the_patches_that_it_embeds(
+    modalities: Any, module: torch.nn.Module, kind: str
+) -> None:
+    tower: Any = Tower(modalities)
+    tower.embedding, tower.config = module, PreTrainedConfig(in_channels=3)
+    assert kind_of(tower) == kind
+
+
+def test_the_tower_of_qwen2_5_vl_is_named_by_what_it_reads() -> None:
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "vocab_size": 60,
+    }
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "out_hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 4,
+        "patch_size": 4,
+    }
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "num_key_value_heads": 2, "rope_parameters": rope}, vision_config=vision
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    init(model)
+    model.add_adapter("a", "lora[parts='vision']")
+    model.add_adapter("b", "lora[parts='text']")
+    assert parts_with(model, "a") == {"visual"} and parts_with(model, "b") == {"language_model"}
 
 
 @pytest.mark.parametrize("name", ["decoder.bert", "bert", "decoder"])

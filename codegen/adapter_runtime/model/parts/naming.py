@@ -32,11 +32,24 @@ def kind_of(part: AdapterPart) -> Kind:
 
 
 def _stated_kind(model: nn.Module) -> Kind:
-    """What upstream says that a class reads (a tower of packed patches), where that is of one kind: classes that say nothing
-    have what the base of all classes of their file says."""
+    """What upstream says that a class reads (a tower of packed patches), where that is of one kind.
+
+    Classes that say nothing have what the base of all classes of their file says (Qwen2.5-VL's tower that it reads text too). Then it is that
+    of images which embeds their patches itself: what reads a tower does not (a Q-Former).
+    """
     stated = getattr(model, "input_modalities", ())
     kinds = {_MODALITIES.get(modality, "") for modality in ((stated,) if isinstance(stated, str) else stated)}
-    return kinds.pop() if len(kinds) == 1 else ""
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "vision" if "vision" in kinds and _embeds_patches(model) else ""
+
+
+def _embeds_patches(model: nn.Module) -> bool:
+    """Whether a model without tokens has a convolution over as many channels as its config says that images have."""
+    config = getattr(model, "config", None)
+    channels = {getattr(config, name, None) for name in ("in_channels", "in_chans", "num_channels")} - {None}
+    convolutions = (module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+    return any(module.in_channels in channels for module in convolutions)
 
 
 def named_parts(parts: Mapping[str, AdapterPart], names: Sequence[str], whole: str) -> dict[str, AdapterPart]:
