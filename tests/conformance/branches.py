@@ -19,34 +19,70 @@ from conformance.emitted import is_site, modeling_module, source_of
 from conformance.scales import field_of_config
 from conformance.subjects import Subject, upstream_runs
 
+Turn = tuple[str, Any]  # a field of the config, and another value for it
 A_NUMBER = 3  # fits no width of a tiny instance
 
 
 def subjects_of_all_branches(model_type: str) -> tuple[Subject, ...]:
-    """The subjects of a model type, one for each class that holds its layers; and each with the other value of a field that decides whether a site is reached, or with a
+    """The subjects of a model type, one for each class that holds its layers; and each with another value of a field that decides whether a site is reached, or with a
     number for one that a class with sites asks for.
 
     Not every value of a field suits all others: what upstream itself cannot run is left out.
     """
     subjects = (*adapted_subjects(model_type), *holding_subjects(model_type))
-    others = [_turned(subject, field) for subject in subjects for field in _fields(subject)]
+    others = [subject.changed(turn) for subject in subjects for turn in _turns(subject)]
     others += [subject.changed((field, A_NUMBER)) for subject in subjects for field in _open_numbers(subject)]
     return (*subjects, *filter(upstream_runs, others))
 
 
-def _fields(subject: Subject) -> list[str]:
-    """The boolean fields of the config that an emitted site stands under, or that bring in a class with sites."""
-    config = subject.config()
-    booleans = {name for name, value in vars(config).items() if isinstance(value, bool) and not name.startswith("_")}
+def _turns(subject: Subject) -> list[Turn]:
+    """Other values of the fields of the config that an emitted site stands under, or that bring in a class with sites."""
     changed = {name for name, _ in subject.changes}
+    texts = _compared_texts(subject.model_type)
+    turns = [
+        (name, other)
+        for name, value in vars(subject.config()).items()
+        if not name.startswith("_") and name not in changed
+        for other in _others(value, texts.get(name, set()))
+    ]
     guards = {*_guards(ast.parse(source_of(modeling_module(subject.model_type))))}
     missing = _emitted_for(subject.model_type) - _classes(subject)
-    bringing = (
-        {name for name in booleans - changed - guards if missing & _classes(_turned(subject, name))}
-        if missing
-        else set()
+    return sorted(
+        turn for turn in turns if turn[0] in guards or (missing and missing & _classes(subject.changed(turn)))
     )
-    return sorted((guards & booleans - changed) | bringing)
+
+
+def _others(value: Any, texts: set[str]) -> list[Any]:
+    """What a field may be instead of `value`: the other boolean, or another of the texts that it is compared to."""
+    if isinstance(value, bool):
+        return [not value]
+    return sorted(texts - {value}) if value is None or isinstance(value, str) else []
+
+
+def _compared_texts(model_type: str) -> dict[str, set[str]]:
+    """Attributes -> the texts that upstream compares them to, where its classes with sites stand."""
+    found: dict[str, set[str]] = {}
+    for module in {name.rpartition(".")[0] for name in _emitted_for(model_type)}:
+        for attribute, texts in compared_texts(ast.parse(source_of(module))):
+            found.setdefault(attribute, set()).update(texts)
+    return found
+
+
+def compared_texts(text: ast.AST) -> Iterator[tuple[str, set[str]]]:
+    """``kind`` and its texts, of ``self.kind == "full"``, ``self.kind in ["full", "sliding"]`` and what says the same."""
+    for node in ast.walk(text):
+        if not isinstance(node, ast.Compare) or len(node.ops) > 1:
+            continue
+        (operator,), sides = node.ops, (node.left, *node.comparators)
+        if isinstance(operator, (ast.In, ast.NotIn)) and isinstance(sides[1], (ast.List, ast.Tuple, ast.Set)):
+            asked, literals = sides[0], sides[1].elts
+        elif isinstance(operator, (ast.Eq, ast.NotEq)):
+            asked, *literals = sides if isinstance(sides[0], ast.Attribute) else reversed(sides)
+        else:
+            continue
+        if isinstance(asked, ast.Attribute):
+            values = (one.value for one in literals if isinstance(one, ast.Constant))
+            yield asked.attr, {value for value in values if isinstance(value, str)}
 
 
 def _emitted_for(model_type: str) -> set[str]:
@@ -93,10 +129,6 @@ def _may_be_whole(known: type, name: str) -> bool:
 
 def _annotated(known: type) -> dict[str, Any]:
     return vars(known).get("__annotations__", {})
-
-
-def _turned(subject: Subject, field: str) -> Subject:
-    return subject.changed((field, not getattr(subject.config(), field)))
 
 
 def _guards(node: ast.AST, above: frozenset[str] = frozenset()) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What else a config can decide: numbers that it leaves open, and that a class with sites asks for."""
+"""What else a config can decide: by numbers that it leaves open, and that a class with sites asks for; and by texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from conformance.branches import asked_whether_open, subjects_of_all_branches
+from conformance.branches import asked_whether_open, compared_texts, subjects_of_all_branches
 from conformance.breaking import edit_generated
 from conformance.checks.union import every_method_together
 from conformance.emitted import modeling_module
@@ -24,6 +24,34 @@ from conformance.emitted import modeling_module
 )
 def test_fields_that_are_asked_whether_they_are_left_open(text: str, fields: set[str]) -> None:
     assert asked_whether_open(ast.parse(text)) == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("self.kind", {}, id="it is read"),
+        pytest.param("self.kind == other", {"kind": set()}, id="it is compared with what is no literal"),
+        pytest.param("self.width == 3", {"width": set()}, id="it is compared with a number"),
+        pytest.param("kind == 'full'", {}, id="no attribute"),
+        pytest.param("self.kind in KINDS", {}, id="it is looked for in what is no list"),
+        pytest.param("'full' in self.kinds", {}, id="it is a list itself"),
+        pytest.param("'full' in [self.kind]", {}, id="it is in a list itself"),
+        pytest.param("self.kind is 'full'", {}, id="it is that object"),
+        pytest.param("'a' < self.kind < 'c'", {}, id="it is in between"),
+        pytest.param("self.kind == 'full'", {"kind": {"full"}}, id="equal"),
+        pytest.param("'full' != self.config.kind", {"kind": {"full"}}, id="unequal, the other way round"),
+        pytest.param("self.kind in ['full', 'near']", {"kind": {"full", "near"}}, id="one of a list"),
+        pytest.param("self.kind not in ('full', 3)", {"kind": {"full"}}, id="none of a tuple"),
+        pytest.param("x and not self.kind in {'full'}", {"kind": {"full"}}, id="within a longer test"),
+    ],
+)
+def test_texts_that_a_field_is_compared_to(text: str, found: dict[str, set[str]]) -> None:
+    assert dict(compared_texts(ast.parse(text))) == found
+
+
+def test_other_texts_are_tried_where_a_site_stands_under_them_and_upstream_runs() -> None:
+    labels = [subject.label for subject in subjects_of_all_branches("timesformer")]
+    assert labels == ["encoder", "encoder, attention_type=joint_space_time", "encoder, attention_type=space_only"]
 
 
 def test_only_whole_numbers_are_tried() -> None:
