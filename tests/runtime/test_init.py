@@ -14,13 +14,20 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 from transformers import (
     BertConfig,
     BertModel,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    CLIPSegForImageSegmentation,
+    KyutaiSpeechToTextForConditionalGeneration,
     LlamaForCausalLM,
     PreTrainedModel,
     RwkvConfig,
     RwkvModel,
+    ViTConfig,
+    ViTModel,
 )
 from transformers.models.bert.modeling_bert import BertOutput, BertPreTrainedModel, BertSelfAttention
 from transformers.models.llama import modeling_llama
@@ -33,7 +40,9 @@ from adapter_runtime.contract.registry import Classes, registered
 from adapter_runtime.errors import InvalidConfigError, UnsupportedModelError
 from adapter_runtime.model import init as init_module
 from adapter_runtime.model.calls import CALL_ARGUMENTS
+from adapter_runtime.model.init.finding import _is_run
 from adapter_runtime.roles import LayerStack
+from conformance.tiny import tiny_config
 from runtime_models import BERT, CLASSES, adapted, randomise, upstream
 
 TOKENS = torch.randint(3, 99, (2, 7), generator=torch.Generator().manual_seed(2))
@@ -382,3 +391,134 @@ def test_layers_that_some_models_lack_are_none_where_they_are_said_to_be_optiona
     made.norm.inner = nn.Module()  # what is optional is there, and still holds no layers
     with pytest.raises(UnsupportedModelError, match=r"no layers at 'norm\.inner\.layers'"):
         list(made.iter_layers())
+
+
+class Convolutions(PreTrainedModel):
+    """A whole model for which there are no classes."""
+
+    config_class = BertConfig
+    _supports_sdpa = True
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.body = nn.Conv2d(3, 8, 2)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.body(pixel_values)
+        return states.mean((1, 2, 3))
+
+
+class Beside(BertPreTrainedModel):
+    """A class of somebody's own around BERT, as upstream's are, with another model beside it and a head."""
+
+    def __init__(self, config: BertConfig, kind: str) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        vit = ViTConfig(
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=8,
+            patch_size=4,
+        )
+        self.vision = ViTModel(vit) if kind == "supported" else Convolutions(config)
+        self.score = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        seen = self.vision(pixel_values)
+        seen = seen if isinstance(seen, torch.Tensor) else seen.last_hidden_state.mean((1, 2))
+        scores: torch.Tensor = self.score(self.bert(input_ids).last_hidden_state[:, 0]) + seen[:, None]
+        return scores
+
+
+def beside(kind: str) -> tuple[Beside, tuple[torch.Tensor, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = Beside(BertConfig(**BERT), kind).eval()
+    inputs = (TOKENS, torch.randn(len(TOKENS), 3, 8, 8))
+    expected = model(*inputs)
+    init(model)
+    assert torch.equal(model(*inputs), expected)
+    return model, inputs
+
+
+def trained_beside_the_adapter(model: Any) -> set[str]:
+    model.train_adapter("a")
+    ours = {id(parameter) for parameter in model.trained_parameters("a")}
+    return {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and id(parameter) not in ours
+    }
+
+
+def test_a_supported_model_beside_the_base_model_is_a_part(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    model, inputs = beside("supported")
+    assert list(model.adapter_parts()) == ["bert", "vision"] and not caplog.text
+    model.add_adapter("a", "lora[init_weights='bert']", set_active=True)
+    model.add_adapter("v", "lora[parts='vision']")
+    assert trained_beside_the_adapter(model) == {"score.weight", "score.bias"}
+    changed = model.eval()(*inputs)
+    model.save_adapter(tmp_path, "a")
+    other, _ = beside("supported")
+    other.load_adapter(tmp_path, set_active=True)
+    assert_close(other(*inputs), changed)
+
+
+def test_a_whole_model_without_adapters_is_named_and_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    model, _ = beside("unsupported")
+    assert caplog.text.count("other models in it have none: vision.") == 1
+    assert model.base_model is model.bert
+    model.add_adapter("a", set_active=True)
+    assert trained_beside_the_adapter(model) == {"score.weight", "score.bias"}
+    assert [head.name for head in model.summarized_heads()] == ["score"]
+    twin = copy.deepcopy(model)
+    assert trained_beside_the_adapter(twin) == {"score.weight", "score.bias"}
+    model.freeze_model(False)
+    assert all(parameter.requires_grad for parameter in model.vision.parameters())
+
+
+def test_a_composite_freezes_a_whole_model_without_adapters_too(caplog: pytest.LogCaptureFixture) -> None:
+    model = Elsewhere(BertConfig(**BERT), "inner", "other")
+    model.vision = Convolutions(BertConfig(**BERT))
+    init(model)
+    assert "adapters go into inner, other; other models in it have none: vision." in caplog.text
+    model.add_adapter("a")
+    assert trained_beside_the_adapter(model) == {"score.weight", "score.bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("text_encoder", True), ("vision_proj", True), ("codec_model", False), ("generate", False)]
+)
+def test_in_a_class_of_upstreams_the_forward_says_what_it_runs(name: str, expected: bool) -> None:
+    model = object.__new__(BlipForImageTextRetrieval)
+    assert _is_run(model, f"{name}.encoder") is expected
+    assert _is_run(object.__new__(Beside), name)
+
+
+def test_a_text_encoder_of_upstreams_without_adapters_is_named_and_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    vision = {**sizes, "image_size": 8, "patch_size": 4}
+    text = {**sizes, "vocab_size": 60, "encoder_hidden_size": 32, "projection_dim": 16}
+    model = BlipForImageTextRetrieval(BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=16))
+    init(model)
+    assert "adapters go into vision_model; other models in it have none: text_encoder." in caplog.text
+    model.add_adapter("a")
+    trained = {name.partition(".")[0] for name in trained_beside_the_adapter(model)}
+    assert {"vision_proj", "text_proj", "itm_head"} <= trained and "text_encoder" not in trained
+
+
+def test_a_decoder_of_upstreams_with_the_config_of_the_whole_stays_a_head() -> None:
+    model = CLIPSegForImageSegmentation(tiny_config("clipseg"))
+    init(model)
+    model.add_adapter("a", "lora")
+    trained = {name.partition(".")[0] for name in trained_beside_the_adapter(model)}
+    assert model.base_model is model.clip and trained == {"decoder"}
+
+
+def test_a_codec_that_no_forward_runs_gets_no_adapters_and_is_frozen() -> None:
+    model = KyutaiSpeechToTextForConditionalGeneration(tiny_config("kyutai_speech_to_text"))
+    init(model)
+    assert list(model.adapters_base.adapter_parts()) == [""]
+    model.add_adapter("a")
+    assert not {name for name in trained_beside_the_adapter(model) if name.startswith("codec_model.")}

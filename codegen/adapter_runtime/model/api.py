@@ -52,6 +52,7 @@ class ModelAdaptersMixin(
 
     is_adapter_model: ClassVar[bool] = False  # whether the class is a generated ``<Model>AdapterModel``
     model_frozen: bool = False  # whether `freeze_model` was called last with True
+    models_beside: tuple[str, ...] = ()  # paths of whole models in this one into which adapters do not go
 
     @property
     def adapters_base(self) -> AdaptedBaseModel:
@@ -242,9 +243,13 @@ class ModelAdaptersMixin(
             yield from layer.trained_parameters(adapter_name)
 
     def freeze_model(self, freeze: bool = True) -> None:
-        """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone."""
+        """Stop (or, with False, resume) the training of all parameters of the base model. Heads are left alone.
+
+        Whole models beside it, into which adapters do not go, are no heads.
+        """
         base = self.adapters_base
-        for parameter in chain(base.base_parameters(), *(module.parameters() for module in outside_of(base).values())):
+        beside = [*outside_of(base).values(), *map(self.get_submodule, self.models_beside)]
+        for parameter in chain(base.base_parameters(), *(module.parameters() for module in beside)):
             if parameter.dtype.is_floating_point:
                 parameter.requires_grad_(not freeze)
         for module in base.modules():

@@ -38,14 +38,18 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
     def summarized_heads(self) -> list[HeadSummary]:
         """The modules of upstream's class beside its base model: they always run."""
         base = self.adapters_base
-        around = [(name, child) for name, child in self.named_children() if base not in set(child.modules())]
+        around = [
+            (name, child)
+            for name, child in self.named_children()
+            if base not in set(child.modules()) and name not in self.models_beside
+        ]
         return [
             HeadSummary(name, "static", True, child) for name, child in around if any(True for _ in child.parameters())
         ]
 
     def is_of_head(self, key: str) -> bool:
-        """Whether the tensor of this name in the state dict belongs to no base model."""
-        return not key.startswith(f"{self.base_model_prefix}.")
+        """Whether the tensor of this name in the state dict belongs to no base model, nor to a whole model beside it."""
+        return not key.startswith(tuple(f"{path}." for path in (self.base_model_prefix, *self.models_beside)))
 
     @classmethod
     def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import transformers
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from adapter_runtime.composition import Fuse
@@ -30,7 +29,7 @@ from adapter_runtime.model.embeddings.api import (
 from adapter_runtime.model.head_model import ModelWithHeadsAdaptersMixin
 from adapter_runtime.model.heads.labels import StaticLabelsMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
-from adapter_runtime.model.init.finding import Root, find_root, is_covered, lacks_layers, qualified_name
+from adapter_runtime.model.init.finding import Root, find_root, is_base_model, is_covered, lacks_layers, qualified_name
 from adapter_runtime.model.interface.checking import Part, check_parts
 from adapter_runtime.model.interface.declaration import Interface, by_part
 from adapter_runtime.model.interface.models import describe, described_base
@@ -90,13 +89,14 @@ def init(
             _wrap(model, base)
         elif isinstance(model, OwnHeadAdaptersMixin) and (model.token_embeddings or root.parts):
             watch_projection(model)  # of a model made of several, one of the parts has the table
+        assert isinstance(model, ModelAdaptersMixin)
+        model.__dict__["models_beside"] = root.beside
         wrap_checkpoints(model)
         if isinstance(base, ModelUsingSubmodelsAdaptersMixin):
             base.use_parts(root.parts or ("",))
         base.init_base_adapters()
         _give_back_unplaced(base, upstream_classes)
         _keep_whole(upstream_classes)
-        assert isinstance(model, ModelAdaptersMixin)
         _restore_adapters(model, adapters_config)
 
 
@@ -165,7 +165,7 @@ def _join(model: PreTrainedModel, root: Root) -> None:
     """Make a model one that is made of parts, and give what is between it and these the methods for adapters too."""
     base = root.base
     if not isinstance(base, ModelUsingSubmodelsAdaptersMixin):
-        is_head = base is model and (base.can_generate() or not _is_base_model(base))
+        is_head = base is model and (base.can_generate() or not is_base_model(base))
         change_class(
             base, subclass(CompositeWithHeadMixin if is_head else ModelUsingSubmodelsAdaptersMixin, type(base))
         )
@@ -173,15 +173,6 @@ def _join(model: PreTrainedModel, root: Root) -> None:
         is_turned = isinstance(module, ModelAdaptersMixin) or not isinstance(module, PreTrainedModel)
         if not is_turned and isinstance(module.base_model, ModelBaseAdaptersMixin):
             _wrap(module, module.base_model)
-
-
-def _is_base_model(model: PreTrainedModel) -> bool:
-    """Whether the class is what upstream calls the model of its type, without a head."""
-    return type(model).__name__ in _names(MODEL_MAPPING_NAMES.get(model.config.model_type, ()))
-
-
-def _names(names: str | Sequence[str]) -> Sequence[str]:
-    return (names,) if isinstance(names, str) else names
 
 
 def _swap(module: nn.Module, registry: Registry) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from adapter_runtime.contract.paths import found
 from adapter_runtime.contract.registry import load_class, registered
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.parts.stacks import layers_in
+
+_OF_ALL = frozenset(dir(PreTrainedModel))  # methods of every model, which name none in it
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,8 @@ class Root(NamedTuple):
     base: PreTrainedModel
     # Paths of the models that it is made of; "" = layers of its own. Empty: it is one model.
     parts: tuple[str, ...] = ()
+    # Paths in the whole model of whole models that have no adapters: they are frozen with the base model.
+    beside: tuple[str, ...] = ()
 
 
 def qualified_name(cls: type) -> str:
@@ -56,24 +62,101 @@ def lacks_layers(base: nn.Module) -> bool:
 def find_root(model: PreTrainedModel) -> Root:
     """The base model that `init` turns: `model`, what upstream calls its base model, or the one model that it holds.
 
-    Where classes were generated for none of these, and the model holds several that have such, it is made of those. Where it
-    holds none, what upstream calls its base model is given.
+    Where classes were generated for none of these, or the model holds others beside that have such, it is made of those. Where it
+    holds none, what upstream calls its base model is given. One warning names the whole models that get no adapters.
     """
-    for candidate in (model, model.base_model):
-        if is_covered(candidate):
-            return Root(candidate, _stated_parts(candidate))
-    parts = _in_order(model, dict(_covered_in(model, "")))
-    if not parts:
-        return Root(model.base_model)
-    if len(parts) == 1 and "." not in parts[0]:
-        _warn_of_others(model, parts[0])
-        return Root(model.get_submodule(parts[0]))
+    if is_covered(model):
+        return Root(model, _stated_parts(model))
+    root = _root_inside(model)
+    beside = _models_beside(model, root)
+    if beside and (root.parts or is_covered(root.base)):
+        where = ", ".join(root.parts if root.base is model else [_path(model, root.base)])
+        logger.warning(
+            "%s: adapters go into %s; other models in it have none: %s. Training adapters leaves these as they are.",
+            type(model).__name__,
+            where,
+            ", ".join(beside),
+        )
+    return root._replace(beside=beside)
+
+
+def _root_inside(model: PreTrainedModel) -> Root:
+    """The root of a model for whose own class nothing was generated."""
     inner = model.base_model
+    parts = _in_order(model, dict(_covered_in(model, "")))
+    if is_covered(inner):
+        within = set(inner.modules())
+        kept = tuple(part for part in parts if model.get_submodule(part) in within or _is_part(model, part))
+        if all(model.get_submodule(part) in within for part in kept):
+            return Root(inner, _stated_parts(inner))
+        return Root(model, kept)
+    if not parts:
+        return Root(inner)
+    if len(parts) == 1 and "." not in parts[0]:
+        return Root(model.get_submodule(parts[0]))
     if inner is not model:
-        path = next(name for name, module in model.named_modules() if module is inner)
+        path = _path(model, inner)
         if all(part.startswith(f"{path}.") for part in parts):
             return Root(inner, tuple(part.removeprefix(f"{path}.") for part in parts))
     return Root(model, parts)
+
+
+def _path(model: nn.Module, inner: nn.Module) -> str:
+    found: str = next(name for name, module in model.named_modules() if module is inner)
+    return found
+
+
+def _is_part(model: PreTrainedModel, path: str) -> bool:
+    inner = model.get_submodule(path)
+    return isinstance(inner, PreTrainedModel) and _is_whole(model, inner) and _is_run(model, path)
+
+
+def _is_of_upstream(model: nn.Module) -> bool:
+    return type(model).__module__.startswith("transformers.")
+
+
+def _is_whole(model: PreTrainedModel, inner: PreTrainedModel) -> bool:
+    """Whether a model inside another one is a model of its own, and not its head."""
+    return not _is_of_upstream(model) or inner.config.model_type != model.config.model_type
+
+
+def _is_run(model: nn.Module, path: str) -> bool:
+    """Whether a model beside the base model is run by the forward: in a class of somebody's own always, in one of upstream's where the
+    forward, or a method of the class that it calls, names it. A codec that only `generate` runs (Kyutai) would learn nothing.
+    """
+    if not _is_of_upstream(model):
+        return True
+    cls = type(model)
+    named: set[str] = set()
+    methods = ["forward"]
+    while methods:
+        code = getattr(inspect.unwrap(getattr(cls, methods.pop())), "__code__", None)
+        new = set(code.co_names) - named if code is not None else set()
+        named |= new
+        methods += [name for name in new if inspect.isfunction(getattr(cls, name, None)) and name not in _OF_ALL]
+    return path.partition(".")[0] in named
+
+
+def _models_beside(model: PreTrainedModel, root: Root) -> tuple[str, ...]:
+    """The paths of whole models in `model` that are no part of it, neither around one nor in one.
+
+    In a class of upstream's, only what has a config of another type: its heads may be of such classes too, and have the config of the whole
+    (CLIPSeg's decoder).
+    """
+    placed = [root.base.get_submodule(path) for path in root.parts] if root.base is model else [root.base]
+    inside = {module for part in placed for module in part.modules()}
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        is_whole = isinstance(module, PreTrainedModel) and module not in inside and inside.isdisjoint(module.modules())
+        if is_whole and _is_whole(model, module) and not any(path.startswith(f"{one}.") for one in found):
+            found[path] = module
+    return tuple(found)
+
+
+def is_base_model(model: nn.Module) -> bool:
+    """Whether the class is what upstream calls the model of its type, without a head."""
+    names = MODEL_MAPPING_NAMES.get(model.config.model_type, ()) if isinstance(model, PreTrainedModel) else ()
+    return type(model).__name__ in ((names,) if isinstance(names, str) else names)
 
 
 def _stated_parts(base: PreTrainedModel) -> tuple[str, ...]:
@@ -120,11 +203,3 @@ def _first_layer(module: nn.Module) -> nn.Module:
     assert mixin is not None
     lists = (found(module, stack.path.partition(".*.")[0]) for stack in mixin.layer_stacks)
     return next((layers for layers in lists if layers is not None), module)
-
-
-def _warn_of_others(model: PreTrainedModel, part: str) -> None:
-    others = [name for name, child in model.named_children() if isinstance(child, PreTrainedModel) and name != part]
-    if others:
-        logger.warning(
-            "%s: adapters go into %s; other models in it have none: %s.", type(model).__name__, part, ", ".join(others)
-        )

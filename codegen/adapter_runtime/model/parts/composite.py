@@ -288,7 +288,7 @@ class CompositeWithHeadMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMi
     def use_parts(self, paths: Sequence[str]) -> None:
         """See `ModelUsingSubmodelsAdaptersMixin`."""
         super().use_parts(paths)
-        around = {path.partition(".")[0] for path in paths}
+        around = {path.partition(".")[0] for path in (*paths, *self.models_beside)}
         beside = () if self.can_generate() else (name for name, _ in self.named_children() if name not in around)
         self.__dict__["head_modules"] = tuple(beside)
 
