@@ -15,6 +15,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeVar
 import torch
 
 from adapter_runtime.call.arguments import Argument
+from adapter_runtime.call.crossing import RowWatch
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.composition import AdapterCompositionBlock, Setup, parse_composition
@@ -164,6 +165,8 @@ class ForwardContext:
         self.entered: set[Hashable] = set()  # base models, also in such a model, whose forward was called
         self.is_between_parts = False  # the model is made of several, and none of their forwards runs
         self.past_parts: tuple[ComputedOnce, ...] = ()  # what layers ask for that are called there
+        self.watch: RowWatch | None = None  # where rows of parts must not be compared with each other
+        self.unshown: frozenset[str] = frozenset()  # kinds of parts of whose inputs not each row shows one
 
     def of_part(self, part: Hashable) -> ForwardContext:
         """A context for one call of a part of the model: what is known of tokens and kept by methods is of that part alone.

@@ -17,7 +17,7 @@ from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.configs.union import members
 from adapter_runtime.model.api import ModelAdaptersMixin
-from adapter_runtime.model.calls import with_call_context
+from adapter_runtime.model.calls import calls_in_context
 from adapter_runtime.model.interface.comparing import check_interface, described
 from adapter_runtime.model.interface.declaration import Interface
 from adapter_runtime.model.parts.part import AdapterPart
@@ -128,8 +128,8 @@ class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
 
     @classmethod
     def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
-        """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
-        return {"forward": with_call_context(upstream.forward, is_base=True)}
+        """The forward and the like of the class made of this mixin and `upstream`, with the signature of upstream's."""
+        return calls_in_context(upstream, is_base=True)
 
     def _set_gradient_checkpointing(
         self, *args: bool | CheckpointFunction, **kwargs: bool | CheckpointFunction

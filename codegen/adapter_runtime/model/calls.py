@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
+from torch import nn
 from transformers import Cache
 from transformers.utils import ModelOutput
+from typing_extensions import Never
 
 from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
+from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.division import rows_do_not_show
+from adapter_runtime.call.placeholders import kinds_without_places
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
@@ -25,6 +30,8 @@ from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.table import recorded_arguments
+from adapter_runtime.model.parts.naming import kind_of
+from adapter_runtime.model.parts.part import AdapterPart
 from adapter_runtime.programs.call_plan import IDLE, CallPlan
 
 # Arguments that calls of models with adapters take beside upstream's.
@@ -34,9 +41,30 @@ CALL_ARGUMENTS = (
     "adapter_input_parallelized",
     "task_ids",
 )
+# What upstream calls methods that run a part, or several, past the forward.
+_GIVES_FEATURES = re.compile(r"get_\w+_features")
 
 
-def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> ModelForward[AdaptedModel]:
+def calls_in_context(upstream: type[nn.Module], is_base: bool) -> dict[str, ModelForward[Never]]:
+    """The forward of a class of upstream's, and its methods that give features of a part, each run in a context where one is needed.
+
+    Upstream names all of the latter alike. They call parts past the forward, some several of them (BLIP-2: a tower, then a Q-Former):
+    rows are repeated once for all.
+
+    Args:
+        is_base: see `with_call_context`.
+    """
+    wrapped: dict[str, ModelForward[Never]] = {"forward": with_call_context(upstream.forward, is_base)}
+    for name in dir(upstream):
+        method = inspect.getattr_static(upstream, name)
+        if _GIVES_FEATURES.fullmatch(name) and inspect.isfunction(method):
+            wrapped[name] = with_call_context(method, is_base, is_whole=False)
+    return wrapped
+
+
+def with_call_context(
+    forward: ModelForward[AdaptedModel], is_base: bool, is_whole: bool = True
+) -> ModelForward[AdaptedModel]:
     """The forward of a model, run in a context where the active adapters need one.
 
     Its signature has `CALL_ARGUMENTS` in addition: `Trainer` keeps the columns of a data set that a forward can take.
@@ -44,9 +72,11 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
     Args:
         forward: of a class with adapters.
         is_base: whether that is a class of base models; else one of models with a head.
+        is_whole: whether it is the forward, and not another method which calls parts of it: that has no entry, and may be given
+            other rows than those of a batch of texts.
     """
     names = positional_names(forward)
-    run = _with_entry(forward) if is_base else _around_part(forward)
+    run = forward if not is_whole else _with_entry(forward) if is_base else _around_part(forward)
 
     @functools.wraps(forward)
     def forward_in_context(self: AdaptedModel, /, *args: Argument, **kwargs: Argument) -> Outputs:
@@ -56,9 +86,15 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         outer = thread.context
         enclosing = outer if outer is not None and outer.owner is base else None
         if enclosing is not None and not enclosing.is_generation:
+            watch = enclosing.watch
+            if watch is not None and _is_apart(self, base):
+                return watch.apart(functools.partial(run, self, *args, **kwargs), follows=_runs_some(self, plan))
             return run(self, *args, **kwargs)
         if plan.is_idle and not asked:
             return forward(self, *args, **kwargs)
+        is_watched = is_whole and enclosing is None and _must_keep_apart(self, plan)
+        if is_watched and torch.compiler.is_compiling():  # which would compile products, and not what watches them
+            return uncompiled(self, *args, **kwargs, **asked)
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, base.repeats_whole)
@@ -68,25 +104,85 @@ def with_call_context(forward: ModelForward[AdaptedModel], is_base: bool) -> Mod
         if plan.divides_rows:
             rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
             context.rows = None if rows is None else rows // plan.copies
+            if plan.assigns_rows and is_whole and _is_of_root(self, base):
+                context.unshown = kinds_without_places(base.config, {**dict(zip(names, args, strict=False)), **kwargs})
         context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
         thread.context = context
         try:
-            if plan.reads_spans and not is_base:
+            if plan.reads_spans and is_whole and not is_base:
                 _find_spans_before_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
             for computation in plan.computed:
                 context.states_of(computation)
-            outputs = run(self, *args, **kwargs)
+            if is_watched:
+                outputs = _watched(run, self, plan.copies, context, args, kwargs)
+            else:
+                outputs = run(self, *args, **kwargs)
         finally:
             thread.context = outer
-        _check_entered(self, plan, context, has_encoded=kwargs.get("encoder_outputs") is not None)
+        if is_whole:
+            _check_entered(self, plan, context, has_encoded=kwargs.get("encoder_outputs") is not None)
         return _with_scores(context, outputs)
 
+    uncompiled: Callable[..., Outputs] = torch.compiler.disable(forward_in_context)  # type: ignore[no-untyped-call]
     signature = _widened(inspect.signature(forward))
     forward_in_context.__dict__["__signature__"] = signature
     return forward_in_context
+
+
+def _is_of_root(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
+    """Whether a model is `base`, the whole, or one around it, and not of a part of it."""
+    return model is base or model.base_model is base
+
+
+def _is_apart(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
+    """Whether a model inside of `base` is of one part, and not made of several itself."""
+    inner = cast("AdaptedBaseModel", model.base_model)
+    return not _is_of_root(model, base) and inner.own_part is inner
+
+
+def _runs_some(model: AdaptedModel, plan: CallPlan) -> bool:
+    """Whether rows of a part differ by the adapter that they are given to: in copies of a batch, all are counted as one's."""
+    part = cast("AdaptedBaseModel", model.base_model).own_part
+    return plan.copies > 1 or (part is not None and part.current_call_plan().runs)
+
+
+def _must_keep_apart(model: AdaptedModel, plan: CallPlan) -> bool:
+    """Whether a call is one of a model made of several, in which rows of one part may meet those of another."""
+    base = model.adapters_base
+    return plan.in_parts and plan.divides_rows and _is_of_root(model, base) and len(base.adapter_parts()) > 1
+
+
+def _watched(
+    run: ModelForward[AdaptedModel],
+    model: AdaptedModel,
+    copies: int,
+    context: ForwardContext,
+    args: tuple[Argument, ...],
+    kwargs: dict[str, Argument],
+) -> Outputs:
+    """The outputs of a call of a model made of several, which must not compare rows of a part with all rows of another.
+
+    Args:
+        copies: of the batch.
+        context: of the call.
+
+    Raises:
+        UnsupportedMethodError: it does, and they belong to several adapters.
+    """
+    context.watch = RowWatch(copies)
+    try:
+        with context.watch:
+            return run(model, *args, **kwargs)
+    except RowsMeetError:
+        features = [name for name in dir(type(model.adapters_base)) if _GIVES_FEATURES.fullmatch(name)]
+        raise UnsupportedMethodError(
+            f"{type(model).__name__} compares all rows of one part with all rows of another, but the active setup gives rows to"
+            " several adapters: those of one would be compared with those of another. Compare features of each adapter"
+            f" ({', '.join(features) or 'of the parts'}), or call the model for each adapter."
+        ) from None
 
 
 def _heads_of(head: Argument) -> Setup:
@@ -200,6 +296,9 @@ def _of_part(
     rows, batch = batch_size(given), context.rows
     if plan.assigns_rows and plan.runs and rows is not None and batch is not None and rows != batch * plan.copies:
         raise rows_do_not_show(batch, f"{type(part).__name__} works on {rows}")
+    if plan.assigns_rows and plan.runs and context.unshown and part is not part.adapters_base.text_part:
+        if kind_of(cast("AdapterPart", part)) in context.unshown:
+            raise rows_do_not_show(batch, f"not each of them has a place for what {type(part).__name__} reads")
     # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
     for computation in plan.computed:
         own.states_of(computation)

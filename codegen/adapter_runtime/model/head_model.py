@@ -20,7 +20,7 @@ from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
-from adapter_runtime.model.calls import find_spans, with_call_context
+from adapter_runtime.model.calls import calls_in_context, find_spans
 
 
 class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
@@ -53,8 +53,8 @@ class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
 
     @classmethod
     def prepare_subclass(cls, upstream: type[nn.Module]) -> dict[str, ModelForward[Never]]:
-        """The forward of the class made of this mixin and `upstream`, with the signature of upstream's."""
-        return {"forward": with_call_context(upstream.forward, is_base=False)}
+        """The forward and the like of the class made of this mixin and `upstream`, with the signature of upstream's."""
+        return calls_in_context(upstream, is_base=False)
 
     def _set_gradient_checkpointing(
         self, *args: bool | CheckpointFunction, **kwargs: bool | CheckpointFunction

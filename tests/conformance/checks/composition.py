@@ -163,6 +163,10 @@ def _assert_composed(
         are_packed: the inputs of a row may be several pieces, one row's after the other's.
     """
     require_rows(subject, are_packed)
+    if compares_all_rows(subject):
+        if _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords, "compares all rows"):
+            raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
+        assert not isinstance(block, Parallel), "rows of one copy are compared with those of another"
     one_for_all = has_one_row_for_all(subject, method)
     if one_for_all and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
         raise DoesNotApply(Reason.ONE_ROW_FOR_ALL)
@@ -237,13 +241,28 @@ def _given_one_row(subject: Subject) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_refused(model: PreTrainedModel, block: Any, inputs: dict[str, Any]) -> bool:
-    """Whether a call says that it does not show which rows are whose. Anything else is the business of the check."""
+@functools.cache
+def compares_all_rows(subject: Subject) -> bool:
+    """Whether a model made of several has an output with a dimension for the rows of one part, and one for those of another."""
+    if len(initialised(subject).adapters_base.adapter_parts()) < 2:
+        return False
+    inputs = subject.padded_inputs()
+    all_rows, few_rows = (run(subject.upstream(), given) for given in (inputs, _some_rows(inputs, 0, FEW)))
+    return any(
+        name in few_rows and list(zip(value.shape, few_rows[name].shape, strict=False)).count((BATCH, FEW)) > 1
+        for name, value in all_rows.items()
+    )
+
+
+def _is_refused(
+    model: PreTrainedModel, block: Any, inputs: dict[str, Any], why: str = "belong to which does not show"
+) -> bool:
+    """Whether a call says that it does not show which rows are whose, or `why` else. Anything else is the business of the check."""
     model.set_active_adapters(block)
     try:
         run(model, inputs)
     except UnsupportedMethodError as error:
-        return "belong to which does not show" in str(error)
+        return why in str(error)
     return False
 
 

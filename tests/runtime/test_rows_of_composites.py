@@ -1,0 +1,288 @@
+"""Rows of models made of several: which meet those of other adapters, which are copied once, and which image is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTModel,
+)
+from transformers.modeling_outputs import BaseModelOutput
+
+from adapter_runtime import BatchSplit, MultiTask, Parallel, init
+from adapter_runtime.call.context import thread
+from adapter_runtime.call.crossing import RowsMeetError, RowWatch
+from adapter_runtime.errors import UnsupportedMethodError
+from composite_models import BERT, IMAGE, VIT, Composite, dual_encoder, llava, logits, pixels, with_adapters
+from runtime_models import randomise
+
+SPLIT = BatchSplit("a", "b", batch_sizes=[1, 1])
+WORDS = torch.tensor([[1, 7, 5, 9], [2, 8, 3, 4]])
+
+
+def _adapted(made: Composite, config: str = "lora", **second: str) -> Composite:
+    init(made.model.eval())
+    for seed, name in enumerate("ab"):
+        made.model.add_adapter(name, second.get(name, config))
+        randomise(made.model, name, seed)
+    return made
+
+
+# All rows against all
+
+
+def clip() -> Composite:
+    shared = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"hidden_size": 32, "vocab_size": 100, "max_position_embeddings": 16, "eos_token_id": 2, **shared}
+    vision = {"hidden_size": 24, "image_size": 8, "patch_size": 4, **shared}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    return Composite(model, {"pixel_values": pixels(2), "input_ids": WORDS})
+
+
+class Pair(PreTrainedModel):  # type: ignore[misc]
+    """A text and an image in each row, each read by a model of its own."""
+
+    config_class = BertConfig
+    base_model_prefix = "pair"
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.words, self.images = BertModel(config), ViTModel(ViTConfig(**{**VIT, "hidden_size": config.hidden_size}))
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor) -> BaseModelOutput:
+        words = self.words(input_ids).last_hidden_state
+        images = self.images(pixel_values).last_hidden_state
+        return BaseModelOutput(last_hidden_state=self.compared(words, images))
+
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class ByEinsum(Pair):
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("id,jd->ij", words[:, 0], images[:, 0])
+
+
+class ByBroadcast(Pair):
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return (words[:, 0].unsqueeze(1) * images[:, 0][None]).sum(dim=-1)
+
+
+class ByEachToken(Pair):
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(words, dim=-1) @ images.mean(dim=1).T.contiguous()
+
+
+class BySpreadRows(Pair):  # as X-CLIP does
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        spread = words[:, 0].unsqueeze(0).expand(len(images), -1, -1)
+        return torch.einsum("bd,bkd->bk", images[:, 0], spread)
+
+
+class RowByRow(Pair):
+    """The products of each row: where there are as many tokens as rows, their shapes are those of a contrastive matrix."""
+
+    def compared(self, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        scores = torch.einsum("bqd,bkd->bqk", words, images).softmax(dim=-1)
+        read = scores @ images + (words.transpose(1, 2) @ words).mean(dim=1, keepdim=True)
+        turned = read.permute(1, 0, 2) * words.transpose(0, 1)
+        first = turned.transpose(0, 1).reshape(-1, read.shape[-1])
+        weight: torch.Tensor = self.words.pooler.dense.weight
+        return first @ weight.T
+
+
+def _pair(kind: type[Pair], rows: int = 2) -> Composite:
+    return Composite(kind(BertConfig(**BERT)), {"pixel_values": pixels(rows), "input_ids": WORDS.repeat(rows // 2, 1)})
+
+
+COMPARING: Mapping[str, Callable[[], Composite]] = {
+    "CLIP": clip,
+    "any two": dual_encoder,
+    **{kind.__name__: partial(_pair, kind) for kind in (ByEinsum, ByBroadcast, ByEachToken, BySpreadRows)},
+}
+
+
+@pytest.mark.parametrize("kind", COMPARING)
+@pytest.mark.parametrize("setup", [Parallel("a", "b"), SPLIT], ids=lambda setup: type(setup).__name__)
+def test_rows_of_one_adapter_are_not_compared_with_those_of_another(kind: str, setup: Any) -> None:
+    model, inputs = _adapted(COMPARING[kind]())
+    model.set_active_adapters("a")
+    model(**inputs)
+    model.set_active_adapters(setup)
+    with pytest.raises(UnsupportedMethodError, match="compares all rows of one part with all rows of another"):
+        model(**inputs)
+    assert thread.context is None
+
+
+def test_features_of_a_contrastive_model_are_computed_side_by_side() -> None:
+    model, inputs = _adapted(clip())
+    for name, asked in (("get_text_features", "input_ids"), ("get_image_features", "pixel_values")):
+        found = _features(model, name, {asked: inputs[asked]})
+        assert torch.allclose(found[2], torch.cat(found[:2]), atol=1e-5)
+        assert not torch.allclose(found[0], found[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+@pytest.mark.parametrize(
+    "setup", [Parallel("a", "b"), BatchSplit("a", "b", batch_sizes=[1, 1])], ids=["copies", "split"]
+)
+def test_products_within_rows_are_no_comparison_of_them(rows: int, setup: Any) -> None:
+    if isinstance(setup, BatchSplit):
+        setup = BatchSplit("a", "b", batch_sizes=[1, rows - 1])
+    model, inputs = _adapted(
+        Composite(
+            RowByRow(BertConfig(**BERT)), {"pixel_values": pixels(rows), "input_ids": WORDS.repeat(rows // 2, 1)}
+        )
+    )
+    found = []
+    for active in ("a", "b", setup):
+        model.set_active_adapters(active)
+        found.append(model(**inputs).last_hidden_state)
+    one, two, both = found
+    tokens = len(one) // rows
+    expected = torch.cat([one, two] if isinstance(setup, Parallel) else [one[:tokens], two[tokens:]])
+    assert torch.allclose(both, expected, atol=1e-4)
+
+
+def test_texts_under_several_adapters_are_compared_with_images_under_none() -> None:
+    model, inputs = _adapted(clip(), "lora[parts='text']")
+    found = []
+    for active in ("a", "b", SPLIT):
+        model.set_active_adapters(active)
+        found.append(model(**inputs).logits_per_text)
+    assert torch.allclose(found[2], torch.stack([found[0][0], found[1][1]]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda rows, weight: rows @ weight,
+        lambda rows, weight: rows[0] @ rows[1].T,
+        lambda rows, weight: torch.stack([rows[:, 0], rows[:, 1]]) * rows[:, 0],
+        lambda rows, weight: rows.reshape(1, -1, 4) @ rows.reshape(1, -1, 4).transpose(1, 2),
+        lambda rows, weight: torch.zeros(4, 9, 4).masked_scatter(
+            torch.ones(4, 9, 4, dtype=torch.bool), rows.repeat(1, 3, 1)
+        ),
+    ],
+    ids=["weights", "tokens of one row", "new dimensions", "all positions in one row", "places"],
+)
+def test_what_is_not_known_of_rows_is_no_reason_to_refuse(function: Callable[..., torch.Tensor]) -> None:
+    watch = RowWatch(2)
+    with watch:
+        function(watch.apart(lambda: torch.randn(4, 3, 4), follows=True), torch.randn(4, 4))
+
+
+def test_rows_are_followed_where_they_go() -> None:
+    with RowWatch(2) as watch:
+        rows = watch.apart(lambda: torch.randn(4, 3, 8), follows=True)
+        turned = rows.permute(2, 0, 1).to(torch.float64).mean(dim=-1)  # [8, 4]
+        last = rows.double()[:, -1]
+        with pytest.raises(RowsMeetError):
+            torch.mm(last, turned)
+
+
+# Copies are made once
+
+
+def blip2() -> Composite:
+    shared = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "vocab_size": 60, "max_position_embeddings": 64, "word_embed_proj_dim": 32}  # fmt: skip
+    config = Blip2Config(
+        vision_config={"hidden_size": 24, "image_size": 8, "patch_size": 4, **shared},
+        qformer_config={"hidden_size": 32, "encoder_hidden_size": 24, "cross_attention_frequency": 1, "vocab_size": 60, **shared},
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=50,
+    )  # fmt: skip
+    model = Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    return Composite(model, {"pixel_values": pixels(2)})
+
+
+def _features(model: PreTrainedModel, name: str, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The features under "a", under "b", and under both."""
+    found = []
+    for active in ("a", "b", Parallel("a", "b")):
+        model.set_active_adapters(active)
+        with torch.no_grad():
+            given = getattr(model, name)(**inputs).pooler_output
+        found.append(given if isinstance(given, torch.Tensor) else torch.cat(list(given)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "make", [blip2, lambda: Composite(llava().model, {"pixel_values": pixels(3)})], ids=["several parts", "one"]
+)
+def test_features_outside_of_a_forward_are_copied_once(make: Callable[[], Composite]) -> None:
+    torch.manual_seed(0)
+    model, inputs = _adapted(make())
+    one, two, both = _features(model, "get_image_features", inputs)
+    assert both.shape[0] == 2 * one.shape[0]
+    assert torch.allclose(both, torch.cat([one, two]), atol=1e-5)
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+# Which image is whose
+
+
+def _with_images(counts: tuple[int, int]) -> Composite:
+    torch.manual_seed(0)
+    return llava(counts)
+
+
+@pytest.mark.parametrize("counts", [(2, 0), (0, 2)])
+def test_as_many_images_as_rows_are_not_taken_for_one_each(counts: tuple[int, int]) -> None:
+    model, inputs = _adapted(_with_images(counts))
+    model.set_active_adapters(SPLIT)
+    with pytest.raises(UnsupportedMethodError, match="not each of them has a place for what CLIPVisionModel reads"):
+        model(**inputs)
+    model.set_active_adapters(MultiTask("a", "b"))
+    with pytest.raises(UnsupportedMethodError, match="not each of them has a place"):
+        model(**inputs, task_ids=["a", "b"])
+
+
+def test_embeddings_do_not_show_which_image_is_whose() -> None:
+    model, inputs = _adapted(_with_images((1, 1)))
+    tokens = inputs.pop("input_ids")
+    model.set_active_adapters(SPLIT)
+    with pytest.raises(UnsupportedMethodError, match="not each of them has a place"):
+        model(**inputs, inputs_embeds=model.get_input_embeddings()(tokens))
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 0)])
+def test_images_may_be_anyones_where_their_tower_has_no_adapter(counts: tuple[int, int]) -> None:
+    model, inputs = _adapted(_with_images(counts), "lora[parts='text']")
+    one, two, split = (logits(model, inputs, setup) for setup in ("a", "b", SPLIT))
+    assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3", "encoder-decoder", "vision-encoder-decoder"])
+def test_one_image_in_each_row_or_rows_without_places_are_split(kind: str) -> None:
+    model, inputs = with_adapters(kind, a="lora", b="lora")
+    assert kind != "llava" or bool((inputs["input_ids"] == IMAGE).any(dim=1).all())
+    one, two, split = (logits(model, inputs, setup) for setup in ("a", "b", SPLIT))
+    assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+def test_features_of_images_are_split_by_these() -> None:
+    model, _ = _adapted(_with_images((1, 1)))
+    found = []
+    for active in ("a", "b", SPLIT):
+        model.set_active_adapters(active)
+        given = model.get_image_features(pixel_values=pixels(2)).pooler_output
+        found.append(torch.stack(list(given)) if not isinstance(given, torch.Tensor) else given)
+    assert torch.allclose(found[2], torch.stack([found[0][0], found[1][1]]), atol=1e-5)
