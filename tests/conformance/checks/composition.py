@@ -298,10 +298,16 @@ def require_rows(subject: Subject, are_packed: bool = False) -> None:
 
 def _some_rows(inputs: dict[str, Any], first: int, after: int) -> dict[str, Any]:
     """What belongs to the rows from `first` on."""
-    return {
-        name: value[first * len(value) // BATCH : after * len(value) // BATCH] if isinstance(value, Tensor) else value
-        for name, value in inputs.items()
-    }
+    return _changed(inputs, lambda value: value[first * len(value) // BATCH : after * len(value) // BATCH])
+
+
+def _changed(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Inputs, with `change` done to each tensor, in a tuple (what an encoder gave) too."""
+    if isinstance(inputs, dict):
+        return {name: _changed(value, change) for name, value in inputs.items()}
+    if type(inputs) in (tuple, list):
+        return type(inputs)(_changed(value, change) for value in inputs)
+    return change(inputs) if isinstance(inputs, Tensor) else inputs
 
 
 @functools.cache
@@ -324,7 +330,7 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
 
 def _second_copy(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """What upstream gives for a batch that stands behind itself; nothing where it does not take twice as many rows."""
-    twice = {name: torch.cat([value, value]) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    twice = _changed(inputs, lambda value: torch.cat([value, value]))
     try:
         outputs = run(subject.upstream(), twice)
     except Exception:
