@@ -105,7 +105,7 @@ def assert_each_acts_alone(
     inputs: Mapping[str, Any],
     fixed: Set[str] = frozenset(),
     unread: Unread = EVERYTHING_IS_READ,
-) -> None:
+) -> int:
     """Each site of the active adapter `name` changes the outputs, and all its tensors get gradients, while the others are zero.
 
     A site around which upstream's own parameters get no gradient (an expert that no token is sent to) is passed over, and one
@@ -114,6 +114,9 @@ def assert_each_acts_alone(
     Args:
         fixed: names of parameters that are never trained.
         unread: those of edits at positions that upstream does not read.
+
+    Returns:
+        How many sites were seen to change the outputs, with a tensor that gets a gradient: 0 if all were passed over.
     """
     sites = sites_of_adapter(model, name)
     if not sites:
@@ -124,6 +127,7 @@ def assert_each_acts_alone(
     plain = _outputs(model, inputs)[1]
     silent: list[str] = []
     dead: list[str] = []
+    acting = 0
     untrained, unseen = fixed | unread.untrained, fixed | unread.unseen
     for number, site in enumerate(sites):
         if _is_quiet(subject, site):
@@ -135,10 +139,12 @@ def assert_each_acts_alone(
             if still := still - untrained:
                 still &= _tried(model, site, inputs, plain, 200 + number + draw * len(sites))[1]
         dead += sorted(still - untrained)
+        acting += has_effect and not untrained.union(still).issuperset(site.tensors)
     if silent:
         raise AssertionError(f"alone without effect: {silent}")
     if dead:
         raise AssertionError(f"alone without a gradient: {dead}")
+    return acting
 
 
 def _tried(

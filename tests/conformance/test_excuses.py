@@ -18,6 +18,7 @@ from conformance.checks.composition import _of_rows
 from conformance.checks.liveness import assert_gradients
 from conformance.checks.lora import shares_a_weight
 from conformance.checks.prefix import counts_from_its_cache, positioned
+from conformance.checks.union import every_method_together
 from conformance.methods import method
 from conformance.outputs import run
 from conformance.reasons import DoesNotApply
@@ -37,6 +38,22 @@ def _quiet(patch: pytest.MonkeyPatch, config: str, dead: Iterable[str]) -> set[s
     model = initialised(LLAMA)
     model.add_adapter(FIRST, config=config)
     return {name.partition(f".{FIRST}.")[0].rpartition(".")[0] for name in quiet_names(LLAMA, model, FIRST)}
+
+
+def _trained_by_upstream(patch: pytest.MonkeyPatch, *living: str) -> None:
+    named = tuple(name for name, _ in LLAMA.upstream().named_parameters())
+    patch.setattr(sites, "living_parameters", lambda subject: (frozenset(living), named))
+
+
+def test_a_model_at_no_site_of_which_upstream_can_be_trained_does_not_pass(patch: pytest.MonkeyPatch) -> None:
+    _trained_by_upstream(patch)
+    with pytest.raises(AssertionError, match="no site of the adapter acts and is trained: all were passed over"):
+        every_method_together(LLAMA)
+
+
+def test_a_model_with_one_site_that_acts_passes(patch: pytest.MonkeyPatch) -> None:
+    _trained_by_upstream(patch, f"{VALUE}.weight")
+    every_method_together(LLAMA)
 
 
 def test_an_update_of_a_weight_that_upstream_cannot_train_is_quiet_and_no_other_is(patch: pytest.MonkeyPatch) -> None:
