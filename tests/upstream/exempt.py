@@ -23,7 +23,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import PrefixChange
 
 from conformance.subjects import BATCH, Subject
-from upstream.model_tester import patches
+from upstream.model_tester import ModelTester, attentions_of, outputs_of, patches
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,18 @@ def _captured(facts: Facts) -> dict[str, Any]:
     return {name: where for model in models for name, where in (model._can_record_outputs or {}).items()}
 
 
+def _captures_layers(facts: Facts) -> bool:
+    """Some model inside records its hidden states at one class of layers."""
+    models = (module for module in facts.on_meta.modules() if isinstance(module, PreTrainedModel))
+    return any(not isinstance((model._can_record_outputs or {}).get("hidden_states", []), list) for model in models)
+
+
+def _gives_states_of_several(facts: Facts) -> bool:
+    """As an encoder and a decoder do, and BLIP-2, whose outputs hold those of its parts."""
+    outputs = outputs_of(facts.subject)
+    return not any("hidden_states" in (given or {}) for given in (outputs, outputs.get("text_model_output")))
+
+
 def _refuses_masks(facts: Facts) -> bool:
     """The forward has an argument for masked patches, and upstream's model in this configuration fails with it. (Upstream's test
     sets the option for it where the configuration has one.)"""
@@ -164,6 +176,12 @@ def _refuses_masks(facts: Facts) -> bool:
     except AttributeError:
         return True
     return False
+
+
+def _attends_in_pieces(facts: Facts) -> bool:
+    """An attention is over other positions than all hidden states, as over those of one frame (TimeSformer)."""
+    weights, tester = attentions_of(facts.subject), ModelTester(facts.subject.model_type)
+    return bool(weights) and weights[0].shape[-2] != getattr(tester, "encoder_seq_length", tester.seq_length)
 
 
 def _before_2023(facts: Facts) -> bool:
@@ -256,6 +274,12 @@ EXEMPT: tuple[Exempt, ...] = (
         lambda facts: not facts.attentions,
     ),
     Exempt(
+        "attention_outputs",
+        "upstream looks for as many queries as there are hidden states, and attention is over pieces of these",
+        "Lists differ",
+        _attends_in_pieces,
+    ),
+    Exempt(
         "eager_matches_sdpa_inference_*_output_attentions",
         "upstream has no argument of that name in the forward: attention weights are captured",
         "does not support output_attentions|does not support SDPA",
@@ -337,13 +361,19 @@ EXEMPT: tuple[Exempt, ...] = (
         "can_capture_specific_layers_hidden_states",
         "upstream's forward collects the hidden states itself, or records them at several classes",
         "Cannot capture hidden states",
-        lambda facts: isinstance(_captured(facts).get("hidden_states", []), list),
+        lambda facts: not _captures_layers(facts),
     ),
     Exempt(
         "can_capture_specific_layers_hidden_states",
-        "upstream looks for hidden states of one stack, and there are an encoder and a decoder",
+        "upstream looks for hidden states of one stack, and the outputs hold those of several",
         "does not propagate hidden states",
-        lambda facts: facts.config.is_encoder_decoder,
+        _gives_states_of_several,
+    ),
+    Exempt(
+        "hidden_states_output retain_grad_hidden_states_attentions",
+        "upstream looks for hidden states of one stack, and the outputs hold those of several",
+        "has no attribute 'hidden_states'",
+        lambda facts: not facts.config.is_encoder_decoder and _gives_states_of_several(facts),
     ),
     Exempt(
         "can_init_all_missing_weights", "upstream runs it for models since 2023", "Not a prioritized", _before_2023
@@ -389,7 +419,7 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt(
         "training training_gradient_checkpointing*",
         "an AdapterModel without heads computes no loss",
-        "has no attribute 'loss'",
+        "has no attribute '(loss|backward)'",  # or it is None
         lambda facts: not facts.head,
     ),
 )
