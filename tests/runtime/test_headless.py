@@ -11,7 +11,14 @@ from transformers import BertConfig, BertModel, CLIPPreTrainedModel, DebertaV2Pr
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 from transformers.models.gemma4.modeling_gemma4 import Gemma4PreTrainedModel
 
-from adapter_models import AutoAdapterModel, BertAdapterModel, Gemma4AudioAdapterModel, LlamaAdapterModel, Parallel
+from adapter_models import (
+    AutoAdapterModel,
+    BertAdapterModel,
+    Blip2AdapterModel,
+    Gemma4AudioAdapterModel,
+    LlamaAdapterModel,
+    Parallel,
+)
 from adapter_runtime.heads.errors import UnknownHeadError
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
@@ -140,3 +147,4 @@ def test_the_main_input_is_one_that_the_forward_takes() -> None:
     assert CLIPPreTrainedModel.main_input_name == "input_ids"
     assert _CLIPVisionAdapterModel.main_input_name == "pixel_values"
     assert _CLIPAdapterModel.main_input_name == "input_ids"
+    assert Blip2AdapterModel.main_input_name == "pixel_values"  # its forward takes tokens too

@@ -349,6 +349,30 @@ class Mixer(LayerAdaptersMixin, nn.Module):
             self.add_module(f"norm{index}", nn.RMSNorm(width))
 
 
+class TwoAxes(LayerAdaptersMixin, nn.Module):
+    """A layer whose first block works on another axis of its stream than the last."""
+
+    roles = LayerRoles(mlp=MLPRoles(last=("across.down", "along.down")))
+
+    def __init__(self, across: int, along: int) -> None:
+        super().__init__()
+        self.across, self.along = (nn.ModuleDict({"down": nn.Linear(2 * width, width)}) for width in (across, along))
+        self.norm = nn.LayerNorm(H)
+
+
+@pytest.mark.parametrize(
+    ("across", "along", "width"),
+    [
+        pytest.param(3, H, H, id="a norm says which is the last axis"),
+        pytest.param(H, 3, H, id="the first, where that has a norm"),
+        pytest.param(3, 5, 3, id="the first, where none has"),
+        pytest.param(3, 3, 3, id="they agree"),
+    ],
+)
+def test_of_projections_of_two_widths_that_of_a_norm_is_the_stream_s(across: int, along: int, width: int) -> None:
+    assert TwoAxes(across, along).stream_width() == width
+
+
 def test_a_layer_without_known_projections_is_as_wide_as_its_norms() -> None:
     assert Mixer(H, H).stream_width() == H
 

@@ -65,13 +65,20 @@ class LayerAdaptersMixin(ShowsOccupiedRoom, DynamicMixin):
         """Width H of the residual stream: of a projection that gives to it, else of the norms that the layer itself holds,
         else of all in it.
 
+        Projections may give other axes than the last (PatchTSMixer's, to the channels of a series). Where their widths differ, it is the first
+        that a norm has too.
+
         Raises:
             UnsupportedMethodError: no module tells it.
         """
-        for path in (*self.roles.mlp.last, *(roles.output for roles, _ in self.adapted_attentions())):
-            module = self.module_at(path) if path else None
-            if module is not None and has_out_width(module):
-                return out_width(module)
+        paths = (*self.roles.mlp.last, *(roles.output for roles, _ in self.adapted_attentions()))
+        modules = [module for path in paths if path and (module := self.module_at(path)) is not None]
+        widths = [out_width(module) for module in modules if has_out_width(module)]
+        if widths and len(set(widths)) > 1:
+            normed = _norm_widths(self.modules())
+            return next((width for width in widths if width in normed), widths[0])
+        if widths:
+            return widths[0]
         norms = _norm_widths(self.children()) or _norm_widths(self.modules())
         if len(norms) == 1:
             return norms.pop()

@@ -34,7 +34,8 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
 
         `subclass` does the latter for upstream's classes. What the class that upstream's models of a file share says may be that of
-        another model of the file: the config is that of the model type, and where the main input is no argument, it is the first.
+        another model of the file: the config is that of the model type, the main input is what its base model says (BLIP-2's are pixels), and
+        where that is no argument, the first.
         CLIP's reads tokens, its vision model takes pixels and says so itself. So does Gemma 4's model of sounds, which attends eagerly only.
         """
         super().__init_subclass__()
@@ -42,7 +43,7 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         if model_type is not None:
             cls.config_class = CONFIG_MAPPING[model_type]
             base = _base_model_class(cls.config_class)
-            for flag in _KINDS_OF_ATTENTION if base is not None else ():
+            for flag in (*_KINDS_OF_ATTENTION, "main_input_name") if base is not None else ():
                 setattr(cls, flag, getattr(base, flag))
         if "forward" in cls.__dict__:
             _, first, *others = inspect.signature(cls.__dict__["forward"]).parameters
