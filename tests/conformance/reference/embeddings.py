@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from adapter_runtime.methods.prompt_tuning.windows import counts_columns
 from conformance.methods import Invertible, Prompt
 from conformance.outputs import main_outputs
 from conformance.reference.layout import Layout, join
@@ -127,6 +128,7 @@ def prompts_applied(
     Within a whole, the part that embeds the tokens has them. Where the whole gives a decoder embeddings, room is kept for the
     prompts in all that the whole is given, so that it makes masks and positions of them as of tokens. An encoder, or what embeds
     tokens by a module with a norm behind, has them alone, and hands nothing of them out.
+    Where layers count columns, the prompts stand behind the padding, as the tokens do.
     """
     prompts = [weights[prompt_name(layout, name)] for name, _ in adapters]
     prompt = together.of(prompts) if isinstance(together, Averaged) else torch.cat(prompts[::-1])
@@ -137,6 +139,7 @@ def prompts_applied(
             yield
         return
     length = len(prompt)
+    near = _Near(length, is_asked=counts_columns(base.config))
 
     def longer_mask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
@@ -144,13 +147,14 @@ def prompts_applied(
         if mask is None and makes_mask and tokens is not None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.long)
         if mask is not None:
-            kwargs = {**kwargs, "attention_mask": nn.functional.pad(mask, (length, 0), value=1)}
+            near.see(mask)
+            kwargs = {**kwargs, "attention_mask": near.put(nn.functional.pad(mask, (length, 0), value=1))}
         positions = kwargs.get("position_ids")
         if positions is None and positions_of_layers:
             kwargs = {**kwargs, "position_ids": torch.arange(length + tokens.shape[1]).expand(len(tokens), -1)}
         if positions is not None and layout.embeds_tokens:
             places = torch.arange(length).expand(len(positions), -1)
-            kwargs["position_ids"] = torch.cat([places, positions + length], dim=1)
+            kwargs["position_ids"] = near.put(torch.cat([places, positions + length], dim=1))
         return args, kwargs
 
     def mask_of_tokens(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -170,20 +174,20 @@ def prompts_applied(
             return (insert(module, args, output[0]), *(grown(entry, output[0]) for entry in output[1:]))
         if isinstance(output, ModelOutput):  # in its first field
             return type(output)(**{**output, next(iter(output)): insert(module, args, output[0])})
-        return torch.cat([prompt.expand(len(output), -1, -1), output], dim=1)
+        return near.put(torch.cat([prompt.expand(len(output), -1, -1), output], dim=1))
 
     def longer_tokens(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         tokens = given["input_ids"]
         new = torch.arange(len(table.weight), len(table.weight) + length).expand(len(tokens), -1)
-        return (), {**given, "input_ids": torch.cat([new, tokens], dim=1)}
+        return (), {**given, "input_ids": near.put(torch.cat([new, tokens], dim=1))}
 
     def longer_embeddings(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "inputs_embeds": insert(module, args, kwargs["inputs_embeds"])}
 
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if base is not upstream and base is front and isinstance(output, ModelOutput):
-            output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+            output["last_hidden_state"] = near.back(output["last_hidden_state"])[:, length:]
             if layout.has_parts and output.get("hidden_states") is not None:  # the whole may read these
                 output["hidden_states"] = tuple(states[:, length:] for states in output["hidden_states"])
         return output
@@ -226,6 +230,43 @@ def prompts_applied(
         handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))
     with _removed(handles):
         yield
+
+
+class _Near:
+    """Moves what stands in front of all columns of a row behind its padding on the left, and back.
+
+    Args:
+        length: how many columns.
+        is_asked: else nothing is moved.
+    """
+
+    def __init__(self, length: int, is_asked: bool) -> None:
+        self._length = length
+        self._is_asked = is_asked
+        self._order: Tensor | None = None
+
+    def see(self, mask: Tensor) -> None:
+        """Take the padding out of a mask of tokens (B, L)."""
+        self._order = None
+        if self._is_asked and mask.dim() == 2:
+            front = torch.arange(-self._length, 0).expand(len(mask), -1)
+            places = torch.arange(mask.shape[1]).expand(len(mask), -1)
+            first = mask.bool().int().argmax(-1, keepdim=True)
+            # Padding, then the prompt, then the tokens: the order of columns by where each belongs.
+            rank = torch.cat([first * 2 + 1 + 0 * front, places * 2 + 2 * (places >= first)], dim=1)
+            self._order = rank.argsort(dim=1, stable=True)
+
+    def put(self, columns: Tensor) -> Tensor:
+        """(B, P + L, ...) with the prompt in front -> the same with the prompt where it belongs."""
+        return columns if self._order is None else _columns(columns, self._order)
+
+    def back(self, columns: Tensor) -> Tensor:
+        return columns if self._order is None else _columns(columns, self._order.argsort(dim=1))
+
+
+def _columns(of: Tensor, order: Tensor) -> Tensor:
+    index = order.reshape(*order.shape, *(1,) * (of.dim() - 2))
+    return of.expand(len(order), *of.shape[1:]).gather(1, index.expand(*order.shape, *of.shape[2:]))
 
 
 def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> list[Any]:
