@@ -65,6 +65,21 @@ TOKENS = torch.tensor([[0, 0, 0, 0, 0, 5, 9, 8, 7], [4, 3, 12, 11, 6, 5, 9, 8, 2
 MASK = (TOKENS > 0).long()
 
 
+@pytest.mark.parametrize(
+    ("positions", "starts"),
+    [
+        pytest.param([[0, 1, 2, 3], [0, 1, 2, 3]], [0, 0], id="columns"),
+        pytest.param([[1, 2, 3, 4], [0, 0, 1, 2]], [1, 1], id="from 1, and padding has some other (PaliGemma)"),
+        pytest.param([[0, 1, 2, 3], [1, 1, 0, 1]], [0, 0], id="from 0, and padding has 1"),
+    ],
+)
+def test_a_prompt_begins_where_tokens_do(positions: list[list[int]], starts: list[int]) -> None:
+    insertion = Insertion(2, 0, leads=True, first=torch.tensor([0, 2]))
+    found = insertion.into_positions(torch.tensor(positions)).tolist()
+    rows = zip(positions, starts, strict=True)
+    assert found == [[start, start + 1, *(position + 2 for position in row)] for row, start in rows]
+
+
 # A window
 
 

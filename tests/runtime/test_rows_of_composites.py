@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from adapter_runtime import BatchSplit, MultiTask, Parallel, init
 from adapter_runtime.call.context import thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
+from adapter_runtime.call.placeholders import kinds_without_places
 from adapter_runtime.errors import UnsupportedMethodError
 from composite_models import BERT, IMAGE, VIT, Composite, dual_encoder, llava, logits, pixels, with_adapters
 from runtime_models import randomise
@@ -276,6 +277,21 @@ def test_one_image_in_each_row_or_rows_without_places_are_split(kind: str) -> No
     assert kind != "llava" or bool((inputs["input_ids"] == IMAGE).any(dim=1).all())
     one, two, split = (logits(model, inputs, setup) for setup in ("a", "b", SPLIT))
     assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_lacking"),
+    [
+        pytest.param([[IMAGE, 5], [IMAGE, 6]], False, id="each has a place"),
+        pytest.param([[IMAGE, IMAGE], [5, 6]], True, id="one has none"),
+        pytest.param([[5, 6], [8, 9]], False, id="no place at all: what they attend to comes row by row (Mllama)"),
+        pytest.param(None, True, id="no tokens are given"),
+    ],
+)
+def test_rows_lack_a_place_where_others_have_one(rows: list[list[int]] | None, is_lacking: bool) -> None:
+    config = with_adapters("llava").model.config
+    tokens = None if rows is None else torch.tensor(rows)
+    assert ("vision" in kinds_without_places(config, {"input_ids": tokens})) == is_lacking
 
 
 def test_features_of_images_are_split_by_these() -> None:

@@ -19,7 +19,7 @@ _KINDS = {"image": "vision", "video": "vision", "audio": "audio"}
 def kinds_without_places(config: PretrainedConfig, given: Mapping[str, Argument]) -> frozenset[str]:
     """The kinds of parts ("vision", "audio", "" for those that read other parts) of whose inputs some row has none, as far as shows.
 
-    As many inputs as rows are one for each row if every row has a place for one. A model without placeholders takes them row by row.
+    As many inputs as rows are one for each row if every row has a place for one. Without placeholders they are taken row by row.
 
     Args:
         config: of the whole, which names the placeholders.
@@ -34,15 +34,16 @@ def kinds_without_places(config: PretrainedConfig, given: Mapping[str, Argument]
             for found, mask in masks
             if found and isinstance(mask, torch.Tensor) and mask.shape == tokens.shape
         ]
-    lacking, seen = set(), set()
-    for kind in {kind for kind, _ in shown}:
-        present = [rows for other, rows in shown if other == kind and rows is not None and bool(rows.any())]
-        if present:
-            seen.add(kind)
-        if not present or not all(bool(rows.all()) for rows in present):
-            lacking.add(kind)
-    has_doubt = bool(lacking & seen) or bool(shown and not seen)
-    return frozenset(lacking | {""} if has_doubt else lacking)
+    lacking = {kind for kind, _ in shown if _is_lacking([rows for other, rows in shown if other == kind])}
+    return frozenset(lacking | {""} if lacking else lacking)
+
+
+def _is_lacking(shown: list[torch.Tensor | None]) -> bool:
+    """Whether some rows have no place, or no tokens are given that could show it. Where no row at all has one, none are asked for: what
+    is put into tokens, upstream misses there, and what they attend to comes row by row (Mllama).
+    """
+    known = [rows for rows in shown if rows is not None]
+    return not known or any(bool(rows.any()) and not bool(rows.all()) for rows in known)
 
 
 def _in_each_row(tokens: Argument, token: int) -> torch.Tensor | None:

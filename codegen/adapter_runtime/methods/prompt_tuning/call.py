@@ -255,10 +255,11 @@ def before_call(
 def insertion_of(prompts: Prompts, mask: torch.Tensor | None, sites: PromptSites) -> Insertion:
     """Where a prompt stands among the tokens of a mask [B, L]."""
     leads = prompts.combine == "prefix"
-    if mask is None or (leads and not sites.stays_near):
+    if mask is None:
         return Insertion(prompts.length, 0 if leads else 1, leads)
     first = mask.to(torch.bool).int().argmax(dim=-1)
-    return Insertion(prompts.length, first if leads else first + 1, leads)
+    at = first if leads else first + 1
+    return Insertion(prompts.length, 0 if leads and not sites.stays_near else at, leads, first)
 
 
 def checked_mask(mask: Argument) -> torch.Tensor | None:

@@ -17,11 +17,13 @@ class Insertion(NamedTuple):
         length: P.
         at: the columns in front of the prompt; one number for all rows, or [B] where rows differ (padding on the left).
         leads: whether no token of a row stands in front of the prompt, but for padding.
+        first: [B], the column of the first token of each row, where padding may stand in front of it; None = 0.
     """
 
     length: int
     at: int | torch.Tensor = 0
     leads: bool = False
+    first: torch.Tensor | None = None
 
     def into(self, tokens: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """Put the prompt among the tokens: [B, L, ...] and [B, P, ...] -> [B, L + P, ...]. One row stands for all."""
@@ -56,13 +58,28 @@ class Insertion(NamedTuple):
         count = torch.arange(self.length, dtype=positions.dtype, device=positions.device)[None]
         if isinstance(self.at, int):
             first, rest = positions[:, : self.at], positions[:, self.at :]
-            start = rest[:, :1] if self.leads or self.at == 0 else first[:, -1:] + 1
-            return torch.cat([first, start + count, rest + self.length], dim=1)
+            start = self._first_position(positions, self.at) if self.leads or self.at == 0 else first[:, -1:] + 1
+            rows = max(len(positions), len(start))
+            parts = (first, start + count, rest + self.length)
+            return torch.cat([part.expand(rows, -1) for part in parts], dim=1)
         at = self.at.to(positions.device)[:, None]
         positions = positions.expand(at.shape[0], -1)
         columns = torch.arange(positions.shape[1], device=positions.device)[None]
         start = positions.gather(1, at) if self.leads else positions.gather(1, at - 1) + 1
         return self.into(torch.where(columns < at, positions, positions + self.length), start + count)
+
+    def _first_position(self, positions: torch.Tensor, at: int) -> torch.Tensor:
+        """The position [B or 1, 1] from which tokens are counted: of the first column, where padding is counted like tokens; else of the
+        first token, as positions of padding say nothing.
+        """
+        if self.first is None:
+            return positions[:, at : at + 1]
+        first = self.first.to(positions.device)[:, None]
+        columns = torch.arange(positions.shape[1], device=positions.device)
+        counts_on = (positions - positions[:, :1] == columns) | (columns > first)
+        if bool(counts_on.all()) and bool((positions == positions[:1]).all()):
+            return positions[:, :1]
+        return positions.expand(len(first), -1).gather(1, first)
 
 
 def _pick(source: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
