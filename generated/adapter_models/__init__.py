@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         ClassificationHead,
         DependencyParsingOutput,
         ImageClassificationHead,
+        MaskedImageModelingHead,
         MultiHeadOutput,
         MultiLabelClassificationHead,
         MultipleChoiceHead,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         Seq2SeqLMHead,
         TaggingHead,
         VideoClassificationHead,
+        XVectorHead,
         register_custom_head,
     )
     from adapter_runtime.heads.errors import UnknownHeadError, UnsupportedHeadError
@@ -140,6 +142,7 @@ if TYPE_CHECKING:
     from .audioflamingo3_encoder.adapter_model import AudioFlamingo3EncoderAdapterModel
     from .axk1.adapter_model import AXK1AdapterModel
     from .axk2.adapter_model import AXK2AdapterModel
+    from .aya_vision.adapter_model import AyaVisionAdapterModel
     from .bailing_hybrid.adapter_model import BailingHybridAdapterModel
     from .bamba.adapter_model import BambaAdapterModel
     from .bart.adapter_model import BartAdapterModel
@@ -166,6 +169,7 @@ if TYPE_CHECKING:
     from .chameleon.adapter_model import ChameleonAdapterModel
     from .chinese_clip.adapter_model import ChineseCLIPAdapterModel
     from .chinese_clip_vision_model.adapter_model import ChineseCLIPVisionAdapterModel
+    from .chmv2.adapter_model import CHMv2AdapterModel
     from .clap.adapter_model import ClapAdapterModel
     from .clip.adapter_model import CLIPAdapterModel
     from .clip_text_model.adapter_model import CLIPTextAdapterModel
@@ -224,6 +228,7 @@ if TYPE_CHECKING:
     from .doge.adapter_model import DogeAdapterModel
     from .donut_swin.adapter_model import DonutSwinAdapterModel
     from .dots1.adapter_model import Dots1AdapterModel
+    from .dots3_note.adapter_model import Dots3NoteAdapterModel
     from .dots3_note_text.adapter_model import Dots3NoteTextAdapterModel
     from .dpr.adapter_model import DPRQuestionEncoderAdapterModel
     from .dpt.adapter_model import DPTAdapterModel
@@ -265,6 +270,7 @@ if TYPE_CHECKING:
     from .gemma2.adapter_model import Gemma2AdapterModel
     from .gemma3.adapter_model import Gemma3AdapterModel
     from .gemma3_text.adapter_model import Gemma3TextAdapterModel
+    from .gemma3n.adapter_model import Gemma3nAdapterModel
     from .gemma3n_audio.adapter_model import Gemma3nAudioEncoderAdapterModel
     from .gemma3n_text.adapter_model import Gemma3nTextAdapterModel
     from .gemma4.adapter_model import Gemma4AdapterModel
@@ -308,6 +314,7 @@ if TYPE_CHECKING:
     from .gptj.adapter_model import GPTJAdapterModel
     from .gradium_phonon_tts.adapter_model import GradiumPhononTTSAdapterModel
     from .granite.adapter_model import GraniteAdapterModel
+    from .granite4_vision.adapter_model import Granite4VisionAdapterModel
     from .granite_docling.adapter_model import GraniteDoclingAdapterModel
     from .granite_docling_text.adapter_model import GraniteDoclingTextAdapterModel
     from .granite_docling_vision.adapter_model import GraniteDoclingVisionAdapterModel
@@ -375,6 +382,7 @@ if TYPE_CHECKING:
     from .led.adapter_model import LEDAdapterModel
     from .lfm2.adapter_model import Lfm2AdapterModel
     from .lfm2_moe.adapter_model import Lfm2MoeAdapterModel
+    from .lfm2_vl.adapter_model import Lfm2VlAdapterModel
     from .lfm3.adapter_model import Lfm3AdapterModel
     from .lfm3_vl.adapter_model import Lfm3VlAdapterModel
     from .lfm3_vl_vision.adapter_model import Lfm3VlVisionAdapterModel
@@ -408,6 +416,7 @@ if TYPE_CHECKING:
     from .metaclip_2.adapter_model import MetaClip2AdapterModel
     from .mgp_str.adapter_model import MgpstrForSceneTextRecognitionAdapterModel
     from .mimi.adapter_model import MimiAdapterModel
+    from .mimi_decoder.adapter_model import MimiDecoderAdapterModel
     from .mimi_encoder.adapter_model import MimiEncoderAdapterModel
     from .mimo_v2_flash.adapter_model import MiMoV2FlashAdapterModel
     from .minicpm3.adapter_model import MiniCPM3AdapterModel
@@ -448,6 +457,7 @@ if TYPE_CHECKING:
     from .muse_glimmer.adapter_model import MuseGlimmerAdapterModel
     from .muse_glimmer_text.adapter_model import MuseGlimmerTextAdapterModel
     from .muse_glimmer_vision.adapter_model import MuseGlimmerVisionAdapterModel
+    from .muse_spark.adapter_model import MuseSparkAdapterModel
     from .muse_spark_text.adapter_model import MuseSparkTextAdapterModel
     from .muse_spark_vision.adapter_model import MuseSparkVisionAdapterModel
     from .musicflamingo.adapter_model import MusicFlamingoAdapterModel
@@ -462,6 +472,7 @@ if TYPE_CHECKING:
     from .nemotron3_diarization.adapter_model import Nemotron3DiarizationAdapterModel
     from .nemotron3_diarization_audio.adapter_model import Nemotron3DiarizationAudioAdapterModel
     from .nemotron_h.adapter_model import NemotronHAdapterModel
+    from .nemotron_h_omni.adapter_model import NemotronH_Omni_Reasoning_V3_AdapterModel
     from .neomme.adapter_model import NeoMMEAdapterModel
     from .neucodec.adapter_model import NeuCodecAdapterModel
     from .nllb_moe.adapter_model import NllbMoeAdapterModel
@@ -501,6 +512,7 @@ if TYPE_CHECKING:
     from .phi3.adapter_model import Phi3AdapterModel
     from .phi4_multimodal.adapter_model import Phi4MultimodalAdapterModel
     from .phimoe.adapter_model import PhimoeAdapterModel
+    from .pi0.adapter_model import PI0AdapterModel
     from .pixio.adapter_model import PixioAdapterModel
     from .pixtral.adapter_model import PixtralVisionAdapterModel
     from .plbart.adapter_model import PLBartAdapterModel
@@ -536,6 +548,7 @@ if TYPE_CHECKING:
     from .qwen3_asr_encoder.adapter_model import Qwen3ASREncoderAdapterModel
     from .qwen3_moe.adapter_model import Qwen3MoeAdapterModel
     from .qwen3_next.adapter_model import Qwen3NextAdapterModel
+    from .qwen3_omni_moe_thinker.adapter_model import Qwen3OmniMoeThinkerAdapterModel
     from .qwen3_vl.adapter_model import Qwen3VLAdapterModel
     from .qwen3_vl_moe.adapter_model import Qwen3VLMoeAdapterModel
     from .qwen3_vl_moe_text.adapter_model import Qwen3VLMoeTextAdapterModel
@@ -606,6 +619,7 @@ if TYPE_CHECKING:
     from .tipsv2_dpt.adapter_model import Tipsv2DptAdapterModel
     from .tipsv2_text_model.adapter_model import Tipsv2TextAdapterModel
     from .tipsv2_vision_model.adapter_model import Tipsv2VisionAdapterModel
+    from .trocr.adapter_model import TrOCRAdapterModel
     from .udop.adapter_model import UdopAdapterModel
     from .ultrabert.adapter_model import UltrabertAdapterModel
     from .ultravbert.adapter_model import UltraVBertAdapterModel
@@ -703,6 +717,7 @@ __all__ = [
     "AudioFrameClassificationHead",
     "AutoAdapterModel",
     "Average",
+    "AyaVisionAdapterModel",
     "BailingHybridAdapterModel",
     "BambaAdapterModel",
     "BartAdapterModel",
@@ -729,6 +744,7 @@ __all__ = [
     "Branch",
     "BridgeTowerAdapterModel",
     "BrosAdapterModel",
+    "CHMv2AdapterModel",
     "CLIPAdapterModel",
     "CLIPSegAdapterModel",
     "CLIPTextAdapterModel",
@@ -807,6 +823,7 @@ __all__ = [
     "DogeAdapterModel",
     "DonutSwinAdapterModel",
     "Dots1AdapterModel",
+    "Dots3NoteAdapterModel",
     "Dots3NoteTextAdapterModel",
     "DoubleSeqBnConfig",
     "DoubleSeqBnInvConfig",
@@ -859,6 +876,7 @@ __all__ = [
     "Gemma2AdapterModel",
     "Gemma3AdapterModel",
     "Gemma3TextAdapterModel",
+    "Gemma3nAdapterModel",
     "Gemma3nAudioEncoderAdapterModel",
     "Gemma3nTextAdapterModel",
     "Gemma4AdapterModel",
@@ -895,6 +913,7 @@ __all__ = [
     "GotOcr2AdapterModel",
     "GptOssAdapterModel",
     "GradiumPhononTTSAdapterModel",
+    "Granite4VisionAdapterModel",
     "GraniteAdapterModel",
     "GraniteDoclingAdapterModel",
     "GraniteDoclingTextAdapterModel",
@@ -970,6 +989,7 @@ __all__ = [
     "LayoutLMv3AdapterModel",
     "Lfm2AdapterModel",
     "Lfm2MoeAdapterModel",
+    "Lfm2VlAdapterModel",
     "Lfm3AdapterModel",
     "Lfm3VlAdapterModel",
     "Lfm3VlVisionAdapterModel",
@@ -1007,6 +1027,7 @@ __all__ = [
     "Mask2FormerAdapterModel",
     "MaskFormerAdapterModel",
     "MaskFormerSwinAdapterModel",
+    "MaskedImageModelingHead",
     "MegatronBertAdapterModel",
     "MellumAdapterModel",
     "MetaClip2AdapterModel",
@@ -1015,6 +1036,7 @@ __all__ = [
     "MgpstrForSceneTextRecognitionAdapterModel",
     "MiMoV2FlashAdapterModel",
     "MimiAdapterModel",
+    "MimiDecoderAdapterModel",
     "MimiEncoderAdapterModel",
     "MiniCPM3AdapterModel",
     "MiniCPMOcrAdapterModel",
@@ -1059,6 +1081,7 @@ __all__ = [
     "MuseGlimmerAdapterModel",
     "MuseGlimmerTextAdapterModel",
     "MuseGlimmerVisionAdapterModel",
+    "MuseSparkAdapterModel",
     "MuseSparkTextAdapterModel",
     "MuseSparkVisionAdapterModel",
     "MusicFlamingoAdapterModel",
@@ -1073,6 +1096,7 @@ __all__ = [
     "Nemotron3_5TranscribeWordTimestampAdapterModel",
     "NemotronAdapterModel",
     "NemotronHAdapterModel",
+    "NemotronH_Omni_Reasoning_V3_AdapterModel",
     "NeoMMEAdapterModel",
     "NeuCodecAdapterModel",
     "NllbMoeAdapterModel",
@@ -1092,6 +1116,7 @@ __all__ = [
     "Ovis2AdapterModel",
     "OwlViTAdapterModel",
     "Owlv2AdapterModel",
+    "PI0AdapterModel",
     "PLBartAdapterModel",
     "PPChart2TableAdapterModel",
     "PPDocLayoutV3AdapterModel",
@@ -1151,6 +1176,7 @@ __all__ = [
     "Qwen3AdapterModel",
     "Qwen3MoeAdapterModel",
     "Qwen3NextAdapterModel",
+    "Qwen3OmniMoeThinkerAdapterModel",
     "Qwen3VLAdapterModel",
     "Qwen3VLMoeAdapterModel",
     "Qwen3VLMoeTextAdapterModel",
@@ -1238,6 +1264,7 @@ __all__ = [
     "Tipsv2DptAdapterModel",
     "Tipsv2TextAdapterModel",
     "Tipsv2VisionAdapterModel",
+    "TrOCRAdapterModel",
     "TrainingSetupError",
     "UMT5AdapterModel",
     "UdopAdapterModel",
@@ -1294,6 +1321,7 @@ __all__ = [
     "XLMRobertaAdapterModel",
     "XLMRobertaXLAdapterModel",
     "XLNetAdapterModel",
+    "XVectorHead",
     "Xcodec2AdapterModel",
     "XmodAdapterModel",
     "YolosAdapterModel",

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Kimi_K25."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Kimi_K25AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Kimi_K25AdapterTestBase(AdapterTestBase):
 
 
 class Kimi_K25AdapterTest(Kimi_K25AdapterTestBase, AdapterTests):
+    pass
+
+
+class Kimi_K25ClassConversionTest(Kimi_K25AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of ModernVBert."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class ModernVBertAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class ModernVBertAdapterTestBase(AdapterTestBase):
 
 
 class ModernVBertAdapterTest(ModernVBertAdapterTestBase, AdapterTests):
+    pass
+
+
+class ModernVBertClassConversionTest(ModernVBertAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of PPChart2Table."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class PPChart2TableAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class PPChart2TableAdapterTestBase(AdapterTestBase):
 
 
 class PPChart2TableAdapterTest(PPChart2TableAdapterTestBase, AdapterTests):
+    pass
+
+
+class PPChart2TableClassConversionTest(PPChart2TableAdapterTestBase, ClassConversionTests):
     pass

@@ -52,7 +52,11 @@ class BlipAttentionWithAdapters(AttentionAdaptersMixin, BlipAttention):
         attention_scores = attention_scores * self.scale
 
         # Normalize the attention scores to probabilities.
-        attention_probs = nn.functional.softmax(attention_scores, dim=-1)
+        # >>> adapters
+        attention_probs = nn.functional.softmax(
+            self.hide_prefixes(attention_scores, key_states, hidden_states), dim=-1
+        )
+        # <<< adapters
 
         # This is actually dropping out entire tokens to attend to, which might
         # seem a bit unusual, but is taken from the original Transformer paper.

@@ -7,7 +7,7 @@
 
 from .adapter_model import BrosAdapterModel
 from .mixin_bros import BrosEncoderAdaptersMixin, BrosLayerAdaptersMixin, BrosModelAdaptersMixin
-from .modeling_bros import BrosOutputWithAdapters, BrosSelfOutputWithAdapters
+from .modeling_bros import BrosOutputWithAdapters, BrosSelfAttentionWithAdapters, BrosSelfOutputWithAdapters
 
 __all__ = [
     "BrosAdapterModel",
@@ -15,5 +15,6 @@ __all__ = [
     "BrosLayerAdaptersMixin",
     "BrosModelAdaptersMixin",
     "BrosOutputWithAdapters",
+    "BrosSelfAttentionWithAdapters",
     "BrosSelfOutputWithAdapters",
 ]

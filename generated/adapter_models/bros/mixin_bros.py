@@ -54,7 +54,7 @@ class BrosEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layer"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "Between the products the scores are made of several products.",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "No single module of BrosEncoder gives what enters the first layer in layer.",

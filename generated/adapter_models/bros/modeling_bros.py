@@ -8,11 +8,80 @@
 # mypy: ignore-errors
 """Forwards of upstream's Bros that call adapters. What is ours stands between marker comments."""
 
+import math
+
 import torch
+from torch import nn
 
-from transformers.models.bros.modeling_bros import BrosOutput, BrosSelfOutput
+from transformers.models.bros.modeling_bros import BrosOutput, BrosSelfAttention, BrosSelfOutput
 
-from adapter_runtime import BottleneckLayer
+from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
+
+
+class BrosSelfAttentionWithAdapters(AttentionAdaptersMixin, BrosSelfAttention):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        bbox_pos_emb: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor]:
+        hidden_shape = (hidden_states.shape[0], -1, self.num_attention_heads, self.attention_head_size)
+        query_layer = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
+
+        # If this is instantiated as a cross-attention module, the keys
+        # and values come from an encoder; the attention mask needs to be
+        # such that the encoder's padding tokens are not attended to.
+        is_cross_attention = encoder_hidden_states is not None
+
+        if is_cross_attention:
+            key_layer = self.key(encoder_hidden_states).view(hidden_shape).transpose(1, 2)
+            value_layer = self.value(encoder_hidden_states).view(hidden_shape).transpose(1, 2)
+            attention_mask = encoder_attention_mask
+        else:
+            key_layer = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
+            value_layer = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
+
+        # Take the dot product between "query" and "key" to get the raw attention scores.
+        # >>> adapters
+        prefixed_key, prefixed_value, attention_mask = self.prepend_prefix(
+            query_layer, key_layer, value_layer, attention_mask, hidden_states, is_causal=False
+        )
+        attention_scores = torch.matmul(query_layer, prefixed_key.transpose(-1, -2))
+        # <<< adapters
+
+        # bbox positional encoding
+        batch_size, n_head, seq_length, d_head = query_layer.shape
+        bbox_pos_emb = bbox_pos_emb.view(seq_length, seq_length, batch_size, d_head)
+        bbox_pos_emb = bbox_pos_emb.permute([2, 0, 1, 3])
+        bbox_pos_scores = torch.einsum("bnid,bijd->bnij", (query_layer, bbox_pos_emb))
+
+        # >>> adapters
+        attention_scores = attention_scores + self.extend_bias(bbox_pos_scores, prefixed_key)
+        # <<< adapters
+
+        attention_scores = attention_scores / math.sqrt(self.attention_head_size)
+        if attention_mask is not None:
+            # Apply the attention mask is (precomputed for all layers in BrosModel forward() function)
+            attention_scores = attention_scores + attention_mask
+
+        # Normalize the attention scores to probabilities.
+        attention_probs = nn.Softmax(dim=-1)(attention_scores)
+
+        # This is actually dropping out entire tokens to attend to, which might
+        # seem a bit unusual, but is taken from the original Transformer paper.
+        attention_probs = self.dropout(attention_probs)
+
+        # >>> adapters
+        context_layer = torch.matmul(attention_probs, prefixed_value)
+        # <<< adapters
+
+        context_layer = context_layer.permute(0, 2, 1, 3).contiguous()
+        new_context_layer_shape = context_layer.size()[:-2] + (self.all_head_size,)
+        context_layer = context_layer.view(*new_context_layer_shape)
+
+        return context_layer, attention_probs
 
 
 class BrosSelfOutputWithAdapters(BottleneckLayer, BrosSelfOutput):

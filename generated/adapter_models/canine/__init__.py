@@ -7,12 +7,13 @@
 
 from .adapter_model import CanineAdapterModel
 from .mixin_canine import CanineLayerAdaptersMixin, CanineModelAdaptersMixin
-from .modeling_canine import CanineOutputWithAdapters, CanineSelfOutputWithAdapters
+from .modeling_canine import CanineOutputWithAdapters, CanineSelfAttentionWithAdapters, CanineSelfOutputWithAdapters
 
 __all__ = [
     "CanineAdapterModel",
     "CanineLayerAdaptersMixin",
     "CanineModelAdaptersMixin",
     "CanineOutputWithAdapters",
+    "CanineSelfAttentionWithAdapters",
     "CanineSelfOutputWithAdapters",
 ]

@@ -8,11 +8,92 @@
 # mypy: ignore-errors
 """Forwards of upstream's Canine that call adapters. What is ours stands between marker comments."""
 
+import math
+
 import torch
+from torch import nn
 
-from transformers.models.canine.modeling_canine import CanineOutput, CanineSelfOutput
+from transformers.models.canine.modeling_canine import CanineOutput, CanineSelfAttention, CanineSelfOutput
 
-from adapter_runtime import BottleneckLayer
+from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
+
+
+class CanineSelfAttentionWithAdapters(AttentionAdaptersMixin, CanineSelfAttention):
+    def forward(
+        self,
+        from_tensor: torch.Tensor,
+        to_tensor: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, seq_length, _ = from_tensor.shape
+
+        # If this is instantiated as a cross-attention module, the keys
+        # and values come from an encoder; the attention mask needs to be
+        # such that the encoder's padding tokens are not attended to.
+
+        key_layer = (
+            self.key(to_tensor)
+            .view(batch_size, -1, self.num_attention_heads, self.attention_head_size)
+            .transpose(1, 2)
+        )
+        value_layer = (
+            self.value(to_tensor)
+            .view(batch_size, -1, self.num_attention_heads, self.attention_head_size)
+            .transpose(1, 2)
+        )
+        query_layer = (
+            self.query(from_tensor)
+            .view(batch_size, -1, self.num_attention_heads, self.attention_head_size)
+            .transpose(1, 2)
+        )
+
+        # Take the dot product between "query" and "key" to get the raw attention scores.
+        # >>> adapters
+        prefixed_key, prefixed_value, _ = self.prepend_prefix(
+            query_layer, key_layer, value_layer, None, from_tensor, is_causal=False
+        )
+        attention_scores = torch.matmul(query_layer, prefixed_key.transpose(-1, -2))
+        # <<< adapters
+
+        attention_scores = attention_scores / math.sqrt(self.attention_head_size)
+        if attention_mask is not None:
+            if attention_mask.ndim == 3:
+                # if attention_mask is 3D, do the following:
+                attention_mask = torch.unsqueeze(attention_mask, dim=1)
+                # Since attention_mask is 1.0 for positions we want to attend and 0.0 for
+                # masked positions, this operation will create a tensor which is 0.0 for
+                # positions we want to attend and the dtype's smallest value for masked positions.
+                attention_mask = (1.0 - attention_mask.float()) * torch.finfo(attention_scores.dtype).min
+            # Apply the attention mask (precomputed for all layers in CanineModel forward() function)
+            # >>> adapters
+            attention_scores = attention_scores + self.extend_bias(
+                attention_mask.to(attention_scores.dtype), prefixed_key
+            )
+            # <<< adapters
+
+        # Normalize the attention scores to probabilities.
+        # >>> adapters
+        attention_probs = nn.functional.softmax(
+            self.hide_prefixes(attention_scores, prefixed_key, from_tensor), dim=-1
+        )
+        # <<< adapters
+
+        # This is actually dropping out entire tokens to attend to, which might
+        # seem a bit unusual, but is taken from the original Transformer paper.
+        attention_probs = self.dropout(attention_probs)
+
+        # >>> adapters
+        context_layer = torch.matmul(attention_probs, prefixed_value)
+        # <<< adapters
+
+        context_layer = context_layer.permute(0, 2, 1, 3).contiguous()
+        new_context_layer_shape = context_layer.size()[:-2] + (self.all_head_size,)
+        context_layer = context_layer.view(*new_context_layer_shape)
+
+        outputs = (context_layer, attention_probs) if output_attentions else (context_layer,)
+
+        return outputs
 
 
 class CanineSelfOutputWithAdapters(BottleneckLayer, CanineSelfOutput):

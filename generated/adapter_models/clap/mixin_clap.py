@@ -65,7 +65,7 @@ class ClapAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
     final_norm_path = "audio_encoder.norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "Between the products the scores are combined with a tensor by `-`.",
+        "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",

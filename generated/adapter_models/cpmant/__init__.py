@@ -7,10 +7,15 @@
 
 from .adapter_model import CpmAntAdapterModel
 from .mixin_cpmant import CpmAntModelAdaptersMixin, CpmAntTransformerBlockAdaptersMixin
-from .modeling_cpmant import CpmAntFFNBlockWithAdapters, CpmAntSelfAttentionBlockWithAdapters
+from .modeling_cpmant import (
+    CpmAntAttentionWithAdapters,
+    CpmAntFFNBlockWithAdapters,
+    CpmAntSelfAttentionBlockWithAdapters,
+)
 
 __all__ = [
     "CpmAntAdapterModel",
+    "CpmAntAttentionWithAdapters",
     "CpmAntFFNBlockWithAdapters",
     "CpmAntModelAdaptersMixin",
     "CpmAntSelfAttentionBlockWithAdapters",

@@ -8,11 +8,106 @@
 # mypy: ignore-errors
 """Forwards of upstream's CpmAnt that call adapters. What is ours stands between marker comments."""
 
+import math
+
 import torch
 
-from transformers.models.cpmant.modeling_cpmant import Cache, CpmAntFFNBlock, CpmAntSelfAttentionBlock
+from transformers.models.cpmant.modeling_cpmant import Cache, CpmAntAttention, CpmAntFFNBlock, CpmAntSelfAttentionBlock
 
-from adapter_runtime import BottleneckLayer
+from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
+
+
+class CpmAntAttentionWithAdapters(AttentionAdaptersMixin, CpmAntAttention):
+    def forward(
+        self,
+        hidden_q: torch.Tensor,
+        hidden_kv: torch.Tensor,
+        attention_mask: torch.BoolTensor,
+        position_bias: torch.Tensor,
+        output_attentions: bool | None = False,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ):
+        """
+        Args:
+            hidden_q (`torch.Tensor`):
+                Input of transformer block(self-attention block). It can be the raw embedding of a batch of sequences.
+            hidden_kv (`torch.Tensor` of shape `(batch, len_k, dim_model)`)):
+                Tensor *key_value* and *query* of shape `(batch, len_k, dim_model)`
+            attention_mask (`torch.Tensor` of shape `(batch, len_seq, len_seq)`):
+                Avoid invalid areas to participate in the calculation of self-attention.
+            position_bias (`torch.Tensor` of shape `(batch, len_seq, len_seq)`):
+                Provide positional information to self-attention block.
+            output_attentions (`bool`, *optional*):
+                Whether or not to return the attentions tensors of all attention layers.
+            past_key_values (`Cache`, *optional*):
+                Cached past key and value projection states.
+            use_cache (`bool`, *optional*):
+                If set to `True`, `past_key_values` key value states are returned and can be used to speed up decoding
+                (see `past_key_values`).
+        """
+        batch_size = hidden_q.size(0)
+        len_q = hidden_q.size(1)
+        len_k = hidden_kv.size(1)
+
+        query = self.project_q(hidden_q)
+        key = self.project_k(hidden_kv)
+        value = self.project_v(hidden_kv)
+
+        query = query.view(batch_size, len_q, self.num_heads, self.dim_head).permute(0, 2, 1, 3)
+        key = key.view(batch_size, len_k, self.num_heads, self.dim_head).permute(0, 2, 1, 3)
+        value = value.view(batch_size, len_k, self.num_heads, self.dim_head).permute(0, 2, 1, 3)
+
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+            len_k = key.size(-2)
+
+        # (batch_size, num_heads, len_q, dim_head) @ (batch_size, num_heads, dim_head, len_k) -> (batch_size, num_heads, len_q, len_k)
+        # >>> adapters
+        prefixed_key, prefixed_value, _ = self.prepend_prefix(query, key, value, None, hidden_q, is_causal=False)
+        position_bias = self.extend_bias(position_bias, prefixed_key)
+        score = torch.matmul(query, prefixed_key.transpose(-1, -2)) / math.sqrt(self.dim_head)
+        # <<< adapters
+        score = score + position_bias
+
+        # >>> adapters
+        score = torch.masked_fill(
+            score,
+            self.extend_bias(attention_mask.view(batch_size, 1, len_q, len_k) == torch.tensor(False), prefixed_key),
+            torch.scalar_tensor(float("-inf"), device=score.device, dtype=score.dtype),
+        )
+        # <<< adapters
+        # >>> adapters
+        score = self.softmax(self.hide_prefixes(score, prefixed_key, hidden_q))
+        # <<< adapters
+
+        # >>> adapters
+        score = torch.masked_fill(
+            score,
+            self.extend_bias(attention_mask.view(batch_size, 1, len_q, len_k) == torch.tensor(False), prefixed_key),
+            torch.scalar_tensor(0, device=score.device, dtype=score.dtype),
+        )
+        # <<< adapters
+        if output_attentions:
+            attn_weights = score
+        else:
+            attn_weights = None
+
+        if self.dropout is not None:
+            score = self.dropout(score)
+
+        # (batch_size, num_heads, len_q, len_k) @ (batch_size, num_heads, len_k, dim_head) -> (batch_size, num_heads, len_q, dim_head)
+        # >>> adapters
+        score = torch.matmul(score, prefixed_value)
+        # <<< adapters
+
+        score = score.view(batch_size, self.num_heads, len_q, self.dim_head).permute(0, 2, 1, 3)
+        score = score.contiguous().view(batch_size, len_q, self.num_heads * self.dim_head)
+
+        score = self.attention_out(score)
+
+        return score, attn_weights
 
 
 class CpmAntSelfAttentionBlockWithAdapters(BottleneckLayer, CpmAntSelfAttentionBlock):

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Data2VecAudioAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Data2VecAudioPreTrainedModel):
     """Data2VecAudio with any number of adapters and of heads, of which one or several are active.
 
-    Heads: audio_classification, audio_frame_classification, ctc.
+    Heads: audio_classification, audio_frame_classification, ctc, xvector.
     """
 
-    head_types = ("audio_classification", "audio_frame_classification", "ctc")
+    head_types = ("audio_classification", "audio_frame_classification", "ctc", "xvector")
     pooling = "frames"
     frame_counter = "_get_feat_extract_output_lengths"
 
@@ -55,6 +55,8 @@ class Data2VecAudioAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Data2VecAud
         Other arguments are those of Data2VecAudioModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.data2vec_audio(
             input_values=input_values,
             attention_mask=attention_mask,

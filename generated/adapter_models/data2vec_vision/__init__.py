@@ -7,7 +7,11 @@
 
 from .adapter_model import Data2VecVisionAdapterModel
 from .mixin_data2vec_vision import Data2VecVisionLayerAdaptersMixin, Data2VecVisionModelAdaptersMixin
-from .modeling_data2vec_vision import Data2VecVisionLayerWithAdapters, Data2VecVisionSdpaSelfAttentionWithAdapters
+from .modeling_data2vec_vision import (
+    Data2VecVisionLayerWithAdapters,
+    Data2VecVisionSdpaSelfAttentionWithAdapters,
+    Data2VecVisionSelfAttentionWithAdapters,
+)
 
 __all__ = [
     "Data2VecVisionAdapterModel",
@@ -15,4 +19,5 @@ __all__ = [
     "Data2VecVisionLayerWithAdapters",
     "Data2VecVisionModelAdaptersMixin",
     "Data2VecVisionSdpaSelfAttentionWithAdapters",
+    "Data2VecVisionSelfAttentionWithAdapters",
 ]

@@ -11,16 +11,78 @@
 import math
 
 import torch
+from torch import nn
 
 from transformers.models.data2vec.modeling_data2vec_vision import (
     Data2VecVisionLayer,
     Data2VecVisionSdpaSelfAttention,
+    Data2VecVisionSelfAttention,
     logger,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
 
 from .mixin_data2vec_vision import Data2VecVisionLayerAdaptersMixin
+
+
+class Data2VecVisionSelfAttentionWithAdapters(AttentionAdaptersMixin, Data2VecVisionSelfAttention):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        output_attentions: bool = False,
+        relative_position_bias: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        resolution: tuple[int] | None = None,
+    ) -> tuple[torch.Tensor] | tuple[torch.Tensor, torch.Tensor]:
+        input_shape = hidden_states.shape[:-1]
+        hidden_shape = (*input_shape, -1, self.attention_head_size)
+        query_layer = self.query(hidden_states).view(hidden_shape).transpose(1, 2)
+        key_layer = self.key(hidden_states).view(hidden_shape).transpose(1, 2)
+        value_layer = self.value(hidden_states).view(hidden_shape).transpose(1, 2)
+
+        # Take the dot product between "query" and "key" to get the raw attention scores.
+        # >>> adapters
+        prefixed_key, prefixed_value, relative_position_bias = self.prepend_prefix(
+            query_layer, key_layer, value_layer, relative_position_bias, hidden_states, is_causal=False
+        )
+        attention_scores = torch.matmul(query_layer, prefixed_key.transpose(-1, -2))
+        # <<< adapters
+
+        attention_scores = attention_scores / math.sqrt(self.attention_head_size)
+
+        # Add relative position bias if present.
+        if self.has_relative_position_bias:
+            height, width = resolution
+            window_size = (height // self.config.patch_size, width // self.config.patch_size)
+            # >>> adapters
+            attention_scores = attention_scores + self.extend_bias(
+                self.relative_position_bias(window_size, interpolate_pos_encoding, dim_size=hidden_states.shape[1]),
+                prefixed_key,
+            )
+            # <<< adapters
+
+        # Add shared relative position bias if provided.
+        if relative_position_bias is not None:
+            attention_scores = attention_scores + relative_position_bias
+
+        # Normalize the attention scores to probabilities.
+        attention_probs = nn.functional.softmax(attention_scores, dim=-1)
+
+        # This is actually dropping out entire tokens to attend to, which might
+        # seem a bit unusual, but is taken from the original Transformer paper.
+        attention_probs = self.dropout(attention_probs)
+
+        # >>> adapters
+        context_layer = torch.matmul(attention_probs, prefixed_value)
+        # <<< adapters
+
+        context_layer = context_layer.permute(0, 2, 1, 3).contiguous()
+        new_context_layer_shape = context_layer.size()[:-2] + (self.all_head_size,)
+        context_layer = context_layer.view(*new_context_layer_shape)
+
+        outputs = (context_layer, attention_probs) if output_attentions else (context_layer,)
+
+        return outputs
 
 
 class Data2VecVisionSdpaSelfAttentionWithAdapters(AttentionAdaptersMixin, Data2VecVisionSdpaSelfAttention):

@@ -7,7 +7,11 @@
 
 from .adapter_model import DebertaAdapterModel
 from .mixin_deberta import DebertaLayerAdaptersMixin, DebertaModelAdaptersMixin
-from .modeling_deberta import DebertaOutputWithAdapters, DebertaSelfOutputWithAdapters
+from .modeling_deberta import (
+    DebertaOutputWithAdapters,
+    DebertaSelfOutputWithAdapters,
+    DisentangledSelfAttentionWithAdapters,
+)
 
 __all__ = [
     "DebertaAdapterModel",
@@ -15,4 +19,5 @@ __all__ = [
     "DebertaModelAdaptersMixin",
     "DebertaOutputWithAdapters",
     "DebertaSelfOutputWithAdapters",
+    "DisentangledSelfAttentionWithAdapters",
 ]

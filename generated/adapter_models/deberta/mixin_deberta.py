@@ -31,6 +31,7 @@ class DebertaLayerAdaptersMixin(LayerAdaptersMixin):
                     ),
                 ),
                 output="attention.output.dense",
+                head_dim="(outputs // num_attention_heads) // 3",
             ),
         ),
         bottlenecks=(

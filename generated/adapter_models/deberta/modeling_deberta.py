@@ -8,9 +8,17 @@
 # mypy: ignore-errors
 """Forwards of upstream's Deberta that call adapters. What is ours stands between marker comments."""
 
-from transformers.models.deberta.modeling_deberta import DebertaOutput, DebertaSelfOutput
+import torch
+from torch import nn
 
-from adapter_runtime import BottleneckLayer
+from transformers.models.deberta.modeling_deberta import (
+    DebertaOutput,
+    DebertaSelfOutput,
+    DisentangledSelfAttention,
+    scaled_size_sqrt,
+)
+
+from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
 
 
 class DebertaSelfOutputWithAdapters(BottleneckLayer, DebertaSelfOutput):
@@ -21,6 +29,112 @@ class DebertaSelfOutputWithAdapters(BottleneckLayer, DebertaSelfOutput):
         hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm, branch_first=True)
         # <<< adapters
         return hidden_states
+
+
+class DisentangledSelfAttentionWithAdapters(AttentionAdaptersMixin, DisentangledSelfAttention):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        output_attentions: bool = False,
+        query_states: torch.Tensor | None = None,
+        relative_pos: torch.Tensor | None = None,
+        rel_embeddings: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Call the module
+
+        Args:
+            hidden_states (`torch.Tensor`):
+                Input states to the module usually the output from previous layer, it will be the Q,K and V in
+                *Attention(Q,K,V)*
+
+            attention_mask (`torch.BoolTensor`):
+                An attention mask matrix of shape [*B*, *N*, *N*] where *B* is the batch size, *N* is the maximum
+                sequence length in which element [i,j] = *1* means the *i* th token in the input can attend to the *j*
+                th token.
+
+            output_attentions (`bool`, *optional*):
+                Whether return the attention matrix.
+
+            query_states (`torch.Tensor`, *optional*):
+                The *Q* state in *Attention(Q,K,V)*.
+
+            relative_pos (`torch.LongTensor`):
+                The relative position encoding between the tokens in the sequence. It's of shape [*B*, *N*, *N*] with
+                values ranging in [*-max_relative_positions*, *max_relative_positions*].
+
+            rel_embeddings (`torch.Tensor`):
+                The embedding of relative distances. It's a tensor of shape [\\(2 \\times
+                \\text{max_relative_positions}\\), *hidden_size*].
+
+
+        """
+        if query_states is None:
+            qp = self.in_proj(hidden_states)  # .split(self.all_head_size, dim=-1)
+            query_layer, key_layer, value_layer = self.transpose_for_scores(qp).chunk(3, dim=-1)
+        else:
+            ws = self.in_proj.weight.chunk(self.num_attention_heads * 3, dim=0)
+            qkvw = [torch.cat([ws[i * 3 + k] for i in range(self.num_attention_heads)], dim=0) for k in range(3)]
+            q = torch.matmul(qkvw[0], query_states.t().to(dtype=qkvw[0].dtype))
+            k = torch.matmul(qkvw[1], hidden_states.t().to(dtype=qkvw[1].dtype))
+            v = torch.matmul(qkvw[2], hidden_states.t().to(dtype=qkvw[2].dtype))
+            query_layer, key_layer, value_layer = [self.transpose_for_scores(x) for x in [q, k, v]]
+
+        query_layer = query_layer + self.transpose_for_scores(self.q_bias[None, None, :])
+        value_layer = value_layer + self.transpose_for_scores(self.v_bias[None, None, :])
+
+        rel_att: int = 0
+        # Take the dot product between "query" and "key" to get the raw attention scores.
+        scale_factor = 1 + len(self.pos_att_type)
+        scale = scaled_size_sqrt(query_layer, scale_factor)
+        query_layer = query_layer / scale.to(dtype=query_layer.dtype)
+        # >>> adapters
+        prefixed_key, prefixed_value, _ = self.prepend_prefix(
+            query_layer, key_layer, value_layer, None, hidden_states, is_causal=False
+        )
+        attention_scores = torch.matmul(query_layer, prefixed_key.transpose(-1, -2))
+        # <<< adapters
+
+        if self.relative_attention and rel_embeddings is not None and relative_pos is not None:
+            rel_embeddings = self.pos_dropout(rel_embeddings)
+            rel_att = self.disentangled_att_bias(query_layer, key_layer, relative_pos, rel_embeddings, scale_factor)
+
+        if rel_att is not None:
+            # >>> adapters
+            attention_scores = attention_scores + self.extend_bias(rel_att, prefixed_key)
+            # <<< adapters
+
+        # bxhxlxd
+        if self.head_logits_proj is not None:
+            attention_scores = self.head_logits_proj(attention_scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+        attention_mask = attention_mask.bool()
+        # >>> adapters
+        attention_scores = attention_scores.masked_fill(
+            self.extend_bias(~(attention_mask), prefixed_key), torch.finfo(query_layer.dtype).min
+        )
+        # <<< adapters
+        # bsz x height x length x dimension
+        # >>> adapters
+        attention_probs = nn.functional.softmax(
+            self.hide_prefixes(attention_scores, prefixed_key, hidden_states), dim=-1
+        )
+        # <<< adapters
+
+        attention_probs = self.dropout(attention_probs)
+        if self.head_weights_proj is not None:
+            attention_probs = self.head_weights_proj(attention_probs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+        # >>> adapters
+        context_layer = torch.matmul(attention_probs, prefixed_value)
+        # <<< adapters
+        context_layer = context_layer.permute(0, 2, 1, 3).contiguous()
+        new_context_layer_shape = context_layer.size()[:-2] + (-1,)
+        context_layer = context_layer.view(new_context_layer_shape)
+        if not output_attentions:
+            return (context_layer, None)
+        return (context_layer, attention_probs)
 
 
 class DebertaOutputWithAdapters(BottleneckLayer, DebertaOutput):

@@ -7,7 +7,11 @@
 
 from .adapter_model import DebertaV2AdapterModel
 from .mixin_deberta_v2 import DebertaV2LayerAdaptersMixin, DebertaV2ModelAdaptersMixin
-from .modeling_deberta_v2 import DebertaV2OutputWithAdapters, DebertaV2SelfOutputWithAdapters
+from .modeling_deberta_v2 import (
+    DebertaV2OutputWithAdapters,
+    DebertaV2SelfOutputWithAdapters,
+    DisentangledSelfAttentionWithAdapters,
+)
 
 __all__ = [
     "DebertaV2AdapterModel",
@@ -15,4 +19,5 @@ __all__ = [
     "DebertaV2ModelAdaptersMixin",
     "DebertaV2OutputWithAdapters",
     "DebertaV2SelfOutputWithAdapters",
+    "DisentangledSelfAttentionWithAdapters",
 ]

@@ -22,6 +22,7 @@ class DebertaV2LayerAdaptersMixin(LayerAdaptersMixin):
                 key="attention.self.key_proj",
                 value="attention.self.value_proj",
                 output="attention.output.dense",
+                head_dim="outputs // num_attention_heads",
             ),
         ),
         bottlenecks=(

@@ -8,9 +8,17 @@
 # mypy: ignore-errors
 """Forwards of upstream's DebertaV2 that call adapters. What is ours stands between marker comments."""
 
-from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Output, DebertaV2SelfOutput
+import torch
+from torch import nn
 
-from adapter_runtime import BottleneckLayer
+from transformers.models.deberta_v2.modeling_deberta_v2 import (
+    DebertaV2Output,
+    DebertaV2SelfOutput,
+    DisentangledSelfAttention,
+    scaled_size_sqrt,
+)
+
+from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
 
 
 class DebertaV2SelfOutputWithAdapters(BottleneckLayer, DebertaV2SelfOutput):
@@ -21,6 +29,110 @@ class DebertaV2SelfOutputWithAdapters(BottleneckLayer, DebertaV2SelfOutput):
         hidden_states = self.bottleneck_layer_forward(hidden_states, input_tensor, self.LayerNorm, branch_first=True)
         # <<< adapters
         return hidden_states
+
+
+class DisentangledSelfAttentionWithAdapters(AttentionAdaptersMixin, DisentangledSelfAttention):
+    def forward(
+        self,
+        hidden_states,
+        attention_mask,
+        output_attentions=False,
+        query_states=None,
+        relative_pos=None,
+        rel_embeddings=None,
+    ):
+        """
+        Call the module
+
+        Args:
+            hidden_states (`torch.Tensor`):
+                Input states to the module usually the output from previous layer, it will be the Q,K and V in
+                *Attention(Q,K,V)*
+
+            attention_mask (`torch.BoolTensor`):
+                An attention mask matrix of shape [*B*, *N*, *N*] where *B* is the batch size, *N* is the maximum
+                sequence length in which element [i,j] = *1* means the *i* th token in the input can attend to the *j*
+                th token.
+
+            output_attentions (`bool`, *optional*):
+                Whether return the attention matrix.
+
+            query_states (`torch.Tensor`, *optional*):
+                The *Q* state in *Attention(Q,K,V)*.
+
+            relative_pos (`torch.LongTensor`):
+                The relative position encoding between the tokens in the sequence. It's of shape [*B*, *N*, *N*] with
+                values ranging in [*-max_relative_positions*, *max_relative_positions*].
+
+            rel_embeddings (`torch.Tensor`):
+                The embedding of relative distances. It's a tensor of shape [\\(2 \\times
+                \\text{max_relative_positions}\\), *hidden_size*].
+
+
+        """
+        if query_states is None:
+            query_states = hidden_states
+        query_layer = self.transpose_for_scores(self.query_proj(query_states), self.num_attention_heads)
+        key_layer = self.transpose_for_scores(self.key_proj(hidden_states), self.num_attention_heads)
+        value_layer = self.transpose_for_scores(self.value_proj(hidden_states), self.num_attention_heads)
+
+        rel_att = None
+        # Take the dot product between "query" and "key" to get the raw attention scores.
+        scale_factor = 1
+        if "c2p" in self.pos_att_type:
+            scale_factor += 1
+        if "p2c" in self.pos_att_type:
+            scale_factor += 1
+        scale = scaled_size_sqrt(query_layer, scale_factor)
+        # >>> adapters
+        prefixed_key, prefixed_value, _ = self.prepend_prefix(
+            query_layer, key_layer, value_layer, None, query_states, is_causal=False
+        )
+        attention_scores = torch.bmm(query_layer, prefixed_key.transpose(-1, -2) / scale.to(dtype=query_layer.dtype))
+        # <<< adapters
+        if self.relative_attention:
+            rel_embeddings = self.pos_dropout(rel_embeddings)
+            rel_att = self.disentangled_attention_bias(
+                query_layer, key_layer, relative_pos, rel_embeddings, scale_factor
+            )
+
+        if rel_att is not None:
+            # >>> adapters
+            attention_scores = attention_scores + self.extend_bias(rel_att, prefixed_key)
+            # <<< adapters
+        attention_scores = attention_scores.view(
+            -1, self.num_attention_heads, attention_scores.size(-2), attention_scores.size(-1)
+        )
+
+        attention_mask = attention_mask.bool()
+        # >>> adapters
+        attention_scores = attention_scores.masked_fill(
+            self.extend_bias(~(attention_mask), prefixed_key), torch.finfo(query_layer.dtype).min
+        )
+        # <<< adapters
+        # bsz x height x length x dimension
+        # >>> adapters
+        attention_probs = nn.functional.softmax(
+            self.hide_prefixes(attention_scores, prefixed_key, query_states), dim=-1
+        )
+        # <<< adapters
+
+        attention_probs = self.dropout(attention_probs)
+        # >>> adapters
+        context_layer = torch.bmm(
+            attention_probs.view(-1, attention_probs.size(-2), attention_probs.size(-1)), prefixed_value
+        )
+        # <<< adapters
+        context_layer = (
+            context_layer.view(-1, self.num_attention_heads, context_layer.size(-2), context_layer.size(-1))
+            .permute(0, 2, 1, 3)
+            .contiguous()
+        )
+        new_context_layer_shape = context_layer.size()[:-2] + (-1,)
+        context_layer = context_layer.view(new_context_layer_shape)
+        if not output_attentions:
+            return (context_layer, None)
+        return (context_layer, attention_probs)
 
 
 class DebertaV2OutputWithAdapters(BottleneckLayer, DebertaV2Output):

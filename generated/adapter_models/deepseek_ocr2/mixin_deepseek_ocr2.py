@@ -106,7 +106,7 @@ class DeepseekOcr2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one was called past that forward. Use another meth…",
+        "reft": "",
         "prompt_tuning": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
         "invertible": "No single module of DeepseekOcr2VisionEncoder gives what enters the first layer in layers.",
     }
@@ -121,7 +121,7 @@ class DeepseekOcr2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapt
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, which the forward of the model in a model is told, and this one was called past that forward. Use another meth…",
+        "reft": "",
         "prompt_tuning": "",
         "invertible": "",
     }

@@ -81,7 +81,7 @@ class Glm5NextTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
     embedding_output = "embed_tokens"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "It fails the check `decoding`: encoder: eager, cache: logits: Tensor-likes are not close!",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
         "prompt_tuning": "The layers in layers read input_ids themselves, and these are not there where a prompt goes in as inputs_embeds.",

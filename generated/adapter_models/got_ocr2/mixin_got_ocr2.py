@@ -38,7 +38,7 @@ class GotOcr2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="other"),)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "`decomposed_rel_pos` is added to the scores, but not known before the keys grow.",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
         "lora": "",
         "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",

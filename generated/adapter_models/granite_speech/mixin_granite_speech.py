@@ -22,6 +22,7 @@ class GraniteSpeechConformerBlockAdaptersMixin(LayerAdaptersMixin):
                 value="attn.to_kv",
                 orders=(OutputOrder(parts="kv", sizes=("outputs // 2", "outputs // 2")),),
                 output="attn.to_out",
+                head_dim="outputs // num_heads",
             ),
         ),
         bottlenecks=(
@@ -40,7 +41,7 @@ class GraniteSpeechModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
 class GraniteSpeechCTCEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     own_methods = {
-        "bottleneck": "It fails the check `branches`: encoder: projector.qformer.encoder.layer.0.crossattention.output is given (6, 2, 96) to add to (1, 2, 96)",
+        "bottleneck": "",
         "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
         "lora": "",
         "reft": "",

@@ -20,6 +20,7 @@ class GraniteSpeech5EncoderBlockAdaptersMixin(LayerAdaptersMixin):
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
                 output="self_attn.o_proj",
+                head_dim="outputs // config.num_attention_heads",
             ),
         ),
         bottlenecks=(
@@ -45,6 +46,7 @@ class GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin(LayerAdaptersMixin):
                 key="self_attn.k_proj",
                 value="self_attn.v_proj",
                 output="self_attn.o_proj",
+                head_dim="outputs // config.num_attention_heads",
             ),
         ),
         bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),

@@ -13,6 +13,7 @@ from adapter_runtime.heads import (
     ClassificationHead,
     DependencyParsingOutput,
     ImageClassificationHead,
+    MaskedImageModelingHead,
     MultiHeadOutput,
     MultiLabelClassificationHead,
     MultipleChoiceHead,
@@ -21,6 +22,7 @@ from adapter_runtime.heads import (
     Seq2SeqLMHead,
     TaggingHead,
     VideoClassificationHead,
+    XVectorHead,
     register_custom_head,
 )
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
@@ -35,6 +37,7 @@ __all__ = [
     "ClassificationHead",
     "DependencyParsingOutput",
     "ImageClassificationHead",
+    "MaskedImageModelingHead",
     "ModelWithFlexibleHeadsAdaptersMixin",
     "MultiHeadOutput",
     "MultiLabelClassificationHead",
@@ -44,5 +47,6 @@ __all__ = [
     "Seq2SeqLMHead",
     "TaggingHead",
     "VideoClassificationHead",
+    "XVectorHead",
     "register_custom_head",
 ]

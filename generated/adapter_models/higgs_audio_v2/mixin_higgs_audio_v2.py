@@ -57,5 +57,5 @@ class HiggsAudioV2ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
         "lora": "",
         "reft": "",
         "prompt_tuning": "What HiggsAudioV2Model takes as audio_input_ids, audio_input_ids_mask may have an entry for each token, and has none for those of a prompt.",
-        "invertible": "It fails the check `added`: encoder: UnsupportedMethodError: The module after which invertible adapters run did not run in this call, so that they changed nothing. Use inv_adapter=None.",
+        "invertible": "What embed_audio_tokens gives to the first layer is made of audio_input_ids, not of the tokens that embed_tokens embeds.",
     }

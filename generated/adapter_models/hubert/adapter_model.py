@@ -58,6 +58,7 @@ class HubertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, HubertPreTrainedMo
         Other arguments are those of HubertModel.
         """
         arguments = self.head_arguments(kwargs)
+        output_hidden_states = self.needs_layers(head) or output_hidden_states
         outputs = self.hubert(
             input_values=input_values,
             attention_mask=attention_mask,

@@ -65,7 +65,7 @@ class Idefics2VisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 6 positions where there are 16 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -78,7 +78,7 @@ class Idefics2PerceiverResamplerAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 6 positions where there are 16 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "No single module of Idefics2PerceiverResampler gives what enters the first layer in layers.",
         "invertible": "No single module of Idefics2PerceiverResampler gives what enters the first layer in layers.",
     }

@@ -84,7 +84,7 @@ class LEDEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     embedding_output = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "Between the products a slice of the scores is taken.",
+        "prefix_tuning": "Between the products the scores go through `cat`.",
         "lora": "",
         "reft": "",
         "prompt_tuning": "LEDEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",

@@ -32,14 +32,14 @@ class LightOnOcrAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LightOnOcrPreT
     Heads: causal_lm.
     """
 
-    base_model_prefix = "model"
+    base_model_prefix = "whole"
     head_types = ("causal_lm",)
     pooling = "last"
     head_config = "text_config"
 
     def __init__(self, config: LightOnOcrConfig) -> None:
         super().__init__(config)
-        self.model = LightOnOcrModel(config)
+        self.whole = LightOnOcrModel(config)
         self.init_adapter_model()
 
     def forward(
@@ -67,7 +67,7 @@ class LightOnOcrAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LightOnOcrPreT
         Other arguments are those of LightOnOcrModel.
         """
         arguments = self.head_arguments(kwargs)
-        outputs = self.model(
+        outputs = self.whole(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,

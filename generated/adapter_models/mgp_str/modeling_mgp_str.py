@@ -29,7 +29,9 @@ class MgpstrAttentionWithAdapters(AttentionAdaptersMixin, MgpstrAttention):
         key, value, _ = self.prepend_prefix(query, key, value, None, hidden_states, is_causal=False)
         # <<< adapters
         attention_probs = (query @ key.transpose(-2, -1)) * self.scale
-        attention_probs = attention_probs.softmax(dim=-1)
+        # >>> adapters
+        attention_probs = self.hide_prefixes(attention_probs, key, hidden_states).softmax(dim=-1)
+        # <<< adapters
         attention_probs = self.attn_drop(attention_probs)
 
         context_layer = (attention_probs @ value).transpose(1, 2).reshape(batch_size, num, channel)

@@ -43,7 +43,9 @@ class MobileViTSelfAttentionWithAdapters(AttentionAdaptersMixin, MobileViTSelfAt
         attention_scores = attention_scores / math.sqrt(self.attention_head_size)
 
         # Normalize the attention scores to probabilities.
-        attention_probs = nn.functional.softmax(attention_scores, dim=-1)
+        # >>> adapters
+        attention_probs = nn.functional.softmax(self.hide_prefixes(attention_scores, key_layer, hidden_states), dim=-1)
+        # <<< adapters
 
         # This is actually dropping out entire tokens to attend to, which might
         # seem a bit unusual, but is taken from the original Transformer paper.

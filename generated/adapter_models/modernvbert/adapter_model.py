@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Illuin Technology and contributors, and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""ModernVBert with adapters and no heads."""
+"""ModernVBert with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.modernvbert.modeling_modernvbert import ModernVBertModel, ModernVBertPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from transformers.models.modernvbert.configuration_modernvbert import ModernVBertConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class ModernVBertAdapterModel(ModelWithoutHeadsAdaptersMixin, ModernVBertPreTrainedModel):
-    """ModernVBert with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of ModernVBertModel.
+class ModernVBertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ModernVBertPreTrainedModel):
+    """ModernVBert with any number of adapters and of heads, of which one or several are active.
+
+    Heads: classification, multilabel_classification, tagging, masked_lm.
     """
+
+    head_types = ("classification", "multilabel_classification", "tagging", "masked_lm")
+    pooling = "first"
+    head_config = "text_config"
 
     def __init__(self, config: ModernVBertConfig) -> None:
         super().__init__(config)
@@ -40,10 +47,19 @@ class ModernVBertAdapterModel(ModelWithoutHeadsAdaptersMixin, ModernVBertPreTrai
         pixel_values: torch.Tensor | None = None,
         pixel_attention_mask: torch.BoolTensor | None = None,
         image_hidden_states: torch.Tensor | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of ModernVBertModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+        Other arguments are those of ModernVBertModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -52,4 +68,12 @@ class ModernVBertAdapterModel(ModelWithoutHeadsAdaptersMixin, ModernVBertPreTrai
             pixel_attention_mask=pixel_attention_mask,
             image_hidden_states=image_hidden_states,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            **arguments,
         )

@@ -43,8 +43,8 @@ class Ovis2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",
-        "lora": "It fails the check `decoding`: encoder: eager, cache: logits: Tensor-likes are not close!",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 16 positions where there are 3 tokens, and it goes on after what a cache holds: which posit…",
+        "lora": "",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

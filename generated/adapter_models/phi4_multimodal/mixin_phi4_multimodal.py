@@ -104,7 +104,7 @@ class Phi4MultimodalVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: decoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 2 positions where there are 25 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -117,7 +117,7 @@ class Phi4MultimodalAudioModelAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: decoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 2 positions where there are 25 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -7,14 +7,14 @@
 
 from .adapter_model import PPChart2TableAdapterModel
 from .mixin_pp_chart2table import (
-    GotOcr2ForConditionalGenerationAdaptersMixin,
+    GotOcr2ModelAdaptersMixin,
     GotOcr2VisionEncoderAdaptersMixin,
     GotOcr2VisionLayerAdaptersMixin,
 )
 from .modeling_pp_chart2table import GotOcr2VisionLayerWithAdapters
 
 __all__ = [
-    "GotOcr2ForConditionalGenerationAdaptersMixin",
+    "GotOcr2ModelAdaptersMixin",
     "GotOcr2VisionEncoderAdaptersMixin",
     "GotOcr2VisionLayerAdaptersMixin",
     "GotOcr2VisionLayerWithAdapters",

@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PPChart2Table with adapters and no heads."""
+"""PPChart2Table with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.got_ocr2.modeling_got_ocr2 import GotOcr2ForConditionalGeneration, GotOcr2PreTrainedModel
+from transformers.models.got_ocr2.modeling_got_ocr2 import GotOcr2Model, GotOcr2PreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +22,23 @@ if TYPE_CHECKING:
     from transformers.models.pp_chart2table.configuration_pp_chart2table import PPChart2TableConfig
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class PPChart2TableAdapterModel(ModelWithoutHeadsAdaptersMixin, GotOcr2PreTrainedModel):
-    """PPChart2Table with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of GotOcr2ForConditionalGeneration.
+class PPChart2TableAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, GotOcr2PreTrainedModel, HeadsGenerationMixin):
+    """PPChart2Table with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    head_config = "text_config"
 
     def __init__(self, config: PPChart2TableConfig) -> None:
         super().__init__(config)
-        self.model = GotOcr2ForConditionalGeneration(config)
+        self.model = GotOcr2Model(config)
         self.init_adapter_model()
 
     def forward(
@@ -41,23 +49,39 @@ class PPChart2TableAdapterModel(ModelWithoutHeadsAdaptersMixin, GotOcr2PreTraine
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of GotOcr2ForConditionalGeneration."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of GotOcr2Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            labels=labels,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

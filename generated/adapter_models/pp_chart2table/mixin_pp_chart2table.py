@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's PPChart2Table plays which role."""
 
-from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
+from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
@@ -30,17 +30,15 @@ class GotOcr2VisionLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class GotOcr2ForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin, ModelUsingSubmodelsAdaptersMixin):
-    submodels = ("model.vision_tower", "model.language_model")
-    head_modules = ("lm_head",)
+class GotOcr2ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("vision_tower", "language_model")
 
 
-class GotOcr2VisionEncoderAdaptersMixin(OwnHeadAdaptersMixin):
+class GotOcr2VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="other"),)
-    head_modules = ("neck",)
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "`decomposed_rel_pos` is added to the scores, but not known before the keys grow.",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
         "lora": "",
         "reft": "The hidden states of layers are no rows of tokens or patches: they have more dimensions than batch, length and width.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",

@@ -14,10 +14,15 @@ from .mixin_prophetnet import (
     ProphetNetEncoderLayerAdaptersMixin,
     ProphetNetModelAdaptersMixin,
 )
-from .modeling_prophetnet import ProphetNetDecoderLayerWithAdapters, ProphetNetEncoderLayerWithAdapters
+from .modeling_prophetnet import (
+    ProphetNetAttentionWithAdapters,
+    ProphetNetDecoderLayerWithAdapters,
+    ProphetNetEncoderLayerWithAdapters,
+)
 
 __all__ = [
     "ProphetNetAdapterModel",
+    "ProphetNetAttentionWithAdapters",
     "ProphetNetDecoderAdaptersMixin",
     "ProphetNetDecoderLayerAdaptersMixin",
     "ProphetNetDecoderLayerWithAdapters",

@@ -89,7 +89,7 @@ class ProphetNetEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
     embedding_output = "embeddings_layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "`attention_mask` is added to the scores, but not known before the keys grow.",
+        "prefix_tuning": "",
         "lora": "",
         "reft": "",
         "prompt_tuning": "ProphetNetEncoder is one half of an encoder-decoder, and its config may say that it is the whole.",
@@ -103,7 +103,7 @@ class ProphetNetDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
     embedding_output = "embeddings_layer_norm"
     own_methods = {
         "bottleneck": "",
-        "prefix_tuning": "`main_relative_pos_embeddings` is added to the scores, but not known before the keys grow.",
+        "prefix_tuning": "The layout of the key is not shown by the text; prefix tuning needs (batch, heads, length, width).",
         "lora": "",
         "reft": "ProphetNetDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "ProphetNetDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",

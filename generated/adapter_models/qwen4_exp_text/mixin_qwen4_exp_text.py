@@ -27,7 +27,10 @@ class Qwen4ExpTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 head_dim="head_dim",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention", joins="streams"),
+            BottleneckRole(host="output_adapters", location="output", joins="streams"),
+        ),
         mlp=MLPRoles(
             first=("mlp.shared_expert.up_proj",),
             gate=("mlp.shared_expert.gate_proj",),
@@ -38,6 +41,6 @@ class Qwen4ExpTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
 
 
 class Qwen4ExpTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
+    layer_stacks = (LayerStack("layers", form="several"),)
     token_embeddings = "embed_tokens"
     embedding_output = "embed_tokens"

@@ -122,14 +122,16 @@ class Qwen4ExpTextDecoderLayerWithAdapters(Qwen4ExpTextDecoderLayerAdaptersMixin
                 **kwargs,
             )
 
-        injection = hidden_states.unsqueeze(-2) * injection_weights.unsqueeze(-1)
+        # >>> adapters
+        injection = self.attention_adapters(hidden_states).unsqueeze(-2) * injection_weights.unsqueeze(-1)
+        # <<< adapters
         hidden_states = hyper_input + injection.flatten(-2)
 
         hidden_states, hyper_input, injection_weights = self.mlp_hyper_connection(hidden_states)
         hidden_states = self.mlp(hidden_states)
 
-        injection = hidden_states.unsqueeze(-2) * injection_weights.unsqueeze(-1)
         # >>> adapters
-        hidden_states = self.output_adapters(injection.flatten(-2), hyper_input, None)
+        injection = self.output_adapters(hidden_states).unsqueeze(-2) * injection_weights.unsqueeze(-1)
         # <<< adapters
+        hidden_states = hyper_input + injection.flatten(-2)
         return hidden_states

@@ -148,7 +148,6 @@ class SeamlessM4Tv2ForTextToTextAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseA
     )
     token_embeddings = "text_decoder.embed_tokens"
     final_norm_path = "text_decoder.layer_norm"
-    lacks = {"invertible": "What enters the first layer is mixed here from several values; no single module gives it."}
 
 
 class SeamlessM4Tv2ForSpeechToTextAdaptersMixin(
@@ -173,7 +172,6 @@ class SeamlessM4Tv2ForTextToSpeechAdaptersMixin(EmbeddingAdaptersMixin, ModelBas
     )
     token_embeddings = "text_decoder.embed_tokens"
     final_norm_path = "text_decoder.layer_norm"
-    lacks = {"invertible": "What enters the first layer is mixed here from several values; no single module gives it."}
 
 
 class SeamlessM4Tv2SpeechEncoderAdaptersMixin(ModelBaseAdaptersMixin):
@@ -187,7 +185,7 @@ class SeamlessM4Tv2SpeechEncoderAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
         "lora": "",
-        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -201,7 +199,7 @@ class SeamlessM4Tv2EncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapter
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
         "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
     }
@@ -228,7 +226,7 @@ class SeamlessM4Tv2TextToUnitDecoderAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `average`: encoder-decoder: Average: logits: Tensor-likes are not close!",
+        "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
         "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
     }

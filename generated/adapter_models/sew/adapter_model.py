@@ -55,6 +55,8 @@ class SEWAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SEWPreTrainedModel):
         Other arguments are those of SEWModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.sew(
             input_values=input_values,
             attention_mask=attention_mask,

@@ -55,6 +55,8 @@ class SEWDAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SEWDPreTrainedModel)
         Other arguments are those of SEWDModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.sew_d(
             input_values=input_values,
             attention_mask=attention_mask,

@@ -20,6 +20,7 @@ class SEWDLayerAdaptersMixin(LayerAdaptersMixin):
                 key="attention.self.key_proj",
                 value="attention.self.value_proj",
                 output="attention.output.dense",
+                head_dim="outputs // num_attention_heads",
             ),
         ),
         bottlenecks=(

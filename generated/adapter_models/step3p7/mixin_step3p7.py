@@ -71,7 +71,7 @@ class Step3p7VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 16 positions where there are 3 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
@@ -86,7 +86,7 @@ class Step3p7TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMi
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "It fails the check `decoding`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 16 positions where there are 3 tokens, and it goes on after what a cache holds: which posit…",
+        "reft": "",
         "prompt_tuning": "",
         "invertible": "",
     }

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class SwinAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SwinPreTrainedModel):
     """Swin with any number of adapters and of heads, of which one or several are active.
 
-    Heads: image_classification.
+    Heads: image_classification, masked_image_modeling.
     """
 
-    head_types = ("image_classification",)
+    head_types = ("image_classification", "masked_image_modeling")
     pooling = "first"
+    mask_token = "embeddings.mask_token"
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
@@ -54,7 +55,7 @@ class SwinAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SwinPreTrainedModel)
         Other arguments are those of SwinModel.
         """
         arguments = self.head_arguments(kwargs)
-        outputs = self.swin(
+        outputs = self.with_mask_token(head)(
             pixel_values=pixel_values,
             bool_masked_pos=bool_masked_pos,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -62,6 +63,8 @@ class SwinAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SwinPreTrainedModel)
         )
         return self.forward_head(
             outputs,
+            pixel_values=pixel_values,
+            bool_masked_pos=bool_masked_pos,
             head=head,
             labels=labels,
             **arguments,

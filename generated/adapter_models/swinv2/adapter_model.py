@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class Swinv2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Swinv2PreTrainedModel):
     """Swinv2 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: image_classification.
+    Heads: image_classification, masked_image_modeling.
     """
 
-    head_types = ("image_classification",)
+    head_types = ("image_classification", "masked_image_modeling")
     pooling = "first"
+    mask_token = "embeddings.mask_token"
 
     def __init__(self, config: Swinv2Config) -> None:
         super().__init__(config)
@@ -57,7 +58,7 @@ class Swinv2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Swinv2PreTrainedMo
         Other arguments are those of Swinv2Model.
         """
         arguments = self.head_arguments(kwargs)
-        outputs = self.swinv2(
+        outputs = self.with_mask_token(head)(
             pixel_values=pixel_values,
             bool_masked_pos=bool_masked_pos,
             output_attentions=output_attentions,
@@ -68,6 +69,8 @@ class Swinv2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Swinv2PreTrainedMo
         )
         return self.forward_head(
             outputs,
+            pixel_values=pixel_values,
+            bool_masked_pos=bool_masked_pos,
             head=head,
             labels=labels,
             **arguments,

@@ -55,6 +55,8 @@ class UniSpeechAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, UniSpeechPreTra
         Other arguments are those of UniSpeechModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.unispeech(
             input_values=input_values,
             attention_mask=attention_mask,

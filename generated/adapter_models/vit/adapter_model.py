@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class ViTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ViTPreTrainedModel):
     """ViT with any number of adapters and of heads, of which one or several are active.
 
-    Heads: image_classification.
+    Heads: image_classification, masked_image_modeling.
     """
 
-    head_types = ("image_classification",)
+    head_types = ("image_classification", "masked_image_modeling")
     pooling = "first"
+    mask_token = "embeddings.mask_token"
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
@@ -55,7 +56,7 @@ class ViTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ViTPreTrainedModel):
         Other arguments are those of ViTModel.
         """
         arguments = self.head_arguments(kwargs)
-        outputs = self.vit(
+        outputs = self.with_mask_token(head)(
             pixel_values=pixel_values,
             bool_masked_pos=bool_masked_pos,
             interpolate_pos_encoding=interpolate_pos_encoding,
@@ -65,6 +66,8 @@ class ViTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ViTPreTrainedModel):
         return self.forward_head(
             outputs,
             attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            bool_masked_pos=bool_masked_pos,
             head=head,
             labels=labels,
             **arguments,

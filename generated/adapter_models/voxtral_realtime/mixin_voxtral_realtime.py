@@ -62,6 +62,6 @@ class VoxtralRealtimeTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAd
         "prefix_tuning": "",
         "lora": "",
         "reft": "",
-        "prompt_tuning": "It fails the check `added`: encoder: RuntimeError: The size of tensor a (13) must match the size of tensor b (8) at non-singleton dimension 1",
+        "prompt_tuning": "",
         "invertible": "",
     }

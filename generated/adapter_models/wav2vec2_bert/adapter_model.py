@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Wav2Vec2BertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec2BertPreTrainedModel):
     """Wav2Vec2Bert with any number of adapters and of heads, of which one or several are active.
 
-    Heads: audio_classification, audio_frame_classification, ctc.
+    Heads: audio_classification, audio_frame_classification, ctc, xvector.
     """
 
-    head_types = ("audio_classification", "audio_frame_classification", "ctc")
+    head_types = ("audio_classification", "audio_frame_classification", "ctc", "xvector")
     pooling = "frames"
     frame_counter = "_get_feat_extract_output_lengths"
 
@@ -55,6 +55,8 @@ class Wav2Vec2BertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec2Bert
         Other arguments are those of Wav2Vec2BertModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.wav2vec2_bert(
             input_features=input_features,
             attention_mask=attention_mask,

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class Wav2Vec2ConformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec2ConformerPreTrainedModel):
     """Wav2Vec2Conformer with any number of adapters and of heads, of which one or several are active.
 
-    Heads: audio_classification, audio_frame_classification, ctc.
+    Heads: audio_classification, audio_frame_classification, ctc, xvector.
     """
 
-    head_types = ("audio_classification", "audio_frame_classification", "ctc")
+    head_types = ("audio_classification", "audio_frame_classification", "ctc", "xvector")
     pooling = "frames"
     frame_counter = "_get_feat_extract_output_lengths"
 
@@ -58,6 +58,8 @@ class Wav2Vec2ConformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Wav2Vec
         Other arguments are those of Wav2Vec2ConformerModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.wav2vec2_conformer(
             input_values=input_values,
             attention_mask=attention_mask,

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrainedModel, HeadsGenerationMixin):
     """Whisper with any number of adapters and of heads, of which one or several are active.
 
-    Heads: seq2seq_lm.
+    Heads: audio_classification, seq2seq_lm.
     """
 
-    head_types = ("seq2seq_lm",)
+    head_types = ("audio_classification", "seq2seq_lm")
     pooling = "eos"
+    encoder_heads = ("audio_classification",)
+    encoder_pooling = "mean"
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
@@ -64,9 +66,11 @@ class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrained
         Other arguments are those of WhisperModel.
         """
         arguments = self.head_arguments(kwargs)
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         decoded: torch.Tensor | None = decoder_input_ids
         if decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoded = self.decoder_inputs(head, labels)
+            decoded = self.decoder_inputs(head, labels, rows=input_features)
         outputs = self.model(
             input_features=input_features,
             attention_mask=attention_mask,

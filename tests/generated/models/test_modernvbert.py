@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Illuin Technology and contributors, and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""ModernVBertAdapterModel: ModernVBert with adapters and no heads."""
+"""ModernVBertAdapterModel: ModernVBert with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class ModernVBertAdapterModelTest(HeadlessModelTests):
+class ModernVBertAdapterModelTest(AdapterModelTests):
     model_type = "modernvbert"

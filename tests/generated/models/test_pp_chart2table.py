@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PPChart2TableAdapterModel: PPChart2Table with adapters and no heads."""
+"""PPChart2TableAdapterModel: PPChart2Table with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class PPChart2TableAdapterModelTest(HeadlessModelTests):
+class PPChart2TableAdapterModelTest(AdapterModelTests):
     model_type = "pp_chart2table"
