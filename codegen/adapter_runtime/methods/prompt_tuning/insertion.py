@@ -74,7 +74,8 @@ class Insertion(NamedTuple):
         """
         if self.first is None:
             return positions[:, at : at + 1]
-        first = self.first.to(positions.device)[:, None]
+        # Of a prompt that is read in chunks, a mask has more columns.
+        first = self.first.to(positions.device)[:, None].clamp(max=positions.shape[1] - 1)
         columns = torch.arange(positions.shape[1], device=positions.device)
         counts_on = (positions - positions[:, :1] == columns) | (columns > first)
         if bool(counts_on.all()) and bool((positions == positions[:1]).all()):
