@@ -121,8 +121,8 @@ MUTATIONS = (
     Mutation(
         "prompt call: the prompt stands before the first real token",
         "methods/prompt_tuning/call.py",
-        "return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1) + 1)",
-        "return Insertion(prompts.length, mask.to(torch.bool).int().argmax(dim=-1))",
+        "at = first if leads else first + 1",
+        "at = first",
         "test_prompt_tuning.py::test_a_prompt_is_put_in_front_of_the_tokens",
     ),
     Mutation(

@@ -315,7 +315,7 @@ def test_bert_is_planned_as_the_sample_has_it(plans: Callable[[str], ModulePlan]
     [
         pytest.param("mamba", 0, 1, id="a state space has no attention, and takes bottlenecks"),
         pytest.param("resnet", 0, 0, id="a convolutional network has no attention"),
-        pytest.param("deberta-v2", 0, 2, id="disentangled scores take no prefix, its output modules take bottlenecks"),
+        pytest.param("deberta-v2", 1, 2, id="disentangled scores take a prefix, its output modules bottlenecks"),
         pytest.param("gpt2", 2, 3, id="a fused projection, and a second core in a helper"),
         pytest.param("gemma2", 1, 2, id="norms on both sides of the sublayers"),
         pytest.param("t5", 1, 3, id="sublayers that are modules of their own"),

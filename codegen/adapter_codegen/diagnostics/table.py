@@ -508,7 +508,7 @@ class Problem(Enum):
         _UPSTREAM,
         _WARNING,
         "Here something is added only in layers that are given as many features as they give.",
-        "Teach the runtime to ask a layer for its widths, if adapters belong here.",
+        f"Teach the runtime to ask a layer for its widths, if adapters belong here; until then, {_OTHER_METHOD}",
     )
     NO_WORK_ADDED = (
         "P230",
