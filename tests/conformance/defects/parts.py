@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import BartForConditionalGeneration, CLIPModel, GenerationMixin
+from transformers import BartForConditionalGeneration, GenerationMixin
 
 from adapter_runtime.call import repeating
 from adapter_runtime.call.arguments import hidden_states_of, with_hidden_states
@@ -137,7 +137,7 @@ PARTS = {
         message="with padding in a text",
     ),
     "features: adapters rest past the forward": Defect(
-        around(CLIPModel, "get_image_features", _without_adapters),
+        lambda patch: around(type(initialised(CLIP)), "get_image_features", _without_adapters)(patch),
         "features",
         METHODS,
         CLIP,
