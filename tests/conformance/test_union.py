@@ -31,7 +31,13 @@ MODELS = sorted({"bert", "llama", UNDER_TEXTS, *islice(WITH_CODE, DRAWN)})
 @pytest.mark.parametrize(
     ("model_type", "index"),
     [
-        pytest.param(model_type, index, id=f"{model_type}-{index}-{label}")
+        pytest.param(
+            model_type,
+            index,
+            id=f"{model_type}-{index}-{label}",
+            # It reads noise that upstream draws when it learns or speaks: no forward of the instance comes to it.
+            marks=[pytest.mark.xfail(reason="not reached by the instance")] if "DiffusionHead" in label else [],
+        )
         for model_type in MODELS
         for index, label in enumerate(sites(modeling_module(model_type)))
         # The edits of a method that was dropped stay in the code, and do nothing.
