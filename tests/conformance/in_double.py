@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from conformance.outputs import assert_equal_within, run
+from conformance.outputs import assert_equal_within, changed, run
 
 _GROUPED = getattr(torch, "_grouped_mm", None)  # of some releases
 IN_DOUBLE = 1e-3  # of the bounds in single precision; what double precision itself rounds is far less
@@ -50,10 +50,7 @@ def _grouped(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
 
 def doubled(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """`inputs` in double precision, where they are no numbers of tokens."""
-    return {
-        key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for key, value in inputs.items()
-    }
+    return changed(inputs, lambda value: value.double() if value.is_floating_point() else value)
 
 
 def in_either_precision(compare: Callable[[bool], None]) -> None:

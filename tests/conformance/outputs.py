@@ -37,13 +37,18 @@ def run(model: nn.Module, inputs: Mapping[str, Any], seed: int = 5, **more: Any)
 
 def fresh(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for one call: a forward of a model inside of others may write into what it is given."""
-    return {name: _copied(value) for name, value in inputs.items()}
+    return changed(inputs, Tensor.clone)
 
 
-def _copied(value: Any) -> Any:
+def changed(inputs: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Inputs with `change` done to each tensor, also in lists and tuples (what an encoder gave)."""
+    return {name: _changed(value, change) for name, value in inputs.items()}
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.clone()
-    return [_copied(entry) for entry in value] if isinstance(value, list) else value
+        return change(value)
+    return type(value)(_changed(entry, change) for entry in value) if type(value) in (list, tuple) else value
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Tensor]:

@@ -86,10 +86,7 @@ def with_call_context(
         outer = thread.context
         enclosing = outer if outer is not None and outer.owner is base else None
         if enclosing is not None and not enclosing.is_generation:
-            watch = enclosing.watch
-            if watch is not None and _is_apart(self, base):
-                return watch.apart(functools.partial(run, self, *args, **kwargs), follows=_runs_some(self, plan))
-            return run(self, *args, **kwargs)
+            return _inside(enclosing, functools.partial(run, self, *args, **kwargs), self, plan)
         if plan.is_idle and not asked:
             return forward(self, *args, **kwargs)
         is_watched = is_whole and enclosing is None and _must_keep_apart(self, plan)
@@ -98,14 +95,10 @@ def with_call_context(
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, base.repeats_whole)
-            task_ids = asked.get("task_ids")
-            if isinstance(task_ids, torch.Tensor):
-                asked["task_ids"] = task_ids.repeat(plan.copies)
+            asked = _of_copies(asked, plan.copies)
         if plan.divides_rows:
-            rows = batch_size({**dict(zip(names, args, strict=False)), **kwargs})
-            context.rows = None if rows is None else rows // plan.copies
-            if plan.assigns_rows and is_whole and _is_of_root(self, base):
-                context.unshown = kinds_without_places(base.config, {**dict(zip(names, args, strict=False)), **kwargs})
+            shows_places = is_whole and _is_of_root(self, base)
+            _see_rows(context, base, plan, {**dict(zip(names, args, strict=False)), **kwargs}, shows_places)
         context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
@@ -116,10 +109,8 @@ def with_call_context(
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
             for computation in plan.computed:
                 context.states_of(computation)
-            if is_watched:
-                outputs = _watched(run, self, plan.copies, context, args, kwargs)
-            else:
-                outputs = run(self, *args, **kwargs)
+            watched = functools.partial(_watched, run, plan.copies, context) if is_watched else run
+            outputs = watched(self, *args, **kwargs)
         finally:
             thread.context = outer
         if is_whole:
@@ -130,6 +121,35 @@ def with_call_context(
     signature = _widened(inspect.signature(forward))
     forward_in_context.__dict__["__signature__"] = signature
     return forward_in_context
+
+
+def _of_copies(asked: dict[str, Argument], copies: int) -> dict[str, Argument]:
+    """The arguments that calls take beside upstream's, for copies of a batch: each row has its task in all of them."""
+    task_ids = asked.get("task_ids")
+    return {**asked, "task_ids": task_ids.repeat(copies)} if isinstance(task_ids, torch.Tensor) else asked
+
+
+def _inside(enclosing: ForwardContext, run: Callable[[], Outputs], model: AdaptedModel, plan: CallPlan) -> Outputs:
+    """The outputs of a call within that of a whole, which may keep apart the rows of its parts."""
+    watch = enclosing.watch
+    if watch is None or not _is_apart(model, model.adapters_base):
+        return run()
+    return watch.apart(run, follows=_runs_some(model, plan))
+
+
+def _see_rows(
+    context: ForwardContext, base: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument], shows_places: bool
+) -> None:
+    """Note in a context how many rows a batch has before it is copied, and what not each of them has a place for.
+
+    Args:
+        given: the arguments of the call.
+        shows_places: whether these are those of the whole, among which are the tokens.
+    """
+    rows = batch_size(given)
+    context.rows = None if rows is None else rows // plan.copies
+    if plan.assigns_rows and shows_places:
+        context.unshown = kinds_without_places(base.config, given)
 
 
 def _is_of_root(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
@@ -157,11 +177,12 @@ def _must_keep_apart(model: AdaptedModel, plan: CallPlan) -> bool:
 
 def _watched(
     run: ModelForward[AdaptedModel],
-    model: AdaptedModel,
     copies: int,
     context: ForwardContext,
-    args: tuple[Argument, ...],
-    kwargs: dict[str, Argument],
+    model: AdaptedModel,
+    /,
+    *args: Argument,
+    **kwargs: Argument,
 ) -> Outputs:
     """The outputs of a call of a model made of several, which must not compare rows of a part with all rows of another.
 

@@ -27,7 +27,15 @@ from conformance.adapted import FIRST, SECOND, adapted, initialised, randomise_a
 from conformance.checks.reference import compare
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
-from conformance.outputs import are_close, assert_differs, assert_equal_within, assert_same_names, flatten, run
+from conformance.outputs import (
+    are_close,
+    assert_differs,
+    assert_equal_within,
+    assert_same_names,
+    changed,
+    flatten,
+    run,
+)
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import features, layout_of
 from conformance.reference.lora import lora_targets
@@ -298,16 +306,7 @@ def require_rows(subject: Subject, are_packed: bool = False) -> None:
 
 def _some_rows(inputs: dict[str, Any], first: int, after: int) -> dict[str, Any]:
     """What belongs to the rows from `first` on."""
-    return _changed(inputs, lambda value: value[first * len(value) // BATCH : after * len(value) // BATCH])
-
-
-def _changed(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Inputs, with `change` done to each tensor, in a tuple (what an encoder gave) too."""
-    if isinstance(inputs, dict):
-        return {name: _changed(value, change) for name, value in inputs.items()}
-    if type(inputs) in (tuple, list):
-        return type(inputs)(_changed(value, change) for value in inputs)
-    return change(inputs) if isinstance(inputs, Tensor) else inputs
+    return changed(inputs, lambda value: value[first * len(value) // BATCH : after * len(value) // BATCH])
 
 
 @functools.cache
@@ -330,7 +329,7 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
 
 def _second_copy(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """What upstream gives for a batch that stands behind itself; nothing where it does not take twice as many rows."""
-    twice = _changed(inputs, lambda value: torch.cat([value, value]))
+    twice = changed(inputs, lambda value: torch.cat([value, value]))
     try:
         outputs = run(subject.upstream(), twice)
     except Exception:

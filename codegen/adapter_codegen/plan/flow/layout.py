@@ -74,13 +74,12 @@ class Layouts:
 
     def _join(self, value: Value) -> Layout | None:
         """What comes out of a cache has the layout of what went in."""
-        found = {id(choice): (choice, self.of(choice)) for choice in value.choices if not _from_cache(choice)}
-        shown = [choice for choice, layout in found.values() if layout]
-        known = {
-            layout
-            for choice, layout in found.values()
-            if layout is not None or not _is_for_matrices(choice, self._projected(shown))
-        } - {IMPOSSIBLE}
+        found = [(choice, self.of(choice)) for choice in value.choices if not _from_cache(choice)]
+        known = {layout for _, layout in found} - {IMPOSSIBLE}
+        if None in known and len(known) == 2:
+            projected = self._projected([choice for choice, layout in found if layout])
+            if all(layout is not None or _is_for_matrices(choice, projected) for choice, layout in found):
+                known.remove(None)
         return known.pop() if len(known) == 1 else None
 
     def _projected(self, values: Sequence[Value]) -> set[int]:

@@ -95,10 +95,7 @@ def plan_base(
     plan = divided(plan, main, undivided)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
-    if plan.is_of_parts:
-        return plan, tuple(_doubts_of_parts(facts, base, plan))
-    against = (*_against_prompts(facts, base, plan, stream), *_against_inverting(facts, base, plan, stream))
-    return plan, (*_doubts(facts, base, plan, stream), *against)
+    return plan, tuple(_all_doubts(facts, base, plan, stream))
 
 
 def _rescaling(base: ClassFacts) -> cst.Call | None:
@@ -227,6 +224,14 @@ def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan])
     near = "; ".join(f"{model.path}: {model.near_miss.removesuffix('.')}" for model in models)
     others = f" ({near})" if near else ""
     return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)
+
+
+def _all_doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
+    if plan.is_of_parts:
+        yield from _doubts_of_parts(facts, base, plan)
+        return
+    for rule in (_doubts, _against_prompts, _against_inverting):
+        yield from rule(facts, base, plan, stream)
 
 
 def _doubts_of_parts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> Iterator[Diagnostic]:

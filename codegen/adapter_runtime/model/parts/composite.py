@@ -164,7 +164,7 @@ class ModelUsingSubmodelsAdaptersMixin(
             InvalidConfigError: a name means no part, or members of a union would take the same places.
         """
         # What failed on the whole is refused there, whatever each part is planned for.
-        self.check_planned({spec.planned_as for member in members(config) for spec in specs_of(member)})
+        self.check_planned(config)
         fitting: list[_Fitting] = []
         for member in members(config):
             refused: dict[str, AdapterError] = {}

@@ -5,7 +5,7 @@ Most models are one part. Those made of several have a part for each model in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -129,25 +129,24 @@ class AdapterPart(DynamicMixin):
             UnsupportedMethodError: it has none.
             InvalidConfigError: no layer would get anything.
         """
-        methods = {spec.planned_as for member in members(config) for spec in specs_of(member) if applies(spec)}
-        self.check_planned(methods)
+        self.check_planned(config, applies)
         lacking = self.own_methods or self.lacks
-        for method in sorted(methods):
+        for method in _methods_of(config, applies):
             if reason := lacking.get(method, ""):
                 raise UnsupportedMethodError(
                     f"A {type(self.get_submodule('')).__name__} does not support {method}: {reason}"
                 )
         check_places(self, config, applies, whole)
 
-    def check_planned(self, methods: Collection[str]) -> None:
-        """Raise for methods that the plan for models of this type does not have.
+    def check_planned(self, config: AdapterConfig, applies: Callable[[Spec], bool] = every_method) -> None:
+        """Raise for methods that the plan for models of this type does not have. Arguments as of `check_supported`.
 
         Raises:
             UnsupportedMethodError: it lacks one, or a check of it failed on such a model.
         """
         model_type = registered().type_of(type(self.get_submodule("")), self.config.model_type)
         planned = {} if self.own_methods else registered().methods.get(model_type, {})
-        for method in sorted(methods):
+        for method in _methods_of(config, applies):
             if reason := planned.get(method, ""):
                 raise UnsupportedMethodError(f"Models of type {model_type!r} do not support {method}: {reason}")
 
@@ -196,3 +195,8 @@ class AdapterPart(DynamicMixin):
     def _computed_once(self, block: AdapterCompositionBlock | None) -> Iterator[ComputedOnce]:
         """What a call computes once for all layers: prefixes, weights that layers share."""
         return computed_once(self, block.names() if block is not None else ())
+
+
+def _methods_of(config: AdapterConfig, applies: Callable[[Spec], bool]) -> list[str]:
+    """The methods that a config is made of, as plans name them."""
+    return sorted({spec.planned_as for member in members(config) for spec in specs_of(member) if applies(spec)})
