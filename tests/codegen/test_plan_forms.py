@@ -398,6 +398,79 @@ def test_a_way_to_the_layers_may_show_another_form(lines: str, form: StreamForm)
     assert form_on_the_way(lines) is form
 
 
+BEHIND = """
+class TinyModel(PreTrainedModel):
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.embed = nn.Embedding(8, 8)
+        self.norm = nn.LayerNorm(8)
+        self.project = nn.Linear(8, 8)
+        self.mixer = Mixer(8)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+        self.behind = nn.ModuleList([Layer(config) for _ in range(3)])
+
+    def forward(self, input_ids, pixels):
+        x = self.embed(input_ids)
+        for layer in self.layers:
+            x = layer(x)
+        rows = torch.arange(len(x))
+{lines}
+        for layer in self.behind:
+            y = layer(y)
+        return BaseModelOutput(last_hidden_state=y)
+"""
+
+
+def form_behind(lines: str) -> StreamForm:
+    """Of a list whose hidden states `lines` make of those that another list gave."""
+    text = BEHIND.replace("{lines}", indent(dedent(lines), " " * 8))
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), text)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    return {stack.path: stack.form for stack in base.stacks}["behind"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("y = x", id="the states themselves"),
+        pytest.param("y = x[:, 1:]", id="a slice keeps positions"),
+        pytest.param("y = x[:, rows]", id="several positions of each row"),
+        pytest.param("y = x[rows[:, None], input_ids]", id="an index of several positions of each row"),
+        pytest.param("y = x[:, :, 0].unsqueeze(0)", id="one of the width"),
+        pytest.param("y = x[0]", id="one row of the batch"),
+        pytest.param("y = x.view(3, -1, 4, 8)[:, 0]", id="of a view, whose second dimension may be another"),
+        pytest.param("y = self.mixer(x)[:, 0].unsqueeze(0)", id="of what is not understood"),
+        pytest.param("y = self.mixer(x[:, 0])", id="what is picked becomes something that is not understood"),
+        pytest.param("y = x[:, 0].view(1, -1, 8)", id="counted anew behind it"),
+        pytest.param("y = x[:, 0].unsqueeze(0) if pixels is None else x", id="in one of two branches"),
+    ],
+)
+def test_states_behind_another_list_keep_the_positions_of_its_tokens(lines: str) -> None:
+    assert form_behind(lines) is not StreamForm.GATHERED
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(
+            "y = self.norm(x)[rows, input_ids.argmax(-1)].unsqueeze(0).expand(4, -1, -1)", id="that of a token"
+        ),
+        pytest.param("y = self.project(x[:, 0]).unsqueeze(0).expand(4, -1, -1)", id="the first"),
+        pytest.param(
+            "out = BaseModelOutput(last=x, pooled=x[:, -1])\ny = out[1].unsqueeze(0).expand(4, -1, -1)",
+            id="a field of an output",
+        ),
+        pytest.param(
+            "z = x[rows, 0] if pixels is None else x[:, 0]\ny = z.unsqueeze(0).expand(4, -1, -1)", id="in each branch"
+        ),
+    ],
+)
+def test_one_state_of_each_row_stands_for_a_text(lines: str) -> None:
+    assert form_behind(lines) is StreamForm.GATHERED
+
+
 def plan(model_type: str) -> ModelPlan:
     found = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
     assert isinstance(found, ModelPlan)

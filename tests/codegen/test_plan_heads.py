@@ -51,6 +51,9 @@ class Head(TinyPreTrainedModel):
         self.dense = nn.Linear(config.size, config.size)
         self.out = nn.Linear(config.size, config.num_labels)
         self.plain = nn.Linear(config.size, config.num_labels, bias=False)
+        self.by_field = nn.Linear(config.size, config.num_labels, bias=getattr(config, "labels_bias", True))
+        self.by_itself = nn.Linear(config.size, config.num_labels, bias=getattr(self, "labels_bias", True))
+        self.by_other = nn.Linear(config.size, config.num_labels, bias=getattr(config, "labels_bias", config.flag))
         self.norm = nn.LayerNorm(config.size)
         self.conv = nn.Conv1d(2, 2, 1)
         self.of_several = nn.Linear(config.sizes[-1], config.num_labels)
@@ -175,8 +178,12 @@ def planned(release: Release, logits: str, task: str, **base: Any) -> StaticHead
             id="an activation under a condition",
         ),
         pytest.param(
-            "self.plain(x)", "token_classification", id="no bias, where the flexible head has no option for it"
+            "self.plain(x)", "question_answering", id="no bias, where the flexible head has no option for it"
         ),
+        pytest.param(
+            "self.by_itself(x)", "token_classification", id="a bias by a field of the head, not of the config"
+        ),
+        pytest.param("self.by_other(x)", "token_classification", id="a bias by a default that is no literal"),
         pytest.param("self.out(outputs[1])", "token_classification", id="a pooled vector for a head on tokens"),
         pytest.param("self.out(x)", "masked_lm_of_another_kind", id="a task that no flexible head is for"),
     ],
@@ -348,6 +355,22 @@ ONE = {"layers": 1, "activation_function": None}
             id="two layers with a norm, whose options the config names",
         ),
         pytest.param("self.out(self.drop(x))", "token_classification", "tagging", (None, "out"), ONE, id="of tokens"),
+        pytest.param(
+            "self.plain(self.drop(x))",
+            "token_classification",
+            "tagging",
+            (None, "plain"),
+            {**ONE, "bias": False},
+            id="of tokens, without bias",
+        ),
+        pytest.param(
+            "self.by_field(self.drop(x))",
+            "token_classification",
+            "tagging",
+            (None, "by_field"),
+            {**ONE, "bias": True, "bias_key": "labels_bias"},
+            id="of tokens, with a bias unless a field that a config may lack says otherwise",
+        ),
         pytest.param(
             "self.pred(x)",
             "masked_lm",

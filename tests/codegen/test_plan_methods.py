@@ -65,6 +65,22 @@ def test_a_prompt_stands_in_front_of_an_image_where_its_parts_are_a_sequence(mod
     assert reason in prompt.reason
 
 
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        pytest.param("depth_anything", "", id="it has no layers beside its backbone, which may be named"),
+        pytest.param("colpali", "", id="its head stands on a part that reads tokens"),
+        pytest.param("zoedepth", "in its own forward", id="its own layers would take it, in front of its head"),
+    ],
+)
+def test_a_prompt_goes_into_no_layers_of_a_head_whose_parts_read_no_tokens(model_type: str, reason: str) -> None:
+    plan = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    (prompt,) = (entry for entry in plan.methods if entry.method is Method.PROMPT_TUNING)
+    assert prompt.supported is (reason == "")
+    assert reason in prompt.reason
+
+
 def test_a_layer_with_attention_and_no_place_behind_it_takes_no_bottlenecks() -> None:
     plan = plan_model(open_release(), "inkling2_text", verdicts=NO_VERDICTS)
     assert isinstance(plan, ModelPlan) and not plan.supports(Method.BOTTLENECK)

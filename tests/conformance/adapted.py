@@ -286,9 +286,14 @@ def _crossing(subject: Subject) -> Subject:
 
 
 def planned_for(subject: Subject) -> dict[str, str]:
-    """`planned_methods`, and what the class of the subject lacks beside; what it says itself, where it does."""
+    """`planned_methods`, and what the class of the subject lacks beside; what it says itself, where it does.
+
+    Where lists of its own stand beside models in it, these alone lack that, and the models may have it.
+    """
     base = initialised(subject).adapters_base
-    return dict(base.own_methods) or {**planned_methods(subject.model_type), **base.lacks}
+    parts = base.adapter_parts()
+    lacks = {} if "" in parts and len(parts) > 1 else base.lacks
+    return dict(base.own_methods) or {**planned_methods(subject.model_type), **lacks}
 
 
 @functools.cache

@@ -52,6 +52,15 @@ def test_states_are_scaled_before_the_vocabulary_where_the_config_says_so() -> N
         assert_close(scaled(TOKENS).logits, model(TOKENS).logits * model.config.hidden_size**-0.5)
 
 
+def test_a_head_for_tokens_has_a_bias_unless_it_is_told_otherwise() -> None:
+    model = adapter_model("bert")
+    model.add_tagging_head("with")
+    model.add_tagging_head("without", bias=False)
+    assert "bias" not in model.heads["with"].config  # nor in files of `adapters`
+    assert {name.rpartition(".")[2] for name in model.heads["with"].state_dict()} == {"weight", "bias"}
+    assert {name.rpartition(".")[2] for name in model.heads["without"].state_dict()} == {"weight"}
+
+
 def test_labels_without_a_head_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"Got labels, but no head is active\. Add one"):
         adapter_model("bert")(TOKENS, labels=torch.tensor([0, 1]))

@@ -94,8 +94,13 @@ def _support(
 def _support_of_parts(method: Method, base: BasePlan) -> MethodSupport:
     """Support in a model made of models: what its parts have is known when one is built, what none can have is known now."""
     tells = all(part.reads for part in base.parts)
-    if method is Method.INVERTIBLE and tells and not any("tokens" in part.reads for part in base.parts):
+    if not tells or any("tokens" in part.reads for part in base.parts):
+        return MethodSupport(method, True, "")
+    if method is Method.INVERTIBLE:
         obstacle = _lack(Lack.TOKENS_IN_PARTS, base.location, base.class_name)
+        return MethodSupport(method, False, obstacle.reason, obstacle.location)
+    if method is Method.PROMPT_TUNING and base.head is not None and base.stacks:  # into which it would go (ZoeDepth)
+        obstacle = _lack(Lack.OWN_HEAD, base.location, base.class_name)
         return MethodSupport(method, False, obstacle.reason, obstacle.location)
     return MethodSupport(method, True, "")
 

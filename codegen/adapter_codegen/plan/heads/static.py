@@ -63,7 +63,7 @@ _OF_SENSES = frozenset(
 )  # take input_norm, and means
 # Types of heads that are more than layers one after the other -> what reads upstream's class.
 _FORMED = {"xvector": read_xvector, "masked_image_modeling": read_masked_image}
-_WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS  # take bias=False
+_WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS | {"tagging"}  # take bias=False
 
 
 def plan_static_heads(

@@ -33,6 +33,7 @@ class TaggingHead(PredictionHead):
         activation_function: str | None = "tanh",
         id2label: dict[int, str] | None = None,
         dropout_prob: float | None = None,
+        bias: bool = True,
         **transform: Unpack[TransformOptions],
     ) -> None:
         config: HeadConfig = {
@@ -42,6 +43,8 @@ class TaggingHead(PredictionHead):
             "dropout_prob": dropout_prob,
             **transform,
         }
+        if not bias:  # files of `adapters` have no such option
+            config["bias"] = False
         super().__init__(head_name, config)
         self.build(model, num_labels)
 

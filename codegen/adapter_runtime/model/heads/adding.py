@@ -340,6 +340,7 @@ class AddHeadsMixin:
         id2label: dict[int, str] | None = None,
         set_active: bool = True,
         dropout_prob: float | None = None,
+        bias: bool = True,
     ) -> None:
         """Add a head that labels tokens."""
         check_addable(self, TaggingHead, head_name, overwrite_ok)
@@ -351,6 +352,7 @@ class AddHeadsMixin:
             activation_function=activation_function,
             id2label=id2label,
             dropout_prob=dropout_prob,
+            bias=bias,
         )
         self.add_prediction_head(head, overwrite_ok, set_active)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from adapter_codegen.parse.facts import Submodule
-from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.parse.syntax import dotted_name, literal_string
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.heads.logits.chain import Link, Step
 from adapter_codegen.plan.heads.logits.factors import config_field
@@ -20,6 +20,7 @@ Options = dict[str, object]
 _DEFAULT_EPS = 1e-5  # torch's
 _OUR_EPS = "layer_norm_eps"  # the fields that flexible heads read by themselves
 _EMBEDDING = "embedding_size"
+_LITERALS = frozenset({"True", "False"})
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,17 @@ def _argument(submodule: Submodule | None, name: str, position: int) -> cst.Base
 
 
 def _flag(name: str, value: cst.BaseExpression | None) -> Options | None:
-    """A switch whose default in torch is True."""
+    """A switch whose default in torch is True; ``getattr(config, "bias", True)`` is a field that only some configs have."""
+    key, default = _field(value), True
     if isinstance(value, cst.Call) and dotted_name(value.func) == "getattr" and len(value.args) == 3:
-        value = value.args[2].value
-    literal = {"True": True, "False": False}.get(dotted_name(value))
-    if value is None or literal is not None:
-        return {name: literal is not False}
-    key = _field(value)
-    return {f"{name}_key": key, name: True} if key else None
+        owner, field, otherwise = (argument.value for argument in value.args)
+        key = config_field(f"{dotted_name(owner)}.{literal_string(field) or ''}")
+        default = dotted_name(otherwise) != "False"
+        if not key or dotted_name(otherwise) not in _LITERALS:
+            return None
+    if value is None or dotted_name(value) in _LITERALS:
+        return {name: dotted_name(value) != "False"}
+    return {f"{name}_key": key, name: default} if key else None
 
 
 def _field(value: cst.BaseExpression | None) -> str:
