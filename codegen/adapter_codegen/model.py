@@ -6,7 +6,7 @@ Everything before this file (``upstream``, ``parse``, ``plan``) works out these 
 
 Where do I add ...
   a new kind of edit?      a ``...Site`` here, a recogniser in ``plan/``, a transformer in ``rewrite/``.
-  a new role of a module?  a field of `AttentionRoles`, `MLPRoles` or `LayerPlan` here, its twin in
+  a new role of a module?  a field of `AttentionRoles`, `MLPRoles`, `MixerRoles` or `LayerPlan` here, its twin in
                            ``adapter_runtime/roles.py`` (generated mixins state roles with those classes).
   a new kind of core?      nothing here: a file in ``plan/attention/kinds/`` and its line in ``plan/attention/table.py``.
   a new method?            a member of `Method` and a rule in ``plan/methods.py`` that says where it holds.
@@ -269,6 +269,14 @@ class MLPRoles:
     last: tuple[str, ...] = ()  # down-projections
 
 
+@dataclass(frozen=True)
+class MixerRoles:
+    """Projections into and out of sublayers that mix positions without attention, as paths from the layer."""
+
+    first: tuple[str, ...] = ()  # what reads the stream: in_proj
+    last: tuple[str, ...] = ()  # what gives to it: out_proj
+
+
 class Absence(str, Enum):
     """Why a layer has no site behind an attention, or none as its output, although its whole stream was followed.
 
@@ -292,6 +300,7 @@ class LayerPlan:
     attentions: tuple[AttentionRoles, ...]
     bottlenecks: tuple[BottleneckRole, ...]
     mlp: MLPRoles
+    mixer: MixerRoles = MixerRoles()
     optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
     turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
     without: tuple[tuple[Role, Absence], ...] = ()  # of attention and output, what the structure has none of

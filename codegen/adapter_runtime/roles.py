@@ -80,12 +80,21 @@ class MLPRoles:
 
 
 @dataclass(frozen=True)
+class MixerRoles:
+    """Projections into and out of sublayers that mix positions without attention: state spaces, recurrences, convolutions."""
+
+    first: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LayerRoles:
     """All roles in one layer."""
 
     attentions: tuple[AttentionRoles, ...] = ()
     bottlenecks: tuple[BottleneckRole, ...] = ()
     mlp: MLPRoles = MLPRoles()
+    mixer: MixerRoles = MixerRoles()
     optional: tuple[str, ...] = ()  # beginnings of paths that some layers lack; any other missing path is an error
     turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
 

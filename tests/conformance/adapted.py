@@ -177,7 +177,8 @@ def _has_no_place(subject: Subject, method: Method) -> bool:
     attentions = [attention for layer in layers for attention in layer.attentions]
     for part in method.parts:
         if isinstance(part, LoRA):
-            wanted = [("mlp_first", part.mlp_first), ("mlp_last", part.mlp_last)]
+            names = ("mlp_first", "mlp_last", "mixer_first", "mixer_last")
+            wanted = [(name, getattr(part, name)) for name in names]
             if any(asked and not any(getattr(layer, name) for layer in layers) for name, asked in wanted):
                 return True
             if any(not _gives(attentions, role) for role in part.attention):

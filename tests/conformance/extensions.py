@@ -23,7 +23,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 def named_by(layer: Layer) -> set[str]:
     """Paths of all modules that play a role in a layer."""
     attentions = {path for one in layer.attentions for path in (one.query, one.key, one.value, one.fused, one.output)}
-    return {path for path in (*attentions, *layer.mlp_first, *layer.mlp_last) if path}
+    return {
+        path
+        for path in (*attentions, *layer.mlp_first, *layer.mlp_last, *layer.mixer_first, *layer.mixer_last)
+        if path
+    }
 
 
 def can_be_without(subject: Subject, layout: Layout, weights: list[str]) -> bool:

@@ -55,6 +55,8 @@ class LoRA:
     attention: tuple[Literal["query", "key", "value"], ...] = ("query", "value")
     mlp_first: bool = False
     mlp_last: bool = False
+    mixer_first: bool = False
+    mixer_last: bool = False
     form: Form = "lora"
     tensors: tuple[str, ...] = ()  # of a relative of one's own
     update: Update | None = None  # and what they mean
@@ -148,6 +150,16 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("lora_query", "lora[r=4,alpha=8,attn_matrices=['q']]", (LoRA(r=4, alpha=8, attention=("query",)),)),
     Method(
+        "lora_mixer",
+        "lora[r=4,alpha=6,selfattn_lora=False,mixer_lora=True]",
+        (LoRA(r=4, alpha=6, attention=(), mixer_first=True),),
+    ),
+    Method(
+        "lora_mixer_last",
+        "lora[r=4,alpha=6,selfattn_lora=False,mixer_lora=True,mixer_output_lora=True]",
+        (LoRA(r=4, alpha=6, attention=(), mixer_first=True, mixer_last=True),),
+    ),
+    Method(
         "lora_all",
         "lora[r=4,alpha=6,attn_matrices=['q','k','v'],intermediate_lora=True,output_lora=True]",
         (LORA_ALL,),
@@ -182,7 +194,7 @@ FAMILIES: Mapping[str, str] = {
     "invertible": "inv",
 }
 # What is tried in its place on a model that has no place for it, or where it is not known: the first that fits.
-OTHERWISE: Mapping[str, tuple[str, ...]] = {"lora": ("lora_mlp", "lora_mlp_last", "lora_query")}
+OTHERWISE: Mapping[str, tuple[str, ...]] = {"lora": ("lora_mlp", "lora_mlp_last", "lora_query", "lora_mixer")}
 
 
 def method(name: str) -> Method:

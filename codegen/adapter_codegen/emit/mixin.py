@@ -117,10 +117,16 @@ def _role_classes(layer: LayerPlan) -> Iterator[str]:
             yield name
     if _has_projections(layer):
         yield "MLPRoles"
+    if _mixes(layer):
+        yield "MixerRoles"
 
 
 def _has_projections(layer: LayerPlan) -> bool:
     return any(vars(layer.mlp).values())
+
+
+def _mixes(layer: LayerPlan) -> bool:
+    return any(vars(layer.mixer).values())
 
 
 def _layer_roles(layer: LayerPlan) -> str:
@@ -129,6 +135,7 @@ def _layer_roles(layer: LayerPlan) -> str:
         "attentions": tuple_of(roles(entry, "core") for entry in layer.attentions) if layer.attentions else "",
         "bottlenecks": tuple_of(roles(entry, "host") for entry in layer.bottlenecks) if layer.bottlenecks else "",
         "mlp": roles(layer.mlp) if _has_projections(layer) else "",
+        "mixer": roles(layer.mixer) if _mixes(layer) else "",
         "optional": literal(layer.optional) if layer.optional else "",
         "turned": literal(layer.turned) if layer.turned else "",
     }

@@ -145,8 +145,10 @@ def _prefix_tuning(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | 
 
 def _lora(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     for entry in entries:
-        mlp, attentions = entry.plan.mlp, entry.plan.attentions
-        if mlp.first or mlp.last or any(roles.query or roles.fused or roles.value for roles in attentions):
+        mlp, mixer, attentions = entry.plan.mlp, entry.plan.mixer, entry.plan.attentions
+        if mlp.first or mlp.last or mixer.first or mixer.last:
+            return None
+        if any(roles.query or roles.fused or roles.value for roles in attentions):
             return None
     return _lack(Lack.PROJECTIONS, base.location)
 

@@ -71,4 +71,4 @@ def bases_with_adapters(plan: ModelPlan, entry: ClassPlan) -> tuple[str, ...]:
 
 
 def _roles(layer: LayerPlan) -> tuple[object, ...]:
-    return layer.attentions, layer.bottlenecks, layer.mlp, layer.optional, layer.turned
+    return layer.attentions, layer.bottlenecks, layer.mlp, layer.mixer, layer.optional, layer.turned

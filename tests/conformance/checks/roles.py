@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conformance.adapted import initialised
 from conformance.checks.feed_forward import assert_feeds_forward
+from conformance.checks.mixers import assert_mixes
 from conformance.checks.parts import assert_parts
 from conformance.outputs import seeded
 from conformance.reference.bottleneck import claims_of, sites_of
@@ -34,6 +35,7 @@ def roles_are_true(subject: Subject) -> None:
             assert_feeds(upstream, attention, role, inputs)
         assert_parts(upstream, attention, inputs)
     assert_feeds_forward(upstream, layout, inputs)
+    assert_mixes(upstream, layout, inputs)
     assert_streams(upstream, layout, inputs)
     sites_of(subject.upstream(), claims_of(initialised(subject), layout, inputs), inputs)
 

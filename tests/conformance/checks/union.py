@@ -89,6 +89,8 @@ def union_config(layout: Layout, planned: dict[str, str]) -> str:
     lora = [f"attn_matrices={matrices}".replace(" ", "")] if known else ["selfattn_lora=False"]
     lora += ["intermediate_lora=True"] if any(layer.mlp_first for layer in layout.layers) else []
     lora += ["output_lora=True"] if any(layer.mlp_last for layer in layout.layers) else []
+    lora += ["mixer_lora=True"] if any(layer.mixer_first for layer in layout.layers) else []
+    lora += ["mixer_output_lora=True"] if any(layer.mixer_last for layer in layout.layers) else []
     hosts = [f"mh_adapter={'attention' in locations}", f"output_adapter={'output' in locations}"]
     hosts += ["cross_adapter=True"] if "cross_attention" in locations else []
     configs = {

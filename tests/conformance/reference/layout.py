@@ -64,6 +64,8 @@ class Layer:
     )
 
     mlp_gate: tuple[str, ...] = ()
+    mixer_first: tuple[str, ...] = ()  # of what mixes positions without attention
+    mixer_last: tuple[str, ...] = ()
     is_left_out: bool = (
         False  # of bottlenecks, by the statement of its part; others of the model take them. It has no hosts then
     )
@@ -256,6 +258,8 @@ def _layer(path: str, module: nn.Module, in_encoder: bool) -> Layer:
         _present(module, path, roles.mlp.first),
         _present(module, path, roles.mlp.last),
         mlp_gate=_present(module, path, roles.mlp.gate),
+        mixer_first=_present(module, path, roles.mixer.first),
+        mixer_last=_present(module, path, roles.mixer.last),
     )
 
 

@@ -49,6 +49,10 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
             paths += layer.mlp_first
         if part.mlp_last:
             paths += layer.mlp_last
+        if part.mixer_first:
+            paths += layer.mixer_first
+        if part.mixer_last:
+            paths += layer.mixer_last
     return tuple(dict.fromkeys(path for path in paths if path))
 
 

@@ -188,10 +188,15 @@ def _layer(layer: LayerPlan, mixin: str) -> Node:
         Node("gate projection", ", ".join(layer.mlp.gate)),
         Node("last projection", ", ".join(layer.mlp.last)),
     )
+    mixer = (
+        Node("first projection", ", ".join(layer.mixer.first)),
+        Node("last projection", ", ".join(layer.mixer.last)),
+    )
     children = (
         *map(_attention, layer.attentions),
         *(Node(f"bottleneck after {role.location.value}", _host(role)) for role in layer.bottlenecks),
         Node("mlp", children=tuple(_filled(mlp))),
+        Node("mixer", children=tuple(_filled(mixer))),
         Node("only under a condition", ", ".join(layer.optional)),
         Node("batch and positions turned", ", ".join(layer.turned)),
     )

@@ -5,7 +5,7 @@ additions     residual additions on the stream of a layer, in all the forms that
 roles         which sublayer a residual addition belongs to
 placing       which adapters a residual addition gets, and where they are held
 completeness  whether a layer has all of its sites
-feed_forward  the projections of a feed-forward block
+blocks        the projections of sublayers that do not attend: feed-forward blocks, mixers
 optional      modules that only some instances of a layer have, and statements that only some reach
 base          the base model class; `entrance` what gives the input of its first layer
 lists         where it keeps its layers, which list is the main one, and what the hidden states are that run through them

@@ -23,8 +23,9 @@ from adapter_codegen.plan.stream.additions.residuals import (
     find_residuals,
     unclaimed_sums,
 )
+from adapter_codegen.plan.stream.blocks.feed_forward import Block, feed_forward, is_block, plain_blocks
+from adapter_codegen.plan.stream.blocks.mixers import mixer_roles
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
-from adapter_codegen.plan.stream.feed_forward import Block, feed_forward, is_block, plain_blocks
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.turned import turned_projections
@@ -74,6 +75,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         attentions=roles,
         bottlenecks=bottlenecks_of(placed),
         mlp=_feed_forward(plain_blocks(blocks, scene), roles, scene),
+        mixer=mixer_roles(residuals.additions, sublayers, attentions, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
     findings += unusable(plan, attentions.cores)
@@ -151,7 +153,7 @@ def _adaptable(plan: LayerPlan) -> Iterator[str]:
     """The paths of all projections that the roles name."""
     for roles in plan.attentions:
         yield from filter(None, _projections(roles))
-    yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last)
+    yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last, *plan.mixer.first, *plan.mixer.last)
 
 
 def _projections(roles: AttentionRoles) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def _paths(plan: LayerPlan) -> Iterator[str]:
         yield from (roles.core, roles.query, roles.key, roles.value, roles.fused, roles.output)
         yield from roles.query_alternatives
     yield from (path for role in plan.bottlenecks for path in (role.host, role.sublayer) if path)
-    yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last)
+    yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last, *plan.mixer.first, *plan.mixer.last)
 
 
 def optional_start(path: str, class_name: str, facts: ModuleFacts) -> str:

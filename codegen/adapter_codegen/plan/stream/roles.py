@@ -14,7 +14,7 @@ from adapter_codegen.plan.stream.additions.by_class import Variant, variants_of
 from adapter_codegen.plan.stream.additions.parallel import terms_of
 from adapter_codegen.plan.stream.additions.residuals import Addition, InPart
 from adapter_codegen.plan.stream.additions.work import STEPS
-from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.stream.blocks.feed_forward import feed_forward
 from adapter_codegen.plan.stream.optional import is_named_element, optional_start
 
 _MIXING = frozenset({"cumsum", "softplus", "einsum", "conv1d", "exp", "fft", "rfft", "segment_sum"})
@@ -90,6 +90,14 @@ class Roles:
     def is_mixer(self, addition: Addition) -> bool:
         """Whether what is added was mixed across positions without attention."""
         return not self._attentions.are_there() and self._is_mixer(only_behind(addition))
+
+    def may_mix(self, addition: Addition) -> bool:
+        """Whether what is added is that of an attention or of a mixer in its place, and no feed-forward block."""
+        return self.of(addition) is Role.ATTENTION or self.is_mixer(addition)
+
+    def mixes(self, inside: Mapping[int, Value]) -> bool:
+        """Whether positions are mixed among these values in another way than by attention."""
+        return self._is_mixer(inside)
 
     def _is_optional(self, addition: Addition) -> bool:
         return self._is_for_some(addition.work.path)

@@ -16,7 +16,7 @@ class Projection(NamedTuple):
     """A projection that can be adapted."""
 
     path: str  # from the layer
-    location: str  # "selfattn_lora", "intermediate_lora", "gate_lora", "output_lora": the option that asks for it
+    location: str  # "selfattn_lora", "intermediate_lora", "mixer_lora", ...: the option that asks for it
     matrix: str  # "q", "k", "v", "o" in attention, "kv" where one gives both, "qg" where one gives queries and gates, else ""
     fused: AttentionRoles | None  # where the projection gives queries, keys and values
     roles: AttentionRoles | None = None  # of its attention
@@ -36,6 +36,10 @@ def projections_of(layer: AdaptedLayer) -> Iterator[Projection]:
         yield Projection(path, "gate_lora", "", None)
     for path in layer.roles.mlp.last:
         yield Projection(path, "output_lora", "", None)
+    for path in layer.roles.mixer.first:
+        yield Projection(path, "mixer_lora", "", None)
+    for path in layer.roles.mixer.last:
+        yield Projection(path, "mixer_output_lora", "", None)
 
 
 def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:

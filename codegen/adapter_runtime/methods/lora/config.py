@@ -34,6 +34,10 @@ class LoRAConfig(AdapterConfig):
         vera_b: first value of the vector after them. Default: None.
         dtype: of the parameters, as torch calls it ("float32"); None = that of the projection. Default: None.
         gate_lora: adapt the projection that gates the first one of the feed-forward block. Default: False.
+        mixer_lora: adapt the projections by which a sublayer that mixes positions without attention reads the stream: those of a
+            state space (Mamba's in_proj), a recurrence, a convolution. Default: False.
+        mixer_output_lora: adapt the projection of what such a sublayer gives, where that is a module that runs: kernels of some
+            models (Mamba) compute with its weight. Default: False.
         dora_form: "paper", or "adapters": norms of W + B A whatever alpha is, with gradients, and the bias rescaled too.
             Files of `adapters` 1.3.0 are read with the latter. Default: "paper".
         vera_dense: full matrices in the place of VeRA's two vectors; files of `adapters` 1.3.0 are read with that.
@@ -61,6 +65,8 @@ class LoRAConfig(AdapterConfig):
     vera_b: float | None = None
     dtype: str | None = None
     gate_lora: bool = False
+    mixer_lora: bool = False
+    mixer_output_lora: bool = False
 
     dora_form: str = "paper"
     vera_dense: bool = False

@@ -18,6 +18,7 @@ from adapter_runtime.methods.lora.modules.factory import is_vera
 from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
 from adapter_runtime.methods.placing import Wish, layers_without, says
 
+_BLOCKS = ("intermediate_lora", "gate_lora", "output_lora", "mixer_lora", "mixer_output_lora")
 CONTAINERS = frozenset({"loras"})  # what holds the modules of adapters in a projection
 
 
@@ -58,7 +59,7 @@ def wishes(model: AdaptedBaseModel, config: LoRAConfig) -> Collection[Wish]:
         return Wish(shown, says(config, option), there, every - there)
 
     matrices = config.attn_matrices if config.selfattn_lora else ()
-    blocks = [option for option in ("intermediate_lora", "gate_lora", "output_lora") if config[option]]
+    blocks = [option for option in _BLOCKS if config[option]]
     return [
         *(wish(matrix, f"{matrix!r} in attn_matrices", "attn_matrices") for matrix in matrices),
         *(wish(option, f"{option}=True", option) for option in blocks),

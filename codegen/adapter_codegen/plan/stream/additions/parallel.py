@@ -10,7 +10,7 @@ from adapter_codegen.plan.attention.attentions import Attentions
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.stream.additions.residuals import Addition
 from adapter_codegen.plan.stream.additions.work import operand_nodes
-from adapter_codegen.plan.stream.feed_forward import feed_forward
+from adapter_codegen.plan.stream.blocks.feed_forward import feed_forward
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ class PlaceOptions(TypedDict):
     intermediate_lora: bool
     gate_lora: bool
     output_lora: bool
+    mixer_lora: bool
+    mixer_output_lora: bool
     attn_matrices: list[str]
 
 
@@ -41,6 +43,8 @@ def options_for(found: Iterable[ProjectionPlace]) -> PlaceOptions:
         intermediate_lora="intermediate_lora" in locations,
         gate_lora="gate_lora" in locations,
         output_lora="output_lora" in locations,
+        mixer_lora="mixer_lora" in locations,
+        mixer_output_lora="mixer_output_lora" in locations,
         attn_matrices=[matrix for matrix in "qgkvo" if matrix in matrices] or ["q", "v"],
     )
 
