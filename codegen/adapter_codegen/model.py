@@ -598,6 +598,10 @@ class MethodSupport:
     location: Location | None = None
 
 
+# The restriction of a method that the whole does not rule out, but that no models which were tried inside of it take.
+LEFT_TO_PARTS = "The models inside decide: those that were tried there have no place for it."
+
+
 @dataclass(frozen=True)
 class ModelPlan:
     """All that is needed to write the adapter-enabled version of one model type."""

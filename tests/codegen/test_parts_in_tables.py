@@ -12,10 +12,10 @@ from adapter_codegen.commands.show.console import Console
 from adapter_codegen.commands.show.list_view import SHOW
 from adapter_codegen.emit.layout import PACKAGE
 from adapter_codegen.emit.manifest import Manifest, ModelRecord, dump, parse
-from adapter_codegen.emit.parts import PartRow, parts_of_plan, parts_of_record
+from adapter_codegen.emit.parts import PartRow, mark_of, parts_of_plan, parts_of_record
 from adapter_codegen.emit.render import record_of, render_shared
 from adapter_codegen.inspect.listing import Entry, Status
-from adapter_codegen.model import Location, Making, Method, MethodSupport, PartPlan
+from adapter_codegen.model import LEFT_TO_PARTS, Location, Making, Method, MethodSupport, PartPlan
 from handmade import Handmade
 
 PLACE = Location("models/mine/modeling_mine.py", 1, 0, 1, 0)
@@ -126,6 +126,18 @@ def test_the_manifest_keeps_parts_where_there_are_some() -> None:
     assert "parts" not in json.loads(text)["models"]["plain"]
 
 
+def test_a_method_is_open_where_the_models_that_were_tried_inside_refuse_it() -> None:
+    """Not where it is refused anyway, nor where another restriction holds."""
+    left = {Method.LORA.value: LEFT_TO_PARTS, Method.REFT.value: LEFT_TO_PARTS}
+    whole = replace(record("whole", "Whole", {"a": ""}, methods=LORA), restrictions=left)
+    assert (mark_of(whole, Method.LORA), mark_of(whole, Method.REFT)) == ("open", "no")
+    assert mark_of(replace(whole, restrictions={Method.LORA.value: "Only with a mask."}), Method.LORA) == "yes"
+    table = render_shared([whole])["docs/classes/models/overview.rst"]
+    lines = [line.strip() for line in table.splitlines()]
+    first = lines.index("* - :doc:`whole </classes/models/whole>`")
+    assert lines[first + 1 : first + 7] == [f"- {'open' if method is Method.LORA else 'no'}" for method in Method]
+
+
 # What is shown
 
 
@@ -165,7 +177,7 @@ PARTS = (PartRow("vision", ""), PartRow("text", "TextModel", "text", LORA), Part
 
 @pytest.fixture
 def shown(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> str:
-    entry = Entry("whole", Status.SUPPORTED, (Method.LORA, Method.REFT), parts=PARTS)
+    entry = Entry("whole", Status.SUPPORTED, (Method.LORA, Method.REFT), frozenset({Method.REFT}), parts=PARTS)
     SHOW[request.param](Console(), [entry], "5.23.0")
     return capsys.readouterr().out
 
@@ -173,6 +185,7 @@ def shown(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("shown", ["text"], indirect=True)
 def test_list_has_a_row_for_each_part(shown: str) -> None:
     lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
+    assert lines["whole"][1:] == ["·", "·", "✓", "?", "·", "·"]
     assert lines["vision"] == ["?"] * 6
     assert lines["text"] == ["text", *("✓" if method is Method.LORA else "·" for method in Method)]
     assert lines["codec"] == ["·"] * 6
@@ -181,6 +194,7 @@ def test_list_has_a_row_for_each_part(shown: str) -> None:
 @pytest.mark.parametrize("shown", ["json"], indirect=True)
 def test_list_says_the_same_as_json(shown: str) -> None:
     (entry,) = json.loads(shown)["models"]
+    assert (entry["methods"], entry["left_to_parts"]) == (["lora", "reft"], ["reft"])
     assert entry["parts"] == [
         {"path": "vision", "class": None, "model_type": None, "methods": None},
         {"path": "text", "class": "TextModel", "model_type": "text", "methods": ["lora"]},

@@ -54,6 +54,22 @@ class Projector(nn.Module):
     def forward(self, x):
         return self.resampler(self.inner(x), x)
 
+class Backbone(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.model = load_backbone(config)
+    def forward(self, x):
+        return self.model(x)
+
+class Joiner(nn.Module):
+    def __init__(self, backbone, positions=None, config=None):
+        super().__init__()
+        self.positions = positions
+        self.inner = backbone
+        self.size = config.size
+    def forward(self, x):
+        return self.inner(x), self.positions(x)
+
 class Wrapper(TinyPreTrainedModel):
     def __init__(self, config: TinyConfig):
         super().__init__(config)
@@ -179,6 +195,24 @@ def found(build: str, run: str = "return 0", more: str = "", elsewhere: Elsewher
             "projector_config.resampler_config",
             id="inside of a module that is no model: a perceiver or a Q-Former is a part",
         ),
+        pytest.param(
+            "made = Backbone(config.vision)\nself.joined = Joiner(made, nn.Identity(), config)",
+            "return self.joined(pixel_values)",
+            "joined.inner.model",
+            Making.BACKBONE,
+            "",
+            "vision.backbone_config",
+            id="inside of a module that is made before, and handed to another one, which keeps it",
+        ),
+        pytest.param(
+            "made = AutoModel.from_config(config.vision)\nself.joined = Joiner(backbone=made, config=config)",
+            "return self.joined(pixel_values)",
+            "joined.inner",
+            Making.GIVEN,
+            "",
+            "vision",
+            id="made before, and handed by name to a module that keeps it",
+        ),
     ],
 )
 def test_how_a_part_is_made(
@@ -187,6 +221,23 @@ def test_how_a_part_is_made(
     part = found(build, run)[0]
     assert (part.path, part.making, part.class_name, part.config_path) == (path, making, class_name, config_path)
     assert part.is_part and not part.is_optional
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param("self.joined = Joiner(other, config=config)", id="what is handed is not known"),
+        pytest.param(
+            "made = Backbone(config)\nself.joined = Joiner(nn.Identity(), config=made)", id="another parameter"
+        ),
+        pytest.param(
+            "made = Backbone(config)\nmade = other\nself.joined = Joiner(made)", id="the name means another one"
+        ),
+        pytest.param("made = nn.Identity()\nself.joined = Joiner(made)", id="no model is in it"),
+    ],
+)
+def test_what_is_handed_on_is_no_part(build: str) -> None:
+    assert found(build, "return self.joined(pixel_values)") == []
 
 
 def test_a_class_of_another_file_is_a_part_where_it_is_a_model(release: Release, mappings: AutoMappings) -> None:

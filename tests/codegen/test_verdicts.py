@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from adapter_codegen.cli import cli
 from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.emit.manifest import generator_digest, load
-from adapter_codegen.model import Level, Method, ModelPlan, Refusal
+from adapter_codegen.model import LEFT_TO_PARTS, Level, Method, ModelPlan, Refusal
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.told import verdicts as module
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS, Verdicts, own_verdicts, read_verdicts
@@ -75,6 +75,17 @@ def test_a_method_that_fails_is_unsupported_and_the_others_hold(release: Release
     assert reasons == {Method.PREFIX_TUNING: "It fails the check `padding`: Real tokens move by 0.1."}
     assert all(entry.supported for entry in before.methods)
     assert plan.classes == before.classes
+
+
+def test_a_method_that_is_left_to_the_parts_stays_and_says_so(release: Release) -> None:
+    """Not one that the plan, or a check, rules out: they give the reason."""
+    dropped = {"llava": {"reft": {"check": "padding", "reason": "Real tokens move by 0.1."}}}
+    left = {"llava": ["prompt_tuning", "reft"]}
+    plan = planned(release, "llava", read_verdicts(content(release.version, dropped=dropped, left_to_parts=left)))
+    found = {entry.method: (entry.supported, entry.reason) for entry in plan.methods}
+    assert found[Method.PROMPT_TUNING] == (True, LEFT_TO_PARTS)
+    assert found[Method.LORA] == (True, "")
+    assert found[Method.REFT] == (False, "It fails the check `padding`: Real tokens move by 0.1.")
 
 
 def test_a_head_that_becomes_another_is_not_converted_and_the_others_are(release: Release) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 import adapter_models  # registers what was generated
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.errors import UnsupportedMethodError, UnsupportedModelError
+from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.model.init.finding import lacks_layers
 from conformance.methods import FAMILIES, OTHERWISE, Bottleneck, LoRA, Method, method
 from conformance.outputs import run
@@ -136,6 +136,8 @@ def parts_refuse(model: PreTrainedModel, method: Method) -> bool:
         model.add_adapter(FIRST, config=method.config)
     except UnsupportedMethodError as error:
         return any(_stated_to_refuse(base, part.planned_as, str(error)) for part in method.parts)
+    except InvalidConfigError:
+        pass  # an option of the method has no place, as `cross_adapter` where nothing is attended on: `_has_no_place`, and checks tell
     return False
 
 

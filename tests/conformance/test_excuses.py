@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from conformance import sites
 from conformance.adapted import FIRST, SECOND, initialised
-from conformance.checks import checkpointing
+from conformance.checks import CHECKS, Cell, checkpointing
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs, upstream_recomputes
 from conformance.checks.composition import _of_rows
@@ -21,7 +21,7 @@ from conformance.checks.prefix import counts_from_its_cache, positioned
 from conformance.checks.union import every_method_together
 from conformance.methods import method
 from conformance.outputs import run
-from conformance.reasons import DoesNotApply
+from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
 from conformance.sites import Site, is_idle, quiet_names
 from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
@@ -181,6 +181,13 @@ def test_blocks_by_rows_do_not_apply_where_upstream_draws_for_every_output_and_o
                 _of_rows(subject, outputs)
         else:
             assert _of_rows(subject, outputs) == list(outputs)
+
+
+def test_an_option_that_has_no_place_in_any_part_is_left_out() -> None:
+    """CLIP's towers attend to nothing else, so that `add_adapter` raises for another reason than that parts lack the method."""
+    subject = next(one for one in method_subjects("clip"))
+    assert Cell(CHECKS[0], method("cross_bn"), subject).why_not() is Reason.NO_CROSS_ATTENTION
+    assert Cell(CHECKS[0], method("double_seq_bn"), subject).why_not() is None
 
 
 def test_another_token_is_another_one_of_the_vocabulary() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from adapter_codegen.model import Method
 from adapter_codegen.plan.told.verdicts import read_verdicts
 from conformance import refused_by_plan
 from conformance.methods import FAMILIES
@@ -98,6 +99,20 @@ def test_the_generator_reads_what_is_written() -> None:
     assert dropped.reason == 'decoder: a "quoted" <reason>'
     assert json.loads(text)["transformers"] == RELEASE
     assert sum('"b":' in line for line in text.splitlines()) == 1, "one line per model"
+
+
+def test_a_family_that_the_models_inside_refuse_is_left_to_them() -> None:
+    """It is not dropped, as others may take it. One that is not planned, or not tried for another reason, is not left to anybody."""
+    method = FAMILIES["prompt_tuning"]
+    others = tuple(cell for cell in SOUND if cell[0] != method)
+    refused = tuple(
+        Result("a", "decoder", method, check, Reason.PARTS_REFUSE.name, ran=False) for check in ("added", "removal")
+    )
+    made = result(*others)
+    found = replace(made, model_type="a", cells=(*made.cells, *refused))
+    verdicts = read_verdicts(verdicts_text([found, replace(result(*SOUND), model_type="b")], RELEASE))
+    assert verdicts.left_to_parts == {"a": frozenset({Method.PROMPT_TUNING})}
+    assert verdicts.dropped == {}
 
 
 def test_nothing_to_say_is_an_empty_file() -> None:

@@ -42,6 +42,7 @@ class Verdict:
     families: tuple[str, ...] = ()  # that hold
     unconverted: dict[str, Failed] = field(default_factory=dict)  # upstream's class -> how its head becomes another
     unplanned: dict[str, str] = field(default_factory=dict)  # family -> the plan's reason
+    left_to_parts: tuple[str, ...] = ()  # families that the plan allows, and the models inside of the instance refuse
 
     @property
     def clean(self) -> bool:
@@ -79,7 +80,10 @@ def verdict_of(result: ModelResult) -> Verdict:
         return Verdict(
             name, refused=Failed(first.check, _line(f"no method holds: {first.reason}")), unplanned=unplanned
         )
-    return Verdict(name, dropped=dropped, families=families, unconverted=unconverted, unplanned=unplanned)
+    left = tuple(family for family in FAMILIES if _parts_refuse(result, family))
+    return Verdict(
+        name, dropped=dropped, families=families, unconverted=unconverted, unplanned=unplanned, left_to_parts=left
+    )
 
 
 def _parts_refuse(result: ModelResult, family: str) -> bool:
@@ -121,6 +125,8 @@ def verdicts_text(results: Iterable[ModelResult], release: str) -> str:
     found = {"refused": refused, "dropped": dropped, "untested": untested}
     if unconverted:
         found["unconverted"] = unconverted
+    if left := {v.model_type: list(v.left_to_parts) for v in verdicts if v.left_to_parts and not v.refused}:
+        found["left_to_parts"] = left
     for name, entries in found.items():
         lines = [f"    {json.dumps(key)}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in entries.items()]
         parts.append(f'"{name}": {{\n' + ",\n".join(lines) + "\n  }" if lines else f'"{name}": {{}}')

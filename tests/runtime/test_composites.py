@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BartConfig,
     BertConfig,
     BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
+    DPRConfig,
     LlamaConfig,
     LlamaModel,
     PreTrainedModel,
@@ -22,6 +24,8 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    RagConfig,
+    RagTokenForGeneration,
 )
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -31,6 +35,7 @@ from adapter_runtime.call.context import thread
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.invertible.layer import InvertibleAdapters
+from adapter_runtime.model.calls import _warn_of_idle
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from adapter_runtime.model.parts.composite import OwnLayers
 from adapter_runtime.roles import LayerStack
@@ -693,6 +698,39 @@ def test_what_acts_at_the_entry_of_a_part_is_not_lost_where_the_whole_goes_past_
     model.add_adapter("b", "mam", set_active=True)
     randomise(model, "b", 1)
     assert logits(model, {"input_ids": torch.tensor([[1, 7, 5, 9]])}).shape == (1, 4, BERT["hidden_size"])
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "seq_bn_inv", "loreft"])
+def test_what_acts_at_the_entry_of_a_part_rests_with_it_and_says_so(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RAG is given documents, and does not run the question encoder, whose table it calls its own."""
+    generator = BartConfig(
+        d_model=32, vocab_size=100, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=48, decoder_ffn_dim=48,
+        encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=40, decoder_start_token_id=2,
+    )  # fmt: skip
+    encoder = DPRConfig(**BERT, projection_dim=0)
+    torch.manual_seed(0)
+    model = RagTokenForGeneration(
+        RagConfig.from_question_encoder_generator_configs(encoder, generator, n_docs=2)
+    ).eval()
+    init(model)
+    documents = torch.randint(4, 99, (4, 7), generator=torch.Generator().manual_seed(0))
+    given = {"context_input_ids": documents, "context_attention_mask": torch.ones_like(documents), "n_docs": 2}
+    given |= {"doc_scores": torch.tensor([[0.3, 0.6], [0.1, 0.9]]), "labels": torch.tensor([[2, 9, 4], [2, 8, 5]])}
+    plain = model(**given).loss
+    model.add_adapter("a", method, set_active=True)
+    randomise(model, "a", 1)
+    _warn_of_idle.cache_clear()
+    assert torch.equal(model(**given).loss, plain) is (
+        method == "prompt_tuning"
+    )  # the others act in the generator too
+    assert ("did not run its BertModel" in caplog.text) is (method != "loreft")
+    questions = torch.tensor([[1, 7, 5, 9]])
+    part = model.rag.question_encoder
+    read = part(questions).pooler_output
+    model.set_active_adapters(None)
+    assert not torch.allclose(read, part(questions).pooler_output)
 
 
 @pytest.mark.parametrize("kind", ["llava", "gemma3"])

@@ -34,7 +34,8 @@ def list_models(
 ) -> None:
     """Show which model types are supported, which could be added, and why not the rest.
 
-    Below a model made of several stand its parts. "?" = the model at that place, known when one is built, decides.
+    Below a model made of several stand its parts. "?" = the model at that place, known when one is built, decides. In the row of
+    the whole: those that were tried there have no place for the method.
 
     Without --plan, model types that are not generated yet are listed by name only: nothing is known about them before
     they are planned.

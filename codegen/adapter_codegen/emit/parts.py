@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adapter_codegen.emit.manifest import ModelRecord
-from adapter_codegen.model import Method, ModelPlan
+from adapter_codegen.model import LEFT_TO_PARTS, Method, ModelPlan
 
 Reasons = Mapping[str, str]  # method -> "" if supported, else the reason why not
 
@@ -32,6 +32,13 @@ class PartRow:
     def supports(self, method: Method) -> bool:
         """Whether the part takes a method; no part takes any that adapters do not know."""
         return self.methods is not None and self.methods.get(method.value) == ""
+
+
+def mark_of(record: ModelRecord, method: Method) -> str:
+    """Whether a model takes a method: "yes", "no", or "open" where that depends on the models inside of it."""
+    if record.methods[method.value]:
+        return "no"
+    return "open" if record.restrictions.get(method.value) == LEFT_TO_PARTS else "yes"
 
 
 def parts_of_record(record: ModelRecord, records: Mapping[str, ModelRecord]) -> tuple[PartRow, ...]:

@@ -18,7 +18,7 @@ from adapter_codegen.emit.headers import licence_expression, licence_of, model_h
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
 from adapter_codegen.emit.mixin import literal, mixin_file
-from adapter_codegen.emit.parts import classes_of, parts_of_record
+from adapter_codegen.emit.parts import classes_of, mark_of, parts_of_record
 from adapter_codegen.emit.public_names import read_public_names
 from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, MethodSupport, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
@@ -170,6 +170,7 @@ def render_shared(records: Sequence[ModelRecord], layout: Layout = CHECKOUT) -> 
         "models": ordered,
         "parts": parts,
         "methods": tuple(Method),
+        "mark_of": mark_of,
         "public": public,
         "exported": sorted(exported),
         "expression": licence_expression(ordered),

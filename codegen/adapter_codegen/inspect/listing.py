@@ -15,8 +15,8 @@ from functools import partial
 from adapter_codegen.diagnostics.errors import CodegenError
 from adapter_codegen.diagnostics.report import collect
 from adapter_codegen.emit.manifest import Manifest, ModelRecord
-from adapter_codegen.emit.parts import PartRow, parts_of_plan, parts_of_record
-from adapter_codegen.model import Diagnostic, Method, Refusal
+from adapter_codegen.emit.parts import PartRow, mark_of, parts_of_plan, parts_of_record
+from adapter_codegen.model import LEFT_TO_PARTS, Diagnostic, Method, Refusal
 from adapter_codegen.parse import AutoMappings
 from adapter_codegen.plan import plan_model
 from adapter_codegen.plan.pool import in_processes
@@ -40,6 +40,7 @@ class Entry:
     model_type: str
     status: Status
     methods: tuple[Method, ...] = ()  # that hold for it; () also where it was not planned
+    left_to_parts: frozenset[Method] = frozenset()  # those of them that the models inside decide about
     reason: str = ""  # REFUSED: why
     stacks: Mapping[str, str] = field(default_factory=dict)  # residual stream -> "" if complete, else why it is not
     parts: tuple[PartRow, ...] = ()  # of a model made of several
@@ -57,7 +58,8 @@ def _entry(model_type: str, manifest: Manifest, upstream_has_it: bool) -> Entry:
         return Entry(model_type, Status.KNOWN)
     methods = tuple(method for method in Method if record.methods.get(method.value) == "")
     status, parts = Status.SUPPORTED if upstream_has_it else Status.GONE, parts_of_record(record, manifest.models)
-    return Entry(model_type, status, methods, stacks=record.stacks, parts=parts)
+    left = frozenset(method for method in methods if mark_of(record, method) == "open")
+    return Entry(model_type, status, methods, left, stacks=record.stacks, parts=parts)
 
 
 def matching(entries: Sequence[Entry], pattern: str) -> tuple[Entry, ...]:
@@ -97,7 +99,8 @@ def _planned(release: Release, records: Mapping[str, ModelRecord], model_type: s
         return Entry(model_type, Status.REFUSED, reason=_reason(result.diagnostics))
     methods = tuple(method for method in Method if result.supports(method))
     parts = parts_of_plan(result, records)
-    return Entry(model_type, Status.AVAILABLE, methods, stacks=result.base.streams, parts=parts)
+    left = frozenset(entry.method for entry in result.methods if entry.supported and entry.reason == LEFT_TO_PARTS)
+    return Entry(model_type, Status.AVAILABLE, methods, left, stacks=result.base.streams, parts=parts)
 
 
 def _reason(diagnostics: Sequence[Diagnostic]) -> str:

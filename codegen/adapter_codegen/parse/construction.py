@@ -6,7 +6,7 @@ local names that hold classes or modules. Branches are walked apart and joined a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -49,6 +49,7 @@ class Built:
     optional: bool = False
     is_list: bool = False  # a list of modules that no container holds yet
     places: Places | None = None  # of a list: the classes of each element; None: no list, or not known
+    handed: tuple[tuple[str, Built], ...] = ()  # local names among the arguments, each with what it holds
 
     def joined(self, other: Built | None) -> Built:
         """What is built by either of two."""
@@ -263,8 +264,14 @@ class Constructor:
             return replace(carried, places=None) if carried is not None and is_named else carried
         classes = self.class_names(call.func)
         if classes:
-            return Built(classes, call, tuple(call.args))
+            return Built(classes, call, tuple(call.args), handed=tuple(self._handed(call)))
         return self._follow(call)
+
+    def _handed(self, call: cst.Call) -> Iterator[tuple[str, Built]]:
+        for argument in call.args:
+            name = argument.value.value if isinstance(argument.value, cst.Name) else ""
+            if name in self.locals and self.locals[name].classes:
+                yield name, self.locals[name]
 
     def _listed(self, values: Sequence[cst.BaseExpression]) -> Built | None:
         """The list that ``self.blocks`` is before ``nn.ModuleList(self.blocks)`` takes its place."""
@@ -341,13 +348,13 @@ class Constructor:
 
 
 def as_submodules(built: Mapping[str, Built]) -> dict[str, Submodule]:
-    return {
-        name: Submodule(
-            name, value.classes, value.container, value.optional, value.arguments, value.node, _submodule_places(value)
-        )
-        for name, value in built.items()
-        if value.classes
-    }
+    return {name: _as_submodule(name, value) for name, value in built.items() if value.classes}
+
+
+def _as_submodule(name: str, built: Built) -> Submodule:
+    handed = tuple((local, _as_submodule(local, value)) for local, value in built.handed)
+    places = _submodule_places(built)
+    return Submodule(name, built.classes, built.container, built.optional, built.arguments, built.node, places, handed)
 
 
 def _submodule_places(built: Built) -> Places:

@@ -29,6 +29,9 @@ class Submodule:
     arguments: tuple[cst.Arg, ...]  # of the construction (of the first alternative)
     node: cst.CSTNode  # the construction
     places: tuple[tuple[str, ...], ...] = ()  # of a list that is written out: the classes that may stand at each index
+    handed: tuple[
+        tuple[str, Submodule], ...
+    ] = ()  # local names among the arguments -> the module that each stands for
 
     @property
     def in_list(self) -> bool:

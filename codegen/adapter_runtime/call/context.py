@@ -163,6 +163,7 @@ class ForwardContext:
         self._slots: dict[type[CallSlot], CallSlot] = {}
         self._of_parts: dict[Hashable, ForwardContext] = {}  # what is kept of parts, in a model made of several
         self.entered: set[Hashable] = set()  # base models, also in such a model, whose forward was called
+        self.ran: set[Hashable] = set()  # of these, those whose layers ran, by their forward or past it
         self.is_between_parts = False  # the model is made of several, and none of their forwards runs
         self.past_parts: tuple[ComputedOnce, ...] = ()  # what layers ask for that are called there
         self.watch: RowWatch | None = None  # where rows of parts must not be compared with each other

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
@@ -33,6 +34,8 @@ from adapter_runtime.methods.table import recorded_arguments
 from adapter_runtime.model.parts.naming import kind_of
 from adapter_runtime.model.parts.part import AdapterPart
 from adapter_runtime.programs.call_plan import IDLE, CallPlan
+
+logger = logging.getLogger(__name__)
 
 # Arguments that calls of models with adapters take beside upstream's.
 RECORDED = recorded_arguments()  # that ask for values which adapters compute
@@ -98,7 +101,7 @@ def with_call_context(
             asked = _of_copies(asked, plan.copies)
         if plan.divides_rows:
             shows_places = is_whole and _is_of_root(self, base)
-            _see_rows(context, base, plan, {**dict(zip(names, args, strict=False)), **kwargs}, shows_places)
+            see_rows(context, base, plan, {**dict(zip(names, args, strict=False)), **kwargs}, shows_places)
         context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
@@ -137,7 +140,7 @@ def _inside(enclosing: ForwardContext, run: Callable[[], Outputs], model: Adapte
     return watch.apart(run, follows=_runs_some(model, plan))
 
 
-def _see_rows(
+def see_rows(
     context: ForwardContext, base: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument], shows_places: bool
 ) -> None:
     """Note in a context how many rows a batch has before it is copied, and what not each of them has a place for.
@@ -244,7 +247,7 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
             outputs = forward(self, **given)
         else:
             given = given if part is whole else with_all_rows(given)
-            with ContextScope(context if part is whole else _of_part(context, model, plan, given)) as own:
+            with ContextScope(context if part is whole else context_of_part(context, model, plan, given)) as own:
                 outputs = _entered(forward, model, part, plan, own, given)
         for layer in at_root:
             outputs = layer.after_root(outputs)
@@ -268,7 +271,7 @@ def _around_part(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMod
             return forward(self, *args, **kwargs)
         assert thread.context is not None
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        with ContextScope(_of_part(thread.context, base, plan, given)):
+        with ContextScope(context_of_part(thread.context, base, plan, given)):
             if plan.reads_spans:
                 _find_spans_before_head(base, given, plan)
             return forward(self, *args, **kwargs)
@@ -304,7 +307,7 @@ def _entered(
     return outputs
 
 
-def _of_part(
+def context_of_part(
     context: ForwardContext, part: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument]
 ) -> ForwardContext:
     """The context of a call of a part within that of the whole model.
@@ -328,7 +331,7 @@ def _of_part(
 
 def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext, has_encoded: bool) -> None:
     """Raise where a model called parts of its base model, or of the one that reads the tokens, past the forward, at whose entry
-    adapters act.
+    adapters act. A part that did not run at all has lost nothing.
 
     Args:
         has_encoded: the call is given what an encoder gave. Where that is a part of its own, it was entered before.
@@ -340,13 +343,11 @@ def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext,
     if plan.in_parts:
         text = whole.text_part
         is_part = any(part is model for part in whole.adapter_parts().values())
-        is_missed = (
-            not (is_part or has_encoded)
-            and text is not None
-            and bool(text.current_call_plan().at_entry)
-            and text.get_submodule("") not in context.entered
-        )
-        what = type(text).__name__
+        is_asked = not (is_part or has_encoded) and text is not None and bool(text.current_call_plan().at_entry)
+        inner = text.get_submodule("") if text is not None else None
+        is_missed, what = is_asked and inner not in context.entered and inner in context.ran, type(text).__name__
+        if is_asked and inner not in context.entered and not is_missed:
+            _warn_of_idle(type(model).__name__, what)
     else:
         is_missed, what = bool(plan.at_entry) and not context.is_in_base, "its base model"
     if is_missed:
@@ -354,6 +355,16 @@ def _check_entered(model: AdaptedModel, plan: CallPlan, context: ForwardContext,
             f"{type(model).__name__} goes past the forward of {what}, at whose entry an active adapter acts (a prompt or an"
             " invertible one). Use the model with flexible heads, or another method."
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_of_idle(whole: str, part: str) -> None:
+    """Say, once, that a call did not run the part that reads the tokens (RAG's question encoder, where documents are given)."""
+    logger.warning(
+        "%s did not run its %s in a call, so that the prompt or the invertible adapter there changed nothing.",
+        whole,
+        part,
+    )
 
 
 def _find_spans_before_head(model: AdaptedBaseModel, given: dict[str, Argument], plan: CallPlan) -> None:

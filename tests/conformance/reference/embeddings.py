@@ -48,12 +48,11 @@ def invertible_applied(
             hidden = inverse(hidden, name, layout, weights)
         return (hidden, *args[1:])
 
-    if layout.has_parts and layout.embeds_tokens:
-        handles = _around_part(
-            upstream.get_submodule(layout.front), upstream.get_submodule(layout.embeddings), forward
-        )
-    else:
-        handles = [upstream.get_submodule(layout.embeddings).register_forward_hook(forward)]
+    embedding = upstream.get_submodule(layout.embeddings)
+    if layout.has_parts and isinstance(embedding, nn.Embedding):
+        handles = _around_part(upstream.get_submodule(layout.front), embedding, forward)
+    else:  # behind the table, what enters the part goes through what stands there, however it comes in (BART's norm)
+        handles = [embedding.register_forward_hook(forward)]
     projection = upstream.get_output_embeddings()
     if projection is not None and projection.weight is upstream.get_submodule(layout.token_embeddings).weight:
         handles.append(projection.register_forward_pre_hook(backward))

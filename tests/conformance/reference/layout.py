@@ -216,9 +216,12 @@ def _type_around(model: nn.Module, path: str) -> str:
 
 
 def _form(layer: str, stacks: Iterable[tuple[str, str]]) -> str:
-    """What is stated of the list that holds a layer; "*" in the path of a list stands for any name."""
-    owner = layer.rpartition(".")[0]
-    return next((form for path, form in stacks if re.fullmatch(re.escape(path).replace(r"\*", "[^.]+"), owner)), "")
+    """What is stated of the list that holds a layer, maybe in lists of its own; "*" in the path of a list stands for any name."""
+    owners = layer.rpartition(".")[0], re.sub(r"(\.\d+)+$", "", layer)
+    for path, form in stacks:
+        if any(re.fullmatch(re.escape(path).replace(r"\*", "[^.]+"), owner) for owner in owners):
+            return form
+    return ""
 
 
 def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:

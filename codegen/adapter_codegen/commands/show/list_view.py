@@ -42,7 +42,7 @@ def _planned(entries: Sequence[Entry], narrow: bool) -> Table:
         table.padding = (0, 1, 0, 0)
     for entry in entries:
         status = Text(entry.status.value, STYLES[entry.status])
-        table.add_row(entry.model_type, status, complete_of(entry.stacks), *marks(entry.methods))
+        table.add_row(entry.model_type, status, complete_of(entry.stacks), *marks(entry.methods, entry.left_to_parts))
         for part in entry.parts:
             table.add_row(f"  {part.path}", part.model_type or "", "", *marks_of_part(part))
     return table
@@ -76,6 +76,7 @@ def show_json(console: Console, entries: Sequence[Entry], version: str) -> None:
             "model_type": entry.model_type,
             "status": entry.status.value,
             "methods": [method.value for method in entry.methods],
+            "left_to_parts": [method.value for method in entry.methods if method in entry.left_to_parts],
             "reason": entry.reason,
             "parts": [_part(part) for part in entry.parts],
             "stacks": [{"path": path, "complete": not why, "reason": why} for path, why in entry.stacks.items()],

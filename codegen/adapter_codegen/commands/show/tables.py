@@ -38,13 +38,16 @@ def complete_of(stacks: Mapping[str, str]) -> str:
     return f"{sum(not reason for reason in stacks.values())}/{len(stacks)}" if stacks else ""
 
 
-def marks(supported: Container[Method]) -> list[Text]:
-    """A tick or a dot per method, in the order of the columns."""
-    return [Text("✓", "green") if method in supported else Text("·", "dim") for method in HEADINGS]
+def marks(supported: Container[Method], is_open: Container[Method] = ()) -> list[Text]:
+    """A tick or a dot per method, in the order of the columns; a question mark where the models inside decide."""
+    return [
+        Text("?", "dim") if method in is_open else Text("✓", "green") if method in supported else Text("·", "dim")
+        for method in HEADINGS
+    ]
 
 
 def marks_of_part(part: PartRow) -> list[Text]:
     """The same for a part; question marks where the model at its place is not known."""
     if part.is_open:
-        return [Text("?", "dim") for _ in HEADINGS]
+        return marks((), is_open=HEADINGS)
     return marks([method for method in HEADINGS if part.supports(method)])

@@ -1,21 +1,22 @@
 """Where a model holds other models, in the order in which they are registered.
 
 A model counts where it is not of this file, or takes a config of another class than the model around it. What takes the same
-config (T5's encoder, what DPR wraps BERT in) and what is no model is looked into, and so a part may stand several modules deep.
+config (T5's encoder, what DPR wraps BERT in) and what is no model is looked into, and so a part may stand several modules deep. What
+is made before and handed to such a module (Grounding DINO's backbone) stands where that puts it.
 What a part holds is the part's own affair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from adapter_codegen.model import Making, PartPlan
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.parts.elsewhere import Class, Elsewhere
-from adapter_codegen.plan.parts.making import Configs, auto_class, is_handed_in, making_of
+from adapter_codegen.plan.parts.making import Configs, auto_class, handed_on, is_handed_in, making_of
 from adapter_codegen.plan.parts.near_misses import Suspect, near_miss
 from adapter_codegen.plan.parts.running import Runs, asked_from_outside
 
@@ -72,13 +73,15 @@ class _Search:
         if place.known.name in place.around:
             return
         for submodule in place.known.submodules.values():
-            if submodule.in_list:
-                continue
-            part = next(filter(None, (self._model(place, submodule, name) for name in submodule.classes)), None)
-            if part is not None:
-                yield part
-            else:
-                yield from self._inside(place, submodule)
+            if not submodule.in_list:
+                yield from self._at(place, submodule)
+
+    def _at(self, place: _Place, submodule: Submodule) -> Iterator[PartPlan]:
+        part = next(filter(None, (self._model(place, submodule, name) for name in submodule.classes)), None)
+        if part is not None:
+            yield part
+        else:
+            yield from self._inside(place, submodule)
 
     def _inside(self, place: _Place, submodule: Submodule) -> Iterator[PartPlan]:
         known = (self.facts.classes.get(local_class(name)) for name in submodule.classes)
@@ -87,7 +90,10 @@ class _Search:
             configs = place.configs.within(inner, submodule.arguments)
             is_optional = place.is_optional or submodule.conditional
             around = (*place.around, place.known.name)
-            yield from self.below(_Place(inner, _joined(place.path, submodule.name), configs, is_optional, around))
+            there = _Place(inner, _joined(place.path, submodule.name), configs, is_optional, around)
+            for handed in handed_on(inner, submodule):  # made here, of configs that have their names here
+                yield from self._at(replace(there, configs=place.configs), handed)
+            yield from self.below(there)
 
     def _model(self, place: _Place, submodule: Submodule, name: str) -> PartPlan | None:
         found = making_of(self.facts, self.root, submodule, name)

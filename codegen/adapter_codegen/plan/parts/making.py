@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import libcst as cst
 
@@ -48,14 +48,41 @@ def auto_class(name: str) -> str:
 
 def is_handed_in(known: ClassFacts, attribute: str) -> bool:
     """Whether ``__init__`` puts one of its own parameters there."""
+    return attribute in _kept_parameters(known)
+
+
+def _kept_parameters(known: ClassFacts) -> dict[str, str]:
+    """Attribute -> the parameter of ``__init__`` that is put there, where that is the first thing that is."""
     init = known.functions.get("__init__")
-    if init is None:
-        return False
-    for node in descendants(init.node.body):
+    first: dict[str, str] = {}
+    for node in descendants(init.node.body) if init is not None else ():
         targets, value = assignment(node) or ((), None)
-        if attribute in map(self_attribute, targets):
-            return isinstance(value, cst.Name) and value.value in init.parameters
-    return False
+        for attribute in filter(None, map(self_attribute, targets)):
+            first.setdefault(attribute, value.value if isinstance(value, cst.Name) else "")
+    return {name: value for name, value in first.items() if init is not None and value in init.parameters}
+
+
+def handed_on(inner: ClassFacts, submodule: Submodule) -> Iterator[Submodule]:
+    """The modules that an ``__init__`` is handed and keeps, under the names that it gives them.
+
+    Args:
+        inner: its class.
+        submodule: what is built of that class.
+    """
+    given = {name: one.value for name, one in _given(inner, submodule.arguments).items()}
+    modules = dict(submodule.handed)
+    for attribute, parameter in _kept_parameters(inner).items():
+        argument = given.get(parameter)
+        if isinstance(argument, cst.Name) and argument.value in modules and attribute not in inner.submodules:
+            yield replace(modules[argument.value], name=attribute)
+
+
+def _given(inner: ClassFacts, arguments: tuple[cst.Arg, ...]) -> dict[str, cst.Arg]:
+    """The arguments of an ``__init__`` by the names of its parameters."""
+    init = inner.functions.get("__init__")
+    names = init.parameters if init is not None else ()
+    given = dict(zip(names, (one for one in arguments if one.keyword is None), strict=False))
+    return given | {one.keyword.value: one for one in arguments if one.keyword is not None}
 
 
 @dataclass(frozen=True)
@@ -72,12 +99,9 @@ class Configs:
 
     def within(self, inner: ClassFacts, arguments: tuple[cst.Arg, ...]) -> Configs:
         """In the ``__init__`` of a class that is built with these arguments."""
-        init = inner.functions.get("__init__")
-        if init is None:
+        if "__init__" not in inner.functions:
             return Configs()
-        given = dict(zip(init.parameters, (one for one in arguments if one.keyword is None), strict=False))
-        given |= {one.keyword.value: one for one in arguments if one.keyword is not None}
-        paths = {name: self.path(argument.value) for name, argument in given.items()}
+        paths = {name: self.path(argument.value) for name, argument in _given(inner, arguments).items()}
         return Configs({name: path for name, path in paths.items() if path is not None}).with_locals(inner)
 
     def with_locals(self, known: ClassFacts) -> Configs:

@@ -4,12 +4,14 @@
      "refused": {MODEL_TYPE: {"check": "identity", "reason": "..."}},
      "dropped": {MODEL_TYPE: {METHOD: {"check": "padding", "reason": "..."}}},
      "untested": {MODEL_TYPE: "no instance could be made: ..."},
-     "unconverted": {MODEL_TYPE: {CLASS: {"check": "conversion", "reason": "..."}}}}
+     "unconverted": {MODEL_TYPE: {CLASS: {"check": "conversion", "reason": "..."}}},
+     "left_to_parts": {MODEL_TYPE: [METHOD]}}
 
 A model type that is *refused* fails a check whatever the method, and is not written. One with *dropped* methods is right with the
 others. An *untested* one is written where it is named, with a warning. The head of an *unconverted* class of upstream's becomes no
-flexible one; the part is missing where there is none. All others are clean, or are in no release that was tried:
-the file speaks of one release, and for any other it says nothing.
+flexible one. A method that is *left to the parts* of a model made of several is one that the models which were tried inside of it refuse,
+and others may take. These two parts are missing where they have nothing. All others are clean, or are in no release that was
+tried: the file speaks of one release, and for any other it says nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from adapter_codegen.diagnostics.table import Problem
-from adapter_codegen.model import Diagnostic, Method, MethodSupport, ModelPlan, Refusal, TowerPlan
+from adapter_codegen.model import LEFT_TO_PARTS, Diagnostic, Method, MethodSupport, ModelPlan, Refusal, TowerPlan
 
 _PARTS = ("refused", "dropped", "untested")
 _UNCONVERTED = "unconverted"
+_LEFT_TO_PARTS = "left_to_parts"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Verdicts:
     dropped: Mapping[str, Mapping[Method, Verdict]] = field(default_factory=dict)
     untested: Mapping[str, str] = field(default_factory=dict)  # model type -> why no check could try it
     unconverted: Mapping[str, Mapping[str, Verdict]] = field(default_factory=dict)  # model type -> upstream's classes
+    left_to_parts: Mapping[str, frozenset[Method]] = field(default_factory=dict)
 
     def of(self, version: str) -> Verdicts:
         """What holds for a release of transformers: nothing where another one was tried."""
@@ -60,8 +64,9 @@ class Verdicts:
 
     def applied(self, plan: ModelPlan) -> ModelPlan:
         """The plan without the methods and converted heads that fail, and with a warning where nothing was tried."""
-        dropped = self.dropped.get(plan.model_type, {})
-        methods = tuple(_judged(entry, dropped.get(entry.method)) for entry in plan.methods)
+        dropped, left = self.dropped.get(plan.model_type, {}), self.left_to_parts.get(plan.model_type, frozenset())
+        judged = (_judged(entry, dropped.get(entry.method)) for entry in plan.methods)
+        methods = tuple(_left(entry) if entry.method in left else entry for entry in judged)
         towers = tuple(_judged_tower(tower, dropped) for tower in plan.towers)
         lost = self.unconverted.get(plan.model_type, {})
         heads = tuple(head.unconverted() if head.class_name in lost else head for head in plan.static_heads)
@@ -81,6 +86,10 @@ def _judged(support: MethodSupport, verdict: Verdict | None) -> MethodSupport:
     if verdict is None or not support.supported:
         return support
     return replace(support, supported=False, reason=f"It fails the check `{verdict.check}`: {verdict.reason}")
+
+
+def _left(support: MethodSupport) -> MethodSupport:
+    return replace(support, reason=LEFT_TO_PARTS) if support.supported and not support.reason else support
 
 
 def _judged_tower(tower: TowerPlan, dropped: Mapping[Method, Verdict]) -> TowerPlan:
@@ -103,7 +112,7 @@ def read_verdicts(text: str) -> Verdicts:
     """
     try:
         content: dict[str, Any] = json.loads(text)
-        if unknown := sorted({*content} - {"transformers", *_PARTS, _UNCONVERTED}):
+        if unknown := sorted({*content} - {"transformers", *_PARTS, _UNCONVERTED, _LEFT_TO_PARTS}):
             raise ValueError(f"unknown keys {', '.join(unknown)}")
         refused, dropped, untested = (dict(content[part]) for part in _PARTS)
         return Verdicts(
@@ -117,6 +126,10 @@ def read_verdicts(text: str) -> Verdicts:
             {
                 model_type: {name: _verdict(entry) for name, entry in classes.items()}
                 for model_type, classes in content.get(_UNCONVERTED, {}).items()
+            },
+            {
+                model_type: frozenset(Method(method) for method in methods)
+                for model_type, methods in content.get(_LEFT_TO_PARTS, {}).items()
             },
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -28,6 +28,7 @@ from adapter_runtime.methods.table import check_granted, specs_of
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
+from adapter_runtime.model.parts.halves import watch_halves, watch_run
 from adapter_runtime.model.parts.naming import named_parts
 from adapter_runtime.model.parts.part import AdapterPart
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, joined
@@ -93,8 +94,11 @@ class ModelUsingSubmodelsAdaptersMixin(
                 module._own_part = parts[path] = OwnLayers(module, inner)
             else:
                 parts[path] = module
+                watch_halves(module)
         self._parts = parts
-        self.__dict__["_text_part"] = self._part_of_tokens()  # each call asks for it
+        self.__dict__["_text_part"] = text = self._part_of_tokens()  # each call asks for it
+        if text is not None:
+            watch_run(text)
 
     def init_base_adapters(self) -> None:
         """See `ModelBaseAdaptersMixin`."""
