@@ -384,6 +384,7 @@ class PartPlan:
     is_main: bool = False  # what the model around it returns comes out of it
     is_stack: bool = False
     near_miss: str = ""  # why it is no part, in one sentence
+    unprepared: str = ""  # why it gets no adapters although it is a part, in one sentence
 
     @property
     def is_part(self) -> bool:

@@ -249,6 +249,18 @@ def test_a_class_of_another_file_is_a_part_where_it_is_a_model(release: Release,
     assert (part.config_path, part.reads) == ("", ("tokens",))
 
 
+def test_a_class_of_a_file_in_which_no_model_type_has_its_base_model_gets_no_adapters(
+    release: Release, mappings: AutoMappings
+) -> None:
+    """BLIP's text model is one; BERT, which is imported too, is not."""
+    blip, dpr = (plan_model(release, name, verdicts=NO_VERDICTS) for name in ("blip", "dpr"))
+    assert isinstance(blip, ModelPlan) and isinstance(dpr, ModelPlan)
+    reasons = {part.path: part.unprepared for part in blip.base.models}
+    assert "modeling_blip_text.py" in reasons.pop("text_model")
+    assert reasons == {"vision_model": ""}
+    assert not any(part.unprepared for part in dpr.base.models)
+
+
 def test_parts_stand_in_the_order_in_which_they_are_registered() -> None:
     build = """
         self.text = AutoModel.from_config(config.text_config)

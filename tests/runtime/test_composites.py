@@ -16,6 +16,9 @@ from transformers import (
     BertModel,
     Blip2Config,
     Blip2ForConditionalGeneration,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    BlipModel,
     DPRConfig,
     LlamaConfig,
     LlamaModel,
@@ -869,3 +872,25 @@ def test_a_method_that_failed_on_the_whole_is_refused_there(monkeypatch: pytest.
     with pytest.raises(UnsupportedMethodError, match="'llava' do not support lora: It fails"):
         model.add_adapter("a", "lora[parts='text']")
     assert model.supports_adapter("seq_bn")
+
+
+def test_the_summary_names_the_models_inside_that_get_no_adapters() -> None:
+    """BLIP's text stands in a file of no model type. LLaVA's parts all have adapters."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = BlipConfig(
+        text_config={**sizes, "encoder_hidden_size": 32, "projection_dim": 16, "vocab_size": 100},
+        vision_config={**sizes, "image_size": 8, "patch_size": 4},
+        image_text_hidden_size=16,
+    )
+    for cls, path in ((BlipModel, "text_model"), (BlipForImageTextRetrieval, "text_encoder")):
+        model = cls(config)
+        init(model)
+        model.add_adapter("a", "lora")
+        (row,) = model.adapter_summary(as_dict=True)[-1]["without"]
+        inner = model.get_submodule(path)
+        assert (row["name"], row["architecture"]) == (path, "no adapters")
+        assert row["#param"] == sum(parameter.numel() for parameter in inner.parameters())
+        assert not any(name.startswith(f"{path}.") for name, _ in model.adapter_parameters("a"))
+        assert f"{path}" in model.adapter_summary()
+    whole = with_adapters("llava", a="lora").model
+    assert "without" not in whole.adapter_summary(as_dict=True)[-1]

@@ -150,6 +150,25 @@ def test_an_image_is_classified_by_the_tower_alone(config: type, upstream: type,
 
 
 @pytest.mark.parametrize(("config", "upstream"), TWO_TOWERS)
+def test_what_a_checkpoint_of_one_tower_does_not_have_is_named(
+    config: type, upstream: type, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not where the file has both."""
+    _, flexible = classifier(config, upstream, tmp_path / "one")
+    (message,) = (one for one in caplog.messages if "random values" in one)
+    prefix = flexible.base_model_prefix
+    assert f"A checkpoint of {upstream.__name__} has nothing of {prefix}.text_model, " in message
+    assert f"{prefix}.logit_scale" in message
+    assert f"{prefix}.vision_model" not in message
+    caplog.clear()
+    flexible.save_pretrained(tmp_path / "both")
+    again, info = type(flexible).from_pretrained(tmp_path / "both", output_loading_info=True)
+    assert type(again) is type(flexible)
+    assert not info["missing_keys"]
+    assert "random values" not in caplog.text
+
+
+@pytest.mark.parametrize(("config", "upstream"), TWO_TOWERS)
 def test_without_a_head_both_towers_run(config: type, upstream: type, tmp_path: Path) -> None:
     _, flexible = classifier(config, upstream, tmp_path)
     flexible.active_head = None

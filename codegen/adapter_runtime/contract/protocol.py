@@ -58,6 +58,7 @@ class AdaptedModel(TorchModule, Protocol):
     base_model_prefix: ClassVar[str]
     # Whether its class is a generated ``<Model>AdapterModel``, and none of upstream's.
     is_adapter_model: ClassVar[bool]
+    models_beside: tuple[str, ...]  # paths of whole models in it into which adapters do not go
     model_frozen: bool  # whether `freeze_model` was called last with True, on this object
 
     @property

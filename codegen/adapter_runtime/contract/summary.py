@@ -25,6 +25,7 @@ SummaryRow = TypedDict(
         # Of the last row, which stands for the base model without adapters and fusions:
         "fusions": NotRequired[list["SummaryRow"]],
         "heads": NotRequired[list["SummaryRow"]],
+        "without": NotRequired[list["SummaryRow"]],  # models inside of one made of several that get no adapters
         "#total": NotRequired[int],  # with all adapters, fusions and heads
         "#total_train": NotRequired[int],
     },

@@ -141,9 +141,9 @@ def _model(model: PartPlan) -> Node:
         Node("reads", ", ".join(model.reads)),
         Node("only where the config has it", "yes" * model.is_optional),
         Node("main", "what is returned comes out of it" * model.is_main),
-        Node("reason", model.near_miss),
+        Node("reason", model.near_miss or model.unprepared),
     )
-    mark = Mark.NO if model.near_miss else Mark.YES
+    mark = Mark.NO if model.near_miss or model.unprepared else Mark.YES
     return Node(kind, f"{model.path}: {class_name}", model.location, mark, children=tuple(_filled(said)))
 
 

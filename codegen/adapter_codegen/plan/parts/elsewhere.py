@@ -20,6 +20,10 @@ class Class:
 
     name: str
     file: Glance
+    path: str  # of the file
+    has_type: bool = (
+        True  # some model type has its base model in that file, so that adapter classes can be generated for it
+    )
 
     @property
     def is_model(self) -> bool:
@@ -44,8 +48,8 @@ class Elsewhere:
         path = module.removeprefix("transformers.").replace(".", "/") + ".py"
         if not module.startswith("transformers.models.") or not self.release.exists(path):
             return None
-        file = glance(self.release, path)
-        return Class(name, file) if name in file.classes else None
+        file, has_type = glance(self.release, path), bool(self.mappings.model_types_of(path))
+        return Class(name, file, path, has_type) if name in file.classes else None
 
     def made(self, auto_class: str, config_path: str | None) -> Class | None:
         """The class that an auto class makes of a part's config; None where the config may be of any class."""
@@ -88,5 +92,5 @@ class Elsewhere:
                 continue
             file = glance(self.release, path)
             if name in file.classes:
-                return Class(name, file)
+                return Class(name, file, path)
         return None

@@ -119,6 +119,7 @@ class _Search:
             is_optional=place.is_optional or (submodule.conditional and making is not Making.GIVEN),
             reads=reads(self._forward(own, other)) or (_OF_BACKBONES if making is Making.BACKBONE else ()),
             near_miss=near_miss(suspect),
+            unprepared=_of_no_type(other),
         )
 
     @cached_property
@@ -146,6 +147,13 @@ class _Search:
             forward = self.facts.classes[own].functions.get("forward")
             return forward.parameters if forward is not None else ()
         return other.forward if other is not None else ()
+
+
+def _of_no_type(other: Class | None) -> str:
+    """Why a class of another file gets no adapters: files are read for the model types that have their base model there (BLIP's text)."""
+    if other is None or other.has_type:
+        return ""
+    return f"{other.name} stands in {other.path}, in which no model type has its base model, so that no adapter classes are made for it."
 
 
 def _joined(path: str, name: str) -> str:

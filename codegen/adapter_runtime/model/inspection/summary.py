@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.contract.summary import SummaryRow
@@ -14,12 +15,14 @@ from adapter_runtime.methods.fusion.api import fusion_modules, fusions_in
 
 _TITLES = ("Name", "Architecture", "#Param", "%Param", "Active", "Train")
 _NUMBERS = frozenset({"#Param", "%Param", "Train"})
+NO_ADAPTERS = "no adapters"
 
 
 def rows(model: AdaptedModel) -> list[SummaryRow]:
     """One row per adapter, and a last one for the base model, which holds those of fusions and heads.
 
-    Weights of a head that are those of the base model count there.
+    Weights of a head that are those of the base model count there. In a model made of several, the last one also says which models in it
+    get no adapters.
     """
     base, state = model.adapters_base, model.adapters_config
     adapters = {name: [parameter for _, parameter in base.adapter_parameters(name)] for name in state.adapters}
@@ -36,6 +39,9 @@ def rows(model: AdaptedModel) -> list[SummaryRow]:
         _row(head.name, f"{head.kind} head", head.is_active, _not_in(bare, head.module), size)
         for head in model.summarized_heads()
     ]
+    without = _without_adapters(base) | {path: model.get_submodule(path) for path in model.models_beside}
+    if without:
+        full["without"] = [_row(path, NO_ADAPTERS, None, inner.parameters(), size) for path, inner in without.items()]
     full["#total"], full["#total_train"] = _size(model.parameters()), _size(_trained(model.parameters()))
     found = []
     for name, part in adapters.items():
@@ -49,6 +55,27 @@ def rows(model: AdaptedModel) -> list[SummaryRow]:
         if along:
             found[-1]["also_trained"] = [_row(key, "copy", name in active, own, size) for key, own in along.items()]
     return [*found, full]
+
+
+def _without_adapters(base: AdaptedBaseModel) -> dict[str, nn.Module]:
+    """The models in one made of several that get no adapters, by their paths: for whose classes none were generated (BLIP's text), codecs.
+
+    What has a config of the same type as the whole is a head of it, or stands between its parts.
+    """
+    parts = base.adapter_parts()
+    if set(parts) == {""}:
+        return {}
+    inside = {module for path, part in parts.items() if path for module in part.get_submodule("").modules()}
+    own = base.get_submodule("")
+    found: dict[str, nn.Module] = {}
+    for path, module in own.named_modules():
+        if not isinstance(module, PreTrainedModel) or module is own or module in inside:
+            continue
+        is_around = not inside.isdisjoint(module.modules())
+        is_of_own_type = module.config.model_type == base.config.model_type
+        if not (is_around or is_of_own_type or any(path.startswith(f"{one}.") for one in found)):
+            found[path] = module
+    return found
 
 
 def _by_part(base: AdaptedBaseModel, name: str) -> dict[str, list[nn.Parameter]]:
@@ -115,7 +142,7 @@ def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 def table(rows: Sequence[SummaryRow]) -> str:
     """The rows as text: adapters, fusions and heads; under a line the base model, and all together."""
     *adapters, full = rows
-    parts = [*_with_parts(adapters), *full["fusions"], *full["heads"]]
+    parts = [*_with_parts(adapters), *full["fusions"], *full["heads"], *full.get("without", [])]
     cells = [list(_TITLES), *(_cells(row) for row in (*parts, full))]
     cells.append(["In all", "", f"{full['#total']:,}", "", "", f"{full['#total_train']:,}"])
     widths = [max(len(line[column]) for line in cells) for column in range(len(_TITLES))]
