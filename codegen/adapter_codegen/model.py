@@ -315,6 +315,7 @@ class StreamForm(str, Enum):
     JOINED = "joined"  # as for rows, but something else stands in front of the tokens of each row
     FOLLOWED = "followed"  # as for rows, but something else stands behind the tokens: an image, padding
     GATHERED = "gathered"  # as for rows, but a position stands for several tokens
+    SPREAD = "spread"  # as for rows, but a token stands at several positions: frames of a sound
     NO_TOKENS = "no tokens"  # as for rows, but of something else than the tokens that the model reads
     SEVERAL = "several"  # tensors beside each other: of the image and of the text
     OTHER = "other"  # more dimensions: a grid, several streams side by side

@@ -13,7 +13,9 @@ from typing import Literal
 AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
 Joining = Literal["", "upstream", "streams"]
-StackForm = Literal["", "packed", "length first", "joined", "followed", "gathered", "no tokens", "several", "other"]
+StackForm = Literal[
+    "", "packed", "length first", "joined", "followed", "gathered", "spread", "no tokens", "several", "other"
+]
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ class LayerStack:
     shared: bool = False  # the same physical layer runs more than once
     # What the hidden states of its layers are. "": (batch, length, width); "packed": (length, width), or a batch of one, with the
     # positions of all examples in one row; "length first": (length, batch, width); "joined" and "followed": rows in which something
-    # else stands in front of the tokens or behind them; "gathered": a position stands for several tokens; "no tokens": rows of
-    # something else than the tokens that the model reads; "several": tensors beside each other; "other": of more dimensions
+    # else stands in front of the tokens or behind them; "gathered": a position stands for several tokens; "spread": a token
+    # stands at several positions; "no tokens": rows of something else than the tokens that the model reads; "several": tensors beside
+    # each other; "other": of more dimensions
     form: StackForm = ""
     in_some: bool = (
         False  # of the elements that a "*" stands for, some hold no such list (convolutions between stages)

@@ -398,6 +398,48 @@ def test_a_way_to_the_layers_may_show_another_form(lines: str, form: StreamForm)
     assert form_on_the_way(lines) is form
 
 
+REGULATOR = """
+def regulated(states, counts):
+    counts = counts.round().long()
+    padded = torch.zeros((len(states), counts.sum(1).max(), states.size(2)))
+    for i, (row, count) in enumerate(zip(states, counts)):
+        repeated = torch.repeat_interleave({repeated}, dim=0)
+        padded[i, : repeated.size(0)] = repeated
+    return padded
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "repeated", "form"),
+    [
+        pytest.param("x = regulated(inputs_embeds, pixels)", "row, 2", StreamForm.ROWS, id="all equally often"),
+        pytest.param(
+            "x = regulated(inputs_embeds, pixels)", "states, counts", StreamForm.ROWS, id="rows of the batch"
+        ),
+        pytest.param(
+            "x = inputs_embeds.repeat_interleave(pixels, dim=0)", "row, 2", StreamForm.ROWS, id="rows, at once"
+        ),
+        pytest.param("x = inputs_embeds.repeat_interleave(pixels, dim=2)", "row, 2", StreamForm.ROWS, id="the width"),
+        pytest.param(
+            "x = inputs_embeds.repeat_interleave(hidden, dim=1)", "row, 2", StreamForm.SPREAD, id="an argument"
+        ),
+        pytest.param("x = regulated(inputs_embeds, pixels)", "row, count", StreamForm.SPREAD, id="row by row"),
+        pytest.param(
+            "x = torch.repeat_interleave(inputs_embeds, pixels, dim=1)", "row, 2", StreamForm.SPREAD, id="at once"
+        ),
+    ],
+)
+def test_a_token_may_stand_at_as_many_positions_as_were_computed(lines: str, repeated: str, form: StreamForm) -> None:
+    body = MODEL.replace("{lines}", indent(dedent(lines), " " * 8))
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), REGULATOR.replace("{repeated}", repeated), body)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    assert base.stacks[0].form is form
+
+
 BEHIND = """
 class TinyModel(PreTrainedModel):
     def __init__(self, config: TinyConfig):

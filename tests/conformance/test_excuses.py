@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from transformers import DynamicCache
 
 from conformance import sites
@@ -23,7 +24,7 @@ from conformance.methods import method
 from conformance.outputs import run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
-from conformance.sites import Site, is_idle, quiet_names
+from conformance.sites import Site, _acts_in_double, is_idle, quiet_names
 from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -205,3 +206,28 @@ def test_checkpointing_of_layers_without_adapters_is_none_of_those_with_some(pat
     beside = replace(layout, layers=(replace(layout.layers[0], path="bert.embeddings"),))
     patch.setattr(checkpointing, "layout_of", lambda model: beside)
     assert not upstream_recomputes.__wrapped__(subject)
+
+
+class _Weak(nn.Module):
+    """What an adapter gives is added with a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.adapters = nn.ModuleDict({"a": nn.Linear(4, 4, bias=False)})
+        nn.init.zeros_(self.adapters["a"].weight)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": x + self.factor * self.adapters["a"](x)}
+
+
+@pytest.mark.parametrize(
+    ("factor", "acts"),
+    [
+        pytest.param(0.0, False, id="an edit that is not there"),
+        pytest.param(1e-14, False, id="no more than double precision rounds"),
+        pytest.param(1e-7, True, id="what single precision rounds away"),
+    ],
+)
+def test_a_site_that_is_weak_is_told_from_a_silent_one_in_double_precision(factor: float, acts: bool) -> None:
+    assert _acts_in_double(_Weak(factor), "a", 0, {"x": torch.ones(2, 4)}) is acts

@@ -30,7 +30,7 @@ from adapter_runtime import init
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.api import _mask_of_tokens
-from adapter_runtime.methods.prompt_tuning.call import PromptCall, PromptSites
+from adapter_runtime.methods.prompt_tuning.call import PromptCall, PromptSites, _without_prompt
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from runtime_models import CLASSES, adapted, randomise, upstream
@@ -833,3 +833,24 @@ def test_a_mask_that_is_filled_up_to_the_cache_leaves_room_for_the_prompt(own: A
     found = _mask_of_tokens(own, 3, attention_mask=mask, config=None)
     assert found is not None and found.tolist() == nn.functional.pad(mask, (0, length - 5)).tolist()
     assert _mask_of_tokens(lambda attention_mask, **_: None, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_shortened"),
+    [
+        pytest.param((2, 6, 3), True, id="states of the width of the last ones"),
+        pytest.param(
+            (2, 6, 5), True, id="states of another width, where the last ones are projected (EmbeddingGemma 2)"
+        ),
+        pytest.param((2, 4, 3), False, id="states of other positions"),
+        pytest.param((2, 6, 6, 6), False, id="weights of attention with as many heads as there are positions"),
+    ],
+)
+def test_a_whole_reads_the_states_of_the_layers_of_a_part_without_its_prompt(
+    shape: tuple[int, ...], is_shortened: bool
+) -> None:
+    call = PromptCall(None, Insertion(2), 0)
+    call.is_of_part = True
+    given = torch.randn(shape)
+    (found,) = _without_prompt(call, (given,), torch.Size((2, 6, 3)))
+    assert torch.equal(found, given[:, 2:] if is_shortened else given)

@@ -46,6 +46,7 @@ _FORMS = {
     StreamForm.JOINED: "something else stands in front of the tokens of each row",
     StreamForm.SEVERAL: "they are several tensors or streams beside each other",
     StreamForm.GATHERED: "a position stands for several tokens",
+    StreamForm.SPREAD: "a token stands at as many positions as were computed for it",
     StreamForm.OTHER: "they have more dimensions than batch, length and width",
 }
 

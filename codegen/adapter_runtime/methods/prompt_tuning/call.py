@@ -390,12 +390,18 @@ def after_call(outputs: Outputs) -> Outputs:
 
 
 def _without_prompt(call: PromptCall, entry: Argument | Arrays, shape: torch.Size) -> Argument | Arrays:
-    """What a part gives beside its last states [B, L + P, H], as the whole around it reads it: those of its layers without the prompt."""
+    """What a part gives beside its last states [B, L + P, H], as the whole around it reads it: those of its layers without the prompt.
+
+    The last ones may have another width: EmbeddingGemma 2 projects them.
+    """
     if not call.is_of_part or not isinstance(entry, tuple):
         return entry
-    return tuple(
-        call.insertion.out_of(one) if isinstance(one, torch.Tensor) and one.shape == shape else one for one in entry
-    )
+    return tuple(call.insertion.out_of(one) if _are_states(one, shape) else one for one in entry)
+
+
+def _are_states(value: Argument, shape: torch.Size) -> bool:
+    """Whether a tensor has rows of as many positions: no weights of attention, which have more dimensions."""
+    return isinstance(value, torch.Tensor) and value.dim() == len(shape) and value.shape[:2] == shape[:2]
 
 
 # Hooks. They are functions, and find the call in the context, so that models can be copied and pickled.

@@ -22,6 +22,7 @@ from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import GATHERING, JOINING, called, first_argument, one_step_back, operand
 from adapter_codegen.plan.stream.lists.sign import Sign
+from adapter_codegen.plan.stream.lists.spread import spread_out
 
 _PASSED_ON = frozenset({Kind.NORM, Kind.DROPOUT, Kind.IDENTITY, Kind.SCALE, Kind.LINEAR, Kind.EMBEDDING})
 _TOKENS = frozenset({"input_ids", "inputs_embeds"})
@@ -61,6 +62,8 @@ def tokens_on_the_way(calls: Sequence[Value], towards: Towards) -> Sign | None:
             continue
         seen.add(id(value))
         if sign := _joined(value, towards.kinds) or _padded(value, towards.kinds) or _pooled(value, towards):
+            return sign
+        if sign := spread_out(value, towards.kinds):
             return sign
         ahead += (*_summands(value, towards.kinds), *_tokens_given(value))
     return None
