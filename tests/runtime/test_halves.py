@@ -16,6 +16,8 @@ from transformers import (
     BertModel,
     Blip2Config,
     Blip2Model,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
     PreTrainedModel,
     T5Config,
     T5Model,
@@ -197,3 +199,43 @@ def test_features_of_a_text_are_those_of_the_encoder_with_the_adapter(method: st
     assert (added > 0) is ("prompt" in method)
     assert not torch.allclose(whole[:, added:], plain)
     assert torch.allclose(whole[1, : 4 + added], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_whole_whose_config_does_not_say_that_a_part_has_an_encoder_runs_it_with_adapters(method: str) -> None:
+    """InstructBLIP calls the forward of its T5. No position is reserved for a prompt, which the encoder puts in itself."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = InstructBlipConfig(
+        text_config={**KINDS["t5"][1].to_dict(), "pad_token_id": 1, "eos_token_id": 99},
+        vision_config={**sizes, "image_size": 8, "patch_size": 4},
+        qformer_config={**sizes, "encoder_hidden_size": 32, "vocab_size": 100},
+        num_query_tokens=2,
+        image_token_index=98,
+    )
+    assert not config.is_encoder_decoder
+    torch.manual_seed(0)
+    model = InstructBlipForConditionalGeneration(config).eval()
+    init(model)
+    model.add_adapter("a", method)
+    randomise(model, "a", 1)
+    tokens, asked = torch.tensor([[98, 98, 5, 6, 7], [98, 98, 8, 9, 1]]), torch.tensor([[3, 4, 5], [6, 7, 8]])
+    given = {
+        "input_ids": tokens,
+        "attention_mask": (tokens != 1).long(),
+        "qformer_input_ids": asked,
+        "qformer_attention_mask": torch.ones_like(asked),
+        "pixel_values": torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+    }
+    read = {**given, "decoder_input_ids": torch.tensor([[2, 9, 4], [2, 8, 5]])}
+    alone = {name: value[1:] for name, value in read.items()}
+    alone |= {"input_ids": tokens[1:, :4], "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    with torch.no_grad():
+        plain = model(**read).logits
+        model.set_active_adapters("a")
+        adapted = model(**read).logits
+        assert adapted.shape == plain.shape and not torch.allclose(adapted, plain)
+        assert torch.allclose(model(**alone).logits, adapted[1:], atol=1e-5)
+        written = [
+            model.generate(**given, max_new_tokens=4, do_sample=False, use_cache=cache) for cache in (True, False)
+        ]
+    assert torch.equal(*written)

@@ -61,8 +61,11 @@ def reserved_call(part: AdaptedBaseModel) -> Reserved | None:
 
 
 def reserves(root: AdaptedBaseModel, part: AdaptedBaseModel, sites: PromptSites) -> bool:
-    """Whether a root takes tokens for the part that reads them embedded, and goes on from a cache."""
-    if root.config.is_encoder_decoder or sites.holds_tokens:
+    """Whether a root takes tokens for the part that reads them embedded, and goes on from a cache.
+
+    The prompt of an encoder-decoder stands in its encoder, which puts it in itself: InstructBLIP's config does not say that its T5 is one.
+    """
+    if root.config.is_encoder_decoder or sites.is_encoder_decoder or sites.holds_tokens:
         return False
     of_root, of_part = (inspect.signature(type(model.get_submodule("")).forward).parameters for model in (root, part))
     return "input_ids" in of_root and {"inputs_embeds", "past_key_values"} <= of_part.keys()
