@@ -297,7 +297,15 @@ def test_list_knows_what_is_supported_without_planning(generated: Path) -> None:
     by_name = {entry["model_type"]: entry for entry in document["models"]}
     assert by_name["llama"]["status"] == "supported" and "lora" in by_name["llama"]["methods"]
     assert by_name["llama"]["stacks"] == [{"path": "layers", "complete": True, "reason": ""}]
-    known = {"model_type": "llama4", "status": "known", "methods": [], "reason": "", "parts": [], "stacks": []}
+    known = {
+        "model_type": "llama4",
+        "status": "known",
+        "methods": [],
+        "left_to_parts": [],
+        "reason": "",
+        "parts": [],
+        "stacks": [],
+    }
     assert by_name["llama4"] == known
 
 

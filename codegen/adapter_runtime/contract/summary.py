@@ -26,6 +26,7 @@ SummaryRow = TypedDict(
         "fusions": NotRequired[list["SummaryRow"]],
         "heads": NotRequired[list["SummaryRow"]],
         "without": NotRequired[list["SummaryRow"]],  # models inside of one made of several that get no adapters
+        "reason": NotRequired[str],  # of one of these: why
         "#total": NotRequired[int],  # with all adapters, fusions and heads
         "#total_train": NotRequired[int],
     },

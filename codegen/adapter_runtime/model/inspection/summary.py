@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.contract.summary import SummaryRow
 from adapter_runtime.methods.common.along.copies import TrainedAlong
 from adapter_runtime.methods.common.along.naming import also_trained, is_named
@@ -41,7 +42,10 @@ def rows(model: AdaptedModel) -> list[SummaryRow]:
     ]
     without = _without_adapters(base) | {path: model.get_submodule(path) for path in model.models_beside}
     if without:
-        full["without"] = [_row(path, NO_ADAPTERS, None, inner.parameters(), size) for path, inner in without.items()]
+        full["without"] = [
+            {**_row(path, NO_ADAPTERS, None, inner.parameters(), size), "reason": _why_not(base, inner)}
+            for path, inner in without.items()
+        ]
     full["#total"], full["#total_train"] = _size(model.parameters()), _size(_trained(model.parameters()))
     found = []
     for name, part in adapters.items():
@@ -76,6 +80,16 @@ def _without_adapters(base: AdaptedBaseModel) -> dict[str, nn.Module]:
         if not (is_around or is_of_own_type or any(path.startswith(f"{one}.") for one in found)):
             found[path] = module
     return found
+
+
+def _why_not(base: AdaptedBaseModel, inner: nn.Module) -> str:
+    """Why a model inside gets no adapters; more is said by ``adapter-codegen explain``."""
+    cls = type(inner)
+    registry = registered().of_type(inner.config.model_type) if isinstance(inner, PreTrainedModel) else registered()
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if name in registry.model_mixins or name in registry.with_adapters:
+        return f"it is no part of a {type(base).__name__}, whose forward does not run it, or learns nothing there"
+    return f"no adapter classes were generated for a {cls.__name__}"
 
 
 def _by_part(base: AdaptedBaseModel, name: str) -> dict[str, list[nn.Parameter]]:
@@ -154,7 +168,8 @@ def table(rows: Sequence[SummaryRow]) -> str:
         for line in cells
     ]
     rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-2], *([rule] if parts else []), *lines[-2:]])
+    notes = [f"{row['name']}: {row['reason']}." for row in full.get("without", [])]
+    return "\n".join([lines[0], rule, *lines[1:-2], *([rule] if parts else []), *lines[-2:], *notes])
 
 
 def _with_parts(adapters: Iterable[SummaryRow]) -> Iterator[SummaryRow]:
