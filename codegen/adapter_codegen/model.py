@@ -233,6 +233,9 @@ class AttentionRoles:
     query_alternatives: tuple[str, ...] = ()  # of which some instances have one in the place of `query`
     key: str = ""
     value: str = ""  # the same as `key` where one projection gives both
+    value_beside: tuple[
+        str, ...
+    ] = ()  # of further projections, whose outputs stand beside those of `value` in each value
     fused: str = ""  # path of one projection that gives q, k and v together
     orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not proven
     gate: str = (

@@ -43,6 +43,7 @@ class AttentionRoles:
     query_alternatives: tuple[str, ...] = ()  # of which some layers have one in the place of `query`
     key: str = ""
     value: str = ""  # the same as `key` where one projection gives both
+    value_beside: tuple[str, ...] = ()  # further ones, whose outputs stand beside those of `value` in each value
     fused: str = ""  # one projection that gives queries, keys and values together
     orders: tuple[OutputOrder, ...] = ()  # of the outputs of `fused`, or of `key` = `value`; () = not known
     gate: str = ""  # the same as `query` where that projection also gives gates of what is attended to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 
@@ -104,6 +104,35 @@ def test_a_model_without_layers_to_adapt_is_refused_with_the_reason(text: str, c
     assert plan is None
     assert diagnostic.code == code
     assert diagnostic.remedy
+
+
+BLOCKS = (
+    "class TinyModel(TinyPreTrainedModel):\n"
+    "    def __init__(self, config):\n"
+    "        super().__init__(config)\n"
+    "        self.blocks = nn.ModuleList([Block(config) for _ in range(3)])\n"
+    "    def forward(self, input_ids): return input_ids\n"
+)
+BLOCK = "class Block(nn.Module):\n    def forward(self, x): return x\n"
+OTHER = "class Other(nn.Module): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_why"),
+    [
+        pytest.param(BLOCK + BLOCKS, False, id="once"),
+        pytest.param(BLOCK + OTHER + OTHER + BLOCKS, False, id="another class is defined twice"),
+        pytest.param(
+            f"if is_there():\n    from there import Base\n    class Block(Base): ...\nelse:\n{indent(BLOCK, '    ')}{BLOCKS}",
+            True,
+            id="twice",
+        ),
+    ],
+)
+def test_layers_of_a_class_that_is_defined_twice_are_refused_for_that(text: str, is_why: bool) -> None:
+    plan, (diagnostic,) = plan_text(text)
+    assert plan is None and diagnostic.code == "P102"
+    assert ("Block that is defined twice" in diagnostic.message) is is_why
 
 
 @pytest.mark.parametrize(

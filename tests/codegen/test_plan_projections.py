@@ -12,6 +12,28 @@ TEXT = "x = x + self.attention(self.norm1(x), mask)[0]\nreturn x + self.mlp(self
 INTERFACE = 'attend = ALL_ATTENTION_FUNCTIONS.get_interface("eager", eager_attention_forward)'
 
 
+BESIDE = ATTENTION.replace("self.v = ", "self.w = nn.Linear(8, 4)\n        self.v = ")
+
+
+@pytest.mark.parametrize(
+    ("value", "beside"),
+    [
+        pytest.param("torch.cat([self.v(states), self.w(states)], dim=-1)", ("attention.w",), id="side by side"),
+        pytest.param("torch.cat([self.v(states), self.w(states)], dim=1)", (), id="no: behind each other, as tokens"),
+        pytest.param("torch.cat([self.v(states), self.v(states)], dim=-1)", (), id="no: of one projection"),
+        pytest.param("self.v(states) + self.w(states)", (), id="no: added"),
+        pytest.param(
+            "torch.cat([self.v(states), self.v(states) + self.w(states)], dim=-1)", (), id="no: one is in both parts"
+        ),
+        pytest.param("(self.v(states) if self.wide else self.w(states))", (), id="no: one or the other"),
+    ],
+)
+def test_values_may_come_out_of_several_projections_side_by_side(value: str, beside: tuple[str, ...]) -> None:
+    text = BESIDE.replace("value = self.v(states)", f"value = {value}")
+    (roles,) = plan_of_layer(TEXT, "", text).layers[0].attentions
+    assert (roles.value, roles.value_beside) == ("attention.v", beside)
+
+
 def test_queries_keys_and_values_are_told_apart_by_data_flow_and_not_by_name() -> None:
     swapped = ATTENTION.replace("query = self.q(", "query = self.o(").replace("return self.o(", "return self.q(")
     (roles,) = plan_of_layer(TEXT, "", swapped).layers[0].attentions

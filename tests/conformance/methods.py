@@ -149,6 +149,7 @@ METHODS: tuple[Method, ...] = (
         (LoRA(r=4, alpha=6, attention=(), mlp_last=True),),
     ),
     Method("lora_query", "lora[r=4,alpha=8,attn_matrices=['q']]", (LoRA(r=4, alpha=8, attention=("query",)),)),
+    Method("lora_value", "lora[r=4,alpha=8,attn_matrices=['v']]", (LoRA(r=4, alpha=8, attention=("value",)),)),
     Method(
         "lora_mixer",
         "lora[r=4,alpha=6,selfattn_lora=False,mixer_lora=True]",
@@ -194,7 +195,9 @@ FAMILIES: Mapping[str, str] = {
     "invertible": "inv",
 }
 # What is tried in its place on a model that has no place for it, or where it is not known: the first that fits.
-OTHERWISE: Mapping[str, tuple[str, ...]] = {"lora": ("lora_mlp", "lora_mlp_last", "lora_query", "lora_mixer")}
+OTHERWISE: Mapping[str, tuple[str, ...]] = {
+    "lora": ("lora_mlp", "lora_mlp_last", "lora_query", "lora_value", "lora_mixer")
+}
 
 
 def method(name: str) -> Method:

@@ -47,10 +47,32 @@ class _Model(nn.Module):
         return self.layer(x)
 
 
-def _check(layer: nn.Module, first: str = "up", last: str = "down") -> None:
+class _Gated(_Layer):
+    """What another projection gives is a factor of what was mixed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.cumsum(self.up(x), 1) * torch.sigmoid(self.side(x)))
+
+
+class _Added(_Layer):
+    """What another projection gives is added to what was mixed, each position for itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x + self.down(torch.cumsum(self.up(x), 1) + self.side(x)))
+
+
+def _check(layer: nn.Module, *first: str, last: str = "down") -> None:
     model = _Model(layer).eval()
     known = type(layer.down)
-    roles = Layer("layer", (), (), (), (), mixer_first=(f"layer.{first}",), mixer_last=(f"layer.{last}",))
+    roles = Layer(
+        "layer",
+        (),
+        (),
+        (),
+        (),
+        mixer_first=tuple(f"layer.{name}" for name in first or ("up",)),
+        mixer_last=(f"layer.{last}",),
+    )
     try:
         assert_mixes(model, Layout((roles,), ""), {"x": torch.randn(2, 6, WIDTH)})
     finally:
@@ -63,7 +85,17 @@ def test_what_reaches_other_positions_and_runs_is_one() -> None:
 
 def test_what_reaches_its_own_position_alone_is_no_first_one() -> None:
     with pytest.raises(AssertionError, match=r"layer\.side is declared .* reaches no other position"):
-        _check(_Layer(), first="side")
+        _check(_Layer(), "side")
+
+
+def test_a_gate_of_what_was_mixed_is_one() -> None:
+    _check(_Gated(), "up", "side")
+
+
+@pytest.mark.parametrize("layer", [_Layer, _Added])
+def test_what_stands_beside_the_mixing_is_none(layer: type[_Layer]) -> None:
+    with pytest.raises(AssertionError, match=r"layer\.side is declared .* gates nothing"):
+        _check(layer(), "up", "side")
 
 
 @pytest.mark.parametrize("layer", [_InTraining, _ByAnother])

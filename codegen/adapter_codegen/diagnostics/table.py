@@ -212,6 +212,13 @@ class Problem(Enum):
         "{base} holds no module list whose elements hold attention, and no other model that could{others}.",
         _NO_ATTENTION,
     )
+    LAYERS_DEFINED_TWICE = (
+        "P102",
+        _UPSTREAM,
+        _ERROR,
+        "{base} holds layers of a class {name} that is defined twice: what else is installed decides which one runs.",
+        "Adapters in the one would be missing in the other; choose a model type of `adapter-codegen list`.",
+    )
     NOT_FOLLOWED_TO_LAYERS = (
         "P103",
         _UPSTREAM,

@@ -1,7 +1,7 @@
 """The projections that are declared as those of a mixer are the projections of one, seen on upstream.
 
-What a first one gives at one position reaches what its layer gives at others, and what a last one gives is as wide as the stream. Both
-are modules that run, and nothing else reads their weights: a kernel that computes with a weight passes by what an adapter adds to
+What a first one gives at one position reaches what its layer gives at others, or is a factor of what was mixed (RecurrentGemma's gate). First
+and last ones are modules that run, and nothing else reads their weights: a kernel that computes with a weight passes by what an adapter adds to
 the module's output. That is asked in training as well, where kernels stand in the place of modules; upstream reads the weights for
 them even where, without the kernel, it goes on by another way.
 """
@@ -9,7 +9,8 @@ them even where, without the kernel, it goes on by another way.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,9 +26,9 @@ def assert_mixes(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) ->
     """What the layout declares as projections of mixers plays these roles."""
     for layer in layout.layers:
         for path in layer.mixer_first:
-            if not _reaches_others(upstream, layer, path, inputs):
+            if not (_reaches_others(upstream, layer, path, inputs) or _gates(upstream, layer, path, inputs)):
                 raise AssertionError(
-                    f"{path} is declared as first projection of a mixer, but reaches no other position"
+                    f"{path} is declared as first projection of a mixer, but reaches no other position, and gates nothing"
                 )
     paths = [path for layer in layout.layers for path in (*layer.mixer_first, *layer.mixer_last)]
     for training in (False, True):
@@ -43,29 +44,58 @@ def assert_mixes(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) ->
 
 def _reaches_others(upstream: nn.Module, layer: Layer, path: str, inputs: dict[str, Any]) -> bool:
     """Whether what a projection gives at the middle of each row reaches what the layer gives behind it."""
-    before, after = (_given(upstream, layer, path, inputs, noise) for noise in (0.0, 1.0))
-    return any(
-        not torch.equal(one[:, one.shape[1] // 2 + 1 :], other[:, other.shape[1] // 2 + 1 :])
-        for one, other in zip(before, after, strict=True)
-    )
+    before, after = (_given(upstream, layer.path, {path: (0, noise)}, inputs) for noise in (0.0, 1.0))
+    pairs = zip(before.left, after.left, strict=True)
+    return any(not torch.equal(*(given[:, given.shape[1] // 2 + 1 :] for given in pair)) for pair in pairs)
 
 
-def _given(upstream: nn.Module, layer: Layer, path: str, inputs: dict[str, Any], noise: float) -> list[Tensor]:
-    """What the layer gives, with noise on one position of what a projection in it gives."""
-    found: list[Tensor] = []
+def _gates(upstream: nn.Module, layer: Layer, path: str, inputs: dict[str, Any]) -> bool:
+    """Whether what a projection gives is a factor of what was mixed: what it does at a position depends on what another one gave before.
 
-    def disturbed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        changed = output.clone()
-        changed[:, output.shape[1] // 2] += noise
-        return changed
+    Asked of what a last projection reads, since a norm behind the mixer makes all depend on all.
+    """
+
+    def read(last: str, other: str, noise: float, before: float) -> Tensor:
+        return torch.stack(_given(upstream, last, {path: (0, noise), other: (-1, before)}, inputs).read)
+
+    for last in layer.mixer_last:
+        for other in set(layer.mixer_first) - {path}:
+            alone, moved = (read(last, other, 1.0, at) - read(last, other, 0.0, at) for at in (0.0, 1.0))
+            if bool((moved - alone).abs().max() > 1e-4 * alone.abs().max()) and bool(alone.any()):
+                return True
+    return False
+
+
+@dataclass
+class _Seen:
+    """What a module read and gave, at each of its calls."""
+
+    read: list[Tensor] = field(default_factory=list)
+    left: list[Tensor] = field(default_factory=list)
+
+
+def _given(upstream: nn.Module, path: str, noises: dict[str, tuple[int, float]], inputs: dict[str, Any]) -> _Seen:
+    """What the module at `path` reads and gives, with noise on one position of what some projections give.
+
+    Args:
+        noises: for a projection, how far from the middle of each row, and how much.
+    """
+    found = _Seen()
+
+    def disturbed(place: int, noise: float) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            changed = output.clone()
+            changed[:, output.shape[1] // 2 + place] += noise
+            return changed
+
+        return hook
 
     def left(module: nn.Module, args: Any, output: Any) -> None:
-        found.append((output if isinstance(output, Tensor) else output[0]).detach())
+        found.read += [one.detach() for one in args[:1]]
+        found.left.append((output if isinstance(output, Tensor) else output[0]).detach())
 
-    handles = [
-        upstream.get_submodule(path).register_forward_hook(disturbed),
-        upstream.get_submodule(layer.path).register_forward_hook(left),
-    ]
+    handles = [upstream.get_submodule(path).register_forward_hook(left)]
+    handles += [upstream.get_submodule(at).register_forward_hook(disturbed(*noise)) for at, noise in noises.items()]
     try:
         with torch.no_grad(), seeded(5):
             upstream(**inputs)

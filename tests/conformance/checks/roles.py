@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ def roles_are_true(subject: Subject) -> None:
     for attention in layout.attentions:
         for role in ROLES:
             assert_feeds(upstream, attention, role, inputs)
+        for path in attention.value_beside:
+            assert_feeds(upstream, replace(attention, value=path), "value", inputs)
         assert_parts(upstream, attention, inputs)
     assert_feeds_forward(upstream, layout, inputs)
     assert_mixes(upstream, layout, inputs)

@@ -44,6 +44,7 @@ class Attention:
     )  # those of its outputs that are "query", "gate"
     gate_order: tuple[int, ...] = ()  # the outputs that `gate_spans` counts
     part: str = ""  # path of the part that holds it
+    value_beside: tuple[str, ...] = ()  # projections whose outputs stand beside those of `value`
 
     @property
     def shares_projection(self) -> bool:
@@ -304,6 +305,7 @@ def _attention(module: nn.Module, layer: str, roles: AttentionRoles, in_encoder:
         gate=paths["query"] if roles.gate else "",
         gate_spans=gate_spans,
         gate_order=gate_order,
+        value_beside=_present(module, layer, roles.value_beside),
     )
 
 

@@ -45,6 +45,7 @@ def lora_targets(layout: Layout, part: LoRA) -> tuple[str, ...]:
         for attention in layer.attentions:
             paths += [attention.fused] if attention.fused and part.attention else []
             paths += [getattr(attention, role) for role in part.attention]
+            paths += attention.value_beside if "value" in part.attention else ()
         if part.mlp_first:
             paths += layer.mlp_first
         if part.mlp_last:

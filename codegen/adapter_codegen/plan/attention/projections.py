@@ -74,6 +74,7 @@ def attention_roles(core: AttentionCore, scene: Scene, origins: Origins) -> Atte
         query_alternatives=others,
         key=key[0] if key else "",
         value=value[0] if value else "",
+        value_beside=_beside(core.value, value, scene) if value != key else (),
     )
     return _with_gates(roles, core, _projected(core, scene), scene, origins)
 
@@ -97,6 +98,20 @@ def _alternatives(query: Value, paths: list[str], scene: Scene) -> tuple[str, ..
             apart = sum(map(len, branches)) == len(set().union(*branches)) == len(paths)
             if len(paths) > 1 and apart and all(len(branch) == 1 for branch in branches):
                 return tuple(paths[1:])
+    return ()
+
+
+def _beside(value: Value, paths: list[str], scene: Scene) -> tuple[str, ...]:
+    """Of `paths`, those behind the first, if the tensor is what all of them give, side by side: each gives one part of it (ZAYA)."""
+    for step in track(value, scene.kinds):
+        if called(step, *JOINING):
+            parts = operand(step, 0, "tensors")
+            axis = operand(step, 1, "dim")
+            written = same_tensor(parts).inputs if parts is not None and same_tensor(parts).op is Op.TUPLE else ()
+            given = [set(_paths(_nearest(part, scene))) for part in written]
+            apart = all(len(one) == 1 for one in given) and len(set().union(*given)) == len(given) == len(paths)
+            is_last = axis is not None and integer(axis) == -1
+            return tuple(paths[1:]) if len(paths) > 1 and apart and is_last else ()
     return ()
 
 

@@ -28,6 +28,7 @@ from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
 from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
+from adapter_codegen.plan.stream.lists.candidates import defined_twice
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 from adapter_codegen.plan.stream.optional import optional_start
@@ -221,6 +222,14 @@ def _no_forward(facts: ModuleFacts, entry: ModelEntry, base: ClassFacts | None) 
 
 
 def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan]) -> Diagnostic:
+    held = (name for submodule in base.submodules.values() if submodule.in_list for name in submodule.classes)
+    twice = defined_twice(facts)
+    known = next(
+        (facts.classes[name] for name in map(local_class, held) if name in twice & facts.classes.keys()), None
+    )
+    if known is not None:
+        said = {"base": base.name, "name": known.name}
+        return Problem.LAYERS_DEFINED_TWICE.diagnostic(facts.location(known.node), **said)
     near = "; ".join(f"{model.path}: {model.near_miss.removesuffix('.')}" for model in models)
     others = f" ({near})" if near else ""
     return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)

@@ -157,4 +157,5 @@ def _adaptable(plan: LayerPlan) -> Iterator[str]:
 
 
 def _projections(roles: AttentionRoles) -> tuple[str, ...]:
-    return (roles.query, *roles.query_alternatives, roles.key, roles.value, roles.fused, roles.output)
+    queries, values = (roles.query, *roles.query_alternatives), (roles.value, *roles.value_beside)
+    return (*queries, roles.key, *values, roles.fused, roles.output)

@@ -30,7 +30,7 @@ def optional_paths(plan: LayerPlan, facts: ModuleFacts) -> tuple[str, ...]:
 def _paths(plan: LayerPlan) -> Iterator[str]:
     for roles in plan.attentions:
         yield from (roles.core, roles.query, roles.key, roles.value, roles.fused, roles.output)
-        yield from roles.query_alternatives
+        yield from (*roles.query_alternatives, *roles.value_beside)
     yield from (path for role in plan.bottlenecks for path in (role.host, role.sublayer) if path)
     yield from (*plan.mlp.first, *plan.mlp.gate, *plan.mlp.last, *plan.mixer.first, *plan.mixer.last)
 

@@ -49,7 +49,7 @@ def _matrices(roles: AttentionRoles) -> Iterator[tuple[str, str]]:
     if roles.key == roles.value:
         yield "kv", roles.key
     else:
-        yield from (("k", roles.key), ("v", roles.value))
+        yield from (("k", roles.key), *(("v", path) for path in (roles.value, *roles.value_beside)))
     yield "o", roles.output
 
 

@@ -19,6 +19,12 @@ from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import called_function, local_class
 
 
+def defined_twice(facts: ModuleFacts) -> frozenset[str]:
+    """Classes that are others where another package is installed (xLSTM)."""
+    defined = Counter(node.name.value for node in descendants(facts.tree) if isinstance(node, cst.ClassDef))
+    return frozenset(name for name, count in defined.items() if count > 1)
+
+
 class Candidates:
     """Answers for one file."""
 
@@ -48,10 +54,8 @@ class Candidates:
         return name not in self._defined_twice and self._has_projections(name, frozenset())
 
     @cached_property
-    def _defined_twice(self) -> set[str]:
-        """Classes that are others where another package is installed (xLSTM)."""
-        defined = Counter(node.name.value for node in descendants(self._facts.tree) if isinstance(node, cst.ClassDef))
-        return {name for name, count in defined.items() if count > 1}
+    def _defined_twice(self) -> frozenset[str]:
+        return defined_twice(self._facts)
 
     @cached_property
     def _reads_tokens(self) -> bool:
