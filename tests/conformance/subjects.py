@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -376,11 +377,23 @@ _TOKENS = {"input_ids", "decoder_input_ids"}
 _NONE = torch.empty(0)
 
 
+def _taken(subject: Subject) -> set[str]:
+    """The inputs of the instance that the class takes: by name, or as the instance's class does by none (Diffusion Gemma)."""
+    instance = instances.read(subject.model_type)
+    own, base = _parameters(model_class(subject.architecture)), _parameters(instance.model_class)
+    is_open = any(entry.kind is entry.VAR_KEYWORD for entry in own.values())
+    return {name for name in instance.recipes if name in own or (is_open and name not in base)}
+
+
+def _parameters(cls: type[PreTrainedModel]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls.forward).parameters
+
+
 @functools.cache
 def _reads_tokens_alone(subject: Subject) -> bool:
     cls = model_class(subject.architecture)
     recipes = instances.read(subject.model_type).recipes
-    taken = {name for name in recipes if name in inspect.signature(cls.forward).parameters}
+    taken = _taken(subject)
     if cls.main_input_name != "input_ids" or not taken <= _TOKENS:
         return False
     if any(len(recipes[name]["shape"]) != 2 for name in taken):  # books of codes
@@ -405,9 +418,9 @@ def _instance_inputs(subject: Subject, config: PreTrainedConfig, padding: Paddin
 
     Rows are padded where the model reads text with a mask, and nothing stands for an image or a sound in the tokens.
     """
-    takes = inspect.signature(model_class(subject.architecture).forward).parameters
-    instance = instances.read(subject.model_type)
-    inputs = {name: value for name, value in instance.inputs(seed=4).items() if name in takes}
+    takes = _parameters(model_class(subject.architecture))
+    instance, taken = instances.read(subject.model_type), _taken(subject)
+    inputs = {name: value for name, value in instance.inputs(seed=4).items() if name in taken}
     tokens = inputs.get("input_ids")
     plain = tokens is not None and tokens.dim() == 2 and "put" not in instance.recipes["input_ids"]
     end = getattr(config.get_text_config(), "eos_token_id", None)

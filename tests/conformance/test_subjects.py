@@ -34,7 +34,12 @@ def test_a_class_of_a_part_is_no_class_of_the_whole(model_type: str, name: str) 
 @pytest.mark.parametrize(
     ("model_type", "text", "given"),
     [
-        pytest.param("diffusion_gemma", False, {"input_ids", "decoder_input_ids"}, id="two rows, no encoder-decoder"),
+        pytest.param(
+            "diffusion_gemma",
+            False,
+            {"input_ids", "decoder_input_ids", "pixel_values", "image_position_ids"},
+            id="two rows, no encoder-decoder, and an image that the forward takes by no name",
+        ),
         pytest.param("dia", False, {"input_ids", "decoder_input_ids"}, id="books of codes"),
         pytest.param("t5", True, {"input_ids", "decoder_input_ids"}, id="an encoder-decoder of text"),
         pytest.param("bert", True, {"input_ids"}, id="an encoder of text"),

@@ -177,6 +177,8 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return _sounds(facts)
     if has & {"features", "mel"} and has & {"input", "audio"}:
         return _spectra(facts)
+    if {"flattened", "patches"} <= has:  # behind the row and the column of each, which are whole numbers
+        return [_filled("unit", BATCH, LENGTH, facts.hidden)]
     if {"decoder", "values"} <= has:  # states that something before has made
         return [_filled("normal", BATCH, LENGTH - 1, facts.hidden), *_spectra(facts)]
     if "values" in has or has & {"past", "future", "observed"}:
@@ -190,6 +192,10 @@ def alternatives(name: str, facts: Facts) -> list[Recipe]:
         return [_filled("ones", BATCH), *_others(facts)]
     if has & {"rewards", "returns"}:  # one number a step
         return [_filled("normal", BATCH, LENGTH, 1), *_others(facts)]
+    if name == "labels":
+        return _tokens(name, facts)
+    if name == "inputs":  # of an encoder of any kind: text and images have names of their own
+        return [*_sounds(facts)[:1], *_others(facts)]
     return [*_own_width(name, facts), *_others(facts)]
 
 
@@ -224,6 +230,7 @@ def _images(facts: Facts) -> list[Recipe]:
         _filled("normal", flat, facts.merge * facts.patch, facts.merge * facts.patch, channels),
         _filled("normal", BATCH, channels, 2 * size, 2 * size),
         _filled("normal", BATCH, 1, 1, channels, size, size),
+        _filled("normal", BATCH, channels, 4 * size, 4 * size),  # cut into patches that are images (Depth Pro)
     ]
 
 
@@ -481,7 +488,8 @@ def _with_optional(model: PreTrainedModel, best: Found, seconds: float) -> Found
 def _optional_tensor(name: str, entry: inspect.Parameter) -> bool:
     """Neither what stands for the embeddings of something else, nor a mask or a number of places, which no layer waits for."""
     said = {"mask", "ids", "embeds", "outputs"} & set(words(name))
-    return name not in _NEVER and not said and entry.default is None and "Tensor" in str(entry.annotation)
+    given = name == "labels" or name not in _NEVER  # a part may read what another is to give (CSM)
+    return given and not said and entry.default is None and "Tensor" in str(entry.annotation)
 
 
 def _furthest(told: list[Failed]) -> Failed | None:
@@ -550,7 +558,7 @@ def _names(model: PreTrainedModel, given: Found) -> Iterator[list[str]]:
     sounds = [
         name
         for name in ("input_features", "input_values", "audio_input_features")
-        if name in known and name not in base
+        if name in known and not {name, "inputs"} & set(base)  # other names of the same
     ][:1]
     grids = [
         name
@@ -638,7 +646,7 @@ class _Once:
     """Runs what is called on each set of recipes once: what failed before fails again at no cost."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
+        self.call = call
         self._failed: dict[str, Failed] = {}
 
     def __call__(self, recipes: Mapping[str, Recipe]) -> None:
@@ -646,7 +654,7 @@ class _Once:
         if key in self._failed:
             raise self._failed[key]
         try:
-            ran(self._call, tensors(recipes))
+            ran(self.call, tensors(recipes))
         except Failed as failed:
             self._failed[key] = failed.light()
             raise
@@ -690,10 +698,18 @@ def _asked(failed: Failed, known: Mapping[str, Any], given: list[str]) -> list[s
     """
     named = re.findall(r"[a-z]+(?:_[a-z]+)*", str(failed))
     absent = [name for name in failed.absent if name in known and name not in given]
-    if any("mask" not in words(name) for name in absent):
+    if owning := [name for name in _owners(failed) if name in absent]:
+        absent = owning
+    elif any("mask" not in words(name) for name in absent):
         absent = [name for name in absent if "mask" not in words(name)]
     every = dict.fromkeys([*named, *absent, *_misfitting(failed)])
     return [name for name in every if name in known and name not in _NEVER and name not in given]
+
+
+def _owners(failed: Failed) -> list[str]:
+    """What is to have the attribute that None has not, in the statements that failed: of several names that are None, this one is needed."""
+    said = re.search(r"'NoneType' object has no attribute '(\w+)'", str(failed))
+    return re.findall(rf"\b(\w+)\.{said[1]}\b", failed.code) if said else []
 
 
 def _misfitting(failed: Failed) -> list[str]:
@@ -742,28 +758,36 @@ def _summing(sizes: list[int], total: int) -> Iterator[tuple[int, ...]]:
 
 
 def _repaired(run: _Once, config: PreTrainedConfig, found: Found, deadline: float, tries: int = 3) -> Found:
-    """`found`, or with a dimension changed as an error asks for; as often as there is time until `deadline`."""
+    """`found`, or with a dimension changed as an error asks for; as often as there is time until `deadline`.
+
+    Raises:
+        Failed: with what upstream said when it got furthest, which may ask for something else.
+    """
     recipes = found.recipes(config)
     try:
         run(recipes)
         return found
     except Failed as failed:
-        if not tries:
-            raise
-        for mended in itertools.chain(_lengthened(str(failed), recipes), _mended(str(failed), recipes)):
-            if time.process_time() > deadline:
-                break
-            changed = replace(found, overrides={**found.overrides, **mended})
+        furthest = first = failed
+    text = str(first)
+    every = itertools.chain(_lengthened(text, recipes), _widened(text, recipes), _mended(text, recipes))
+    for mended in every if tries else ():
+        if time.process_time() > deadline:
+            break
+        changed = replace(found, overrides={**found.overrides, **mended})
+        try:
+            run(changed.recipes(config))
+            return changed
+        except Failed as failed:
+            again = failed
+        again.on = again.on or (run.call, changed.recipes)
+        if str(again) != text and tries > 1:
             try:
-                run(changed.recipes(config))
-                return changed
-            except Failed as again:
-                if str(again) != str(failed) and tries > 1:
-                    try:
-                        return _repaired(run, config, changed, deadline, tries - 1)
-                    except Failed:
-                        pass
-        raise
+                return _repaired(run, config, changed, deadline, tries - 1)
+            except Failed as failed:
+                again = failed
+        furthest = further(furthest, again)
+    raise furthest
 
 
 def _lengthened(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:
@@ -780,6 +804,16 @@ def _lengthened(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, 
         }
         if longer:
             yield longer
+
+
+def _widened(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:
+    """Where a matrix gets a stream that is too narrow, of which something was cut off, what comes in is as much wider."""
+    if said := re.search(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", text):
+        more = int(said[2]) - int(said[1])
+        for name, recipe in recipes.items():
+            shape = recipe.get("shape", ())
+            if recipe["kind"] in ("normal", "unit") and len(shape) > 2 and 0 < more < shape[-1]:
+                yield {name: {**recipe, "shape": [*shape[:-1], shape[-1] + more]}}
 
 
 def _mended(text: str, recipes: Mapping[str, Recipe]) -> Iterator[dict[str, Recipe]]:

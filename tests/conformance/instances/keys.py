@@ -13,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from conformance.instances.inputs import Found
-from conformance.instances.recipes import tensors
-from conformance.instances.trial import Failed, ran
-from conformance.outputs import all_outputs
+from conformance.instances.reach import unreached
+from conformance.instances.recipes import Recipe, tensors
+from conformance.instances.trial import Failed, ran, takes
+from conformance.outputs import all_outputs, flatten
 
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
 _TIMES = (2, 4)  # as large
@@ -43,6 +44,29 @@ def with_nothing_hidden(model: PreTrainedModel, found: Found) -> Found:
             if not is_one_number(ran(model, tensors(turned.recipes(model.config)))):
                 return turned
     return found
+
+
+def without_unread(model: PreTrainedModel, found: Found) -> Found:
+    """`found`, without numbers that may be left out and change nothing: upstream reads something else in their place (CSM)."""
+    for name, entry in takes(model).items():
+        recipes = found.recipes(model.config)
+        if entry.default is not None or recipes.get(name, {}).get("kind") != "normal":
+            continue
+        fewer = Found(
+            *({k: v for k, v in one.items() if k != name} for one in (found.choice, found.overrides, found.put))
+        )
+        try:
+            if _shows(model, fewer.recipes(model.config)) == _shows(model, recipes):
+                found = fewer
+        except Failed:
+            continue
+    return found
+
+
+def _shows(model: PreTrainedModel, recipes: Mapping[str, Recipe]) -> tuple[Any, ...]:
+    """The layers that do not run, and every number that comes out."""
+    outputs = flatten(ran(model, tensors(recipes)))
+    return unreached(model, tensors(recipes)), {name: value.tolist() for name, value in outputs.items()}
 
 
 def is_one_number(outputs: Any) -> bool:

@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -37,12 +38,17 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     """Of a config with which a model does not build or run, for the reason `text`, raised by statements `code`."""
     yield from _stated(config, text)
     yield from _multiples(config, text)
+    yield from _as_by_default(config, text)
     if "ImportError" in text:
         yield from _backbones(config)
+    if 'not "tuple") to list' in text:
+        yield from _as_lists(config, code)
     if "has no attribute" in text:
         yield from _lacking(config, text)
     if "index out of range in self" in text:
         yield room(config)
+    if "out of bounds" in text:
+        yield from _tokens_of_code(config)
     if "parameters are too many" in text:
         yield from _narrower(config)
     if "ZeroDivision" in text or "of 0 elements" in text:
@@ -64,6 +70,8 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _as_many_features(config, text)
     if "Given groups=" in text:
         yield from _more_stages(config, text)
+        yield from _wide_as_a_stream(config, text)
+        yield from _as_many_channels(config, text)
         yield from _first_kept(config)
     if "divisible by" in text:
         yield from _dividing(config, text)
@@ -82,6 +90,7 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
     if "shapes cannot be multiplied" in text:
         yield from _multiplied(config, text)
     if "must match except in dimension" in text:
+        yield from _coarser(config, text)
         yield from _as_wide(config, text)
     if "index out of range" in text:
         yield from _one_vocabulary(config)
@@ -128,6 +137,23 @@ def _multiples(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     for path, node in nodes(config) if said else ():
         if own_fields(node).get(said[1]):  # type: ignore[index]
             yield {(*path, said[1]): int(said[2])}  # type: ignore[index]
+
+
+def _as_by_default(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """A field that "has to be divisible by" another, in a way that the text says in words, is as by default."""
+    for name in re.findall(r"`(\w+)` has to be divisible by `\w+`", text):
+        for path, node in nodes(config):
+            usual = _default_of(node).get(name)
+            if usual is not None and own_fields(node).get(name, usual) != usual:
+                yield {(*path, name): usual}
+
+
+def _as_lists(config: PreTrainedConfig, code: str) -> Iterator[Changes]:
+    """A tuple that is added to a list, as a checkpoint's config never holds one, is a list."""
+    for path, node in nodes(config):
+        for name, value in own_fields(node).items():
+            if isinstance(value, tuple) and re.search(rf"\b{name}\b", code):
+                yield {(*path, name): list(value)}
 
 
 def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
@@ -201,6 +227,15 @@ def tokens_without_room(config: PreTrainedConfig) -> bool:
     return bool(tokens and every) and max(tokens) >= min(every)
 
 
+def _tokens_of_code(config: PreTrainedConfig) -> Iterator[Changes]:
+    """Tokens that upstream's code reads of a config which need not name them, beyond a vocabulary: each another small one."""
+    read = re.findall(r"getattr\(config, \"(\w+)\", ([\d_]+)\)", _code(config))
+    every = [n for value in sizes.of_kind(config, "vocabulary").values() for n in sizes.integers(value)]
+    beyond = [name for name, number in read if sizes.kind(name) == "token" and every and int(number) >= min(every)]
+    if beyond:
+        yield {(name,): place for place, name in enumerate(beyond, start=1)}
+
+
 def _layers_that_are_there(config: PreTrainedConfig, code: str) -> Iterator[Changes]:
     """Numbers of layers that are beyond the last of a tower become those of its last and first.
 
@@ -214,8 +249,15 @@ def _layers_that_are_there(config: PreTrainedConfig, code: str) -> Iterator[Chan
             named = re.search(rf"\b({name}|{singular})\b", code)
             numbers = sizes.integers(value) if named and "token" not in words(name) else []
             within = [max(number, -depth) if number < 0 else min(number, depth - 1) for number in numbers]
-            if depth and within != numbers:
-                yield {(*path, name): list(dict.fromkeys(within)) if isinstance(value, (list, tuple)) else within[0]}
+            if not depth or within == numbers:
+                continue
+            if isinstance(value, int):
+                yield {(*path, name): within[0]}
+                continue
+            distinct = list(dict.fromkeys(within))
+            others = [place for place in range(depth)[::-1] if place not in distinct]
+            yield {(*path, name): distinct}
+            yield {(*path, name): [*distinct, *others][: len(within)]}  # where each has another field's entry
 
 
 def _reshaped(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
@@ -360,6 +402,7 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
             if value is not None:
                 continue
             said = set(words(name))
+            yield from ({(*path, name): usual} for usual in _of_upstream(node, name, code))
             if said & {"indices", "indexes", "idxs", "idx"}:
                 yield {(*path, name): [1]}
             elif "types" in said or {"block", "type"} <= said:
@@ -384,6 +427,22 @@ def _fillings(config: PreTrainedConfig, text: str, code: str) -> Iterator[Change
         yield {path: value}
     if every:
         yield every
+
+
+def _of_upstream(config: PreTrainedConfig, name: str, code: str) -> Iterator[Any]:
+    """What upstream says of a field that is None: its documented default; the words by which a table is read; factors of stages."""
+    if not re.search(rf"\b{name}\b", code):
+        return
+    said = re.search(rf"^ *{name} \(.*defaults to `(\[[\d., ]+\])`\)", inspect.getsource(type(config)), re.M)
+    if said:
+        yield json.loads(said[1])
+    if re.search(rf"\*{name}\[\"", code):  # kernel, stride and padding of convolutions that are added to each other
+        yield {word: [1, 1, 0] for word in re.findall(rf"\b{name}\[\"(\w+)\"\]", _code(config))}
+    if words(name)[0] == "class" and isinstance(labels := attribute(config, "num_labels"), int):  # one for each
+        yield from ([0.5] * labels, list(range(labels)))
+    if {"factor", "list"} <= set(words(name)):
+        stages = max((len(attribute(node, "out_features") or ()) for _, node in nodes(config)), default=0)
+        yield [2**place for place in range(stages)]
 
 
 def _own_pair(config: PreTrainedConfig, name: str) -> Iterator[list[str]]:
@@ -493,6 +552,14 @@ def _usual_entry(name: str) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": 10000.0} if "rope" in words(name) else {}
 
 
+def _coarser(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Where a map of patches meets a smaller one, which convolutions made, patches and images are several times as large."""
+    said = re.search(r"except in dimension 1\. Expected size (\d+) but got size (\d+)", text)
+    fields = sizes.of_kind(config, "patch", "image") if said and int(said[1]) < int(said[2]) else {}
+    for times in (2, 4) if any(sizes.kind(path[-1]) == "patch" for path in fields) else ():
+        yield {path: sizes.like(v, (times * n for n in sizes.integers(v))) for path, v in fields.items()}
+
+
 def _as_wide(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """Of two widths that are to be joined one becomes the other; of a list of widths, the last."""
     said = re.search(r"Expected size (\d+) but got size (\d+)", text)
@@ -562,6 +629,26 @@ def _more_stages(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
         stages, handed = (attribute(node, name) or [] for name in ("stage_names", "out_features"))
         if len(handed) < times <= len(stages):
             yield {(*path, "out_features"): stages[-times:]}
+
+
+def _as_many_channels(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Of a list of channels that convolutions are told, one after the other becomes the number of those that come."""
+    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    told, came = (int(said[1]), int(said[2])) if said else (0, 0)
+    for path, value in sizes.of_kind(config, "width").items() if said else ():
+        if isinstance(value, (list, tuple)) and told in value:
+            place = value.index(told)
+            yield {path: [*value[:place], came, *value[place + 1 :]]}
+
+
+def _wide_as_a_stream(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
+    """Channels that come to a convolution beside others are as many as the stream of the part that gives them."""
+    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    streams = {attribute(node, name) for path, node in nodes(config) if path for name in sizes.STREAM}
+    for path, value in sizes.of_kind(config, "width").items() if said else ():
+        wider = value + int(said[2]) - int(said[1]) if isinstance(value, int) else None  # type: ignore[index]
+        if wider and wider in streams:
+            yield {path: wider}
 
 
 def _first_kept(config: PreTrainedConfig) -> Iterator[Changes]:

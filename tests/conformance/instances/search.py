@@ -7,17 +7,23 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import copy
 import functools
+import inspect
 import itertools
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
+from transformers import PreTrainedConfig
 
 from conformance import libraries, tiny
 from conformance.instances import architectures, layers, names, needs, read, sizes
@@ -36,13 +42,14 @@ from conformance.instances.fields import (
     words,
 )
 from conformance.instances.inputs import Found, facts_of, fails_again, find, missing_placeholders
-from conformance.instances.keys import with_nothing_hidden, with_several_keys
+from conformance.instances.keys import with_nothing_hidden, with_several_keys, without_unread
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, of_towers, repairs, room, smaller_strides, tokens_without_room
 from conformance.instances.trial import (
     Failed,
     built,
+    further,
     gives_no_number,
     parameters,
     ran,
@@ -141,7 +148,7 @@ class Search:
     # The whole --------------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        draft = self.filled(Draft(self.model_type, dict(self.given)))
+        draft = self.filled(with_declared(Draft(self.model_type, dict(self.given))))
         draft = draft.changed(missing_placeholders(draft.seen))
         draft, profile = self.first(draft)
         draft = self.reaching(draft)
@@ -203,7 +210,8 @@ class Search:
         assert self.found is not None
         config = draft.build()
         model = built(self.name, config, "cpu")
-        recipes = with_several_keys(model, with_nothing_hidden(model, self.found)).recipes(config)
+        found = without_unread(model, with_several_keys(model, with_nothing_hidden(model, self.found)))
+        recipes = found.recipes(config)
         ran(model, tensors(recipes))
         started = time.perf_counter()
         ran(model, tensors(recipes))
@@ -251,8 +259,11 @@ class Search:
     def filled(self, draft: Draft) -> Draft:
         """Many defaults do not build: sizes that are None are given one after the other until the model does."""
         for _ in range(FILLS):
-            if not (why := self.unbuilt(draft)):
+            try:
+                self.on_meta(draft)
                 break
+            except Failed as failed:
+                why = _said(failed)
             draft, done = self.filled_once(draft, why)
             if done:
                 break
@@ -260,18 +271,18 @@ class Search:
 
     def filled_once(self, draft: Draft, why: str) -> tuple[Draft, bool]:
         """`draft` with the first change with which it builds, or else meets another error than `why`; and whether that is all."""
-        further = None
+        best = None
         for changes in self.fillings(draft):
             try:
                 changed = draft.changed(changes)
                 self.on_meta(changed)
                 return changed, True
             except Failed as failed:
-                if further is None and str(failed) != why and "FieldValidation" not in str(failed):
-                    further = changed
+                if best is None and _said(failed) != why and "FieldValidation" not in str(failed):
+                    best = changed
             except Exception:
                 continue
-        return (further, False) if further is not None else (draft, True)
+        return (best, False) if best is not None else (draft, True)
 
     def fillings(self, draft: Draft) -> Iterator[Changes]:
         """What the error asks for with which `draft` is not built; then each size that is None, and all of them."""
@@ -417,6 +428,7 @@ class Search:
     def small(self, draft: Draft, seconds: float) -> tuple[Draft, str]:
         """The first profile that runs, if need be repaired."""
         first: Failed | None = None
+        furthest: Failed | None = None  # what is told: with the others, sizes were not even right
         deadline = time.process_time() + seconds
         failed_with: dict[str, str] = {}  # group of profiles -> the words of its last error, without the numbers
         told: list[str] = []  # all of them
@@ -435,13 +447,14 @@ class Search:
                     changed = draft.changed({**open_changes, **self.open(sizes.per_layer(draft.seen, open_changes))})
                     return self.repaired(changed, 1 if first is None else 2 * careful), name
                 except Failed as failed:
-                    self.say(f"{name}: {str(failed)[:300]}")
+                    self.say(f"{name}: {str(failed)[:300]} {failed.code.strip().partition(chr(10))[0].strip()}")
                     failed_with[group] = re.sub(r"\d+", "#", str(failed))
                     told.append(failed_with[group])
                     self.errors.append(str(failed))
                     first = first or failed
-        assert first is not None
-        raise first
+                    furthest = further(furthest, failed)
+        assert furthest is not None
+        raise furthest
 
     def repaired(self, draft: Draft, most: int, once_more: bool = True) -> Draft:
         """`draft`, if its model runs; else with up to `most` repairs one after the other, or one that helped other sizes."""
@@ -462,7 +475,7 @@ class Search:
                 return self.repaired(draft.changed(changes), 0)
             except Exception as again:
                 self.say(f"  {changes}: {str(again)[:200]}")
-                progress = str(again) != str(failed) and "FieldValidation" not in str(again)
+                progress = _said(again) != _said(failed) and "FieldValidation" not in str(again)
             if progress:
                 self.helpful.setdefault(str(failed), changes)
             if progress and most > 1:
@@ -746,6 +759,11 @@ def wider_windows(config: Any) -> Changes:
     }
 
 
+def _said(error: Exception) -> str:
+    """What an error says, and of what: two fields that are None fail in the same words."""
+    return f"{error}\n{error.code}" if isinstance(error, Failed) else str(error)
+
+
 def _errors(found: Found) -> frozenset[str]:
     """What upstream said on all sets of inputs."""
     return frozenset(str(one) for one in (found.why, *found.why.others)) if found.why else frozenset()
@@ -781,6 +799,8 @@ def search(model_type: str, say: Callable[[str], None] = lambda text: None, mend
         mend: start at the instance that is known.
     """
     torch.set_num_threads(1)
+    if why := without_a_forward(architecture(model_type)):
+        raise Failed(TypeError(why))
     if mend:
         return Search(model_type, say, needs(model_type)).mended()
     asked = libraries_asked_for(Search(model_type).unbuilt(Draft(model_type, {})))
@@ -793,6 +813,37 @@ def search(model_type: str, say: Callable[[str], None] = lambda text: None, mend
     if why := libraries.missing(asked):
         raise Failed(ImportError(why))
     return Search(model_type, say, asked).outcome()
+
+
+def with_declared(draft: Draft) -> Draft:
+    """`draft`, with parts of the types that its class declares, where it makes others of nothing (PP-OCR v6)."""
+    try:
+        config = draft.seen
+    except Exception:  # its defaults do not fit each other
+        return draft
+    changes: Changes = {}
+    for name, declared in type(config).sub_configs_defaults.items():
+        part = getattr(config, name, None)
+        if isinstance(part, PreTrainedConfig) and name not in draft.given and part.model_type != declared.model_type:
+            changes[name,] = {"model_type": declared.model_type, **copy.deepcopy(declared.init_kwargs)}
+    return draft.changed(changes)
+
+
+def without_a_forward(name: str) -> str:
+    """Why upstream's class `name` has no forward that adapters could be trained with; "" where it has one, or is not exported."""
+    forward = getattr(getattr(transformers, name, None), "forward", None)
+    if forward is nn.Module.forward:
+        return f"{name} has no forward: upstream only generates with it"
+    if forward is not None and _decorated(forward, "inference_mode"):
+        return f"{name}.forward runs under torch.inference_mode, in which nothing can be trained"
+    return ""
+
+
+def _decorated(function: Callable[..., Any], name: str) -> bool:
+    """Whether a decorator of `function`, as it is written, is called `name`."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    decorators = tree.decorator_list if isinstance(tree, ast.FunctionDef) else ()
+    return any(name in ast.unparse(one) for one in decorators)
 
 
 def libraries_asked_for(text: str) -> tuple[str, ...]:

@@ -167,8 +167,10 @@ def takes(model: PreTrainedModel) -> dict[str, inspect.Parameter]:
     handed: dict[str, inspect.Parameter] = {}
     for name, given in re.findall(r"self\.(\w+)\(([^()]*)\*\*kwargs", inspect.getsource(type(model).forward)):
         if isinstance(part := getattr(model, name, None), PreTrainedModel):
-            known = re.findall(r"\w+(?==)", given)
-            handed |= {name: entry for name, entry in _named(part.forward).items() if name not in known}
+            every = _named(part.forward)
+            placed = [one for one in given.split(",") if one.strip() and "=" not in one]
+            known = {*list(every)[: len(placed)], *re.findall(r"\w+(?==)", given)}
+            handed |= {name: entry for name, entry in every.items() if name not in known}
     return {**handed, **own}
 
 
