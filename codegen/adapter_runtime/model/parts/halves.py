@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 from torch import nn
 
 from adapter_runtime.call.arguments import Argument
-from adapter_runtime.call.context import CallSlot, ForwardContext, thread
+from adapter_runtime.call.context import CallSlot, ContextScope, ForwardContext, thread
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.model.calls import context_of_part, find_spans, see_rows
 from adapter_runtime.model.parts.part import AdapterPart
@@ -44,11 +44,13 @@ class HalfEntry:
 
     Args:
         part: an encoder-decoder.
-        is_encoder: which half.
+        half: its encoder or its decoder.
+        is_encoder: which of them.
     """
 
-    def __init__(self, part: AdaptedBaseModel, is_encoder: bool) -> None:
+    def __init__(self, part: AdaptedBaseModel, half: nn.Module, is_encoder: bool) -> None:
         self.part, self.is_encoder = part, is_encoder
+        self.names = tuple(inspect.signature(type(half).forward).parameters)[1:]
 
     def __call__(
         self, module: nn.Module, args: Arguments, kwargs: dict[str, Argument]
@@ -59,8 +61,7 @@ class HalfEntry:
         is_inside = enclosing is not None and not (enclosing.is_between_parts or enclosing.is_generation)
         if plan.is_idle or is_inside:
             return None
-        names = tuple(inspect.signature(type(module).forward).parameters)[1:]
-        given: dict[str, Argument] = {**dict(zip(names, args, strict=False)), **kwargs}
+        given: dict[str, Argument] = {**dict(zip(self.names, args, strict=False)), **kwargs}
         context = enclosing
         if context is None or context.is_generation:
             context, of_whole = ForwardContext(whole, enclosing), whole.current_call_plan()
@@ -69,12 +70,10 @@ class HalfEntry:
         own = context_of_part(context, part, plan, given)
         own.is_in_base = True
         own.slot(HalfSlot).around = (outer,)
-        thread.context = own
-        try:
-            return (), self._entered(own, given)
-        except BaseException:  # no hook behind the forward runs where one in front of it raises
-            thread.context = outer
-            raise
+        with ContextScope(own):
+            changed = self._entered(own, given)
+        thread.context = own  # until `after_half`, which does not run where this raises
+        return (), changed
 
     def _entered(self, context: ForwardContext, given: dict[str, Argument]) -> dict[str, Argument]:
         """The arguments of the half, with what adapters that act at the entry of the part do to them.
@@ -112,7 +111,7 @@ def watch_halves(part: AdapterPart) -> None:
             continue
         remove_hooks(half, lambda hook: isinstance(hook, HalfEntry) or hook is after_half)
         half.register_forward_pre_hook(
-            HalfEntry(cast("AdaptedBaseModel", part), half is encoder), with_kwargs=True, prepend=True
+            HalfEntry(cast("AdaptedBaseModel", part), half, half is encoder), with_kwargs=True, prepend=True
         )
         half.register_forward_hook(after_half, always_call=True)
 
