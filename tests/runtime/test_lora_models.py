@@ -14,6 +14,7 @@ import adapter_models
 from adapter_runtime.composition import BatchSplit, Parallel, Stack
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.roles import MixerRoles, MLPRoles
 from runtime_models import adapted, randomise
 
 EVERYWHERE = "attn_matrices=['q','k','v','o'],intermediate_lora=True,output_lora=True"
@@ -265,3 +266,45 @@ def test_a_projection_that_sees_batch_and_positions_turned_is_told_so(
     for name in "ab":
         model.delete_adapter(name)
     assert not {"is_turned", "is_length_first"} & vars(attention.query).keys()
+
+
+@pytest.fixture
+def mixing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model of which no layer attends: its projections are those of a mixer."""
+    model = adapted("llama")
+    layer = type(model.layers[0])
+    mixer = MixerRoles(first=("mlp.up_proj",), last=("mlp.down_proj",))
+    monkeypatch.setattr(layer, "roles", replace(layer.roles, attentions=(), mlp=MLPRoles(), mixer=mixer))
+    return model
+
+
+@pytest.mark.parametrize("config", ["lora", "lora[intermediate_lora=True,selfattn_lora=False]"])
+def test_projections_of_a_mixer_are_adapted_where_they_are_asked_for(mixing: Any, config: str) -> None:
+    with pytest.raises(InvalidConfigError):
+        mixing.add_adapter("a", config)
+    mixing.add_adapter("first", "lora[mixer_lora=True]")
+    mixing.add_adapter("last", "lora[mixer_output_lora=True]")
+    mlp = mixing.layers[0].mlp
+    assert list(mlp.up_proj.loras) == ["first"] and list(mlp.down_proj.loras) == ["last"]
+
+
+def test_where_there_are_no_places_the_error_names_options_that_have_some(mixing: Any) -> None:
+    with pytest.raises(
+        InvalidConfigError, match=r"There are places with mixer_lora=True or mixer_output_lora=True\.$"
+    ):
+        mixing.add_adapter("a", "lora")
+    with pytest.raises(InvalidConfigError, match=r"has a place for LoRAConfig.*\.$") as error:
+        mixing.add_adapter("a", "lora[leave_out=[0,1,2]]")  # then no option has
+    assert "There are places" not in str(error.value)
+
+
+def test_projections_of_a_mixer_have_the_format_of_peft(mixing: Any, tmp_path: Path) -> None:
+    mixing.add_adapter("a", "lora[r=2,selfattn_lora=False,mixer_lora=True]")
+    randomise(mixing, "a")
+    saved = {name: value.clone() for name, value in mixing.state_dict().items() if ".loras.a." in name}
+    mixing.save_peft_adapter(str(tmp_path), "a")
+    mixing.delete_adapter("a")
+    mixing.load_adapter(str(tmp_path), load_as="a")
+    config = mixing.adapters_config.get("a")
+    assert (config["mixer_lora"], config["mixer_output_lora"], config["intermediate_lora"]) == (True, False, False)
+    assert saved and all(torch.equal(mixing.state_dict()[name], value) for name, value in saved.items())

@@ -11,7 +11,7 @@ from typing import Any
 from adapter_runtime.call.context import GATING_SCORES, ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedBaseModel
-from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
+from adapter_runtime.errors import AdapterError, InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.spec import BOTTLENECK
 from adapter_runtime.methods.common.along.copies import CONTAINER as TRAINED_ALONG
 from adapter_runtime.methods.common.initialisation import weights_will_follow
@@ -136,7 +136,22 @@ def _wishes(model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[S
 
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:
-    return InvalidConfigError(f"No layer of {type(model).__name__} has a place for {config}.")
+    message = f"No layer of {type(model).__name__} has a place for {config}."
+    if other := list(_with_places(model, config)):
+        message += f" There are places with {' or '.join(other)}."
+    return InvalidConfigError(message)
+
+
+def _with_places(model: AdaptedBaseModel, config: AdapterConfig) -> Iterator[str]:
+    """The options of a config that find places where they are true, one by one."""
+    for option in [name for name, value in config.to_dict().items() if value is False]:
+        try:
+            changed = config.replace(**{option: True})
+            counts = [spec.count_places(model, changed) for spec in specs_of(changed) if spec.count_places is not None]
+        except AdapterError:  # it contradicts another option, or its places cannot hold the adapter
+            continue
+        if sum(counts) > 0:
+            yield f"{option}=True"
 
 
 def remove_empty_places(model: AdaptedBaseModel) -> None:

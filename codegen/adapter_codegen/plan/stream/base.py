@@ -228,8 +228,8 @@ def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan])
         (facts.classes[name] for name in map(local_class, held) if name in twice & facts.classes.keys()), None
     )
     if known is not None:
-        said = {"base": base.name, "name": known.name}
-        return Problem.LAYERS_DEFINED_TWICE.diagnostic(facts.location(known.node), **said)
+        where = facts.location(known.node)
+        return Problem.LAYERS_DEFINED_TWICE.diagnostic(where, base=base.name, name=known.name)
     near = "; ".join(f"{model.path}: {model.near_miss.removesuffix('.')}" for model in models)
     others = f" ({near})" if near else ""
     return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)

@@ -197,7 +197,9 @@ def _key_value_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, i
         keys, values = layer.module_at(roles.key), layer.module_at(roles.value)
         if keys is None:
             return _shared_sizes(layer, roles)
-        return out_width(keys), out_width(keys if values is None else values)  # without one, keys are values too
+        beside = sum(out_width(module_of(layer, path)) for path in roles.value_beside)
+        # Without a projection of values, keys are values too.
+        return out_width(keys), out_width(keys if values is None else values) + beside
     if (roles.fused or roles.key) and (groups := groups_of(layer, roles)) is not None:
         return groups.count * groups.sizes["k"], groups.count * groups.sizes["v"]
     raise _no_keys(layer)
