@@ -407,9 +407,12 @@ class BasePlan:
     parameters: tuple[Parameter, ...]  # of its forward, without self
     token_embeddings: str = ""  # path of the nn.Embedding over input_ids; "" = none (vision, audio)
     token_scale: str = (
-        ""  # attribute of what reads tokens (the encoder, if there is one) that multiplies their embeddings, and none given
+        ""  # attribute of what reads tokens (that of `token_entry`; an encoder) that multiplies their embeddings, and none given
     )
     embedding_output: str = ""  # path of the module whose output enters the first layer
+    token_entry: str = (
+        ""  # path of the table of tokens to whose embeddings more is added, where that gives none of them
+    )
     class_token: bool = False  # that module puts a learned position in front (images)
     has_pooler: bool = False  # a module of the base model, which reads that position
     final_norm: str = ""  # path of the norm after the last layer; "" = none

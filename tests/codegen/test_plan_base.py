@@ -135,26 +135,26 @@ def test_layers_of_a_class_that_is_defined_twice_are_refused_for_that(text: str,
     assert ("Block that is defined twice" in diagnostic.message) is is_why
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        pytest.param(
-            "x = inputs_embeds", "x = inputs_embeds + self.drop.bias", id="an addition enters the first layer"
-        ),
-        pytest.param(
-            "x = inputs_embeds", "x = inputs_embeds if kwargs else self.drop(pixels)", id="one of two modules"
-        ),
-        pytest.param("x = inputs_embeds", "x = pixels", id="an argument enters it as it is"),
-    ],
-)
-def test_methods_after_the_embeddings_are_refused_where_no_single_module_gives_the_input(
-    before: str, after: str
-) -> None:
-    plan, (doubt,) = plan_forward(BUILD, RUN.replace(before, after))
+def test_methods_after_the_embeddings_are_refused_where_no_module_gives_the_input() -> None:
+    plan, (doubt,) = plan_forward(BUILD, RUN.replace("x = inputs_embeds", "x = pixels"))
     assert plan is not None
-    assert plan.embedding_output == ""
+    assert (plan.embedding_output, plan.token_entry) == ("", "")
     assert doubt.code == "P103"
     assert doubt.methods == (Method.PROMPT_TUNING, Method.INVERTIBLE)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param("inputs_embeds + self.drop.bias", id="an addition enters the first layer"),
+        pytest.param("inputs_embeds if kwargs else self.drop(pixels)", id="one of two modules"),
+    ],
+)
+def test_a_prompt_alone_is_refused_where_more_than_what_the_table_gives_enters_the_layers(after: str) -> None:
+    plan, (doubt,) = plan_forward(BUILD, RUN.replace("x = inputs_embeds", f"x = {after}"))
+    assert plan is not None
+    assert (plan.embedding_output, plan.token_entry) == ("", "embed")
+    assert (doubt.code, doubt.methods) == ("P103", (Method.PROMPT_TUNING,))
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,14 @@ class Problem(Enum):
         "What {path} gives to the first layer is made of {fed}, not of the tokens that {table} embeds.",
         f"An invertible adapter is undone where hidden states are compared with those; {_OTHER_METHOD}",
     )
+    NOT_AT_TABLE = (
+        "P103",
+        _UPSTREAM,
+        _WARNING,
+        "What enters the first layer is made here in a way that does not let an invertible adapter stand at {table}.",
+        "It changes the embeddings of tokens there. So what is added to them must not be made of their values, and given embeddings"
+        f" must be treated like them. {_OTHER_METHOD}",
+    )
     NO_EMBEDDINGS_TAKEN = (
         "P105",
         _UPSTREAM,

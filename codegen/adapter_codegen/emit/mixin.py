@@ -65,7 +65,7 @@ def _bases(holder: HolderPlan) -> Iterator[str]:
     base = holder.base
     if base.token_embeddings and not base.parts:  # a model made of several can have both, by its parts
         yield "EmbeddingAdaptersMixin"
-        if base.embedding_output:
+        if base.embedding_output or base.token_entry:
             yield "InvertibleAdaptersMixin"
     has_head = bool(holder.head) or base.head is not None
     if has_head:
@@ -86,6 +86,7 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
             ("token_embeddings", base.token_embeddings),
             ("token_scale", base.token_scale),
             ("embedding_output", base.embedding_output),
+            ("token_entry", base.token_entry),
             ("final_norm_path", base.final_norm),
             ("submodels", tuple(part.path for part in base.parts)),
             ("repeats_whole", bool(base.submodels) and not base.parts),

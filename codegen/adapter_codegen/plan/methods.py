@@ -200,7 +200,7 @@ def _no_sequence(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | No
 def _invertible(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
     if not base.token_embeddings:
         return _lack(Lack.TOKEN_EMBEDDINGS, base.location)
-    return None if base.embedding_output else _lack(Lack.ENTRANCE, base.location)
+    return None if base.embedding_output or base.token_entry else _lack(Lack.ENTRANCE, base.location)
 
 
 RULES: dict[Method, Rule] = {

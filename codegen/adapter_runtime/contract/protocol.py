@@ -138,6 +138,9 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
         str  # attribute, of what reads tokens, by which it multiplies their embeddings but none that it is given
     )
     embedding_output: str  # path of the module whose output enters the first layer; "" = there is no one such module
+    token_entry: (
+        str  # path of the table of tokens to whose embeddings more is added, where that gives none of them; "" = else
+    )
     main_input_name: ClassVar[str]
     final_norm_path: ClassVar[str]  # of the norm behind the last layer; "" = there is none
 

@@ -29,6 +29,7 @@ class CallPlan:
     ] = ()  # what layers of parts ask for that are called past the forward of their part
     in_parts: bool = False  # parts of the model, which have plans of their own, need something
     reads_spans: bool = False  # some layer needs to know where the real tokens are
+    reads_context: bool = False  # some layer needs to know that a call of the model runs
     at_entry: tuple[AdapterLayerBase, ...] = ()  # layers that change the arguments of the base model, and its outputs
     at_root: tuple[AdapterLayerBase, ...] = ()  # those of parts that change the arguments of the model made of them
     added_positions: int = 0  # how many positions these layers put in front of the tokens
@@ -37,7 +38,9 @@ class CallPlan:
     def __post_init__(self) -> None:
         # (torch.compile cannot negate a tuple.)
         has_own = len(self.computed) > 0 or len(self.at_entry) > 0 or self.tasks is not None or self.in_parts
-        object.__setattr__(self, "is_idle", not (has_own or self.divides_rows or self.reads_spans))
+        object.__setattr__(
+            self, "is_idle", not (has_own or self.divides_rows or self.reads_spans or self.reads_context)
+        )
 
 
 IDLE = CallPlan()
@@ -80,6 +83,7 @@ def plan_call(
         assigns_rows=any(isinstance(found, (BatchSplit, MultiTask)) for found in block.blocks()),
         runs=bool(running),
         reads_spans=reads_spans,
+        reads_context=any(layer.reads_context for layer, _ in running),
         at_entry=tuple(sorted((layer for layer, _ in at_entry), key=lambda layer: layer.entry_order)),
         added_positions=sum(program.added_positions for _, program in at_entry),
     )

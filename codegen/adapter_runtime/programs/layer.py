@@ -36,6 +36,8 @@ class EntryModel(Protocol):
 
     training: bool
     embedding_output: str  # path of the module whose output enters the first layer
+    token_entry: str  # path of the table of tokens, where no module gives all of that
+    token_scale: str  # attribute by which its embeddings are multiplied, and no others
 
     def get_submodule(self, target: str) -> nn.Module: ...
 
@@ -101,6 +103,9 @@ class AdapterLayerBase(ShowsOccupiedRoom, nn.Module, Generic[P]):
         Average,
     )
     reads_spans: ClassVar[bool] = False  # whether it needs to know where the real tokens of a row are
+    reads_context: ClassVar[bool] = (
+        False  # whether it runs within calls of the model only, so that these must have a context
+    )
     acts_at_entry: ClassVar[bool] = False  # whether it changes the arguments of the base model, by `at_entry`
     acts_at_root: ClassVar[bool] = (
         False  # whether it also changes those of a model made of several, of which that is a part

@@ -48,9 +48,9 @@ def invertible_applied(
             hidden = inverse(hidden, name, layout, weights)
         return (hidden, *args[1:])
 
-    embedding = upstream.get_submodule(layout.embeddings)
+    embedding = upstream.get_submodule(layout.entry)
     if layout.has_parts and isinstance(embedding, nn.Embedding):
-        handles = _around_part(upstream.get_submodule(layout.front), embedding, forward)
+        handles = _around_part(upstream.get_submodule(layout.keeper), embedding, forward)
     else:  # behind the table, what enters the part goes through what stands there, however it comes in (BART's norm)
         handles = [embedding.register_forward_hook(forward)]
     projection = upstream.get_output_embeddings()
@@ -85,7 +85,7 @@ def _around_part(part: nn.Module, table: nn.Module, change: Any) -> list[Any]:
 def invertible_names(layout: Layout, name: str) -> list[str]:
     """The names under which a checkpoint stores the invertible adapter `name`."""
     return [
-        join(layout.front, f"invertible_adapters.{name}.{half}.{index}.{tensor}")
+        join(layout.keeper, f"invertible_adapters.{name}.{half}.{index}.{tensor}")
         for half in ("F", "G")
         for index in (0, 2)
         for tensor in ("weight", "bias")

@@ -81,7 +81,11 @@ class Layer:
 class Layout:
     layers: tuple[Layer, ...]
     base: str  # path of the base model; "" = the model itself
-    embeddings: str = ""  # path of the module after which prompts and invertible adapters stand
+    embeddings: str = ""  # path of the module after which prompts stand
+    entry: str = (
+        ""  # of that after which invertible adapters stand: the same one, or a table where more is added to tokens
+    )
+    keeper: str = ""  # path of what they belong to: as `front`
     token_embeddings: str = ""
     front: str = (
         ""  # path of what the embeddings belong to: the encoder that embeds the tokens, or what embeds them without one
@@ -141,17 +145,20 @@ def layout_of(model: nn.Module) -> Layout:
     parts = {join(base, path): part for path, part in model.adapters_base.adapter_parts().items()}
     layers = [_of_part(model, path, module, base, parts) for path, module in found]
     text = next((path for path, part in parts.items() if part is model.adapters_base.text_part), None)
-    front, embeddings, token_embeddings = base, "", ""
+    front, keeper, embeddings, entry, token_embeddings = base, base, "", "", ""
     if text is not None:
         stated = parts[text]
-        front = _front(model, stated, text)
-        embeddings, token_embeddings = (
-            join(text, path) if path else "" for path in (stated.embedding_output, stated.token_embeddings)
+        place = stated.token_entry or stated.embedding_output
+        front, keeper = (_front(model, stated, text, path) for path in (stated.embedding_output, place))
+        embeddings, entry, token_embeddings = (
+            join(text, path) if path else "" for path in (stated.embedding_output, place, stated.token_embeddings)
         )
     return Layout(
         tuple(_in_towers(model, layers)),
         base,
         embeddings=embeddings,
+        entry=entry,
+        keeper=keeper,
         token_embeddings=token_embeddings,
         front=front,
         text=base if text is None else text,
@@ -235,11 +242,11 @@ def _prefix_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-def _front(model: nn.Module, part: Any, path: str) -> str:
+def _front(model: nn.Module, part: Any, path: str, place: str) -> str:
     if not part.config.is_encoder_decoder:
         return path
     encoder = next(path for path, module in model.named_modules() if module is part.get_encoder())
-    embeddings = join(path, part.embedding_output) if part.embedding_output else encoder
+    embeddings = join(path, place) if place else encoder
     return encoder if f"{embeddings}.".startswith(f"{encoder}.") else path  # of sounds: the decoder embeds the tokens
 
 

@@ -105,6 +105,7 @@ def _base(base: BasePlan, layers: Sequence[LayerPlan]) -> Node:
         Node("token embeddings", base.token_embeddings),
         Node("token scale", base.token_scale),
         Node("embedding output", base.embedding_output),
+        Node("entry of tokens", base.token_entry),
         Node("final norm", base.final_norm),
         *map(_model, base.models),
     )
@@ -165,6 +166,7 @@ def _tower(tower: TowerPlan) -> Node:
         Node("stacks", ", ".join(f"{stack.path}{_remarks(stack)}" for stack in base.stacks)),
         Node("token embeddings", base.token_embeddings),
         Node("embedding output", base.embedding_output),
+        Node("entry of tokens", base.token_entry),
     )
     children = (*_filled(paths), *map(_method, tower.methods))
     return Node("tower", base.class_name, base.location, children=children)

@@ -8,7 +8,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.flow.values import Flow, Value, ancestors
 from adapter_codegen.plan.flow.walks import called
 from adapter_codegen.plan.parts.running import Runs, stops_gradients
-from adapter_codegen.plan.stream.entrance import layer_calls_of
+from adapter_codegen.plan.stream.entrance.way import layer_calls_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack
 
 _CODES = ("argmin", "argmax")

@@ -26,7 +26,7 @@ from adapter_codegen.plan.module import LayerEntry, ModulePlan
 from adapter_codegen.plan.parts.learning import gives_codes, runs_without_gradients
 from adapter_codegen.plan.parts.models import has_other_config, is_model
 from adapter_codegen.plan.stream.base import plan_base
-from adapter_codegen.plan.stream.entrance import trace_to_layers
+from adapter_codegen.plan.stream.entrance.way import trace_to_layers
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 from adapter_codegen.plan.stream.stacked import holds_main, layers_of, with_layers
 

@@ -21,13 +21,15 @@ from adapter_codegen.parse.syntax import (
 )
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.flow.values import Flow
 from adapter_codegen.plan.parts.dividing import divided, is_within, of_other_files, way_to_models
 from adapter_codegen.plan.parts.elsewhere import Elsewhere
 from adapter_codegen.plan.parts.finding import find_models
 from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
-from adapter_codegen.plan.stream.entrance import Stream, follow_stream, trace_to_layers
+from adapter_codegen.plan.stream.entrance.table import TokenTable, find_token_table
+from adapter_codegen.plan.stream.entrance.way import Stream, follow_stream, layer_calls_of, trace_to_layers
 from adapter_codegen.plan.stream.lists.candidates import defined_twice
 from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
@@ -94,9 +96,31 @@ def plan_base(
         is_encoder_decoder=is_encoder_decoder,
     )
     plan = divided(plan, main, undivided)
+    table = _token_table(facts, base, plan, flow, stacks, stream)
+    if table is not None and table.obstacle is None:
+        plan = replace(plan, token_entry=table.path, token_scale=table.scale)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
-    return plan, tuple(_all_doubts(facts, base, plan, stream))
+    return plan, tuple(_all_doubts(facts, base, plan, stream, table))
+
+
+def _token_table(
+    facts: ModuleFacts,
+    base: ClassFacts,
+    plan: BasePlan,
+    flow: Flow | None,
+    stacks: Sequence[FoundStack],
+    stream: Stream | None,
+) -> TokenTable | None:
+    """The table of tokens on the way to the layers, where no module that tokens come into gives all that enters them."""
+    if flow is None or stream is None or plan.is_of_parts or not plan.token_embeddings or _enters_turned(stream):
+        return None
+    if plan.embedding_output and not _is_entered_by_others(plan, stream):
+        return None
+    calls = [found for stack in stacks if (found := layer_calls_of(flow, stack))]
+    ordered = [[call for _, call in found] for found in sorted(calls, key=lambda found: found[0][0])]
+    named = plan.token_embeddings
+    return find_token_table(facts, flow, ordered, named, _classes_at(facts, base, named))
 
 
 def _rescaling(base: ClassFacts) -> cst.Call | None:
@@ -235,10 +259,15 @@ def _no_layers(facts: ModuleFacts, base: ClassFacts, models: Sequence[PartPlan])
     return Problem.NO_LAYERS.diagnostic(facts.location(base.node), base=base.name, others=others)
 
 
-def _all_doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None) -> Iterator[Diagnostic]:
+def _all_doubts(
+    facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None, table: TokenTable | None
+) -> Iterator[Diagnostic]:
     if plan.is_of_parts:
         yield from _doubts_of_parts(facts, base, plan)
         return
+    if table is not None and table.obstacle is not None:  # it says more than what follows
+        place = facts.location(table.obstacle)
+        yield Problem.NOT_AT_TABLE.diagnostic(place, (Method.INVERTIBLE,), table=table.path)
     for rule in (_doubts, _against_prompts, _against_inverting):
         yield from rule(facts, base, plan, stream)
 
@@ -257,14 +286,15 @@ def _doubts(facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream
     if not plan.stacks or plan.embedding_output:
         return
     node, path = facts.location(base.node), plan.stacks[0].path
+    methods = (Method.PROMPT_TUNING,) if plan.token_entry else _AFTER_EMBEDDINGS
     if stream is None:
-        yield Problem.NOT_FOLLOWED_TO_LAYERS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)
+        yield Problem.NOT_FOLLOWED_TO_LAYERS.diagnostic(node, methods, base=base.name, path=path)
     elif stream.mixed is not None:
-        yield Problem.MIXED_ENTRANCE.diagnostic(facts.location(stream.mixed), _AFTER_EMBEDDINGS)
+        yield Problem.MIXED_ENTRANCE.diagnostic(facts.location(stream.mixed), methods)
     elif stream.embedding_output and not _enters_turned(stream):
-        yield Problem.SEVERAL_MODELS.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name)
+        yield Problem.SEVERAL_MODELS.diagnostic(node, methods, base=base.name)
     else:
-        yield Problem.NO_SINGLE_ENTRANCE.diagnostic(node, _AFTER_EMBEDDINGS, base=base.name, path=path)
+        yield Problem.NO_SINGLE_ENTRANCE.diagnostic(node, methods, base=base.name, path=path)
 
 
 def _against_prompts(
@@ -300,17 +330,22 @@ def _against_inverting(
     facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None
 ) -> Iterator[Diagnostic]:
     """Why an invertible adapter would not act on embeddings of tokens: sounds enter the first layer (SeamlessM4T, Higgs Audio)."""
-    if stream is None or not plan.embedding_output or not plan.token_embeddings or _OF_TOKENS & {*stream.fed_by}:
+    if stream is None or plan.token_entry or not _is_entered_by_others(plan, stream):
         return
-    if stream.fed_by and not f"{plan.token_embeddings}.".startswith(f"{plan.embedding_output}."):
-        fed = " and ".join(stream.fed_by)
-        yield Problem.ENTERED_BY_OTHERS.diagnostic(
-            facts.location(base.functions["forward"].node),
-            (Method.INVERTIBLE,),
-            path=plan.embedding_output,
-            fed=fed,
-            table=plan.token_embeddings,
-        )
+    yield Problem.ENTERED_BY_OTHERS.diagnostic(
+        facts.location(base.functions["forward"].node),
+        (Method.INVERTIBLE,),
+        path=plan.embedding_output,
+        fed=" and ".join(stream.fed_by),
+        table=plan.token_embeddings,
+    )
+
+
+def _is_entered_by_others(plan: BasePlan, stream: Stream) -> bool:
+    """Whether the module that gives what enters the first layer makes it of anything but the tokens of the model."""
+    if not plan.embedding_output or not plan.token_embeddings or _OF_TOKENS & {*stream.fed_by}:
+        return False
+    return bool(stream.fed_by) and not f"{plan.token_embeddings}.".startswith(f"{plan.embedding_output}.")
 
 
 def _reader(facts: ModuleFacts, base: ClassFacts, plan: BasePlan) -> FunctionFacts | str:

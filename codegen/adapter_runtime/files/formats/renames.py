@@ -8,7 +8,7 @@ weights only; where upstream dropped a module that had none (``layer.0.output``)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -37,17 +37,24 @@ def fit_names(
         return fitted
     rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     renamed = {apply_renamings(key, rules) if key not in known else key: tensor for key, tensor in fitted.items()}
-    candidates = [fitted, _without_dropped_modules(fitted, known, prefix)]
+    there = {path.removeprefix(f"{prefix}.") for path, _ in model.get_submodule("").named_modules()}
+    candidates = [fitted, _without_dropped_modules(fitted, known, prefix, there)]
     if len(renamed) == len(fitted):
         renamed = fit_prefix(renamed, known, prefix)
-        candidates += [renamed, _without_dropped_modules(renamed, known, prefix)]
+        candidates += [renamed, _without_dropped_modules(renamed, known, prefix, there)]
     return max(candidates, key=lambda candidate: len(known & candidate.keys()))
 
 
-def _without_dropped_modules(tensors: dict[str, Value], known: set[str], prefix: str) -> dict[str, Value]:
+def _without_dropped_modules(
+    tensors: dict[str, Value], known: set[str], prefix: str, there: Container[str]
+) -> dict[str, Value]:
     """Rename what differs from one free name of the model by modules in its path that the model has not.
 
-    A key without one such name, or whose name two keys claim, stays as it is, and will be reported as unknown.
+    A key without one such name, or whose name two keys claim, stays as it is, and will be reported as unknown. So does one whose
+    place the model has, without an adapter: nothing was dropped there, the adapter stood at another place.
+
+    Args:
+        there: paths of the modules of the model, without `prefix`.
     """
     free: dict[tuple[str, ...], list[str]] = {}
     for name in known - tensors.keys():
@@ -55,7 +62,7 @@ def _without_dropped_modules(tensors: dict[str, Value], known: set[str], prefix:
     found = {}
     for key in tensors.keys() - known:
         names = [name for name in free.get(_tail(key), ()) if _is_shortened(name, key, prefix)]
-        if len(names) == 1:
+        if len(names) == 1 and ".".join(_split(key.removeprefix(f"{prefix}."))[0]) not in there:
             found[key] = names[0]
     claims = Counter(found.values())
     return {found[key] if claims[found.get(key, "")] == 1 else key: tensor for key, tensor in tensors.items()}

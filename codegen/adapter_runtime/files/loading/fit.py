@@ -102,6 +102,14 @@ def require_fit(
         message += (
             "\nParameters that layers share are not in the file: `adapters` leaves them out for bare base models."
         )
+    if any(
+        key.replace("encoder.invertible_adapters.", "invertible_adapters.") in mismatch.missing
+        for key in mismatch.unexpected
+    ):
+        message += (
+            "\nIts invertible part stood behind the last layer of an encoder that reads no tokens, where `adapters` puts it in Whisper:"
+            " it is none of embeddings. The rest can be loaded without it: config={'inv_adapter': None}, strict=False."
+        )
     if strict or mismatch.shapes:
         raise AdapterMismatchError(f"{message}\nThe model is unchanged.")
     logger.warning(message)

@@ -30,7 +30,7 @@ from adapter_codegen.plan.heads.logits.losses import compares_in_place
 from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
 from adapter_codegen.plan.heads.logits.subconfigs import as_of_whole
 from adapter_codegen.plan.parts.models import is_model
-from adapter_codegen.plan.stream.entrance import earlier
+from adapter_codegen.plan.stream.entrance.way import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 _LOSS = "loss_function"

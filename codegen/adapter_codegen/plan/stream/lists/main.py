@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.plan.flow.values import Flow, Op, Value, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import field_of_output
-from adapter_codegen.plan.stream.entrance import layer_calls_of
+from adapter_codegen.plan.stream.entrance.way import layer_calls_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack
 from adapter_codegen.plan.stream.optional import optional_start
 

@@ -16,7 +16,7 @@ from adapter_codegen.plan.flow.activation import TooLarge
 from adapter_codegen.plan.flow.kinds import Kind, Kinds
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ancestors, same_tensor
-from adapter_codegen.plan.flow.walks import field_of_output, first_argument
+from adapter_codegen.plan.flow.walks import field_of_output, first_argument, tensor_operands
 from adapter_codegen.plan.stream.lists.of_tokens import Towards, no_tokens_on_the_way, tokens_on_the_way
 from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way
 from adapter_codegen.plan.stream.lists.picked import picked_on_the_way
@@ -133,7 +133,7 @@ def earlier(value: Value) -> Iterator[Value]:
     elif value.op in {Op.ITEM, Op.ATTRIBUTE, Op.METHOD} or _drops_out(value):
         yield from value.inputs[:1]
     elif value.op is Op.BINARY and value.operator in {"*", "/"}:
-        yield from value.inputs
+        yield from tensor_operands(value)  # not what a factor is made of: ``x * size**0.5``
 
 
 def _drops_out(value: Value) -> bool:
@@ -280,11 +280,11 @@ def _scale(value: Value, flow: Flow, kinds: Kinds) -> str:
         return ""
     for tokens, factor in (value.inputs, value.inputs[::-1]):
         if embeds_tokens(_unmoved(tokens), flow, kinds):
-            return _attribute(factor)
+            return attribute_path(factor)
     return ""
 
 
-def _attribute(value: Value) -> str:
+def attribute_path(value: Value) -> str:
     """``config.scale`` of ``self.config.scale``, from the base model; "" where it is nothing of ``self``."""
     names = list[str]()
     while value.op is Op.ATTRIBUTE:
