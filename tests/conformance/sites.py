@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,17 +130,16 @@ def assert_each_acts_alone(
     dead: list[str] = []
     acting = 0
     untrained, unseen = fixed | unread.untrained, fixed | unread.unseen
-    for number, site in enumerate(sites):
-        if _is_quiet(subject, site):
-            continue
-        has_effect, still = _tried(model, site, inputs, plain, 200 + number)
+    loud = {number: site for number, site in enumerate(sites) if not _is_quiet(subject, site)}
+    together = _dead_together(model, list(loud.values()), inputs, untrained)
+    for number, site in loud.items():
+        has_effect = _acts(model, site, inputs, plain, 200 + number)
         if not has_effect and not unseen.issuperset(site.tensors) and not is_idle(subject, site):
             has_effect = _acts_in_double(model, name, number, inputs)
             silent += [] if has_effect else [", ".join(site.tensors)]
-        for draw in range(1, DRAWS):
-            if still := still - untrained:
-                still &= _tried(model, site, inputs, plain, 200 + number + draw * len(sites))[1]
-        dead += sorted(still - untrained)
+        seeds = (200 + number + draw * len(sites) for draw in range(DRAWS))
+        still = _dead(model, [site], inputs, seeds, untrained) if together.intersection(site.tensors) else set()
+        dead += sorted(still)
         acting += has_effect and not untrained.union(still).issuperset(site.tensors)
     if silent:
         raise AssertionError(f"alone without effect: {silent}")
@@ -149,24 +148,45 @@ def assert_each_acts_alone(
     return acting
 
 
-def _tried(
-    model: nn.Module, site: Site, inputs: Mapping[str, Any], plain: Mapping[str, Tensor], seed: int
-) -> tuple[bool, set[str]]:
-    """Whether a site with random values, all others zero, changes the outputs, and which of its tensors get no gradient.
+def _acts(model: nn.Module, site: Site, inputs: Mapping[str, Any], plain: Mapping[str, Tensor], seed: int) -> bool:
+    """Whether a site with random values, all others zero, changes the outputs.
 
     Args:
         plain: the outputs without.
     """
     fill_randomly((tensor() for tensor in site.tensors.values()), seed)
-    model.zero_grad()
-    outputs, flat = _outputs(model, inputs, with_gradients=True)
-    if (loss := loss_of(outputs)).requires_grad:  # not where nothing of the adapter is called
-        loss.backward()
-    has_effect = _differ(flat, plain) or _differ(_enlarged(model, site, inputs), plain)
-    dead = {key for key, of in site.gradients.items() if is_dead(of())}
+    has_effect = _differ(_outputs(model, inputs)[1], plain) or _differ(_enlarged(model, site, inputs), plain)
     for tensor in site.tensors.values():
         tensor().zero_()
-    return has_effect, dead
+    return has_effect
+
+
+def _dead_together(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any], untrained: Set[str]) -> set[str]:
+    """The tensors that get no gradient where all sites have random values at once: one backward pass, where each site alone costs one.
+
+    What gets one there can be trained. What gets none is tried alone: among others, its unit of a ReLU may be off.
+    """
+    return _dead(model, sites, inputs, range(100, 100 + DRAWS), untrained)
+
+
+def _dead(
+    model: nn.Module, sites: list[Site], inputs: Mapping[str, Any], seeds: Iterable[int], untrained: Set[str]
+) -> set[str]:
+    """The tensors of `sites`, but for `untrained`, that get no gradient with any of the random values of `seeds`, all other sites zero."""
+    still = {key for site in sites for key in site.gradients} - untrained
+    for seed in seeds:
+        if not still:
+            break
+        for number, site in enumerate(sites):
+            fill_randomly((tensor() for tensor in site.tensors.values()), seed + number)
+        model.zero_grad()
+        if (loss := loss_of(_outputs(model, inputs, with_gradients=True)[0])).requires_grad:
+            loss.backward()  # not where nothing of the adapter is called
+        still -= {key for site in sites for key, of in site.gradients.items() if _moves(of())}
+    for site in sites:
+        for tensor in site.tensors.values():
+            tensor().zero_()
+    return still
 
 
 def _acts_in_double(model: nn.Module, name: str, number: int, inputs: Mapping[str, Any]) -> bool:
@@ -216,6 +236,11 @@ def _differ(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], share: flo
 def is_dead(gradient: Tensor | None) -> bool:
     """Whether training would not move a tensor with this gradient."""
     return gradient is None or not bool(torch.any(gradient != 0))
+
+
+def _moves(gradient: Tensor | None) -> bool:
+    """Whether it is a finite one: where all sites are far too much at once, infinite ones say nothing."""
+    return gradient is not None and not is_dead(gradient) and bool(torch.isfinite(gradient).all())
 
 
 def quiet_names(subject: Subject, model: nn.Module, name: str) -> set[str]:
