@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -954,3 +955,39 @@ def test_towers_get_what_they_may_need_at_once_and_a_text_keeps_its_windows() ->
     assert changes["audio_config", "n_window"] == 50
     assert changes["audio_config", "output_dim"] == 64
     assert not any(path[0] == "text_config" for path in changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param(
+            {"num_hidden_layers": 6, "layer_types": ["full_attention"] * 6}, {"num_hidden_layers": 2}, id="all alike"
+        ),
+        pytest.param(
+            {
+                "num_hidden_layers": 6,
+                "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+                "sliding_window": 4,
+            },
+            {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+            id="one of each kind",
+        ),
+    ],
+)
+def test_an_instance_that_is_known_gets_as_few_layers_as_show_each_kind(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    known = read("gemma2")
+    deep = dataclasses.replace(known, fields={**known.fields, **fields})
+    monkeypatch.setattr(search, "read", lambda _: deep)
+    found = search.Search("gemma2").shallower()
+    assert {name: found.config[name] for name in expected} == expected
+    assert found.inputs == known.recipes
+
+
+def test_an_instance_that_shows_each_kind_once_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = read("gemma2")
+    shallow = dataclasses.replace(known, fields={**known.fields, "num_hidden_layers": 2})
+    monkeypatch.setattr(search, "read", lambda _: shallow)
+    with pytest.raises(Failed, match="fewer layers"):
+        search.Search("gemma2").shallower()

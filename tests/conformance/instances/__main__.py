@@ -30,9 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.instances", description=__doc__)
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
     parser.add_argument("--all", action="store_true", help="every model type of which upstream's tables name a class")
-    parser.add_argument(
-        "--mend", action="store_true", help="start at the instance that is known: find inputs that reach more layers"
-    )
+    steps = parser.add_mutually_exclusive_group()
+    for step, what in (
+        ("mend", "find inputs that reach more layers"),
+        ("shallow", "take as few layers as show each kind"),
+    ):
+        text = f"start at the instance that is known: {what}"
+        steps.add_argument(f"--{step}", dest="step", action="store_const", const=step, default="", help=text)
     parser.add_argument("--jobs", type=int, default=2, help="model types at a time (default: 2)")
     parser.add_argument(
         "--limit", type=float, default=120, help="seconds of the processor for one model type (default: 120)"
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done: dict[str, Any] = {}
     for number, (model_type, entry, seconds) in enumerate(_every(model_types, options), start=1):
         if isinstance(entry, str):
-            if not options.mend:  # what is not mended stays as it is
+            if not options.step:  # what such a step does not change stays as it is
                 without[model_type] = entry
         else:
             done[model_type] = entry
@@ -132,7 +136,7 @@ def _one(model_type: str, connection: Connection, options: argparse.Namespace) -
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         say = (lambda text: print(f"  {text}", flush=True)) if verbose else lambda text: None
-        found = search(model_type, say, options.mend)
+        found = search(model_type, say, options.step)
     except BaseException as error:
         if verbose:
             traceback.print_exc()

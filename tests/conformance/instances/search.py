@@ -206,6 +206,22 @@ class Search:
             raise Failed(ValueError(f"no inputs reach more layers; missed are {sorted(before)}"))
         return self.written(draft, "mended")
 
+    def shallower(self) -> Outcome:
+        """The instance that is known, with fewer layers of each kind and the same inputs; raises `Failed` where it has no more than it needs."""
+        known = read(self.model_type)
+        draft = Draft(self.model_type, known.fields)
+        self.fixed = frozenset()
+        full = layers.kinds(self.on_meta(draft))
+        changed = self.try_depths(draft, full)
+        before, after = (built(self.name, one.build(), "cpu") for one in (draft, changed))
+        if parameters(after) >= parameters(before) or self.missing(changed, full):
+            raise Failed(ValueError("with fewer layers it does not show each kind of layer"))
+        if more := unreached(after, known.inputs()) - unreached(before, known.inputs()):
+            raise Failed(ValueError(f"with fewer layers these run no more: {sorted(more)}"))
+        for model in (before, after):
+            ran(model, known.inputs())
+        return Outcome(self.model_type, self.name, changed.given, known.recipes, parameters(after), 0.0, "shallower")
+
     def written(self, draft: Draft, profile: str) -> Outcome:
         assert self.found is not None
         config = draft.build()
@@ -793,16 +809,19 @@ def _says_a_layer(name: str) -> bool:
     return said[-1] in ("index", "idx", "id") and sizes.kind(name) == "other" and bool({"layer", "merge"} & set(said))
 
 
-def search(model_type: str, say: Callable[[str], None] = lambda text: None, mend: bool = False) -> Outcome:
+KNOWN = {"mend": Search.mended, "shallow": Search.shallower}  # single steps, which start at the instance that is known
+
+
+def search(model_type: str, say: Callable[[str], None] = lambda text: None, step: str = "") -> Outcome:
     """
     Args:
-        mend: start at the instance that is known.
+        step: of `KNOWN`; "" for the whole search.
     """
     torch.set_num_threads(1)
     if why := without_a_forward(architecture(model_type)):
         raise Failed(TypeError(why))
-    if mend:
-        return Search(model_type, say, needs(model_type)).mended()
+    if step:
+        return KNOWN[step](Search(model_type, say, needs(model_type)))
     asked = libraries_asked_for(Search(model_type).unbuilt(Draft(model_type, {})))
     if not asked:
         return Search(model_type, say).outcome()
