@@ -249,5 +249,14 @@ def test_list_by_class_has_an_entry_per_label() -> None:
 def test_one_after_the_other_of_a_list_becomes_the_channels_that_come() -> None:
     text = "RuntimeError: Given groups=1, weight of size [32, 2, 1, 1], expected input[3, 48, 16, 16] to have 2 channels, but got 48 channels instead"
     config = BertConfig(list_out_channels=[24, 2, 2])
-    assert {("list_out_channels",): [24, 48, 2]} in list(repair.repairs(config, text))
+    every = list(repair.repairs(config, text))
+    assert {("list_out_channels",): [24, 48, 2]} in every
+    assert {("list_out_channels",): [24, 48, 96]} in every, "stages double"
     assert not list(repair._as_many_channels(config, text.replace("have 2", "have 3")))
+
+
+def test_window_whose_name_stands_in_the_statement_is_the_first_to_be_larger() -> None:
+    config = BertConfig(n_window=4, window_size=2)
+    code = "pad = merger_window_size - height % merger_window_size\nvision_window_index(grid)"
+    assert next(repair.repairs(config, "ZeroDivisionError: integer modulo by zero", code)) == {("window_size",): 8}
+    assert next(repair.repairs(config, "ZeroDivisionError: integer modulo by zero", "1 % n")) == {("n_window",): 16}

@@ -45,6 +45,7 @@ from conformance.instances.trial import Failed, statements
         ("sliding_window", "window"),
         pytest.param("default_num_lookahead_tokens", "window", id="what is seen ahead is a part of a window"),
         ("max_position_embeddings", "positions"),
+        pytest.param("layer_list_out_channels", "width", id="channels are no layers"),
         ("image_token_id", "token"),
         ("num_experts_per_tok", "experts"),
         ("num_frames", "count"),

@@ -140,7 +140,7 @@ def _one(model_type: str, connection: Connection, options: argparse.Namespace) -
     except BaseException as error:
         if verbose:
             traceback.print_exc()
-        connection.send((str(error) or type(error).__name__).splitlines()[0][:300])
+        connection.send(" ".join(str(error).split())[:300] or type(error).__name__)
         return
     connection.send(
         {

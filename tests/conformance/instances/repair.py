@@ -53,7 +53,7 @@ def repairs(config: PreTrainedConfig, text: str, code: str = "") -> Iterator[Cha
         yield from _narrower(config)
     if "ZeroDivision" in text or "of 0 elements" in text:
         yield from _streams_for_heads(config)
-        yield from _larger_windows(config)
+        yield from _larger_windows(config, code)
     if "stands for the" in text:
         yield {**room(config), **missing_placeholders(config)}
     if ("features" in text.lower() and "tokens" in text) or "number of ones in mask" in text:
@@ -156,9 +156,10 @@ def _as_lists(config: PreTrainedConfig, code: str) -> Iterator[Changes]:
                 yield {(*path, name): list(value)}
 
 
-def _larger_windows(config: PreTrainedConfig) -> Iterator[Changes]:
-    """Windows that hold no patch are made to hold several."""
-    for path, value in sizes.of_kind(config, "window").items():
+def _larger_windows(config: PreTrainedConfig, code: str = "") -> Iterator[Changes]:
+    """Windows that hold no patch are made to hold several; first those whose names stand in the statements that failed."""
+    windows = sizes.of_kind(config, "window")
+    for path, value in sorted(windows.items(), key=lambda one: not re.search(rf"(?<![a-z]){one[0][-1]}\b", code)):
         yield from ({path: sizes.like(value, (times * n for n in sizes.integers(value)))} for times in (4, 8))
 
 
@@ -632,13 +633,14 @@ def _more_stages(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
 
 
 def _as_many_channels(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
-    """Of a list of channels that convolutions are told, one after the other becomes the number of those that come."""
+    """Of a list of channels that convolutions are told, one becomes the number of those that come; later stages may have twice as many each."""
     said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
     told, came = (int(said[1]), int(said[2])) if said else (0, 0)
     for path, value in sizes.of_kind(config, "width").items() if said else ():
         if isinstance(value, (list, tuple)) and told in value:
-            place = value.index(told)
-            yield {path: [*value[:place], came, *value[place + 1 :]]}
+            before, after = value[: value.index(told)], value[value.index(told) + 1 :]
+            yield {path: [*before, came, *(came * 2**stage for stage in range(1, len(after) + 1))]}
+            yield {path: [*before, came, *after]}
 
 
 def _wide_as_a_stream(config: PreTrainedConfig, text: str) -> Iterator[Changes]:

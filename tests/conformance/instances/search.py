@@ -852,7 +852,7 @@ def without_a_forward(name: str) -> str:
     """Why upstream's class `name` has no forward that adapters could be trained with; "" where it has one, or is not exported."""
     forward = getattr(getattr(transformers, name, None), "forward", None)
     if forward is nn.Module.forward:
-        return f"{name} has no forward: upstream only generates with it"
+        return f"{name} has no forward: upstream calls other methods of it"
     if forward is not None and _decorated(forward, "inference_mode"):
         return f"{name}.forward runs under torch.inference_mode, in which nothing can be trained"
     return ""

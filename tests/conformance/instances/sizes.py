@@ -24,7 +24,7 @@ NARROW = 16  # no stream is that narrow by default: it is what a book of codes h
 _TOKENS = {"token", "bos", "eos", "pad", "sep", "cls", "mask", "boi", "eoi", "boa", "eoa", "unk", "blank"}
 _DEPTHS = {"layers", "attends", "layer", "depth", "depths", "blocks", "stages", "repeats"}
 _NO_DEPTH = {"id", "ids", "index", "indices", "indexes", "norm", "scale", "types", "type", "init", "rope", "drop", "dropout",
-             "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every", "pool"}  # fmt: skip
+             "feature", "interval", "freq", "frequency", "step", "size", "dim", "window", "period", "offset", "pattern", "every", "pool", "channels"}  # fmt: skip
 _WIDTHS = {"size", "sizes", "dim", "dims", "width", "channels", "channel", "hidden", "model", "embd", "units", "features", "inner", "ff", "ffn",
            "rank", "filters", "embed", "intermediate", "embedding", "bottleneck", "d", "state", "expansion"}  # fmt: skip
 
