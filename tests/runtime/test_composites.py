@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     BartConfig,
     BertConfig,
@@ -38,6 +39,7 @@ from adapter_runtime.call.context import thread
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError, UnsupportedModelError
 from adapter_runtime.methods.invertible.layer import InvertibleAdapters
+from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
 from adapter_runtime.model.calls import _warn_of_idle
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 from adapter_runtime.model.parts.composite import OwnLayers
@@ -895,3 +897,13 @@ def test_the_summary_names_the_models_inside_that_get_no_adapters() -> None:
         assert model.adapter_summary().endswith(f"{path}: {row['reason']}.")
     whole = with_adapters("llava", a="lora").model
     assert "without" not in whole.adapter_summary(as_dict=True)[-1]
+
+
+def test_what_a_model_inside_gets_later_is_none_of_the_layers_beside_it() -> None:
+    """Its prompt would run at the entry of the whole too, and its invertible adapter twice (Fun-ASR Nano)."""
+    whole, inner = nn.Module(), nn.Module()
+    whole.layer_stacks = ()
+    whole.inner = inner
+    own = OwnLayers(whole, [inner])
+    inner.prompt_tuning, whole.prompt_tuning = PromptTuningLayer(), PromptTuningLayer()
+    assert list(own.adapter_layers()) == [whole.prompt_tuning]

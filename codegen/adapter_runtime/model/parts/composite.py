@@ -47,7 +47,7 @@ class OwnLayers(AdapterPart):
 
     def __init__(self, model: ModelUsingSubmodelsAdaptersMixin, others: Sequence[nn.Module]) -> None:
         self.model, self.layer_stacks = model, model.layer_stacks
-        self.foreign = {module for other in others for module in other.modules()}
+        self.others = tuple(others)
 
     def __getattr__(self, name: str) -> object:
         if "model" not in self.__dict__:  # a copy, which is asked before it is filled
@@ -55,8 +55,9 @@ class OwnLayers(AdapterPart):
         return getattr(self.__dict__["model"], name)
 
     def adapter_layers(self) -> Iterator[AdapterLayerBase]:
-        """All modules that hold adapters, but for those of other parts."""
-        return (layer for layer in super().adapter_layers() if layer not in self.foreign)
+        """All modules that hold adapters, but for those of other parts, which may have got some since `init`: prompts act at their entry."""
+        foreign = {module for other in self.others for module in other.modules()}
+        return (layer for layer in super().adapter_layers() if layer not in foreign)
 
 
 class _Fitting(NamedTuple):
