@@ -14,17 +14,16 @@ NAME = "adapter_a"
 def layout(subject: Subject) -> Layout:
     """The layout of a tiny Llama or BERT."""
     if subject.model_type == "llama":
-        embeddings = "model.embed_tokens"
-        return Layout(
-            tuple(_llama_layer(f"model.layers.{i}") for i in range(2)),
-            "model",
-            embeddings,
-            embeddings,
-            "model",
-            "model",
-        )
+        layers = tuple(_llama_layer(f"model.layers.{i}") for i in range(2))
+        return _layout(layers, "model", "model.embed_tokens", "model.embed_tokens")
     layers = tuple(_bert_layer(f"bert.encoder.layer.{i}") for i in range(2))
-    return Layout(layers, "bert", "bert.embeddings", "bert.embeddings.word_embeddings", "bert", "bert")
+    return _layout(layers, "bert", "bert.embeddings", "bert.embeddings.word_embeddings")
+
+
+def _layout(layers: tuple[Layer, ...], base: str, embeddings: str, table: str) -> Layout:
+    return Layout(
+        layers, base, embeddings, entry=embeddings, keeper=base, token_embeddings=table, front=base, text=base
+    )
 
 
 def _llama_layer(path: str) -> Layer:
