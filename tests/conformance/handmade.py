@@ -22,7 +22,15 @@ def layout(subject: Subject) -> Layout:
 
 def _layout(layers: tuple[Layer, ...], base: str, embeddings: str, table: str) -> Layout:
     return Layout(
-        layers, base, embeddings, entry=embeddings, keeper=base, token_embeddings=table, front=base, text=base
+        layers,
+        base,
+        embeddings,
+        entry=embeddings,
+        keeper=base,
+        reader=base,
+        token_embeddings=table,
+        front=base,
+        text=base,
     )
 
 

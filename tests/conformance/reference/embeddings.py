@@ -50,7 +50,7 @@ def invertible_applied(
 
     embedding = upstream.get_submodule(layout.entry)
     if layout.has_parts and isinstance(embedding, nn.Embedding):
-        handles = _around_part(upstream.get_submodule(layout.keeper), embedding, forward)
+        handles = _around_part(upstream.get_submodule(layout.reader), embedding, forward)
     else:  # behind the table, what enters the part goes through what stands there, however it comes in (BART's norm)
         handles = [embedding.register_forward_hook(forward)]
     projection = upstream.get_output_embeddings()

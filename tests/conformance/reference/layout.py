@@ -86,6 +86,9 @@ class Layout:
         ""  # of that after which invertible adapters stand: the same one, or a table where more is added to tokens
     )
     keeper: str = ""  # path of what they belong to: as `front`
+    reader: str = (
+        ""  # path of what embeds the tokens, or is given embeddings: it, or the decoder that OPT's head calls past it
+    )
     token_embeddings: str = ""
     front: str = (
         ""  # path of what the embeddings belong to: the encoder that embeds the tokens, or what embeds them without one
@@ -145,11 +148,13 @@ def layout_of(model: nn.Module) -> Layout:
     parts = {join(base, path): part for path, part in model.adapters_base.adapter_parts().items()}
     layers = [_of_part(model, path, module, base, parts) for path, module in found]
     text = next((path for path, part in parts.items() if part is model.adapters_base.text_part), None)
-    front, keeper, embeddings, entry, token_embeddings = base, base, "", "", ""
+    front, keeper, reader, embeddings, entry, token_embeddings = base, base, base, "", "", ""
     if text is not None:
         stated = parts[text]
         place = stated.token_entry or stated.embedding_output
         front, keeper = (_front(model, stated, text, path) for path in (stated.embedding_output, place))
+        within, _, _ = stated.token_entry.rpartition(".")
+        reader = join(text, within) if within else keeper
         embeddings, entry, token_embeddings = (
             join(text, path) if path else "" for path in (stated.embedding_output, place, stated.token_embeddings)
         )
@@ -159,6 +164,7 @@ def layout_of(model: nn.Module) -> Layout:
         embeddings=embeddings,
         entry=entry,
         keeper=keeper,
+        reader=reader,
         token_embeddings=token_embeddings,
         front=front,
         text=base if text is None else text,
