@@ -195,5 +195,5 @@ def _places(model: PreTrainedModel) -> set[str]:
         for attention in layout.prefixed
         if any(name.startswith(f"{prefix_key(attention, FIRST)}.") for name in names)
     }
-    acts_at_entry = any("prompt_tuning." in name or "invertible_adapters." in name for name in names)
-    return layers | ({layout.text} if acts_at_entry else set())
+    entries = (("prompt_tuning.", layout.text), ("invertible_adapters.", layout.reader))
+    return layers | {path for part, path in entries if any(part in name for name in names)}

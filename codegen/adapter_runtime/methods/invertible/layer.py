@@ -54,7 +54,7 @@ class CoupledSlot(CallSlot):
 
 
 class ReadingSlot(CallSlot):
-    """Whether the module that embeds the tokens runs now in the current call."""
+    """Whether what embeds the tokens runs now in the current call: not a model around it, which may use the table before."""
 
     def __init__(self) -> None:
         self.is_reading = False
@@ -116,15 +116,9 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
         self, module: nn.Module, args: tuple[Argument, ...], output: LayerOutputs
     ) -> LayerOutputs | None:
         """Forward hook of the module after which invertible adapters run; `output` is [B, L, E], or a tuple that begins so."""
-        context = thread.context
-        if self.in_reader:
-            if (
-                context is None or not context.slot(ReadingSlot).is_reading
-            ):  # another half's call of a table that both have
-                return None
-        elif self.is_token_table and not self.in_encoder:
-            if context is None or not context.is_in_base:  # the caller wants the embeddings for itself
-                return None
+        is_asked = self.in_reader or (self.is_token_table and not self.in_encoder)
+        if is_asked and (thread.context is None or not thread.context.slot(ReadingSlot).is_reading):
+            return None  # the caller wants the embeddings for itself, or is another half that has the same table
         if self.current_program() is None:
             return None
         return with_hidden_states(output, self.couple(hidden_states_of(output)))
@@ -143,6 +137,8 @@ class InvertibleAdapters(TensorLayer[bool], AdapterDict[CouplingNode]):
     def at_entry(self, model: EntryModel, given: dict[str, Argument]) -> dict[str, Argument]:
         if self.in_encoder or not self.is_token_table:
             return given
+        if thread.context is not None:
+            thread.context.slot(ReadingSlot).is_reading = True
         self.follow(model.get_submodule(model.token_entry or model.embedding_output))
         scale = attrgetter(model.token_scale)(model) if model.token_entry and model.token_scale else None
         return self.coupled_inputs(given, scale)
