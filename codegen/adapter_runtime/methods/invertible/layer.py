@@ -11,7 +11,7 @@ upstream's heads by `undo_before_projection`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -213,7 +213,7 @@ def _is_hooked(module: nn.Module, owner: nn.Module) -> bool:
     return any(_is_of(hook, owner) for hook in module._forward_hooks.values())
 
 
-def _is_of(hook: Callable[..., object], layer: nn.Module) -> bool:
+def _is_of(hook: Hashable, layer: nn.Module) -> bool:
     owner = getattr(hook, "__self__", None)
     return owner is layer or (isinstance(owner, TableReader) and owner.layer is layer)
 

@@ -201,7 +201,7 @@ class _Way:
 
     def _of_values(self, call: Value) -> Iterator[cst.CSTNode]:
         """The call of a module that is no step of the stream (of a table of positions), if it reads values of embeddings of tokens."""
-        given = (*enumerate(call.inputs), *call.keywords)
+        given: tuple[tuple[int | str, Value], ...] = (*enumerate(call.inputs), *call.keywords)
         read = [key for key, value in given if self._holds_tokens(value)]
         classes = call.module.classes if call.module else ()
         if read and not all(self._reads_only_shapes(local_class(name), read) for name in classes):
