@@ -6,7 +6,7 @@ import pytest
 
 from adapter_codegen.model import MixerRoles
 from adapter_codegen.plan.module import plan_module
-from plan_snippets import MLP, STACK, facts_of, layer, plan_of_layer
+from plan_snippets import ATTENTION, MLP, STACK, facts_of, layer, plan_of_layer
 
 FEED = "\nreturn x + self.mlp(self.norm2(x))"
 NAMES = ("up", "time", "side", "down")
@@ -97,3 +97,38 @@ def test_a_projection_of_only_some_layers_is_optional() -> None:
     plan = plan_module(facts_of(MLP, layer(text, init.replace("self.side = nn.Linear(8, 8)\n", "", 1)), READS_TOKENS))
     assert plan.layers[0].mixer.first == ("up", "side")
     assert "side" in plan.layers[0].optional
+
+
+DELTA = """
+class Delta(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.{name} = nn.Linear(8, 8)
+        self.wide = nn.Linear(8, 8)
+        self.conv = nn.Conv1d(8, 8, 3)
+        self.{last} = nn.Linear(8, 8)
+
+    def forward(self, states, mask=None):
+        return self.{last}(self.conv(self.{name}(states) * self.wide(states))), None
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "expected"),
+    [
+        pytest.param("read", "give", MixerRoles(("mix.read", "mix.wide"), ("mix.give",)), id="names of its own"),
+        pytest.param(
+            "q", "give", MixerRoles(("mix.wide",), ("mix.give",)), id="the attention's queries have the name"
+        ),
+        pytest.param("read", "o", MixerRoles(("mix.read", "mix.wide")), id="the attention's output has the name"),
+    ],
+)
+def test_a_name_that_attention_in_other_layers_has_is_no_place_of_a_mixer(
+    name: str, last: str, expected: MixerRoles
+) -> None:
+    """Kimi Linear's ``self_attn.q_proj``: an update there would be one of queries in some layers."""
+    init = "self.mix = Attention(config) if config.attends else Delta(config)"
+    text = layer(f"x = x + self.mix(self.norm1(x), mask)[0]{FEED}", init)
+    plan = plan_module(facts_of(ATTENTION, DELTA.format(name=name, last=last), MLP, text, STACK))
+    assert plan.layers[0].mixer == expected

@@ -36,8 +36,10 @@ def mixer_roles(additions: Iterable[Addition], roles: Roles, attentions: Attenti
             inside = {key: value for key, value in ancestors(linear).items() if key not in behind}
             if id(linear) in behind or attentions.kinds_in(inside) or not roles.mixes(inside):
                 continue
-            last[linear.path] = None
-            first.update((one.path, None) for one in _reading(linear, inside, scene))
+            found = (one for one in _reading(linear, inside, scene) if not _stands_in_several(one.path, scene))
+            first.update((one.path, None) for one in found)
+            if not _stands_in_several(linear.path, scene):
+                last[linear.path] = None
     taken = _taken(scene)
     return MixerRoles(
         tuple(path for path in first if path not in taken and path not in last and "*" not in path),
@@ -53,6 +55,19 @@ def _reading(last: Value, inside: dict[int, Value], scene: Scene) -> Iterator[Va
         before = (value for key, value in ancestors(one).items() if key in inside and value is not one)
         if not any(scene.is_call_of(value, Kind.LINEAR, Kind.CONVOLUTION) for value in before):
             yield one
+
+
+def _stands_in_several(path: str, scene: Scene) -> bool:
+    """Whether several of the classes that the module around it may have hold a module of this name: in some layers it is another's.
+
+    Kimi Linear's ``self_attn.q_proj`` is that of a linear attention in some layers, and that of an attention in others.
+    """
+    known = scene.facts.classes.get(scene.flow.root.class_name)
+    head, _, rest = path.partition(".")
+    around = known.submodules.get(head) if known is not None and rest else None
+    name, _, _ = rest.partition(".")
+    classes = (scene.facts.classes.get(one) for one in dict.fromkeys(around.classes)) if around is not None else ()
+    return sum(one is not None and name in one.submodules for one in classes) > 1
 
 
 def _taken(scene: Scene) -> set[str]:
