@@ -52,15 +52,18 @@ def _reaches_others(upstream: nn.Module, layer: Layer, path: str, inputs: dict[s
 def _gates(upstream: nn.Module, layer: Layer, path: str, inputs: dict[str, Any]) -> bool:
     """Whether what a projection gives is a factor of what was mixed: what it does at a position depends on what another one gave before.
 
-    Asked of what a last projection reads, since a norm behind the mixer makes all depend on all.
+    Asked of what a last projection reads, since a norm behind the mixer makes all depend on all; where none is declared, of what the
+    sublayer around it gives.
     """
 
-    def read(last: str, other: str, noise: float, before: float) -> Tensor:
-        return torch.stack(_given(upstream, last, {path: (0, noise), other: (-1, before)}, inputs).read)
+    def seen(at: str, other: str, noise: float, before: float) -> Tensor:
+        given = _given(upstream, at, {path: (0, noise), other: (-1, before)}, inputs)
+        return torch.stack(given.read if layer.mixer_last else given.left)
 
-    for last in layer.mixer_last:
+    sublayer, _, _ = path.removeprefix(f"{layer.path}.").partition(".")
+    for at in layer.mixer_last or (f"{layer.path}.{sublayer}",):
         for other in set(layer.mixer_first) - {path}:
-            alone, moved = (read(last, other, 1.0, at) - read(last, other, 0.0, at) for at in (0.0, 1.0))
+            alone, moved = (seen(at, other, 1.0, one) - seen(at, other, 0.0, one) for one in (0.0, 1.0))
             if bool((moved - alone).abs().max() > 1e-4 * alone.abs().max()) and bool(alone.any()):
                 return True
     return False
