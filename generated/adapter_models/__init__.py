@@ -195,6 +195,7 @@ if TYPE_CHECKING:
     from .cosmos3_edge_vision.adapter_model import Cosmos3EdgeVisionAdapterModel
     from .cosmos3_omni.adapter_model import Cosmos3OmniAdapterModel
     from .cpmant.adapter_model import CpmAntAdapterModel
+    from .csm.adapter_model import CsmForConditionalGenerationAdapterModel
     from .ctrl.adapter_model import CTRLAdapterModel
     from .cvt.adapter_model import CvtAdapterModel
     from .cwm.adapter_model import CwmAdapterModel
@@ -221,6 +222,7 @@ if TYPE_CHECKING:
     from .detr.adapter_model import DetrAdapterModel
     from .dia.adapter_model import DiaAdapterModel
     from .diffllama.adapter_model import DiffLlamaAdapterModel
+    from .diffusion_gemma.adapter_model import DiffusionGemmaAdapterModel
     from .dinov2.adapter_model import Dinov2AdapterModel
     from .dinov2_with_registers.adapter_model import Dinov2WithRegistersAdapterModel
     from .dinov3_vit.adapter_model import DINOv3ViTAdapterModel
@@ -233,11 +235,14 @@ if TYPE_CHECKING:
     from .dpr.adapter_model import DPRQuestionEncoderAdapterModel
     from .dpt.adapter_model import DPTAdapterModel
     from .edgetam.adapter_model import EdgeTamAdapterModel
+    from .efficientloftr.adapter_model import EfficientLoFTRAdapterModel
     from .electra.adapter_model import ElectraAdapterModel
     from .embedding_gemma2.adapter_model import EmbeddingGemma2AdapterModel
     from .embedding_gemma2_text.adapter_model import EmbeddingGemma2TextAdapterModel
     from .emu3.adapter_model import Emu3AdapterModel
     from .encoder_decoder.adapter_model import EncoderDecoderAdapterModel
+    from .eomt.adapter_model import EomtAdapterModel
+    from .eomt_dinov3.adapter_model import EomtDinov3AdapterModel
     from .ernie.adapter_model import ErnieAdapterModel
     from .ernie4_5.adapter_model import Ernie4_5AdapterModel
     from .ernie4_5_moe.adapter_model import Ernie4_5_MoeAdapterModel
@@ -401,6 +406,7 @@ if TYPE_CHECKING:
     from .longt5.adapter_model import LongT5AdapterModel
     from .luke.adapter_model import LukeAdapterModel
     from .lw_detr.adapter_model import LwDetrAdapterModel
+    from .lw_detr_vit.adapter_model import LwDetrViTBackboneAdapterModel
     from .lxmert.adapter_model import LxmertAdapterModel
     from .m2m_100.adapter_model import M2M100AdapterModel
     from .mamba.adapter_model import MambaAdapterModel
@@ -513,6 +519,7 @@ if TYPE_CHECKING:
     from .phi4_multimodal.adapter_model import Phi4MultimodalAdapterModel
     from .phimoe.adapter_model import PhimoeAdapterModel
     from .pi0.adapter_model import PI0AdapterModel
+    from .pix2struct.adapter_model import Pix2StructAdapterModel
     from .pixio.adapter_model import PixioAdapterModel
     from .pixtral.adapter_model import PixtralVisionAdapterModel
     from .plbart.adapter_model import PLBartAdapterModel
@@ -520,9 +527,11 @@ if TYPE_CHECKING:
     from .pocket_tts_audio_tokenizer.adapter_model import PocketTTSAudioTokenizerAdapterModel
     from .pocket_tts_audio_tokenizer_decoder.adapter_model import PocketTTSAudioTokenizerDecoderAdapterModel
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
+    from .pop2piano.adapter_model import Pop2PianoAdapterModel
     from .pp_chart2table.adapter_model import PPChart2TableAdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
     from .pp_doclayout_v4.adapter_model import PPDocLayoutV4AdapterModel
+    from .pp_formulanet.adapter_model import PPFormulaNetAdapterModel
     from .prompt_depth_anything.adapter_model import PromptDepthAnythingAdapterModel
     from .prophetnet.adapter_model import ProphetNetAdapterModel
     from .pvt.adapter_model import PvtAdapterModel
@@ -545,6 +554,7 @@ if TYPE_CHECKING:
     from .qwen3_5_moe_vision.adapter_model import Qwen3_5MoeVisionAdapterModel
     from .qwen3_5_text.adapter_model import Qwen3_5TextAdapterModel
     from .qwen3_5_vision.adapter_model import Qwen3_5VisionAdapterModel
+    from .qwen3_asr.adapter_model import Qwen3ASRAdapterModel
     from .qwen3_asr_encoder.adapter_model import Qwen3ASREncoderAdapterModel
     from .qwen3_moe.adapter_model import Qwen3MoeAdapterModel
     from .qwen3_next.adapter_model import Qwen3NextAdapterModel
@@ -562,6 +572,7 @@ if TYPE_CHECKING:
     from .recurrent_gemma.adapter_model import RecurrentGemmaAdapterModel
     from .rembert.adapter_model import RemBertAdapterModel
     from .rf_detr.adapter_model import RfDetrAdapterModel
+    from .rf_detr_dinov2.adapter_model import RfDetrDinov2BackboneAdapterModel
     from .roberta.adapter_model import RobertaAdapterModel
     from .roberta_prelayernorm.adapter_model import RobertaPreLayerNormAdapterModel
     from .roc_bert.adapter_model import RoCBertAdapterModel
@@ -594,6 +605,7 @@ if TYPE_CHECKING:
     from .smolvlm.adapter_model import SmolVLMAdapterModel
     from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
     from .solar_open.adapter_model import SolarOpenAdapterModel
+    from .speech_encoder_decoder.adapter_model import SpeechEncoderDecoderAdapterModel
     from .speech_to_text.adapter_model import Speech2TextAdapterModel
     from .speecht5.adapter_model import SpeechT5AdapterModel
     from .splinter.adapter_model import SplinterAdapterModel
@@ -635,6 +647,7 @@ if TYPE_CHECKING:
     from .video_llama_3_vision.adapter_model import VideoLlama3VisionAdapterModel
     from .video_llava.adapter_model import VideoLlavaAdapterModel
     from .videomae.adapter_model import VideoMAEAdapterModel
+    from .videomt.adapter_model import VideomtAdapterModel
     from .videoprism.adapter_model import VideoPrismClipAdapterModel
     from .videoprism_vision_model.adapter_model import VideoPrismVisionAdapterModel
     from .vilt.adapter_model import ViltAdapterModel
@@ -646,6 +659,7 @@ if TYPE_CHECKING:
     from .vit_mae.adapter_model import ViTMAEAdapterModel
     from .vit_msn.adapter_model import ViTMSNAdapterModel
     from .vitdet.adapter_model import VitDetAdapterModel
+    from .vitmatte.adapter_model import VitMatteAdapterModel
     from .vitpose.adapter_model import VitPoseAdapterModel
     from .vitpose_backbone.adapter_model import VitPoseBackboneAdapterModel
     from .vits.adapter_model import VitsAdapterModel
@@ -784,6 +798,7 @@ __all__ = [
     "Cosmos3EdgeVisionAdapterModel",
     "Cosmos3OmniAdapterModel",
     "CpmAntAdapterModel",
+    "CsmForConditionalGenerationAdapterModel",
     "CvtAdapterModel",
     "CwmAdapterModel",
     "DEFAULT_ADAPTERFUSION_CONFIG",
@@ -816,6 +831,7 @@ __all__ = [
     "DiReftConfig",
     "DiaAdapterModel",
     "DiffLlamaAdapterModel",
+    "DiffusionGemmaAdapterModel",
     "Dinov2AdapterModel",
     "Dinov2WithRegistersAdapterModel",
     "DistilBertAdapterModel",
@@ -830,12 +846,15 @@ __all__ = [
     "DvoRAConfig",
     "DynamicAdapterFusionConfig",
     "EdgeTamAdapterModel",
+    "EfficientLoFTRAdapterModel",
     "ElectraAdapterModel",
     "EmbeddingAdaptersMixin",
     "EmbeddingGemma2AdapterModel",
     "EmbeddingGemma2TextAdapterModel",
     "Emu3AdapterModel",
     "EncoderDecoderAdapterModel",
+    "EomtAdapterModel",
+    "EomtDinov3AdapterModel",
     "Ernie4_5AdapterModel",
     "Ernie4_5_MoeAdapterModel",
     "Ernie4_5_VLMoeAdapterModel",
@@ -1011,6 +1030,7 @@ __all__ = [
     "LowRank",
     "LukeAdapterModel",
     "LwDetrAdapterModel",
+    "LwDetrViTBackboneAdapterModel",
     "LxmertAdapterModel",
     "M2M100AdapterModel",
     "MAMConfig",
@@ -1121,6 +1141,7 @@ __all__ = [
     "PPChart2TableAdapterModel",
     "PPDocLayoutV3AdapterModel",
     "PPDocLayoutV4AdapterModel",
+    "PPFormulaNetAdapterModel",
     "PaddleOCRVLAdapterModel",
     "PaliGemmaAdapterModel",
     "ParBnConfig",
@@ -1145,12 +1166,14 @@ __all__ = [
     "Phi4MultimodalAdapterModel",
     "PhiAdapterModel",
     "PhimoeAdapterModel",
+    "Pix2StructAdapterModel",
     "PixioAdapterModel",
     "PixtralVisionAdapterModel",
     "PocketTTSAdapterModel",
     "PocketTTSAudioTokenizerAdapterModel",
     "PocketTTSAudioTokenizerDecoderAdapterModel",
     "PocketTTSAudioTokenizerEncoderAdapterModel",
+    "Pop2PianoAdapterModel",
     "PredictionHead",
     "PrefixTuningConfig",
     "ProjectionAdapter",
@@ -1172,6 +1195,7 @@ __all__ = [
     "Qwen2_5_VLAdapterModel",
     "Qwen2_5_VLTextAdapterModel",
     "Qwen2_5_VisionTransformerPretrainedAdapterModel",
+    "Qwen3ASRAdapterModel",
     "Qwen3ASREncoderAdapterModel",
     "Qwen3AdapterModel",
     "Qwen3MoeAdapterModel",
@@ -1199,6 +1223,7 @@ __all__ = [
     "ReftConfig",
     "RemBertAdapterModel",
     "RfDetrAdapterModel",
+    "RfDetrDinov2BackboneAdapterModel",
     "RoCBertAdapterModel",
     "RoFormerAdapterModel",
     "RobertaAdapterModel",
@@ -1235,6 +1260,7 @@ __all__ = [
     "SmolVLMVisionTransformerAdapterModel",
     "SolarOpenAdapterModel",
     "Speech2TextAdapterModel",
+    "SpeechEncoderDecoderAdapterModel",
     "SpeechT5AdapterModel",
     "SplinterAdapterModel",
     "Split",
@@ -1295,12 +1321,14 @@ __all__ = [
     "VideoMAEAdapterModel",
     "VideoPrismClipAdapterModel",
     "VideoPrismVisionAdapterModel",
+    "VideomtAdapterModel",
     "ViltAdapterModel",
     "VipLlavaAdapterModel",
     "VisionEncoderDecoderAdapterModel",
     "VisionTextDualEncoderAdapterModel",
     "VisualBertAdapterModel",
     "VitDetAdapterModel",
+    "VitMatteAdapterModel",
     "VitPoseAdapterModel",
     "VitPoseBackboneAdapterModel",
     "VitsAdapterModel",

@@ -138,6 +138,8 @@ def parts_refuse(model: PreTrainedModel, method: Method) -> bool:
         return any(_stated_to_refuse(base, part.planned_as, str(error)) for part in method.parts)
     except InvalidConfigError:
         pass  # an option of the method has no place, as `cross_adapter` where nothing is attended on: `_has_no_place`, and checks tell
+    else:
+        model.delete_adapter(FIRST)
     return False
 
 

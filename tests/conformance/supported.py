@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from adapter_runtime.errors import AdapterError
 from conformance.adapted import FIRST, initialised
-from conformance.methods import METHODS
+from conformance.methods import METHODS, Method
 from conformance.subjects import Subject
 
 
-def supported_can_be_added(subject: Subject) -> None:
+def supported_can_be_added(subject: Subject, methods: Iterable[Method] = METHODS) -> None:
     """And what is not supported cannot."""
     model = initialised(subject)
-    for method in METHODS:
+    for method in methods:
         answer = model.supports_adapter(method.config)
         try:
             model.add_adapter(FIRST, method.config)

@@ -208,7 +208,10 @@ def test_a_token_beyond_the_smallest_vocabulary_needs_room() -> None:
 def test_numbers_of_layers_beyond_the_last_become_those_that_are_there() -> None:
     config = CLIPVisionConfig(num_hidden_layers=2, feature_layer=[-2, -5, 6], global_indexes=[5], other_layer=7)
     code = "hidden_states[index] for index in feature_layer"
-    assert list(repair._layers_that_are_there(config, code)) == [{("feature_layer",): [-2, 1]}]
+    assert list(repair._layers_that_are_there(config, code)) == [
+        {("feature_layer",): [-2, 1]},
+        {("feature_layer",): [-2, 1, 0]},
+    ]
     assert list(repair._layers_that_are_there(config, "hidden_states[self.global_index + 1]")) == [
         {("global_indexes",): [1]}
     ]

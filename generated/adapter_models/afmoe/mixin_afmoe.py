@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Afmoe plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -37,7 +38,8 @@ class AfmoeDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class AfmoeModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class AfmoeModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
     final_norm_path = "norm"

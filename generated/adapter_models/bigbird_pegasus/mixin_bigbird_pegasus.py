@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's BigBirdPegasus plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -63,23 +64,28 @@ class BigBirdPegasusDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class BigBirdPegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BigBirdPegasusModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers", form="followed"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.layernorm_embedding"
 
 
 class BigBirdPegasusDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     final_norm_path = "decoder.layernorm_embedding"
+    lacks = {
+        "invertible": "The forward of BigBirdPegasusDecoderWrapper does not show by which table it embeds tokens."
+    }
 
 
-class BigBirdPegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BigBirdPegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="followed"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
@@ -87,13 +93,14 @@ class BigBirdPegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapte
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
-class BigBirdPegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BigBirdPegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layernorm_embedding"
     own_methods = {
         "bottleneck": "",
@@ -101,5 +108,5 @@ class BigBirdPegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapte
         "lora": "",
         "reft": "BigBirdPegasusDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Blenderbot plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -63,23 +64,26 @@ class BlenderbotDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class BlenderbotModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BlenderbotModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
 class BlenderbotDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     final_norm_path = "decoder.layer_norm"
+    lacks = {"invertible": "The forward of BlenderbotDecoderWrapper does not show by which table it embeds tokens."}
 
 
-class BlenderbotEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BlenderbotEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -87,13 +91,14 @@ class BlenderbotEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMi
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
-class BlenderbotDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BlenderbotDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -101,5 +106,5 @@ class BlenderbotDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMi
         "lora": "",
         "reft": "BlenderbotDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

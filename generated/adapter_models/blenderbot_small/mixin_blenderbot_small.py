@@ -97,14 +97,15 @@ class BlenderbotSmallEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdap
     }
 
 
-class BlenderbotSmallDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class BlenderbotSmallDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "BlenderbotSmallDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -71,7 +71,9 @@ class ClvpDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class ClvpModelForConditionalGenerationAdaptersMixin(
+    EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin
+):
     layer_stacks = (
         LayerStack("conditioning_encoder.mel_attn_blocks", form="no tokens"),
         LayerStack("speech_decoder_model.model.decoder.layers"),
@@ -79,6 +81,7 @@ class ClvpModelForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, Mod
         LayerStack("speech_encoder_model.layers"),
     )
     token_embeddings = "text_encoder_model.token_embedding"
+    token_entry = "text_encoder_model.token_embedding"
     repeats_whole = True
 
 

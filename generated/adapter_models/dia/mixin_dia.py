@@ -64,12 +64,13 @@ class DiaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class DiaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class DiaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "encoder.embedding"
+    token_entry = "encoder.embedding"
     repeats_whole = True
 
 

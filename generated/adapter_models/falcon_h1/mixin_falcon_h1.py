@@ -13,7 +13,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class FalconH1DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -36,6 +36,7 @@ class FalconH1DecoderLayerAdaptersMixin(LayerAdaptersMixin):
         mlp=MLPRoles(
             first=("feed_forward.up_proj",), gate=("feed_forward.gate_proj",), last=("feed_forward.down_proj",)
         ),
+        mixer=MixerRoles(first=("mamba.in_proj",)),
     )
 
 

@@ -32,7 +32,7 @@ class FastSpeech2ConformerEncoderLayerAdaptersMixin(LayerAdaptersMixin):
 class FastSpeech2ConformerModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.conformer_layers"),
-        LayerStack("decoder.conformer_layers"),
+        LayerStack("decoder.conformer_layers", form="spread"),
     )
     token_embeddings = "encoder.embed"
     embedding_output = "encoder.pos_enc"

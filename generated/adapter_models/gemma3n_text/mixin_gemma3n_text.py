@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Gemma3nText plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -29,6 +30,7 @@ class Gemma3nTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Gemma3nTextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Gemma3nTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers", form="other"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"

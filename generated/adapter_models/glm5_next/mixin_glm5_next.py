@@ -10,7 +10,15 @@ from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
+from adapter_runtime.roles import (
+    AttentionRoles,
+    BottleneckRole,
+    LayerRoles,
+    LayerStack,
+    MLPRoles,
+    MixerRoles,
+    OutputOrder,
+)
 
 
 class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -41,13 +49,29 @@ class Glm5NextTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             gate=("mlp.gate_proj", "mlp.shared_experts.gate_proj"),
             last=("mlp.down_proj", "mlp.shared_experts.down_proj"),
         ),
+        mixer=MixerRoles(
+            first=(
+                "self_attn.q_proj",
+                "self_attn.k_proj",
+                "self_attn.v_proj",
+                "self_attn.forget_gate.f_a_proj",
+                "self_attn.b_proj",
+                "self_attn.g_a_proj",
+            )
+        ),
         optional=(
             "mlp.down_proj",
             "mlp.gate_proj",
             "mlp.shared_experts",
             "mlp.up_proj",
+            "self_attn.b_proj",
+            "self_attn.forget_gate",
+            "self_attn.g_a_proj",
+            "self_attn.k_proj",
             "self_attn.kv_b_proj",
             "self_attn.q_b_proj",
+            "self_attn.q_proj",
+            "self_attn.v_proj",
         ),
     )
 

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class GraniteMoeHybridDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -30,7 +30,8 @@ class GraniteMoeHybridDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("shared_mlp.input_linear",), last=("shared_mlp.output_linear",)),
-        optional=("self_attn",),
+        mixer=MixerRoles(first=("mamba.in_proj",)),
+        optional=("mamba", "self_attn"),
     )
 
 

@@ -89,7 +89,7 @@ class GroundingDinoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     final_norm_path = "decoder.layer_norm"
-    submodels = ("text_backbone",)
+    submodels = ("backbone.conv_encoder.model", "text_backbone")
 
 
 class GroundingDinoEncoderAdaptersMixin(ModelBaseAdaptersMixin):

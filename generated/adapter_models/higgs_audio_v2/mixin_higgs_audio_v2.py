@@ -57,5 +57,5 @@ class HiggsAudioV2ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
         "lora": "",
         "reft": "",
         "prompt_tuning": "What HiggsAudioV2Model takes as audio_input_ids, audio_input_ids_mask may have an entry for each token, and has none for those of a prompt.",
-        "invertible": "What embed_audio_tokens gives to the first layer is made of audio_input_ids, not of the tokens that embed_tokens embeds.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }

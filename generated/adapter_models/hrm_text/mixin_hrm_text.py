@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's HrmText plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -32,10 +33,11 @@ class HrmTextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class HrmTextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class HrmTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("L_module.layers"),
         LayerStack("H_module.layers"),
     )
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "H_module.final_norm"

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Kosmos2 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -90,9 +91,10 @@ class Kosmos2VisionTransformerAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class Kosmos2TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Kosmos2TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -100,7 +102,7 @@ class Kosmos2TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapt
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
@@ -118,9 +120,10 @@ class Kosmos2VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class Kosmos2TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Kosmos2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("model.layers"),)
     token_embeddings = "model.embed_tokens"
+    token_entry = "model.embed_tokens"
     final_norm_path = "model.layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -128,5 +131,5 @@ class Kosmos2TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMix
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Kosmos2_5 plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -77,9 +78,10 @@ class Kosmos2_5VisionEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -87,7 +89,7 @@ class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAda
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
@@ -105,9 +107,10 @@ class Kosmos2_5VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class Kosmos2_5TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Kosmos2_5TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("model.layers"),)
     token_embeddings = "model.embed_tokens"
+    token_entry = "model.embed_tokens"
     final_norm_path = "model.layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -115,5 +118,5 @@ class Kosmos2_5TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersM
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

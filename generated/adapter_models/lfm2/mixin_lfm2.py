@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class Lfm2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -30,7 +30,8 @@ class Lfm2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("feed_forward.w3",), gate=("feed_forward.w1",), last=("feed_forward.w2",)),
-        optional=("self_attn",),
+        mixer=MixerRoles(first=("conv.in_proj",), last=("conv.out_proj",)),
+        optional=("conv", "self_attn"),
     )
 
 

@@ -9,11 +9,14 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import BottleneckRole, LayerRoles, LayerStack, MixerRoles
 
 
 class MambaBlockAdaptersMixin(LayerAdaptersMixin):
-    roles = LayerRoles(bottlenecks=(BottleneckRole(host="output_adapters", location="output"),))
+    roles = LayerRoles(
+        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        mixer=MixerRoles(first=("mixer.in_proj",)),
+    )
 
 
 class MambaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

@@ -64,12 +64,13 @@ class MoonshineDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class MoonshineModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class MoonshineModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "decoder.embed_tokens"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.norm"
 
 

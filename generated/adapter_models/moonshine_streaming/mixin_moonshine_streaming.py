@@ -71,6 +71,7 @@ class MoonshineStreamingModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAda
     )
     token_embeddings = "decoder.embed_tokens"
     embedding_output = "encoder.embedder"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.norm"
     repeats_whole = True
 

@@ -10,7 +10,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class NemotronHBlockAdaptersMixin(LayerAdaptersMixin):
@@ -42,10 +42,12 @@ class NemotronHBlockAdaptersMixin(LayerAdaptersMixin):
             first=("mixer.fc1_latent_proj", "mixer.shared_experts.up_proj", "mixer.up_proj"),
             last=("mixer.fc2_latent_proj", "mixer.shared_experts.down_proj", "mixer.down_proj"),
         ),
+        mixer=MixerRoles(first=("mixer.in_proj",)),
         optional=(
             "mixer.down_proj",
             "mixer.fc1_latent_proj",
             "mixer.fc2_latent_proj",
+            "mixer.in_proj",
             "mixer.k_proj",
             "mixer.o_proj",
             "mixer.q_proj",

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's NllbMoe plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -65,18 +66,20 @@ class NllbMoeDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class NllbMoeModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class NllbMoeModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
-class NllbMoeEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class NllbMoeEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -84,13 +87,14 @@ class NllbMoeEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
-class NllbMoeDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class NllbMoeDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -98,5 +102,5 @@ class NllbMoeDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
         "lora": "",
         "reft": "NllbMoeDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class OlmoHybridAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -40,6 +40,17 @@ class OlmoHybridLinearAttentionDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
+        mixer=MixerRoles(
+            first=(
+                "linear_attn.q_proj",
+                "linear_attn.k_proj",
+                "linear_attn.v_proj",
+                "linear_attn.b_proj",
+                "linear_attn.a_proj",
+                "linear_attn.g_proj",
+            ),
+            last=("linear_attn.o_proj",),
+        ),
     )
 
 

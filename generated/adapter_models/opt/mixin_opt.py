@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's OPT plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -32,15 +33,17 @@ class OPTDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class OPTModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class OPTModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
 
 
-class OPTDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class OPTDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "final_layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -48,5 +51,5 @@ class OPTDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

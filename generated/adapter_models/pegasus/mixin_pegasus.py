@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Pegasus plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -63,23 +64,28 @@ class PegasusDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class PegasusModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class PegasusModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "shared"
+    token_scale = "embed_scale"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
 class PegasusDecoderWrapperAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     final_norm_path = "decoder.layer_norm"
+    lacks = {"invertible": "The forward of PegasusDecoderWrapper does not show by which table it embeds tokens."}
 
 
-class PegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class PegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_scale = "embed_scale"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -87,13 +93,14 @@ class PegasusEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }
 
 
-class PegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class PegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -101,5 +108,5 @@ class PegasusDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
         "lora": "",
         "reft": "PegasusDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -9,7 +9,15 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
+from adapter_runtime.roles import (
+    AttentionRoles,
+    BottleneckRole,
+    LayerRoles,
+    LayerStack,
+    MLPRoles,
+    MixerRoles,
+    OutputOrder,
+)
 
 
 class Qwen3_5DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -32,7 +40,16 @@ class Qwen3_5DecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
-        optional=("self_attn",),
+        mixer=MixerRoles(
+            first=(
+                "linear_attn.in_proj_qkv",
+                "linear_attn.in_proj_z",
+                "linear_attn.in_proj_b",
+                "linear_attn.in_proj_a",
+            ),
+            last=("linear_attn.out_proj",),
+        ),
+        optional=("linear_attn", "self_attn"),
     )
 
 

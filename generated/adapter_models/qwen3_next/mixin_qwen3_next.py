@@ -9,7 +9,15 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, OutputOrder
+from adapter_runtime.roles import (
+    AttentionRoles,
+    BottleneckRole,
+    LayerRoles,
+    LayerStack,
+    MLPRoles,
+    MixerRoles,
+    OutputOrder,
+)
 
 
 class Qwen3NextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -36,7 +44,8 @@ class Qwen3NextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             gate=("mlp.gate_proj", "mlp.shared_expert.gate_proj"),
             last=("mlp.down_proj", "mlp.shared_expert.down_proj"),
         ),
-        optional=("mlp.down_proj", "mlp.gate_proj", "mlp.shared_expert", "mlp.up_proj", "self_attn"),
+        mixer=MixerRoles(first=("linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"), last=("linear_attn.out_proj",)),
+        optional=("linear_attn", "mlp.down_proj", "mlp.gate_proj", "mlp.shared_expert", "mlp.up_proj", "self_attn"),
     )
 
 

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class RecurrentGemmaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -31,7 +31,18 @@ class RecurrentGemmaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("mlp_block.up_proj",), gate=("mlp_block.gate_proj",), last=("mlp_block.down_proj",)),
-        optional=("temporal_block.k_proj", "temporal_block.o_proj", "temporal_block.q_proj", "temporal_block.v_proj"),
+        mixer=MixerRoles(
+            first=("temporal_block.linear_y", "temporal_block.linear_x"), last=("temporal_block.linear_out",)
+        ),
+        optional=(
+            "temporal_block.k_proj",
+            "temporal_block.linear_out",
+            "temporal_block.linear_x",
+            "temporal_block.linear_y",
+            "temporal_block.o_proj",
+            "temporal_block.q_proj",
+            "temporal_block.v_proj",
+        ),
     )
 
 

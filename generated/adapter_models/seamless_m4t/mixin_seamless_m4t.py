@@ -182,7 +182,7 @@ class SeamlessM4TEncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersM
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }
 
 
@@ -196,5 +196,5 @@ class SeamlessM4TDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersM
         "lora": "",
         "reft": "SeamlessM4TDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }

@@ -201,7 +201,7 @@ class SeamlessM4Tv2EncoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapter
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }
 
 
@@ -215,18 +215,18 @@ class SeamlessM4Tv2DecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdapter
         "lora": "",
         "reft": "SeamlessM4Tv2Decoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }
 
 
 class SeamlessM4Tv2TextToUnitDecoderAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
+    layer_stacks = (LayerStack("layers", form="spread"),)
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "The hidden states of layers are no rows of tokens or patches: a token stands at as many positions as were computed for it.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
         "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
     }

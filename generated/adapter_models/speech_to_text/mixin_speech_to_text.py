@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Speech2Text plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -63,12 +64,14 @@ class Speech2TextDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Speech2TextModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Speech2TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "decoder.embed_tokens"
+    token_scale = "embed_scale"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
@@ -85,9 +88,11 @@ class Speech2TextEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class Speech2TextDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class Speech2TextDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_scale = "embed_scale"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -95,5 +100,5 @@ class Speech2TextDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersM
         "lora": "",
         "reft": "Speech2TextDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

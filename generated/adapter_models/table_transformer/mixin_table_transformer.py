@@ -7,6 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -62,13 +63,14 @@ class TableTransformerDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class TableTransformerModelAdaptersMixin(ModelBaseAdaptersMixin):
+class TableTransformerModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     embedding_output = "input_projection"
     final_norm_path = "decoder.layernorm"
+    submodels = ("backbone.conv_encoder.model",)
 
 
 class TableTransformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):

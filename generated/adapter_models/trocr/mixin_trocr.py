@@ -58,5 +58,5 @@ class TrOCRDecoderAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
         "lora": "",
         "reft": "",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "What enters the first layer is made here in a way that does not let an invertible adapter stand at embed_tokens.",
     }

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Udop plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -53,28 +54,31 @@ class UdopBlockAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class UdopModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class UdopModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.block", form="followed"),
         LayerStack("decoder.block", form="followed"),
     )
     token_embeddings = "shared"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
 
 
-class UdopForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, OwnHeadAdaptersMixin):
+class UdopForConditionalGenerationAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, OwnHeadAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.block", form="followed"),
         LayerStack("decoder.block", form="followed"),
     )
     token_embeddings = "shared"
+    token_entry = "encoder.embed_tokens"
     final_norm_path = "decoder.final_layer_norm"
     head_modules = ("lm_head",)
 
 
-class UdopStackAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class UdopStackAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("block", form="followed"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "final_layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -82,5 +86,5 @@ class UdopStackAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
         "lora": "",
         "reft": "UdopStack is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

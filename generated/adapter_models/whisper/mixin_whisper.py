@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Whisper plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -64,18 +65,20 @@ class WhisperDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class WhisperModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class WhisperModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
         LayerStack("decoder.layers"),
     )
     token_embeddings = "decoder.embed_tokens"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
-class WhisperDecoderWrapperAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class WhisperDecoderWrapperAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("decoder.layers"),)
     token_embeddings = "decoder.embed_tokens"
+    token_entry = "decoder.embed_tokens"
     final_norm_path = "decoder.layer_norm"
 
 
@@ -83,6 +86,9 @@ class WhisperForAudioClassificationAdaptersMixin(OwnHeadAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layers"),)
     final_norm_path = "encoder.layer_norm"
     head_modules = ("classifier", "projector")
+    lacks = {
+        "invertible": "The forward of WhisperForAudioClassification does not show by which table it embeds tokens."
+    }
 
 
 class WhisperEncoderAdaptersMixin(ModelBaseAdaptersMixin):
@@ -98,9 +104,10 @@ class WhisperEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     }
 
 
-class WhisperDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class WhisperDecoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"
     own_methods = {
         "bottleneck": "",
@@ -108,5 +115,5 @@ class WhisperDecoderAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin
         "lora": "",
         "reft": "WhisperDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
         "prompt_tuning": "What enters the first layer is mixed here from several values; no single module gives it.",
-        "invertible": "What enters the first layer is mixed here from several values; no single module gives it.",
+        "invertible": "",
     }

@@ -89,7 +89,7 @@ class XCLIPModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("text_model.encoder.layers"),
         LayerStack("vision_model.encoder.layers"),
         LayerStack("mit.encoder.layers", form="no tokens"),
-        LayerStack("prompts_generator.decoder"),
+        LayerStack("prompts_generator.decoder", form="gathered"),
     )
     repeats_whole = True
 
@@ -103,7 +103,7 @@ class XCLIPTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
         "bottleneck": "",
         "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
         "lora": "",
-        "reft": "It fails the check `apart`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 3 positions where there are 17 tokens, and rows are padded: which positions are real does n…",
+        "reft": "",
         "prompt_tuning": "The tokens say which positions of the layers' output are read here, and a prompt moves these.",
         "invertible": "",
     }
@@ -117,7 +117,7 @@ class XCLIPVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "bottleneck": "",
         "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
         "lora": "",
-        "reft": "It fails the check `apart`: encoder: UnsupportedMethodError: ReFT edits the first and the last real tokens of a row, but the layers see 3 positions where there are 17 tokens, and rows are padded: which positions are real does n…",
+        "reft": "",
         "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's XGLM plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -43,7 +44,8 @@ class XGLMDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class XGLMModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class XGLMModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "layer_norm"

@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import BottleneckRole, LayerRoles, LayerStack, MLPRoles, MixerRoles
 
 
 class YosoLayerAdaptersMixin(LayerAdaptersMixin):
@@ -19,6 +19,10 @@ class YosoLayerAdaptersMixin(LayerAdaptersMixin):
             BottleneckRole(host="output", location="output"),
         ),
         mlp=MLPRoles(first=("intermediate.dense",), last=("output.dense",)),
+        mixer=MixerRoles(
+            first=("attention.self.query", "attention.self.key", "attention.self.value"),
+            last=("attention.output.dense",),
+        ),
     )
 
 

@@ -5,6 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Zaya plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
@@ -18,6 +19,7 @@ class ZayaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 core="self_attn",
                 kind="self",
                 value="self_attn.qkv_proj.v_proj_current",
+                value_beside=("self_attn.qkv_proj.v_proj_delayed",),
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
@@ -29,7 +31,8 @@ class ZayaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class ZayaModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+class ZayaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     token_embeddings = "embed_tokens"
+    token_entry = "embed_tokens"
     final_norm_path = "norm"

@@ -45,7 +45,8 @@ def every_method_together(subject: Subject, without: frozenset[str] = frozenset(
     expected = run(subject.upstream(), inputs)
     model = initialised(subject)
     assert_bitwise(run(model, inputs), expected, "without an adapter")
-    refused = {family for family, name in FAMILIES.items() if parts_refuse(initialised(subject), method(name))}
+    bare = initialised(subject)
+    refused = {family for family, name in FAMILIES.items() if parts_refuse(bare, method(name))}
     planned = {family: why for family, why in planned_for(subject).items() if family not in without | refused}
     config = union_config(layout_of(model), planned)
     if not config:

@@ -77,7 +77,7 @@ PARTS = {
     ),
     "reference: a part whose table the whole reads never couples": Defect(
         all_of(
-            instead(InvertibleAdapters, "_coupled_inputs", lambda self, given: given),
+            instead(InvertibleAdapters, "coupled_inputs", lambda self, given, scale=None: given),
             instead(InvertibleAdapters, "at_exit", lambda self, outputs: outputs),
         ),
         "reference",

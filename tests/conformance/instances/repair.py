@@ -258,7 +258,8 @@ def _layers_that_are_there(config: PreTrainedConfig, code: str) -> Iterator[Chan
             distinct = list(dict.fromkeys(within))
             others = [place for place in range(depth)[::-1] if place not in distinct]
             yield {(*path, name): distinct}
-            yield {(*path, name): [*distinct, *others][: len(within)]}  # where each has another field's entry
+            if filled := [*distinct, *others][len(distinct) : len(within)]:  # where each has another field's entry
+                yield {(*path, name): [*distinct, *filled]}
 
 
 def _reshaped(config: PreTrainedConfig, text: str, code: str) -> Iterator[Changes]:
