@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,16 @@ def at_tokens(outputs: Mapping[str, Tensor], mask: Tensor | None, in_front: int 
 
 def _is_per_token(name: str) -> bool:
     return name.split(".")[0] in ("logits", "last_hidden_state", "hidden_states", "decoder_hidden_states")
+
+
+@contextlib.contextmanager
+def removed(handles: Iterable[Any]) -> Iterator[None]:
+    """Afterwards, these hooks are gone."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextlib.contextmanager

@@ -122,9 +122,7 @@ def assert_each_acts_alone(
     sites = sites_of_adapter(model, name)
     if not sites:
         raise AssertionError("the adapter has no site; the check would be empty")
-    for site in sites:
-        for tensor in site.tensors.values():
-            tensor().zero_()
+    _silence(sites)
     plain = _outputs(model, inputs)[1]
     silent: list[str] = []
     dead: list[str] = []
@@ -148,6 +146,12 @@ def assert_each_acts_alone(
     return acting
 
 
+def _silence(sites: Iterable[Site]) -> None:
+    for site in sites:
+        for tensor in site.tensors.values():
+            tensor().zero_()
+
+
 def _acts(model: nn.Module, site: Site, inputs: Mapping[str, Any], plain: Mapping[str, Tensor], seed: int) -> bool:
     """Whether a site with random values, all others zero, changes the outputs.
 
@@ -156,8 +160,7 @@ def _acts(model: nn.Module, site: Site, inputs: Mapping[str, Any], plain: Mappin
     """
     fill_randomly((tensor() for tensor in site.tensors.values()), seed)
     has_effect = _differ(_outputs(model, inputs)[1], plain) or _differ(_enlarged(model, site, inputs), plain)
-    for tensor in site.tensors.values():
-        tensor().zero_()
+    _silence([site])
     return has_effect
 
 
@@ -183,9 +186,7 @@ def _dead(
         if (loss := loss_of(_outputs(model, inputs, with_gradients=True)[0])).requires_grad:
             loss.backward()  # not where nothing of the adapter is called
         still -= {key for site in sites for key, of in site.gradients.items() if _moves(of())}
-    for site in sites:
-        for tensor in site.tensors.values():
-            tensor().zero_()
+    _silence(sites)
     return still
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.outputs import seeded
+from conformance.outputs import removed, seeded
 from conformance.reference.layout import Layer, Layout
 
 _NAMES = ("weight", "bias")
@@ -99,12 +99,8 @@ def _given(upstream: nn.Module, path: str, noises: dict[str, tuple[int, float]],
 
     handles = [upstream.get_submodule(path).register_forward_hook(left)]
     handles += [upstream.get_submodule(at).register_forward_hook(disturbed(*noise)) for at, noise in noises.items()]
-    try:
-        with torch.no_grad(), seeded(5):
-            upstream(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with removed(handles), torch.no_grad(), seeded(5):
+        upstream(**inputs)
     return found
 
 

@@ -258,7 +258,7 @@ def _layers_that_are_there(config: PreTrainedConfig, code: str) -> Iterator[Chan
             distinct = list(dict.fromkeys(within))
             others = [place for place in range(depth)[::-1] if place not in distinct]
             yield {(*path, name): distinct}
-            if filled := [*distinct, *others][len(distinct) : len(within)]:  # where each has another field's entry
+            if filled := others[: len(within) - len(distinct)]:  # where each has another field's entry
                 yield {(*path, name): [*distinct, *filled]}
 
 
@@ -623,10 +623,16 @@ def _as_many_as_stages(config: PreTrainedConfig) -> Iterator[Changes]:
                 yield cut
 
 
+def _channels(text: str) -> tuple[int, int]:
+    """How many channels a convolution is told, and how many come to it; none where the error is another."""
+    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    return (int(said[1]), int(said[2])) if said else (0, 0)
+
+
 def _more_stages(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """A backbone hands on as many stages as are to be joined: the channels that are wanted, by those that came."""
-    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    times, rest = divmod(int(said[1]), int(said[2])) if said else (0, 0)
+    told, came = _channels(text)
+    times, rest = divmod(told, came) if came else (0, 0)
     for path, node in nodes(config) if times > 1 and not rest else ():
         stages, handed = (attribute(node, name) or [] for name in ("stage_names", "out_features"))
         if len(handed) < times <= len(stages):
@@ -635,9 +641,8 @@ def _more_stages(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
 
 def _as_many_channels(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """Of a list of channels that convolutions are told, one becomes the number of those that come; later stages may have twice as many each."""
-    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
-    told, came = (int(said[1]), int(said[2])) if said else (0, 0)
-    for path, value in sizes.of_kind(config, "width").items() if said else ():
+    told, came = _channels(text)
+    for path, value in sizes.of_kind(config, "width").items() if came else ():
         if isinstance(value, (list, tuple)) and told in value:
             before, after = value[: value.index(told)], value[value.index(told) + 1 :]
             yield {path: [*before, came, *(came * 2**stage for stage in range(1, len(after) + 1))]}
@@ -646,10 +651,10 @@ def _as_many_channels(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
 
 def _wide_as_a_stream(config: PreTrainedConfig, text: str) -> Iterator[Changes]:
     """Channels that come to a convolution beside others are as many as the stream of the part that gives them."""
-    said = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+    told, came = _channels(text)
     streams = {attribute(node, name) for path, node in nodes(config) if path for name in sizes.STREAM}
-    for path, value in sizes.of_kind(config, "width").items() if said else ():
-        wider = value + int(said[2]) - int(said[1]) if isinstance(value, int) else None  # type: ignore[index]
+    for path, value in sizes.of_kind(config, "width").items() if came else ():
+        wider = value + came - told if isinstance(value, int) else None
         if wider and wider in streams:
             yield {path: wider}
 

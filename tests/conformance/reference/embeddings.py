@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from adapter_runtime.methods.prompt_tuning.windows import counts_columns
 from conformance.methods import Invertible, Prompt
-from conformance.outputs import main_outputs
+from conformance.outputs import main_outputs, removed
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Together, only_in_turn
 from conformance.subjects import FIRST_TOKEN
@@ -56,7 +56,7 @@ def invertible_applied(
     projection = upstream.get_output_embeddings()
     if projection is not None and projection.weight is upstream.get_submodule(layout.token_embeddings).weight:
         handles.append(projection.register_forward_pre_hook(backward))
-    with _removed(handles):
+    with removed(handles):
         yield
 
 
@@ -134,7 +134,7 @@ def prompts_applied(
     base, front = upstream.get_submodule(layout.text), upstream.get_submodule(layout.front)
     is_fed = layout.has_parts and layout.is_fed
     if is_fed and layout.embeds_tokens and "past_key_values" in inspect.signature(type(base).forward).parameters:
-        with _removed(_kept_and_filled(upstream, layout, prompt)):
+        with removed(_kept_and_filled(upstream, layout, prompt)):
             yield
         return
     length = len(prompt)
@@ -227,7 +227,7 @@ def prompts_applied(
         handles.append(embeddings.register_forward_pre_hook(mask_of_tokens, with_kwargs=True))
     if embeds_positions and positions_of_layers:
         handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))
-    with _removed(handles):
+    with removed(handles):
         yield
 
 
@@ -339,12 +339,3 @@ class _NewTokens:
 def prompt_name(layout: Layout, name: str) -> str:
     """The name under which a checkpoint stores the prompt `name`."""
     return join(layout.text, f"prompt_tuning.prompt_tunings.{name}.prompt_embedding.weight")
-
-
-@contextlib.contextmanager
-def _removed(handles: Sequence[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.outputs import seeded
+from conformance.outputs import removed, seeded
 from conformance.reference.layout import Layout
 
 _TOKENS = ("input_ids", "decoder_input_ids")
@@ -56,12 +56,8 @@ def _entering(upstream: nn.Module, paths: dict[str, str], inputs: dict[str, Any]
         return hook
 
     handles = [upstream.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths]
-    try:
-        with torch.no_grad(), seeded(5):
-            upstream(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with removed(handles), torch.no_grad(), seeded(5):
+        upstream(**inputs)
     return found
 
 
