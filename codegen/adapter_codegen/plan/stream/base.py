@@ -97,8 +97,7 @@ def plan_base(
     )
     plan = divided(plan, main, undivided)
     table = _token_table(facts, base, plan, flow, stacks, stream)
-    if table is not None and table.obstacle is None:
-        plan = replace(plan, token_entry=table.path, token_scale=table.scale)
+    plan = _entered_at(table, plan)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
     return plan, tuple(_all_doubts(facts, base, plan, stream, table))
@@ -121,6 +120,12 @@ def _token_table(
     ordered = [[call for _, call in found] for found in sorted(calls, key=lambda found: found[0][0])]
     named = plan.token_embeddings
     return find_token_table(facts, flow, ordered, named, _classes_at(facts, base, named))
+
+
+def _entered_at(table: TokenTable | None, plan: BasePlan) -> BasePlan:
+    if table is None or table.obstacle is not None:
+        return plan
+    return replace(plan, token_entry=table.path, token_scale=table.scale)
 
 
 def _rescaling(base: ClassFacts) -> cst.Call | None:

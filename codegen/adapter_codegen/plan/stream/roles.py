@@ -89,15 +89,11 @@ class Roles:
 
     def is_mixer(self, addition: Addition) -> bool:
         """Whether what is added was mixed across positions without attention."""
-        return not self._attentions.are_there() and self._is_mixer(only_behind(addition))
+        return not self._attentions.are_there() and self.mixes(only_behind(addition))
 
     def may_mix(self, addition: Addition) -> bool:
         """Whether what is added is that of an attention or of a mixer in its place, and no feed-forward block."""
         return self.of(addition) is Role.ATTENTION or self.is_mixer(addition)
-
-    def mixes(self, inside: Mapping[int, Value]) -> bool:
-        """Whether positions are mixed among these values in another way than by attention."""
-        return self._is_mixer(inside)
 
     def _is_optional(self, addition: Addition) -> bool:
         return self._is_for_some(addition.work.path)
@@ -120,7 +116,7 @@ class Roles:
         if kinds:
             return Role.ATTENTION
         first, _, last = feed_forward(addition.branch, addition.residual, self._scene)
-        if not self._is_mixer(branch):
+        if not self.mixes(branch):
             return Role.OUTPUT
         if self._attentions.are_there():
             return Role.OUTPUT if first and last else None
@@ -139,13 +135,13 @@ class Roles:
         kinds = self._attentions.kinds_in(variant.inside)
         if AttentionKind.CROSS in kinds:
             return Role.CROSS_ATTENTION
-        if kinds or self._is_mixer(variant.inside) or variant.multiplies_activations:
+        if kinds or self.mixes(variant.inside) or variant.multiplies_activations:
             return Role.ATTENTION
         blocks = [feed_forward(result, addition.residual, self._scene) for result in variant.results]
         feeds_forward = variant.reads_one and bool(blocks) and all(first and last for first, _, last in blocks)
         return Role.OUTPUT if feeds_forward else None
 
-    def _is_mixer(self, branch: Mapping[int, Value]) -> bool:
+    def mixes(self, branch: Mapping[int, Value]) -> bool:
         """Whether a branch mixes positions. Kernels read the weights of its projections, and do not call them (Mamba's)."""
         return any(map(self._mixes_positions, branch.values()))
 

@@ -48,7 +48,8 @@ class LoadPretrainedMixin(ReadCheckpointsMixin):
             **kwargs,
         )
         forget_renaming(model)
-        _warn_of_random_parts(model, architecture, frozenset(info["missing_keys"]))
+        if info["missing_keys"]:
+            _warn_of_random_parts(model, architecture, frozenset(info["missing_keys"]))
         return (model, info) if wants_info else model
 
 
@@ -66,8 +67,10 @@ def _warn_of_random_parts(model: PreTrainedModel, architecture: str, missing: fr
         keys = {f"{path}.{name}" for name, _ in module.named_parameters()}
         if keys and keys <= missing and not any(path.startswith(f"{one}.") for one in found):
             found.append(path)
-    beside = {key.removesuffix(".weight").removesuffix(".bias") for key in missing if not key.startswith(tuple(found))}
     if found:
+        beside = {
+            key.removesuffix(".weight").removesuffix(".bias") for key in missing if not key.startswith(tuple(found))
+        }
         logger.warning(
             "A checkpoint of %s has nothing of %s, which begin(s) with random values in this %s. Its head %r does not run them. To use"
             " them, load a checkpoint that has them, and add the head to that: %s.from_pretrained(...), add_..._head(...).",
