@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adapter_codegen.model import Method, ModelPlan, Refusal
 from adapter_codegen.plan import plan_model
+from adapter_codegen.plan.methods import RULES
 from adapter_codegen.plan.told.verdicts import NO_VERDICTS
 from adapter_codegen.upstream import open_release
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig, SeqBnInvConfig
@@ -126,20 +129,32 @@ def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> No
 
 
 @pytest.mark.parametrize(
-    ("model_type", "is_counted"),
+    "model_type",
     [
-        pytest.param("mamba", False, id="goes on from a state"),
-        pytest.param("fnet", True, id="reads texts as a whole"),
-        pytest.param("jamba", True, id="has attention too, and its cache"),
+        pytest.param("mamba", id="goes on from a cache of states, which is told"),
+        pytest.param("fnet", id="reads texts as a whole"),
+        pytest.param("jamba", id="has attention too, and its cache"),
     ],
 )
-def test_what_stands_at_the_first_tokens_needs_their_count(model_type: str, is_counted: bool) -> None:
+def test_what_stands_at_the_first_tokens_holds_where_they_can_be_told(model_type: str) -> None:
     plan = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
-    assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
-    reasons = {entry.method: entry.reason for entry in plan.methods}
-    for method in (Method.REFT, Method.PROMPT_TUNING):
-        assert plan.supports(method) is is_counted
-        assert ("keeps of earlier tokens does not count them" in reasons[method]) is not is_counted
+    assert isinstance(plan, ModelPlan)
+    assert all(plan.supports(method) for method in (Method.BOTTLENECK, Method.REFT, Method.PROMPT_TUNING))
+
+
+@pytest.mark.parametrize("method", [Method.REFT, Method.PROMPT_TUNING])
+@pytest.mark.parametrize(
+    ("annotation", "is_counted"),
+    [("Cache | None", True), ("MambaCache | None", False), ("list[torch.FloatTensor] | None", False)],
+)
+def test_a_state_that_is_no_cache_of_upstream_does_not_show_the_first_tokens(
+    method: Method, annotation: str, is_counted: bool
+) -> None:
+    plan = plan_model(open_release(), "mamba", verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan)
+    kept = tuple(replace(p, annotation=annotation) if p.name == "cache_params" else p for p in plan.base.parameters)
+    obstacle = RULES[method](replace(plan.base, parameters=kept), ())
+    assert ("is no Cache" in ("" if obstacle is None else obstacle.reason)) is not is_counted
 
 
 def test_a_model_that_multiplies_the_weights_of_its_layers_is_refused() -> None:

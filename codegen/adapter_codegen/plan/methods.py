@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -30,7 +31,7 @@ class Lack(Enum):
     LAYERS = "The model has no layers of its own."
     ROWS = "The hidden states of {} are no rows of tokens or patches: {}."
     STREAM = "Nothing is added to a stream in {}, so its output may be no hidden states of tokens."
-    COUNT_OF_TOKENS = "What {} keeps of earlier tokens does not count them: a step of a generation does not show which tokens are the first."
+    COUNT_OF_TOKENS = "What {} keeps of earlier tokens is no Cache, which the run time could tell how many they are: a step of a generation does not show which tokens are the first."
     ENTRANCE = "What enters the first layer is not one module's output."
     SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
     POOLER = "A class token stands in front of the parts of what the model reads, but no submodule `pooler` shows what is read at it."
@@ -167,10 +168,11 @@ def _reft(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
 
 
 def _not_counted(base: BasePlan, entries: Sequence[LayerEntry]) -> Obstacle | None:
-    """A recurrence goes on from a state, where attention has a cache with a place for each token."""
-    names = {parameter.name for parameter in base.parameters}
+    """A recurrence goes on from a state. If that is no cache of upstream's, the run time does not tell it what it has seen (xLSTM)."""
+    kept = {parameter.name: parameter.annotation for parameter in base.parameters}
     attends = any(entry.plan.attentions for entry in entries)
-    if attends or "use_cache" not in names or "past_key_values" in names:
+    has_cache = "past_key_values" in kept or any(re.search(r"\bCache\b", text) for text in kept.values())
+    if attends or "use_cache" not in kept or has_cache:
         return None
     return _lack(Lack.COUNT_OF_TOKENS, base.location, base.class_name)
 

@@ -106,7 +106,7 @@ class TokenSpans:
             past: positions in the cache, those of a prompt too.
             shift: positions of prompts, in front of all tokens; they are part of the first call only.
         """
-        keys = _of_keys(mask)
+        keys = mask_of_keys(mask)
         if shift and not bool(past):
             length += shift
         if keys is None:
@@ -123,7 +123,7 @@ class TokenSpans:
         return TokenSpans(prompt.first, prompt.end, self.past, self.length)
 
 
-def _of_keys(mask: Argument) -> torch.Tensor | None:
+def mask_of_keys(mask: Argument) -> torch.Tensor | None:
     """The mask of keys [B, K] that any attention mask of a call amounts to; None without a mask.
 
     Args:

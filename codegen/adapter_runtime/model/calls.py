@@ -15,7 +15,6 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import Cache
 from transformers.utils import ModelOutput
 from typing_extensions import Never
 
@@ -27,6 +26,7 @@ from adapter_runtime.call.placeholders import kinds_without_places
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
+from adapter_runtime.call.seen import past_positions, seen_with, tell_cache
 from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
@@ -299,9 +299,12 @@ def _entered(
     if plan.reads_spans:
         of_tokens = context.of_tokens if part is model.adapters_base.text_part else {}
         find_spans(model, {**given, **of_tokens}, plan.added_positions)
+    seen = seen_with(given, plan.added_positions)
     for layer in plan.at_entry:
         given = layer.at_entry(part, given)
     outputs = forward(model, **given)
+    if seen is not None:
+        tell_cache(seen, given, outputs)
     for layer in plan.at_entry:
         outputs = layer.at_exit(outputs)
     return outputs
@@ -402,8 +405,7 @@ def _past(given: dict[str, Argument]) -> int | torch.Tensor:
 
     A static cache counts in a tensor, to which the layers of this very call add: then it is a copy.
     """
-    cache = given.get("past_key_values")
-    past: int | torch.Tensor = cache.get_seq_length() if isinstance(cache, Cache) else 0
+    past = past_positions(given)
     return past.clone() if isinstance(past, torch.Tensor) else past
 
 
@@ -430,9 +432,9 @@ def _add_span(
         _add_span_of_others(context, given.get("attention_mask"))
     if tokens is None:
         return
-    spans = TokenSpans.read(
-        given.get(f"{prefix}attention_mask"), tokens.shape[0], tokens.shape[1], past, prompt, tokens.device
-    )
+    seen = None if prefix else seen_with(given, prompt)
+    mask = given.get(f"{prefix}attention_mask") if seen is None else seen.mask
+    spans = TokenSpans.read(mask, tokens.shape[0], tokens.shape[1], past, prompt, tokens.device)
     generation = context.generation
     if generation is not None:
         # What is generated later belongs to no prompt, with or without a cache.

@@ -33,6 +33,7 @@ from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument, Arrays, LayerOutputs, Outputs
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
+from adapter_runtime.call.seen import cache_among, keeps_states, past_positions
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
@@ -231,8 +232,7 @@ def before_call(
         return _before_encoder_decoder(sites, prompts, given)
     context = thread.context
     assert context is not None
-    cache = given.get("past_key_values")
-    past = cache.get_seq_length() if isinstance(cache, Cache) else 0
+    cache, past = cache_among(given), past_positions(given)
     mask = checked_mask(given.get("attention_mask"))
     call = context.slot(PromptSlot).call = PromptCall(prompts, insertion_of(prompts, mask, sites), past)
     call.is_of_part = model.get_submodule("") is not context.owner
@@ -241,6 +241,8 @@ def before_call(
     tokens = _tokens(given)
     if mask is None and sites.needs_mask and tokens is not None and call.is_first:
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+    if cache is not None and keeps_states(cache) and not call.is_first:  # upstream masks the new tokens alone
+        mask = None
     changed: dict[str, Argument] = {} if mask is None else {"attention_mask": call.grow_mask(mask)}
     at_tokens = not sites.holds_tokens or prompts.insert_at == "token_embeddings"
     call.at_embeddings = not at_tokens

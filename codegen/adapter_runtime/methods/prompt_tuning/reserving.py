@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from transformers import Cache
 from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument, Outputs
 from adapter_runtime.call.context import CallSlot, thread
+from adapter_runtime.call.seen import cache_among, past_positions
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.call import (
@@ -89,8 +89,7 @@ def reserve(
     """
     context = thread.context
     assert context is not None
-    cache = given.get("past_key_values")
-    past = cache.get_seq_length() if isinstance(cache, Cache) else 0
+    cache, past = cache_among(given), past_positions(given)
     mask = checked_mask(given.get("attention_mask"))
     call = PromptCall(prompts, insertion_of(prompts, mask, sites), past)
     slot = context.slot(Reserved)
