@@ -397,6 +397,20 @@ def test_a_second_output_of_one_layer_gets_a_host_of_its_own() -> None:
     assert hosts == ["output_adapters", "attention_adapters", "output_adapters_1"]
 
 
+def test_alternatives_count_as_one_host_for_the_next_output() -> None:
+    text = f"""
+    if self.training:
+        x = x + self.mlp(self.norm1(x))
+    else:
+        x = self.norm1(x + self.mlp(x))
+    {ATTEND}
+    x = x + self.mlp(self.norm2(x))
+    return x
+    """
+    hosts = [site.host for site in sites(plan_of_layer(text))]
+    assert hosts == ["output_adapters", "output_adapters", "attention_adapters", "output_adapters_1"]
+
+
 OWN = "self.own = Mlp(config) if config.own else None"
 
 

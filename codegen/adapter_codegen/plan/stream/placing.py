@@ -151,7 +151,8 @@ class Placing:
         behind = ancestors(placed.addition.value)
         # Only those that run before this one count: additions in another branch share the adapters, and so do those of one output.
         runs_before = [other for other in earlier if id(other.addition.value) in behind]
-        number = sum(other.addition.branch is not placed.addition.branch for other in runs_before)
+        others = [other for other in runs_before if other.addition.branch is not placed.addition.branch]
+        number = len({self._host(other, role, found) for other in others})  # alternatives have one together
         return _HOSTS[role] + (f"_{number}" if number else "")
 
     def _split_before(self, placed: _Placed, found: list[_Placed]) -> int:
