@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlavaConfig, NeoMMEConfig, PreTrainedConfig, ViltConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from adapter_runtime.call.placeholders import puts_by_index
 from adapter_runtime.call.repeating import repeated
 from adapter_runtime.errors import UnsupportedMethodError
 
@@ -71,3 +73,16 @@ def test_arguments_by_position_and_kept_ones() -> None:
 def test_a_tensor_that_does_not_show_its_batch_is_refused() -> None:
     with pytest.raises(UnsupportedMethodError, match=r"patches has the shape \[5, 4\] and the batch has 2"):
         copies_of(patches=torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("config", "puts"),
+    [
+        pytest.param(NeoMMEConfig(), True, id="patches at placeholders of the model itself"),
+        pytest.param(LlavaConfig(), True, id="of a model made of several"),
+        pytest.param(ViltConfig(), False, id="no: an image for each row"),
+        pytest.param(LlamaConfig(), False, id="no: text"),
+    ],
+)
+def test_arguments_may_count_images_where_there_are_placeholders(config: PreTrainedConfig, puts: bool) -> None:
+    assert puts_by_index(config) is puts

@@ -38,6 +38,11 @@ def kinds_without_places(config: PretrainedConfig, given: Mapping[str, Argument]
     return frozenset(lacking | {""} if lacking else lacking)
 
 
+def puts_by_index(config: PretrainedConfig) -> bool:
+    """Whether features of images or sounds stand at placeholders among the tokens: then arguments may count these, and not rows."""
+    return next(_placeholders(config), None) is not None
+
+
 def _is_lacking(shown: list[torch.Tensor | None]) -> bool:
     """Whether some rows have no place, or no tokens are given that could show it. Where no row at all has one, none are asked for: what
     is put into tokens, upstream misses there, and what they attend to comes row by row (Mllama).

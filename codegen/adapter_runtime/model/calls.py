@@ -22,7 +22,7 @@ from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.division import rows_do_not_show
-from adapter_runtime.call.placeholders import kinds_without_places
+from adapter_runtime.call.placeholders import kinds_without_places, puts_by_index
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
@@ -97,7 +97,8 @@ def with_call_context(
             return uncompiled(self, *args, **kwargs, **asked)
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
-            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, base.repeats_whole)
+            is_whole_repeated = base.repeats_whole or puts_by_index(base.config)
+            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, is_whole_repeated)
             asked = _of_copies(asked, plan.copies)
         if plan.divides_rows:
             shows_places = is_whole and _is_of_root(self, base)

@@ -13,6 +13,7 @@ from typing_extensions import Never
 from adapter_runtime.call.arguments import Argument, Generate, ModelForward
 from adapter_runtime.call.checkpoint import CheckpointFunction
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
+from adapter_runtime.call.placeholders import puts_by_index
 from adapter_runtime.call.repeating import repeated
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.summary import HeadSummary
@@ -84,7 +85,8 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
             context = ForwardContext(base, is_generation=True)
             plan = base.current_call_plan()
             if plan.copies > 1:
-                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=base.repeats_whole)
+                is_whole_repeated = base.repeats_whole or puts_by_index(base.config)
+                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=is_whole_repeated)
                 context.is_repeated = True
             with ContextScope(context):
                 return upstream(*args, **kwargs)
