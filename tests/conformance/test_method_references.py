@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conformance.checks.reference import with_sites
+from conformance.adapted import initialised
+from conformance.checks.reference import as_called, with_sites
 from conformance.handmade import NAME, layout, random
 from conformance.methods import COMPACTER, SEQ_BN, Bottleneck, Invertible, LoRA, Prompt, ReFT
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import rule_of
 from conformance.reference.embeddings import inverse, invertible_names, nice, prompt_name
-from conformance.reference.layout import Layout
+from conformance.reference.layout import Layout, layout_of
 from conformance.reference.lora import SHARPNESS, shared_name
 from conformance.reference.reft import reft_names, rows_of
 from conformance.reference.together import Averaged, Fused
@@ -232,6 +233,25 @@ def test_prompt_is_embeddings_in_front(padding: Padding) -> None:
         actual = {"logits": run(upstream, inputs)["logits"]}
     assert_equal_within(at_tokens(actual, mask), at_tokens(expected, mask), "prompt")
     assert_differs(at_tokens(actual, mask), at_tokens({"logits": run(upstream, inputs)["logits"]}, mask), "the prompt")
+
+
+def test_prompt_within_a_whole_stands_behind_the_padding_where_layers_count_columns() -> None:
+    """A window of 4 columns would end before a prompt that stands in front of as many of padding."""
+    (subject,) = method_subjects("gemma4_unified")
+    inputs, upstream = subject.padded_inputs("left"), subject.upstream()
+    where = as_called(layout_of(initialised(subject)), subject, inputs)
+    weights = {prompt_name(where, NAME): random(5, WIDTH)}
+
+    def logits(**given: Tensor) -> Tensor:
+        with applied(upstream, where, [(NAME, (Prompt(5),))], weights):
+            return run(upstream, given)["logits"]
+
+    padded = logits(**inputs)
+    for row, padding in enumerate(PADS):
+        tokens = inputs["input_ids"][row : row + 1, padding:]
+        alone = logits(input_ids=tokens)
+        assert_differs({"logits": alone}, {"logits": run(upstream, {"input_ids": tokens})["logits"]}, "the prompt")
+        torch.testing.assert_close(padded[row : row + 1, padding:], alone, atol=1e-5, rtol=1e-4)
 
 
 # Bottlenecks: hypercomplex ones, and several together

@@ -269,12 +269,18 @@ def _columns(of: Tensor, order: Tensor) -> Tensor:
 
 
 def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> list[Any]:
-    """The whole gets tokens without a meaning in front of its own, over whose embeddings the text part writes the prompt (P, H)."""
+    """The whole gets tokens without a meaning in front of its own, over whose embeddings the text part writes the prompt (P, H).
+
+    Behind the padding, as in a model that is no whole, where the text part counts columns.
+    """
     length, front = len(prompt), upstream.get_submodule(layout.front)
     token = _meaningless_token(upstream.config)
+    near = _Near(length, is_asked=counts_columns(upstream.get_submodule(layout.text).config))
 
     def keep(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        if (mask := given.get("attention_mask")) is not None:
+            near.see(mask)
         for name, value in (
             ("input_ids", token),
             ("attention_mask", 1),
@@ -282,24 +288,28 @@ def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> lis
             ("mm_token_type_ids", 0),
         ):
             if given.get(name) is not None:
-                given[name] = nn.functional.pad(given[name], (length, 0), value=value)
+                given[name] = near.put(nn.functional.pad(given[name], (length, 0), value=value))
         if (positions := given.get("position_ids")) is not None:
             places = torch.arange(length).expand(*positions.shape[:-1], -1)
-            given["position_ids"] = torch.cat([places, positions + length], dim=-1)
+            longer = torch.cat([places, positions + length], dim=-1)
+            given["position_ids"] = (
+                torch.stack([near.put(axis) for axis in longer]) if longer.dim() > 2 else near.put(longer)
+            )
         return (), given
 
     def fill(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        behind = kwargs["inputs_embeds"][:, length:]
-        return args, {**kwargs, "inputs_embeds": torch.cat([prompt.expand(len(behind), -1, -1), behind], dim=1)}
+        behind = near.back(kwargs["inputs_embeds"])[:, length:]
+        filled = torch.cat([prompt.expand(len(behind), -1, -1), behind], dim=1)
+        return args, {**kwargs, "inputs_embeds": near.put(filled)}
 
     def strip(module: nn.Module, args: Any, output: Any) -> Any:
         if layout.base and layout.front == layout.text:  # without a head, the whole gives what is in front too
-            output["last_hidden_state"] = output["last_hidden_state"][:, length:]
+            output["last_hidden_state"] = near.back(output["last_hidden_state"])[:, length:]
         if (
             not layout.base and "last_hidden_state" not in output
         ):  # it ends in a head itself, which gives outputs at the tokens
             name = next(iter(main_outputs(output)))
-            output[name] = output[name][:, length:]
+            output[name] = near.back(output[name])[:, length:]
         return output
 
     return [
