@@ -672,10 +672,10 @@ def test_a_stack_edits_one_after_the_other_and_an_average_takes_the_mean(
     layer, hidden, mask = two.layers[0], torch.randn(3, 7, 32), torch.ones(3, 7)
     a, b = (layer.reft_layer.refts[name] for name in "ab")
     with torch.no_grad():
-        assert_close(layer.reft_layer.edit_output(layer, (), hidden), edited(b, edited(a, hidden, mask), mask))
+        assert_close(layer.reft_layer.edit_output(layer, (), {}, hidden), edited(b, edited(a, hidden, mask), mask))
         two.set_active_adapters(Average("a", "b", weights=[1, 3]))
         mean = 0.25 * edited(a, hidden, mask) + 0.75 * edited(b, hidden, mask)
-        given, *rest = layer.reft_layer.edit_output(layer, (), (hidden, "weights", None))
+        given, *rest = layer.reft_layer.edit_output(layer, (), {}, (hidden, "weights", None))
         assert_close(given, mean)
         assert rest == ["weights", None]
 
@@ -737,7 +737,7 @@ def test_later_steps_of_a_generation_cost_nothing(ids: torch.Tensor) -> None:
     thread.context.spans["self"] = TokenSpans(zeros, zeros + 7, 9, 1)  # no row can have fewer than three tokens by now
     try:
         with CountOperations() as counter:
-            assert model.layers[0].reft_layer.edit_output(model.layers[0], (), hidden) is None
+            assert model.layers[0].reft_layer.edit_output(model.layers[0], (), {}, hidden) is None
     finally:
         thread.context = None
     assert counter.count == 0

@@ -43,6 +43,7 @@ from conformance.checks.features import features_are_those_of_the_forward, has_f
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
 from conformance.checks.lora import lora_is_peft, merging_is_exact
+from conformance.checks.padded_sounds import cut_of
 from conformance.checks.padding import padded_places_do_not_matter
 from conformance.checks.prefix import prefix_is_cache
 from conformance.checks.reference import equals_the_reference
@@ -97,7 +98,7 @@ def _no_causality(subject: Subject, method: Method) -> Reason | None:
 
 
 def _no_padding(subject: Subject, method: Method) -> Reason | None:
-    return None if subject.text else Reason.NO_PADDING
+    return None if subject.text or all(cut_of(subject)) else Reason.NO_PADDING
 
 
 def _no_generation(subject: Subject, method: Method) -> Reason | None:

@@ -6,7 +6,7 @@ a checkpointed forward, for which only the layer itself is computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import torch
@@ -19,6 +19,7 @@ from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.module import EditShape, Reft
 from adapter_runtime.methods.reft.positions import Stream, positions_of
+from adapter_runtime.methods.reft.told import place_of_mask, told_by
 from adapter_runtime.programs.hooks import remove_hooks
 from adapter_runtime.programs.layer import TensorLayer
 from adapter_runtime.programs.nodes import Branch, TensorNode
@@ -66,6 +67,7 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
     Args:
         layer_index: counted over all stacks of the model.
         stream: what the layer gives.
+        mask_place: the index of the mask among the arguments of the layer; -1 where it takes none.
     """
 
     adapter_containers = ("refts",)
@@ -73,10 +75,11 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
     reads_spans = True
     refts: nn.ModuleDict
 
-    def __init__(self, layer_index: int, stream: Stream) -> None:
+    def __init__(self, layer_index: int, stream: Stream, mask_place: int = -1) -> None:
         super().__init__()
         self.init_adapter_layer(layer_index, "output_reft")
         self.stream = stream
+        self.mask_place = mask_place
         self.shapes: tuple[EditShape, ...] = ()
 
     def trained_parameters(self, name: str) -> Iterator[nn.Parameter]:
@@ -100,7 +103,9 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
         reft = self._reft(name)
         return PlacedEdit(reft, self.shapes.index(reft.shape))
 
-    def edit_output(self, layer: nn.Module, args: tuple[Argument, ...], output: LayerOutputs) -> LayerOutputs | None:
+    def edit_output(
+        self, layer: nn.Module, args: tuple[Argument, ...], kwargs: Mapping[str, Argument], output: LayerOutputs
+    ) -> LayerOutputs | None:
         """The forward hook: the output of `layer`, a tensor [B, L, H] or a tuple or list that begins with one, with the edits.
 
         Raises:
@@ -115,7 +120,8 @@ class ReftLayer(TensorLayer[Unpack[tuple[torch.Tensor, ...]]]):
                 f"ReFT edits positions of a sequence of vectors {self.stream.width} wide, but {type(layer).__name__} gives a tensor of "
                 f"shape {list(hidden.shape)}. Use another method."
             )
-        positions = positions_of(self.stream, program.shapes, hidden)
+        told = told_by(args, kwargs, self.mask_place)
+        positions = positions_of(self.stream, program.shapes, hidden, told)
         if positions is None:
             return None
         return with_hidden_states(output, program(hidden, *positions))
@@ -125,8 +131,8 @@ def enable_reft(layer: nn.Module, layer_index: int, stream: Stream) -> ReftLayer
     """Give a layer room for ReFT adapters."""
     found = getattr(layer, "reft_layer", None)
     if not isinstance(found, ReftLayer):
-        found = layer.reft_layer = ReftLayer(layer_index, stream)
-        layer.register_forward_hook(found.edit_output, prepend=True)
+        found = layer.reft_layer = ReftLayer(layer_index, stream, place_of_mask(layer))
+        layer.register_forward_hook(found.edit_output, prepend=True, with_kwargs=True)
     return found
 
 

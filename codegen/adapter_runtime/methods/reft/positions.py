@@ -13,6 +13,7 @@ from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.call.rows import TokenSpans
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.reft.module import EditShape
+from adapter_runtime.methods.reft.told import UNTOLD, Told, real_positions
 
 Positions: TypeAlias = "tuple[torch.Tensor, ...] | None"
 
@@ -29,14 +30,19 @@ class EditedPositions(CallSlot):
     """The positions of the current call, by the tokens, shapes and device that they are for."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[Stream, tuple[EditShape, ...], torch.device], tuple[torch.Size, Positions]] = {}
+        self.known: dict[
+            tuple[Stream, tuple[EditShape, ...], torch.device], tuple[torch.Size | None, Told, Positions]
+        ] = {}
 
 
-def positions_of(stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor) -> Positions:
+def positions_of(
+    stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor, told: Told = UNTOLD
+) -> Positions:
     """Two tensors per shape: the positions [B, P, H] (the same for all of H), and [B, P, 1], True where a row has none.
 
     Args:
         hidden: [B, L, H].
+        told: what the layer is told of padding, which counts where it sees no tokens: the call may have a mask of samples.
 
     Returns:
         None where nothing is edited: in the later steps of a generation.
@@ -50,16 +56,21 @@ def positions_of(stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Te
     key = (stream, shapes, hidden.device)
     positions: Positions
     known = context.slot(EditedPositions).known
-    shape, positions = known.get(key, (None, None))
-    if shape != hidden.shape:  # not the same for all layers where a model merges tokens on their way
-        positions = _in_context(context, stream, shapes, hidden)
-        known[key] = (hidden.shape, positions)
+    shape, before, positions = known.get(key, (None, UNTOLD, None))
+    told = UNTOLD if stream.stack else told
+    is_same = told.mask is before.mask and told.is_named == before.is_named
+    if shape != hidden.shape or not is_same:  # not the same for all layers where a model merges tokens on their way
+        positions = _in_context(context, stream, shapes, hidden, told)
+        known[key] = (hidden.shape, told, positions)
     return positions
 
 
 def _in_context(
-    context: ForwardContext, stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor
+    context: ForwardContext, stream: Stream, shapes: tuple[EditShape, ...], hidden: torch.Tensor, told: Told
 ) -> Positions:
+    real = real_positions(told, *hidden.shape[:2])
+    if real is not None:
+        return tuple(tensor for shape in shapes for tensor in _of_real(shape, real, hidden))
     # Kosmos-2's own `generate` calls the `generate` of a model inside: no forward of the whole says what a step of it is.
     in_no_forward = context.is_generation and not context.is_in_base and not context.spans
     if stream.stack and (context.is_between_parts or in_no_forward):
@@ -70,6 +81,7 @@ def _in_context(
     kind = "self" if stream.stack == "decoder" else stream.stack
     spans = context.spans.get(kind)
     if not kind and spans is not None and (len(spans.first), spans.length) != hidden.shape[:2]:
+        _check_untold(spans, told, hidden)
         spans = None  # of a mask of something else
     prompt = context.generation.spans.get(kind) if context.generation is not None else None
     if spans is None:  # images, sounds without a mask
@@ -100,6 +112,17 @@ def _check_other_length(spans: TokenSpans, stack: str, hidden: torch.Tensor, is_
         raise UnsupportedMethodError(
             f"ReFT edits the first and the last real tokens of a row, but the layers see {hidden.shape[1]} positions where there "
             f"are {spans.length} tokens, and {reason}: which positions are real does not show. Use another method."
+        )
+
+
+def _check_untold(spans: TokenSpans, told: Told, hidden: torch.Tensor) -> None:
+    """Raise where what a model is called with is padded, and neither its mask nor that of the layer shows which positions are."""
+    if told.is_named and told.mask is None:
+        return  # upstream found no padding left, or looks for none
+    if bool((spans.first > 0).any() or (spans.end < spans.length).any()):
+        raise UnsupportedMethodError(
+            f"ReFT edits the first and the last real positions of a row, but the layers see {hidden.shape[1]} positions where the mask "
+            f"has {spans.length}, and rows are padded: which positions are real does not show. Use another method."
         )
 
 
@@ -148,3 +171,19 @@ def _of_shape(
     missing = missing | (index < 0) | (index >= length)
     index = index.clamp(0, length - 1)
     return index.unsqueeze(-1).expand(-1, -1, hidden.shape[2]), missing.unsqueeze(-1)
+
+
+def _of_real(shape: EditShape, real: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions of one shape, as `_of_shape`, where padding may stand between real positions too: rows of an image.
+
+    Args:
+        real: [B, L], True at real positions.
+    """
+    real = real.to(hidden.device)
+    order = (~real).int().argsort(dim=1, stable=True)  # (B, L): the real positions, then the others
+    count = real.sum(dim=1, keepdim=True)  # (B, 1)
+    from_start = torch.arange(shape.prefix, device=hidden.device).expand(real.shape[0], -1)  # (B, p)
+    to_end = count + torch.arange(-shape.suffix, 0, device=hidden.device)  # (B, s)
+    missing = torch.cat([from_start >= count - shape.suffix, to_end < 0], dim=1)
+    places = torch.cat([from_start, to_end], dim=1).clamp(0, real.shape[1] - 1)
+    return order.gather(1, places).unsqueeze(-1).expand(-1, -1, hidden.shape[2]), missing.unsqueeze(-1)
