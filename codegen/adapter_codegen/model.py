@@ -413,6 +413,9 @@ class BasePlan:
     token_entry: str = (
         ""  # path of the table of tokens to whose embeddings more is added, where that gives none of them
     )
+    makes_mask: bool = (
+        False  # that module holds the table, and the forward makes a mask of the tokens where it is given none
+    )
     class_token: bool = False  # that module puts a learned position in front (images)
     has_pooler: bool = False  # a module of the base model, which reads that position
     final_norm: str = ""  # path of the norm after the last layer; "" = none

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adapter_models.videoprism.mixin_videoprism import VideoPrismTextModelAdaptersMixin
 from conformance.adapted import initialised
-from conformance.checks.reference import as_called, with_sites
+from conformance.checks.reference import as_called, equals_the_reference, with_sites
 from conformance.handmade import NAME, layout, random
-from conformance.methods import COMPACTER, SEQ_BN, Bottleneck, Invertible, LoRA, Prompt, ReFT
+from conformance.methods import COMPACTER, SEQ_BN, Bottleneck, Invertible, LoRA, Prompt, ReFT, method
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
 from conformance.reference import applied
 from conformance.reference.bottleneck import rule_of
@@ -252,6 +253,22 @@ def test_prompt_within_a_whole_stands_behind_the_padding_where_layers_count_colu
         alone = logits(input_ids=tokens)
         assert_differs({"logits": alone}, {"logits": run(upstream, {"input_ids": tokens})["logits"]}, "the prompt")
         torch.testing.assert_close(padded[row : row + 1, padding:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_reference_of_a_prompt_finds_a_mask_that_upstream_would_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, VideoPrism reads texts in both directions; with one of ones, from left to right."""
+    (subject,) = method_subjects("videoprism")
+    assert "attention_mask" not in subject.padded_inputs()
+    equals_the_reference(subject, method("prompt_tuning"))
+    monkeypatch.setattr(VideoPrismTextModelAdaptersMixin, "makes_mask", True)
+    with pytest.raises(AssertionError, match="not close"):
+        equals_the_reference(subject, method("prompt_tuning"))
+
+
+@pytest.mark.parametrize(("model_type", "same"), [("bert", True), ("videoprism", False)])
+def test_what_a_mask_of_ones_means_is_asked_of_upstream(model_type: str, same: bool) -> None:
+    subject = method_subjects(model_type)[0]
+    assert as_called(layout_of(initialised(subject)), subject, subject.padded_inputs()).ones_are_none is same
 
 
 # Bottlenecks: hypercomplex ones, and several together

@@ -86,6 +86,7 @@ def _attributes(holder: HolderPlan) -> Iterator[tuple[str, str]]:
             ("token_embeddings", base.token_embeddings),
             ("token_scale", base.token_scale),
             ("embedding_output", base.embedding_output),
+            ("makes_mask", base.makes_mask),
             ("token_entry", base.token_entry),
             ("final_norm_path", base.final_norm),
             ("submodels", tuple(part.path for part in base.parts)),

@@ -138,6 +138,7 @@ class AdaptedBaseModel(AdaptedModel, Protocol):
         str  # attribute, of what reads tokens, by which it multiplies their embeddings but none that it is given
     )
     embedding_output: str  # path of the module whose output enters the first layer; "" = there is no one such module
+    makes_mask: bool  # that module holds the table, and the forward makes a mask of the tokens where it is given none
     token_entry: (
         str  # path of the table of tokens to whose embeddings more is added, where that gives none of them; "" = else
     )

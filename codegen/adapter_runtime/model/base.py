@@ -29,6 +29,7 @@ class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
     token_embeddings: str = ""
     token_scale: str = ""
     embedding_output: str = ""
+    makes_mask: bool = False
     token_entry: str = ""
     final_norm_path: ClassVar[str] = ""
     lacks: ClassVar[Mapping[str, str]] = {}  # methods that models of the type have, but not of this class -> why not

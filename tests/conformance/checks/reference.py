@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ from conformance.outputs import (
     flags,
     flatten,
     main_outputs,
+    removed,
     run,
     seeded,
 )
@@ -187,15 +189,33 @@ def with_sites(layout: Layout, subject: Subject, inputs: dict[str, Any], attenti
 
 
 def as_called(layout: Layout, subject: Subject, inputs: dict[str, Any]) -> Layout:
-    """`layout` with whether upstream's own class gives embeddings, and no tokens, to the model within it that embeds tokens."""
+    """`layout` with how upstream's own class calls the model within it that embeds tokens.
+
+    Whether it gives it embeddings, and no tokens; and whether a mask of ones would mean the same to it, where it gives none.
+    """
     upstream, fed = subject.upstream(), []
 
     def see(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         fed.append(kwargs.get("inputs_embeds") is not None)
 
     upstream.get_submodule(layout.front).register_forward_pre_hook(see, with_kwargs=True)
-    run(upstream, inputs)
-    return replace(layout, is_fed=any(fed))
+    plain = main_outputs(run(upstream, inputs))
+    layout = replace(layout, is_fed=any(fed))
+    if layout.embeds_tokens:  # a prompt comes in before any mask is made
+        return layout
+    with removed([upstream.get_submodule(layout.text).register_forward_pre_hook(_with_ones, with_kwargs=True)]):
+        masked = main_outputs(run(upstream, inputs))
+    return replace(layout, ones_are_none=are_close(plain, masked))
+
+
+def _with_ones(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Give a model that takes a mask, and gets none, one of ones for its tokens."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tokens = given.get("input_ids")
+    if "attention_mask" not in names or given.get("attention_mask") is not None or tokens is None:
+        return args, kwargs
+    return (), {**given, "attention_mask": torch.ones(tokens.shape[:2], dtype=torch.long)}
 
 
 def is_fixed(name: str, adapters: Sequence[tuple[str, Sequence[Part]]]) -> bool:

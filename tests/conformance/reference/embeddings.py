@@ -202,7 +202,11 @@ def prompts_applied(
         table = front.get_input_embeddings()
     takes = inspect.signature(embeddings.forward).parameters
     masks = {"mask", "attention_mask"} & set(takes)  # DeBERTa, ESM
-    makes_mask = not layout.embeds_tokens and "attention_mask" in inspect.signature(base.forward).parameters
+    makes_mask = (
+        layout.ones_are_none
+        and not layout.embeds_tokens
+        and "attention_mask" in inspect.signature(base.forward).parameters
+    )
     embeds_positions = "position_ids" in takes
     positions_of_layers = (  # counted from the tokens, and read behind the embeddings, be it also (GTE) or only (ModernBERT)
         not layout.embeds_tokens

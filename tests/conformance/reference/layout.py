@@ -95,6 +95,7 @@ class Layout:
     )
     text: str = ""  # path of the part that embeds the tokens: the base model, where that is not made of several
     is_fed: bool = False  # the whole gives that part embeddings, not tokens, as `as_called` saw it
+    ones_are_none: bool = True  # and so that a mask of ones means to that part what none means
     prefix_shapes: Mapping[str, tuple[int, int, int]] = field(
         default_factory=dict
     )  # core -> of its prefix, where one is

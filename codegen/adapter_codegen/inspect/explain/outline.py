@@ -105,6 +105,7 @@ def _base(base: BasePlan, layers: Sequence[LayerPlan]) -> Node:
         Node("token embeddings", base.token_embeddings),
         Node("token scale", base.token_scale),
         Node("embedding output", base.embedding_output),
+        Node("mask of tokens", "made where none is given" if base.makes_mask else ""),
         Node("entry of tokens", base.token_entry),
         Node("final norm", base.final_norm),
         *map(_model, base.models),

@@ -28,6 +28,7 @@ from adapter_codegen.plan.parts.finding import find_models
 from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
+from adapter_codegen.plan.stream.entrance.mask import makes_mask
 from adapter_codegen.plan.stream.entrance.table import TokenTable, find_token_table
 from adapter_codegen.plan.stream.entrance.way import Stream, follow_stream, layer_calls_of, trace_to_layers
 from adapter_codegen.plan.stream.lists.candidates import defined_twice
@@ -96,11 +97,18 @@ def plan_base(
         is_encoder_decoder=is_encoder_decoder,
     )
     plan = divided(plan, main, undivided)
+    plan = replace(plan, makes_mask=_embeds_inside(plan) and makes_mask(forward))
     table = _token_table(facts, base, plan, flow, stacks, stream)
     plan = _entered_at(table, plan)
     if not entry.has_base:
         plan = replace(plan, head=plan_head(facts, base, flow, plan))
     return plan, tuple(_all_doubts(facts, base, plan, stream, table))
+
+
+def _embeds_inside(plan: BasePlan) -> bool:
+    """Whether what enters the layers comes out of a module that holds the table of tokens, if there is one."""
+    table, entrance = plan.token_embeddings, plan.embedding_output
+    return bool(entrance) and (not table or table.startswith(f"{entrance}."))
 
 
 def _token_table(

@@ -60,7 +60,9 @@ class PromptSites:
     takes_positions: bool  # forward has the argument position_ids
     positions_come_first: bool  # and that module adds them
     positions_go_on: bool  # the model itself turns them into rotary embeddings too, behind that module
-    needs_mask: bool  # a mask of tokens alone is made, or read, where the call gives none
+    needs_mask: (
+        bool  # a mask of tokens alone is made where the call gives none: elsewhere one of ones may mean something else
+    )
     is_encoder_decoder: bool
 
     @staticmethod
@@ -98,7 +100,7 @@ class PromptSites:
             takes_positions="position_ids" in inspect.signature(type(model.get_submodule("")).forward).parameters,
             positions_come_first="position_ids" in own,
             positions_go_on="rotary_emb" in model.get_submodule("")._modules,
-            needs_mask="mask" in own or (holds_tokens and "attention_mask" in takes.parameters),
+            needs_mask=holds_tokens and model.makes_mask,
             is_encoder_decoder=bool(model.config.is_encoder_decoder),
         )
 

@@ -26,6 +26,7 @@ class InterfaceModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
     """A base model whose modules were named by an `AdapterModelInterface`."""
 
     adapter_interface: Interface
+    makes_mask = True  # not known, as nothing reads its source: most models mean the same by a mask of ones
 
     def use_interface(self, interface: Interface, parts: Sequence[Part]) -> None:
         """Take over what `interface`, which was checked, says: where the layers are, and the roles in them."""
