@@ -30,6 +30,7 @@ from adapter_runtime import init
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from adapter_runtime.methods.prompt_tuning.api import _mask_of_tokens
+from adapter_runtime.methods.prompt_tuning.beside import with_prompt
 from adapter_runtime.methods.prompt_tuning.call import PromptCall, PromptSites, _without_prompt
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
@@ -854,3 +855,28 @@ def test_a_whole_reads_the_states_of_the_layers_of_a_part_without_its_prompt(
     given = torch.randn(shape)
     (found,) = _without_prompt(call, (given,), torch.Size((2, 6, 3)))
     assert torch.equal(found, given[:, 2:] if is_shortened else given)
+
+
+# What else has one entry per token
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        pytest.param("encoder_attention_mask", (2, 4, 3), id="of what an encoder gave: zeros would hide all of it"),
+        pytest.param("image_attention_mask", (2, 4, 3, 3), id="of places in as many images as there are tokens"),
+        pytest.param("image_attention_mask", (2, 3, 4), id="of another number of tokens"),
+        pytest.param("pixel_values", (2, 4, 3), id="as many images as there are tokens"),
+    ],
+)
+def test_what_does_not_grow_with_the_tokens(name: str, shape: tuple[int, ...]) -> None:
+    assert dict(with_prompt(Insertion(2), {name: torch.ones(shape)}, torch.Size((2, 4, 8)))) == {}
+
+
+@pytest.mark.parametrize(("name", "shape"), [("token_type_ids", (2, 4)), ("image_attention_mask", (2, 4, 3))])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_prompt_is_text_that_sees_no_image(name: str, shape: tuple[int, ...], at: int) -> None:
+    given = torch.ones(shape, dtype=torch.long)
+    ((found, grown),) = with_prompt(Insertion(2, at), {name: given}, torch.Size((2, 4, 8)))
+    zeros = given.new_zeros(2, 2, *shape[2:])
+    assert found == name and torch.equal(grown, torch.cat([given[:, :at], zeros, given[:, at:]], dim=1))

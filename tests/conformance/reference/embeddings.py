@@ -179,6 +179,7 @@ def prompts_applied(
         given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         tokens = given["input_ids"]
         new = torch.arange(len(table.weight), len(table.weight) + length).expand(len(tokens), -1)
+        given |= {name: near.put(_seen_by_none(value, length)) for name, value in _of_images(given, tokens).items()}
         return (), {**given, "input_ids": near.put(torch.cat([new, tokens], dim=1))}
 
     def longer_embeddings(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -233,6 +234,17 @@ def prompts_applied(
         handles.append(embeddings.register_forward_pre_hook(positions_of_tokens, with_kwargs=True))
     with removed(handles):
         yield
+
+
+def _of_images(given: Mapping[str, Any], tokens: Tensor) -> dict[str, Tensor]:
+    """Masks (B, L, N) of which of N images each token sees."""
+    masks = {name: value for name, value in given.items() if name.endswith("attention_mask") and value is not None}
+    return {name: mask for name, mask in masks.items() if mask.dim() == 3 and mask.shape[:2] == tokens.shape}
+
+
+def _seen_by_none(mask: Tensor, length: int) -> Tensor:
+    """`mask` (B, L, N) with `length` tokens in front of all images, which see none of them."""
+    return torch.cat([torch.zeros(len(mask), length, mask.shape[2], dtype=mask.dtype), mask], dim=1)
 
 
 class _Near:

@@ -36,6 +36,7 @@ from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.call.seen import cache_among, keeps_states, past_positions
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.beside import with_prompt
 from adapter_runtime.methods.prompt_tuning.insertion import Insertion
 from adapter_runtime.methods.prompt_tuning.module import goes_to_tokens
 from adapter_runtime.methods.prompt_tuning.program import Prompts
@@ -345,11 +346,7 @@ def _at_tokens(
         "input_ids": None,
         "inputs_embeds": call.put_into(embeddings, _scale(sites, model)),
     }
-    types = given.get("token_type_ids")
-    if isinstance(types, torch.Tensor):
-        prompt_types = types.new_zeros(types.shape[0], call.insertion.length)
-        changed["token_type_ids"] = call.insertion.into(types, prompt_types)
-    return changed
+    return changed | dict(with_prompt(call.insertion, given, embeddings.shape))
 
 
 def embedded(sites: PromptSites, model: EmbedsTokens, given: dict[str, Argument]) -> torch.Tensor:

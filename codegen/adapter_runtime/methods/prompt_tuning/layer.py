@@ -2,6 +2,7 @@
 
 reserving.py   in models made of several: room for the prompt before it goes in
 insertion.py   the arithmetic of columns
+beside.py      what else has one entry per token
 windows.py     whether padding may stand between the prompt and the tokens
 call.py        one call: masks, positions, where the prompt goes in and where it is taken out again
 """
