@@ -102,6 +102,11 @@ def test_fields_are_found_by_what_is_built_with_them(tmp_path: Path) -> None:
             "nllb-moe",
             {"hidden_dropout_prob": "moe_token_dropout", "attention_probs_dropout_prob": "attention_dropout"},
         ),
+        # not that of the features, which comes first in the file
+        (
+            "wav2vec2",
+            {"hidden_dropout_prob": "hidden_dropout", "attention_probs_dropout_prob": "attention_dropout"},
+        ),
         # the only dropout that Llama has
         ("llama", {"hidden_dropout_prob": "attention_dropout", "attention_probs_dropout_prob": "attention_dropout"}),
     ],

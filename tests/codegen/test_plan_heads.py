@@ -290,13 +290,20 @@ def test_the_width_between_projections_of_a_language_model(
 
 
 ONE = {"layers": 1, "activation_function": None}
+DROPS = {"dropout_rates": [0.1]}
+BEFORE_THE_LAST = {**DROPS, "first_dropout_rates": [0.0]}
 
 
 @pytest.mark.parametrize(
     ("logits", "task", "head_type", "layers", "config"),
     [
         pytest.param(
-            "self.out(self.drop(x))", "sequence_classification", "classification", (None, "out"), ONE, id="one layer"
+            "self.out(self.drop(x))",
+            "sequence_classification",
+            "classification",
+            (None, "out"),
+            {**ONE, **DROPS},
+            id="one layer",
         ),
         pytest.param(
             "self.out(x[:, 0])",
@@ -311,7 +318,7 @@ ONE = {"layers": 1, "activation_function": None}
             "sequence_classification",
             "classification",
             (None, "plain"),
-            {**ONE, "bias": False},
+            {**ONE, **DROPS, "bias": False},
             id="without bias",
         ),
         pytest.param(
@@ -319,7 +326,7 @@ ONE = {"layers": 1, "activation_function": None}
             "sequence_classification",
             "classification",
             (None, "out"),
-            {**ONE, "use_pooler": True},
+            {**ONE, **DROPS, "use_pooler": True},
             id="on the pooler",
         ),
         pytest.param(
@@ -327,7 +334,7 @@ ONE = {"layers": 1, "activation_function": None}
             "sequence_classification",
             "classification",
             (None, "dense", None, None, "out"),
-            {"layers": 2, "activation_function": "tanh"},
+            {"layers": 2, "activation_function": "tanh", **BEFORE_THE_LAST},
             id="two layers",
         ),
         pytest.param(
@@ -335,7 +342,7 @@ ONE = {"layers": 1, "activation_function": None}
             "sequence_classification",
             "classification",
             (None, "dense", None, None, "out"),
-            {"layers": 2, "activation_function": "relu"},
+            {"layers": 2, "activation_function": "relu", **BEFORE_THE_LAST},
             id="an activation that is built in place",
         ),
         pytest.param(
@@ -354,13 +361,20 @@ ONE = {"layers": 1, "activation_function": None}
             },
             id="two layers with a norm, whose options the config names",
         ),
-        pytest.param("self.out(self.drop(x))", "token_classification", "tagging", (None, "out"), ONE, id="of tokens"),
+        pytest.param(
+            "self.out(self.drop(x))",
+            "token_classification",
+            "tagging",
+            (None, "out"),
+            {**ONE, **DROPS},
+            id="of tokens",
+        ),
         pytest.param(
             "self.plain(self.drop(x))",
             "token_classification",
             "tagging",
             (None, "plain"),
-            {**ONE, "bias": False},
+            {**ONE, **DROPS, "bias": False},
             id="of tokens, without bias",
         ),
         pytest.param(
@@ -368,7 +382,7 @@ ONE = {"layers": 1, "activation_function": None}
             "token_classification",
             "tagging",
             (None, "by_field"),
-            {**ONE, "bias": True, "bias_key": "labels_bias"},
+            {**ONE, **DROPS, "bias": True, "bias_key": "labels_bias"},
             id="of tokens, with a bias unless a field that a config may lack says otherwise",
         ),
         pytest.param(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar, overload
 
 from transformers import PreTrainedConfig
@@ -35,3 +36,11 @@ def config_value(config: PreTrainedConfig, name: str, default: float | None = No
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return value
     return default
+
+
+def field_of(config: PreTrainedConfig | Mapping[str, object], path: str) -> object:
+    """A field of a config, or of one in it: "decoder.vocab_size"; None where there is none."""
+    found: object = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+    return found

@@ -33,6 +33,7 @@ class HeadConfig(TypedDict, total=False):
     norm_bias: bool
     hidden_bias: bool  # of the projections but the last
     shift_labels: bool
+    skip_padding: bool  # the loss leaves out what the attention mask does; missing: as upstream's class with this head
     input_scale: float  # factor of the hidden states; where it is missing, as the config of the model says
     logit_scale: float  # factor of the logits
     logit_softcap: float | None  # the logits stay below it: tanh(logits / cap) * cap
@@ -73,6 +74,7 @@ class TransformOptions(TypedDict, total=False):
 class LogitOptions(TypedDict, total=False):
     """Options of language modelling heads that few of upstream's heads need. What is missing is not written."""
 
+    skip_padding: bool
     norm_eps: float
     norm_bias: bool
     hidden_bias: bool
@@ -97,6 +99,8 @@ class StaticHeadConfig(HeadConfig, total=False):
     """
 
     activation_key: str
+    dropout_rates: Sequence[str | float]  # fields, and numbers, of which the first that the config has counts
+    first_dropout_rates: Sequence[str | float]  # the same before the first of several projections, where it is another
     bias_key: str
     embedding_size_key: str
     hidden_bias_key: str

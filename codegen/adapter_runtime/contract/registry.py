@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypedDict
 
-from adapter_runtime.contract.head_config import StaticHead
+from adapter_runtime.contract.head_config import StaticHead, StaticHeadConfig
 
 SCHEMA = 2  # of the manifests that can be read
 
@@ -43,6 +43,8 @@ class Registry:
     config_keys: Mapping[str, Mapping[str, str]]
     static_heads: Mapping[str, StaticHead]  # name of upstream's class with a head -> the flexible head for it
     methods: Mapping[str, Mapping[str, str]]  # model type -> method -> "" if supported, else the reason why not
+    # Config class name -> type of a head -> what upstream's class with such a head has.
+    heads: Mapping[str, Mapping[str, StaticHeadConfig]] = field(default_factory=dict)
     model_types: Sequence[str] = field(default=())
     # Model type -> its own classes. Types whose models stand in one file of upstream may have a class in common; each has one of ours for it.
     own_classes: Mapping[str, Classes] = field(default_factory=dict)
@@ -139,6 +141,9 @@ class GeneratedPackage:
             },
             config_keys={r["config_class"]: r["config_keys"] for r in records.values() if r["config_keys"]},
             static_heads={name: head for record in ordered for name, head in record["static_heads"].items()},
+            heads={
+                r["config_class"]: _by_type(r["static_heads"].values()) for r in records.values() if r["static_heads"]
+            },
             methods={model_type: record["methods"] for model_type, record in records.items()},
             model_types=tuple(records),
             own_classes={
@@ -160,6 +165,11 @@ class GeneratedPackage:
             if dotted.endswith(f".{name}"):
                 return load_class(dotted)
         raise AttributeError(f"module {self.name!r} has no attribute {name!r}")
+
+
+def _by_type(heads: Iterable[StaticHead]) -> dict[str, StaticHeadConfig]:
+    """The heads of a model type by their own types, of several the first."""
+    return {head["config"]["head_type"]: head["config"] for head in reversed([*heads])}
 
 
 def _folder(path: str) -> str:
@@ -211,6 +221,7 @@ def _together(registries: Sequence[Registry]) -> Registry:
             adapter_models={**result.adapter_models, **other.adapter_models},
             config_keys={**result.config_keys, **other.config_keys},
             static_heads={**result.static_heads, **other.static_heads},
+            heads={**result.heads, **other.heads},
             methods={**result.methods, **other.methods},
             model_types=tuple(dict.fromkeys((*result.model_types, *other.model_types))),
             own_classes={**result.own_classes, **other.own_classes},

@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 
 from adapter_runtime.contract.config_values import config_value
 from adapter_runtime.contract.head_config import HeadConfig
-from adapter_runtime.heads.sizes import feeding_config, head_dropout, hidden_size
+from adapter_runtime.heads.sizes import feeding_config, first_dropout, head_dropout, hidden_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,17 +81,18 @@ class PredictionHead(nn.Sequential):
         """
         if out_features is None:
             out_features = self.config["num_labels"]
-        width, dropout = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
-        if dropout is None:
-            dropout = head_dropout(feeding_config(model))
+        width, given = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
+        kind, layers = self.config["head_type"], self.config["layers"]
+        dropout = head_dropout(model, kind) if given is None else given
+        first = first_dropout(model, kind, layers) if given is None else given
         inner = self.config.get("projection_size") or width
         self._weigh_layers(model)
         if self.config.get("input_norm", False):
             self._append_norm(model, width)
-        for _ in range(self.config["layers"] - 1):
-            self._append(nn.Dropout(dropout))
+        for _ in range(layers - 1):
+            self._append(nn.Dropout(first))
             self._append_transform(model, width, inner)
-            width = inner
+            width, first = inner, dropout
         self._append(nn.Dropout(dropout))
         self._append(nn.Linear(width, out_features, bias=self.config.get("bias", True)))
         self.initialise(model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from adapter_runtime.contract.config_values import config_value
+from adapter_runtime.contract.config_values import config_value, field_of
+from adapter_runtime.contract.head_config import StaticHeadConfig
+from adapter_runtime.contract.registry import registered
 
 
 def feeding_config(model: PreTrainedModel) -> PreTrainedConfig:
@@ -52,10 +55,35 @@ def input_scale(config: PreTrainedConfig) -> float:
     return float(hidden_size(config) ** -0.5) if getattr(config, "scale_decoder_outputs", False) else 1.0
 
 
-def head_dropout(config: PreTrainedConfig) -> float:
-    """The dropout of upstream's own heads: ``classifier_dropout`` where there is one, else that of hidden states."""
+def upstream_head(model: PreTrainedModel, head_type: str) -> StaticHeadConfig:
+    """What upstream's class with a head of this type has on such a model, before a config fills it in; empty where there is none."""
+    found = registered().heads.get(type(model.config).__name__, {})
+    return found.get(head_type.removeprefix("multilabel_"), {"head_type": head_type})
+
+
+def head_dropout(model: PreTrainedModel, head_type: str) -> float:
+    """The dropout of upstream's own head of this type, if it has one. Else ``classifier_dropout`` where the config has that, else that of
+    hidden states, as in `adapters`.
+    """
+    of_upstream = _first_number(model, upstream_head(model, head_type).get("dropout_rates", ()))
+    if of_upstream is not None:
+        return of_upstream
     for name in ("classifier_dropout", "hidden_dropout_prob"):
-        value = config_value(config, name)
+        value = config_value(feeding_config(model), name)
         if value is not None:
             return float(value)
     return 0.0
+
+
+def first_dropout(model: PreTrainedModel, head_type: str, layers: int) -> float:
+    """The dropout before the first projection: that of the others, but where upstream's head with as many projections has another."""
+    upstream = upstream_head(model, head_type)
+    rates = upstream.get("first_dropout_rates", ()) if upstream.get("layers") == layers else ()
+    of_upstream = _first_number(model, rates)
+    return head_dropout(model, head_type) if of_upstream is None else of_upstream
+
+
+def _first_number(model: PreTrainedModel, rates: Sequence[str | float]) -> float | None:
+    """The first of `rates`, of fields of the config and numbers, that is given."""
+    given = (field_of(model.config, rate) if isinstance(rate, str) else rate for rate in rates)
+    return next((float(one) for one in given if isinstance(one, (int, float)) and not isinstance(one, bool)), None)

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import PrefixChange, WeightRenaming
 
+from adapter_runtime.contract.config_values import field_of
 from adapter_runtime.contract.head_config import Factors, HeadConfig, StaticHeadConfig
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError
@@ -40,7 +41,17 @@ _KEYS = {
     "image_size": "image_size_key",
     "token_size": "token_size_key",
 }
-_BY_FIELDS = frozenset({*_KEYS.values(), "activation_key", "input_factors", "logit_factors", "requires"})
+_BY_FIELDS = frozenset(
+    {
+        *_KEYS.values(),
+        "activation_key",
+        "input_factors",
+        "logit_factors",
+        "requires",
+        "dropout_rates",
+        "first_dropout_rates",
+    }
+)
 # Their outputs are the tokens of the config, or pixels, and have no names.
 _WITHOUT_LABELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm", "ctc", "masked_image_modeling"})
 _MULTILABEL = frozenset({"image_classification", "video_classification", "audio_classification"})  # take that option
@@ -137,14 +148,6 @@ def _factor(factors: Factors, fields: PreTrainedConfig | Mapping[str, object]) -
             raise InvalidConfigError(f"The config has no number {base!r}, which upstream's head multiplies by.")
         product *= float(number) ** float(power)
     return product
-
-
-def field_of(config: PreTrainedConfig | Mapping[str, object], path: str) -> object:
-    """A field of a config, or of one in it: "decoder.vocab_size"; None where there is none."""
-    found: object = config
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
-    return found
 
 
 def key_mapping(class_name: str, head_name: str, base_model_prefix: str) -> dict[str, str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
@@ -54,14 +58,17 @@ def converting_subjects(model_type: str) -> tuple[Subject, ...]:
 
 
 def conversion_keeps_outputs(static: Subject) -> None:
-    """Logits and loss of the flexible head are those of the static one; eager and sdpa, padded and not."""
+    """Logits, loss and dropout of the flexible head are those of the static one; eager and sdpa, padded and not."""
     for attention in attentions(static):
         upstream, flexible = _both(static, attention)
         for padding in ("none", "left", "right") if static.text else ("none",):
             inputs = shaped_for(static, static.padded_inputs(padding))
             inputs = with_labels(static, inputs) or _with_targets(static, inputs)
             _assert_same(upstream, flexible, inputs, f"{attention}, padding {padding}")
+    _drops_alike(static)
     head_type = _head_type(static)
+    if head_type in ("causal_lm", "masked_lm"):
+        _padding_counts_alike(static)
     if head_type == "seq2seq_lm":
         _labels_are_what_the_decoder_reads(static)
     if head_type == "causal_lm":
@@ -80,6 +87,82 @@ def _with_targets(static: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
     if _head_type(static) not in _ONE_CLASS or rows != {BATCH}:
         return inputs
     return {**inputs, "labels": torch.arange(BATCH) % 2}
+
+
+def _padding_counts_alike(static: Subject) -> None:
+    """Labels at padded positions that are no -100: they count where they do in upstream's loss."""
+    upstream, flexible = _both(static)
+    labelled = with_labels(static, static.padded_inputs("none"))
+    if labelled is None or "input_ids" not in labelled or labelled["input_ids"].dim() != 2:
+        return
+    for side, padded in {"left": slice(0, 1), "right": slice(-2, None)}.items():
+        mask = torch.ones_like(labelled["input_ids"])
+        mask[0, padded] = 0
+        inputs = {**labelled, "attention_mask": mask}
+        try:
+            _computed(upstream, inputs)
+        except (IndexError, RuntimeError, TypeError, ValueError, AttributeError):
+            continue  # upstream's own takes no such mask
+        _assert_same(upstream, flexible, inputs, f"padding {side}, with labels")
+
+
+def _drops_alike(static: Subject) -> None:
+    """Behind the base model, both drop as much, in the same order; as the config is, and with another rate in each of its fields."""
+    for is_varied in (False, True):
+        with _checkpoint(static) as folder:
+            if is_varied:
+                _vary_rates(Path(folder) / "config.json")
+            models = _loaded(type(static.upstream()), folder), _flexible(folder)
+        inputs = shaped_for(static, static.padded_inputs())
+        if _head_type(static) == "masked_image_modeling":
+            inputs |= masked_patches(static.config())
+        theirs, ours = (_dropped(model, inputs) for model in models)
+        if theirs is not None and ours != theirs:
+            raise AssertionError(f"upstream's head drops {theirs}, the flexible one {ours}")
+
+
+def _vary_rates(path: Path) -> None:
+    """Give each rate of a dropout in a file with a config a value of its own."""
+    numbers = itertools.count(1)
+
+    def varied(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: varied(key, inner) for key, inner in value.items()}
+        is_rate = "dropout" in name and (value is None or (isinstance(value, float) and 0 <= value < 1))
+        return next(numbers) / 1000 if is_rate else value
+
+    path.write_text(json.dumps(varied("", json.loads(path.read_text()))))
+
+
+def _dropped(model: PreTrainedModel, inputs: dict[str, Any]) -> list[float] | None:
+    """The rates of the dropouts that run behind the base model; None where a class holds the parts of a base model itself."""
+    base = model.base_model
+    if base is model:
+        return None
+    rates: list[float] = []
+    inside = [0]
+    plain = functional.dropout
+
+    def recording(values: Tensor, p: float = 0.5, *arguments: Any, **options: Any) -> Tensor:
+        if not inside[0] and p:
+            rates.append(p)
+        return plain(values, p, *arguments, **options)
+
+    def entered(*_: Any) -> None:
+        inside[0] += 1
+
+    def left(*_: Any) -> None:
+        inside[0] -= 1
+
+    hooks = [base.register_forward_pre_hook(entered), base.register_forward_hook(left)]
+    functional.dropout = recording
+    try:
+        run(model, inputs)
+    finally:
+        functional.dropout = plain
+        for hook in hooks:
+            hook.remove()
+    return rates
 
 
 def _texts_go_on_alike(static: Subject) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from adapter_models import LlamaAdapterModel
+from adapter_runtime.heads import sizes
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.kinds.language_modeling import CausalLMHead
 from conformance.checks.conversion import converting_subjects
@@ -33,10 +34,22 @@ CONVERSION: dict[str, Defect] = {
         around(
             CausalLMHead,
             "_loss",
-            lambda loss, self, logits, labels, items: loss(self, logits[:, :-1], labels[:, :-1], items),
+            lambda loss, self, logits, labels, items, mask: loss(self, logits[:, :-1], labels[:, :-1], items, mask),
         ),
         "conversion",
         subject=_head("llama", "LlamaForCausalLM"),
         message="loss",
+    ),
+    "conversion: labels of padding do not count": Defect(
+        instead(sizes, "upstream_head", lambda model, head_type: {"skip_padding": True}),
+        "conversion",
+        subject=_head("llama", "LlamaForCausalLM"),
+        message="with labels",
+    ),
+    "conversion: a head drops as hidden states do": Defect(
+        instead(sizes, "upstream_head", lambda model, head_type: {}),
+        "conversion",
+        subject=_head("distilbert", "DistilBertForQuestionAnswering"),
+        message="drops",
     ),
 }

@@ -136,6 +136,8 @@ class _Uses:
             yield from self._named(self.cores, "drop")
             yield from self._named(self.others, "att", "drop")
         else:
+            # What says that it is of hidden states comes before what else drops: features before the layers, tokens of experts.
+            yield from self._named((*self.others, *self.cores), "hidden", "drop")
             yield from self._named(self.others, "drop", without=("att", "classif", "act", "layer", "path"))
             yield from self._named(self.cores, "drop", without=("att",))
             yield from self._named(self.cores, "drop")

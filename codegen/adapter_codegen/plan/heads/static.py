@@ -1,7 +1,7 @@
 """Upstream's classes with heads -> flexible heads that the same weights fit into (`StaticHead`).
 
 A flexible head is a plain sequence of layers. Upstream's head converts where following its logits back to the base model
-meets just such a sequence; dropout may differ, since it holds no weights. Where do I add a head type? A row of
+meets just such a sequence; dropout may stand elsewhere, since it holds no weights. Where do I add a head type? A row of
 `flexible_heads.TASKS`, and, if its layers are in another order, a pattern in `_layers`.
 """
 
@@ -43,6 +43,7 @@ from adapter_codegen.plan.heads.logits.options import (
     width_options,
 )
 from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
+from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates
 from adapter_codegen.upstream import Release
 
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
@@ -243,11 +244,12 @@ class _HeadPlanner:
             options |= {"layer_norm": bool(norms), **bias}
             if head_type == "causal_lm":
                 options["shift_labels"] = not chain.compares_in_place
+                options |= {"skip_padding": True} if chain.skips_padding else {}
         else:
             options |= {"use_pooler": True} if chain.pooled else {}
             options |= bias if bias != {"bias": True} else {}
             options |= {"layer_norm": True} if norms else {}
-            options |= {} if any(link.step is Step.DROPOUT for link in chain.links) else {"dropout_prob": 0.0}
+            options |= _dropout_options(chain.links)
         return {**options, **hidden, **norm, **widths}
 
     def _activation(self, link: Link) -> tuple[str | None, str]:
@@ -262,6 +264,25 @@ class _HeadPlanner:
             return literal_string(link.activation), ""
         config = _shared_module(self.release, self.entry.config_path).classes.get(self.entry.config_class)
         return (literal_string(config.attributes.get(field)) if config and "." not in field else None), field
+
+
+def _dropout_options(links: Sequence[Link]) -> dict[str, object]:
+    """How much a head drops before its last projection, and before its first where that is another one; nothing where that is not known,
+    so that the head drops as any other does."""
+    if all(link.step is not Step.DROPOUT for link in links):
+        return {"dropout_prob": 0.0}
+    places = [index for index, link in enumerate(links) if link.step is Step.LINEAR]
+    last = _rates(links[places[-2] if len(places) > 1 else 0 : places[-1]])
+    first = _rates(links[: places[0]])
+    if not last or not first:
+        return {}
+    return {"dropout_rates": list(last), **({"first_dropout_rates": list(first)} if first != last else {})}
+
+
+def _rates(links: Sequence[Link]) -> Rates:
+    """What the dropouts among these links have in common; empty where that is not known."""
+    rates = {link.rates for link in links if link.step is Step.DROPOUT and link.rates != NOTHING} or {NOTHING}
+    return rates.pop() if len(rates) == 1 else ()
 
 
 @lru_cache(maxsize=4)

@@ -62,7 +62,7 @@ class BiaffineParsingHead(PredictionHead):
         width = hidden_size(feeding_config(model))
         self.biaffine_arcs = Biaffine(width, 1, bias_y=False)
         self.biaffine_rels = Biaffine(width, num_labels)
-        self.dropout = nn.Dropout(head_dropout(feeding_config(model)))
+        self.dropout = nn.Dropout(head_dropout(model, self.head_type))
         self.initialise(model)
 
     def forward(

@@ -59,6 +59,7 @@ class LanguageModelingHead(PredictionHead):
     Attributes:
         output_classes: transformers' classes for what the head gives, from the narrowest to the widest.
         scale: factor of the hidden states before the layers.
+        skips_padding: the loss leaves out the labels of padding, whatever they are, as upstream's class does (Qwen2-Audio).
         logits_bias: [1, V], what is added to the logits and not trained, where the config asks for it.
     """
 
@@ -98,6 +99,8 @@ class LanguageModelingHead(PredictionHead):
         config = sizes.feeding_config(model)
         width, embedding = sizes.hidden_size(config), self.config["embedding_size"]
         self.scale = self.config.get("input_scale", sizes.input_scale(config))
+        of_upstream = sizes.upstream_head(model, self.head_type).get("skip_padding", False)
+        self.skips_padding = self.config.get("skip_padding", of_upstream)
         for _ in range(self.config["layers"] - 1):
             self._append_transform(model, width, embedding)
             width = embedding
@@ -133,7 +136,7 @@ class LanguageModelingHead(PredictionHead):
         Args:
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
             cls_output: not used.
-            attention_mask: not used.
+            attention_mask: [B, L], 1 at labels that count, where the head has ``skip_padding``; else not used.
             labels: [B, L]; -100 is ignored.
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
             inverse: what undoes invertible adapters, [B, L, E] -> [B, L, E]; runs before the last projection.
@@ -144,7 +147,8 @@ class LanguageModelingHead(PredictionHead):
             hidden_states = hidden_states * self.scale
         logits = self.logits(hidden_states) if inverse is None else self._inverted(hidden_states, inverse)
         logits = self._finished(logits)
-        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        mask = attention_mask if self.skips_padding else None
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, mask)
         return with_logits(self.output_classes, outputs, loss, logits=logits)
 
     def _finished(self, logits: torch.Tensor) -> torch.Tensor:
@@ -156,9 +160,15 @@ class LanguageModelingHead(PredictionHead):
             logits = logits * scale
         return logits if not cap else torch.tanh(logits / cap) * cap
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        items: torch.Tensor | int | None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """See `language_modeling_loss`."""
-        return language_modeling_loss(logits, labels, self.config["shift_labels"], items)
+        return language_modeling_loss(logits, labels, self.config["shift_labels"], items, mask)
 
     def _inverted(self, hidden_states: torch.Tensor, inverse: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Run the layers with `inverse` before the last one: [B, L, H] -> [B, L, V]."""

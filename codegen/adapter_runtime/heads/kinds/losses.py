@@ -59,7 +59,11 @@ def span_loss(
 
 
 def language_modeling_loss(
-    logits: torch.Tensor, labels: torch.Tensor, shift: bool, items: torch.Tensor | int | None = None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    shift: bool,
+    items: torch.Tensor | int | None = None,
+    attention_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross entropy of the predicted tokens, in fp32.
 
@@ -68,7 +72,10 @@ def language_modeling_loss(
         labels: [B, L]; -100 is ignored.
         shift: position t predicts the label at t + 1, not at t.
         items: labels that count, over all batches whose losses are summed; None = the mean over those of this batch.
+        attention_mask: [B, L], 1 at labels that count; None = all do. One of another shape says nothing of labels.
     """
+    if attention_mask is not None and attention_mask.shape == labels.shape:
+        labels = labels.masked_fill(attention_mask == 0, IGNORED)
     if shift:
         logits, labels = logits[:, :-1], labels[:, 1:]
     if items is None:

@@ -5,6 +5,7 @@ factors     numbers of the config that it multiplies by, and limits of its logit
 conditions  when it does so
 positions   what of a sequence it reads: one position, or a mean
 losses      which label it compares the logits of a position with
+rates       how much its dropouts drop
 filled      what it makes for its base model where a call gives none
 subconfigs  of which config its modules read
 options     all of this as options of a flexible head

@@ -26,8 +26,9 @@ from adapter_codegen.plan.heads.logits.conditions import condition, is_given, ma
 from adapter_codegen.plan.heads.logits.factors import Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
-from adapter_codegen.plan.heads.logits.losses import compares_in_place
+from adapter_codegen.plan.heads.logits.losses import compares_in_place, skips_padding
 from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
+from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates, dropout_rates
 from adapter_codegen.plan.heads.logits.subconfigs import as_of_whole
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance.way import earlier
@@ -66,6 +67,7 @@ class Link:
     activation: str | cst.BaseExpression = ""  # name, or the expression that chooses it: ``config.hidden_act``
     terms: Terms = ()  # of a scale
     key: str = ""  # field of the config: the limit of a cap; the flag that a scale needs, "" = it is always there
+    rates: Rates = ()  # of a dropout
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Chain:
         True  # there is a loss, and it compares all logits with the labels and not a part of them
     )
     compares_in_place: bool = False  # with the label of the same position, not with the next one
+    skips_padding: bool = False  # the loss leaves out what the attention mask does
 
 
 class _Unclear(Exception):
@@ -110,6 +113,9 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str 
         return None
     if chain is None or logits is None or fills_in(flow.values, chain.base_attribute):
         return None
+    skips = skips_padding(flow.values)
+    if skips is None:
+        return None
     compared = [value for value in flow.values if _is_loss(value)]
     takes_labels = "labels" in facts.classes[head].functions["forward"].parameters
     is_whole = takes_labels and all(
@@ -120,6 +126,7 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str 
         frames=counted_frames(flow.values),
         is_compared_whole=is_whole,
         compares_in_place=compares_in_place(flow.values),
+        skips_padding=skips,
     )
 
 
@@ -341,11 +348,13 @@ class _Walk:
     def _module_link(self, path: str, kind: Kind) -> Link | None:
         submodule = self._submodule(path)
         if kind is Kind.IDENTITY:
-            return Link(Step.DROPOUT)
+            return Link(Step.DROPOUT, rates=NOTHING)
         if kind not in {Kind.LINEAR, Kind.NORM, Kind.DROPOUT, Kind.ACTIVATION} or submodule is None:
             raise _Unclear
         activation = _activation(submodule) if kind is Kind.ACTIVATION else ""
-        return Link(Step(kind.value), path, submodule, activation)
+        made = submodule_at(self.facts, self.head, path)
+        rates = dropout_rates(self.facts, self.head, path, made) if kind is Kind.DROPOUT and made else ()
+        return Link(Step(kind.value), path, submodule, activation, rates=rates)
 
     def _computed_link(self, callee: Value) -> Link:
         """``ACT2FN[name](x)`` and ``nn.ReLU()(x)``."""

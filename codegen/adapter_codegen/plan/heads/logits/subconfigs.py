@@ -19,14 +19,19 @@ from adapter_codegen.plan.heads.logits.factors import config_field
 
 def as_of_whole(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodule) -> Submodule:
     """The submodule at a path below a class with a head, with ``config`` in its construction that of the whole model."""
-    names = [name for owner in _owners(facts, head, path) for name in [_config_of(owner)] if name]
-    if not names:
+    path_of_config = config_path(facts, head, path)
+    if not path_of_config:
         return submodule
-    inside = cst.parse_expression(".".join(["config", *names]))
+    inside = cst.parse_expression(f"config.{path_of_config}")
     arguments = [argument.visit(_Inside(inside)) for argument in submodule.arguments]
     node = submodule.node.visit(_Inside(inside))
     assert isinstance(node, cst.CSTNode)
     return replace(submodule, arguments=tuple(one for one in arguments if isinstance(one, cst.Arg)), node=node)
+
+
+def config_path(facts: ModuleFacts, head: ClassFacts, path: str) -> str:
+    """Where the config that a module at a path below a class reads lies in that of the class; "" where it is the same."""
+    return ".".join(name for owner in _owners(facts, head, path) if (name := _config_of(owner)))
 
 
 def _owners(facts: ModuleFacts, known: ClassFacts, path: str) -> Iterator[Submodule]:
