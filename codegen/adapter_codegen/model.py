@@ -319,6 +319,7 @@ class StreamForm(str, Enum):
     FOLLOWED = "followed"  # as for rows, but something else stands behind the tokens: an image, padding
     GATHERED = "gathered"  # as for rows, but a position stands for several tokens
     SPREAD = "spread"  # as for rows, but a token stands at several positions: frames of a sound
+    PADDED = "padded"  # as for rows, but the model's forward put positions beside those of its input
     NO_TOKENS = "no tokens"  # as for rows, but of something else than the tokens that the model reads
     SEVERAL = "several"  # tensors beside each other: of the image and of the text
     OTHER = "other"  # more dimensions: a grid, several streams side by side

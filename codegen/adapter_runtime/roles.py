@@ -14,7 +14,7 @@ AttentionKind = Literal["self", "cross"]
 BottleneckLocation = Literal["attention", "cross_attention", "output"]
 Joining = Literal["", "upstream", "streams"]
 StackForm = Literal[
-    "", "packed", "length first", "joined", "followed", "gathered", "spread", "no tokens", "several", "other"
+    "", "packed", "length first", "joined", "followed", "gathered", "spread", "padded", "no tokens", "several", "other"
 ]
 
 
@@ -111,7 +111,7 @@ class LayerStack:
     # What the hidden states of its layers are. "": (batch, length, width); "packed": (length, width), or a batch of one, with the
     # positions of all examples in one row; "length first": (length, batch, width); "joined" and "followed": rows in which something
     # else stands in front of the tokens or behind them; "gathered": a position stands for several tokens; "spread": a token
-    # stands at several positions; "no tokens": rows of something else than the tokens that the model reads; "several": tensors beside
+    # stands at several positions; "padded": the forward put empty positions beside them; "no tokens": rows of something else than the tokens that the model reads; "several": tensors beside
     # each other; "other": of more dimensions
     form: StackForm = ""
     in_some: bool = (

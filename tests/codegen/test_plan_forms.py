@@ -314,7 +314,6 @@ def form_beside(
         pytest.param("x = self.pool(inputs_embeds)", {"stride": ", stride=1"}, id="that steps over none"),
         pytest.param("x = inputs_embeds + self.pool(inputs_embeds)", {}, id="what is added to tokens is as long"),
         pytest.param("x = self.both(input_ids, pixels)[0]", {"dim": "-1"}, id="wider, not longer"),
-        pytest.param("x = nn.functional.pad(inputs_embeds, (0, 0, 1, 1))", {}, id="padding on both sides"),
         pytest.param("x = torch.cat([inputs_embeds, self.embed(input_ids)], dim=1)", {}, id="tokens twice"),
         pytest.param(
             "x = inputs_embeds + self.positions\nif hidden:\n    x = self.both(input_ids=pixels, pixels=pixels)[0] + x",
@@ -340,6 +339,7 @@ def test_what_keeps_positions_or_is_not_understood_brings_rows(lines: str, optio
         ),
         ("x = nn.functional.pad(inputs_embeds, (0, 0, 0, hidden))", {}, StreamForm.FOLLOWED),
         ("x = self.embed(nn.functional.pad(input_ids, (0, hidden), value=1))", {}, StreamForm.FOLLOWED),
+        ("x = nn.functional.pad(inputs_embeds, (0, 0, 1, 1))", {}, StreamForm.PADDED),
         ("x = torch.cat([inputs_embeds] + [self.queries], 1)", {}, StreamForm.FOLLOWED),
     ],
 )
@@ -347,6 +347,122 @@ def test_a_way_to_the_layers_may_lengthen_or_gather_tokens(
     lines: str, options: dict[str, str], form: StreamForm
 ) -> None:
     assert form_beside(lines, **options) is form
+
+
+IN_TILES = """
+class Added(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = nn.Embedding(8, 8)
+
+    def forward(self, states, places):
+        added = self.table(places)
+        if places is not None:
+            added = added * 2
+        states = states + added
+        return {given}
+
+
+class List(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(config) for _ in range(3)])
+
+    def forward(self, states):
+        for layer in self.layers:
+            states = layer(states)
+        return BaseModelOutput(last_hidden_state=states)
+
+
+class TinyModel(PreTrainedModel):
+    main_input_name = "pixels"
+
+    def __init__(self, config: TinyConfig):
+        super().__init__(config)
+        self.patches = nn.Conv2d(3, 8, 4)
+        self.norm = nn.LayerNorm(8)
+        self.tiles = Added(config)
+        self.local = List(config)
+        self.whole = List(config)
+
+    def forward(self, pixels, places=None):
+        states = self.norm(self.patches(pixels).flatten(2).transpose(1, 2).reshape(2, 4, -1, 8))
+        missing = (8 - (states.shape[-2] % 8)) % 8
+        padding = {counts}
+        states = F.pad({padded}, padding, mode="constant", value=0)
+        states = {first}
+        states = self.norm(self.local(states.view(2, -1, 8)).last_hidden_state)
+        states = self.tiles(states.reshape(2, 4, -1, 8), places)
+        states = {between}
+        return self.whole(states.reshape(2, -1, 8)).last_hidden_state
+"""
+
+
+def forms_in_tiles(
+    counts: str = "(0, 0, 0, missing)",
+    padded: str = "states",
+    first: str = "states",
+    between: str = "states",
+    given: str = "states",
+) -> list[StreamForm]:
+    """Of two lists, `local` and `whole`, behind patches that are padded."""
+    body = IN_TILES
+    for name, text in {
+        "counts": counts,
+        "padded": padded,
+        "first": first,
+        "between": between,
+        "given": given,
+    }.items():
+        body = body.replace("{" + name + "}", text)
+    start = MODEL[: MODEL.index("class TinyModel")]
+    facts = facts_of(ATTENTION, MLP, layer(ATTENDED), "import torch.nn.functional as F\n", start, body)
+    entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {})
+    base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).has_attention)
+    assert base is not None
+    return [stack.form for stack in base.stacks]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param("(0, 0, 0, missing)", id="behind"),
+        pytest.param("(0, 0, missing, 0)", id="in front"),
+        pytest.param("[0, 0, 0, 1]", id="one position, in a list"),
+    ],
+)
+def test_lists_behind_padding_of_positions_hold_some_of_no_input(counts: str) -> None:
+    """Also the second list, which goes on with what the first one gave, with something added to it."""
+    assert forms_in_tiles(counts) == [StreamForm.PADDED, StreamForm.PADDED]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"counts": "(0, missing)"}, id="wider vectors"),
+        pytest.param({"counts": "(0, missing, 0, 0)"}, id="wider vectors, no position more"),
+        pytest.param({"counts": "(0, missing, 0, missing)"}, id="a map, in both dimensions"),
+        pytest.param({"counts": "(0, 0, 0, 0)"}, id="nothing"),
+        pytest.param({"counts": "(0, 0, 0, missing, 0, missing)"}, id="a grid, whose windows are taken apart"),
+        pytest.param({"counts": "places"}, id="counts that do not show"),
+        pytest.param({"first": "states[:, :, :-missing]"}, id="it is cut off again ahead of the layers"),
+        pytest.param({"first": "self.patches(states)"}, id="what patches are made of is padded"),
+    ],
+)
+def test_what_adds_no_empty_positions_brings_no_padding(changes: dict[str, str]) -> None:
+    assert StreamForm.PADDED not in forms_in_tiles(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"between": "states[:, :, :-missing]"}, id="it is cut off between them"),
+        pytest.param({"given": "self.table(places)"}, id="a module between them gives something else"),
+    ],
+)
+def test_a_list_that_does_not_go_on_with_the_padding_has_none(changes: dict[str, str]) -> None:
+    first, second = forms_in_tiles(**changes)
+    assert first is StreamForm.PADDED and second is not StreamForm.PADDED
 
 
 @pytest.mark.parametrize(
@@ -538,3 +654,12 @@ def test_reft_holds_for_the_models_inside_that_have_rows_and_says_which_have_non
     }
     assert not reft[images].supported and "stand in one row" in reft[images].reason
     assert reft[text].supported and found.supports(Method.REFT)
+
+
+def test_reft_stays_out_of_tiles_that_a_model_pads_to_a_multiple() -> None:
+    found = plan("mllama")
+    tower = next(one for one in found.towers if one.base.class_name == "MllamaVisionModel")
+    assert [stack.form for stack in tower.base.stacks] == [StreamForm.PADDED, StreamForm.PADDED]
+    (reft,) = (entry for entry in tower.methods if entry.method is Method.REFT)
+    assert not reft.supported and "transformer.layers" in reft.reason and "hold nothing" in reft.reason
+    assert found.supports(Method.REFT)  # in the text

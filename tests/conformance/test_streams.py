@@ -36,6 +36,7 @@ def _check(model: nn.Module, form: str) -> None:
 def test_what_is_said_of_a_list_is_seen() -> None:
     _check(_Model(0, 3), "followed")
     _check(_Model(2, 3, sees=False), "no tokens")
+    _check(_Model(0, 3), "padded")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_what_is_said_of_a_list_is_seen() -> None:
         pytest.param(_Model(0, 3, mixes=True), "followed", id="tokens that are mixed"),
         pytest.param(_Model(0, 3, sees=False), "followed", id="no tokens at all"),
         pytest.param(_Model(0, 3), "no tokens", id="tokens where there should be none"),
+        pytest.param(_Model(0, 0), "padded", id="no position that holds nothing"),
     ],
 )
 def test_a_list_of_which_something_else_is_said_is_found(model: nn.Module, form: str) -> None:

@@ -48,6 +48,7 @@ _FORMS = {
     StreamForm.SEVERAL: "they are several tensors or streams beside each other",
     StreamForm.GATHERED: "a position stands for several tokens",
     StreamForm.SPREAD: "a token stands at as many positions as were computed for it",
+    StreamForm.PADDED: "positions that hold nothing stand beside them, which the model takes away behind its layers",
     StreamForm.OTHER: "they have more dimensions than batch, length and width",
 }
 

@@ -15,8 +15,17 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 
 
 def assert_streams(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -> None:
-    """Where something stands behind the tokens, these come first; a list that is said to see no tokens sees none."""
-    firsts = dict(_first_layers(layout))
+    """Where something stands behind the tokens, these come first; a list that is said to see no tokens sees none.
+
+    Where positions are said to be padded by the forward, some that enter hold nothing. They may be seen before the first of several such lists.
+    """
+    padded = dict(_first_layers(layout, "padded"))
+    entering = _entering(upstream, padded, inputs) if padded else {}
+    if entering and not any(bool((hidden == 0).all(-1).any()) for hidden in entering.values()):
+        raise AssertionError(
+            f"{', '.join(padded)} are said to see 'padded', but no position that enters holds nothing"
+        )
+    firsts = dict(_first_layers(layout, "followed", "no tokens"))
     tokens = {name: inputs[name] for name in _TOKENS if name in inputs}
     places = {name: place for name, given in tokens.items() if (place := _place(given)) is not None}
     if not firsts or not places:
@@ -35,12 +44,12 @@ def assert_streams(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) 
             )
 
 
-def _first_layers(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Paths of the first layers of lists with something beside their tokens, or with none, and what is said of them."""
+def _first_layers(layout: Layout, *forms: str) -> Iterator[tuple[str, str]]:
+    """Paths of the first layers of lists of these forms, and what is said of them."""
     lists = set()
     for layer in layout.layers:
         owner = layer.path.rpartition(".")[0]
-        if layer.form in ("followed", "no tokens") and owner not in lists:
+        if layer.form in forms and owner not in lists:
             lists.add(owner)
             yield layer.path, layer.form
 

@@ -61,7 +61,9 @@ def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, Adap
     layers = list(model.adapted_layers())
     if not isinstance(config.layers, str):
         check_layers(model, config.layers, "layers")
-    without_rows = model.layers_of_form("packed", "length first", "joined", "gathered", "spread", "several", "other")
+    without_rows = model.layers_of_form(
+        "packed", "length first", "joined", "gathered", "spread", "padded", "several", "other"
+    )
     return [(index, layer) for index, layer in layers if config.is_in(index) and index not in without_rows]
 
 

@@ -19,6 +19,7 @@ from adapter_codegen.plan.flow.values import Flow, Op, Value, alternatives, ance
 from adapter_codegen.plan.flow.walks import field_of_output, first_argument, tensor_operands
 from adapter_codegen.plan.stream.lists.of_tokens import Towards, no_tokens_on_the_way, tokens_on_the_way
 from adapter_codegen.plan.stream.lists.on_the_way import form_on_the_way
+from adapter_codegen.plan.stream.lists.padded import padded_on_the_way
 from adapter_codegen.plan.stream.lists.picked import picked_on_the_way
 from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.stacks import FoundStack
@@ -118,7 +119,7 @@ def _form(found: Sequence[tuple[int, Value]], flow: Flow, towards: Towards) -> S
     if first is None:
         return None
     form = form_on_the_way(first, towards.layer_calls, towards.kinds) or tokens_on_the_way(calls, towards)
-    form = form or picked_on_the_way(first, towards.layer_calls, towards.kinds)
+    form = form or picked_on_the_way(first, towards.layer_calls, towards.kinds) or padded_on_the_way(calls, towards)
     return form or no_tokens_on_the_way(flow, calls)
 
 

@@ -71,7 +71,7 @@ def tokens_on_the_way(calls: Sequence[Value], towards: Towards) -> Sign | None:
 
 def _summands(value: Value, kinds: Kinds) -> Sequence[Value]:
     """Where contents come from; of a sum, the parts that show tokens: the others have as many positions."""
-    behind = _contents(value, kinds)
+    behind = contents_of(value, kinds)
     return [part for part in behind if _is_of_tokens(part, kinds)] or behind if value.is_sum else behind
 
 
@@ -194,7 +194,7 @@ def _beside_inside(class_name: str, towards: Towards) -> Sign | None:
                 seen.add(id(value))
                 if sign := _joined(value, towards.kinds):
                     return sign
-                ahead += _contents(value, towards.kinds)
+                ahead += contents_of(value, towards.kinds)
     return None
 
 
@@ -211,7 +211,7 @@ def _is_of_tokens(value: Value, kinds: Kinds) -> bool:
         seen.add(id(value))
         if value.op is Op.PARAMETER and value.name in _ALL_TOKENS:
             return True
-        ahead += (*_contents(value, kinds), *_tokens_given(value))
+        ahead += (*contents_of(value, kinds), *_tokens_given(value))
     return False
 
 
@@ -220,7 +220,7 @@ def _tokens_given(value: Value) -> Sequence[Value]:
     return [argument for name, argument in value.keywords if name in _TOKENS] if value.op is Op.SUBMODULE else ()
 
 
-def _contents(value: Value, kinds: Kinds) -> Sequence[Value]:
+def contents_of(value: Value, kinds: Kinds) -> Sequence[Value]:
     """Where the contents of `value` come from; through embeddings and projections too."""
     kind = kinds.of(value.module.classes) if value.op is Op.SUBMODULE and value.module is not None else None
     if kind in _PASSED_ON:
