@@ -446,6 +446,7 @@ def test_lists_behind_padding_of_positions_hold_some_of_no_input(counts: str) ->
         pytest.param({"counts": "(0, 0, 0, missing, 0, missing)"}, id="a grid, whose windows are taken apart"),
         pytest.param({"counts": "places"}, id="counts that do not show"),
         pytest.param({"first": "states[:, :, :-missing]"}, id="it is cut off again ahead of the layers"),
+        pytest.param({"padded": "states", "first": "states if places else pixels"}, id="in one of two branches"),
         pytest.param({"first": "self.patches(states)"}, id="what patches are made of is padded"),
     ],
 )

@@ -28,16 +28,34 @@ def padded_on_the_way(calls: Sequence[Value], towards: Towards) -> Sign | None:
     Args:
         calls: of the layers of the list.
     """
-    ahead, seen = [first for call in calls if (first := first_argument(call)) is not None], set[int]()
-    while ahead:
-        value = same_tensor(ahead.pop(0))
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if _pads_positions(value):
-            return Sign(StreamForm.PADDED, value.node)
-        ahead += _before(value, towards)
-    return None
+    first = first_argument(calls[0]) if calls else None
+    found = _padding(first, towards, frozenset()) if first is not None else None
+    return Sign(StreamForm.PADDED, found.node) if isinstance(found, Value) else None
+
+
+class _Again:
+    """The walk came to where it had been: a loop says nothing of what entered it."""
+
+
+def _padding(value: Value, towards: Towards, seen: frozenset[int]) -> Value | _Again | None:
+    """What pads the positions of a value, on every way to it: where only some sounds are padded, others are edited (Phi-4)."""
+    value = same_tensor(value)
+    if id(value) in seen:
+        return _Again()
+    if _pads_positions(value):
+        return value
+    is_choice = value.op is Op.JOIN
+    ways = [
+        _padding(one, towards, seen | {id(value)}) for one in (value.choices if is_choice else _before(value, towards))
+    ]
+    known = [one for one in ways if not isinstance(one, _Again)]
+    if ways and not known:
+        return _Again()
+    return (
+        next(iter(known), None)
+        if is_choice and all(known)
+        else next(filter(None, known), None) if not is_choice else None
+    )
 
 
 def _pads_positions(value: Value) -> bool:
