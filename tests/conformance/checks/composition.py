@@ -276,23 +276,35 @@ def _is_refused(
 
 @functools.cache
 def has_rows(subject: Subject) -> bool:
-    """Every input and output of upstream's has a row per example."""
-    inputs = subject.padded_inputs()
-    tensors = [*flatten(inputs).values(), *run(subject.upstream(), inputs).values()]
-    return all(tensor.dim() > 0 and len(tensor) == BATCH for tensor in tensors)
+    """Every input of upstream's has a row per example, and so has some output."""
+    inputs = flatten(subject.padded_inputs()).values()
+    return all(map(_are_rows, inputs)) and any(map(_are_rows, run(subject.upstream(), subject.padded_inputs()).values()))
 
 
 @functools.cache
 def has_pieces_of_rows(subject: Subject, are_packed: bool) -> bool:
-    """Every input has a row per example, and so has every output, or, where a text has images in it, as many pieces of each; where inputs
+    """Every input has a row per example, and so has some output, or, where a text has images in it, as many pieces of each; where inputs
     `are_packed`, these too.
     """
     inputs = subject.padded_inputs()
     if "input_ids" not in inputs:
         return has_rows(subject)
-    given, found = flatten(inputs).values(), run(subject.upstream(), inputs).values()
-    of_rows = (tensor.dim() > 0 and (len(tensor) == BATCH or (are_packed and _are_pieces(tensor))) for tensor in given)
-    return all(of_rows) and all(map(_are_pieces, found))
+    of_rows = (_are_rows(tensor) or (are_packed and _are_pieces(tensor)) for tensor in flatten(inputs).values())
+    return all(of_rows) and any(map(_are_pieces, run(subject.upstream(), inputs).values()))
+
+
+@functools.cache
+def outputs_without_rows(subject: Subject) -> frozenset[str]:
+    """Outputs of upstream's in which an example has no row, nor pieces beside each other: of layers that see something else than
+    rows (SegGPT's prompts are rows behind those of the images), or the same for all.
+    """
+    inputs = subject.padded_inputs()
+    has_own = _are_pieces if "input_ids" in inputs else _are_rows
+    return frozenset(name for name, tensor in run(subject.upstream(), inputs).items() if not has_own(tensor))
+
+
+def _are_rows(tensor: Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) == BATCH
 
 
 def _are_pieces(tensor: Tensor) -> bool:
@@ -351,7 +363,7 @@ def ragged_outputs(subject: Subject) -> frozenset[str]:
 
 def _of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:
     """What a row has to itself: not how alike each text and each image of the batch are, nor what the longest decides."""
-    names = [name for name in outputs[0] if name not in mixed_outputs(subject)]
+    names = [name for name in outputs[0] if name not in mixed_outputs(subject) | outputs_without_rows(subject)]
     if not names:
         raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
     other_shapes = {name for name in names if len({one[name].shape[1:] for one in outputs}) > 1}
