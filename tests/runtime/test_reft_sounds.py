@@ -168,7 +168,6 @@ def test_what_a_layer_is_told_counts_whatever_its_form(context: ForwardContext, 
 def test_padding_may_stand_in_front_and_between(context: ForwardContext) -> None:
     mask = torch.tensor([[0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 1, 0]])
     assert edited(Told(mask, True), length=6) == [[1, 3, 4], [4]]
-    assert edited(Told(torch.zeros_like(mask), True), length=6) == [[], []]
 
 
 def test_one_mask_of_pairs_for_all_rows_is_one_of_each(context: ForwardContext) -> None:
@@ -264,3 +263,9 @@ def test_one_graph() -> None:
         shorter = compiled(values[:, :12], attention_mask=mask[:, :12]).last_hidden_state
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(shorter[1, :8], expected[1, :8], atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_that_marks_what_is_hidden_hides_nothing_where_it_is_empty() -> None:
+    """Mask2Former's layers are given zeros for positions that are real."""
+    real = real_positions(Told(torch.tensor([[False, False], [True, False]]), True), 2, 2)
+    assert real is not None and real.tolist() == [[True, True], [True, False]]

@@ -75,7 +75,7 @@ def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
         model = _two(subject, method)
         alone = [_under(model, name, inputs) for name in (FIRST, SECOND)]
         found = _under(model, Parallel(FIRST, SECOND), inputs)
-        assert_same_names(found, alone[0], what)
+        assert_same_names(_with_rows(subject, found), _with_rows(subject, alone[0]), what)
         expected = {name: torch.cat([one[name] for one in alone]) for name in _of_rows(subject, found, *alone)}
         assert_equal_within({name: found[name] for name in expected}, expected, f"Parallel, {what}", ATOL, RTOL)
 
@@ -94,7 +94,8 @@ def _with_other_numbers(subject: Subject) -> tuple[tuple[str, dict[str, Any]], .
     for what, inputs in with_other_numbers(subject):
         with contextlib.suppress(Exception):  # whatever upstream raises
             once, behind = run(subject.upstream(), inputs), _second_copy(subject, inputs)
-            if all(_are_near(name, behind, once) for name in once.keys() - mixed_outputs(subject)):
+            without = mixed_outputs(subject) | outputs_without_rows(subject)
+            if all(_are_near(name, behind, once) for name in once.keys() - without):
                 found.append((what, inputs))
     return tuple(found)
 
@@ -187,7 +188,7 @@ def _assert_composed(
         model.set_active_adapters(block)
         found = run(model, {**inputs, **keywords})
         what = f"{type(block).__name__}, {attention}, padding {padding}"
-        assert_same_names(found, alone[0], what)
+        assert_same_names(_with_rows(subject, found), _with_rows(subject, alone[0]), what)
         names = _of_rows(subject, found, *alone)
         expected = {name: compose([one[name] for one in alone]) for name in names}
         bound = IN_DOUBLE if is_double else 1.0
@@ -278,7 +279,9 @@ def _is_refused(
 def has_rows(subject: Subject) -> bool:
     """Every input of upstream's has a row per example, and so has some output."""
     inputs = flatten(subject.padded_inputs()).values()
-    return all(map(_are_rows, inputs)) and any(map(_are_rows, run(subject.upstream(), subject.padded_inputs()).values()))
+    return all(map(_are_rows, inputs)) and any(
+        map(_are_rows, run(subject.upstream(), subject.padded_inputs()).values())
+    )
 
 
 @functools.cache
@@ -301,6 +304,15 @@ def outputs_without_rows(subject: Subject) -> frozenset[str]:
     inputs = subject.padded_inputs()
     has_own = _are_pieces if "input_ids" in inputs else _are_rows
     return frozenset(name for name, tensor in run(subject.upstream(), inputs).items() if not has_own(tensor))
+
+
+def _with_rows(subject: Subject, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs of which an example has a row, without lists that have an entry per example instead."""
+    without = outputs_without_rows(subject)
+    lists = {name.rpartition(".")[0] for name in without if "." in name}
+    return {
+        name: value for name, value in outputs.items() if name not in without and name.rpartition(".")[0] not in lists
+    }
 
 
 def _are_rows(tensor: Tensor) -> bool:
@@ -333,6 +345,7 @@ def mixed_outputs(subject: Subject) -> frozenset[str]:
     return frozenset(
         name
         for name, value in all_rows.items()
+        if name not in outputs_without_rows(subject)
         if not _are_near(name, few_rows, _some_rows({name: value}, 0, FEW))
         or not _are_near(name, drawn_again, all_rows)
         or not _are_near(name, behind, all_rows)
@@ -346,7 +359,7 @@ def _second_copy(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
         outputs = run(subject.upstream(), twice)
     except Exception:
         return {}
-    return {name: value[len(value) // 2 :] for name, value in outputs.items()}
+    return {name: value[len(value) // 2 :] for name, value in outputs.items() if value.dim() > 0}
 
 
 def _are_near(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -363,7 +376,7 @@ def ragged_outputs(subject: Subject) -> frozenset[str]:
 
 def _of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:
     """What a row has to itself: not how alike each text and each image of the batch are, nor what the longest decides."""
-    names = [name for name in outputs[0] if name not in mixed_outputs(subject) | outputs_without_rows(subject)]
+    names = [name for name in _with_rows(subject, outputs[0]) if name not in mixed_outputs(subject)]
     if not names:
         raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
     other_shapes = {name for name in names if len({one[name].shape[1:] for one in outputs}) > 1}

@@ -54,12 +54,17 @@ def real_positions(told: Told, rows: int, length: int) -> torch.Tensor | None:
     if not isinstance(mask, torch.Tensor):
         return None
     if mask.dim() == 2 and mask.shape == (rows, length):
-        return mask if mask.dtype is torch.bool else _attended(mask)
+        return _some_in_each(mask if mask.dtype is torch.bool else _attended(mask))
     is_of_pairs = mask.dim() == 4 and mask.shape[0] in (1, rows) and mask.shape[2] in (1, length)
     if not is_of_pairs or mask.shape[3] != length:
         return None
     seen = _attended(mask[:, 0]).any(dim=1)  # a key that no position attends to is padding
-    return seen.expand(rows, -1)
+    return _some_in_each(seen).expand(rows, -1)
+
+
+def _some_in_each(real: torch.Tensor) -> torch.Tensor:
+    """[B, L] with all positions of a row real that has none else: such a mask marks what is hidden, and nothing is (Mask2Former)."""
+    return real | ~real.any(dim=1, keepdim=True)
 
 
 def _attended(mask: torch.Tensor) -> torch.Tensor:
