@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter_codegen.model import Role
+from adapter_codegen.model import Role, StreamForm
 from plan_snippets import plan_of_layer
 
 INIT = """
@@ -37,6 +37,7 @@ def test_a_convolution_takes_the_place_of_the_stream_where_the_sublayer_reads_on
     plan = plan_of_layer(FORWARD.format("x", added), INIT.format(SAME))
     assert [role.location for role in plan.layers[0].bottlenecks] == [Role.ATTENTION, Role.OUTPUT]
     assert not plan.entries[0].gaps
+    assert plan.entries[0].form is StreamForm.GATHERED
 
 
 @pytest.mark.parametrize("sizes", ["self.stride, padding=1", "self.stride, 1"])
@@ -62,7 +63,7 @@ def test_sizes_may_be_given_by_position(sizes: str) -> None:
 def test_another_convolution_beside_a_sublayer_is_no_residual(start: str, added: str, sizes: str) -> None:
     plan = plan_of_layer(FORWARD.format(start, added), INIT.format(sizes))
     assert Role.ATTENTION not in [role.location for role in plan.layers[0].bottlenecks]
-    assert plan.entries[0].gaps
+    assert plan.entries[0].gaps and plan.entries[0].form is StreamForm.ROWS
 
 
 def test_two_convolutions_without_a_stride_are_no_residual_of_each_other() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
         model = _two(subject, method)
         alone = [_under(model, name, inputs) for name in (FIRST, SECOND)]
         found = _under(model, Parallel(FIRST, SECOND), inputs)
-        assert_same_names(_with_rows(subject, found), _with_rows(subject, alone[0]), what)
+        assert_same_names(_with_rows(subject, found, alone[0]), _with_rows(subject, alone[0], found), what)
         expected = {name: torch.cat([one[name] for one in alone]) for name in _of_rows(subject, found, *alone)}
         assert_equal_within({name: found[name] for name in expected}, expected, f"Parallel, {what}", ATOL, RTOL)
 
@@ -188,7 +188,7 @@ def _assert_composed(
         model.set_active_adapters(block)
         found = run(model, {**inputs, **keywords})
         what = f"{type(block).__name__}, {attention}, padding {padding}"
-        assert_same_names(_with_rows(subject, found), _with_rows(subject, alone[0]), what)
+        assert_same_names(_with_rows(subject, found, alone[0]), _with_rows(subject, alone[0], found), what)
         names = _of_rows(subject, found, *alone)
         expected = {name: compose([one[name] for one in alone]) for name in names}
         bound = IN_DOUBLE if is_double else 1.0
@@ -306,13 +306,12 @@ def outputs_without_rows(subject: Subject) -> frozenset[str]:
     return frozenset(name for name, tensor in run(subject.upstream(), inputs).items() if not has_own(tensor))
 
 
-def _with_rows(subject: Subject, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Outputs of which an example has a row, without lists that have an entry per example instead."""
+def _with_rows(subject: Subject, outputs: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Outputs of which an example has a row. Of a list that may have an entry per example instead, only the entries that are in `names`."""
     without = outputs_without_rows(subject)
     lists = {name.rpartition(".")[0] for name in without if "." in name}
-    return {
-        name: value for name, value in outputs.items() if name not in without and name.rpartition(".")[0] not in lists
-    }
+    more = {name for name in outputs.keys() - set(names) if name.rpartition(".")[0] in lists}
+    return {name: value for name, value in outputs.items() if name not in without | more}
 
 
 def _are_rows(tensor: Tensor) -> bool:
@@ -376,7 +375,7 @@ def ragged_outputs(subject: Subject) -> frozenset[str]:
 
 def _of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:
     """What a row has to itself: not how alike each text and each image of the batch are, nor what the longest decides."""
-    names = [name for name in _with_rows(subject, outputs[0]) if name not in mixed_outputs(subject)]
+    names = [name for name in _with_rows(subject, outputs[0], outputs[-1]) if name not in mixed_outputs(subject)]
     if not names:
         raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
     other_shapes = {name for name in names if len({one[name].shape[1:] for one in outputs}) > 1}

@@ -16,6 +16,7 @@ from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import GATHERING, VIEWS, called, one_step_back, sources, track
 from adapter_codegen.plan.stream.additions.residuals import Addition
+from adapter_codegen.plan.stream.additions.shortened import shortened
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
 
 _BEFORE_BATCH_FIRST = 8  # parameters of nn.MultiheadAttention that may stand in front of it by position
@@ -38,6 +39,7 @@ def form_in_layer(scene: Scene, cores: Sequence[AttentionCore], additions: Seque
                 _by_torch(scene),
                 _by_return(scene),
                 _by_mixing(additions),
+                _by_shortening(additions, scene),
             )
             if sign
         ),
@@ -158,6 +160,12 @@ def _by_mixing(additions: Sequence[Addition]) -> Sign | None:
     """Hyper-connections: several streams run through the layer, and a position of its hidden states holds one vector of each."""
     mixed = (addition.value for addition in additions if addition.residual_node is None)
     return next((Sign(StreamForm.SEVERAL, value.node) for value in mixed), None)
+
+
+def _by_shortening(additions: Sequence[Addition], scene: Scene) -> Sign | None:
+    """A layer that convolves the stream to fewer positions: which of them are real, the mask that it is given does not show."""
+    convolved = (one.value for one in additions if shortened(one.residual, one.work, scene) is not None)
+    return next((Sign(StreamForm.GATHERED, value.node) for value in convolved), None)
 
 
 def _reads_length_first(scene: Scene, call: Value) -> bool:
