@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def _drops_alike(static: Subject) -> None:
     for is_varied in (False, True):
         with _checkpoint(static) as folder:
             if is_varied:
-                _vary_rates(Path(folder) / "config.json")
+                _vary_rates(Path(folder) / "config.json", type(static.upstream()))
             models = _loaded(type(static.upstream()), folder), _flexible(folder)
         inputs = shaped_for(static, static.padded_inputs())
         if _head_type(static) == "masked_image_modeling":
@@ -121,17 +122,27 @@ def _drops_alike(static: Subject) -> None:
             raise AssertionError(f"upstream's head drops {theirs}, the flexible one {ours}")
 
 
-def _vary_rates(path: Path) -> None:
-    """Give each rate of a dropout in a file with a config a value of its own."""
-    numbers = itertools.count(1)
+def _vary_rates(path: Path, upstream: type[PreTrainedModel]) -> None:
+    """Give each rate of a dropout in a file with a config a value of its own, but for those that upstream's class refuses (DiffLlama)."""
+    given, refused = json.loads(path.read_text()), set[str]()
+    while True:
+        path.write_text(json.dumps(_varied("", given, itertools.count(1), refused)))
+        try:
+            _loaded(upstream, str(path.parent))
+        except ValueError as error:
+            named = set(re.findall(r"\w*dropout\w*", str(error))) - refused
+            if not named:
+                raise
+            refused |= named
+        else:
+            return
 
-    def varied(name: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: varied(key, inner) for key, inner in value.items()}
-        is_rate = "dropout" in name and (value is None or (isinstance(value, float) and 0 <= value < 1))
-        return next(numbers) / 1000 if is_rate else value
 
-    path.write_text(json.dumps(varied("", json.loads(path.read_text()))))
+def _varied(name: str, value: Any, numbers: Iterator[int], refused: Set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _varied(key, inner, numbers, refused) for key, inner in value.items()}
+    is_rate = "dropout" in name and (value is None or (isinstance(value, float) and 0 <= value < 1))
+    return next(numbers) / 1000 if is_rate and name not in refused else value
 
 
 def _dropped(model: PreTrainedModel, inputs: dict[str, Any]) -> list[float] | None:
