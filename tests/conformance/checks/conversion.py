@@ -165,7 +165,9 @@ def _dropped(model: PreTrainedModel, inputs: dict[str, Any]) -> list[float] | No
     def left(*_: Any) -> None:
         inside[0] -= 1
 
-    hooks = [base.register_forward_pre_hook(entered), base.register_forward_hook(left)]
+    parts = list(base.modules())  # some heads go past the forward of the whole (OPT)
+    hooks = [part.register_forward_pre_hook(entered) for part in parts]
+    hooks += [part.register_forward_hook(left) for part in parts]
     functional.dropout = recording
     try:
         run(model, inputs)
