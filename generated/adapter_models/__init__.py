@@ -594,7 +594,6 @@ if TYPE_CHECKING:
     from .seamless_m4t_v2.adapter_model import SeamlessM4Tv2AdapterModel
     from .seed_oss.adapter_model import SeedOssAdapterModel
     from .segformer.adapter_model import SegformerAdapterModel
-    from .seggpt.adapter_model import SegGptAdapterModel
     from .sew.adapter_model import SEWAdapterModel
     from .sew_d.adapter_model import SEWDAdapterModel
     from .siglip.adapter_model import SiglipAdapterModel
@@ -1245,7 +1244,6 @@ __all__ = [
     "SeamlessM4TAdapterModel",
     "SeamlessM4Tv2AdapterModel",
     "SeedOssAdapterModel",
-    "SegGptAdapterModel",
     "SegformerAdapterModel",
     "Seq2SeqAdapterTrainer",
     "Seq2SeqLMHead",

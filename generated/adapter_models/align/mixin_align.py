@@ -43,6 +43,7 @@ class AlignTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixi
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",

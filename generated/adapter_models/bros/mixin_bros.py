@@ -48,6 +48,7 @@ class BrosModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mo
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True
 
 
 class BrosEncoderAdaptersMixin(ModelBaseAdaptersMixin):

@@ -38,3 +38,4 @@ class CanineModelAdaptersMixin(ModelBaseAdaptersMixin):
         LayerStack("final_char_encoder.layer"),
     )
     embedding_output = "char_embeddings"
+    makes_mask = True

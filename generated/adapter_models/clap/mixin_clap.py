@@ -77,6 +77,7 @@ class ClapTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",

@@ -47,3 +47,4 @@ class ConvBertModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

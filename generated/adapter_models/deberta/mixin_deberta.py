@@ -46,3 +46,4 @@ class DebertaModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin,
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

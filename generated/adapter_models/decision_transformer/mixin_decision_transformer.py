@@ -47,6 +47,7 @@ class DecisionTransformerGPT2BlockAdaptersMixin(LayerAdaptersMixin):
 class DecisionTransformerModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.h"),)
     embedding_output = "encoder.drop"
+    makes_mask = True
     final_norm_path = "encoder.ln_f"
 
 

@@ -92,6 +92,7 @@ class DiaEncoderAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
 class DiaDecoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     embedding_output = "embeddings"
+    makes_mask = True
     final_norm_path = "norm"
     own_methods = {
         "bottleneck": "",

@@ -94,6 +94,7 @@ class EvollaSaProtProteinEncoderAdaptersMixin(EmbeddingAdaptersMixin, Invertible
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True
     final_norm_path = "encoder.emb_layer_norm_after"
     own_methods = {
         "bottleneck": "",

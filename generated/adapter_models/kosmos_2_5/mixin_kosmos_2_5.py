@@ -96,6 +96,7 @@ class Kosmos2_5TextTransformerAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAd
 class Kosmos2_5VisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
+    makes_mask = True
     final_norm_path = "layernorm"
     own_methods = {
         "bottleneck": "",

@@ -36,3 +36,4 @@ class LiltModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mo
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

@@ -81,3 +81,4 @@ class LxmertModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, 
     )
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

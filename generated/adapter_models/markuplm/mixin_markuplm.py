@@ -37,3 +37,4 @@ class MarkupLMModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

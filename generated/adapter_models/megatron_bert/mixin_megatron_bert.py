@@ -49,4 +49,5 @@ class MegatronBertModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersM
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True
     final_norm_path = "encoder.ln"

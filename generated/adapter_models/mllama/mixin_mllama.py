@@ -83,14 +83,14 @@ class MllamaModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
 
 class MllamaVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
-        LayerStack("transformer.layers"),
-        LayerStack("global_transformer.layers"),
+        LayerStack("transformer.layers", form="padded"),
+        LayerStack("global_transformer.layers", form="padded"),
     )
     own_methods = {
         "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
-        "reft": "",
+        "reft": "The hidden states of transformer.layers are no rows of tokens or patches: positions that hold nothing stand beside them, which the model takes away behind its layers.",
         "prompt_tuning": "No single module of MllamaVisionModel gives what enters the first layer in transformer.layers.",
         "invertible": "No single module of MllamaVisionModel gives what enters the first layer in transformer.layers.",
     }

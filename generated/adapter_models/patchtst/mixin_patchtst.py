@@ -25,7 +25,7 @@ class PatchTSTEncoderLayerAdaptersMixin(LayerAdaptersMixin):
         ),
         bottlenecks=(
             BottleneckRole(host="attention_adapters", location="attention"),
-            BottleneckRole(host="attention_adapters_2", location="attention", where=("channel_attention",)),
+            BottleneckRole(host="attention_adapters_1", location="attention", where=("channel_attention",)),
             BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("ff.0",), last=("ff.3",)),

@@ -68,7 +68,7 @@ class PatchTSTEncoderLayerWithAdapters(PatchTSTEncoderLayerAdaptersMixin, PatchT
                 )
                 # Add: residual connection with residual dropout
                 # >>> adapters
-                hidden_state = self.attention_adapters_2(self.dropout_path2(attn_output), hidden_state, None)
+                hidden_state = self.attention_adapters_1(self.dropout_path2(attn_output), hidden_state, None)
                 # <<< adapters
             else:
                 ## Multi-Head attention and Add residual connection and Norm
@@ -78,7 +78,7 @@ class PatchTSTEncoderLayerWithAdapters(PatchTSTEncoderLayerAdaptersMixin, PatchT
                 # hidden_states: [(bs*sequence_length) x num_channels x d_model]
                 # >>> adapters
                 hidden_state = self.norm_sublayer2(
-                    self.attention_adapters_2(self.dropout_path2(attn_output), hidden_state, None)
+                    self.attention_adapters_1(self.dropout_path2(attn_output), hidden_state, None)
                 )
                 # <<< adapters
 

@@ -35,3 +35,4 @@ class PerceiverLayerAdaptersMixin(LayerAdaptersMixin):
 class PerceiverModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("encoder.self_attends"),)
     embedding_output = "encoder.cross_attention"
+    makes_mask = True

@@ -77,6 +77,7 @@ class Pix2StructForConditionalGenerationAdaptersMixin(OwnHeadAdaptersMixin):
 class Pix2StructVisionModelAdaptersMixin(OwnHeadAdaptersMixin):
     layer_stacks = (LayerStack("encoder.layer"),)
     embedding_output = "embeddings"
+    makes_mask = True
     final_norm_path = "layernorm"
     own_methods = {
         "bottleneck": "",

@@ -114,7 +114,7 @@ class SeamlessM4TModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMi
     layer_stacks = (
         LayerStack("text_encoder.layers"),
         LayerStack("speech_encoder.encoder.layers"),
-        LayerStack("speech_encoder.adapter.layers", optional="speech_encoder.adapter"),
+        LayerStack("speech_encoder.adapter.layers", form="gathered", optional="speech_encoder.adapter"),
         LayerStack("text_decoder.layers"),
         LayerStack("t2u_model.model.encoder.layers"),
         LayerStack("t2u_model.model.decoder.layers"),
@@ -136,7 +136,7 @@ class SeamlessM4TForTextToTextAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAda
 class SeamlessM4TForSpeechToTextAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("speech_encoder.encoder.layers"),
-        LayerStack("speech_encoder.adapter.layers", optional="speech_encoder.adapter"),
+        LayerStack("speech_encoder.adapter.layers", form="gathered", optional="speech_encoder.adapter"),
         LayerStack("text_decoder.layers"),
     )
     token_embeddings = "text_decoder.embed_tokens"
@@ -158,7 +158,7 @@ class SeamlessM4TForTextToSpeechAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseA
 class SeamlessM4TSpeechEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
-        LayerStack("adapter.layers", optional="adapter"),
+        LayerStack("adapter.layers", form="gathered", optional="adapter"),
     )
     embedding_output = "encoder.dropout"
     final_norm_path = "encoder.layer_norm"

@@ -131,7 +131,7 @@ class SeamlessM4Tv2ModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdapters
     layer_stacks = (
         LayerStack("text_encoder.layers"),
         LayerStack("speech_encoder.encoder.layers"),
-        LayerStack("speech_encoder.adapter.layers", optional="speech_encoder.adapter"),
+        LayerStack("speech_encoder.adapter.layers", form="gathered", optional="speech_encoder.adapter"),
         LayerStack("text_decoder.layers"),
         LayerStack("t2u_model.model.encoder.layers"),
         LayerStack("t2u_model.model.decoder.layers"),
@@ -155,7 +155,7 @@ class SeamlessM4Tv2ForSpeechToTextAdaptersMixin(
 ):
     layer_stacks = (
         LayerStack("speech_encoder.encoder.layers"),
-        LayerStack("speech_encoder.adapter.layers", optional="speech_encoder.adapter"),
+        LayerStack("speech_encoder.adapter.layers", form="gathered", optional="speech_encoder.adapter"),
         LayerStack("text_decoder.layers"),
     )
     token_embeddings = "text_decoder.embed_tokens"
@@ -177,7 +177,7 @@ class SeamlessM4Tv2ForTextToSpeechAdaptersMixin(EmbeddingAdaptersMixin, ModelBas
 class SeamlessM4Tv2SpeechEncoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
-        LayerStack("adapter.layers", optional="adapter"),
+        LayerStack("adapter.layers", form="gathered", optional="adapter"),
     )
     embedding_output = "encoder.dropout"
     final_norm_path = "encoder.layer_norm"

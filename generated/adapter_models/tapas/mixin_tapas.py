@@ -48,3 +48,4 @@ class TapasModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, M
     layer_stacks = (LayerStack("encoder.layer"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

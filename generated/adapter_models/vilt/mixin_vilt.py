@@ -37,3 +37,4 @@ class ViltModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, Mo
     layer_stacks = (LayerStack("encoder.layer", form="followed"),)
     token_embeddings = "embeddings.text_embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

@@ -37,3 +37,4 @@ class VisualBertModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMix
     layer_stacks = (LayerStack("encoder.layer", form="followed"),)
     token_embeddings = "embeddings.word_embeddings"
     embedding_output = "embeddings"
+    makes_mask = True

@@ -59,6 +59,6 @@ class Wav2Vec2BertAdapterLayerAdaptersMixin(LayerAdaptersMixin):
 class Wav2Vec2BertModelAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (
         LayerStack("encoder.layers"),
-        LayerStack("adapter.layers", optional="adapter"),
+        LayerStack("adapter.layers", form="gathered", optional="adapter"),
     )
     embedding_output = "encoder.dropout"
