@@ -177,8 +177,8 @@ MUTATIONS = (
     Mutation(
         "ReFT: the last tokens are those after the last",
         "methods/reft/positions.py",
-        "torch.arange(-shape.suffix, 0, device=hidden.device)",
-        "torch.arange(-shape.suffix + 1, 1, device=hidden.device)",
+        "to_end = end + torch.arange(-shape.suffix, 0, device=hidden.device)",
+        "to_end = end + torch.arange(-shape.suffix + 1, 1, device=hidden.device)",
         "test_reft.py::test_equals_upstream_with_hooks_in_plain_torch",
     ),
     Mutation(

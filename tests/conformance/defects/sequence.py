@@ -51,10 +51,10 @@ def _unadapted(forward: Any, self: Any, x: Tensor, output: Tensor, *rest: Any) -
     return output if _is_step(x) else forward(self, x, output, *rest)
 
 
-def _also_in_steps(stream: Stream, shapes: Any, hidden: Tensor) -> Positions:
+def _also_in_steps(stream: Stream, shapes: Any, hidden: Tensor, *told: Any) -> Positions:
     """Every token that is generated is the first of its call."""
     if not _is_step(hidden):
-        return positions_of(stream, shapes, hidden)
+        return positions_of(stream, shapes, hidden, *told)
     found: list[Tensor] = []
     for shape in shapes:
         count = shape.prefix + shape.suffix
