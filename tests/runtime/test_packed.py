@@ -22,6 +22,7 @@ from adapter_runtime import AdapterSetup, BatchSplit, LoRAConfig, MultiTask, Par
 from adapter_runtime.composition import AdapterCompositionBlock
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.bottleneck.module import Bottleneck
+from adapter_runtime.programs.nodes import Keep, PackedInFront
 from runtime_models import randomise
 
 IMAGE = 94
@@ -227,3 +228,18 @@ def test_a_gated_bottleneck_of_tokens_without_a_batch_is_refused_in_the_call() -
     module = Bottleneck(SeqBnConfig(use_gating=True), hidden_size=16, layer_index=3)
     with pytest.raises(UnsupportedMethodError, match="of layer 3 gets all tokens of a batch in one row"):
         module(torch.randn(5, 16), torch.randn(5, 16), None)
+
+
+class _AddsWhatItFits(Keep):
+    """Adds the residual, which must have the dimensions of the branch."""
+
+    def __call__(self, value: torch.Tensor, *rest: Any) -> torch.Tensor:
+        assert rest[0].shape == value.shape
+        return value + rest[0]
+
+
+def test_a_residual_may_have_the_batch_of_one_that_the_branch_has_lost() -> None:
+    branch, residual = torch.ones(6, 2), torch.ones(1, 6, 2)
+    packed = PackedInFront([_AddsWhatItFits()], "a layer")
+    assert packed(branch, residual, None).shape == (1, 6, 2)
+    assert packed(branch, residual[0], None).shape == (6, 2)

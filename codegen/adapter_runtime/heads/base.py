@@ -82,7 +82,10 @@ class PredictionHead(nn.Sequential):
         if out_features is None:
             out_features = self.config["num_labels"]
         width, given = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
-        kind, layers = self.config.get("head_type", ""), self.config["layers"]  # one of a user's own may not say its type
+        kind, layers = (
+            self.config.get("head_type", ""),
+            self.config["layers"],
+        )  # one of a user's own may not say its type
         dropout = head_dropout(model, kind) if given is None else given
         first = first_dropout(model, kind, layers) if given is None else given
         inner = self.config.get("projection_size") or width

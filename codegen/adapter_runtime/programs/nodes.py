@@ -20,7 +20,7 @@ Where do I add a block?  See ``programs/blocks.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Generic
+from typing import Generic, TypeGuard
 
 import torch
 from torch import nn
@@ -227,7 +227,17 @@ class PackedInFront(BatchInFront[Unpack[Rest]]):
         for node in self.walk():
             if isinstance(node, Rows):
                 check_packed(node.divider, self.where)
-        return super().__call__(value, *rest) if value.dim() > 2 else self.programs[0](value, *rest)
+        if value.dim() > 2:
+            return super().__call__(value, *rest)
+        # The residual may have the batch of one that the branch lost in the attention (MiniMax-M3-VL); so has their sum.
+        flat = tuple(entry[0] if _is_wider(entry, value) else entry for entry in rest)
+        # Each entry keeps its type, which the comprehension above cannot tell.
+        given = self.programs[0](value, *flat)  # type: ignore[arg-type]
+        return given[None] if any(_is_wider(entry, value) for entry in rest) else given
+
+
+def _is_wider(entry: object, value: torch.Tensor) -> TypeGuard[torch.Tensor]:
+    return isinstance(entry, torch.Tensor) and entry.dim() > value.dim()
 
 
 class Mean(Branch[Unpack[Rest]]):
