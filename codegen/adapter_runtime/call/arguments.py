@@ -34,6 +34,16 @@ Outputs: TypeAlias = ModelOutput | tuple[Argument | Arrays, ...]
 LayerOutputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
+def tokens_among(given: Mapping[str, Argument], prefix: str = "") -> torch.Tensor | None:
+    """The tensor [B, L, ...] that stands for the tokens of a call: ids or embeddings; None where it has none.
+
+    Args:
+        prefix: of the names of the arguments: "decoder_" or "".
+    """
+    found = (given.get(f"{prefix}{name}") for name in ("input_ids", "inputs_embeds"))
+    return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
+
+
 def hidden_states_of(outputs: LayerOutputs) -> torch.Tensor:
     """The hidden states [B, L, H] among what a layer gives."""
     return outputs if isinstance(outputs, torch.Tensor) else outputs[0]

@@ -15,7 +15,7 @@ from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.arguments import Argument, Outputs
+from adapter_runtime.call.arguments import Argument, Outputs, tokens_among
 from adapter_runtime.call.rows import mask_of_keys
 from adapter_runtime.errors import UnsupportedMethodError
 
@@ -79,8 +79,7 @@ def seen_with(given: Mapping[str, Argument], prompt: int) -> SeenTokens | None:
         UnsupportedMethodError: the cache was not told, or has other rows.
     """
     cache = cache_among(given)
-    found = (given.get(name) for name in ("input_ids", "inputs_embeds"))
-    new = next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
+    new = tokens_among(given)
     if new is None or (cache is not None and not keeps_states(cache)):
         return None
     rows, length = new.shape[:2]

@@ -18,7 +18,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 from typing_extensions import Never
 
-from adapter_runtime.call.arguments import Argument, ModelForward, Outputs
+from adapter_runtime.call.arguments import Argument, ModelForward, Outputs, tokens_among
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.division import rows_do_not_show
@@ -97,8 +97,7 @@ def with_call_context(
             return uncompiled(self, *args, **kwargs, **asked)
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
-            is_whole_repeated = base.repeats_whole or puts_by_index(base.config)
-            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, is_whole_repeated)
+            args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, counts_items(base))
             asked = _of_copies(asked, plan.copies)
         if plan.divides_rows:
             shows_places = is_whole and _is_of_root(self, base)
@@ -125,6 +124,11 @@ def with_call_context(
     signature = _widened(inspect.signature(forward))
     forward_in_context.__dict__["__signature__"] = signature
     return forward_in_context
+
+
+def counts_items(base: AdaptedBaseModel) -> bool:
+    """Whether arguments may count images or sounds, of which a row may have several, and not rows."""
+    return base.repeats_whole or puts_by_index(base.config)
 
 
 def _of_copies(asked: dict[str, Argument], copies: int) -> dict[str, Argument]:
@@ -426,8 +430,7 @@ def _add_span(
         past: positions in the cache.
         prompt: positions in front of the tokens.
     """
-    inputs = [given.get(f"{prefix}{name}") for name in ("input_ids", "inputs_embeds")]
-    tokens = next((tensor for tensor in inputs if isinstance(tensor, torch.Tensor)), None)
+    tokens = tokens_among(given, prefix)
     if tokens is None and not prefix:  # images, sounds; what a decoder reads shows in nothing else
         tokens = next((v for v in given.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
         _add_span_of_others(context, given.get("attention_mask"))

@@ -13,7 +13,6 @@ from typing_extensions import Never
 from adapter_runtime.call.arguments import Argument, Generate, ModelForward
 from adapter_runtime.call.checkpoint import CheckpointFunction
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
-from adapter_runtime.call.placeholders import puts_by_index
 from adapter_runtime.call.repeating import repeated
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.summary import HeadSummary
@@ -21,7 +20,7 @@ from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
-from adapter_runtime.model.calls import calls_in_context, find_spans
+from adapter_runtime.model.calls import calls_in_context, counts_items, find_spans
 
 
 class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
@@ -85,8 +84,7 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
             context = ForwardContext(base, is_generation=True)
             plan = base.current_call_plan()
             if plan.copies > 1:
-                is_whole_repeated = base.repeats_whole or puts_by_index(base.config)
-                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=is_whole_repeated)
+                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=counts_items(base))
                 context.is_repeated = True
             with ContextScope(context):
                 return upstream(*args, **kwargs)

@@ -31,7 +31,7 @@ from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 from transformers.utils import ModelOutput
 
-from adapter_runtime.call.arguments import Argument, Arrays, LayerOutputs, Outputs
+from adapter_runtime.call.arguments import Argument, Arrays, LayerOutputs, Outputs, tokens_among
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
 from adapter_runtime.call.seen import cache_among, keeps_states, past_positions
 from adapter_runtime.contract.protocol import AdaptedBaseModel
@@ -241,7 +241,7 @@ def before_call(
     call.is_of_part = model.get_submodule("") is not context.owner
     length = _length(given)
     check_room(cache, prompts.length, mask, length)
-    tokens = _tokens(given)
+    tokens = tokens_among(given)
     if mask is None and sites.needs_mask and tokens is not None and call.is_first:
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
     if cache is not None and keeps_states(cache) and not call.is_first:  # upstream masks the new tokens alone
@@ -284,14 +284,8 @@ def checked_mask(mask: Argument) -> torch.Tensor | None:
     )
 
 
-def _tokens(given: dict[str, Argument]) -> torch.Tensor | None:
-    """The tensor [B, L, ...] that stands for the tokens; None in models that read images."""
-    found = (given.get(name) for name in ("input_ids", "inputs_embeds"))
-    return next((tensor for tensor in found if isinstance(tensor, torch.Tensor)), None)
-
-
 def _length(given: dict[str, Argument]) -> int | None:
-    tokens = _tokens(given)
+    tokens = tokens_among(given)
     return None if tokens is None else int(tokens.shape[1])
 
 
@@ -539,7 +533,7 @@ class EncoderEntry:
             given["attention_mask"] = call.grow_mask(mask)
         call.at_embeddings = self.sites.holds_tokens and prompts.insert_at != "token_embeddings"
         if isinstance(given.get("position_ids"), torch.Tensor):
-            given["position_ids"] = _positions(self.sites, call, given["position_ids"], _tokens(given))
+            given["position_ids"] = _positions(self.sites, call, given["position_ids"], tokens_among(given))
         if not call.at_embeddings:
             assert isinstance(module, PreTrainedModel)
             given |= _at_tokens(self.sites, module, call, given)
