@@ -15,7 +15,6 @@ from conformance.adapted import FIRST, SECOND, initialised
 from conformance.checks import CHECKS, Cell, checkpointing
 from conformance.checks.causality import _another
 from conformance.checks.checkpointing import _count_runs, upstream_recomputes
-from conformance.checks.composition import _of_rows
 from conformance.checks.liveness import assert_gradients
 from conformance.checks.lora import shares_a_weight
 from conformance.checks.prefix import counts_from_its_cache, positioned
@@ -24,6 +23,7 @@ from conformance.methods import method
 from conformance.outputs import run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
+from conformance.rows import of_rows
 from conformance.sites import Site, _acts_in_double, is_idle, quiet_names
 from conformance.subjects import BATCH, FIRST_TOKEN, method_subjects
 
@@ -179,9 +179,9 @@ def test_blocks_by_rows_do_not_apply_where_upstream_draws_for_every_output_and_o
         outputs = run(subject.upstream(), subject.padded_inputs())
         if draws:
             with pytest.raises(DoesNotApply, match="other rows"):
-                _of_rows(subject, outputs)
+                of_rows(subject, outputs)
         else:
-            assert _of_rows(subject, outputs) == list(outputs)
+            assert of_rows(subject, outputs) == list(outputs)
 
 
 def test_an_option_that_has_no_place_in_any_part_is_left_out() -> None:

@@ -28,7 +28,6 @@ from conformance.checks.branches import (
     projects_the_stream,
 )
 from conformance.checks.checkpointing import upstream_trains_reentrant
-from conformance.checks.composition import _of_rows, mixed_outputs, ragged_outputs
 from conformance.checks.features import features_of, has_features
 from conformance.checks.identity import initialised_is_upstream
 from conformance.checks.prefix import _count_runs
@@ -36,6 +35,7 @@ from conformance.methods import method
 from conformance.outputs import seeded
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention, Layer
+from conformance.rows import lists_of_rows, mixed_outputs, of_rows, ragged_outputs, run_by_rows
 from conformance.subjects import BATCH, Subject, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -80,8 +80,8 @@ def test_an_output_as_long_as_its_longest_row_is_ragged_and_no_other() -> None:
 
 def test_rows_are_compared_but_where_the_longest_decides() -> None:
     short, long = ({"sound": torch.ones(BATCH, length), "states": torch.ones(BATCH, 4)} for length in (3, 7))
-    assert _of_rows(Asked(Spoken), short, short, long) == ["states"]
-    assert _of_rows(Asked(Spoken), long, long, long)[-1] == "states"
+    assert of_rows(Asked(Spoken), short, short, long) == ["states"]
+    assert of_rows(Asked(Spoken), long, long, long)[-1] == "states"
 
 
 class Noisy(Fixed):
@@ -100,7 +100,27 @@ def test_what_is_drawn_at_random_or_compares_rows_is_compared_by_no_row() -> Non
 def test_another_shape_under_a_block_is_a_fault_where_upstream_decides_none() -> None:
     short, long = ({"sound": torch.ones(BATCH, length), "states": torch.ones(BATCH, 4)} for length in (3, 7))
     with pytest.raises(AssertionError, match="sound"):
-        _of_rows(Asked(Fixed), short, short, long)
+        of_rows(Asked(Fixed), short, short, long)
+
+
+class Listed(Fixed):
+    """Images of one row lie in a list, one entry each; so do the states of its layers."""
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Any]:
+        return {"images": [row[:1] for row in x.repeat_interleave(2, dim=0)], "layers": [x, x + 1, x + 2]}
+
+
+def test_a_list_grows_with_the_batch_where_its_entries_are_of_rows() -> None:
+    assert lists_of_rows(Asked(Listed)) == {"images"}
+    assert lists_of_rows(Asked(Fixed)) == set()
+
+
+def test_entries_of_rows_are_compared_one_behind_the_other() -> None:
+    subject = Asked(Listed)
+    inputs = subject.padded_inputs()
+    outputs = run_by_rows(subject, Listed(), inputs)
+    assert outputs["images"].tolist() == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+    assert set(of_rows(subject, outputs)) == {"images", "layers.0", "layers.1", "layers.2"}
 
 
 class Flat(nn.Module):

@@ -5,14 +5,10 @@ from __future__ import annotations
 from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import BatchSplit, Stack
 from conformance.adapted import FIRST, SECOND, adapted
-from conformance.checks.composition import (
-    compares_all_rows,
-    has_one_row_for_all,
-    has_rows,
-    parts_on_other_rows,
-)
+from conformance.checks.composition import has_one_row_for_all
 from conformance.methods import LoRA, Method
 from conformance.outputs import assert_bitwise, assert_differs, run
+from conformance.rows import compares_all_rows, has_rows, parts_on_other_rows
 from conformance.subjects import BATCH, Subject
 
 

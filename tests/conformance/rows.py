@@ -1,0 +1,224 @@
+"""What in upstream's outputs belongs to which row of a batch, and what to none.
+
+A row has one entry along the first axis, or as many as every other row (pieces of an image), or entries of a list, one behind the other's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conformance.adapted import initialised
+from conformance.outputs import are_close, changed, flatten, run
+from conformance.reasons import DoesNotApply, Reason
+from conformance.reference.layout import layout_of
+from conformance.subjects import BATCH, Subject
+
+FEW = 2  # rows
+
+
+def run_by_rows(subject: Subject, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Outputs of a forward, of each list with entries of rows one tensor: [numbers of all entries]."""
+    return _joined(run(model, inputs), lists_of_rows(subject))
+
+
+def _asked(subject: Subject, inputs: Mapping[str, Any], seed: int = 5) -> dict[str, Tensor]:
+    """What upstream's model gives."""
+    return _joined(run(subject.upstream(), inputs, seed=seed), lists_of_rows(subject))
+
+
+@functools.cache
+def lists_of_rows(subject: Subject) -> frozenset[str]:
+    """Lists in upstream's outputs that have twice as many entries where the batch stands behind itself: of images, not of layers."""
+    inputs = subject.padded_inputs()
+    once, twice = _entries(run(subject.upstream(), inputs)), _entries(_of_two_copies(subject, inputs))
+    return frozenset(name for name, entries in once.items() if len(twice.get(name, ())) == 2 * len(entries))
+
+
+def _entries(outputs: dict[str, Tensor]) -> dict[str, list[str]]:
+    """The names of the tensors in each list, in their order."""
+    lists: dict[str, list[str]] = {}
+    for name in outputs:
+        of, _, number = name.rpartition(".")
+        if of and number.isdecimal():
+            lists.setdefault(of, []).append(name)
+    return lists
+
+
+def _joined(outputs: dict[str, Tensor], lists: frozenset[str]) -> dict[str, Tensor]:
+    entries = {name: found for name, found in _entries(outputs).items() if name in lists}
+    apart = {name for found in entries.values() for name in found}
+    kept = {name: value for name, value in outputs.items() if name not in apart}
+    return kept | {name: torch.cat([outputs[one].flatten() for one in found]) for name, found in entries.items()}
+
+
+@functools.cache
+def parts_on_other_rows(subject: Subject) -> bool:
+    """Whether upstream calls a model inside of a whole, which is a part of it, with other rows than the batch has, or layers with
+    the positions of all rows in one.
+    """
+    model, upstream, rows = initialised(subject), subject.upstream(), set[int]()
+    parts = {id(part) for part in model.adapters_base.adapter_parts().values()}
+    paths = [
+        path for path, module in model.named_modules() if id(module) in parts and module is not model.adapters_base
+    ]
+
+    def see(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        given = (*args, *kwargs.values())
+        rows.add(next((len(value) for value in given if isinstance(value, Tensor) and value.dim() > 1), BATCH))
+
+    def see_packed(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        states = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if states is not None and (states.dim() == 2 or (states.dim() == 3 and len(states) == 1)):
+            rows.add(1)
+
+    for path in paths:
+        upstream.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    for layer in layout_of(model).layers:
+        upstream.get_submodule(layer.path).register_forward_pre_hook(see_packed, with_kwargs=True)
+    run(upstream, subject.padded_inputs())
+    return not rows <= {BATCH}
+
+
+@functools.cache
+def given_one_row(subject: Subject) -> frozenset[str]:
+    """The modules of upstream's that are given a tensor with a batch of one."""
+    upstream, found = subject.upstream(), set[str]()
+
+    def see(path: str, args: Any) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].dim() > 2 and len(args[0]) == 1:
+            found.add(path)
+
+    for path, module in upstream.named_modules():
+        module.register_forward_pre_hook(lambda module, args, path=path: see(path, args))
+    run(upstream, subject.padded_inputs())
+    return frozenset(found)
+
+
+@functools.cache
+def compares_all_rows(subject: Subject) -> bool:
+    """Whether a model made of several has an output with a dimension for the rows of one part, and one for those of another."""
+    if len(initialised(subject).adapters_base.adapter_parts()) < 2:
+        return False
+    inputs = subject.padded_inputs()
+    all_rows, few_rows = (_asked(subject, given) for given in (inputs, some_rows(inputs, 0, FEW)))
+    return any(
+        name in few_rows and list(zip(value.shape, few_rows[name].shape, strict=False)).count((BATCH, FEW)) > 1
+        for name, value in all_rows.items()
+    )
+
+
+@functools.cache
+def has_rows(subject: Subject) -> bool:
+    """Every input of upstream's has a row per example, and so has some output."""
+    inputs = flatten(subject.padded_inputs()).values()
+    return all(map(_are_rows, inputs)) and any(map(_are_rows, _asked(subject, subject.padded_inputs()).values()))
+
+
+@functools.cache
+def has_pieces_of_rows(subject: Subject, are_packed: bool) -> bool:
+    """Every input has a row per example, and so has some output, or, where a text has images in it, as many pieces of each; where inputs
+    `are_packed`, these too.
+    """
+    inputs = subject.padded_inputs()
+    if "input_ids" not in inputs:
+        return has_rows(subject)
+    have_rows = (_are_rows(tensor) or (are_packed and _are_pieces(tensor)) for tensor in flatten(inputs).values())
+    return all(have_rows) and any(map(_are_pieces, _asked(subject, inputs).values()))
+
+
+@functools.cache
+def outputs_without_rows(subject: Subject) -> frozenset[str]:
+    """Outputs of upstream's in which an example has no row, nor pieces beside each other: of layers that see something else than
+    rows (SegGPT's prompts are rows behind those of the images), or the same for all.
+    """
+    inputs = subject.padded_inputs()
+    in_pieces = "input_ids" in inputs
+
+    def has_own(name: str, tensor: Tensor) -> bool:
+        return _are_pieces(tensor) if in_pieces or name in lists_of_rows(subject) else _are_rows(tensor)
+
+    return frozenset(name for name, tensor in _asked(subject, inputs).items() if not has_own(name, tensor))
+
+
+def with_rows(subject: Subject, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs of which an example has a row."""
+    return {name: value for name, value in outputs.items() if name not in outputs_without_rows(subject)}
+
+
+def _are_rows(tensor: Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) == BATCH
+
+
+def _are_pieces(tensor: Tensor) -> bool:
+    return tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % BATCH == 0
+
+
+def require_rows(subject: Subject, are_packed: bool = False) -> None:
+    if not has_pieces_of_rows(subject, are_packed):
+        raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
+
+
+def some_rows(inputs: dict[str, Any], first: int, after: int) -> dict[str, Any]:
+    """What belongs to the rows from `first` on."""
+    return changed(inputs, lambda value: value[first * len(value) // BATCH : after * len(value) // BATCH])
+
+
+@functools.cache
+def mixed_outputs(subject: Subject) -> frozenset[str]:
+    """Outputs of upstream's that compare the rows with each other, as fewer rows change those that are left; those that count images
+    over all rows (HunYuan-VL), so that a second copy of a batch behind it gives something else; and what it draws at random, of
+    which a batch of another size gets other numbers.
+    """
+    inputs = subject.padded_inputs()
+    all_rows, few_rows = (_asked(subject, given) for given in (inputs, some_rows(inputs, 0, FEW)))
+    drawn_again, behind = _asked(subject, inputs, seed=6), second_copy(subject, inputs) or all_rows
+    return frozenset(
+        name
+        for name, value in all_rows.items()
+        if name not in outputs_without_rows(subject)
+        if not are_near(name, few_rows, some_rows({name: value}, 0, FEW))
+        or not are_near(name, drawn_again, all_rows)
+        or not are_near(name, behind, all_rows)
+    )
+
+
+def second_copy(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """What upstream gives for a batch that stands behind itself; nothing where it does not take twice as many rows."""
+    outputs = _joined(_of_two_copies(subject, inputs), lists_of_rows(subject))
+    return {name: value[len(value) // 2 :] for name, value in outputs.items() if value.dim() > 0}
+
+
+def _of_two_copies(subject: Subject, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    twice = changed(inputs, lambda value: torch.cat([value, value]))
+    try:
+        return run(subject.upstream(), twice)
+    except Exception:  # whatever upstream raises
+        return {}
+
+
+def are_near(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return name in ours and are_close({name: ours[name]}, {name: theirs[name]}, atol=1e-4, rtol=1e-3)
+
+
+@functools.cache
+def ragged_outputs(subject: Subject) -> frozenset[str]:
+    """Outputs of upstream's that are as long as the values of a row make them (a sound): in a batch, as the longest."""
+    inputs = subject.padded_inputs()
+    alone = [_asked(subject, some_rows(inputs, row, row + 1)) for row in range(BATCH)]
+    return frozenset(name for name in alone[0] if len({one[name].shape for one in alone}) > 1)
+
+
+def of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:
+    """What a row has to itself: not how alike each text and each image of the batch are, nor what the longest decides."""
+    names = [name for name in with_rows(subject, outputs[0]) if name not in mixed_outputs(subject)]
+    if not names:
+        raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
+    other_shapes = {name for name in names if len({one[name].shape[1:] for one in outputs}) > 1}
+    if other_shapes and not other_shapes <= ragged_outputs(subject):
+        raise AssertionError(f"other shapes than under each adapter: {sorted(other_shapes - ragged_outputs(subject))}")
+    return [name for name in names if name not in other_shapes]
