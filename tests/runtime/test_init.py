@@ -42,6 +42,7 @@ from adapter_runtime.model import init as init_module
 from adapter_runtime.model.calls import CALL_ARGUMENTS
 from adapter_runtime.model.init.finding import _is_run
 from adapter_runtime.roles import LayerStack
+from conformance.subjects import method_subjects
 from conformance.tiny import tiny_config
 from runtime_models import BERT, CLASSES, adapted, randomise, upstream
 
@@ -54,6 +55,28 @@ def test_an_unknown_model_is_refused_and_left_alone() -> None:
     with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model rwkv"):
         init(model)
     assert [(type(module), dict(module.__dict__)) for module in model.modules()] == before
+
+
+def test_a_model_around_supported_ones_whose_type_was_refused_is_refused_and_left_alone() -> None:
+    """DepthPro runs one of its models on rows in another order, which only its plan, or the checks, can know."""
+    model = next(subject for subject in method_subjects("depth_pro")).upstream()
+    classes = [type(module) for module in model.modules()]
+    with pytest.raises(
+        UnsupportedModelError, match=r"depth_pro.* says why.*init\(model\.encoder\.patch_encoder\.model\)"
+    ):
+        init(model)
+    assert [type(module) for module in model.modules()] == classes
+
+
+def test_what_is_no_model_of_transformers_is_refused_with_what_can_be_adapted_in_it() -> None:
+    held = nn.ModuleDict({"text": BertModel(BertConfig(**BERT))})
+    with pytest.raises(
+        UnsupportedModelError, match=r"a PreTrainedModel, and was given ModuleDict.*init\(model\.text\)"
+    ):
+        init(held)
+    with pytest.raises(UnsupportedModelError, match="was given str"):
+        init("bert-base-uncased")
+    init(held.text)
 
 
 @pytest.mark.parametrize("config", ["double_seq_bn", "lora", "loreft"])

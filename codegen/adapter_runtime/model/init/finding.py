@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from adapter_runtime.contract.paths import found
 from adapter_runtime.contract.registry import load_class, registered
+from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.model.parts.stacks import layers_in
 
+_TABLE = re.compile("MODEL_.*MAPPING_NAMES")  # of upstream's auto classes of models
 _OF_ALL = frozenset(dir(PreTrainedModel))  # methods of every model, which name none in it
 
 logger = logging.getLogger(__name__)
@@ -64,7 +68,13 @@ def find_root(model: PreTrainedModel) -> Root:
 
     Where classes were generated for none of these, or the model holds others beside that have such, it is made of those. Where it
     holds none, what upstream calls its base model is given. One warning names the whole models that get no adapters.
+
+    Raises:
+        UnsupportedModelError: `model` is a class of upstream's of a type that was refused, though models in it have adapters. Or it is no
+            model of transformers.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(_no_model_of_upstream(model))
     if is_covered(model):
         return Root(model, _stated_parts(model))
     root = _root_inside(model)
@@ -92,13 +102,52 @@ def _root_inside(model: PreTrainedModel) -> Root:
         return Root(model, kept)
     if not parts:
         return Root(inner)
-    if len(parts) == 1 and "." not in parts[0]:
+    is_around_one = len(parts) == 1 and "." not in parts[0]
+    others = [child for name, child in model.named_children() if name != parts[0]]
+    is_head_alone = is_around_one and not any(True for other in others for _ in other.children())
+    if _was_refused(model) and not is_head_alone:
+        raise UnsupportedModelError(_what_was_refused(model, parts))
+    if is_around_one:
         return Root(model.get_submodule(parts[0]))
     if inner is not model:
         path = _path(model, inner)
         if all(part.startswith(f"{path}.") for part in parts):
             return Root(inner, tuple(part.removeprefix(f"{path}.") for part in parts))
     return Root(model, parts)
+
+
+def _was_refused(model: PreTrainedModel) -> bool:
+    """Whether `model` is of a type that upstream's tables know, which is planned and tried, and of which nothing was generated.
+
+    What stands between its parts was not understood then, or did not pass: a part that runs without gradients (X-Codec), features that stay
+    on a module from one call to the next (OmDet-Turbo), rows in another order (DepthPro). No table knows RAG, whose parts are any models.
+    """
+    model_type = model.config.model_type
+    tables = (names for name, names in vars(modeling_auto).items() if _TABLE.fullmatch(name))
+    is_known = _is_of_upstream(model) and any(model_type in names for names in tables)
+    return is_known and model_type not in registered().model_types
+
+
+def _what_was_refused(model: PreTrainedModel, parts: tuple[str, ...]) -> str:
+    model_type = model.config.model_type
+    classes = {path: type(model.get_submodule(path)).__name__ for path in parts}
+    return (
+        f"{type(model).__name__} (type {model_type!r}) has no adapter classes, as its type was refused, although models in it have: "
+        f"{', '.join(f'{path} ({name})' for path, name in classes.items())}. adapter-codegen explain {model_type} says why. To adapt"
+        f" one of these alone, at your own risk: init(model.{parts[0]})."
+    )
+
+
+def _no_model_of_upstream(model: nn.Module) -> str:
+    inside = (
+        [path for path, module in model.named_modules() if path and is_covered(module)]
+        if isinstance(model, nn.Module)
+        else []
+    )
+    way = f"Derive {type(model).__name__} from PreTrainedModel, so that it has a config and saves its adapters" + (
+        f", or adapt what it holds: init(model.{inside[0]})." if inside else "."
+    )
+    return f"init takes a model of transformers, a PreTrainedModel, and was given {type(model).__name__}. {way}"
 
 
 def _path(model: nn.Module, inner: nn.Module) -> str:
