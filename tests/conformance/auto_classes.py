@@ -19,18 +19,26 @@ REFUSED = Path(__file__).with_name("auto_classes_refused.txt")
 
 @functools.cache
 def _tables() -> tuple[Mapping[str, str | tuple[str, ...]], ...]:
-    return tuple(
+    """Upstream's tables of models, found by their names; first that of base models."""
+    others = (
         table
         for name, table in sorted(vars(modeling_auto).items())
-        if name.startswith("MODEL") and name.endswith("_MAPPING_NAMES")
+        if name.startswith("MODEL") and name.endswith("_MAPPING_NAMES") and name != "MODEL_MAPPING_NAMES"
     )
+    return (modeling_auto.MODEL_MAPPING_NAMES, *others)
+
+
+def auto_names(model_type: str) -> tuple[str, ...]:
+    """The names of the classes that some table of upstream has for `model_type`, the base model first, without those that upstream
+    does not export."""
+    entries = (table.get(model_type, ()) for table in _tables())
+    names = (name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry))
+    return tuple(name for name in dict.fromkeys(names) if hasattr(transformers, name))
 
 
 def auto_classes(model_type: str) -> tuple[type[PreTrainedModel], ...]:
-    """The classes that some table of upstream names for `model_type`, without those that upstream does not export."""
-    entries = (table.get(model_type, ()) for table in _tables())
-    names = (name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry))
-    return tuple(getattr(transformers, name) for name in dict.fromkeys(names) if hasattr(transformers, name))
+    """The classes of these names."""
+    return tuple(getattr(transformers, name) for name in auto_names(model_type))
 
 
 def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None:

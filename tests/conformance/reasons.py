@@ -51,7 +51,7 @@ class Reason(Enum):
     )
     # of the reference
     BRANCH_NOT_FOLLOWED = "what a sublayer gives passes through more than is followed from outside; O1 holds its sites"
-    FUSED_IN_PEFT = "peft adapts a fused projection as a whole, not the parts of it; compared with the reference"
+    FUSED_IN_PEFT = "all that LoRA adapts are fused projections, which peft adapts as a whole, not the parts of them; compared with the reference"
     # of the method
     NO_ZERO_START = "the method acts from the first step on, or is random at first"
     EDITS_THE_END = "the method edits the end of what it is given, which is another one in each step"

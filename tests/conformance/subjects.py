@@ -21,6 +21,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
+from conformance.auto_classes import auto_names
 from conformance.copies import Template
 from conformance.instances.fields import config_class
 from conformance.outputs import run
@@ -222,13 +223,12 @@ def _always_crosses(decoder: Subject, crossing: Subject) -> bool:
 
 
 def head_subjects(model_type: str) -> tuple[Subject, ...]:
-    """A subject per upstream class of the model type, the base model included: what `init` must leave unchanged."""
+    """A subject per upstream class of the model type, the base model included: what `init` must leave unchanged.
+
+    From whichever of upstream's tables: some types stand in one of segmentation, depth or matting alone.
+    """
     first, *_ = method_subjects(model_type)
-    names = dict.fromkeys(
-        name
-        for mapping in _HEAD_MAPPINGS
-        if (name := architecture(model_type, getattr(auto, mapping))) and hasattr(transformers, name)
-    )
+    names = [name for name in auto_names(model_type) if not _is_of_a_part(model_type, name)]
     causal = architecture(model_type, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     return tuple(
         next((s for s in method_subjects(model_type) if name == causal and s.architecture == name), None)
@@ -243,27 +243,6 @@ def _kind_of_class(architecture: str, kind: Kind, is_causal: bool) -> Kind:
     if kind != "encoder-decoder" or "decoder_input_ids" in takes:
         return kind
     return "decoder" if is_causal else "encoder"
-
-
-_HEAD_MAPPINGS = (
-    "MODEL_MAPPING_NAMES",
-    "MODEL_FOR_PRETRAINING_MAPPING_NAMES",
-    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
-    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
-    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
-    "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
-    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
-    "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
-    "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
-    "MODEL_FOR_BACKBONE_MAPPING_NAMES",
-    "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
-    "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",
-)
 
 
 def architecture(model_type: str, mapping: dict[str, Any]) -> str:

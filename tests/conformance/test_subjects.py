@@ -75,6 +75,23 @@ def test_no_token_is_padding(padding: int | None) -> None:
     assert {*tokens.unique().tolist()} == {*range(FIRST_TOKEN, FIRST_TOKEN + 5)} - {padding}
 
 
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        pytest.param("upernet", ["UperNetForSemanticSegmentation"], id="a class of segmentation alone"),
+        pytest.param("vitmatte", ["VitMatteForImageMatting"], id="of matting alone"),
+        pytest.param("superglue", ["SuperGlueForKeypointMatching"], id="of matching alone"),
+        pytest.param(
+            "detr", ["DetrModel", "DetrForSegmentation", "DetrForObjectDetection"], id="the base model first"
+        ),
+        pytest.param("emu3", ["Emu3Model", "Emu3ForConditionalGeneration"], id="not that of a part"),
+    ],
+)
+def test_classes_of_all_tables_are_tried(model_type: str, names: list[str]) -> None:
+    found = [subject.architecture for subject in head_subjects(model_type)]
+    assert found[0] == names[0] and sorted(found) == sorted(names)
+
+
 def test_a_class_that_predicts_tokens_has_labels_whatever_it_is_called() -> None:
     for model_type, name in (("marian", "MarianMTModel"), ("t5", "T5ForConditionalGeneration")):
         subject = of(model_type, name)

@@ -18,7 +18,6 @@ from conformance.adapted import (
     adapted_subjects,
     holding_subjects,
     init_refuses,
-    initialised,
     refused,
     that_can_undo,
 )
@@ -42,8 +41,9 @@ from conformance.checks.decoding import decoding_agrees
 from conformance.checks.features import features_are_those_of_the_forward, has_features
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
-from conformance.checks.lora import lora_is_peft, merging_is_exact
+from conformance.checks.lora import compared_with_peft, lora_is_peft, merging_is_exact
 from conformance.checks.padded_sounds import cut_of
+from conformance.checks.padded_texts import reads_padded_texts
 from conformance.checks.padding import padded_places_do_not_matter
 from conformance.checks.prefix import prefix_is_cache
 from conformance.checks.reference import equals_the_reference
@@ -58,7 +58,6 @@ from conformance.checks.zero_start import new_adapter_changes_nothing
 from conformance.methods import METHODS, Bottleneck, Invertible, LoRA, Method, Prefix, Prompt, ReFT
 from conformance.prompts import generating
 from conformance.reasons import Reason
-from conformance.reference.layout import layout_of
 from conformance.subjects import Subject, head_subjects, model_class, upstream_is_built
 
 
@@ -98,7 +97,8 @@ def _no_causality(subject: Subject, method: Method) -> Reason | None:
 
 
 def _no_padding(subject: Subject, method: Method) -> Reason | None:
-    return None if subject.text or all(cut_of(subject)) else Reason.NO_PADDING
+    has_padding = subject.text or reads_padded_texts(subject) or all(cut_of(subject))
+    return None if has_padding else Reason.NO_PADDING
 
 
 def _no_generation(subject: Subject, method: Method) -> Reason | None:
@@ -143,12 +143,9 @@ def _not_lora_alone(subject: Subject, method: Method) -> Reason | None:
 def _not_in_peft(subject: Subject, method: Method) -> Reason | None:
     if not isinstance(method.only, LoRA):
         return Reason.ONLY_LORA
-    if any(
-        attention.fused or attention.spans or attention.gate
-        for attention in layout_of(initialised(subject)).attentions
-    ):
-        return Reason.FUSED_IN_PEFT
-    return Reason.OTHER_THAN_PEFT if method.only.form != "lora" else None
+    if method.only.form != "lora":
+        return Reason.OTHER_THAN_PEFT
+    return None if compared_with_peft(subject, method) else Reason.FUSED_IN_PEFT
 
 
 def _no_cache_to_fill(subject: Subject, method: Method) -> Reason | None:

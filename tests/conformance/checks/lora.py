@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
-from conformance.adapted import FIRST, adapted, adapter_parameters, state
+from conformance.adapted import FIRST, adapted, adapter_parameters, initialised, refused, state
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import LoRA, Method
+from conformance.methods import method as named
 from conformance.outputs import (
     assert_bitwise,
     assert_differs,
@@ -26,21 +27,45 @@ from conformance.outputs import (
     seeded,
 )
 from conformance.reasons import DoesNotApply, Reason
-from conformance.reference.layout import layout_of
-from conformance.reference.lora import lora_targets
+from conformance.reference.layout import Layout, layout_of
+from conformance.reference.lora import adapted_spans, lora_targets
 from conformance.subjects import Subject
+
+IN_FEED_FORWARD = named("lora_mlp")
 
 
 def lora_is_peft(subject: Subject, method: Method) -> None:
     """The same A and B in `peft`, on the same modules, give the same outputs and gradients."""
     if importlib.util.find_spec("peft") is None:
         pytest.skip("peft is not installed; the formula is held by the check 'reference'")
-    in_either_precision(functools.partial(_compare_with_peft, subject, method))
+    compared = compared_with_peft(subject, method)
+    assert compared is not None, "the check does not apply"
+    in_either_precision(functools.partial(_compare_with_peft, subject, compared))
+
+
+def compared_with_peft(subject: Subject, method: Method) -> Method | None:
+    """`method`, where it adapts any projection as a whole; else the one that adapts the feed-forward block. None if that does not either.
+
+    A projection that gives several of queries, keys and values gets matrices for each from us, and one pair from `peft`.
+    """
+    layout = layout_of(initialised(subject))
+    for one in (method, IN_FEED_FORWARD):
+        if not refused(subject, one) and as_a_whole(layout, one.parts[0]):  # type: ignore[arg-type]
+            return one
+    return None
+
+
+def as_a_whole(layout: Layout, part: LoRA) -> tuple[str, ...]:
+    """The projections that get one pair of matrices for all of their outputs."""
+    return tuple(path for path in lora_targets(layout, part) if not adapted_spans(layout, path, part))
 
 
 def _compare_with_peft(subject: Subject, method: Method, double: bool) -> None:
     ours = adapted(subject, method)
-    theirs, twins = _in_peft(subject, ours, method.parts[0])  # type: ignore[arg-type]
+    part: LoRA = method.parts[0]  # type: ignore[assignment]
+    targets = as_a_whole(layout_of(ours), part)
+    beside = _silence(ours, set(lora_targets(layout_of(ours), part)) - set(targets))
+    theirs, twins = _in_peft(subject, ours, part, targets)
     inputs, share = subject.padded_inputs("left" if subject.text else "none"), 1.0
     if double:
         inputs, ours, theirs, share = doubled(inputs), ours.double(), theirs.double(), IN_DOUBLE
@@ -49,7 +74,8 @@ def _compare_with_peft(subject: Subject, method: Method, double: bool) -> None:
     assert_equal_within(detached[0], detached[1], "peft", share * 2e-5, share * 1e-4)
     for output in outputs:
         loss_of(output).backward()
-    mine = {name: parameter.grad for name, parameter in adapter_parameters(ours, FIRST).items()}
+    own = adapter_parameters(ours, FIRST)
+    mine = {name: parameter.grad for name, parameter in own.items() if name not in beside}
     peft = {name: parameter.grad for name, parameter in twins.items()}
     assert_equal_within(mine, peft, "peft: gradients", share * 2e-5, share * 1e-3)
 
@@ -59,11 +85,20 @@ def _seeded(model: nn.Module, inputs: dict[str, Any]) -> Any:
         return model(**inputs, **flags(model))
 
 
-def _in_peft(subject: Subject, ours: nn.Module, part: LoRA) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+def _silence(ours: nn.Module, paths: Iterable[str]) -> set[str]:
+    """Let the adapter do nothing at projections that `peft` does not adapt like us. Returns the names of its parameters there."""
+    with torch.no_grad():
+        for path in paths:
+            ours.get_parameter(f"{path}.loras.{FIRST}.lora_B").zero_()
+    return {f"{path}.loras.{FIRST}.{letter}" for path in paths for letter in ("lora_A", "lora_B")}
+
+
+def _in_peft(
+    subject: Subject, ours: nn.Module, part: LoRA, targets: Iterable[str]
+) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """Upstream with LoRA by peft, and peft's parameters under our names."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = lora_targets(layout_of(ours), part)
     config = LoraConfig(r=part.r, lora_alpha=part.alpha, target_modules=list(targets), lora_dropout=0.0)
     theirs = inject_adapter_in_model(config, _untied(subject.upstream()), "default").eval()
     twins: dict[str, nn.Parameter] = {}

@@ -10,6 +10,7 @@ import torch
 
 from conformance.adapted import adapted
 from conformance.checks.padded_sounds import padded_sounds_are_as_alone
+from conformance.checks.padded_texts import padded_texts_are_as_alone, reads_padded_texts
 from conformance.in_double import assert_same_but_for_rounding
 from conformance.methods import Method, positions_in_front
 from conformance.outputs import are_close, assert_differs, at_tokens, run
@@ -18,6 +19,9 @@ from conformance.subjects import BATCH, LENGTH, Subject, attentions, model_class
 
 
 def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
+    if reads_padded_texts(subject):
+        padded_texts_are_as_alone(subject, method)
+        return
     if not subject.text:
         padded_sounds_are_as_alone(subject, method)
         return

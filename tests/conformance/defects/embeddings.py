@@ -33,6 +33,10 @@ def _always_first(init: Any, self: PromptCall, *args: Any) -> None:
     self.is_first = True
 
 
+MASK_AT_THE_WRONG_END = around(
+    PromptCall, "grow_mask", lambda grow, self, mask: grow(self, mask).roll(-self.insertion.length, dims=1)
+)
+
 EMBEDDINGS = {
     "reference: nothing is undone before a tied projection": Defect(
         instead(invertible_api, "undo_before_projection", nothing), "reference", ("seq_bn_inv",), BERT
@@ -52,11 +56,7 @@ EMBEDDINGS = {
         instead(PromptCall, "grow_mask", _masked_prompt), "reference", ("prompt_tuning",)
     ),
     "padding: the mask grows at the wrong end of a prompt": Defect(
-        around(
-            PromptCall,
-            "grow_mask",
-            lambda grow, self, mask: grow(self, mask).roll(-self.insertion.length, dims=1),
-        ),
+        MASK_AT_THE_WRONG_END,
         "padding",
         ("prompt_tuning",),
         BERT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,10 @@ from conformance.defects.planting import (
     in_text,
     swap,
 )
-from conformance.subjects import method_subjects
+from conformance.subjects import Subject, method_subjects
 
 GPT2 = method_subjects("gpt2")[0]
+(LXMERT,) = method_subjects("lxmert")  # reads a text and an image in lists of their own
 
 
 def _swapped_roles(patch: Patch) -> None:
@@ -49,6 +51,19 @@ def _in_order(*sizes: str, parts: str = "qkv", group: str = "") -> Plant:
         attention, *others = layer.roles.attentions
         wrong = replace(attention, orders=(OutputOrder(parts, sizes, group),))
         patch.setattr(layer, "roles", replace(layer.roles, attentions=(wrong, *others)))
+
+    return plant
+
+
+def _streams(subject: Subject, forms: Mapping[str, str]) -> Plant:
+    """Other statements of what the hidden states of a list have to do with tokens; of a list -> the statement."""
+
+    def plant(patch: Patch) -> None:
+        base = type(initialised(subject).adapters_base)
+        owner = next(cls for cls in base.__mro__ if "layer_stacks" in vars(cls))
+        stacks = [replace(one, form=forms.get(one.path, one.form)) for one in owner.layer_stacks]
+        assert tuple(stacks) != tuple(owner.layer_stacks), "nothing is stated otherwise"
+        patch.setattr(owner, "layer_stacks", tuple(stacks))
 
     return plant
 
@@ -90,6 +105,18 @@ GENERATED = {
         ),
         "identity",
         subject=BERT,
+    ),
+    "roles: a list that reads a text is said to see no tokens": Defect(
+        _streams(LXMERT, {"encoder.layer": "no tokens"}),
+        "roles",
+        subject=LXMERT,
+        message="encoder.layer.0 is said to see 'no tokens'",
+    ),
+    "roles: tokens are said to come first in a list that reads an image": Defect(
+        _streams(LXMERT, {"encoder.r_layers": "followed"}),
+        "roles",
+        subject=LXMERT,
+        message="encoder.r_layers.0 is said to see 'followed'",
     ),
     "roles: key and value are exchanged": Defect(_swapped_roles, "roles"),
     "roles: gate and up projection are exchanged": Defect(

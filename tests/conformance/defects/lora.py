@@ -17,6 +17,12 @@ from adapter_runtime.methods.lora.modules.scale import Scale
 from adapter_runtime.methods.lora.modules.vera import VeRA
 from adapter_runtime.methods.lora.program import ProjectionLeaf
 from conformance.defects.planting import BERT, LORA_FORMS, Defect, Patch, around, drawn_anew, instead
+from conformance.subjects import method_subjects
+
+(QWEN2_VL,) = method_subjects(
+    "qwen2_vl"
+)  # one projection gives queries, keys and values of images, three those of a text
+GPT2 = method_subjects("gpt2")[0]  # one projection gives all three
 
 
 def _random_start(add: Any, self: LoRALayer, name: str, *rest: Any) -> None:
@@ -121,6 +127,12 @@ LORA_FAMILY = {
         instead(TaskMatrix, "forward", lambda self, down: down + 0 * self.values.sum()), "reference", ("mtl_lora",)
     ),
     "lora = peft: the scale is missing": Defect(_unscaled, "lora = peft", ("lora",)),
+    "lora = peft: the scale is missing beside fused projections": Defect(
+        _unscaled, "lora = peft", ("lora",), QWEN2_VL, message="peft"
+    ),
+    "lora = peft: the scale is missing where every attention is fused": Defect(
+        _unscaled, "lora = peft", ("lora",), GPT2, message="peft"
+    ),
     "merge: unmerging subtracts what merging added": Defect(
         instead(LoRALayer, "unmerge", _unmerged_by_subtraction), "merge", ("lora",)
     ),

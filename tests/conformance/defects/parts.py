@@ -16,7 +16,10 @@ from adapter_runtime.methods.prompt_tuning import reserving
 from adapter_runtime.methods.reft import places as reft_places
 from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from conformance.adapted import initialised
+from conformance.defects.embeddings import MASK_AT_THE_WRONG_END
 from conformance.defects.planting import Defect, Plant, all_of, around, instead
+from conformance.defects.reft import ON_LEFT_PADDING, ON_RIGHT_PADDING
+from conformance.defects.sequence import READS_ALL, UNMASKED
 from conformance.subjects import BATCH, method_subjects
 
 (CLIP,) = method_subjects("clip")
@@ -135,6 +138,21 @@ PARTS = {
         ("loreft",),
         GIT,
         message="with padding in a text",
+    ),
+    "padding: an adapter reads all of a row with an image in it": Defect(
+        READS_ALL, "padding", UNMASKED, LLAVA, message="rows with more than text"
+    ),
+    "padding: ReFT edits the padding of a row with an image in it": Defect(
+        ON_LEFT_PADDING, "padding", ("loreft", "noreft", "direft"), LLAVA, message="padding left"
+    ),
+    "padding: ReFT edits the padding behind a row with an image in it": Defect(
+        ON_RIGHT_PADDING, "padding", ("noreft",), LLAVA, message="padding right"
+    ),
+    "padding: the mask of a row with an image does not count the prompt that the whole reserves": Defect(
+        MASK_AT_THE_WRONG_END, "padding", ("prompt_tuning",), LLAVA, message="rows with more than text"
+    ),
+    "padding: adapters read all of a text beside an image": Defect(
+        READS_ALL, "padding", ("double_seq_bn", "lora"), CLIP, message="padding right"
     ),
     "features: adapters rest past the forward": Defect(
         lambda patch: around(type(initialised(CLIP)), "get_image_features", _without_adapters)(patch),

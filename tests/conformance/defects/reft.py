@@ -45,14 +45,16 @@ def _in_the_raw_basis(rows: Any, self: _Reflections) -> Tensor:
     return rows(self) @ self.base  # base^T from the right would only rotate
 
 
+ON_LEFT_PADDING, ON_RIGHT_PADDING = _spans(_from_the_padding), _spans(_to_the_padding)
+
 REFT = {
     "reference: ReFT starts one token late where padding stands on the left": Defect(
         _spans(_off_by_one), "reference", ("loreft", "noreft", "direft")
     ),
     "reference: ReFT edits the padding on the left": Defect(
-        _spans(_from_the_padding), "reference", ("loreft", "noreft", "direft"), BERT
+        ON_LEFT_PADDING, "reference", ("loreft", "noreft", "direft"), BERT
     ),
-    "reference: ReFT edits the padding on the right": Defect(_spans(_to_the_padding), "reference", ("noreft",), BERT),
+    "reference: ReFT edits the padding on the right": Defect(ON_RIGHT_PADDING, "reference", ("noreft",), BERT),
     "reference: DiReFT subtracts, and the others do not": Defect(
         around(ReftUnit, "__init__", _subtracts), "reference", ("loreft", "noreft", "direft")
     ),

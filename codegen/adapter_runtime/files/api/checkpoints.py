@@ -18,6 +18,7 @@ from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
+from adapter_runtime.contract.registry import registered
 from adapter_runtime.heads.static import is_static, unmet
 
 if TYPE_CHECKING:
@@ -60,15 +61,27 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
 
 
 def _leave_renaming_to_base(cls: type[PreTrainedModel], model_type: str) -> None:
-    """Let the base model in objects of `cls` rename what is its own, where a rule of the model type asks what stands before a name.
+    """Let the base model in objects of `cls` rename what is its own, where a rule of the model type asks what stands before a name, or where
+    each class that may be this base model has rules of its own beside those of the type (TIPSv2's of depth, normals and segments).
 
     The names of an adapter model have the prefix of its base model in front, so that such a rule would find its name a second time, and
     further on (DINOv3's ``layer.`` in ``layer_scale``). What upstream registers for a class comes before the rules of its type, and those of a
     model inside are told only the names behind its own.
     """
     rules = get_checkpoint_conversion_mapping(model_type) or []
-    if any("(?<!" in pattern for rule in rules for pattern in rule.source_patterns):
+    asks = any("(?<!" in pattern for rule in rules for pattern in rule.source_patterns)
+    if asks or (rules and _all_have_own_names(cls.config_class, model_type)):
         register_checkpoint_conversion_mapping(cls.__name__, [], overwrite=True)
+
+
+def _all_have_own_names(config_class: type[PreTrainedConfig], model_type: str) -> bool:
+    """Whether upstream has no base model of the type, and renames for each of its classes by the name of the class."""
+    if MODEL_MAPPING.get(config_class, None) is not None:
+        return False
+    classes = registered().own_classes.get(model_type)
+    names = [dotted.rpartition(".")[2] for dotted in classes.model_mixins] if classes else []
+    own = [name for name in names if getattr(getattr(transformers, name, None), "config_class", None) is config_class]
+    return bool(own) and all(_names_of(name) is not None for name in own)
 
 
 def _keep_from_the_prefix(cls: type[PreTrainedModel]) -> None:
