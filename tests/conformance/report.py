@@ -1,7 +1,8 @@
 """Runs the checks of models, and shows them: ``python -m conformance llama bert`` or ``--all``, from ``tests/``.
 
-Each model is checked in a process of its own, in a limited time. ``--all`` tries one method of each family on every model (the models of
-the core: every method), and writes what came out into a file, which it goes on with when it is called again.
+Each model is checked in a process of its own, in a limited time. ``--all`` tries one method of each family on every model that can be planned
+(the models of the core: every method), and writes what came out into a file, which it goes on with when it is called again. What is not checked
+in, since an earlier run refused it, is generated for the run and tried like the others.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conformance import planned
 from conformance.results import ModelResult, Result, ResultFile, summary
 from conformance.runner import run_models
 
@@ -34,18 +37,29 @@ class Notes:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.package:
-        use_package(Path(options.package))
     if options.write_verdicts or options.write_page:
+        if options.package:
+            use_package(options.package)
         return _write(options)
-    model_types = generated_models() if options.all or options.again else options.model_types
-    if not model_types:
+    if not (options.all or options.again or options.model_types):
         parser.error(f"name a model type, or --all. Generated: {', '.join(generated_models())}")
-    unknown = sorted({*options.model_types, *options.again} - set(generated_models()))
-    if unknown:
-        parser.error(f"not generated: {', '.join(unknown)}")
-    _import_checks()
-    return _run_all(options, model_types) if options.all or options.again else _run_named(options, model_types)
+    with tempfile.TemporaryDirectory() as folder:
+        _find_models(options, Path(folder))
+        _import_checks()
+        if options.all or options.again:
+            return _run_all(options, generated_models())
+        return _run_named(options, options.model_types)
+
+
+def _find_models(options: argparse.Namespace, folder: Path) -> None:
+    """Let every model that is asked for be there, also one that is not checked in, as it was refused: it is generated into `folder`."""
+    if options.all:
+        use_package(planned.write_everything(options.package or folder))
+    elif options.package:
+        use_package(options.package)
+    missing = {*options.model_types, *options.again} - set(generated_models())
+    if missing:
+        planned.register_beside(sorted(missing), folder)
 
 
 def _import_checks() -> None:
@@ -59,12 +73,17 @@ def _import_checks() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     parser.add_argument("model_types", nargs="*", help="model types, as upstream calls them")
-    parser.add_argument("--all", action="store_true", help="every generated model, with results in a file")
+    parser.add_argument("--all", action="store_true", help="every model that can be planned, with results in a file")
     parser.add_argument("--again", action="append", default=[], metavar="MODEL", help="redo this one in the file")
     parser.add_argument(
         "--results", type=Path, default=RESULTS, help=f"the file (default: {RESULTS.name} beside the code)"
     )
-    parser.add_argument("--package", help="folder of the package adapter_models, in the place of the installed one")
+    parser.add_argument(
+        "--package",
+        type=Path,
+        help="folder of the package adapter_models, in the place of the installed one; with --all, where one of every model type"
+        " that can be planned stands or is written (default: a temporary one)",
+    )
     parser.add_argument("--methods", choices=("families", "all"), help="one per family, or every one")
     parser.add_argument("--write-verdicts", action="store_true", help="write plan/verdicts.json from the results")
     parser.add_argument("--write-page", action="store_true", help="write docs/conformance.md from the results")

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.planned import register_beside, write_everything
 from conformance.reasons import Reason
 from conformance.report import table
 from conformance.results import ModelResult, Result, summary
@@ -39,3 +47,39 @@ def test_summary_counts_what_ran_and_what_failed() -> None:
         for name in ("llama", "bert")
     ]
     assert summary(results) == "2 model types, 1 clean; 4 checks ran, 1 failed, 2 do not apply"
+
+
+def test_what_is_refused_is_generated_for_its_checks() -> None:
+    """The way out that `add-model` names: glm_image is refused, as its tiny instance reads no image."""
+    status = subprocess.run(
+        [sys.executable, "-m", "conformance", "glm_image", "--check", "roles"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert status.returncode == 1
+    assert "did not run: ['visual.blocks.0.attn'" in status.stdout
+
+
+def test_a_run_from_nothing_tries_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it cannot lift a refusal by not having tried it."""
+    asked: list[list[str]] = []
+
+    def add_models(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command)
+        package = Path(command[command.index("--output") + 1])
+        package.mkdir(parents=True)
+        (package / "manifest.json").touch()
+        return subprocess.CompletedProcess(command, 1)  # some are refused by the plan
+
+    monkeypatch.setattr(subprocess, "run", add_models)
+    assert write_everything(tmp_path) == write_everything(tmp_path)  # what stands there is kept
+    (command,) = asked
+    assert "--all" in command and "--without-verdicts" in command
+
+
+def test_what_the_plan_refuses_ends_with_its_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="rwkv"):
+        register_beside(["rwkv"], tmp_path)
+    assert "P106" in capfd.readouterr().err

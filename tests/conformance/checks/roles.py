@@ -49,8 +49,10 @@ def _assert_cores(upstream: nn.Module, layout: Layout, inputs: dict[str, Any]) -
     seen = observed(upstream, sorted(declared), inputs)
     called = {core for core in seen if f"{core}.".startswith(layers)}
     called -= {core for core in called - declared if all(map(only_mixes, seen[core]))}
-    if called != declared:
-        raise AssertionError(f"cores that ran: {sorted(called)}; declared: {sorted(declared)}")
+    if declared - called:
+        raise AssertionError(f"cores that are declared and did not run: {sorted(declared - called)}")
+    if called - declared:
+        raise AssertionError(f"cores that ran and are not declared: {sorted(called - declared)}")
 
 
 def assert_feeds(upstream: nn.Module, attention: Attention, role: str, inputs: dict[str, Any]) -> None:
