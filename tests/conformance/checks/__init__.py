@@ -92,10 +92,6 @@ def _no_cross_attention(subject: Subject, method: Method) -> Reason | None:
     return Reason.NO_CROSS_ATTENTION if wanted and not has else None
 
 
-def _no_causality(subject: Subject, method: Method) -> Reason | None:
-    return None if subject.causal else Reason.NOT_CAUSAL
-
-
 def _no_padding(subject: Subject, method: Method) -> Reason | None:
     has_padding = subject.text or reads_padded_texts(subject) or all(cut_of(subject))
     return None if has_padding else Reason.NO_PADDING
@@ -206,7 +202,9 @@ CHECKS: tuple[Check, ...] = (
     Check("merge", merging_is_exact, _not_lora_alone, (Reason.SHARED_WEIGHT,)),
     Check("prefix = cache", prefix_is_cache, _no_cache_to_fill, (Reason.NO_CACHE, Reason.COUNTS_FROM_CACHE)),
     Check(
-        "causal", earlier_outputs_are_unchanged, _no_causality, (Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS)
+        "causal",
+        earlier_outputs_are_unchanged,
+        may_find=(Reason.NOT_CAUSAL, Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS),
     ),
     Check("padding", padded_places_do_not_matter, _no_padding, (Reason.UPSTREAM_SEES_PADDING,)),
     Check(
