@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from conformance.compared import taken
 from conformance.reasons import DoesNotApply, Reason
 from conformance.results import Result, stable
 
@@ -50,7 +51,7 @@ def run_model(
         for subject in check.subjects(model_type):
             report(f"{check.name} of {subject.label}")
             text, ran = outcome(partial(check.why_not, subject), partial(check.run, subject), check.may_find)
-            report(Result(model_type, subject.label, "", check.name, text, ran))
+            report(Result(model_type, subject.label, "", check.name, text, ran, taken()))
     for cell in cells(model_type):
         name, check = cell.method.name, cell.check
         if (cell.subject, name) in broken:
@@ -61,7 +62,7 @@ def run_model(
             continue
         report(f"{check.name} of {name} on {cell.subject.label}")
         text, ran = outcome(cell.why_not, partial(check.run, cell.subject, cell.method), check.may_find)
-        report(Result(model_type, cell.subject.label, name, check.name, text, ran))
+        report(Result(model_type, cell.subject.label, name, check.name, text, ran, taken()))
         if check is CHECKS[0] and ran and text:
             broken.add((cell.subject, name))
         failing.update(part.planned_as for part in cell.method.parts if ran and text)
@@ -121,6 +122,7 @@ def outcome(
     why_not: Callable[[], Reason | None], run: Callable[[], None], may_find: tuple[Reason, ...]
 ) -> tuple[str, bool]:
     """The text of a cell, and whether its check ran."""
+    taken()  # what was compared before
     try:
         if reason := why_not():
             return reason.name, False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ class Result:
     check: str
     text: str = ""  # the error, or the name of the reason why the check does not apply
     ran: bool = True
+    compared: tuple[str, ...] = ()  # of what only some models can be compared in: see `conformance.compared`
 
     @property
     def failed(self) -> bool:
@@ -41,6 +42,8 @@ class ModelResult:
     text: str = ""  # of what kept it from running to its end
     cells: tuple[Result, ...] = ()
     planned: Mapping[str, str] = field(default_factory=dict)  # family -> "" or the reason why the plan has none
+    # Subject -> check -> what was compared, with any method, beyond what always is.
+    compared: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[Result]:
@@ -66,6 +69,8 @@ class ModelResult:
                     found.setdefault(cell.subject, {}).setdefault(cell.method, {})[cell.check] = cell.text
             if found:
                 document[kind] = found
+        if self.compared:
+            document["compared"] = {subject: dict(checks) for subject, checks in self.compared.items()}
         return document
 
     @staticmethod
@@ -78,9 +83,18 @@ class ModelResult:
                     for check in checks:
                         text = "" if kind == "ok" else checks[check]
                         cells.append(Result(name, subject, method, check, text, ran=kind != "left out"))
-        return ModelResult(
-            name, document["status"], document.get("text", ""), tuple(cells), document.get("planned", {})
-        )
+        planned, compared = document.get("planned", {}), document.get("compared", {})
+        return ModelResult(name, document["status"], document.get("text", ""), tuple(cells), planned, compared)
+
+
+def compared_in(cells: Iterable[Result]) -> dict[str, dict[str, list[str]]]:
+    """Subject -> check -> all that its cells compared."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        if cell.compared:
+            checks = found.setdefault(cell.subject, {})
+            checks[cell.check] = sorted({*checks.get(cell.check, ()), *cell.compared})
+    return found
 
 
 class ResultFile:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from conformance.results import ModelResult, Result, stable
+from conformance.results import ModelResult, Result, compared_in, stable
 
 PATIENCE = 5  # on a busy machine a process waits for its core
 Report = Callable[[Result | str | dict[str, str]], None]
@@ -116,7 +116,7 @@ def _result_of(one: _Running, limit: float) -> ModelResult:
     one.process.join()
     one.connection.close()
     where = f" in {one.current}" if one.current else ""
-    known = dict(cells=tuple(one.cells), planned=one.planned)
+    known = dict(cells=tuple(one.cells), planned=one.planned, compared=compared_in(one.cells))
     if one.late:
         return ModelResult(one.model_type, "time-out", f"not done after {limit:.0f} s{where}", **known)
     if one.error:

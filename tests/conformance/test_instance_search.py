@@ -449,6 +449,28 @@ def test_heads_too_small_for_their_sections_grow() -> None:
     assert sum(first["rope_parameters",]["mrope_section"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("model_type", "choices"),
+    [
+        pytest.param("llava", [], id="parts that are there by default"),
+        pytest.param("llama", [], id="no parts"),
+        pytest.param("encoder-decoder", [], id="parts of no fixed class"),
+        pytest.param(
+            "gemma4",
+            [("vision_config", "audio_config"), ("vision_config",), ("audio_config",)],
+            id="towers that the default config does without: all first",
+        ),
+    ],
+)
+def test_parts_that_a_default_config_does_without_are_tried(model_type: str, choices: list[tuple[str, ...]]) -> None:
+    assert search.choices_of_parts(model_type) == choices
+
+
+def test_a_part_that_a_config_does_without_is_of_the_class_that_it_declares() -> None:
+    seen = search.with_optional(Draft("gemma4", {}), ("vision_config",)).seen
+    assert (seen.vision_config.model_type, seen.audio_config) == ("gemma4_vision", None)
+
+
 def test_of_two_fields_that_follow_each_other_the_first_is_given() -> None:
     searching = search.Search("bert")
     searching.derived = {("a",): {("b",)}, ("b",): {("a",)}, ("c",): {("d",)}}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlavaForConditionalGeneration
 
 from adapter_runtime.composition import Average
 from adapter_runtime.errors import InvalidCompositionError
 from conformance.cells import described, outcome
+from conformance.checks.identity import initialised_is_upstream
+from conformance.compared import note, taken
 from conformance.reasons import DoesNotApply, Reason
-from conformance.results import ModelResult, Result, ResultFile, stable
+from conformance.results import ModelResult, Result, ResultFile, compared_in, stable
 from conformance.runner import run_models
+from conformance.subjects import BATCH, method_subjects
 
 CELL = Result("sound", "decoder", "lora", "liveness")
 
@@ -52,6 +58,43 @@ def results() -> dict[str, ModelResult]:
 )
 def test_each_end_is_a_result(results: dict[str, ModelResult], name: str, status: str, text: str) -> None:
     assert (results[name].status, results[name].text) == (status, text)
+
+
+def test_what_was_compared_is_in_the_line_of_a_model() -> None:
+    cells = (
+        replace(CELL, compared=("left",)),
+        replace(CELL, method="loreft", compared=("right", "left")),
+        replace(CELL, check="removal"),
+    )
+    assert compared_in(cells) == {"decoder": {"liveness": ["left", "right"]}}
+    line = ModelResult("sound", "ran", cells=cells, compared=compared_in(cells)).to_json()
+    assert line["compared"] == {"decoder": {"liveness": ["left", "right"]}}
+    assert ModelResult.from_json(line).to_json() == line
+    assert "compared" not in ModelResult("sound", "ran", cells=(CELL,)).to_json()
+
+
+def test_what_upstream_no_longer_takes_is_missing_in_what_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    (subject,) = method_subjects("llava")
+    subject = replace(subject, architecture="LlavaForConditionalGeneration")
+    outcome(lambda: None, lambda: initialised_is_upstream(subject), ())
+    assert {what.partition(",")[0] for what in taken()} >= {"without images", "two images in a row"}
+    forward = LlavaForConditionalGeneration.forward
+
+    @functools.wraps(forward)
+    def refusing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(kwargs.get("pixel_values", ())) > BATCH:
+            raise ValueError("one image per row")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "forward", refusing)
+    outcome(lambda: None, lambda: initialised_is_upstream(subject), ())
+    assert {what.partition(",")[0] for what in taken()} == {"without images"}
+
+
+def test_what_a_check_compared_before_it_is_not_that_of_another() -> None:
+    note("left behind")
+    outcome(lambda: None, lambda: note("own"), ())
+    assert taken() == ("own",)
 
 
 def test_what_a_model_did_before_its_end_is_kept(results: dict[str, ModelResult]) -> None:

@@ -25,6 +25,7 @@ from adapter_runtime.composition import Average, BatchSplit, Fuse, MultiTask, Pa
 from adapter_runtime.errors import InvalidConfigError, UnsupportedMethodError
 from conformance.adapted import FIRST, SECOND, adapted, initialised, randomise_adapter
 from conformance.checks.reference import compare
+from conformance.compared import note
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import Bottleneck, Invertible, LoRA, Method, Prefix
 from conformance.outputs import (
@@ -87,6 +88,7 @@ def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
         assert_same_names(with_rows(subject, found), with_rows(subject, alone[0]), what)
         expected = {name: torch.cat([one[name] for one in alone]) for name in of_rows(subject, found, *alone)}
         assert_equal_within({name: found[name] for name in expected}, expected, f"Parallel, {what}", ATOL, RTOL)
+        note(what)
 
 
 def _under(subject: Subject, model: PreTrainedModel, setup: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from conformance.adapted import FIRST, initialised, randomise_adapter
+from conformance.compared import note
 from conformance.methods import Method
 from conformance.outputs import assert_bitwise, assert_differs, flags, flatten, loss_of, run, seeded
 from conformance.reasons import DoesNotApply, Reason
@@ -18,6 +19,7 @@ from conformance.subjects import Attention, Subject, attentions, shaped_for, wit
 
 def initialised_is_upstream(subject: Subject) -> None:
     """Outputs, hidden states, attentions, cache and gradients after ``init``, in every attention implementation."""
+    others = {what for what, _ in with_other_numbers(subject)}
     for attention in attentions(subject):
         # Upstream's own outputs may depend on the calls before (SAM records more once it has recorded attentions): the
         # model that is called after `init` was made, but not called, before.
@@ -32,6 +34,8 @@ def initialised_is_upstream(subject: Subject) -> None:
                 continue
             assert_bitwise(run(ours, inputs, **more), before[what], f"{attention}, {what}")
             assert_bitwise(run(upstream, inputs, **more), before[what], f"upstream after init, {attention}, {what}")
+            if what in others:
+                note(what)
         assert_same_training_step(ours, upstream, subject, f"{attention}, training")
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from adapter_runtime.errors import UnsupportedMethodError
 from conformance.adapted import FIRST, adapted, adapter_parameters, initialised, refused, state
+from conformance.compared import note
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import LoRA, Method
 from conformance.methods import method as named
@@ -41,6 +42,7 @@ def lora_is_peft(subject: Subject, method: Method) -> None:
     compared = compared_with_peft(subject, method)
     assert compared is not None, "the check does not apply"
     in_either_precision(functools.partial(_compare_with_peft, subject, compared))
+    note(f"{len(as_a_whole(layout_of(initialised(subject)), compared.parts[0]))} projections of {compared}")  # type: ignore[arg-type]
 
 
 def compared_with_peft(subject: Subject, method: Method) -> Method | None:

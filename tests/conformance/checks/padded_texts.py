@@ -7,6 +7,7 @@ not moved by.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.adapted import adapted
+from conformance.compared import note
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
 from conformance.methods import Method, Prefix, positions_in_front
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, main_outputs, run
@@ -41,6 +43,9 @@ class Way:
     noise: bool  # any tokens stand in padded places, and not the one for padding: some tell padding by that
     names: frozenset[str] = frozenset()  # outputs that depend on the text and stay as they are
 
+    def __str__(self) -> str:
+        return ", ".join((self.side, *sorted(self.along), *(("position_ids",) if self.positions else ())))
+
 
 def padded_texts_are_as_alone(subject: Subject, method: Method) -> None:
     """On each side on which upstream's own rows are."""
@@ -53,6 +58,7 @@ def padded_texts_are_as_alone(subject: Subject, method: Method) -> None:
         model = adapted(subject, method, attention)
         for way in ways:
             _assert_same(model, subject, way, method, f"{attention}, padding {way.side}")
+            note(str(way))
         alone, _ = both(subject, ways[0])
         assert_differs(run(model, alone), run(upstream, alone), "the adapter")
 
@@ -158,7 +164,7 @@ def _assert_same(model: nn.Module, subject: Subject, way: Way, method: Method, w
     pair = _compared(subject, way, method)
 
     def compare(is_double: bool) -> None:
-        running = model.double() if is_double else model
+        running = copy.deepcopy(model).double() if is_double else model
         read = []
         for given in pair:
             outputs = _read(run(running, doubled(given) if is_double else given), given, subject, in_front)

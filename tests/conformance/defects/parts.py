@@ -26,6 +26,7 @@ from conformance.subjects import BATCH, method_subjects
 (GIT,) = method_subjects("git")  # one model with layers for images and for a text
 (BART,) = method_subjects("bart")
 (LLAVA,) = method_subjects("llava")  # generates with an image in the text
+(GEMMA3,) = method_subjects("gemma3")  # a decoder, in which an image is read in both directions
 (PE_VIDEO,) = method_subjects("pe_video")  # its text is read by a ModernBERT
 METHODS = ("double_seq_bn", "prefix_tuning_flat", "lora", "loreft")
 
@@ -153,6 +154,9 @@ PARTS = {
     ),
     "padding: adapters read all of a text beside an image": Defect(
         READS_ALL, "padding", ("double_seq_bn", "lora"), CLIP, message="padding right"
+    ),
+    "causal: an adapter reads all of a row with an image in it": Defect(
+        READS_ALL, "causal", ("double_seq_bn", "lora", "loreft"), GEMMA3
     ),
     "features: adapters rest past the forward": Defect(
         lambda patch: around(type(initialised(CLIP)), "get_image_features", _without_adapters)(patch),

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from conformance import libraries, tiny
 from conformance.instances import architectures, layers, names, needs, read, sizes
@@ -90,6 +90,7 @@ class Search:
         say: Callable[[str], None] = lambda text: None,
         needs: tuple[str, ...] = (),
         seconds: float = SECONDS,
+        optional: tuple[str, ...] = (),
     ) -> None:
         self.name = architecture(model_type)
         self.model_type = model_type
@@ -103,6 +104,7 @@ class Search:
         self.fixed = frozenset((name,) for name in self.given)  # the same, from the start, and of an architecture
         self.needs = needs
         self.seconds = seconds  # for profiles
+        self.optional = optional  # parts that the default config does without, and that are to be there
         self.started = time.process_time()
 
     # One try ----------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ class Search:
     # The whole --------------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        draft = self.filled(with_declared(Draft(self.model_type, dict(self.given))))
+        draft = self.filled(with_optional(with_declared(Draft(self.model_type, dict(self.given))), self.optional))
         draft = draft.changed(missing_placeholders(draft.seen))
         draft, profile = self.first(draft)
         draft = self.reaching(draft)
@@ -820,6 +822,14 @@ def search(model_type: str, say: Callable[[str], None] = lambda text: None, step
     if step:
         return KNOWN[step](Search(model_type, say, needs(model_type)))
     asked = libraries_asked_for(Search(model_type).unbuilt(Draft(model_type, {})))
+    for optional in choices_of_parts(model_type) if not asked else ():
+        with contextlib.suppress(
+            Exception
+        ):  # whatever upstream raises: there are fewer, or none, without which it runs
+            outcome = Search(model_type, say, optional=optional).outcome()
+            if not outcome.idle:
+                return outcome
+            say(f"with {', '.join(optional)}, inputs do not reach {', '.join(sorted(outcome.idle))}")
     if not asked:
         return Search(model_type, say).outcome()
     with contextlib.suppress(Failed):  # parts of upstream's own may take the place of the library's
@@ -843,6 +853,26 @@ def with_declared(draft: Draft) -> Draft:
         if isinstance(part, PreTrainedConfig) and name not in draft.given and part.model_type != declared.model_type:
             changes[name,] = {"model_type": declared.model_type, **copy.deepcopy(declared.init_kwargs)}
     return draft.changed(changes)
+
+
+def choices_of_parts(model_type: str) -> list[tuple[str, ...]]:
+    """Parts of fixed classes that the default config has none of, as the towers of Gemma 4: all of them together, then fewer."""
+    try:
+        config = Draft(model_type, {}).seen
+    except Exception:
+        return []
+    known = {
+        name for name, cls in type(config).sub_configs.items() if getattr(cls, "model_type", None) in CONFIG_MAPPING
+    }
+    absent = [name for name in type(config).sub_configs if name in known and getattr(config, name, None) is None]
+    counts = range(len(absent), 0, -1)
+    return [chosen for count in counts for chosen in itertools.combinations(absent, count)]
+
+
+def with_optional(draft: Draft, names: tuple[str, ...]) -> Draft:
+    """`draft`, with the parts of these names, of the classes that its class declares."""
+    declared = CONFIG_MAPPING[draft.model_type].sub_configs
+    return draft.changed({(name,): {"model_type": declared[name].model_type} for name in names})
 
 
 def without_a_forward(name: str) -> str:
