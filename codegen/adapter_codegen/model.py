@@ -491,10 +491,12 @@ class StaticHead:
         ""  # path in the base model of the token for masked patches, which is the head's; "" = there is none
     )
     weighs_layers: bool = False  # it may read a sum of all layers, whose weights are the head's
+    reason: str = ""  # why there is no flexible counterpart, in one sentence; "" where there is one
+    location: Location | None = None  # of what the reason is about
 
-    def unconverted(self) -> StaticHead:
+    def unconverted(self, reason: str) -> StaticHead:
         """The same class without a flexible counterpart."""
-        return StaticHead(self.class_name, self.base_attribute, "")
+        return StaticHead(self.class_name, self.base_attribute, "", reason=reason)
 
 
 @dataclass(frozen=True)
@@ -520,6 +522,11 @@ class Shift:
 
     expression: str  # of the adapter model, over ``labels``: "self._shift_right(labels)"
     function: str  # of upstream's file, that it calls; "" where it calls a method
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is a call of the method by which an adapter model says how, which upstream's class has then (T5Gemma 2)."""
+        return self.expression == "self.prepare_decoder_input_ids_from_labels(labels)"
 
 
 @dataclass(frozen=True)
@@ -639,6 +646,7 @@ class ModelPlan:
     meaning_digest: str  # sha256 of its code without annotations, docstrings and comments
     holders: tuple[HolderPlan, ...] = ()
     towers: tuple[TowerPlan, ...] = ()
+    headless: str = ""  # why it has no flexible heads, in one sentence; "" where it has some
     overrides: tuple[str, ...] = ()  # keys of overrides.toml that took part
 
     @property

@@ -117,7 +117,7 @@ PLAN = ModelPlan(
     ),
     static_heads=(
         StaticHead("TinyForMaskedLM", "model", "masked_lm", ("lm.dense", None), (("layers", 2),)),
-        StaticHead("TinyForPuzzles", "model", ""),
+        StaticHead("TinyForPuzzles", "model", "", reason="It puzzles.", location=at(6)),
     ),
     flexible_heads=("classification", "tagging"),
     config_keys=(("hidden_size", "d_model"),),
@@ -174,7 +174,7 @@ tiny  transformers 5.23.0, TinyConfig, models/tiny/modeling_tiny.py
 │   ├── ✓ TinyForMaskedLM → masked_lm
 │   │   ├── layers: lm.dense, –
 │   │   └── options: layers=2
-│   └── ✗ TinyForPuzzles: no flexible counterpart
+│   └── ✗ TinyForPuzzles: no flexible counterpart: It puzzles.  modeling_tiny.py:6
 ├── config keys
 │   └── hidden_size: d_model
 └── diagnostics
@@ -195,6 +195,11 @@ def test_the_order_of_a_fused_projection_is_said() -> None:
     text = drawn(outline(plan), 200)
     assert "orders: q k v of width, width, width in each 3 * width where new, k v of a, b" in text
     assert "holds layers too: TinyEncoder" in text and "lora: It has no weights." in text
+
+
+def test_a_plan_without_flexible_heads_says_why() -> None:
+    text = drawn(outline(replace(PLAN, flexible_heads=(), headless="It puzzles only.")), 200)
+    assert "✗ flexible heads: none: It puzzles only." in text
 
 
 def test_a_narrow_terminal_is_never_overrun() -> None:

@@ -303,3 +303,15 @@ def test_labels_are_not_shifted_where_the_base_model_takes_no_inputs_of_a_decode
 )
 def test_labels_are_shifted_as_upstream_does(plan: ModelPlan, statement: str, expression: str, function: str) -> None:
     assert shift(plan, statement, METHOD if not function else "pass") == Shift(expression, function)
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_inherited"),
+    [
+        pytest.param("self.prepare_decoder_input_ids_from_labels(labels)", True, id="the method itself, which would call itself"),
+        pytest.param("self._shift_right(labels)", False, id="another method"),
+        pytest.param("prepare_decoder_input_ids_from_labels(labels)", False, id="a function of that name"),
+    ],
+)  # fmt: skip
+def test_a_method_that_upstreams_class_has_is_not_written_again(expression: str, is_inherited: bool) -> None:
+    assert Shift(expression, "").is_inherited is is_inherited

@@ -8,6 +8,7 @@ from adapter_codegen.model import ModelPlan
 from adapter_codegen.parse import parse_module
 from adapter_codegen.plan.heads.encoders import encoder_read
 from adapter_codegen.plan.heads.logits.chain import head_chain
+from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.plan.model import plan_model
 from adapter_codegen.upstream import open_release
 
@@ -48,7 +49,6 @@ def test_anything_else_is_no_encoder_that_a_head_reads(old: str, new: str, part:
 def test_outputs_that_a_caller_may_give_are_those_of_the_encoder() -> None:
     facts = parse_module(open_release().read(PATH), PATH)
     chain = head_chain(facts, HEAD, "WhisperModel", "model")
-    assert chain is not None
     assert (chain.part, chain.reads, chain.requires) == ("encoder", "mean", (("use_weighted_layer_sum", False),))
     assert encoder_read(facts, plan().base, facts.classes[HEAD], "encoder") == "encoder"
 
@@ -65,4 +65,5 @@ def test_other_ways_to_the_encoder_are_not_followed(old: str, new: str) -> None:
     before, name, after = open_release().read(PATH).partition(f"class {HEAD}")
     assert old in after
     text = before + name + after.replace(old, new)
-    assert head_chain(parse_module(text, PATH), HEAD, "WhisperModel", "model") is None
+    with pytest.raises(Unclear):
+        head_chain(parse_module(text, PATH), HEAD, "WhisperModel", "model")

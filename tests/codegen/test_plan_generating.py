@@ -13,6 +13,7 @@ from adapter_codegen.plan.heads.flexible import feeding_config, plan_flexible_he
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import head_chain
 from adapter_codegen.plan.heads.static import plan_static_heads
+from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import Release, open_release
 
 HEAD = """
@@ -53,7 +54,7 @@ class Head(TinyPreTrainedModel, GenerationMixin):
 WHOLE = "self.loss_function(logits=logits, labels=labels, vocab_size=3)"
 
 
-def taken(methods: str) -> Borrowed | None:
+def taken(methods: str) -> Borrowed:
     text = HEAD.replace("{methods}", methods).replace("{loss}", WHOLE)
     facts = parse_module(text, "models/tiny/modeling_tiny.py")
     return borrowed(facts, "Head", "TinyPreTrainedModel", "model")
@@ -90,7 +91,10 @@ def taken(methods: str) -> Borrowed | None:
     ],
 )
 def test_what_an_adapter_model_cannot_do_is_not_taken(methods: str) -> None:
-    assert taken(methods) is None
+    with pytest.raises(Unclear) as why:
+        taken(methods)
+    assert why.value.reason
+    assert why.value.node is not None, "the method at fault"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,6 @@ def test_what_is_taken(methods: str, names: tuple[str, ...]) -> None:
 def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
     facts = parse_module(HEAD.replace("{methods}", "").replace("{loss}", loss), "models/tiny/modeling_tiny.py")
     chain = head_chain(facts, "Head", "TinyModel", "model")
-    assert chain is not None
     assert chain.is_compared_whole is is_whole
 
 
@@ -165,7 +168,6 @@ def test_whether_a_loss_compares_all_logits(loss: str, is_whole: bool) -> None:
 def test_whether_logits_are_compared_with_the_labels_of_their_places(loss: str, is_in_place: bool) -> None:
     facts = parse_module(HEAD.replace("{methods}", "").replace("{loss}", loss), "models/tiny/modeling_tiny.py")
     chain = head_chain(facts, "Head", "TinyModel", "model")
-    assert chain is not None
     assert chain.compares_in_place is is_in_place
 
 
@@ -191,15 +193,18 @@ def test_a_head_that_makes_an_argument_of_its_base_model_is_no_plain_one(
     text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE)
     call = f"if mask is None:\n            {made}\n        x = self.model(input_ids, {given})[0]"
     text = text.replace("x = self.model(input_ids)[0]", call).replace("labels=None):", "labels=None, mask=None):")
-    chain = head_chain(parse_module(text, "models/tiny/modeling_tiny.py"), "Head", "TinyModel", "model")
-    assert (chain is not None) is is_plain
+    facts = parse_module(text, "models/tiny/modeling_tiny.py")
+    if is_plain:
+        head_chain(facts, "Head", "TinyModel", "model")
+        return
+    with pytest.raises(Unclear, match="makes arguments for its base model"):
+        head_chain(facts, "Head", "TinyModel", "model")
 
 
 def test_a_class_without_labels_compares_nothing() -> None:
     """It may write its text in another way than token by token (DiffusionGemma)."""
     text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE).replace("input_ids, labels=None", "input_ids")
     chain = head_chain(parse_module(text, "models/tiny/modeling_tiny.py"), "Head", "TinyModel", "model")
-    assert chain is not None
     assert not chain.is_compared_whole
 
 
@@ -215,6 +220,7 @@ BASE = BasePlan(
     parameters=(Parameter("input_ids", "", "None", "positional"),),
     models=(IMAGES, WORDS),
 )
+TO_TEXT = replace(BASE, is_encoder_decoder=True, parameters=(Parameter("decoder_input_ids", "", "None", "keyword"),))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +241,18 @@ BASE = BasePlan(
             None,
             id="layers of its own behind a model inside",
         ),
-        pytest.param(replace(BASE, is_encoder_decoder=True), None, id="an encoder and a decoder"),
+        pytest.param(replace(BASE, is_encoder_decoder=True), None, id="an encoder and a decoder that reads no tokens"),
+        pytest.param(TO_TEXT, "text_config", id="an encoder, and a decoder of tokens"),
+        pytest.param(
+            replace(TO_TEXT, models=(IMAGES,), stacks=(StackPlan("decoder.layers", ("Layer",), is_main=True),)),
+            "",
+            id="an encoder that is a model, and a decoder that is none",
+        ),
+        pytest.param(
+            replace(TO_TEXT, models=(replace(IMAGES, is_main=True), WORDS)),
+            None,
+            id="an encoder whose states are given",
+        ),
         pytest.param(replace(BASE, head=("lm_head",)), None, id="a head at the end"),
         pytest.param(replace(BASE, parameters=(Parameter("pixel_values", "", "", "positional"),)), None, id="no text"),
         pytest.param(
@@ -253,6 +270,7 @@ def test_kinds_of_heads_on_what_feeds_them() -> None:
     found = plan_flexible_heads(entry, BASE)
     assert found == ("classification", "multilabel_classification", "causal_lm")
     assert plan_flexible_heads(entry, replace(BASE, is_encoder_decoder=True)) == ()
+    assert plan_flexible_heads(entry, TO_TEXT) == ("seq2seq_lm",), "a decoder's labels are not shifted"
     assert plan_flexible_heads(entry, replace(BASE, class_name="Head")) == (), "it ends in a head"
     labels = Parameter("labels", "", "None", "keyword")
     assert plan_flexible_heads(entry, replace(BASE, parameters=(*BASE.parameters, labels))) == found, "not used"

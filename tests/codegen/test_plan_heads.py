@@ -193,6 +193,7 @@ def test_a_head_that_no_flexible_head_computes_is_not_converted(tiny_release: Re
     base = base_plan("input_ids")
     heads = plan_static_heads(tiny_release, entry(task), facts, base, plan_flexible_heads(entry(task), base))
     assert [head.head_type for head in heads] in ([""], [])
+    assert all(head.reason for head in heads)
 
 
 def test_logits_that_a_loss_reshapes_in_one_branch_are_followed(tiny_release: Release) -> None:

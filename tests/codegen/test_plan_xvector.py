@@ -8,6 +8,7 @@ from adapter_codegen.parse import parse_module
 from adapter_codegen.plan.heads.forms.weighted import WeightedSum, read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.logits.chain import Step, head_chain
+from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import open_release
 
 PATH = "models/wav2vec2/modeling_wav2vec2.py"
@@ -79,7 +80,6 @@ def test_another_sum_is_not(old: str, new: str) -> None:
 def test_what_stands_before_the_form_is_followed_back_to_the_base_model() -> None:
     facts = parse_module(open_release().read(PATH), PATH)
     chain = head_chain(facts, HEAD, "Wav2Vec2Model", "wav2vec2", "projector")
-    assert chain is not None
     assert [link.step for link in chain.links] == [Step.LINEAR]
     assert chain.requires == (("use_weighted_layer_sum", False),)
     assert not chain.reads
@@ -95,4 +95,5 @@ def test_what_stands_before_the_form_is_followed_back_to_the_base_model() -> Non
 def test_a_form_that_does_not_stand_on_the_hidden_states_has_no_way_back(states: str) -> None:
     before, class_line, after = open_release().read(PATH).partition(f"class {HEAD}")
     text = before + class_line + after.replace("outputs.last_hidden_state", states)
-    assert head_chain(parse_module(text, PATH), HEAD, "Wav2Vec2Model", "wav2vec2", "projector") is None
+    with pytest.raises(Unclear):
+        head_chain(parse_module(text, PATH), HEAD, "Wav2Vec2Model", "wav2vec2", "projector")

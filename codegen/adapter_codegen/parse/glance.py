@@ -45,11 +45,28 @@ class Glance:
 
     def sub_configs(self, name: str) -> dict[str, str]:
         """Field -> class of the configs inside of a config, of those that are always of one class."""
+        table = self._table(name)
+        return {} if table is None else dict(_classes_of_configs(table))
+
+    def sub_config_names(self, name: str) -> frozenset[str]:
+        """The fields of a config that are configs, of whichever class."""
+        table = self._table(name)
+        keys = [key.value for key in table.keys if isinstance(key, ast.Constant)] if table is not None else []
+        return frozenset(key for key in keys if isinstance(key, str))
+
+    def _table(self, name: str) -> ast.Dict | None:
         for known in self.lineage(name):
             for node in self.classes[known].body if known in self.classes else ():
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and _target(node) in _SUB_CONFIGS:
-                    return dict(_classes_of_configs(node.value))
-        return {}
+                    return node.value
+        return None
+
+    def names(self, name: str) -> frozenset[str]:
+        """What the body of a class names: its fields, annotated or not, and its functions."""
+        body = self.classes[name].body if name in self.classes else ()
+        functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+        fields = {_last(node.target) for node in body if isinstance(node, ast.AnnAssign)}
+        return frozenset(functions | fields | {_target(node) for node in body if isinstance(node, ast.Assign)})
 
 
 def _classes_of_configs(table: ast.Dict) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
-from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, plan_flexible_heads
+from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, plan_flexible_heads, why_not
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
@@ -45,6 +45,8 @@ from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
 from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release
+
+_NONE_FITS = "None of upstream's classes with a head turns into a flexible one."
 
 
 def plan_model(
@@ -173,6 +175,7 @@ class _File:
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
         static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)
+        flexible_heads = _shown(possible, static_heads, None if is_composite(base) else SHOWN)
         return ModelPlan(
             model_type=entry.model_type,
             version=self.release.version,
@@ -185,7 +188,7 @@ class _File:
             classes=_classes(entries, self.found),
             layers=tuple(layer.plan for layer in entries),
             static_heads=static_heads,
-            flexible_heads=_shown(possible, static_heads, None if is_composite(base) else SHOWN),
+            flexible_heads=flexible_heads,
             config_keys=keys,
             methods=methods_of_parts(base, known.methods, towers.plans),
             diagnostics=(*known.diagnostics, *towers.left),
@@ -193,6 +196,7 @@ class _File:
             meaning_digest=meaning_digest(self.facts.tree),
             holders=holders,
             towers=towers.plans,
+            headless="" if flexible_heads else why_not(entry, base) if not possible else _NONE_FITS,
         )
 
 

@@ -262,12 +262,14 @@ def _lines(location: Location, sources: report.Sources) -> tuple[str, ...]:
 def _heads(plan: ModelPlan) -> Iterator[Node]:
     if plan.flexible_heads:
         yield Node("flexible heads", ", ".join(plan.flexible_heads))
+    elif plan.headless:
+        yield Node("flexible heads", f"none: {plan.headless}", mark=Mark.NO)
     yield from map(_static_head, plan.static_heads)
 
 
 def _static_head(head: StaticHead) -> Node:
     if not head.head_type:
-        return Node(head.class_name, "no flexible counterpart", mark=Mark.NO)
+        return Node(head.class_name, f"no flexible counterpart: {head.reason}", head.location, Mark.NO)
     layers = ", ".join(layer or "–" for layer in head.layers)
     config = ", ".join(f"{name}={value!r}" for name, value in head.config)
     children = _filled((Node("layers", layers), Node("options", config)))

@@ -147,7 +147,7 @@ def _borrowed(plan: ModelPlan, facts: ModuleFacts) -> Borrowed | None:
     """What the first of upstream's classes with a head that generates says of the steps of its generation; None = nothing."""
     classes = [head.class_name for head in plan.static_heads if head.head_type in GENERATIVE]
     found = (borrowed(facts, name, plan.base.pretrained_class, base_attribute(plan.base)) for name in classes)
-    first = next(filter(None, found), None)
+    first = next(found, None)
     return first if first and first.methods else None
 
 

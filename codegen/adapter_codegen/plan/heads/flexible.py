@@ -43,6 +43,11 @@ _TASKS_OF_PARTS = {
     "audio_classification": "audio_classification",
 }
 
+# The same of a decoder that reads what an encoder gave.
+_TASKS_TO_TEXT = dict.fromkeys(
+    ("image_text_to_text", "multimodal_lm", "seq_to_seq_causal_lm", "speech_seq_2_seq"), "seq2seq_lm"
+)
+
 # Heads of a model whose parts are read one by one (CLIP): upstream's class runs one of them alone.
 _ON_PARTS = frozenset({"image_classification", "video_classification", "audio_classification"})
 
@@ -84,7 +89,9 @@ _OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 
 def tasks(base: BasePlan) -> dict[str, str]:
     """Upstream's task -> type of the flexible head that a class for it may be turned into."""
-    return _TASKS_OF_PARTS if is_composite(base) else TASKS
+    if not is_composite(base):
+        return TASKS
+    return {**_TASKS_OF_PARTS, **(_TASKS_TO_TEXT if base.is_encoder_decoder else {})}
 
 
 def is_composite(base: BasePlan) -> bool:
@@ -105,8 +112,9 @@ def feeding_config(base: BasePlan) -> str | None:
     None where that is not one decoder, or encoder, of tokens which the root feeds by itself.
     """
     main = [model for model in base.submodels if model.is_main]
-    reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
-    if not reads_text or base.is_encoder_decoder or base.head is not None or len(main) > 1:
+    tokens = "decoder_input_ids" if base.is_encoder_decoder else "input_ids"
+    reads_text = any(parameter.name == tokens for parameter in base.parameters)
+    if not reads_text or base.head is not None or len(main) > 1:
         return None
     lists = [stack.path for stack in base.stacks if stack.is_main]
     if not main:
@@ -144,7 +152,7 @@ def plan_flexible_heads(
         return _on_what_feeds(entry, base, states_width)
     if not states_width or not base.stacks:
         return ()
-    if base.head is not None or any(parameter.name == "labels" for parameter in base.parameters):
+    if base.head is not None or _takes_labels(base):
         return ()  # the base model ends in a head of its own
     heads = {head for task, head in TASKS.items() if task in entry.heads}
     if not base.is_encoder_decoder:
@@ -172,12 +180,49 @@ def _on_what_feeds(entry: ModelEntry, base: BasePlan, states_width: bool) -> tup
     if (feeding == "" and not states_width) or is_head:
         return ()
     heads = {head for task, head in tasks(base).items() if task in entry.heads}
-    if feeding is None:
-        heads &= set() if base.is_encoder_decoder else _ON_PARTS
+    if base.is_encoder_decoder:
+        heads &= {"seq2seq_lm"} if feeding is not None else set()
+    elif feeding is None:
+        heads &= _ON_PARTS
     else:
         heads -= _ON_PARTS
     heads |= {"multilabel_classification"} if "classification" in heads else set()
     return tuple(head for head in HEAD_TYPES if head in heads)
+
+
+def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "") -> str:
+    """Why no flexible head of a type, "" = of any, is among those of `plan_flexible_heads`, in one sentence."""
+    if base.head is not None or (not is_composite(base) and _takes_labels(base)):
+        return "The base model ends in a head itself."
+    heads = {head for task, head in tasks(base).items() if task in entry.heads}
+    if not heads:
+        return "Upstream has no class with a head that a flexible one could be."
+    if is_composite(base):
+        return _why_not_on_parts(entry, base, head_type)
+    if not base.stacks:
+        return "The base model has no layers that its states come out of."
+    if base.is_encoder_decoder and head_type and head_type not in _TEXT_TO_TEXT | ON_ENCODERS:
+        return f"A {head_type} head does not stand on a model with an encoder and a decoder."
+    if not base.is_encoder_decoder and head_type == "seq2seq_lm":
+        return "A seq2seq_lm head does not stand on a model without a decoder."
+    return "The model names no table of words, or its config no width of its states."
+
+
+def _why_not_on_parts(entry: ModelEntry, base: BasePlan, head_type: str) -> str:
+    if any(base.class_name in entry.heads.get(task, ()) for task in tasks(base)):
+        return "The base model is one of upstream's classes with a head itself."
+    if feeding_config(base) is None:
+        main = [model.path for model in base.submodels if model.is_main]
+        if len(main) > 1:
+            return f"Several models in it give what it returns: {', '.join(main)}."
+        return "It is not known which one model, or which layers, give the hidden states that it returns."
+    if base.is_encoder_decoder or head_type in _ON_PARTS:
+        return f"A {head_type} head does not stand on what gives the states of its text."
+    return "Its config does not say how wide the hidden states are."
+
+
+def _takes_labels(base: BasePlan) -> bool:
+    return any(parameter.name == "labels" for parameter in base.parameters)
 
 
 def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:

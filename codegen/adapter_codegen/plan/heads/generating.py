@@ -14,18 +14,22 @@ import libcst as cst
 from adapter_codegen.model import Borrowed
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, self_attribute, statements
+from adapter_codegen.plan.heads.unclear import Unclear
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
 _WHOLE = "generate"  # a class that generates in a way of its own
 _PLAIN = frozenset({"staticmethod"})
 
 
-def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str) -> Borrowed | None:
-    """What an adapter model takes over from a class with a head, mostly nothing; None where it cannot.
+def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str) -> Borrowed:
+    """What an adapter model takes over from a class with a head, mostly nothing.
 
     Args:
         pretrained: the class that the adapter model derives from.
         base_attribute: where the adapter model holds its base model.
+
+    Raises:
+        Unclear: it cannot take over a step.
     """
     known = facts.classes[class_name]
     own = {name: function for name, function in known.functions.items() if not _inherits(facts, pretrained, function)}
@@ -37,11 +41,15 @@ def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribut
         if name in found:
             continue
         found.add(name)
-        if name == _WHOLE or not _is_plain(own[name]):
-            return None
+        if name == _WHOLE:
+            raise Unclear("It has a `generate` of its own.", own[name].node.name)
+        if not _is_plain(own[name]):
+            raise Unclear(f"A step of its generation is wrapped: {name}.", own[name].node.name)
         asked = set(_asked(own[name]))
-        if asked & set_by_init or "forward" in asked:
-            return None
+        foreign = sorted(asked & (set_by_init | {"forward"}))
+        if foreign:
+            said = f"A step of its generation, {name}, asks for what no adapter model has: {', '.join(foreign)}."
+            raise Unclear(said, own[name].node.name)
         pending.extend(asked & own.keys())
     return Borrowed(class_name, tuple(sorted(found)))
 

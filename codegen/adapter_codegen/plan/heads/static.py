@@ -28,13 +28,15 @@ from adapter_codegen.plan.heads.flexible import (
     part_at,
     pooling,
     tasks,
+    why_not,
 )
 from adapter_codegen.plan.heads.forms.masked_image import read_masked_image
 from adapter_codegen.plan.heads.forms.weighted import read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.logits.factors import config_field
+from adapter_codegen.plan.heads.logits.decoders import decoder_config
+from adapter_codegen.plan.heads.logits.factors import OF_DECODER, OF_TEXT, ConfigMethods, config_field
 from adapter_codegen.plan.heads.logits.options import (
     hidden_options,
     norm_options,
@@ -42,8 +44,11 @@ from adapter_codegen.plan.heads.logits.options import (
     surroundings,
     width_options,
 )
-from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, LAST, MEANS
+from adapter_codegen.plan.heads.logits.passing import passes_on
+from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, FRAMES, LAST, MEAN, MEANS, OTHERS, REST
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates
+from adapter_codegen.plan.heads.logits.text_config import text_config
+from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import Release
 
 _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
@@ -66,6 +71,17 @@ _OF_SENSES = frozenset(
 _FORMED = {"xvector": read_xvector, "masked_image_modeling": read_masked_image}
 _WITHOUT_BIAS = _CLASSIFYING | _LANGUAGE_MODELS | {"tagging"}  # take bias=False
 
+_READ = {
+    "": "all tokens",
+    FIRST: "the first token",
+    LAST: "the last token",
+    EOS: "the token at its end",
+    MEAN: "the mean",
+    REST: "the mean of all but the first token",
+    FRAMES: "the mean of those frames that are no padding",
+    OTHERS: "positions by a rule of its own",
+}  # what is read of a sequence, in words
+
 
 def plan_static_heads(
     release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan, possible: tuple[str, ...]
@@ -85,21 +101,24 @@ def plan_static_heads(
         for class_name in entry.heads.get(task, ()):
             known = class_name in found and bool(found[class_name].head_type)
             if class_name in facts.classes and not known:
-                wanted = head_type if head_type in possible and _can_generate(facts, base, class_name) else ""
-                found[class_name] = planner.plan(facts.classes[class_name], wanted)
+                missing = "" if head_type in possible else why_not(entry, base, head_type)
+                found[class_name] = planner.plan(facts.classes[class_name], head_type, missing)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
     part = next((head.part for head in found.values() if head.head_type), "") if is_composite(base) else ""
-    return tuple(
-        head if on_encoder(base, head) or (head.reads in ("", read) and head.part == part) else head.unconverted()
-        for head in found.values()
-    )
+    return tuple(_where_heads_stand(base, head, read, part) for head in found.values())
 
 
-def _can_generate(facts: ModuleFacts, base: BasePlan, class_name: str) -> bool:
-    """Whether an adapter model can do what a class says of a step of its generation. Models of one text need nothing of it."""
-    if not is_composite(base):
-        return True
-    return borrowed(facts, class_name, base.pretrained_class, base_attribute(base)) is not None
+def _where_heads_stand(base: BasePlan, head: StaticHead, read: str, part: str) -> StaticHead:
+    """`head`, if it reads what the flexible heads of the model read: they all stand at one place."""
+    if not head.head_type or on_encoder(base, head):
+        return head
+    if head.reads not in ("", read):
+        return head.unconverted(
+            f"It reads {_READ[head.reads]} of a sequence, flexible heads of this model {_READ[read]}."
+        )
+    if head.part != part:
+        return head.unconverted(f"It reads the part {head.part}, flexible heads of this model {part or 'the whole'}.")
+    return head
 
 
 class _HeadPlanner:
@@ -108,37 +127,55 @@ class _HeadPlanner:
         self.entry = entry
         self.facts = facts
         self.base = base
+        self.text_config = text_config(release, entry)
 
-    def plan(self, head: ClassFacts, head_type: str) -> StaticHead:
-        if head_type in _FORMED:
-            return self._formed(head, head_type)
+    def plan(self, head: ClassFacts, head_type: str, missing: str = "") -> StaticHead:
+        """A class, as a flexible head of a type if it is one.
+
+        Args:
+            missing: why no head of this type can stand on the base model; "" = one can.
+        """
         facts, owner = self._definition(head)
         prefix = self._prefix(head, facts, owner)
-        chain = head_chain(facts, owner, self.base.class_name, prefix) if owner else None
-        attribute = chain.base_attribute if chain else prefix
-        # A model that holds others may put what it read of them before its text, and compare what stands behind.
-        is_clear = chain is not None and (not is_composite(self.base) or self._is_on_what_feeds(chain))
-        flexible = self._flexible(head, chain, head_type) if chain and head_type and is_clear else None
-        if flexible is None:
-            return StaticHead(head.name, attribute, "")
-        return _weighing(head, replace(flexible, class_name=head.name))
+        attribute = prefix
+        try:
+            if missing:
+                raise Unclear(missing)
+            if head_type in _FORMED:
+                return _weighing(head, self._formed(head, head_type))
+            if not owner:
+                raise Unclear("Its forward stands in another file.")
+            chain = head_chain(facts, owner, self.base.class_name, prefix, methods=self._methods(head))
+            attribute = chain.base_attribute
+            # A model that holds others may put what it read of them before its text, and compare what stands behind.
+            if is_composite(self.base):
+                self._check_feeding(chain)
+                borrowed(self.facts, head.name, self.base.pretrained_class, base_attribute(self.base))
+            flexible = self._flexible(head, chain, head_type)
+            return _weighing(head, replace(flexible, class_name=head.name))
+        except Unclear as why:
+            location = None if why.node is None else facts.location(why.node)
+            return StaticHead(head.name, attribute, "", reason=why.told(facts), location=location)
+
+    def _methods(self, head: ClassFacts) -> ConfigMethods:
+        of_decoder = decoder_config(head, self.facts.classes.get(self.base.class_name))
+        return {OF_TEXT: self.text_config, OF_DECODER: of_decoder}
 
     def _formed(self, head: ClassFacts, head_type: str) -> StaticHead:
         """A head that is recognised by its form, on the hidden states of the base model."""
-        unknown = StaticHead(head.name, self.base.prefix, "")
         formed = None if is_composite(self.base) else _FORMED[head_type](self.facts, head, self.base.class_name)
         if formed is None:
-            return unknown
+            raise Unclear("What it computes is not written as in other heads of its kind.")
         attribute, options = formed.base_attribute, dict(formed.options)
         if formed.start:
             prefix = self._prefix(head, self.facts, head.name)
             chain = head_chain(self.facts, head.name, self.base.class_name, prefix, formed.start)
-            met = tuple(link.step for link in chain.links) if chain is not None else ()
-            if chain is None or not chain.base_attribute or chain.pooled or chain.reads or met != formed.before:
-                return unknown
+            met = tuple(link.step for link in chain.links)
+            if not chain.base_attribute or chain.pooled or chain.reads or met != formed.before:
+                raise Unclear(f"What stands before its {formed.start} is not that of other heads of its kind.")
             attribute = chain.base_attribute
             options |= {"requires": dict(chain.requires)} if chain.requires else {}
-        found = StaticHead(
+        return StaticHead(
             head.name,
             attribute,
             head_type,
@@ -148,18 +185,27 @@ class _HeadPlanner:
             frames=formed.frames,
             mask_token=formed.mask_token,
         )
-        return _weighing(head, found)
 
-    def _is_on_what_feeds(self, chain: Chain) -> bool:
-        """Whether a head of a model that holds others stands on what its flexible heads do, and compares all of its logits."""
+    def _check_feeding(self, chain: Chain) -> None:
+        """Raises `Unclear` unless a head of a model that holds others stands on what its flexible heads do, and compares all of its logits."""
         if feeding_config(self.base) is not None:
-            return bool(chain.base_attribute) and chain.is_compared_whole
+            if not chain.base_attribute:
+                raise Unclear(f"It holds the model {chain.part} itself, where flexible heads stand on the base model.")
+            if not chain.is_compared_whole:
+                raise Unclear(
+                    "It compares other logits than all of those that it returns with labels, or has no loss."
+                )
+            return
         part = part_at(self.base, chain.part)
-        return part is not None and not chain.pooled
+        if part is None or chain.pooled:
+            what = f"what {chain.part} pools" if part is not None else chain.part or "the whole model"
+            raise Unclear(
+                f"It reads {what}, and no part that the base model has at the same path gives it hidden states."
+            )
 
     def _definition(self, head: ClassFacts) -> tuple[ModuleFacts, str]:
         """The module and class that hold the head's forward: upstream's generic heads stand in a file of their own."""
-        if "forward" in head.functions:
+        if "forward" in head.functions and not passes_on(head.functions["forward"]):
             return self.facts, head.name
         for base in head.lineage[1:]:
             module, _, name = self.facts.origin(base).rpartition(".")
@@ -179,31 +225,36 @@ class _HeadPlanner:
                 return generic
         return literal_string(head.attributes.get("base_model_prefix")) or self.base.prefix
 
-    def _flexible(self, head: ClassFacts, chain: Chain, head_type: str) -> StaticHead | None:
-        """The head, without the name of its class; None where no flexible head of this type computes the same.
+    def _flexible(self, head: ClassFacts, chain: Chain, head_type: str) -> StaticHead:
+        """The head, without the name of its class.
 
         Its config holds keyword arguments of the flexible head, and what `StaticHeadConfig` of the runtime has beside them:
         fields of the model's config that decide when a model is loaded (``activation_function`` is then the default).
+
+        Raises:
+            Unclear: no flexible head of this type computes the same.
         """
         norm, links = _input_norm(chain.links) if head_type in _OF_SENSES else (None, chain.links)
         around = surroundings(links, head_type in _LANGUAGE_MODELS)
         layers = _layers(links, head_type)
-        options = self._options(replace(chain, links=links), head_type) if layers and around is not None else None
-        if around is None or options is None or not _may_read(chain.reads, head_type):
-            return None
+        if around is None or not layers:
+            raise Unclear(f"A {head_type} head has not these layers: {_written(chain.links)}.")
+        if not _may_read(chain.reads, head_type):
+            raise Unclear(f"It reads {_READ[chain.reads]} of a sequence, which no {head_type} head does.")
+        options = self._options(replace(chain, links=links), head_type)
         encoder = encoder_read(self.facts, self.base, head, chain.part) if self.base.is_encoder_decoder else ""
         if bool(encoder) != (self.base.is_encoder_decoder and head_type in ON_ENCODERS):
-            return None
+            raise Unclear("It does not read what the base model says that its encoder gave.")
         if norm is not None:
             of_norm = norm_options([norm])
             if of_norm is None or any(link.step is Step.NORM for link in links):
-                return None
+                raise Unclear(f"The norm before its projections, {norm.path}, is none that a flexible head has.")
             layers = (norm.path, *layers)
             options |= {"input_norm": True, **of_norm}
         tensors = []
         if around.offset:
             if options["bias"]:
-                return None
+                raise Unclear(f"It adds {around.offset} to logits that have a bias already.")
             options["bias"] = True
             tensors.append((around.offset, f"{len(layers) - 1}.bias"))
         if around.buffer:
@@ -217,25 +268,26 @@ class _HeadPlanner:
             "", chain.base_attribute, head_type, layers, given, tuple(tensors), chain.reads, frames, part
         )
 
-    def _options(self, chain: Chain, head_type: str) -> dict[str, object] | None:
-        """The options of the layers; None where the flexible head has none for what upstream's does."""
+    def _options(self, chain: Chain, head_type: str) -> dict[str, object]:
+        """The options of the layers. Raises `Unclear` where the flexible head has none for what upstream's does."""
         linear = [link for link in chain.links if link.step is Step.LINEAR]
         activations = [self._activation(link) for link in chain.links if link.step is Step.ACTIVATION]
         norms = [link for link in chain.links if link.step is Step.NORM]
         bias, hidden, norm = read_bias(linear[-1]), hidden_options(linear[:-1]), norm_options(norms)
         widths = width_options(linear)
-        if (
-            any(name is None and "." not in field for name, field in activations)
-            or bias is None
-            or hidden is None
-            or norm is None
-        ):
-            return None
+        if any(name is None and "." not in field for name, field in activations):
+            raise Unclear("Its activation follows from a field of the config without a default.")
+        if bias is None or hidden is None:
+            raise Unclear("Whether its projections have a bias follows from more than a field of the config.")
+        if norm is None:
+            raise Unclear(f"Its norm is none that a flexible head has: {norms[0].path}.")
         widths = _narrowed(widths) if head_type in _NARROWED else widths
         if widths is None or (widths and head_type not in _LANGUAGE_MODELS | _NARROWED):
-            return None
-        if (bias != {"bias": True} and head_type not in _WITHOUT_BIAS) or (chain.pooled and head_type not in _POOLING):
-            return None
+            raise Unclear(f"The widths of its projections are none that a {head_type} head has.")
+        if bias != {"bias": True} and head_type not in _WITHOUT_BIAS:
+            raise Unclear(f"Its last projection has no bias, which that of a {head_type} head has.")
+        if chain.pooled and head_type not in _POOLING:
+            raise Unclear(f"It reads a pooled vector, which a {head_type} head does not.")
         activation, field = next(iter(activations), (None, ""))
         options: dict[str, object] = {"layers": len(linear)}
         options |= {"activation_function": activation} if activation or not field else {}
@@ -323,6 +375,11 @@ def _input_norm(links: Sequence[Link]) -> tuple[Link | None, tuple[Link, ...]]:
 def _narrowed(widths: dict[str, object] | None) -> dict[str, object] | None:
     """The width between two projections as the option of heads that are no language models."""
     return widths and {"projection_size_key": widths["embedding_size_key"]}
+
+
+def _written(links: Sequence[Link]) -> str:
+    """The steps from the hidden states to the logits, as a reason names them."""
+    return ", ".join(link.path or link.step.value for link in links) or "none"
 
 
 def _layers(links: Sequence[Link], head_type: str) -> tuple[str | None, ...]:

@@ -69,7 +69,10 @@ class Verdicts:
         methods = tuple(_left(entry) if entry.method in left else entry for entry in judged)
         towers = tuple(_judged_tower(tower, dropped) for tower in plan.towers)
         lost = self.unconverted.get(plan.model_type, {})
-        heads = tuple(head.unconverted() if head.class_name in lost else head for head in plan.static_heads)
+        heads = tuple(
+            head.unconverted(f"A check found: {lost[head.class_name].reason}") if head.class_name in lost else head
+            for head in plan.static_heads
+        )
         diagnostics = (*plan.diagnostics, *self._warnings(plan.model_type))
         return replace(plan, methods=methods, towers=towers, static_heads=heads, diagnostics=diagnostics)
 

@@ -11,6 +11,7 @@ import libcst as cst
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import (
     assignment,
+    descendants,
     dotted_name,
     literal_string,
     self_attribute,
@@ -23,13 +24,14 @@ from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
-from adapter_codegen.plan.heads.logits.factors import Factors, Terms, before_methods
+from adapter_codegen.plan.heads.logits.factors import NO_METHODS, ConfigMethods, Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
 from adapter_codegen.plan.heads.logits.losses import compares_in_place, skips_padding
-from adapter_codegen.plan.heads.logits.positions import Averages, counted_frames, position, rule
+from adapter_codegen.plan.heads.logits.positions import ASKED_FOR, Averages, counted_frames, position, rule
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates, dropout_rates
-from adapter_codegen.plan.heads.logits.subconfigs import as_of_whole
+from adapter_codegen.plan.heads.logits.subconfigs import as_given, as_of_whole
+from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance.way import earlier
 
@@ -86,12 +88,10 @@ class Chain:
     skips_padding: bool = False  # the loss leaves out what the attention mask does
 
 
-class _Unclear(Exception):
-    """The logits come from something that no flexible head does."""
-
-
-def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str = "") -> Chain | None:
-    """How a head class computes its logits; None where that is not a chain of simple modules.
+def head_chain(
+    facts: ModuleFacts, head: str, base: str, prefix: str, last: str = "", methods: ConfigMethods = NO_METHODS
+) -> Chain:
+    """How a head class computes its logits.
 
     Args:
         facts: of the module that defines the forward of the head class.
@@ -99,23 +99,27 @@ def head_chain(facts: ModuleFacts, head: str, base: str, prefix: str, last: str 
         base: the base model class.
         prefix: attribute that ``getattr(self, self.base_model_prefix)`` stands for.
         last: path of the module whose output is followed back instead of the logits; "" = these.
+        methods: see `Factors`.
+
+    Raises:
+        Unclear: that is not a chain of simple modules.
     """
     try:
         flow = trace(_without_models(facts, head), head)
     except TooLarge:
-        return None
+        raise Unclear("Its forward is too large to be followed.") from None
     if flow is None or flow.returned is None:
-        return None
+        raise Unclear("Its forward returns nothing that could be followed.")
     logits = _output(flow.values, last) if last else _logits(flow.returned)
-    try:
-        chain = _Walk(facts, head, base, prefix, flow.values).back(logits) if logits is not None else None
-    except _Unclear:
-        return None
-    if chain is None or logits is None or fills_in(flow.values, chain.base_attribute):
-        return None
+    if logits is None:
+        raise Unclear("What it returns names no logits: `{}`.", flow.returned.node)
+    chain = _Walk(facts, head, base, prefix, flow.values, methods).back(logits)
+    filled = fills_in(flow.values, chain.base_attribute)
+    if filled:
+        raise Unclear(f"It makes arguments for its base model where a call gives none: {', '.join(filled)}.")
     skips = skips_padding(flow.values)
     if skips is None:
-        return None
+        raise Unclear("Its loss picks the labels that count in a way of its own.")
     compared = [value for value in flow.values if _is_loss(value)]
     takes_labels = "labels" in facts.classes[head].functions["forward"].parameters
     is_whole = takes_labels and all(
@@ -179,23 +183,25 @@ class _Way:
 
 
 class _Walk:
-    def __init__(self, facts: ModuleFacts, head: str, base: str, prefix: str, values: Sequence[Value]) -> None:
+    def __init__(
+        self, facts: ModuleFacts, head: str, base: str, prefix: str, values: Sequence[Value], methods: ConfigMethods
+    ) -> None:
         self.facts = facts
         self.head = facts.classes[head]
         self.base = base
         self.prefix = prefix
         self.kinds = Kinds(facts)
-        self.factors = Factors(facts, self.head)
+        self.factors = Factors(facts, self.head, methods)
         self.averages = Averages(values)
 
     def back(self, value: Value, way: _Way | None = None) -> Chain:
-        """Follow `value` to the base model. Raises `_Unclear` at anything but a simple step."""
+        """Follow `value` to the base model. Raises `Unclear` at anything but a simple step."""
         way = way or _Way()
         while True:
             value = same_tensor(value)
             attribute = self._base_attribute(value)
             if attribute is not None:
-                return self._ended(attribute, way, "" if attribute else value.path)
+                return self._ended(value, attribute, way, "" if attribute else value.path)
             step = self._arithmetic(value)
             if step is not None:
                 way, value = way.over(step[0]), step[1]
@@ -214,13 +220,15 @@ class _Walk:
             selected = value.index or (value.name if value.op is Op.ATTRIBUTE else "")
             way, value = way.over(module, position(value), selected), self._before(value, module)
 
-    def _ended(self, attribute: str, way: _Way, part: str) -> Chain:
+    def _ended(self, value: Value, attribute: str, way: _Way, part: str) -> Chain:
         """The chain that starts at the outputs of the base model, or of a part."""
         if way.selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
-            raise _Unclear
+            raise Unclear(
+                "Of what a model in it gives, it reads neither hidden states nor a pooled vector: `{}`.", value.node
+            )
         pooled = way.selected in {"1", "pooler_output"}
         if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
-            raise _Unclear
+            raise Unclear("It reads a pooler that the base model may be without: `{}`.", value.node)
         links = tuple(reversed(way.links))
         return Chain(_without_means(links), attribute, pooled, rule(way.positions), way.requires, part)
 
@@ -230,7 +238,7 @@ class _Walk:
         elif value.op is Op.FUNCTION:
             before = value.inputs[:1]
         elif value.op is Op.BINARY:
-            raise _Unclear
+            raise Unclear("It computes with its states or logits as no flexible head does: `{}`.", value.node)
         else:
             before = tuple(earlier(value))
         distinct = {id(shaped): shaped for value in before for shaped in _reshaped(value)}
@@ -238,7 +246,7 @@ class _Walk:
             return next(iter(distinct.values()))
         joined = [value for value in map(same_tensor, before) if value.op is Op.JOIN]
         if len(before) != 1 or not joined:
-            raise _Unclear
+            raise Unclear("Its logits do not come from the outputs of the base model alone: `{}`.", value.node)
         return joined[0]
 
     def _arithmetic(self, value: Value) -> tuple[Link, Value] | None:
@@ -267,8 +275,9 @@ class _Walk:
         if step is None or _unshaped(step[1]) is not _unshaped(plain):
             return None
         link, before = step
-        if link.step is Step.CAP and is_given(test):
-            return link, before
+        if is_given(test):
+            given = _where_given(link, test, same_tensor(changed).node)
+            return (given, before) if given is not None else None
         flag = self.factors.key_of_code(test)
         return (replace(link, key=flag), before) if link.step is Step.SCALE and flag else None
 
@@ -279,19 +288,21 @@ class _Walk:
         if len(distinct) == 1:
             return self.back(next(iter(distinct.values())), way)
         if test is None or len(join.inputs) != 2:
-            raise _Unclear
+            raise Unclear("What it computes depends on `{}`.", join.node)
         first, second = join.inputs
         if needs_labels(test) and _is_selection(first, _unshaped(second)):
+            return self.back(second, way)
+        if _is_asked_for(first, second):
             return self.back(second, way)
         asked = missing(test)
         if asked in self.head.functions["forward"].parameters and _is_of_caller(second, asked):
             return self.back(first, way)  # what a flexible model gives its base model, if a call has it
         wanted = self._required(test)
         if wanted is None:
-            raise _Unclear
+            raise Unclear("What it computes depends on `{}`, which no config decides.", test)
         try:
             return self.back(first, replace(way, requires=(*way.requires, wanted)))
-        except _Unclear:
+        except Unclear:
             if wanted[1] is not True:
                 raise
         return self.back(second, replace(way, requires=(*way.requires, (wanted[0], False))))
@@ -326,12 +337,15 @@ class _Walk:
         if not others:
             return None
         if value.path == self.prefix:
-            raise _Unclear  # another model by the name of the base model: Funnel's without a decoder
+            # Funnel's without a decoder.
+            raise Unclear(
+                f"It holds another model ({', '.join(others)}) where others hold the base model.", value.node
+            )
         return ""
 
     def _link(self, value: Value) -> Link | None:
         if value.op is Op.SUBMODULE and value.module is not None:
-            return self._module_link(value.path, self.kinds.of(value.module.classes))
+            return self._module_link(value, self.kinds.of(value.module.classes))
         if value.op is Op.FUNCTION and value.name.rpartition(".")[2] == "dropout":
             return Link(Step.DROPOUT)
         name = value.name.rpartition(".")[2] if value.op in {Op.FUNCTION, Op.METHOD} else ""
@@ -340,17 +354,19 @@ class _Walk:
         if value.op is Op.CALL:
             return self._computed_link(value.inputs[0])
         if value.op is Op.METHOD and name not in _KEEPING:
-            raise _Unclear  # also means, but those of all positions, which `Averages` knows
+            # Also means, but those of all positions, which `Averages` knows.
+            raise Unclear("It changes its states or logits as no flexible head does: `{}`.", value.node)
         if value.op is Op.FUNCTION and name not in _SELECTIONS:
-            raise _Unclear
+            raise Unclear("It changes its states or logits as no flexible head does: `{}`.", value.node)
         return None
 
-    def _module_link(self, path: str, kind: Kind) -> Link | None:
+    def _module_link(self, value: Value, kind: Kind) -> Link | None:
+        path = value.path
         submodule = self._submodule(path)
         if kind is Kind.IDENTITY:
             return Link(Step.DROPOUT, rates=NOTHING)
         if kind not in {Kind.LINEAR, Kind.NORM, Kind.DROPOUT, Kind.ACTIVATION} or submodule is None:
-            raise _Unclear
+            raise Unclear("A module stands in it that no flexible head has: `{}`.", value.node)
         activation = _activation(submodule) if kind is Kind.ACTIVATION else ""
         made = submodule_at(self.facts, self.head, path)
         rates = dropout_rates(self.facts, self.head, path, made) if kind is Kind.DROPOUT and made else ()
@@ -363,7 +379,7 @@ class _Walk:
             return Link(Step.ACTIVATION, activation=_ACTIVATIONS[name])
         if isinstance(callee.node, cst.Subscript) and self.kinds.of((callee.inputs[0].name,)) is Kind.ACTIVATION:
             return Link(Step.ACTIVATION, activation=_index(callee.node))
-        raise _Unclear
+        raise Unclear("It calls what is no module that is known: `{}`.", callee.node)
 
     def _added(self, value: Value) -> Link | None:
         """A parameter or buffer that starts as zeros: BART's ``final_logits_bias``; None where `value` is something else."""
@@ -379,7 +395,9 @@ class _Walk:
 
     def _submodule(self, path: str) -> Submodule | None:
         found = submodule_at(self.facts, self.head, path)
-        return found and as_of_whole(self.facts, self.head, path, found)
+        if found is None:
+            return None
+        return as_given(self.facts, self.head, path, as_of_whole(self.facts, self.head, path, found))
 
     def _class_at(self, path: str) -> ClassFacts | None:
         submodule = self._submodule(path)
@@ -387,12 +405,24 @@ class _Walk:
         return self.facts.classes.get(names[0]) if len(names) == 1 else None
 
 
+def _where_given(link: Link, test: cst.BaseExpression, arithmetic: cst.CSTNode) -> Link | None:
+    """A limit or a scale that is there where ``x is not None``, if `x` is the field of the config that it is of."""
+    assert isinstance(test, cst.Comparison)
+    asked = dotted_name(test.left.target if isinstance(test.left, cst.NamedExpr) else test.left)
+    if not asked or asked not in map(dotted_name, descendants(arithmetic)):
+        return None
+    if link.step is Step.CAP:
+        return link
+    fields = [base for base, _ in link.terms if isinstance(base, str)]
+    return replace(link, key=fields[0]) if link.step is Step.SCALE and len(fields) == len(link.terms) == 1 else None
+
+
 def _without_means(links: tuple[Link, ...]) -> tuple[Link, ...]:
     """The links, as they are behind a mean: a projection of means is the mean of projections, and other links are not."""
     means = [index for index, link in enumerate(links) if link.step is Step.MEAN]
     before = links[: means[-1]] if means else ()
     if any(link.step not in {Step.LINEAR, Step.DROPOUT} for link in before):
-        raise _Unclear
+        raise Unclear("It takes a mean of positions behind more than projections.")
     return tuple(link for link in links if link.step is not Step.MEAN)
 
 
@@ -417,6 +447,16 @@ def _is_of_caller(value: Value, parameter: str) -> bool:
     """Whether a value is made of an argument of the call alone."""
     sources = [one for one in ancestors(value).values() if one.op in {Op.PARAMETER, Op.CALL, Op.SUBMODULE}]
     return bool(sources) and all(one.op is Op.PARAMETER and one.name == parameter for one in sources)
+
+
+def _is_asked_for(value: Value, whole: Value) -> bool:
+    """Whether `value` is what the caller asks for of `whole`, which a base model may have cut already (Gemma 4)."""
+    value = same_tensor(value)
+    if value.op is not Op.FUNCTION or value.name.rpartition(".")[2] not in _SELECTIONS or len(value.inputs) != 2:
+        return False
+    asked = value.inputs[1]
+    is_given = asked.op is Op.PARAMETER and asked.name == ASKED_FOR and not asked.frame.depth
+    return is_given and _unshaped(value.inputs[0]) is _unshaped(whole)
 
 
 def _is_selection(value: Value, whole: Value) -> bool:
@@ -459,11 +499,11 @@ def _activation(submodule: Submodule) -> str | cst.BaseExpression:
         return _index(submodule.node)
     if submodule.arguments:
         return submodule.arguments[0].value
-    raise _Unclear
+    raise Unclear("Its activation is not known: `{}`.", submodule.node)
 
 
 def _index(node: cst.Subscript) -> cst.BaseExpression:
     index = node.slice[0].slice
     if not isinstance(index, cst.Index):
-        raise _Unclear
+        raise Unclear("Its activation is not known: `{}`.", node)
     return index.value

@@ -4,14 +4,16 @@
     logits * self.logit_scale                        the same, where __init__ says ``self.logit_scale = config.logit_scale``
     x * (self.model_dim**-0.5)                       (("d_model", -0.5),)
     torch.tanh(logits / cap) * cap                   a limit, by the field of `cap`
+    self.config.get_text_config().cap                a field of the config that upstream's method gives
 
 Anything else is nothing that this file knows, and its questions say None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import libcst as cst
 
@@ -20,6 +22,9 @@ from adapter_codegen.parse.syntax import assignment, dotted_name, self_attribute
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.values import Op, Value, argument_behind, same_tensor
 
+OF_TEXT, OF_DECODER = "get_text_config", "get_decoder"  # methods of upstream's: of a config, and of a model
+ConfigMethods = Mapping[str, str | None]
+NO_METHODS: ConfigMethods = MappingProxyType({})
 Terms = tuple[tuple[str | float, float], ...]  # (field of the config, or a number; to which power), multiplied
 _CASTS = frozenset({"float", "to", "type_as"})
 
@@ -41,11 +46,17 @@ class Capped:
 
 
 class Factors:
-    """Answers about the class with a head `head`."""
+    """Answers about the class with a head `head`.
 
-    def __init__(self, facts: ModuleFacts, head: ClassFacts) -> None:
+    Args:
+        methods: the methods of upstream's that give a config, or a model that has one -> path of that config in the one of the class;
+            None where that is not known.
+    """
+
+    def __init__(self, facts: ModuleFacts, head: ClassFacts, methods: ConfigMethods) -> None:
         self.facts = facts
         self.head = head
+        self.methods = methods
 
     def capped(self, value: Value) -> Capped | None:
         """`value`, if it is something bent to a limit."""
@@ -89,19 +100,39 @@ class Factors:
     def key(self, value: Value) -> str:
         """The field of the config, with dots, that a value is; "" where it is none."""
         value = argument_behind(value)
+        if value.op is Op.FUNCTION and value.name == "getattr" and len(value.inputs) == 3 and value.inputs[2].is_none:
+            owner, field = argument_behind(value.inputs[0]), value.inputs[1].literal.strip("\"'")
+            config = self._config(owner)
+            return "" if config is None or not field.isidentifier() else _joined(config, field)
         if value.op is not Op.ATTRIBUTE:
             return ""
         owner = argument_behind(value.inputs[0])
+        config = self._config(owner)
+        if config is not None:
+            return _joined(config, value.name)
         if owner.op is Op.ATTRIBUTE:
-            if owner.name == "config" and owner.inputs[0].op is Op.SELF and not owner.frame.path:
-                return value.name
             outer = self.key(owner)
             return f"{outer}.{value.name}" if outer else ""
         if owner.op is Op.SELF and not owner.frame.path:
-            return _assigned(self.head, value.name)
+            return self._assigned(value.name)
         if owner.op is Op.MODULE and owner.path.isidentifier():
             return self._of_submodule(owner.path, value.name)
         return ""
+
+    def _config(self, value: Value) -> str | None:
+        """Where a config lies in that of the model, "" = it is that one; None where `value` is something else."""
+        if value.op is Op.ATTRIBUTE and value.name == "config":
+            owner = argument_behind(value.inputs[0])
+            if owner.op is Op.SELF:
+                return None if owner.frame.path else ""
+            return self._asked(owner, OF_DECODER) if _is_self(owner) else None
+        is_of_config = value.op is Op.METHOD and self._config(argument_behind(value.inputs[0])) == ""
+        return self._asked(value, OF_TEXT) if is_of_config else None
+
+    def _asked(self, call: Value, name: str) -> str | None:
+        """The config behind a method of upstream's that is called with nothing."""
+        given = call.inputs[1:] if call.op is Op.METHOD else call.inputs
+        return self.methods.get(name) if call.name == name and not given and not call.keywords else None
 
     def key_of_code(self, node: cst.BaseExpression) -> str:
         """The same for an expression of the head's forward, where it names the field without local variables."""
@@ -109,7 +140,10 @@ class Factors:
         if name.startswith("self.config."):
             return name.removeprefix("self.config.")
         owner, _, attribute = name.rpartition(".")
-        return _assigned(self.head, attribute) if owner == "self" else ""
+        return self._assigned(attribute) if owner == "self" else ""
+
+    def _assigned(self, attribute: str) -> str:
+        return _assigned(self.head, attribute, self.methods.get(OF_TEXT))
 
     def _of_submodule(self, path: str, attribute: str) -> str:
         """An attribute of a submodule that is built from the whole config."""
@@ -122,17 +156,37 @@ class Factors:
         return _assigned(owners[0], attribute) if len(owners) == 1 else ""
 
 
-def _assigned(known: ClassFacts, attribute: str) -> str:
+def _joined(config: str, field: str) -> str:
+    return f"{config}.{field}" if config else field
+
+
+def _is_self(call: Value) -> bool:
+    """Whether a method is called of the class itself."""
+    if call.op is Op.HELPER:
+        return not call.frame.path
+    return call.op is Op.METHOD and call.inputs[0].op is Op.SELF and not call.inputs[0].frame.path
+
+
+def _assigned(known: ClassFacts, attribute: str, text_config: str | None = None) -> str:
     """The field that ``__init__`` keeps as `attribute`, where it does so once: ``self.legacy = config.legacy``."""
     init = known.functions.get("__init__")
     values = [
-        dotted_name(pair[1])
+        pair[1]
         for node in (statements(init.node.body) if init is not None else ())
         if (pair := assignment(node)) and attribute in map(self_attribute, pair[0])
     ]
-    if len(values) != 1:
+    if len(values) != 1 or values[0] is None:
         return ""
-    return config_field(values[0])
+    return config_field(dotted_name(values[0])) or _of_text(values[0], text_config)
+
+
+def _of_text(value: cst.BaseExpression, text_config: str | None) -> str:
+    """``config.get_text_config().field``; "" where it is something else."""
+    call = value.value if isinstance(value, cst.Attribute) else None
+    if not isinstance(value, cst.Attribute) or not isinstance(call, cst.Call) or call.args or text_config is None:
+        return ""
+    is_asked = dotted_name(call.func) in (f"config.{OF_TEXT}", f"self.config.{OF_TEXT}")
+    return _joined(text_config, value.attr.value) if is_asked else ""
 
 
 def config_field(name: str) -> str:

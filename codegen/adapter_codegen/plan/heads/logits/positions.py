@@ -28,7 +28,7 @@ FIRST, LAST, EOS = "first", "last", "eos"  # the rules of flexible heads
 MEAN, REST, FRAMES = "mean", "rest", "frames"  # means
 MEANS = frozenset({MEAN, REST, FRAMES})
 OTHERS = "others"  # positions that no flexible head reads
-_ASKED_FOR = "logits_to_keep"  # the caller chooses, of both heads
+ASKED_FOR = "logits_to_keep"  # the caller chooses, of both heads
 
 _MASK = "attention_mask"
 _SUMS = frozenset({"sum", "cumsum"})
@@ -47,7 +47,7 @@ def position(value: Value) -> str:
     names = {origin.name for place in (rows, positions) for origin in ancestors(place).values()}
     if "eos_token_id" in names:
         return EOS
-    if _ASKED_FOR in names or (positions.how is How.SLICE and not positions.inputs):
+    if ASKED_FOR in names or (positions.how is How.SLICE and not positions.inputs):
         return ""
     if positions.op is Op.CONSTANT and positions.literal == "0":
         return FIRST

@@ -12,9 +12,11 @@ from dataclasses import replace
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
-from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.parse.syntax import assignment, descendants, dotted_name
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.heads.logits.factors import config_field
+
+_CONFIG = "config"
 
 
 def as_of_whole(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodule) -> Submodule:
@@ -32,6 +34,45 @@ def as_of_whole(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Subm
 def config_path(facts: ModuleFacts, head: ClassFacts, path: str) -> str:
     """Where the config that a module at a path below a class reads lies in that of the class; "" where it is the same."""
     return ".".join(name for owner in _owners(facts, head, path) if (name := _config_of(owner)))
+
+
+def as_given(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodule) -> Submodule:
+    """The submodule at a path below a class, with what the module that makes it was given in place of the names of its parameters.
+
+    ``LMHead(size, words)`` with ``def __init__(self, size, words, bias=False)`` and ``nn.Linear(size, words, bias=bias)``. Of a config,
+    `as_of_whole` tells; where the outer module stands deeper, names stay as they are.
+    """
+    first, _, rest = path.partition(".")
+    owner = head.submodules.get(first)
+    known = [facts.classes[name] for name in map(local_class, owner.classes) if name in facts.classes] if owner else []
+    init = known[0].functions.get("__init__") if len(known) == 1 and rest and "." not in rest else None
+    if owner is None or init is None:
+        return submodule
+    written = {
+        dotted_name(target) for node in descendants(init.node) for target in (assignment(node) or ((), None))[0]
+    }
+    given = {name: value for name, value in _bound(init.node.params, owner).items() if name not in written}
+    arguments = [
+        (
+            argument.with_changes(value=given[argument.value.value])
+            if isinstance(argument.value, cst.Name) and argument.value.value in given
+            else argument
+        )
+        for argument in submodule.arguments
+    ]
+    return replace(submodule, arguments=tuple(arguments))
+
+
+def _bound(parameters: cst.Parameters, made: Submodule) -> dict[str, cst.BaseExpression]:
+    """Parameter -> what a construction gives it, or its default; nothing where a star hides which is which."""
+    if any(argument.star for argument in made.arguments):
+        return {}
+    plain = [one for one in (*parameters.posonly_params, *parameters.params) if one.name.value != "self"]
+    bound = {one.name.value: one.default for one in (*plain, *parameters.kwonly_params) if one.default is not None}
+    positional = [argument.value for argument in made.arguments if argument.keyword is None]
+    bound |= {one.name.value: value for one, value in zip(plain, positional, strict=False)}
+    bound |= {argument.keyword.value: argument.value for argument in made.arguments if argument.keyword is not None}
+    return {name: value for name, value in bound.items() if name != _CONFIG}
 
 
 def _owners(facts: ModuleFacts, known: ClassFacts, path: str) -> Iterator[Submodule]:
