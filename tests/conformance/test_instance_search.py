@@ -544,6 +544,20 @@ def test_images_are_as_large_as_it_takes_for_several_keys(size: int, largest: in
     assert recipe["shape"] == [2, 3, expected, expected]
 
 
+def test_a_sound_is_as_long_as_it_takes_for_several_keys_and_its_features_stay() -> None:
+    sound, features = ({"kind": "normal", "shape": [2, 16]} for _ in range(2))
+    found = inputs.Found({}, {"input_values": sound, "input_features": features})
+    model = _Halving(32)
+    larger = next(keys._larger(model, found)).recipes(model.config)
+    assert larger["input_values"]["shape"] == [2, 32]
+    assert larger["input_features"]["shape"] == [2, 16]
+
+
+def test_an_instance_whose_config_states_the_size_of_its_images_is_widened_with_it() -> None:
+    known = read("pvt")
+    assert known.fields["image_size"] == known.recipes["pixel_values"]["shape"][-1] == 64
+
+
 def test_tokens_beyond_a_vocabulary_that_is_checked_move_into_the_new_one() -> None:
     config = LlamaConfig(vocab_size=30_000, bos_token_id=29_999)
     vocabulary = sizes.vocabulary(config)

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for step, what in (
         ("mend", "find inputs that reach more layers"),
         ("shallow", "take as few layers as show each kind"),
+        ("widen", "take images and sounds so large that no attention sees one key alone"),
     ):
         text = f"start at the instance that is known: {what}"
         steps.add_argument(f"--{step}", dest="step", action="store_const", const=step, default="", help=text)

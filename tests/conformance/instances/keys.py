@@ -19,11 +19,11 @@ from conformance.instances.trial import Failed, ran, takes
 from conformance.outputs import all_outputs, flatten
 
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
-_TIMES = (2, 4)  # as large
+_TIMES = (2, 4, 8)  # as large
 
 
 def with_several_keys(model: PreTrainedModel, found: Found) -> Found:
-    """`found`, with images as large as it takes (a backbone halves them five times); as it is, where that is not enough."""
+    """`found`, with images and sounds as large as it takes (a backbone halves them five times); as it is, where that is not enough."""
     for larger in (found, *_larger(model, found)):
         try:
             if not sees_one_key(model, tensors(larger.recipes(model.config))):
@@ -94,10 +94,15 @@ class _Softmax(TorchFunctionMode):
 def _larger(model: PreTrainedModel, found: Found) -> Iterator[Found]:
     recipes = found.recipes(model.config)
     for times in _TIMES:
-        images = {
-            name: {**recipe, "shape": [*shape[:-2], times * shape[-2], times * shape[-1]]}
-            for name, recipe in recipes.items()
-            if name.startswith("pixel") and len(shape := recipe.get("shape", ())) >= 4 and shape[-1] == shape[-2]
-        }
-        if images:
-            yield Found(found.choice, {**found.overrides, **images}, found.put)
+        larger = {name: shape for name, recipe in recipes.items() if (shape := _times(times, name, recipe))}
+        if larger:
+            shapes = {name: {**recipes[name], "shape": shape} for name, shape in larger.items()}
+            yield Found(found.choice, {**found.overrides, **shapes}, found.put)
+
+
+def _times(times: int, name: str, recipe: Recipe) -> list[int]:
+    """The shape of images that are as many times as high and wide, of a sound of samples that is as many times as long; of all else, none."""
+    shape = list(recipe.get("shape", ()))
+    if name.startswith("pixel") and len(shape) >= 4 and shape[-1] == shape[-2]:
+        return [*shape[:-2], times * shape[-2], times * shape[-1]]
+    return [*shape[:-1], times * shape[-1]] if name == "input_values" and recipe["kind"] == "normal" else []

@@ -42,7 +42,7 @@ from conformance.instances.fields import (
     words,
 )
 from conformance.instances.inputs import Found, facts_of, fails_again, find, missing_placeholders
-from conformance.instances.keys import with_nothing_hidden, with_several_keys, without_unread
+from conformance.instances.keys import sees_one_key, with_nothing_hidden, with_several_keys, without_unread
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, of_towers, repairs, room, smaller_strides, tokens_without_room
@@ -220,6 +220,21 @@ class Search:
         if more := unreached(after, known.inputs()) - unreached(before, known.inputs()):
             raise Failed(ValueError(f"with fewer layers these run no more: {sorted(more)}"))
         return Outcome(self.model_type, self.name, changed.given, known.recipes, parameters(after), 0.0, "shallower")
+
+    def widened(self) -> Outcome:
+        """The instance that is known, with images and sounds so large that each attention sees several keys; raises `Failed` where none are."""
+        known = read(self.model_type)
+        for times in (1, 2, 4):
+            draft = Draft(self.model_type, known.fields)
+            draft = draft.changed(
+                {path: sizes.larger(value, times) for path, value in sizes.of_kind(draft.seen, "image").items()}
+            )
+            with contextlib.suppress(Failed):
+                model = built(self.name, draft.build(), "cpu")
+                self.found = with_several_keys(model, Found({}, known.recipes))
+                if not sees_one_key(model, tensors(self.found.recipes(model.config))):
+                    return self.written(draft, "widened")
+        raise Failed(ValueError("no size of images or sounds that was tried gives each attention several keys"))
 
     def written(self, draft: Draft, profile: str) -> Outcome:
         assert self.found is not None
@@ -808,7 +823,11 @@ def _says_a_layer(name: str) -> bool:
     return said[-1] in ("index", "idx", "id") and sizes.kind(name) == "other" and bool({"layer", "merge"} & set(said))
 
 
-KNOWN = {"mend": Search.mended, "shallow": Search.shallower}  # single steps, which start at the instance that is known
+KNOWN = {
+    "mend": Search.mended,
+    "shallow": Search.shallower,
+    "widen": Search.widened,
+}  # single steps, which start at the instance that is known
 
 
 def search(model_type: str, say: Callable[[str], None] = lambda text: None, step: str = "") -> Outcome:

@@ -119,6 +119,11 @@ def like(value: Any, numbers: Iterable[int]) -> Any:
     return small if isinstance(value, (list, tuple)) else small[0]
 
 
+def larger(value: Any, times: int) -> Any:
+    """Each number of `value` as many times as large."""
+    return like(value, (times * number for number in integers(value)))
+
+
 def vocabulary(config: PreTrainedConfig, power: bool = False) -> dict[Path, Any]:
     """Vocabularies of different sizes become different."""
     fields = of_kind(config, "vocabulary")
