@@ -283,6 +283,12 @@ def test_layers_of_other_sizes_are_of_one_kind_and_other_settings_make_another()
     assert layers.first_of_each(layers.kinds(model)["layers"]) == [0, 2]
 
 
+def test_layers_with_a_window_are_of_one_kind_whatever_its_size_and_without_one_of_another() -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleList([_Layer(4, size) for size in (128, 4, None, 128)])  # type: ignore[arg-type]
+    assert layers.first_of_each(layers.kinds(model)["layers"]) == [0, 2]
+
+
 def test_stages_of_more_blocks_alike_are_of_one_kind() -> None:
     model = nn.Module()
     stages = [nn.Sequential(*(_Layer(4, False) for _ in range(number))) for number in (2, 6)]

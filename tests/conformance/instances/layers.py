@@ -11,7 +11,8 @@ Signature = frozenset
 
 
 def signature(module: nn.Module) -> Signature:
-    """What tells one kind of layer from another: classes within it, and their settings that are words or switches.
+    """What tells one kind of layer from another: classes within it, their settings that are words or switches, and numbers that one
+    has and another has not (a window).
 
     How many alike a list within has is none of it: a stage of six blocks is one of two.
     """
@@ -23,8 +24,12 @@ def signature(module: nn.Module) -> Signature:
 
 def _settings(module: nn.Module) -> Iterator[tuple[str, object]]:
     for name, value in vars(module).items():
-        if not name.startswith("_") and name != "training" and isinstance(value, (str, bool)):
+        if name.startswith("_") or name == "training":
+            continue
+        if isinstance(value, (str, bool)):
             yield name, str(value)
+        elif value is None or isinstance(value, (int, float)):
+            yield name, "none" if value is None else "a number"
 
 
 def kinds(model: nn.Module) -> dict[str, list[Signature]]:
