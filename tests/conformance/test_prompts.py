@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conformance.checks.decoding import decoding_of
+from conformance.outputs import run
 from conformance.prompts import MASK, TOKENS, generating, has_more_than_tokens, plain_tokens, stands_for_more, ways
 from conformance.several import with_other_numbers
 from conformance.subjects import BATCH, PADS, method_subjects
@@ -58,6 +59,28 @@ def test_rows_with_other_numbers_of_images() -> None:
     images, pixels = inputs["pixel_values"], found["two images in one row"]["pixel_values"]
     assert torch.equal(pixels, images[[0, 0, *range(1, BATCH)]])
     assert torch.equal(found["two images in a row"]["pixel_values"], images.repeat_interleave(2, dim=0))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "what"),
+    [
+        pytest.param(
+            "mllama", "two images in a row along an axis that the text counts", id="a mask of tokens and images"
+        ),
+        pytest.param("granite_speech", "two images in one row", id="a sound with as many frames as there are tokens"),
+        pytest.param("minicpm_ocr", "two images in a row along the last axis", id="images side by side"),
+    ],
+)
+def test_upstream_takes_rows_with_other_numbers(model_type: str, what: str) -> None:
+    subject, *_ = method_subjects(model_type)
+    found = {label.split(",")[0]: given for label, given in with_other_numbers(subject)}
+    once, more = run(subject.upstream(), subject.padded_inputs()), run(subject.upstream(), found[what])
+    assert once.keys() == more.keys()
+
+
+def test_images_stand_side_by_side_in_few_models() -> None:
+    (subject,) = method_subjects("llava")
+    assert not [what for what, _ in with_other_numbers(subject) if "last axis" in what or "counts" in what]
 
 
 def test_plain_tokens_stand_for_no_image() -> None:

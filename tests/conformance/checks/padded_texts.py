@@ -149,14 +149,24 @@ def _plain(subject: Subject, length: int, seed: int, rows: int) -> Tensor:
 
 
 def _read(outputs: Outputs, inputs: dict[str, Any], subject: Subject, in_front: int = 0) -> Outputs:
-    """What belongs to the padded rows: at their tokens; where an encoder reads these, or outputs are pooled, all of it."""
+    """What belongs to the padded rows: at their tokens, also in what a model inside gave; of what an encoder-decoder or a pooled output
+    gives for a row, all."""
     mask = inputs[MASK].bool().clone()
     mask[0] = False
     at = {} if subject.kind == "encoder-decoder" else at_tokens(outputs, mask, in_front)
     if at:
         return at
+    is_decoder = subject.kind != "encoder-decoder"
+    length = mask.shape[1]
     rows = {name: value for name, value in main_outputs(outputs).items() if value.dim() and len(value) == len(mask)}
-    return {name: value[1:] for name, value in rows.items()}
+    return {
+        name: value[:, -length:][mask] if is_decoder and _is_per_token(value, in_front + length) else value[1:]
+        for name, value in rows.items()
+    }
+
+
+def _is_per_token(value: Tensor, length: int) -> bool:
+    return value.dim() > 2 and value.shape[1] == length
 
 
 def _assert_same(model: nn.Module, subject: Subject, way: Way, method: Method, what: str) -> None:
