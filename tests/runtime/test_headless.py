@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, CLIPPreTrainedModel, DebertaV2PreTrainedModel, MixtralPreTrainedModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPPreTrainedModel,
+    DebertaV2PreTrainedModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    MixtralPreTrainedModel,
+)
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 from transformers.models.gemma4.modeling_gemma4 import Gemma4PreTrainedModel
 
@@ -70,6 +78,38 @@ def test_the_outputs_are_the_base_model_s(adapted: BertWithoutHeadsAdapterModel)
     expected = adapted.bert(IDS, attention_mask=mask).last_hidden_state
     assert torch.equal(adapted(IDS, attention_mask=mask).last_hidden_state, expected)
     assert not torch.equal(BertModel(adapted.config).eval()(IDS).last_hidden_state, expected)
+
+
+@pytest.fixture
+def encoder_decoder() -> EncoderDecoderModel:
+    """One that generates as its own file says, which no field of its config does."""
+    torch.manual_seed(0)
+    decoder = BertConfig(**BERT, is_decoder=True, add_cross_attention=True)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**BERT), decoder)
+    model = EncoderDecoderModel(config).eval()
+    for name, value in {"decoder_start_token_id": 1, "pad_token_id": 0, "max_new_tokens": 5, "num_beams": 2}.items():
+        setattr(model.generation_config, name, value)
+    return model
+
+
+def test_a_base_model_that_ends_in_a_head_generates(encoder_decoder: EncoderDecoderModel, tmp_path: Path) -> None:
+    encoder_decoder.save_pretrained(tmp_path)
+    model = AutoAdapterModel.from_pretrained(tmp_path).eval()
+    assert isinstance(model, ModelWithoutHeadsAdaptersMixin)
+    expected = encoder_decoder.generate(IDS)
+    assert torch.equal(model.generate(IDS), expected)
+    model.add_adapter("a", "seq_bn[reduction_factor=4]")
+    for key, parameter in model.named_parameters():
+        if ".a." in key:
+            torch.nn.init.normal_(parameter)
+    model.set_active_adapters("a")
+    adapted = model.generate(IDS)
+    assert adapted.shape != expected.shape or not torch.equal(adapted, expected)
+    model.set_active_adapters(None)
+    model.save_pretrained(tmp_path / "again")
+    again = AutoAdapterModel.from_pretrained(tmp_path / "again").eval()
+    again.set_active_adapters(None)
+    assert torch.equal(again.generate(IDS), expected)
 
 
 def test_a_tuple_is_given_where_it_is_asked_for(model: BertWithoutHeadsAdapterModel) -> None:
