@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertModel, T5ForConditionalGeneration
 
+from adapter_models import init
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.formats.legacy import modernise
-from adapter_runtime.files.formats.refused_files import refuse_if_different
+from adapter_runtime.files.formats.refused_files import note_if_different, refuse_if_different
 from adapter_runtime.files.formats.renames import fit_prefix
 from adapter_runtime.files.keys import is_alias, of_adapter, owner, renamed
+from conformance.tiny import tiny_config
 
 UP = "bert.encoder.layer.0.output.adapters.a.adapter_up.weight"
 
@@ -229,3 +232,25 @@ def test_other_adapters_of_these_models_are_read(model_type: str, config: str) -
     refuse_if_different(
         {"version": "adapters.1.3.0", "model_type": model_type}, AdapterConfig.load(config), strict=True
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "deed"),
+    [
+        pytest.param("t5", "seq_bn_inv", "does not undo", id="the language modeling head of upstream's"),
+        pytest.param("t5", "mam|loreft", "the last positions", id="the padding of an encoder"),
+        pytest.param("t5", "seq_bn|loreft[suffix_positions=0]", "", id="no last positions"),
+        pytest.param("bert", "loreft", "", id="one padding alone"),
+        pytest.param("bert", "seq_bn_inv", "", id="no head of upstream's"),
+    ],
+)
+def test_what_adapters_only_does_wrong_at_times_is_loaded_with_a_warning(
+    model: str, config: str, deed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = T5ForConditionalGeneration(tiny_config("t5")) if model == "t5" else BertModel(tiny_config("bert"))
+    init(made)
+    note_if_different(made, {"version": "adapters.1.3.0"}, AdapterConfig.load(config))
+    assert (deed in caplog.text) if deed else not caplog.text
+    caplog.clear()
+    note_if_different(made, {"version": "adapter-codegen.0.1.0"}, AdapterConfig.load(config))
+    assert not caplog.text

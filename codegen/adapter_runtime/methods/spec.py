@@ -16,7 +16,7 @@ from torch import nn
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.contract.described import Described
-from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.averaging import Averaging
 from adapter_runtime.methods.common.peft_format import PeftFormat
@@ -32,6 +32,13 @@ class RefusedFile(NamedTuple, Generic[C]):
     model_types: frozenset[str]
     concerns: Callable[[C], bool]
     deed: str  # "moves ...": the rest of the sentence "`adapters` ... in models of this type"
+
+
+class NotedFile(NamedTuple, Generic[C]):
+    """What `adapters` does wrong with some adapters, which is right here: a model that was trained around it gives other outputs."""
+
+    concerns: Callable[[AdaptedModel, C], bool]
+    deed: str  # the rest of the sentence "`adapters` ..."
 
 
 def every(config: AdapterConfig) -> bool:
@@ -156,6 +163,7 @@ class MethodSpec(Generic[C]):
     without_layers: Callable[[C, frozenset[int], Sequence[int]], C] = leave_out_layers
     peft: tuple[PeftFormat[C], ...] = ()  # the formats of PEFT that its adapters can have
     refused_files: tuple[RefusedFile[C], ...] = ()  # files of `adapters` that would compute something else here
+    noted_files: tuple[NotedFile[C], ...] = ()  # files of `adapters` whose adapters may act otherwise here
     averages: tuple[Averaging[C], ...] = ()  # strategies of `average_adapter` beside "linear"
     recorded: tuple[str, ...] = ()  # arguments of calls that ask for values which its modules compute
     # Models that an interface describes: the roles that their layers have for the method; the hooks that run it; raises for

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from packaging.version import Version
 
+from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.contract.values import Json
 from adapter_runtime.files.documents import Document
 from adapter_runtime.files.formats import own
 from adapter_runtime.files.formats.legacy_parts import counts_in_parts, renumber, without_aliases
-from adapter_runtime.files.formats.refused_files import refuse_if_different, version_of_adapters
+from adapter_runtime.files.formats.refused_files import note_if_different, refuse_if_different, version_of_adapters
 from adapter_runtime.files.formats.saved import SavedAdapter
 from adapter_runtime.files.names import ADAPTER_FILES
 from adapter_runtime.files.options import LoadOptions
@@ -53,7 +54,13 @@ def read(model: AdaptedModel, folder: Path, document: Document, options: LoadOpt
     if counts_in_parts(document):
         renumber(model, _members(modern))
         tensors = without_aliases(tensors)
-    return own.saved_adapter(model, folder, modern, tensors, options, refuse=partial(refuse_if_different, document))
+    return own.saved_adapter(model, folder, modern, tensors, options, refuse=partial(_judge, model, document))
+
+
+def _judge(model: AdaptedModel, document: Document, config: AdapterConfig, strict: bool) -> None:
+    """Say, or raise, where the adapter of a file computes something else here."""
+    refuse_if_different(document, config, strict)
+    note_if_different(model, document, config)
 
 
 def modernise(document: Document, tensors: Tensors) -> tuple[Document, Tensors]:

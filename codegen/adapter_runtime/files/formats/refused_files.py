@@ -1,7 +1,8 @@
 """Files of `adapters` that load, but would compute something else here than where they were trained.
 
 `adapters` treats some models in ways that no option of this library reproduces. Such a file is refused; without
-`strict` it is loaded with a warning. Where do I add a case?  In the `MethodSpec` of the method, by the facts of that library.
+`strict` it is loaded with a warning. What it only does wrong in some calls is loaded with a warning in any case. Where do I add a case?  In
+the `MethodSpec` of the method, by the facts of that library.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from packaging.version import Version
 
 from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.errors import AdapterMismatchError
 from adapter_runtime.files.documents import Document
 from adapter_runtime.methods.configs.union import members
@@ -44,6 +46,19 @@ def refuse_if_different(document: Document, config: AdapterConfig, strict: bool)
         if strict:
             raise AdapterMismatchError(f"{message} To load it all the same: strict=False. The model is unchanged.")
         logger.warning(message)
+
+
+def note_if_different(model: AdaptedModel, document: Document, config: AdapterConfig) -> None:
+    """Warn where `adapters` may have computed something else with the adapter of a file that loads here."""
+    if version_of_adapters(document) is None:
+        return
+    for member in members(config):
+        for spec in specs_of(member):
+            for case in spec.noted_files:
+                if case.concerns(model, member):
+                    logger.warning(
+                        "The file was written by `adapters`, which %s: outputs may be others than there.", case.deed
+                    )
 
 
 def _deeds(model_type: object, config: AdapterConfig) -> Iterator[str]:

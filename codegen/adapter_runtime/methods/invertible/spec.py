@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_runtime.contract.protocol import AdaptedBaseModel
+from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.invertible.layer import (
     CONTAINER,
@@ -10,12 +10,16 @@ from adapter_runtime.methods.invertible.layer import (
     count_places,
     disable_invertible,
 )
-from adapter_runtime.methods.spec import MethodSpec
+from adapter_runtime.methods.spec import MethodSpec, NotedFile
 
 
 def _place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
     add_invertible(model, name, config)
     return 1
+
+
+def _has_head_of_upstream(model: AdaptedModel, config: BnConfig) -> bool:
+    return not model.is_adapter_model and model.get_output_embeddings() is not None
 
 
 INVERTIBLE = MethodSpec[BnConfig](
@@ -27,4 +31,11 @@ INVERTIBLE = MethodSpec[BnConfig](
     count_places=count_places,
     containers=frozenset({CONTAINER}),
     remove_empty=disable_invertible,
+    noted_files=(
+        NotedFile(
+            _has_head_of_upstream,
+            "does not undo an invertible adapter before the projection of upstream's language modeling head. Here it is undone where the"
+            " projection is tied to the embeddings",
+        ),
+    ),
 )

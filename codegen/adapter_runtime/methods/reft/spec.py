@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from adapter_runtime.contract.protocol import AdaptedModel
 from adapter_runtime.methods.reft import places
 from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
-from adapter_runtime.methods.spec import MethodSpec
+from adapter_runtime.methods.spec import MethodSpec, NotedFile
+
+
+def _edits_ends_of_several(model: AdaptedModel, config: ReftConfig) -> bool:
+    has_several = model.config.is_encoder_decoder or len(model.adapters_base.adapter_parts()) > 1
+    return has_several and config.suffix_positions > 0
+
 
 REFT = MethodSpec[ReftConfig](
     name="reft",
@@ -16,4 +23,11 @@ REFT = MethodSpec[ReftConfig](
     containers=frozenset({"refts"}),
     remove_empty=places.remove_empty,
     without_layers=places.without_layers,
+    noted_files=(
+        NotedFile(
+            _edits_ends_of_several,
+            "finds the last positions of a decoder, or of an image, by the padding of what the encoder, or the text part, reads. Here each is"
+            " told its own",
+        ),
+    ),
 )
