@@ -12,7 +12,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from conformance.adapted import adapted
 from conformance.compared import note
 from conformance.in_double import IN_DOUBLE, doubled, in_either_precision
-from conformance.methods import Method, Prefix, positions_in_front
+from conformance.methods import Method, Prefix, Prompt, positions_in_front
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, main_outputs, run
 from conformance.prompts import MASK, TOKENS, are_placeholders, generating, plain_tokens
 from conformance.reasons import DoesNotApply, Reason
-from conformance.subjects import Subject, attentions, model_class
+from conformance.subjects import Attention, Subject, attentions, model_class
 
 ROOM = 3  # places by which one row is longer
 POSITIONS = "position_ids"
@@ -50,17 +50,15 @@ class Way:
 def padded_texts_are_as_alone(subject: Subject, method: Method) -> None:
     """On each side on which upstream's own rows are."""
     subject = generating(subject) or subject
-    ways = ways_of(subject)
-    if not ways:
+    if not any(ways_of(subject, attention) for attention in attentions(subject)):
         raise DoesNotApply(Reason.UPSTREAM_SEES_PADDING)
-    upstream = subject.upstream()
     for attention in attentions(subject):
         model = adapted(subject, method, attention)
-        for way in ways:
+        for way in ways_of(subject, attention):
             _assert_same(model, subject, way, method, f"{attention}, padding {way.side}")
             note(str(way))
-        alone, _ = both(subject, ways[0])
-        assert_differs(run(model, alone), run(upstream, alone), "the adapter")
+        alone = subject.padded_inputs()
+        assert_differs(run(model, alone), run(subject.upstream(attention), alone), "the adapter")
 
 
 def reads_padded_texts(subject: Subject) -> bool:
@@ -72,11 +70,11 @@ def reads_padded_texts(subject: Subject) -> bool:
 
 
 @functools.cache
-def ways_of(subject: Subject) -> tuple[Way, ...]:
-    """For each side the first way in which most of upstream's outputs stay, also with sdpa."""
+def ways_of(subject: Subject, attention: Attention) -> tuple[Way, ...]:
+    """For each side the first way in which most of upstream's outputs stay."""
     found = []
     for side in ("left", "right"):
-        tried = [upstream_stays(subject, way) for way in _candidates(subject, side)]
+        tried = [upstream_stays(subject, attention, way) for way in _candidates(subject, side)]
         best = max(tried, key=lambda way: len(way.names), default=None)
         if best is not None and best.names:
             found.append(best)
@@ -95,21 +93,18 @@ def _candidates(subject: Subject, side: Side) -> Iterator[Way]:
                     yield Way(side, along, positions, noise)
 
 
-def upstream_stays(subject: Subject, way: Way) -> Way:
-    """`way` with the names of upstream's outputs that are the same for padded rows."""
-    names: set[str] = set()
+def upstream_stays(subject: Subject, attention: Attention, way: Way) -> Way:
+    """`way` with the names of upstream's outputs that depend on the text, and are the same for padded rows."""
     try:
         alone, padded = both(subject, way)
-        for attention in attentions(subject):
-            upstream = subject.upstream(attention)
-            ours, theirs = (_read(run(upstream, given), given, subject) for given in (alone, padded))
-            other = _read(run(upstream, _with_other_tokens(subject, alone)), alone, subject)
-            same = {name for name in ours if name in theirs and are_close({name: ours[name]}, {name: theirs[name]})}
-            same -= {name for name in same if are_close({name: ours[name]}, {name: other[name]})}
-            names = same if attention == "eager" else names & same
+        upstream = subject.upstream(attention)
+        ours, theirs = (_read(run(upstream, given), given, subject) for given in (alone, padded))
+        other = _read(run(upstream, _with_other_tokens(subject, alone)), alone, subject)
     except Exception:  # whatever upstream raises on inputs that it does not take so
         return way
-    return Way(way.side, way.along, way.positions, way.noise, frozenset(names))
+    same = {name for name in ours if name in theirs and are_close({name: ours[name]}, {name: theirs[name]})}
+    same -= {name for name in same if are_close({name: ours[name]}, {name: other[name]})}
+    return replace(way, names=frozenset(same))
 
 
 def both(subject: Subject, way: Way) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,8 +144,8 @@ def _plain(subject: Subject, length: int, seed: int, rows: int) -> Tensor:
 
 
 def _read(outputs: Outputs, inputs: dict[str, Any], subject: Subject, in_front: int = 0) -> Outputs:
-    """What belongs to the padded rows: at their tokens, also in what a model inside gave; of what an encoder-decoder or a pooled output
-    gives for a row, all."""
+    """What belongs to the padded rows: at their tokens, also in what a model inside gave, and where these follow an image (GIT); of what an
+    encoder-decoder or a pooled output gives for a row, all."""
     mask = inputs[MASK].bool().clone()
     mask[0] = False
     at = {} if subject.kind == "encoder-decoder" else at_tokens(outputs, mask, in_front)
@@ -160,13 +155,9 @@ def _read(outputs: Outputs, inputs: dict[str, Any], subject: Subject, in_front: 
     length = mask.shape[1]
     rows = {name: value for name, value in main_outputs(outputs).items() if value.dim() and len(value) == len(mask)}
     return {
-        name: value[:, -length:][mask] if is_decoder and _is_per_token(value, in_front + length) else value[1:]
+        name: value[:, -length:][mask] if is_decoder and value.dim() > 2 and value.shape[1] >= length else value[1:]
         for name, value in rows.items()
     }
-
-
-def _is_per_token(value: Tensor, length: int) -> bool:
-    return value.dim() > 2 and value.shape[1] == length
 
 
 def _assert_same(model: nn.Module, subject: Subject, way: Way, method: Method, what: str) -> None:
@@ -188,11 +179,12 @@ def _assert_same(model: nn.Module, subject: Subject, way: Way, method: Method, w
 def _compared(subject: Subject, way: Way, method: Method) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two inputs that must give the same: rows as they are, and padded.
 
-    The keys of a prefix stand at no position. Where none are given, a model counts those of its tokens from the padding on the left, and
-    is as far from its prefix as there is padding, of whatever tokens.
+    The keys of a prefix stand at no position, and a prompt in front of the padding. Where no positions are given, a model counts those of its
+    tokens from the padding on the left, and is as far from its prefix as there is padding, of whatever tokens.
     """
     alone, padded = both(subject, way)
-    if way.side == "right" or way.positions or not way.noise or not method.has(Prefix):
+    stands_in_front = method.has(Prefix) or method.has(Prompt)
+    if way.side == "right" or way.positions or not way.noise or not stands_in_front:
         return alone, padded
     return padded, {**padded, TOKENS: torch.where(padded[MASK].bool(), padded[TOKENS], padded[TOKENS].roll(1, dims=0))}
 
