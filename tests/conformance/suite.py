@@ -22,6 +22,7 @@ from conformance.adapted import adapted_subjects
 from conformance.branches import subjects_of_all_branches
 from conformance.cells import CORE
 from conformance.checks import MODEL_CHECKS, Cell, ModelCheck, cells, conversion
+from conformance.checks.gates import gates_run
 from conformance.checks.union import every_method_together
 from conformance.methods import FAMILIES, METHODS, method
 from conformance.subjects import Subject
@@ -82,10 +83,11 @@ class AdapterTests(AdapterTestBase):
 
     def test_all_methods_together(self, pytestconfig: pytest.Config) -> None:
         """Each site of each method acts and is trained, and nothing else changes; what is supported can be added, and nothing else:
-        one method of each family where not every test runs."""
+        one method of each family where not every test runs, and those that can have gates with these."""
         methods = METHODS if self.runs_every_test(pytestconfig) else [method(name) for name in FAMILIES.values()]
         for subject in adapted_subjects(self.model_type):
             supported_can_be_added(subject, methods)
+            gates_run(subject)
         for subject in subjects_of_all_branches(self.model_type):
             every_method_together(subject)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from transformers import BartConfig, BartModel, PreTrainedModel
 
@@ -14,6 +16,7 @@ from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig, DoubleSeqBnConfig, SeqBnConfig
 from adapter_runtime.methods.lora.config import IA3Config, LoRAConfig
 from adapter_runtime.methods.placing import says
+from adapter_runtime.roles import AttentionRoles
 from runtime_models import adapted
 
 
@@ -162,6 +165,84 @@ def test_layers_that_can_hold_no_edit_are_named(
     assert record.getMessage().endswith(f": {shown} ({'layers 0-1' if 'all' in shown else 'layer 0'}).")
     with pytest.raises(InvalidConfigError, match=r"layers=\[1\], but no layer"):
         model.add_adapter("b", "loreft[layers=[1]]")
+
+
+class Tables(nn.Module):
+    """Weights of several experts, [experts, outputs, inputs]."""
+
+    def __init__(self, experts: int, width: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(experts, 7, width))
+        self.down = nn.Parameter(torch.zeros(experts, width, 7))
+
+
+def block(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 7), nn.ReLU(), nn.Linear(7, width))
+
+
+def test_an_attention_without_a_projection_does_not_hide_behind_another(caplog: pytest.LogCaptureFixture) -> None:
+    """Mask2Former's decoder attends to the image by a module of torch's."""
+    model = adapted("bert_decoder")
+    for index in (1, 2):
+        layer = model.encoder.layer[index]
+        attentions = tuple(
+            AttentionRoles(core=one.core, kind="cross") if one.kind == "cross" else one
+            for one in layer.roles.attentions
+        )
+        layer.roles = dataclasses.replace(layer.roles, attentions=attentions)
+    model.add_adapter("a", "lora")
+    (record,) = caplog.records
+    gap = "'q' in attn_matrices, 'v' in attn_matrices (cross-attention of layers 1-2)"
+    assert record.getMessage().endswith(f"as these layers have no place for it: {gap}.")
+
+
+@pytest.mark.parametrize(
+    "experts",
+    [
+        pytest.param(lambda: Tables(3, 32), id="tables"),
+        pytest.param(lambda: nn.ModuleList(block(32) for _ in range(3)), id="a list of blocks"),
+        pytest.param(lambda: nn.ModuleDict({"one": block(32), "two": block(32)}), id="blocks by name"),
+    ],
+)
+def test_routed_experts_beside_a_block_with_places_are_named(
+    experts: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = adapted("llama")
+    model.layers[1].mlp.experts = experts()
+    model.add_adapter("a", "lora[intermediate_lora=True,output_lora=True]")
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": intermediate_lora=True, output_lora=True (routed experts of layer 1).")
+    model.add_adapter("b", "lora")
+    assert len(caplog.records) == 1, "the attentions have what is asked for"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda: Tables(1, 32), id="tables of one"),
+        pytest.param(lambda: Tables(3, 31), id="tables of another width"),
+        pytest.param(lambda: nn.Conv1d(32, 3, 3), id="a convolution"),
+        pytest.param(lambda: nn.ModuleList([block(32)]), id="a list of one block"),
+        pytest.param(lambda: nn.ModuleList([block(32), nn.Linear(32, 32)]), id="a list of different things"),
+        pytest.param(lambda: nn.ModuleList([block(31), block(31)]), id="blocks of another width"),
+    ],
+)
+def test_what_holds_no_experts_is_taken_for_none(
+    other: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = adapted("llama")
+    model.layers[1].mlp.other = other()
+    model.add_adapter("a", "lora[intermediate_lora=True]")
+    assert caplog.records == []
+
+
+def test_modules_of_other_adapters_are_no_experts(caplog: pytest.LogCaptureFixture) -> None:
+    """MTL-LoRA has tables of several up-projections, as wide as the stream."""
+    model = adapted("llama")
+    options = "n_up_projection=3,output_lora=True,intermediate_lora=True,r=32"
+    for name in ("a", "b"):
+        model.add_adapter(name, f"mtl_lora[{options}]")
+    assert caplog.records == []
 
 
 def test_layers_that_are_left_out_lack_nothing(caplog: pytest.LogCaptureFixture) -> None:

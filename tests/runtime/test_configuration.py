@@ -32,7 +32,7 @@ REFUSED = [
     pytest.param({"mh_adapter": True}, "BnConfig", id="a dict that lacks options"),
     pytest.param("seq_bn[scaling='sometimes']", "scaling", id="an option that is none of the choices"),
     pytest.param("lora[attn_matrices=['x']]", "attn_matrices", id="a matrix that attention has not"),
-    pytest.param("lora[r=0]", "rank", id="a rank of zero"),
+    pytest.param("lora[r=0]", "r is 0", id="a rank of zero"),
     pytest.param("double_seq_bn[residual_before_ln='post_add']", "original_ln_before", id="post_add without the sum"),
     pytest.param(3, "not 3", id="a number"),
 ]

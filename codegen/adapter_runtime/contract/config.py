@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from numbers import Integral, Real
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 from typing_extensions import Self
 
@@ -174,3 +176,82 @@ def check_choice(owner: AdapterConfig, option: str, choices: Sequence[Json]) -> 
     if value not in choices:
         shown = ", ".join(map(repr, choices))
         raise InvalidConfigError(f"{type(owner).__name__}: {option} is {value!r}, but must be one of {shown}.")
+
+
+def check_whole(owner: AdapterConfig, least: int, *options: str) -> None:
+    """Check that options are whole numbers.
+
+    Args:
+        least: the smallest that makes sense.
+
+    Raises:
+        InvalidConfigError: one is none, or is smaller.
+    """
+    for option in options:
+        value = owner[option]
+        if not _is_whole(value) or value < least:
+            raise _unfit(owner, option, f"a whole number of at least {least}")
+
+
+def check_numbers(owner: AdapterConfig, *options: str, above: float = -math.inf, least: float = -math.inf) -> None:
+    """Check that options are finite numbers.
+
+    Args:
+        above: they must be greater than that.
+        least: they must not be smaller than that.
+
+    Raises:
+        InvalidConfigError: one is no such number.
+    """
+    bound = f" above {above:g}" if above > -math.inf else f" of at least {least:g}" if least > -math.inf else ""
+    for option in options:
+        value = owner[option]
+        if not is_number(value) or not (value > above and value >= least):
+            raise _unfit(owner, option, f"a number{bound}")
+
+
+def check_rates(owner: AdapterConfig, *options: str) -> None:
+    """Check that options are probabilities of dropping something, of which at least something must be kept.
+
+    Raises:
+        InvalidConfigError: one does not lie in [0, 1).
+    """
+    for option in options:
+        value = owner[option]
+        if not is_number(value) or not 0.0 <= value < 1.0:
+            raise _unfit(owner, option, "a number that lies in [0, 1)")
+
+
+def check_seed(owner: AdapterConfig) -> None:
+    """Check the option `init_weights_seed`.
+
+    Raises:
+        InvalidConfigError: it is no whole number, and not None.
+    """
+    seed = owner["init_weights_seed"]
+    if seed is not None and not _is_whole(seed):
+        raise _unfit(owner, "init_weights_seed", "a whole number, or None")
+
+
+def check_indices(owner: AdapterConfig, option: str) -> None:
+    """Check an option that lists layers.
+
+    Raises:
+        InvalidConfigError: it is no list of indices.
+    """
+    value = owner[option]
+    if isinstance(value, str) or not isinstance(value, (Sequence, range)) or not all(map(_is_whole, value)):
+        raise _unfit(owner, option, "a list of indices of layers")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number; true and false are none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def _unfit(owner: AdapterConfig, option: str, expected: str) -> InvalidConfigError:
+    return InvalidConfigError(f"{type(owner).__name__}: {option} is {owner[option]!r}, but must be {expected}.")

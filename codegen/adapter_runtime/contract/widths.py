@@ -35,6 +35,11 @@ def has_out_width(module: nn.Module) -> bool:
     return any(isinstance(getattr(module, name, None), int) for name in ("nf", "out_features"))
 
 
+def has_in_width(module: nn.Module) -> bool:
+    """Whether a module tells how many input features it has."""
+    return any(isinstance(getattr(module, name, None), int) for name in ("nx", "in_features"))
+
+
 def norm_width(module: nn.Module) -> int | None:
     """Width of what a norm scales: it holds a weight per feature and nothing else but a bias. None for other modules."""
     parameters = dict(module.named_parameters())

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from adapter_runtime.contract.config import AdapterConfig, left_out_layers
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.errors import InvalidConfigError
-
-logger = logging.getLogger(__name__)
 
 
 def layers_without(model: AdaptedBaseModel, leave_out: Sequence[int]) -> Iterator[tuple[int, AdaptedLayer]]:
@@ -27,6 +25,22 @@ class Wish(NamedTuple):
     is_explicit: bool  # the config says it, and not only the defaults of its class: see `says`
     found: frozenset[int]  # the layers that have a place for it
     lacking: frozenset[int]  # those that might be expected to, and have none
+    # Parts of layers that have none, while others of the same layer have: "cross-attention" -> in which layers
+    partly: Mapping[str, frozenset[int]] = MappingProxyType({})
+
+    def joined(self, other: Wish) -> Wish:
+        """The same thing, asked for in the layers of both."""
+        none = frozenset[int]()
+        partly = {
+            part: self.partly.get(part, none) | other.partly.get(part, none)
+            for part in {**self.partly, **other.partly}
+        }
+        return self._replace(found=self.found | other.found, lacking=self.lacking | other.lacking, partly=partly)
+
+    def gaps(self) -> list[str]:
+        """Where it is missing, as messages show it."""
+        whole = [] if not self.lacking else ["all layers" if not self.found else _ranges(self.lacking)]
+        return whole + [f"{part} of {_ranges(layers)}" for part, layers in self.partly.items() if layers]
 
 
 def says(config: AdapterConfig, option: str) -> bool:
@@ -68,24 +82,13 @@ def check_wishes(model: AdaptedBaseModel, config: AdapterConfig, wishes: Collect
             )
 
 
-def warn_of_gaps(model: AdaptedBaseModel, name: str, wishes: Iterable[Wish]) -> None:
-    """Warn, once, of what some or all layers have no place for.
-
-    Args:
-        name: of the adapter.
-    """
-    gaps = [
-        f"{wish.shown} ({'all layers' if not wish.found else _ranges(wish.lacking)})"
-        for wish in wishes
-        if wish.lacking
-    ]
-    if gaps:
-        logger.warning(
-            "Adapter %r of %s gets less than its config asks for, as these layers have no place for it: %s.",
-            name,
-            type(model).__name__,
-            "; ".join(gaps),
-        )
+def gaps_of(wishes: Iterable[Wish]) -> str:
+    """What some or all layers have no place for, and which, as messages show it; "" = nothing."""
+    shown: dict[str, list[str]] = {}  # by where it is missing
+    for wish in wishes:
+        if gaps := wish.gaps():
+            shown.setdefault(", ".join(gaps), []).append(wish.shown)
+    return "; ".join(f"{', '.join(asked)} ({where})" for where, asked in shown.items())
 
 
 def _ranges(layers: Iterable[int]) -> str:

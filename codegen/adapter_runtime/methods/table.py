@@ -5,8 +5,9 @@ Where do I add a method?  Its folder with a ``spec.py``, and its line in `METHOD
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from adapter_runtime.call.context import GATING_SCORES, ComputedOnce
 from adapter_runtime.contract.config import AdapterConfig
@@ -21,11 +22,16 @@ from adapter_runtime.methods.configs.union import members
 from adapter_runtime.methods.fusion.module import FUSION_ATTENTIONS
 from adapter_runtime.methods.invertible.spec import INVERTIBLE
 from adapter_runtime.methods.lora.spec import LORA
-from adapter_runtime.methods.placing import Wish, check_wishes, warn_of_gaps
+from adapter_runtime.methods.placing import Wish, check_wishes, gaps_of
 from adapter_runtime.methods.prefix_tuning.spec import PREFIX_TUNING
 from adapter_runtime.methods.prompt_tuning.spec import PROMPT_TUNING
 from adapter_runtime.methods.reft.spec import REFT
 from adapter_runtime.methods.spec import Spec, every_method
+
+logger = logging.getLogger(__name__)
+
+# A part of a model, a config that is no union, and which of its methods are asked for there
+Asked: TypeAlias = tuple[AdaptedBaseModel, AdapterConfig, Callable[[Spec], bool]]
 
 METHODS: dict[str, Spec] = {
     spec.name: spec for spec in (PREFIX_TUNING, PROMPT_TUNING, BOTTLENECK, INVERTIBLE, LORA, REFT)
@@ -80,8 +86,6 @@ def place(
         UnsupportedMethodError: the model has no place that the method needs.
         InvalidConfigError: no layer would get anything.
     """
-    if not weights_will_follow():  # files say of each option what it is, and are held to their tensors
-        warn_of_gaps(model, name, (wish for member in members(config) for wish in _wishes(model, member, applies)))
     for member in members(config):
         if sum(spec.place(model, name, member) for spec in specs_of(member) if applies(spec)) == 0:
             raise _no_place(model, member)
@@ -124,15 +128,33 @@ def check_granted(
     """
     if weights_will_follow():
         return
-    granted: dict[str, Wish] = {}
-    for wish in (wish for part, applies in parts for wish in _wishes(part, config, applies)):
-        known = granted.get(wish.shown, wish)
-        granted[wish.shown] = wish._replace(found=known.found | wish.found, lacking=known.lacking | wish.lacking)
-    check_wishes(whole, config, list(granted.values()))
+    check_wishes(whole, config, _wishes((part, config, applies) for part, applies in parts))
 
 
-def _wishes(model: AdaptedBaseModel, config: AdapterConfig, applies: Callable[[Spec], bool]) -> list[Wish]:
-    return [wish for spec in specs_of(config) if applies(spec) for wish in spec.wishes(model, config)]
+def warn_of_gaps(whole: AdaptedBaseModel, name: str, asked: Iterable[Asked], refused: str = "") -> None:
+    """Warn, once, of what of an adapter does not come into a model, though its config asks for it.
+
+    Args:
+        name: of the adapter.
+        asked: what its config asks for, and of which parts.
+        refused: which parts got nothing, and why.
+    """
+    # Files say of each option what it is, and are held to their tensors.
+    gaps = "" if weights_will_follow() else gaps_of(_wishes(asked))
+    told = [f"is not in all of its parts. {refused}"] if refused else []
+    if gaps:
+        told.append(f"gets less than its config asks for, as these layers have no place for it: {gaps}.")
+    if told:
+        logger.warning("Adapter %r of %s %s", name, type(whole.get_submodule("")).__name__, " It ".join(told))
+
+
+def _wishes(asked: Iterable[Asked]) -> list[Wish]:
+    """What configs ask for; the same thing in several parts is one."""
+    found: dict[str, Wish] = {}
+    for part, config, applies in asked:
+        for wish in (wish for spec in specs_of(config) if applies(spec) for wish in spec.wishes(part, config)):
+            found[wish.shown] = found[wish.shown].joined(wish) if wish.shown in found else wish
+    return list(found.values())
 
 
 def _no_place(model: AdaptedBaseModel, config: AdapterConfig) -> InvalidConfigError:

@@ -16,6 +16,8 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.configs.union import members
+from adapter_runtime.methods.spec import every_method
+from adapter_runtime.methods.table import warn_of_gaps
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.calls import calls_in_context
 from adapter_runtime.model.interface.comparing import check_interface, described
@@ -90,12 +92,13 @@ class ModelBaseAdaptersMixin(AdapterPart, ModelAdaptersMixin):
         self.check_supported(config)
 
     def place_adapter(self, name: str, config: AdapterConfig) -> None:
-        """Create the adapter `name` in all layers where `config`, which was checked, wants it.
+        """Create the adapter `name` in all layers where `config`, which was checked, wants it. One warning says where it cannot.
 
         Raises:
             UnsupportedMethodError: the model has no place that the method needs.
             InvalidConfigError: no layer would get anything.
         """
+        warn_of_gaps(self, name, [(self, member, every_method) for member in members(config)])
         self.place_here(name, config)
 
     def adapter_parts(self) -> Mapping[str, AdapterPart]:

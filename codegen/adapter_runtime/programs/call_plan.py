@@ -83,7 +83,9 @@ def plan_call(
         assigns_rows=any(isinstance(found, (BatchSplit, MultiTask)) for found in block.blocks()),
         runs=bool(running),
         reads_spans=reads_spans,
-        reads_context=any(layer.reads_context for layer, _ in running),
+        reads_context=any(
+            layer.reads_context or any(node.reads_sequence for node in program.walk()) for layer, program in running
+        ),
         at_entry=tuple(sorted((layer for layer, _ in at_entry), key=lambda layer: layer.entry_order)),
         added_positions=sum(program.added_positions for _, program in at_entry),
     )

@@ -24,6 +24,7 @@ from adapter_runtime.programs.nodes import (
     Parts,
     Rest,
     Rows,
+    SequenceInFront,
     TensorNode,
 )
 from adapter_runtime.programs.showing import ShowsOccupiedRoom
@@ -278,12 +279,15 @@ class TensorLayer(AdapterLayerBase[TensorNode[Unpack[Rest]]]):
 
     def turned(self, program: TensorNode[Unpack[Rest]] | None) -> TensorNode[Unpack[Rest]] | None:
         """See `AdapterLayerBase`. What divides the batch or the length finds them where it expects them."""
-        parts = [] if program is None else [node for node in program.walk() if isinstance(node, Parts)]
-        if program is None or not parts:
+        nodes = [] if program is None else list(program.walk())
+        parts = [node for node in nodes if isinstance(node, Parts)]
+        reads = any(node.reads_sequence for node in nodes)
+        if program is None or not (parts or reads):
             return program
-        if self.is_packed and all(isinstance(node, Rows) for node in parts):
+        if self.is_packed and parts and all(isinstance(node, Rows) for node in parts):
             return PackedInFront([program], self.shown_place())
-        return BatchInFront([program]) if self.is_length_first else program
+        turned = BatchInFront([program]) if self.is_length_first else program
+        return SequenceInFront([turned], self.layer_index) if reads else turned
 
     def leaf(self, name: str) -> TensorNode[Unpack[Rest]] | None:
         _, held = next(self._containers())

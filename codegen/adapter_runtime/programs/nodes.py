@@ -9,7 +9,8 @@ A program is a tree of nodes. Its leaves are the modules of adapters; a node say
     Spans   Split: each child gets its part of the sequence
     Mean    Average: a weighted sum
 
-`BatchInFront` stands around a program where the positions come before the batch, `PackedInFront` where those of all rows stand in one.
+`BatchInFront` stands around a program where the positions come before the batch, `PackedInFront` where those of all rows stand in one,
+`SequenceInFront` where its nodes read all positions of a row and may be given those of all rows in one dimension.
 
 A node is called with the state of its kind of layer: a tensor with the batch first, and whatever else the layer hands on. It
 gives the new value of one tensor of the state. Prefixes have nodes of their own, in ``methods/prefix_tuning/program.py``.
@@ -28,6 +29,7 @@ from typing_extensions import TypeVarTuple, Unpack
 
 from adapter_runtime.call.context import thread
 from adapter_runtime.call.division import RowDivider, check_packed, rows_do_not_show
+from adapter_runtime.call.sequences import sequences_of
 from adapter_runtime.errors import InvalidCompositionError
 
 Rest = TypeVarTuple("Rest")  # the entries of the state behind the first
@@ -40,10 +42,12 @@ class Node:
         children: the nodes below, in the order of the block.
         added_positions: how many positions it puts in front of the tokens of the model.
         is_between_tokens: whether these stand between the tokens of a row.
+        reads_sequence: whether it reads all positions of a row at once, as gates do.
     """
 
     added_positions: int = 0
     is_between_tokens: bool = False
+    reads_sequence: bool = False
 
     def __init__(self, children: Sequence[Node] = ()) -> None:
         self.children = tuple(children)
@@ -210,6 +214,31 @@ class BatchInFront(Branch[Unpack[Rest]]):
         return given.transpose(0, 1).contiguous()  # upstream may go on with views of it
 
 
+class SequenceInFront(Branch[Unpack[Rest]]):
+    """A program in a layer that may be called with tensors (batch * length, ...): its nodes see (batch, length, ...), where that shows.
+
+    Args:
+        layer_index: of the layer around it.
+    """
+
+    def __init__(self, programs: Sequence[TensorNode[Unpack[Rest]]], layer_index: int) -> None:
+        super().__init__(programs)
+        self.layer_index = layer_index
+
+    def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
+        shape = sequences_of(self.layer_index, len(value)) if value.dim() == 2 else None
+        if shape is None:
+            return self.programs[0](value, *rest)
+        parted = [_parted(entry, shape) if _is_beside(entry, value) else entry for entry in rest]
+        # Each entry keeps its type, which the comprehension above cannot tell.
+        return self.programs[0](_parted(value, shape), *parted).flatten(0, 1)  # type: ignore[arg-type]
+
+
+def _parted(rows: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """[B * L, ...] -> [B, L, ...]"""
+    return rows.reshape(*shape, *rows.shape[1:])
+
+
 class PackedInFront(BatchInFront[Unpack[Rest]]):
     """A program in a layer that is called with tensors (1, length, ...) or (length, ...), the positions of all rows side by side.
 
@@ -234,6 +263,10 @@ class PackedInFront(BatchInFront[Unpack[Rest]]):
         # Each entry keeps its type, which the comprehension above cannot tell.
         given = self.programs[0](value, *flat)  # type: ignore[arg-type]
         return given[None] if any(_is_wider(entry, value) for entry in rest) else given
+
+
+def _is_beside(entry: object, value: torch.Tensor) -> TypeGuard[torch.Tensor]:
+    return isinstance(entry, torch.Tensor) and entry.dim() == value.dim() and len(entry) == len(value)
 
 
 def _is_wider(entry: object, value: torch.Tensor) -> TypeGuard[torch.Tensor]:

@@ -39,6 +39,7 @@ from conformance.checks.composition import (
 from conformance.checks.conversion import conversion_keeps_outputs, converting_subjects
 from conformance.checks.decoding import decoding_agrees
 from conformance.checks.features import features_are_those_of_the_forward, has_features
+from conformance.checks.gates import gates_are_of_rows
 from conformance.checks.identity import inactive_is_upstream, initialised_is_upstream
 from conformance.checks.liveness import every_site_is_live
 from conformance.checks.lora import compared_with_peft, lora_is_peft, merging_is_exact
@@ -182,6 +183,7 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
         (Reason.UPSTREAM_READS_OTHERWISE,),
         needs_init=False,
     ),
+    ModelCheck("gates", gates_are_of_rows, adapted_subjects, (Reason.UPSTREAM_MIXES_ROWS, Reason.ONE_ROW_FOR_ALL)),
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
 

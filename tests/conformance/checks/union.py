@@ -78,6 +78,11 @@ def _same_outputs(fresh: nn.Module, model: nn.Module, inputs: dict[str, Any], is
 
 def union_config(layout: Layout, planned: dict[str, str]) -> str:
     """The configs of all planned families, each on all sites; "" if there are none."""
+    return "|".join(family_configs(layout, planned).values())
+
+
+def family_configs(layout: Layout, planned: dict[str, str]) -> dict[str, str]:
+    """Planned families, each with its config on all sites."""
     locations = {location for layer in layout.layers for location, _ in layer.hosts}
     attentions = layout.attentions
     matrices = [
@@ -104,4 +109,4 @@ def union_config(layout: Layout, planned: dict[str, str]) -> str:
     }
     if planned.get("bottleneck", "not planned"):
         del configs["invertible"]  # its config is one of bottlenecks
-    return "|".join(config for family, config in configs.items() if not planned.get(family, "not planned"))
+    return {family: config for family, config in configs.items() if not planned.get(family, "not planned")}

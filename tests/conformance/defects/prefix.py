@@ -10,6 +10,8 @@ from torch import Tensor
 
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.prefix_tuning import layer as prefix_layers
+from adapter_runtime.methods.prefix_tuning import places as prefix_places
+from adapter_runtime.methods.prefix_tuning import program as prefix_programs
 from adapter_runtime.methods.prefix_tuning.module import LayerPrefix
 from adapter_runtime.methods.prefix_tuning.program import PlacedPrefix
 from conformance.defects.planting import BERT, LLAMA_CODE, Defect, around, in_text
@@ -48,7 +50,21 @@ def _before_the_cache(text: str) -> str:
     )
 
 
+def _twice_as_wide(width: Any, layer: Any, roles: Any) -> int:
+    return 2 * int(width(layer, roles))
+
+
+def _of_all_rows(mean: Any, logits: Tensor) -> Tensor:
+    return mean(logits).mean(dim=0, keepdim=True).expand(len(logits), *[-1] * (logits.dim() - 1))
+
+
 PREFIX = {
+    "gates: those of prefixes have another width than what they read": Defect(
+        around(prefix_places, "gate_width", _twice_as_wide), "gates", raises=UnsupportedMethodError
+    ),
+    "gates: those of prefixes are the mean over all rows": Defect(
+        around(prefix_programs, "mean_gate", _of_all_rows), "gates", message="Parallel"
+    ),
     "reference: keys and values of a prefix are exchanged": Defect(
         around(PlacedPrefix, "pieces", _exchanged), "reference", ("prefix_tuning", "prefix_tuning_flat"), BERT
     ),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adapter_runtime.contract.config import AdapterConfig, check_choice
+from adapter_runtime.contract.config import (
+    AdapterConfig,
+    check_choice,
+    check_indices,
+    check_numbers,
+    check_rates,
+    check_seed,
+    check_whole,
+    is_number,
+)
 from adapter_runtime.errors import InvalidConfigError
 
 
@@ -102,6 +111,7 @@ class BnConfig(AdapterConfig):
         if isinstance(self.scaling, str):
             check_choice(self, "scaling", ("learned", "channel"))
         else:
+            check_numbers(self, "scaling")
             object.__setattr__(self, "scaling", float(self.scaling))  # `adapters` reads no integers
         if self.residual_before_ln == "post_add" and not self.original_ln_before:
             raise InvalidConfigError(
@@ -116,14 +126,17 @@ class BnConfig(AdapterConfig):
     def _check_numbers(self) -> None:
         factors = self.reduction_factor
         for factor in factors.values() if isinstance(factors, Mapping) else [factors]:
-            if not factor > 0:
-                raise InvalidConfigError(f"A reduction_factor is a positive number, not {factor!r}.")
-        for option, rate in (("stochastic_depth", self.stochastic_depth), ("dropout", self.dropout)):
-            if not 0.0 <= rate < 1.0:
-                raise InvalidConfigError(f"{option} is {rate}, but must lie in [0, 1).")
-        for option, size in (("phm_dim", self.phm_dim), ("phm_rank", self.phm_rank)):
-            if not (isinstance(size, int) and size > 0):
-                raise InvalidConfigError(f"{option} is {size!r}, but must be a positive integer.")
+            if not is_number(factor) or not factor > 0:
+                raise InvalidConfigError(
+                    f"{type(self).__name__}: reduction_factor is {factors!r}, but must be a positive number, or one by layer."
+                )
+        if self.inv_adapter is not None:
+            check_numbers(self, "inv_adapter_reduction_factor", above=0.0)
+        check_rates(self, "dropout", "stochastic_depth")
+        check_whole(self, 1, "phm_dim", "phm_rank")
+        check_numbers(self, "phm_init_range", least=0.0)
+        check_indices(self, "leave_out")
+        check_seed(self)
 
     def never_meets(self, other: AdapterConfig) -> bool:
         """See `AdapterConfig`. Layers that are left out may be those of the other."""

@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from adapter_runtime.call.context import Place, record_gate
-from adapter_runtime.errors import InvalidConfigError, nearest
 from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.phm import PHMLinear
+from adapter_runtime.methods.common.activations import activation
 from adapter_runtime.methods.common.gates import mean_gate, refuse_without_sequence
 from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.common.shared_parameters import SharedDict
@@ -169,19 +168,6 @@ class Bottleneck(nn.Module):
 def bottleneck_size(config: BnConfig, hidden_size: int, layer_index: int) -> int:
     """D of the adapter in one layer: at least 1."""
     return max(1, int(hidden_size // config.reduction_factor_of(layer_index)))
-
-
-def activation(name: str) -> nn.Module:
-    """The non-linearity of that name, as transformers or `adapters` call it.
-
-    Raises:
-        InvalidConfigError: neither does.
-    """
-    known = {"leakyrelu": "leaky_relu"}.get(name.lower(), name.lower())
-    if known not in ACT2FN:
-        raise InvalidConfigError(f"No activation is called {name!r}. {nearest(name, ACT2FN)}")
-    made: nn.Module = ACT2FN[known]
-    return made
 
 
 def draw(layer: nn.Linear, scheme: str) -> None:

@@ -15,7 +15,7 @@ from adapter_runtime.methods.bottleneck.config import BnConfig
 from adapter_runtime.methods.bottleneck.layer import BottleneckLayer, BranchBottleneckLayer
 from adapter_runtime.methods.bottleneck.module import Bottleneck, bottleneck_size
 from adapter_runtime.methods.bottleneck.phm import share
-from adapter_runtime.methods.common.gates import check_gates
+from adapter_runtime.methods.common.gates import check_gates, watch_sequences
 from adapter_runtime.methods.common.shared_parameters import SharedDict, shared_parameters_of
 from adapter_runtime.methods.placing import Wish, check_layers, layers_without, says
 from adapter_runtime.roles import BottleneckLocation, BottleneckRole, Joining
@@ -153,6 +153,8 @@ def place(model: AdaptedBaseModel, name: str, config: BnConfig) -> int:
             share(config, shared, width, bottleneck_size(config, width, host.layer_index), name)
     for host, width in places:
         host.add_adapter(name, config, width, shared)
+    if config.use_gating:
+        watch_sequences(model, (host.layer_index for host, _ in places))
     return len(places)
 
 

@@ -29,6 +29,7 @@ class BottleneckLeaf(Leaf[torch.Tensor | None, Norm | None]):
     def __init__(self, adapter: Bottleneck) -> None:
         super().__init__(adapter)
         self.adapter = adapter
+        self.reads_sequence = adapter.gate is not None
 
 
 class Member(NamedTuple):

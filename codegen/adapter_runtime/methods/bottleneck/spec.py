@@ -17,6 +17,8 @@ from adapter_runtime.methods.bottleneck.config import (
     SeqBnConfig,
     SeqBnInvConfig,
 )
+from adapter_runtime.methods.common.activations import check_activation
+from adapter_runtime.methods.common.gates import leave_sequences
 from adapter_runtime.methods.common.shared_parameters import (
     prepare_shared_parameters,
     shared_parameters_of,
@@ -50,6 +52,7 @@ BOTTLENECK = MethodSpec[BnConfig](
         "houlsby+inv": DoubleSeqBnInvConfig(),
     },
     is_asked_for=places.are_asked_for,
+    check=check_activation,
     place=places.place,
     count_places=places.count_places,
     wishes=places.wishes,
@@ -57,6 +60,7 @@ BOTTLENECK = MethodSpec[BnConfig](
     prepare_model=prepare_shared_parameters,
     prepare_layer=places.prepare_layer,
     is_claimed=places.is_claimed,
+    remove_empty=leave_sequences,
     computed_once=_shared_products,
     described_roles=described.roles_of,
     hook_layer=described.hook_layer,

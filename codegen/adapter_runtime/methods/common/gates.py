@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from adapter_runtime.call.context import Place
+from adapter_runtime.call.sequences import NotesSequences
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.programs.hooks import remove_hooks
+from adapter_runtime.programs.layer import AdapterLayerBase
 
 
 def mean_gate(logits: torch.Tensor) -> torch.Tensor:
@@ -28,6 +32,33 @@ def check_gates(model: AdaptedBaseModel, layers: Iterable[int]) -> None:
             f"A gate is the mean over a sequence, but layers of {type(model.get_submodule('')).__name__} get the positions of all rows in"
             f" one. Use use_gating=False, or leave them out: leave_out={sorted(packed)}, or parts in a model made of several."
         )
+
+
+def watch_sequences(model: AdaptedBaseModel, layers: Iterable[int]) -> None:
+    """Let gates in some layers know how long sequences are, where upstream puts those of all rows into one dimension."""
+    wanted = set(layers)
+    for index, layer in model.iter_layers():
+        if index in wanted and not _is_watched(layer):
+            layer.register_forward_pre_hook(NotesSequences(index), with_kwargs=True)
+
+
+def leave_sequences(model: AdaptedBaseModel) -> None:
+    """Remove these hooks from layers in which no adapter has a gate any more."""
+    for _, layer in model.iter_layers():
+        if _is_watched(layer) and not any(map(_holds_gates, layer.modules())):
+            remove_hooks(layer, lambda hook: isinstance(hook, NotesSequences))
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    return any(isinstance(hook, NotesSequences) for hook in layer._forward_pre_hooks.values())
+
+
+def _holds_gates(module: nn.Module) -> bool:
+    """Whether a module holds an adapter with a gate that reads what the module is called with."""
+    if not isinstance(module, AdapterLayerBase):
+        return False
+    held = (own for name in module.adapter_names() for _, own in module.modules_of(name))
+    return any(getattr(own, "gate", None) is not None for own in held)
 
 
 def refuse_without_sequence(states: torch.Tensor, place: Place) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
-from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.common.activations import activation
 from adapter_runtime.methods.common.initialisation import seeded
 
 
@@ -23,20 +23,11 @@ class Coupling(nn.Module):
     Shapes: ... any number of dimensions, E width of the embeddings, halves E // 2 and the rest.
 
     Raises:
-        InvalidConfigError: the config lacks the reduction factor, or its non-linearity is unknown.
+        InvalidConfigError: the non-linearity is unknown, or the embeddings have no two halves.
     """
 
     def __init__(self, config: BnConfig, width: int) -> None:
         super().__init__()
-        if config.non_linearity not in ACT2FN:
-            raise InvalidConfigError(
-                f"No activation is called {config.non_linearity!r}. {nearest(config.non_linearity, ACT2FN)}"
-            )
-        if not config.inv_adapter_reduction_factor or config.inv_adapter_reduction_factor <= 0:
-            raise InvalidConfigError(
-                f"inv_adapter={config.inv_adapter!r} needs a positive inv_adapter_reduction_factor, not "
-                f"{config.inv_adapter_reduction_factor!r}. The usual one is 2."
-            )
         if width < 2:
             raise InvalidConfigError(f"An invertible adapter splits the embeddings in two, but they are {width} wide.")
         self.config = config
@@ -57,7 +48,7 @@ class Coupling(nn.Module):
         """Down-projection, non-linearity and up-projection: [..., inputs] -> [..., outputs]."""
         assert self.config.inv_adapter_reduction_factor is not None
         size = max(1, int(inputs // self.config.inv_adapter_reduction_factor))
-        return nn.Sequential(nn.Linear(inputs, size), ACT2FN[self.config.non_linearity], nn.Linear(size, outputs))
+        return nn.Sequential(nn.Linear(inputs, size), activation(self.config.non_linearity), nn.Linear(size, outputs))
 
     def forward(self, states: torch.Tensor, rev: bool = False) -> torch.Tensor:
         """[..., E] -> [..., E]: the change, or with `rev` its inverse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.methods.bottleneck.config import BnConfig
+from adapter_runtime.methods.common.activations import check_activation
 from adapter_runtime.methods.invertible.layer import (
     CONTAINER,
     add_invertible,
@@ -26,6 +27,7 @@ INVERTIBLE = MethodSpec[BnConfig](
     name="invertible",
     configs=(BnConfig,),
     is_asked_for=lambda config: config.inv_adapter is not None,
+    check=check_activation,
     acts_on_tokens=True,
     place=_place,
     count_places=count_places,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from adapter_runtime.contract.config import AdapterConfig, check_choice
+from adapter_runtime.contract.config import (
+    AdapterConfig,
+    check_choice,
+    check_indices,
+    check_numbers,
+    check_rates,
+    check_seed,
+    check_whole,
+)
 from adapter_runtime.errors import InvalidConfigError
 
 
@@ -80,10 +88,11 @@ class LoRAConfig(AdapterConfig):
             raise InvalidConfigError(
                 f"attn_matrices names {sorted(unknown)}, but must be some of 'q', 'k', 'v', 'o', 'g'."
             )
-        if self.r < 1:
-            raise InvalidConfigError(f"The rank r is {self.r}, but must be at least 1.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InvalidConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+        check_whole(self, 1, "r")
+        check_numbers(self, "alpha", *(name for name in ("vera_d", "vera_b") if self[name] is not None))
+        check_rates(self, "dropout")
+        check_indices(self, "leave_out")
+        check_seed(self)
         self._check_scale()
         self._check_vera()
 
@@ -214,10 +223,8 @@ class MTLLoRAConfig(LoRAConfig, MultiTaskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "task_specific_matrix_type", ("singular_values", "linear"))
-        if self.n_up_projection < 1:
-            raise InvalidConfigError(f"n_up_projection is {self.n_up_projection}, but must be at least 1.")
-        if not self.weights_sharpness > 0.0:
-            raise InvalidConfigError(f"weights_sharpness is {self.weights_sharpness}, but must be above 0.")
+        check_whole(self, 1, "n_up_projection")
+        check_numbers(self, "weights_sharpness", above=0.0)
         if self.vera_d is not None:
             raise InvalidConfigError(
                 "MTL-LoRA has matrices of its own and cannot be combined with VeRA (vera_d, vera_b)."

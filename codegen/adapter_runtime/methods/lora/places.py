@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from torch import nn
+
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.contract.widths import out_width
 from adapter_runtime.errors import UnsupportedMethodError
-from adapter_runtime.methods.common.gates import check_gates
+from adapter_runtime.methods.common.gates import check_gates, leave_sequences, watch_sequences
 from adapter_runtime.methods.common.projections import Projection, groups_at, module_of, projections_of
 from adapter_runtime.methods.common.shared_parameters import shared_parameters_of
 from adapter_runtime.methods.lora.config import LoRAConfig
+from adapter_runtime.methods.lora.gaps import keys_of, passed_over
 from adapter_runtime.methods.lora.layer import LoRALayer, check_projection, disable_lora, enable_lora
 from adapter_runtime.methods.lora.modules.base import Parts, ProjectionAdapter, ProjectionSite
 from adapter_runtime.methods.lora.modules.factory import is_vera
 from adapter_runtime.methods.lora.modules.vera import add_shared_matrices
+from adapter_runtime.methods.lora.trial import try_modules
 from adapter_runtime.methods.placing import Wish, layers_without, says
 
 _BLOCKS = ("intermediate_lora", "gate_lora", "output_lora", "mixer_lora", "mixer_output_lora")
@@ -39,27 +43,31 @@ def place(model: AdaptedBaseModel, name: str, config: LoRAConfig) -> int:
         add_shared_matrices(shared, config, sites, like=places[0].host.weight)
     for host, parts in places:
         host.add_adapter(name, config, parts, shared)
-    return len(places)
+    return _watched(model, config, places)
 
 
 def wishes(model: AdaptedBaseModel, config: LoRAConfig) -> Collection[Wish]:
     """The matrices of attention and the projections of the feed-forward block that a config asks for."""
     layers = list(layers_without(model, config.leave_out))
+    matrices = config.attn_matrices if config.selfattn_lora else ()
+    blocks = [option for option in _BLOCKS if config[option]]
     found: dict[str, set[int]] = {}
+    partly: dict[tuple[str, str], set[int]] = {}  # what is asked for, and the part of layers that lacks it
     for index, layer in layers:
         for projection in projections_of(layer):
             if layer.module_at(projection.path) is not None:
-                given = "qkv" if projection.fused is not None else projection.matrix
-                for key in given or [projection.location]:
+                for key in keys_of(projection):
                     found.setdefault(key, set()).add(index)
+        for part, keys in passed_over(layer, [*matrices, *blocks]).items():
+            for key in keys:
+                partly.setdefault((key, part), set()).add(index)
     every = frozenset(index for index, _ in layers)
 
     def wish(key: str, shown: str, option: str) -> Wish:
         there = frozenset(found.get(key, ()))
-        return Wish(shown, says(config, option), there, every - there)
+        parts = {part: there & indices for (asked, part), indices in partly.items() if asked == key}
+        return Wish(shown, says(config, option), there, every - there, parts)
 
-    matrices = config.attn_matrices if config.selfattn_lora else ()
-    blocks = [option for option in _BLOCKS if config[option]]
     return [
         *(wish(matrix, f"{matrix!r} in attn_matrices", "attn_matrices") for matrix in matrices),
         *(wish(option, f"{option}=True", option) for option in blocks),
@@ -76,6 +84,13 @@ def place_each(
     places = enabled_places(model, config)
     for host, parts in places:
         host.hold(name, make(config, host.site(parts, name)))
+    return _watched(model, config, places)
+
+
+def _watched(model: AdaptedBaseModel, config: LoRAConfig, places: Sequence[Placed]) -> int:
+    """How many projections an adapter adapts, whose gates now know how long sequences are."""
+    if config.use_gating:
+        watch_sequences(model, (host.layer_index for host, _ in places))
     return len(places)
 
 
@@ -108,12 +123,34 @@ def count_places(model: AdaptedBaseModel, config: LoRAConfig) -> int:
     Raises:
         UnsupportedMethodError: one of them cannot be adapted, or not in part, or cannot have a gate.
     """
+    wanted = _counted(model, config)
+    try_modules(config, wanted)
+    return len(wanted)
+
+
+def count_each(model: AdaptedBaseModel, config: LoRAConfig) -> int:
+    """`count_places` of a method whose modules only `place_each` makes: what they cannot do, only that finds out.
+
+    Raises:
+        UnsupportedMethodError: a projection cannot be adapted, or not in part, or cannot have a gate.
+    """
+    return len(_counted(model, config))
+
+
+def _counted(model: AdaptedBaseModel, config: LoRAConfig) -> list[tuple[nn.Module, Parts]]:
+    """The projections that `config` asks for, and the spans of their output features.
+
+    Raises:
+        UnsupportedMethodError: as `count_each`.
+    """
     wanted = [
-        index for index, layer in layers_without(model, config.leave_out) for _ in _wanted_projections(layer, config)
+        (index, module_of(layer, projection.path), parts)
+        for index, layer in layers_without(model, config.leave_out)
+        for projection, _, parts in _wanted_projections(layer, config)
     ]
     if config.use_gating:
-        check_gates(model, wanted)
-    return len(wanted)
+        check_gates(model, [index for index, _, _ in wanted])
+    return [(module, parts) for _, module, parts in wanted]
 
 
 def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
@@ -163,7 +200,8 @@ def _unknown_order(projection: Projection) -> UnsupportedMethodError:
 
 
 def remove_empty(model: AdaptedBaseModel) -> None:
-    """Give projections that hold no adapters their upstream classes back."""
+    """Give projections that hold no adapters their upstream classes back, and let layers without gates be."""
     for layer in list(model.adapter_layers()):
         if isinstance(layer, LoRALayer) and not layer.adapter_names():
             disable_lora(layer)
+    leave_sequences(model)

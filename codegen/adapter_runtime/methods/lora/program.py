@@ -24,6 +24,7 @@ class ProjectionLeaf(Leaf[torch.Tensor, torch.Tensor | None]):
     def __init__(self, adapter: ProjectionAdapter) -> None:
         super().__init__(adapter)
         self.adapter = adapter
+        self.reads_sequence = adapter.gate is not None
 
 
 class KeepOutput(ProjectionNode):

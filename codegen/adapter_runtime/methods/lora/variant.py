@@ -70,6 +70,7 @@ def projection_method(
         places="lora",
         check=check_all,
         place=place,
+        count_places=places.count_each,
         wishes=places.wishes,
         containers=places.CONTAINERS,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.config import AdapterConfig, check_indices, check_rates, check_seed, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,9 @@ class PrefixTuningConfig(AdapterConfig):
         use_gating: multiply keys and values by a learned gate that reads the hidden states. Default: False.
         shared_gating: one gate for keys and values; otherwise one for each. Default: True.
         init_weights_seed: of a generator of its own for the first values; None = torch's. Default: None.
+
+    Raises:
+        InvalidConfigError: options that have no meaning.
     """
 
     architecture: str | None = "prefix_tuning"
@@ -39,6 +42,14 @@ class PrefixTuningConfig(AdapterConfig):
     use_gating: bool = False
     shared_gating: bool = True
     init_weights_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(self, 1, "prefix_length")
+        if not self.flat:  # else nothing reads it
+            check_whole(self, 1, "bottleneck_size")
+        check_rates(self, "dropout")
+        check_indices(self, "leave_out")
+        check_seed(self)
 
 
 PrefixTuningConfig.register("prefix_tuning")

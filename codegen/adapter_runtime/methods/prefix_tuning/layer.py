@@ -48,11 +48,15 @@ class PrefixTuningLayer(AdapterLayerBase[PrefixNode]):
         self.init_adapter_layer(layer_index, location_key)
         self.placed: dict[str, PlacedPrefix] = {}
 
-    def place(self, name: str, tuning: PrefixTuning, position: int, hidden_size: int) -> None:
-        """Use the prefix `position` of `tuning` for the adapter `name`."""
+    def place(self, name: str, tuning: PrefixTuning, position: int, gate_width: int | None) -> None:
+        """Use the prefix `position` of `tuning` for the adapter `name`.
+
+        Args:
+            gate_width: of what a gate reads here; None = there is none.
+        """
         gate = None
-        if tuning.config.use_gating:
-            gate = nn.Linear(hidden_size, 1 if tuning.config.shared_gating else 2)
+        if gate_width is not None:
+            gate = nn.Linear(gate_width, 1 if tuning.config.shared_gating else 2)
             nn.init.normal_(gate.weight, std=0.02)
             nn.init.zeros_(gate.bias)
             self.prefix_gates[name] = gate
@@ -107,7 +111,7 @@ class AttentionAdaptersMixin(ShowsOccupiedRoom, nn.Module):
             key: [B, key heads, K, width], from the cache too; or [B * key heads, K, width].
             value: [B, key heads, K, value width], or as the keys.
             mask: [B or 1, heads or 1, Q, K], boolean or additive; None where there is none.
-            gate_input: [B, Q, H], the hidden states that gates read.
+            gate_input: [B, ..., H], the hidden states that gates read; [1, Q, H] where all rows have the same queries.
             keywords: of the call of the attention kernel; ``is_causal`` is read. False where upstream writes the scores out or
                 calls torch's kernel: there nothing is hidden but by the mask. ``takes_mask`` is False where none can be given.
 

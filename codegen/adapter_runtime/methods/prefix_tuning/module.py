@@ -7,10 +7,9 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from adapter_runtime.call.context import thread
-from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.methods.common.activations import activation
 from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.prefix_tuning.call import LayerPrefix, PrefixSlot
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
@@ -66,10 +65,6 @@ class PrefixTuning(nn.Module):
         first = shapes[0]
         self.is_uniform = all(shape == first for shape in shapes) and first.key_width == first.value_width
         total = sum(self.sizes)
-        if not config.flat and config.non_linearity not in ACT2FN:
-            raise InvalidConfigError(
-                f"No activation is called {config.non_linearity!r}. {nearest(config.non_linearity, ACT2FN)}"
-            )
         with seeded(config.init_weights_seed):
             if config.flat:
                 self.control_trans = nn.Parameter(torch.randn(config.prefix_length * total))
@@ -77,7 +72,7 @@ class PrefixTuning(nn.Module):
                 self.wte = nn.Embedding(config.prefix_length, hidden_size)
                 self.control_trans = nn.Sequential(
                     nn.Linear(hidden_size, config.bottleneck_size),
-                    ACT2FN[config.non_linearity],
+                    activation(config.non_linearity),
                     nn.Linear(config.bottleneck_size, total),
                 )
 

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from adapter_runtime.call.context import ComputedOnce
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
-from adapter_runtime.contract.widths import in_width, out_width
+from adapter_runtime.contract.widths import has_in_width, has_out_width, in_width, out_width
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.common.gates import check_gates
 from adapter_runtime.methods.common.groups import evaluated, groups_of
 from adapter_runtime.methods.common.projections import module_of
 from adapter_runtime.methods.placing import Wish, layers_without
@@ -102,8 +103,8 @@ def place(model: AdaptedBaseModel, name: str, config: PrefixTuningConfig) -> int
         first = found[0][0].adapter_layer_index  # attentions of several parts have the same location
         tuning = PrefixTuning(config, width, shapes, key=f"{name}.{location}.{first}")
         group[location] = tuning
-        for position, (_, _, host) in enumerate(found):
-            host.place(name, tuning, position, width)
+        for position, (layer, roles, host) in enumerate(found):
+            host.place(name, tuning, position, gate_width(layer, roles) if config.use_gating else None)
     return sum(map(len, places.values()))
 
 
@@ -111,12 +112,14 @@ def count_places(model: AdaptedBaseModel, config: PrefixTuningConfig) -> int:
     """How many attentions an adapter has a prefix in.
 
     Raises:
-        UnsupportedMethodError: one of them, or its layer, does not tell its widths.
+        UnsupportedMethodError: one of them, or its layer, does not tell its widths, or cannot have a gate.
     """
     places = [place for found in _wanted(model, config).values() for place in found]
     for layer, roles, _ in places:
         layer.stream_width()
         prefix_shape(layer, roles)
+    if config.use_gating:
+        check_gates(model, (host.layer_index for _, _, host in places))
     return len(places)
 
 
@@ -215,6 +218,25 @@ def _shared_sizes(layer: AdaptedLayer, roles: AttentionRoles) -> tuple[int, int]
     if queries is None or output is None or not isinstance(groups, int):
         raise _no_keys(layer)
     return out_width(queries) // groups, in_width(output) // groups
+
+
+def gate_width(layer: AdaptedLayer, roles: AttentionRoles) -> int:
+    """Width of what a gate reads: of the hidden states that the queries are projected from, by the first of several projections in line.
+
+    These are those of the stream, but where a layer begins with others (the first one of Fun-ASR's encoder).
+    """
+    stream = layer.stream_width()
+    paths = (roles.fused, roles.query, *roles.query_alternatives)
+    query = next((module for path in paths if path and (module := layer.module_at(path)) is not None), None)
+    if query is None or not has_in_width(query) or _leads(module_of(layer, roles.core), stream, in_width(query)):
+        return stream
+    return in_width(query)
+
+
+def _leads(core: nn.Module, stream: int, width: int) -> bool:
+    """Whether a projection in an attention makes states of `width` of the stream, as low-rank queries have it (DeepSeek-V3's q_a_proj)."""
+    found = (module for module in core.modules() if has_in_width(module) and has_out_width(module))
+    return any(in_width(module) == stream and out_width(module) == width for module in found)
 
 
 def _no_keys(layer: AdaptedLayer) -> UnsupportedMethodError:

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from adapter_runtime.call.context import Place, record_gate
 from adapter_runtime.call.division import RowDivider, check_packed
+from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.common.gates import mean_gate
 from adapter_runtime.methods.prefix_tuning.call import LayerPrefix
 from adapter_runtime.methods.prefix_tuning.module import PrefixTuning
@@ -29,7 +30,8 @@ class Attended(NamedTuple):
 
     key: torch.Tensor  # [B, h, K, width]
     value: torch.Tensor  # [B, h, K, value width]
-    gate_input: torch.Tensor | None  # [B, Q, H]
+    # [B, Q, H], or more dimensions between: those of an image; [1, ...] where all rows have the same queries
+    gate_input: torch.Tensor | None
 
     def of(self, rows: slice[int, int, None] | torch.Tensor) -> Attended:
         """These tensors for some rows, or for all rows in another order.
@@ -37,7 +39,9 @@ class Attended(NamedTuple):
         Args:
             rows: a range of rows, or their indices [R].
         """
-        gate_input = None if self.gate_input is None else self.gate_input[rows]
+        gate_input = self.gate_input
+        if gate_input is not None and len(gate_input) == len(self.key):
+            gate_input = gate_input[rows]
         return Attended(self.key[rows], self.value[rows], gate_input)
 
     def shares(self, sizes: list[int]) -> list[Attended]:
@@ -81,7 +85,7 @@ class PlacedPrefix(PrefixNode):
         place: where this is.
     """
 
-    def __init__(self, tuning: PrefixTuning, position: int, gate: nn.Module | None, place: Place) -> None:
+    def __init__(self, tuning: PrefixTuning, position: int, gate: nn.Linear | None, place: Place) -> None:
         super().__init__()
         self.tuning = tuning
         self.position = position
@@ -94,9 +98,25 @@ class PlacedPrefix(PrefixNode):
         prefix = self.tuning.for_rows(attended.key)[self.position]
         if self.gate is None:
             return [prefix]
-        gate = mean_gate(self.gate(attended.gate_input)).unsqueeze(1)  # (B, 1, 1, 1 or 2)
+        gate = self._gate_of(attended.gate_input)
         record_gate(self.place, gate)
         return [LayerPrefix(prefix.key * gate[..., :1], prefix.value * gate[..., -1:])]
+
+    def _gate_of(self, states: torch.Tensor | None) -> torch.Tensor:
+        """[B, ..., H] -> [B, 1, 1, 1 or 2]
+
+        Raises:
+            UnsupportedMethodError: there are no hidden states, or they have another width than those of other attentions of this class.
+        """
+        assert self.gate is not None
+        if states is None or states.shape[-1] != self.gate.in_features:
+            found = "no hidden states" if states is None else f"states {states.shape[-1]} wide"
+            raise UnsupportedMethodError(
+                f"The gate of {self.place.location} in layer {self.place.layer} reads states {self.gate.in_features} wide, but the"
+                f" attention has {found}. Use use_gating=False, or leave the layer out: leave_out=[{self.place.layer}]."
+            )
+        gate = mean_gate(self.gate(states))
+        return gate.view(len(gate), 1, 1, -1)
 
 
 class PrefixesInFront(PrefixNode):

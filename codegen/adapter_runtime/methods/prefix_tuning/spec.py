@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from adapter_runtime.methods.common.activations import check_activation
 from adapter_runtime.methods.prefix_tuning import peft, places
 from adapter_runtime.methods.prefix_tuning.config import PrefixTuningConfig
 from adapter_runtime.methods.spec import MethodSpec, RefusedFile, not_of_single_layers
+
+
+def _check(config: PrefixTuningConfig) -> None:
+    if not config.flat:  # else nothing runs it
+        check_activation(config)
+
 
 PREFIX_TUNING = MethodSpec[PrefixTuningConfig](
     name="prefix_tuning",
     configs=(PrefixTuningConfig,),
     named={"prefix_tuning": PrefixTuningConfig(), "prefix_tuning_flat": PrefixTuningConfig(flat=True)},
+    check=_check,
     place=places.place,
     count_places=places.count_places,
     wishes=places.wishes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapter_runtime.contract.config import AdapterConfig, check_choice
+from adapter_runtime.contract.config import AdapterConfig, check_choice, check_numbers, check_seed, check_whole
 from adapter_runtime.errors import InvalidConfigError
 
 
@@ -46,8 +46,9 @@ class PromptTuningConfig(AdapterConfig):
         check_choice(self, "prompt_init", ("random_uniform", "from_string"))
         check_choice(self, "combine", ("prefix", "prefix_after_bos"))
         check_choice(self, "insert_at", ("embedding_output", "token_embeddings"))
-        if self.prompt_length < 1:
-            raise InvalidConfigError(f"prompt_length is {self.prompt_length}, but a prompt has at least one position.")
+        check_whole(self, 1, "prompt_length")
+        check_numbers(self, "random_uniform_scale", least=0.0)
+        check_seed(self)
         if self.prompt_init == "from_string" and not self.prompt_init_text:
             raise InvalidConfigError('prompt_init="from_string" needs a prompt_init_text.')
 

@@ -65,15 +65,14 @@ def text_embeddings(model: AdaptedBaseModel, text: str, tokenizer: Tokenizer) ->
     """The embeddings [T, H] of the tokens of a text, with the special tokens that the tokenizer adds.
 
     Args:
-        model: a base model with token embeddings.
+        model: a base model.
         tokenizer: one of transformers'.
 
     Raises:
-        InvalidConfigError: the text has no tokens, or tokens that the model does not have.
+        InvalidConfigError: the model has no table of embeddings of words, or the text no tokens, or tokens that the model does not have.
     """
+    embeddings = _table_of_words(model)
     ids = torch.as_tensor(tokenizer(text)["input_ids"], dtype=torch.long)
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
     if ids.dim() != 1 or not len(ids):
         raise InvalidConfigError(f"The tokenizer makes no list of tokens of the text {text!r}.")
     if int(ids.max()) >= embeddings.num_embeddings:
@@ -85,6 +84,21 @@ def text_embeddings(model: AdaptedBaseModel, text: str, tokenizer: Tokenizer) ->
         # Not a call: hooks may run adapters.
         found: torch.Tensor = embeddings.forward(ids.to(embeddings.weight.device))
     return found
+
+
+def _table_of_words(model: AdaptedBaseModel) -> nn.Embedding:
+    """The table that a model has for tokens.
+
+    Raises:
+        InvalidConfigError: it has none.
+    """
+    embeddings = model.get_input_embeddings() if model.token_embeddings else None
+    if not isinstance(embeddings, nn.Embedding):
+        raise InvalidConfigError(
+            f"A prompt cannot start from a text in {type(model.get_submodule('')).__name__}, which has no table of embeddings of words."
+            ' Use prompt_init="random_uniform".'
+        )
+    return embeddings
 
 
 def find_tokenizer(model: AdaptedBaseModel, config: PromptTuningConfig) -> Tokenizer:
@@ -119,13 +133,32 @@ def initialise_prompt(tuning: PromptTuning, model: AdaptedBaseModel) -> None:
     """Give a new prompt the start that its config asks for.
 
     Raises:
-        InvalidConfigError: it shall start from a text, and there is no tokenizer.
+        InvalidConfigError: it shall start from a text, and cannot; see `check_start`.
     """
-    config = tuning.config
-    if config.prompt_init != "from_string" or weights_will_follow() or tuning.prompt_embedding.weight.is_meta:
-        return
-    embeddings = text_embeddings(model, config.prompt_init_text or "", find_tokenizer(model, config))
-    tuning.start_from(embeddings)
+    if _starts_from_text(tuning.config) and not tuning.prompt_embedding.weight.is_meta:
+        tuning.start_from(_embeddings_of_start(model, tuning.config))
+
+
+def check_start(config: PromptTuningConfig, model: AdaptedBaseModel) -> None:
+    """Raise where `initialise_prompt` would.
+
+    Raises:
+        InvalidConfigError: the prompt shall start from a text, and there is no tokenizer, or the embeddings of words have another width.
+    """
+    if _starts_from_text(config) and not torch.empty(0).is_meta:
+        with torch.device("meta"):
+            tuning = PromptTuning(config, prompt_width(model, config))
+        tuning.start_from(_embeddings_of_start(model, config).to("meta"))
+
+
+def _starts_from_text(config: PromptTuningConfig) -> bool:
+    return config.prompt_init == "from_string" and not weights_will_follow()
+
+
+def _embeddings_of_start(model: AdaptedBaseModel, config: PromptTuningConfig) -> torch.Tensor:
+    """The embeddings [T, H] of the text that a config names."""
+    _table_of_words(model)  # without one, a tokenizer would not help
+    return text_embeddings(model, config.prompt_init_text or "", find_tokenizer(model, config))
 
 
 def goes_to_tokens(model: AdaptedBaseModel, insert_at: str) -> bool:

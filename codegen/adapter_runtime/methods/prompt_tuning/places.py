@@ -6,7 +6,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.methods.prompt_tuning.call import PromptSites
 from adapter_runtime.methods.prompt_tuning.config import PromptTuningConfig
 from adapter_runtime.methods.prompt_tuning.layer import PromptTuningLayer
-from adapter_runtime.methods.prompt_tuning.module import PromptTuning, initialise_prompt, prompt_width
+from adapter_runtime.methods.prompt_tuning.module import PromptTuning, check_start, initialise_prompt, prompt_width
 
 ATTRIBUTE = "prompt_tuning"  # of base models, which holds the prompts; a part of keys in files
 
@@ -36,9 +36,11 @@ def count_places(model: AdaptedBaseModel, config: PromptTuningConfig) -> int:
 
     Raises:
         UnsupportedMethodError: it has none.
+        InvalidConfigError: the prompt shall start from a text, and cannot.
     """
     PromptSites.find(model)
     prompt_width(model, config)
+    check_start(config, model)
     return 1
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapter_runtime.contract.config import AdapterConfig
+from adapter_runtime.contract.config import AdapterConfig, check_indices, check_rates, check_seed, check_whole
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import InvalidConfigError
 
@@ -52,19 +52,21 @@ class ReftConfig(AdapterConfig):
     init_weights_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.prefix_positions, self.suffix_positions) < 0 or self.prefix_positions + self.suffix_positions == 0:
+        check_whole(self, 0, "prefix_positions", "suffix_positions")
+        if self.prefix_positions + self.suffix_positions == 0:
             raise InvalidConfigError(
                 f"{type(self).__name__} edits {self.prefix_positions} positions at the start and "
-                f"{self.suffix_positions} at the end. Neither can be negative, and one must be positive."
+                f"{self.suffix_positions} at the end. One of both must be positive."
             )
-        if self.r < 1:
-            raise InvalidConfigError(f"{type(self).__name__}: r is {self.r}, but must be at least 1.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InvalidConfigError(f"{type(self).__name__}: dropout is {self.dropout}, but must lie in [0, 1).")
+        check_whole(self, 1, "r")
+        check_rates(self, "dropout")
+        check_seed(self)
         if isinstance(self.layers, str) and self.layers != "all":
             raise InvalidConfigError(
                 f'{type(self).__name__}: layers is {self.layers!r}, but must be "all" or a list of indices.'
             )
+        if not isinstance(self.layers, str):
+            check_indices(self, "layers")
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise InvalidConfigError(
                 f"{type(self).__name__}: dtype is {self.dtype!r}, but must be one of {', '.join(_DTYPES)}."

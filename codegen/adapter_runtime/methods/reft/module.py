@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
-from adapter_runtime.errors import InvalidConfigError, nearest
+from adapter_runtime.methods.common.activations import activation
 from adapter_runtime.methods.common.initialisation import seeded
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.orthonormal import OrthonormalRows, nearest_orthonormal
@@ -38,7 +37,7 @@ class ReftUnit(nn.Module):
         self.projection = (
             OrthonormalRows(width, config.r) if config.orthogonality else nn.Linear(width, config.r, bias=False)
         )
-        self.non_linearity = None if config.non_linearity is None else ACT2FN[config.non_linearity]
+        self.non_linearity = None if config.non_linearity is None else activation(config.non_linearity)
 
     def rows(self) -> torch.Tensor:
         """[R, H]: the directions in which states are edited."""
@@ -99,10 +98,6 @@ class Reft(nn.Module):
 
     def __init__(self, config: ReftConfig, width: int) -> None:
         super().__init__()
-        if config.non_linearity is not None and config.non_linearity not in ACT2FN:
-            raise InvalidConfigError(
-                f"No activation is called {config.non_linearity!r}. {nearest(config.non_linearity, ACT2FN)}"
-            )
         self.config = config
         self.shape = EditShape(config.prefix_positions, config.suffix_positions)
         with seeded(config.init_weights_seed):

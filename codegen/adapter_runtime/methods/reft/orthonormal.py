@@ -19,6 +19,16 @@ from torch import nn
 from adapter_runtime.errors import InvalidConfigError
 
 
+def check_rows(width: int, rows: int) -> None:
+    """Raise where there are no R orthonormal rows of width H.
+
+    Raises:
+        InvalidConfigError: R is greater than H.
+    """
+    if rows > width:
+        raise InvalidConfigError(f"{rows} vectors of width {width} cannot be orthonormal. Choose r <= {width}.")
+
+
 class OrthonormalRows(nn.Module):
     """R orthonormal rows of width H.
 
@@ -30,8 +40,7 @@ class OrthonormalRows(nn.Module):
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()
-        if rows > width:
-            raise InvalidConfigError(f"{rows} vectors of width {width} cannot be orthonormal. Choose r <= {width}.")
+        check_rows(width, rows)
         # The names of the children are those of torch's parametrisation.
         self.parametrizations = nn.ModuleDict({"weight": _Reflections(width, rows)})
 

@@ -12,6 +12,7 @@ from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedLayer
 from adapter_runtime.methods.placing import Wish, check_layers, says
 from adapter_runtime.methods.reft.config import ReftConfig
 from adapter_runtime.methods.reft.layer import add_reft, disable_reft
+from adapter_runtime.methods.reft.orthonormal import check_rows
 from adapter_runtime.methods.reft.positions import Stream
 
 # Arguments of a forward by which tokens come in, or what became of them.
@@ -50,10 +51,14 @@ def count_places(model: AdaptedBaseModel, config: ReftConfig) -> int:
     """How many layers an adapter edits.
 
     Raises:
-        InvalidConfigError: the config names layers that the model does not have.
+        InvalidConfigError: the config names layers that the model does not have, or r is greater than the width of one.
         UnsupportedMethodError: a layer does not tell how wide its hidden states are.
     """
-    return len([layer.output_width() for _, layer in _wanted(model, config)])
+    widths = [layer.output_width() for _, layer in _wanted(model, config)]
+    if config.orthogonality:
+        for width in widths:
+            check_rows(width, config.r)
+    return len(widths)
 
 
 def _wanted(model: AdaptedBaseModel, config: ReftConfig) -> list[tuple[int, AdaptedLayer]]:

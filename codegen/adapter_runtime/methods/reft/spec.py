@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapter_runtime.contract.protocol import AdaptedModel
+from adapter_runtime.methods.common.activations import check_activation
 from adapter_runtime.methods.reft import places
 from adapter_runtime.methods.reft.config import DiReftConfig, LoReftConfig, NoReftConfig, ReftConfig
 from adapter_runtime.methods.spec import MethodSpec, NotedFile
@@ -13,10 +14,16 @@ def _edits_ends_of_several(model: AdaptedModel, config: ReftConfig) -> bool:
     return has_several and config.suffix_positions > 0
 
 
+def _check(config: ReftConfig) -> None:
+    if config.non_linearity is not None:
+        check_activation(config)
+
+
 REFT = MethodSpec[ReftConfig](
     name="reft",
     configs=(ReftConfig,),
     named={"loreft": LoReftConfig(), "noreft": NoReftConfig(), "direft": DiReftConfig()},
+    check=_check,
     place=places.place,
     count_places=places.count_places,
     wishes=places.wishes,

@@ -9,7 +9,6 @@ Layers are counted over all parts, in the order in which upstream registers them
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -24,7 +23,7 @@ from adapter_runtime.errors import AdapterError, InvalidConfigError, Unsupported
 from adapter_runtime.methods.configs.union import meet, members
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin, InvertibleAdaptersWrapperMixin
 from adapter_runtime.methods.spec import Spec, every_method
-from adapter_runtime.methods.table import check_granted, specs_of
+from adapter_runtime.methods.table import check_granted, specs_of, warn_of_gaps
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.heads.own import OwnHeadAdaptersMixin
@@ -33,8 +32,6 @@ from adapter_runtime.model.parts.naming import named_parts
 from adapter_runtime.model.parts.part import AdapterPart
 from adapter_runtime.programs.call_plan import IDLE, CallPlan, joined
 from adapter_runtime.programs.layer import AdapterLayerBase
-
-logger = logging.getLogger(__name__)
 
 
 class OwnLayers(AdapterPart):
@@ -149,13 +146,13 @@ class ModelUsingSubmodelsAdaptersMixin(
         self._fitting(config)
 
     def place_adapter(self, name: str, config: AdapterConfig) -> None:
-        """Create the adapter `name` in all parts that support it. One warning names the others."""
+        """Create the adapter `name` in all parts that support it. One warning names the others, and layers that get less."""
         refusals: dict[str, AdapterError] = {}
-        for fitting in self._fitting(config, refusals):
+        found = self._fitting(config, refusals)
+        reasons = " ".join(f"{path or type(self).__name__}: {reason}" for path, reason in refusals.items())
+        warn_of_gaps(self, name, [(fitting.part, fitting.config, fitting.applies) for fitting in found], reasons)
+        for fitting in found:
             fitting.part.place_here(name, fitting.config, fitting.applies)
-        if refusals:
-            reasons = " ".join(f"{path or type(self).__name__}: {reason}" for path, reason in refusals.items())
-            logger.warning("Adapter %r of %s is not in all of its parts. %s", name, type(self).__name__, reasons)
 
     def _fitting(self, config: AdapterConfig, refusals: dict[str, AdapterError] | None = None) -> list[_Fitting]:
         """What of an adapter goes into which part.

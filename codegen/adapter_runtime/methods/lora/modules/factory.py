@@ -32,7 +32,7 @@ def check_lora(config: LoRAConfig) -> None:
     Raises:
         InvalidConfigError: its dtype is none of torch's floating-point types.
     """
-    dtype = getattr(torch, config.dtype, None) if config.dtype is not None else torch.float32
+    dtype = torch.float32 if config.dtype is None else getattr(torch, str(config.dtype), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InvalidConfigError(
             f'{type(config).__name__}: dtype is {config.dtype!r}, but must be a floating-point type of torch ("float32",'

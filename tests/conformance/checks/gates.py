@@ -1,0 +1,44 @@
+"""Adapters with gates, on all places that a model has for bottlenecks, prefixes and LoRA.
+
+A gate is the one part of these methods whose width and whose rows are those of what the place is called with, and not those of the weights:
+so it is tried where nothing else would be found. What `supports_adapter` says of each method is what `add_adapter` does, all of them run
+in one call, and each row has gates of its own: copies of a batch are as each adapter alone.
+"""
+
+from __future__ import annotations
+
+from conformance.adapted import initialised
+from conformance.checks.added import adapter_runs
+from conformance.checks.composition import parallel_is_one_at_a_time
+from conformance.checks.union import family_configs
+from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Method, Part
+from conformance.reference.layout import layout_of
+from conformance.subjects import Subject
+from conformance.supported import supported_can_be_added
+
+GATED: dict[str, Part] = {"bottleneck": SEQ_BN, "prefix_tuning": PREFIX_FLAT, "lora": LORA}
+
+
+def gates_run(subject: Subject) -> Method | None:
+    """Adapters with gates are added where the model says so, and run. The method that is made of all of them; None without any."""
+    model = initialised(subject)
+    configs = family_configs(layout_of(model), dict.fromkeys(GATED, ""))
+    methods = [
+        Method(f"gated {family}", f"{configs[family].removesuffix(']')},use_gating=True]", (part,))
+        for family, part in GATED.items()
+    ]
+    supported_can_be_added(subject, methods)
+    found = [method for method in methods if model.supports_adapter(method.config)]
+    if not found:
+        return None
+    parts = tuple(part for method in found for part in method.parts)
+    together = Method("gated", "|".join(method.config for method in found), parts)
+    adapter_runs(subject, together)
+    return together
+
+
+def gates_are_of_rows(subject: Subject) -> None:
+    """And each row has its own."""
+    method = gates_run(subject)
+    if method is not None:
+        parallel_is_one_at_a_time(subject, method)
