@@ -652,7 +652,7 @@ def test_texts_that_give_no_prompt_are_refused(tokenizer: PreTrainedTokenizerFas
         model.initialise_prompt("p", "new99", tokenizer)
     with pytest.raises(InvalidConfigError, match="prompt_init_text"):
         PromptTuningConfig(prompt_init="from_string")
-    with pytest.raises(InvalidConfigError, match="at least one"):
+    with pytest.raises(InvalidConfigError, match="prompt_length is 0"):
         PromptTuningConfig(prompt_length=0)
 
 

@@ -171,6 +171,12 @@ def _only_text(subject: Subject, method: Method) -> Reason | None:
     return Reason.ONLY_TEXT if subject.text else None
 
 
+_ROWS = (
+    Reason.UPSTREAM_MIXES_ROWS,
+    Reason.PARTS_ON_OTHER_ROWS,
+    Reason.ONE_ROW_FOR_ALL,
+)  # what keeps rows from being assigned to adapters
+
 MODEL_CHECKS: tuple[ModelCheck, ...] = (
     ModelCheck("identity", initialised_is_upstream, head_subjects, (Reason.UPSTREAM_DOES_NOT_RUN,)),
     ModelCheck("roles", roles_are_true, adapted_subjects, (Reason.BRANCH_NOT_FOLLOWED,)),
@@ -183,15 +189,9 @@ MODEL_CHECKS: tuple[ModelCheck, ...] = (
         (Reason.UPSTREAM_READS_OTHERWISE,),
         needs_init=False,
     ),
-    ModelCheck("gates", gates_are_of_rows, adapted_subjects, (Reason.UPSTREAM_MIXES_ROWS, Reason.ONE_ROW_FOR_ALL)),
+    ModelCheck("gates", gates_are_of_rows, adapted_subjects, _ROWS),
     ModelCheck("union", every_method_together, subjects_of_all_branches),
 )
-
-_ROWS = (
-    Reason.UPSTREAM_MIXES_ROWS,
-    Reason.PARTS_ON_OTHER_ROWS,
-    Reason.ONE_ROW_FOR_ALL,
-)  # what keeps rows from being assigned to adapters
 
 CHECKS: tuple[Check, ...] = (
     Check("added", adapter_runs),

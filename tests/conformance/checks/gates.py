@@ -2,14 +2,14 @@
 
 A gate is the one part of these methods whose width and whose rows are those of what the place is called with, and not those of the weights:
 so it is tried where nothing else would be found. What `supports_adapter` says of each method is what `add_adapter` does, all of them run
-in one call, and each row has gates of its own: copies of a batch are as each adapter alone.
+in one call, and each row has gates of its own: rows that are given to two adapters are as under each of them alone.
 """
 
 from __future__ import annotations
 
 from conformance.adapted import initialised
 from conformance.checks.added import adapter_runs
-from conformance.checks.composition import parallel_is_one_at_a_time
+from conformance.checks.composition import split_batch_is_its_parts
 from conformance.checks.union import family_configs
 from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Method, Part
 from conformance.reference.layout import layout_of
@@ -41,4 +41,4 @@ def gates_are_of_rows(subject: Subject) -> None:
     """And each row has its own."""
     method = gates_run(subject)
     if method is not None:
-        parallel_is_one_at_a_time(subject, method)
+        split_batch_is_its_parts(subject, method)

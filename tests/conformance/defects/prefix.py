@@ -63,7 +63,7 @@ PREFIX = {
         around(prefix_places, "gate_width", _twice_as_wide), "gates", raises=UnsupportedMethodError
     ),
     "gates: those of prefixes are the mean over all rows": Defect(
-        around(prefix_programs, "mean_gate", _of_all_rows), "gates", message="Parallel"
+        around(prefix_programs, "mean_gate", _of_all_rows), "gates", message="BatchSplit"
     ),
     "reference: keys and values of a prefix are exchanged": Defect(
         around(PlacedPrefix, "pieces", _exchanged), "reference", ("prefix_tuning", "prefix_tuning_flat"), BERT
