@@ -62,7 +62,7 @@ class _Sites(ast.NodeVisitor):
 
 
 class _Replace(ast.NodeTransformer):
-    """prepend_prefix(q, k, v, m, ...) -> (k, v, m);  host(x, r, norm) -> norm(x + r) or x + r;  host(x) -> x."""
+    """prepend_prefix(q, k, v, m, ...) -> (k, v, m);  host(x, r, norm) -> norm(x + r) or x + r;  host(x, r) and host(x) -> x."""
 
     def __init__(self, call: ast.Call) -> None:
         self.call = call
@@ -73,10 +73,9 @@ class _Replace(ast.NodeTransformer):
         assert isinstance(node.func, ast.Attribute)
         if node.func.attr == "prepend_prefix":
             return ast.Tuple(node.args[1:4], ast.Load())
-        x, *added = node.args
-        if not added:  # where upstream itself adds
-            return x
-        residual, norm = added
+        if len(node.args) < 3:  # where upstream itself adds
+            return node.args[0]
+        x, residual, norm = node.args
         total = ast.BinOp(x, ast.Add(), residual)
         if isinstance(norm, ast.Constant):
             return total

@@ -12,8 +12,9 @@ from conformance import heads
 from conformance.subjects import BATCH, Subject
 
 HEAD = "upstream"
-# The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, else the first that the model has.
-PREFERRED = ("masked_lm", "seq2seq_lm", "causal_lm")
+# The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, or the one that lets patches be masked, which
+# a test of upstream's does wherever the forward has an argument for it. Else the first that the model has.
+PREFERRED = ("masked_lm", "seq2seq_lm", "causal_lm", "masked_image_modeling")
 
 
 class ModelTester:
@@ -81,7 +82,11 @@ def head_of(model_type: str) -> str:
 def targets(model_type: str, tokens: int) -> dict[str, torch.Tensor]:
     """What the head computes a loss from."""
     head_type = head_of(model_type)
-    return heads.case_of(model_type, head_type).labels(tokens) if head_type else {}
+    if not head_type:
+        return {}
+    case = heads.case_of(model_type, head_type)
+    masks = case.masks(heads.base_subject(model_type).config()) if case.masks else {}
+    return {**case.labels(tokens), **masks}
 
 
 @functools.cache

@@ -185,6 +185,30 @@ def test_attention_weights_that_are_nested_are_none_that_upstreams_tests_read() 
     assert len(model_tester.attentions_of(plain)) == plain.config().num_hidden_layers
 
 
+@pytest.mark.parametrize(
+    ("model_type", "refuses"),
+    [
+        pytest.param("vit", False, id="the head brings the token"),
+        pytest.param("vit_msn", True, id="no head of it paints"),
+        pytest.param("beit", False, id="the config has an option for it, which the test sets"),
+        pytest.param("llama", False, id="nothing can be masked"),
+    ],
+)
+def test_masks_are_refused_where_nothing_brings_the_token(model_type: str, refuses: bool) -> None:
+    assert exempt._refuses_masks(cases.facts(model_type)) is refuses
+
+
+def test_the_tester_masks_patches_where_the_head_paints_them() -> None:
+    assert model_tester.head_of("vit") == "masked_image_modeling"
+    assert model_tester.targets("vit", 5)["bool_masked_pos"].any()
+    assert model_tester.head_of("vit_msn") == "image_classification"  # the nearest relative has no such head
+
+
+@pytest.mark.parametrize(("model_type", "more"), [("swin", True), ("vit", False)])
+def test_stages_are_counted_as_layers(model_type: str, more: bool) -> None:
+    assert exempt._has_more_layers(cases.facts(model_type)) is more
+
+
 @pytest.mark.parametrize("model_type", ["llama", "mixtral", "kimi_k25"])
 def test_targets_are_tokens_of_the_model(model_type: str) -> None:
     size = heads.base_subject(model_type).config().get_text_config().vocab_size

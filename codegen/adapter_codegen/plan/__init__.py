@@ -9,7 +9,8 @@
     config_keys  names of configs that differ from ours
     methods      which adapter methods hold in the end, and why not the others
     findings     diagnostics about sites
-    told/        what a person (``overrides.toml``) or the conformance checks (``verdicts.json``) had to say
+    told/        what a person (``overrides.toml``) or the conformance checks (``verdicts.json``) had to say, and what
+                 nothing reaches then
     pool         the same work for many models, in processes
 
 Where do I add a new rule? In the recogniser whose question it answers, with its near-misses in ``tests/codegen`` first.

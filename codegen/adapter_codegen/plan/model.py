@@ -43,6 +43,7 @@ from adapter_codegen.plan.stream.lists.unclaimed import unclaimed_softmaxes
 from adapter_codegen.plan.stream.stacked import holds_main, layers_of, nothing_recognised, of_parts, with_layers
 from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.plan.told.overrides import Overrides, apply_override, read_overrides
+from adapter_codegen.plan.told.unreached import without_unreached
 from adapter_codegen.plan.told.verdicts import Verdicts, own_verdicts
 from adapter_codegen.upstream import Release
 
@@ -84,7 +85,8 @@ def plan_model(
             return whole
         plan = file.plan(entry, whole)
     override = (read_overrides() if overrides is None else overrides).get(model_type)
-    return verdicts.applied(plan if override is None else apply_override(plan, override))
+    told = verdicts.applied(plan if override is None else apply_override(plan, override))
+    return without_unreached(told, file.found)
 
 
 class _Understood(NamedTuple):

@@ -2,4 +2,5 @@
 
 overrides   by a person, in ``overrides.toml``: what structure leaves open
 verdicts    by the conformance checks, in ``verdicts.json``: what does not work although it was understood
+unreached   what follows for the edits: none is made for a method that is refused wherever it could be reached
 """
