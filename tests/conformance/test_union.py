@@ -7,7 +7,6 @@ from itertools import islice
 
 import pytest
 
-from conformance.adapted import planned_methods
 from conformance.branches import subjects_of_all_branches
 from conformance.breaking import edit_generated, sites, without_site
 from conformance.checks.union import every_method_together
@@ -18,6 +17,10 @@ from conformance.towers import answered_elsewhere
 SEED = 2026
 DRAWN = 10
 UNDER_TEXTS = "timesformer"  # it has edits that only another text in the config than the default one reaches
+# Classes whose edits no forward of an instance comes to. One that is noticed after all fails.
+UNREACHED = {
+    "VibeVoiceDiffusionHeadAdaLayerNormWithAdapters": "it reads noise that upstream draws when it learns or speaks"
+}
 SHUFFLED = random.Random(SEED).sample(generated_models(), len(generated_models()))
 # Lazily: which have code of their own is known by importing them.
 WITH_CODE = (
@@ -35,13 +38,14 @@ MODELS = sorted({"bert", "llama", UNDER_TEXTS, *islice(WITH_CODE, DRAWN)})
             model_type,
             index,
             id=f"{model_type}-{index}-{label}",
-            # It reads noise that upstream draws when it learns or speaks: no forward of the instance comes to it.
-            marks=[pytest.mark.xfail(reason="not reached by the instance")] if "DiffusionHead" in label else [],
+            marks=[
+                pytest.mark.xfail(reason=why, strict=True)
+                for name, why in UNREACHED.items()
+                if label.startswith(f"{name}.")
+            ],
         )
         for model_type in MODELS
         for index, label in enumerate(sites(modeling_module(model_type)))
-        # The edits of a method that was dropped stay in the code, and do nothing.
-        if not planned_methods(model_type)["prefix_tuning" if label.endswith("prepend_prefix") else "bottleneck"]
     ],
 )
 def test_union_finds_that_an_edit_is_missing(model_type: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
