@@ -343,7 +343,7 @@ def test_a_batch_is_split_where_every_part_has_its_rows() -> None:
     assert torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
 
 
-PACKED = ["seq_bn", "lora", "prefix_tuning_flat", "prefix_tuning_flat[use_gating=True]", "mam"]
+PACKED = ["seq_bn", "lora", "prefix_tuning_flat", "mam"]
 
 
 def _packing(**configs: str) -> Composite:

@@ -205,6 +205,14 @@ def test_a_tower_that_can_be_given_packed_patches_divides_the_rows_that_it_has()
 GATED = ["seq_bn[use_gating=True]", "lora[use_gating=True]", "ia3[use_gating=True]"]
 
 
+def test_a_gate_of_a_prefix_is_refused_where_all_rows_are_one() -> None:
+    """It was the mean over all images of a batch, so that one changed what the others gave."""
+    tower = pixtral()
+    assert tower.supports_adapter("prefix_tuning_flat") and not tower.supports_adapter("unipelt")
+    with pytest.raises(UnsupportedMethodError, match=r"mean over a sequence.*all rows in one.*leave_out=\[0, 1\]"):
+        tower.add_adapter("a", "prefix_tuning_flat[use_gating=True]")
+
+
 @pytest.mark.parametrize("config", GATED)
 @pytest.mark.parametrize("made", [qwen_tower, pixtral])
 def test_a_gate_per_row_is_refused_where_all_rows_are_one(made: Callable[[], PreTrainedModel], config: str) -> None:
