@@ -37,7 +37,7 @@ class AdapterFileError(AdapterError, OSError):
 
 
 class AdapterMismatchError(AdapterError, ValueError):
-    """The tensors of a file do not fit the model. The model is as it was before the call."""
+    """The tensors of a file do not fit the model, or a checkpoint lacks parts of it. A model that was there before the call is as it was."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
@@ -39,6 +41,23 @@ def auto_names(model_type: str) -> tuple[str, ...]:
 def auto_classes(model_type: str) -> tuple[type[PreTrainedModel], ...]:
     """The classes of these names."""
     return tuple(getattr(transformers, name) for name in auto_names(model_type))
+
+
+def classes_of_the_file(one: type[PreTrainedModel]) -> tuple[type[PreTrainedModel], ...]:
+    """What upstream exports from the file of a class and makes from a config of the same class, in a table or not.
+
+    Not those that have no forward: further classes are made of them.
+    """
+    found = (cls for cls in vars(sys.modules[one.__module__]).values() if isinstance(cls, type))
+    return tuple(
+        cls
+        for cls in found
+        if issubclass(cls, PreTrainedModel)
+        and getattr(transformers, cls.__name__, None) is cls
+        and cls.__module__ == one.__module__
+        and cls.config_class is one.config_class
+        and cls.forward is not nn.Module.forward
+    )
 
 
 def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from conformance.adapted import FIRST, init_refuses, randomise_adapter, refused, state
-from conformance.auto_classes import auto_classes
+from conformance.auto_classes import auto_classes, classes_of_the_file
 from conformance.heads import PREFERRED, adapter_model_class, realigned
 from conformance.instances.fields import config_class
 from conformance.methods import METHODS, Method
@@ -27,6 +27,7 @@ from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import (
     Subject,
     architecture,
+    base_architecture,
     head_subjects,
     model_class,
     shaped_for,
@@ -35,16 +36,18 @@ from conformance.subjects import (
 )
 from conformance.tiny import tiny_config
 
-LOADER = "adapter_runtime.files.api.checkpoints"  # says that a head is left out
+LOADER = "adapter_runtime.files.api"  # says that a head is left out, and which parts are random
 
 
 def checkpoint_subjects(model_type: str) -> tuple[Subject, ...]:
-    """Every class of upstream's for the model type, each under its own name."""
+    """Every class of upstream's for the model type, each under its own name: of its tables, and of the file of its base model."""
     known = {subject.architecture: subject for subject in head_subjects(model_type)}
     first = next(iter(known.values()), None)
     if first is None:  # upstream has no base model of the type, and each class holds the layers itself
         return ()
-    names = [cls.__name__ for cls in auto_classes(model_type) if cls.config_class is config_class(model_type)]
+    own = config_class(model_type)
+    classes = (*auto_classes(model_type), *classes_of_the_file(model_class(base_architecture(model_type))))
+    names = [cls.__name__ for cls in classes if cls.config_class is own]
     found = (
         replace(known.get(name, first), architecture=name, label=name) for name in dict.fromkeys([*known, *names])
     )
@@ -70,7 +73,8 @@ def _adapter_model_reads(model_type: str, theirs: PreTrainedModel, folder: str) 
     read = _read(adapter_model_class(model_type), folder)
     lacking = _lacking_of_upstream(model_type, folder)
     _compare(read, theirs, type(theirs), lacking)
-    if wrong := _by_another_name(read) - lacking:
+    _nothing_is_random_in_silence(read, theirs)
+    if wrong := _by_another_name(read) - (lacking & read.named):
         raise AssertionError(f"lacking, while what is left over has such names: {', '.join(sorted(wrong)[:5])}")
     with _saved(read.model) as again_folder:
         again = _read(_auto_class(), again_folder)
@@ -139,6 +143,13 @@ class _Read:
     lacking: list[str]  # tensors of the model that the checkpoint has not
     left_over: list[str]  # those of the checkpoint that the model has not
     told: str  # what a warning says of these
+    refusal: str = ""  # where it was refused: what it says. It was read after all, as whoever asks for it may
+
+    @property
+    def named(self) -> set[str]:
+        """The tensors of the base model of which a warning says that they are random: they, or what they stand in."""
+        words = {word.strip(".,") for word in self.told.split()}
+        return {key for key in self.base if any(path in words for path in _paths(f"{self.prefix}{key}"))}
 
     @property
     def base(self) -> Mapping[str, Tensor]:
@@ -164,12 +175,13 @@ def _compare(read: _Read, theirs: PreTrainedModel, written_by: type[PreTrainedMo
     """
     base, upstream = read.base, _base_of(theirs, read.base)
     common = base.keys() & upstream.keys()
-    if not common:
+    if not common and not base.keys() - _random(read, theirs) and not read.refusal:
         raise AssertionError(f"no tensor of {written_by.__name__} has the name of one of the base model")
     if wrong := sorted((read.lacking_of_base & common) - (lacking & _tied(upstream))):
         raise AssertionError(f"not read from the checkpoint: {', '.join(wrong[:5])} and {len(wrong) - 1} more")
     common -= read.lacking_of_base
-    assert_bitwise({key: base[key] for key in common}, {key: upstream[key] for key in common}, "the base model")
+    if common:  # else it is all elsewhere: see `_nothing_is_random_in_silence`
+        assert_bitwise({key: base[key] for key in common}, {key: upstream[key] for key in common}, "the base model")
     if heads := sorted(key for key in read.lacking if not key.startswith(read.prefix)):
         raise AssertionError(f"of the flexible head, not read: {', '.join(heads)}")
     if wrong := sorted(key for key in read.left_over if key.removeprefix(read.prefix) in base):
@@ -188,6 +200,71 @@ def _base_of(theirs: PreTrainedModel, base: Mapping[str, Tensor]) -> Mapping[str
     """The tensors of upstream's class by their names in the base model, which it may hold elsewhere than it says."""
     candidates = [part.state_dict() for part in theirs.modules() if isinstance(part, PreTrainedModel)]
     return max(candidates, key=lambda tensors: len(base.keys() & tensors.keys()))
+
+
+def _random(read: _Read, theirs: PreTrainedModel) -> set[str]:
+    """The tensors of the base model that upstream's class has nowhere, in a model where they have the names that they have in one here.
+
+    All that upstream's class has are random, so that no two are equal by chance.
+    """
+    base: PreTrainedModel = read.model.base_model
+    models = [path for path, module in base.named_modules() if path and isinstance(module, PreTrainedModel)]
+    known = theirs.state_dict()
+    ends: dict[str, list[Tensor]] = {}
+    for key, tensor in known.items():
+        for end in _ends(key):
+            ends.setdefault(end, []).append(tensor)
+
+    def name(key: str) -> str:
+        inside = max((path for path in models if key.startswith(f"{path}.")), key=len, default="")
+        return key.removeprefix(f"{inside}.")
+
+    return {
+        key
+        for key, tensor in read.base.items()
+        if not any(torch.equal(tensor, other) for other in ends.get(name(key), ()))
+    }
+
+
+def _ends(key: str) -> Iterator[str]:
+    """A name, and what is left of it below each module that it stands in."""
+    while key:
+        yield key
+        key = key.partition(".")[2]
+
+
+def _paths(key: str) -> Iterator[str]:
+    """A name, and those of all that it stands in."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
+
+
+def _nothing_is_random_in_silence(read: _Read, theirs: PreTrainedModel) -> None:
+    """What of the base model is not upstream's is named; no whole model of it is among what upstream's class has; a refusal says what to do."""
+    random = _random(read, theirs)
+    base = read.model.base_model
+    parameters = {name for name, _ in base.named_parameters(remove_duplicate=False)}
+    if wrong := sorted(random & parameters - read.named):
+        raise AssertionError(f"random, and nothing says so: {', '.join(wrong[:5])} and {len(wrong) - 1} more")
+    if read.refusal and type(theirs).__name__ not in read.refusal:
+        raise AssertionError(f"refused, without the class to take instead: {read.refusal}")
+    ours = [(path, one) for path, one in base.named_modules() if isinstance(one, PreTrainedModel)]
+    for path, module in ours:
+        keys = {f"{path}.{name}".lstrip(".") for name in module.state_dict()}
+        found = [other for other in _inside(theirs) if _are_alike(module, other)] if keys and keys <= random else []
+        if len(found) == 1:
+            raise AssertionError(f"random, while {type(theirs).__name__} has one such model: {path or 'all of it'}")
+
+
+def _inside(whole: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    yield from (module for module in whole.modules() if isinstance(module, PreTrainedModel))
+
+
+def _are_alike(ours: PreTrainedModel, theirs: PreTrainedModel) -> bool:
+    """Whether they are of one class of upstream's and have the same tensors."""
+    shapes, others = ({key: tensor.shape for key, tensor in one.state_dict().items()} for one in (ours, theirs))
+    return isinstance(ours, type(theirs)) and shapes == others
 
 
 def _by_another_name(read: _Read) -> set[str]:
@@ -224,11 +301,22 @@ def _saved(model: PreTrainedModel) -> Iterator[str]:
 
 
 def _read(cls: Any, folder: str) -> _Read:
+    refusal = ""
     with _told() as told:
-        model, info = cls.from_pretrained(folder, output_loading_info=True)
+        try:
+            model, info = cls.from_pretrained(folder, output_loading_info=True)
+        except _mismatch() as refused:
+            refusal = str(refused)
+            model, info = cls.from_pretrained(folder, output_loading_info=True, allow_random_parts=True)
     if info["mismatched_keys"]:
         raise AssertionError(f"of another shape: {sorted(map(str, info['mismatched_keys']))}")
-    return _Read(model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), " ".join(told))
+    return _Read(model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), " ".join(told), refusal)
+
+
+def _mismatch() -> type[Exception]:
+    from adapter_models import AdapterMismatchError
+
+    return AdapterMismatchError
 
 
 def _auto_class() -> Any:

@@ -13,6 +13,8 @@ QWEN2_VL = Subject("qwen2_vl", _RENAMED, "decoder", _RENAMED)
 GIT = Subject("git", "GitForCausalLM", "decoder", "GitForCausalLM")  # whose head no flexible one is like
 # Each class of its type has names of its own, and there is no base model.
 SEGMENTS = Subject("tipsv2_dpt", "Tipsv2DptForSemanticSegmentation", "vision", "Tipsv2DptForSemanticSegmentation")
+ELSEWHERE = Subject("dpr", "DPRContextEncoder", "encoder", "DPRContextEncoder")  # holds its encoder under another name
+HALF = Subject("t5", "T5EncoderModel", "encoder", "T5EncoderModel")
 
 CHECKPOINT: dict[str, Defect] = {
     "checkpoint: the names of the class that wrote it are not looked up": Defect(
@@ -32,6 +34,18 @@ CHECKPOINT: dict[str, Defect] = {
         "checkpoint",
         subject=SEGMENTS,
         message="written again, missing",
+    ),
+    "checkpoint: what stands elsewhere is not found": Defect(
+        instead(checkpoints, "with_renaming", lambda load_config, *arguments: (load_config, [])),
+        "checkpoint",
+        subject=ELSEWHERE,
+        message="random, while DPRContextEncoder has one such model",
+    ),
+    "checkpoint: nothing says that a part is random": Defect(
+        instead(checkpoints, "tell_what_is_random", nothing),
+        "checkpoint",
+        subject=HALF,
+        message="random, and nothing says so",
     ),
     "checkpoint: the config does not name the adapters": Defect(
         instead(saving, "stored_adapters", lambda model, state: ({}, state)),

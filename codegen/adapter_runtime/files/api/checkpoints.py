@@ -19,6 +19,8 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.core_model_loading import WeightRenaming
 
 from adapter_runtime.contract.registry import registered
+from adapter_runtime.files.api.elsewhere import names_in, with_renaming
+from adapter_runtime.files.api.random_parts import Reading, tell_what_is_random
 from adapter_runtime.heads.static import is_static, unmet
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
+_UNREAD = "_unread"  # attribute of a model while it is read: see `Reading`
+
 
 # (transformers has no types for mypy, so that a class of it is Any.)
 class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
@@ -39,9 +43,17 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """See transformers. The checkpoint may be that of any class of upstream for the model type.
 
-        Where that class has a head which the model does not have, a warning says that it is left out.
+        Where that class has a head which the model does not have, a warning says that it is left out. One more names what of the base model
+        the checkpoint does not have, so that it begins with random values.
+
+        Args:
+            allow_random_parts: take a model of which the checkpoint lacks whole parts (an encoder-decoder of which it has the encoder).
+
+        Raises:
+            AdapterMismatchError: it lacks some, they may not be random, and no flexible head is left without them.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        allow_random_parts = kwargs.pop("allow_random_parts", False)
         given = kwargs.pop("config", None)
         config, kwargs = resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
         architecture = architecture_of(config)
@@ -54,10 +66,35 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         if reader is not cls:
             model.__class__ = cls
             forget_renaming(model)
+        unread = model.__dict__.pop(_UNREAD, info["missing_keys"])
+        tell_what_is_random(model, architecture, Reading(info, unread), allow_random_parts)
         lost = sorted(info["unexpected_keys"]) or _tied_head(model, architecture)
         if architecture is not None and lost:
             _tell_what_is_lost(model, architecture, lost)
         return (model, info) if wants_info else model
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: PreTrainedModel,
+        state_dict: dict[str, Any] | None,
+        checkpoint_files: list[str] | None,
+        load_config: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """See transformers: here the model has been built, and nothing has been read yet.
+
+        A renaming that is not the model's own is not undone when it is saved.
+        """
+        names = names_in(state_dict, checkpoint_files)
+        load_config, added = with_renaming(load_config, model, architecture_of(model.config), names)
+        info, offloaded = PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+        if added:
+            forget_renaming(model)
+        model.__dict__[_UNREAD] = info.missing_keys  # upstream takes what it ties out of this set, and reports another
+        return info, offloaded
 
 
 def _leave_renaming_to_base(cls: type[PreTrainedModel], model_type: str) -> None:

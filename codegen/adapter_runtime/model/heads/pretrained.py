@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from typing import Any
-
-from transformers import PreTrainedModel
 
 from adapter_runtime.files.api.checkpoints import (
     ReadCheckpointsMixin,
@@ -16,8 +13,6 @@ from adapter_runtime.files.api.checkpoints import (
     resolve_config,
 )
 from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_static, key_mapping, unmet
-
-logger = logging.getLogger(__name__)
 
 
 class LoadPretrainedMixin(ReadCheckpointsMixin):
@@ -48,35 +43,4 @@ class LoadPretrainedMixin(ReadCheckpointsMixin):
             **kwargs,
         )
         forget_renaming(model)
-        if info["missing_keys"]:
-            _warn_of_random_parts(model, architecture, frozenset(info["missing_keys"]))
         return (model, info) if wants_info else model
-
-
-def _warn_of_random_parts(model: PreTrainedModel, architecture: str, missing: frozenset[str]) -> None:
-    """Name the whole models inside of `model` of which a checkpoint of another class has nothing: CLIPForImageClassification's has no text.
-
-    Args:
-        architecture: upstream's class, whose checkpoint it is.
-        missing: names of parameters that it lacks.
-    """
-    found: list[str] = []
-    for path, module in model.named_modules():
-        if module is model.base_model or not path or not isinstance(module, PreTrainedModel):
-            continue
-        keys = {f"{path}.{name}" for name, _ in module.named_parameters()}
-        if keys and keys <= missing and not any(path.startswith(f"{one}.") for one in found):
-            found.append(path)
-    if found:
-        beside = {
-            key.removesuffix(".weight").removesuffix(".bias") for key in missing if not key.startswith(tuple(found))
-        }
-        logger.warning(
-            "A checkpoint of %s has nothing of %s, which begin(s) with random values in this %s. Its head %r does not run them. To use"
-            " them, load a checkpoint that has them, and add the head to that: %s.from_pretrained(...), add_..._head(...).",
-            architecture,
-            ", ".join((*found, *sorted(beside))),
-            type(model).__name__,
-            DEFAULT_NAME,
-            type(model).__name__,
-        )
