@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from conformance.checks import checkpoint
 from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subjects
+from conformance.checks.random_parts import models_to_be_read, random_tensors
 from conformance.subjects import Subject
 
 # Types with classes that name tensors in ways of their own, or that hold the parts of a base model themselves.
@@ -60,11 +64,11 @@ def test_what_only_the_class_that_wrote_it_ties_may_lack_where_upstream_lacks_it
     read = checkpoint._Read(subject.upstream(), ["bert.pooler.dense.bias"], [], told="")
     for lacking in (set[str](), {"pooler.dense.bias"}):
         with pytest.raises(AssertionError, match=r"not read from the checkpoint: pooler\.dense\.bias"):
-            checkpoint._compare(read, theirs, type(theirs), lacking)
+            checkpoint._compare(read, theirs, lacking, set())
     theirs.pooler.dense.bias = theirs.embeddings.LayerNorm.bias
-    checkpoint._compare(read, theirs, type(theirs), {"pooler.dense.bias"})
+    checkpoint._compare(read, theirs, {"pooler.dense.bias"}, set())
     with pytest.raises(AssertionError, match="not read from the checkpoint"):
-        checkpoint._compare(read, theirs, type(theirs), set())
+        checkpoint._compare(read, theirs, set(), set())
 
 
 def test_a_class_that_does_not_read_what_it_wrote_is_told_apart() -> None:
@@ -72,3 +76,50 @@ def test_a_class_that_does_not_read_what_it_wrote_is_told_apart() -> None:
     assert not checkpoint._is_read_as_written(named["PixioBackbone"].upstream())
     assert checkpoint._is_read_as_written(named["PixioModel"].upstream())
     assert checkpoint._is_read_as_written(named["BertForMaskedLM"].upstream())
+
+
+def test_classes_of_the_file_that_stand_in_no_table_are_subjects_if_they_can_run() -> None:
+    names = {subject.architecture for subject in checkpoint_subjects("dpr")}
+    assert names == {"DPRQuestionEncoder", "DPRContextEncoder", "DPRReader"}
+
+
+class _Part(PreTrainedModel):
+    config_class = PreTrainedConfig
+
+    def __init__(self, width: int, **inside: PreTrainedModel) -> None:
+        super().__init__(PreTrainedConfig())
+        self.dense = torch.nn.Linear(width, width)
+        for name, model in inside.items():
+            setattr(self, name, model)
+
+
+class _Other(_Part):
+    """Another class."""
+
+
+@pytest.mark.parametrize(
+    ("base", "theirs", "expected"),
+    [
+        pytest.param(lambda: _Part(2), lambda: _Other(2), [], id="of another class"),
+        pytest.param(lambda: _Part(2), lambda: _Part(3), [], id="of another size"),
+        pytest.param(lambda: _Part(2), lambda: _Other(2, a=_Part(2), b=_Part(2)), [], id="two of its class"),
+        pytest.param(
+            lambda: _Part(2, a=_Other(4)), lambda: _Part(3, a=_Other(4)), [], id="in one of another size of that class"
+        ),
+        pytest.param(lambda: _Part(2), lambda: _Other(3, a=_Part(2)), [""], id="one of its class"),
+        pytest.param(lambda: _Other(4, a=_Part(2)), lambda: _Part(2), ["a"], id="what it holds is all of the other"),
+    ],
+)
+def test_a_model_that_is_random_though_it_was_in_the_checkpoint_is_found(
+    base: Callable[[], PreTrainedModel], theirs: Callable[[], PreTrainedModel], expected: list[str]
+) -> None:
+    ours = base()
+    assert models_to_be_read(ours, theirs(), random_tensors(ours, theirs(), {})) == expected
+
+
+def test_what_has_the_values_of_another_place_of_the_same_name_is_read() -> None:
+    ours, theirs = _Other(4, a=_Part(2)), _Other(3, b=_Part(2))
+    assert random_tensors(ours, theirs, {}) == set(ours.state_dict())
+    ours.a.load_state_dict(theirs.b.state_dict())
+    assert random_tensors(ours, theirs, {}) == {"dense.weight", "dense.bias"}
+    assert random_tensors(ours, theirs, {"dense.bias": ours.dense.bias}) == {"dense.weight"}

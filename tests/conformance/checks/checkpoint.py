@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from conformance.adapted import FIRST, init_refuses, randomise_adapter, refused, state
 from conformance.auto_classes import auto_classes, classes_of_the_file
+from conformance.checks.random_parts import models_to_be_read, random_tensors
 from conformance.heads import PREFERRED, adapter_model_class, realigned
 from conformance.instances.fields import config_class
 from conformance.methods import METHODS, Method
@@ -71,9 +72,10 @@ def checkpoint_is_read(subject: Subject) -> None:
 def _adapter_model_reads(model_type: str, theirs: PreTrainedModel, folder: str) -> None:
     """What upstream's class reads from a checkpoint of its own, and the same from what the adapter model writes again."""
     read = _read(adapter_model_class(model_type), folder)
-    lacking = _lacking_of_upstream(model_type, folder)
-    _compare(read, theirs, type(theirs), lacking)
-    _nothing_is_random_in_silence(read, theirs)
+    plain, lacking = _read_by_upstream(model_type, folder)
+    random = random_tensors(read.model.base_model, theirs, plain)
+    _compare(read, theirs, lacking, random)
+    _nothing_is_random_in_silence(read, theirs, random)
     if wrong := _by_another_name(read) - (lacking & read.named):
         raise AssertionError(f"lacking, while what is left over has such names: {', '.join(sorted(wrong)[:5])}")
     with _saved(read.model) as again_folder:
@@ -166,17 +168,19 @@ class _Read:
         return {key.removeprefix(self.prefix) for key in self.lacking if key.startswith(self.prefix)}
 
 
-def _compare(read: _Read, theirs: PreTrainedModel, written_by: type[PreTrainedModel], lacking: set[str]) -> None:
+def _compare(read: _Read, theirs: PreTrainedModel, lacking: set[str], random: set[str]) -> None:
     """What upstream's class has of the base model is there, bitwise; what is left over belongs to its head, and is said to be.
 
     Args:
-        lacking: what upstream's own base model does not find in the checkpoint either. What `written_by` alone ties is no fault of ours
-            (UDOP's tables of relative positions).
+        lacking: what upstream's own base model does not find in the checkpoint either. What the class that wrote it alone ties is no
+            fault of ours (UDOP's tables of relative positions).
+        random: what upstream's class has nowhere. All of it may be so in a model that was refused.
     """
+    written_by = type(theirs).__name__
     base, upstream = read.base, _base_of(theirs, read.base)
     common = base.keys() & upstream.keys()
-    if not common and not base.keys() - _random(read, theirs) and not read.refusal:
-        raise AssertionError(f"no tensor of {written_by.__name__} has the name of one of the base model")
+    if not common and base.keys() <= random and not read.refusal:
+        raise AssertionError(f"no tensor of {written_by} has the name of one of the base model")
     if wrong := sorted((read.lacking_of_base & common) - (lacking & _tied(upstream))):
         raise AssertionError(f"not read from the checkpoint: {', '.join(wrong[:5])} and {len(wrong) - 1} more")
     common -= read.lacking_of_base
@@ -186,7 +190,7 @@ def _compare(read: _Read, theirs: PreTrainedModel, written_by: type[PreTrainedMo
         raise AssertionError(f"of the flexible head, not read: {', '.join(heads)}")
     if wrong := sorted(key for key in read.left_over if key.removeprefix(read.prefix) in base):
         raise AssertionError(f"of the base model, left over: {', '.join(wrong)}")
-    if read.left_over and written_by.__name__ not in read.told:
+    if read.left_over and written_by not in read.told:
         raise AssertionError(f"nothing says that these are left out: {', '.join(sorted(read.left_over)[:5])}")
 
 
@@ -202,37 +206,6 @@ def _base_of(theirs: PreTrainedModel, base: Mapping[str, Tensor]) -> Mapping[str
     return max(candidates, key=lambda tensors: len(base.keys() & tensors.keys()))
 
 
-def _random(read: _Read, theirs: PreTrainedModel) -> set[str]:
-    """The tensors of the base model that upstream's class has nowhere, in a model where they have the names that they have in one here.
-
-    All that upstream's class has are random, so that no two are equal by chance.
-    """
-    base: PreTrainedModel = read.model.base_model
-    models = [path for path, module in base.named_modules() if path and isinstance(module, PreTrainedModel)]
-    known = theirs.state_dict()
-    ends: dict[str, list[Tensor]] = {}
-    for key, tensor in known.items():
-        for end in _ends(key):
-            ends.setdefault(end, []).append(tensor)
-
-    def name(key: str) -> str:
-        inside = max((path for path in models if key.startswith(f"{path}.")), key=len, default="")
-        return key.removeprefix(f"{inside}.")
-
-    return {
-        key
-        for key, tensor in read.base.items()
-        if not any(torch.equal(tensor, other) for other in ends.get(name(key), ()))
-    }
-
-
-def _ends(key: str) -> Iterator[str]:
-    """A name, and what is left of it below each module that it stands in."""
-    while key:
-        yield key
-        key = key.partition(".")[2]
-
-
 def _paths(key: str) -> Iterator[str]:
     """A name, and those of all that it stands in."""
     while key:
@@ -240,31 +213,16 @@ def _paths(key: str) -> Iterator[str]:
         key = key.rpartition(".")[0]
 
 
-def _nothing_is_random_in_silence(read: _Read, theirs: PreTrainedModel) -> None:
-    """What of the base model is not upstream's is named; no whole model of it is among what upstream's class has; a refusal says what to do."""
-    random = _random(read, theirs)
-    base = read.model.base_model
+def _nothing_is_random_in_silence(read: _Read, theirs: PreTrainedModel, random: set[str]) -> None:
+    """What of the base model is random is named; no whole model is that could have been read; a refusal says what to do instead."""
+    base, name = read.model.base_model, type(theirs).__name__
     parameters = {name for name, _ in base.named_parameters(remove_duplicate=False)}
     if wrong := sorted(random & parameters - read.named):
         raise AssertionError(f"random, and nothing says so: {', '.join(wrong[:5])} and {len(wrong) - 1} more")
-    if read.refusal and type(theirs).__name__ not in read.refusal:
+    if read.refusal and name not in read.refusal:
         raise AssertionError(f"refused, without the class to take instead: {read.refusal}")
-    ours = [(path, one) for path, one in base.named_modules() if isinstance(one, PreTrainedModel)]
-    for path, module in ours:
-        keys = {f"{path}.{name}".lstrip(".") for name in module.state_dict()}
-        found = [other for other in _inside(theirs) if _are_alike(module, other)] if keys and keys <= random else []
-        if len(found) == 1:
-            raise AssertionError(f"random, while {type(theirs).__name__} has one such model: {path or 'all of it'}")
-
-
-def _inside(whole: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    yield from (module for module in whole.modules() if isinstance(module, PreTrainedModel))
-
-
-def _are_alike(ours: PreTrainedModel, theirs: PreTrainedModel) -> bool:
-    """Whether they are of one class of upstream's and have the same tensors."""
-    shapes, others = ({key: tensor.shape for key, tensor in one.state_dict().items()} for one in (ours, theirs))
-    return isinstance(ours, type(theirs)) and shapes == others
+    if paths := models_to_be_read(base, theirs, random):
+        raise AssertionError(f"random, while {name} has one such model: {', '.join(path or 'all' for path in paths)}")
 
 
 def _by_another_name(read: _Read) -> set[str]:
@@ -273,10 +231,11 @@ def _by_another_name(read: _Read) -> set[str]:
     return {key for key in read.lacking_of_base if _end(key) in ends}
 
 
-def _lacking_of_upstream(model_type: str, folder: str) -> set[str]:
-    """What upstream's own base model does not find in a checkpoint: BLIP's that generates has a text model of another kind."""
-    _, info = _held(model_type).from_pretrained(folder, output_loading_info=True)
-    return set(info["missing_keys"])
+def _read_by_upstream(model_type: str, folder: str) -> tuple[dict[str, Tensor], set[str]]:
+    """What upstream's own base model reads from a checkpoint, and what it does not find: BLIP's that generates has a text model of another kind."""
+    model, info = _held(model_type).from_pretrained(folder, output_loading_info=True)
+    lacking = set(info["missing_keys"])
+    return {key: tensor for key, tensor in model.state_dict().items() if key not in lacking}, lacking
 
 
 def _is_read_as_written(model: PreTrainedModel) -> bool:
