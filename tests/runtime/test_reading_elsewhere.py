@@ -196,6 +196,12 @@ def test_nothing_is_said_of_adapters_that_the_config_names_and_the_file_does_not
     assert "random values" not in caplog.text
 
 
+def test_who_gives_no_tensors_gets_random_ones() -> None:
+    model = AutoAdapterModel.from_config(tiny_config("bert"))
+    again = type(model).from_pretrained(None, config=model.config, state_dict={})
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
 def written(architecture: str, folder: Path) -> PreTrainedModel:
     """A model of upstream's class, whose checkpoint is in `folder`."""
     torch.manual_seed(0)

@@ -93,7 +93,8 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
         )
         if added:
             forget_renaming(model)
-        model.__dict__[_UNREAD] = info.missing_keys  # upstream takes what it ties out of this set, and reports another
+        # Upstream takes what it ties out of this set, and reports another. Who gives no tensor at all wants random ones.
+        model.__dict__[_UNREAD] = info.missing_keys if names else set()
         return info, offloaded
 
 
