@@ -84,7 +84,11 @@ def test_what_is_left_out_is_named_where_no_head_fits(tmp_path: Path, caplog: py
 
 @pytest.mark.parametrize(
     "upstream",
-    [transformers.PaliGemmaForConditionalGeneration, transformers.PLBartForCausalLM],
+    [
+        transformers.PaliGemmaForConditionalGeneration,
+        transformers.PLBartForCausalLM,
+        transformers.Kosmos2_5ForConditionalGeneration,  # the language model in it ties it
+    ],
     ids=lambda cls: cls.__name__,
 )
 def test_a_head_that_is_tied_and_in_no_file_is_named_too(
