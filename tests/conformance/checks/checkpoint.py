@@ -196,21 +196,21 @@ def _compare(read: _Read, theirs: PreTrainedModel, lacking: set[str], random: se
 
 
 def _nothing_is_lost_in_silence(subject: Subject, read: _Read, theirs: PreTrainedModel) -> None:
-    """What upstream's class has beside the base model is said to be left out where no flexible head has it (what such a head computes, the
-    check "conversion" compares): also weights that are tied, which are in no file, and what is predicted without weights of its own.
+    """What upstream's class has beside the base model and what is in no file is said to be left out where no flexible head has it: weights
+    that are tied, and what is predicted without weights of its own. (What a flexible head computes, the check "conversion" compares.)
     """
     if getattr(read.model.config, "prediction_heads", None) or "Its head is not loaded" in read.told:
         return
     held = {f".{key}" for key in read.base}
-    if lost := sorted(key for key in theirs.state_dict() if not any(_are_one_end(f".{key}", known) for known in held)):
+    tied = _tied(theirs.state_dict(keep_vars=True))
+    if lost := sorted(key for key in tied if not any(_are_one_end(f".{key}", known) for known in held)):
         raise AssertionError(f"nothing says that these are left out: {', '.join(lost[:5])}")
     if not upstream_runs(subject):
         return
     inputs = shaped_for(subject, subject.padded_inputs())
     predicted = {name: value for name, value in run(theirs, inputs).items() if name.endswith("logits")}
-    ours = (
-        list(run(read.model, inputs).values()) if predicted else []
-    )  # the base model may call them its last states (FSMT)
+    # The base model may call them its last states (FSMT).
+    ours = list(run(read.model, inputs).values()) if predicted else []
     for name, value in predicted.items():
         if not any(are_close({name: other}, {name: value}) for other in ours):
             raise AssertionError(f"nothing says that the adapter model gives no {name}")
