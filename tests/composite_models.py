@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import (
     BertConfig,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     CanaryConfig,
     CanaryForConditionalGeneration,
     CLIPVisionConfig,
@@ -206,6 +208,23 @@ def granite_speech() -> Composite:
         "input_features": torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0)),
     }
     return Composite(GraniteSpeechForConditionalGeneration(config).eval(), inputs)
+
+
+def blip2() -> Composite:
+    """Its features of images come out of two parts, one after the other."""
+    shared = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "vocab_size": 60, "max_position_embeddings": 64, "word_embed_proj_dim": 32}  # fmt: skip
+    config = Blip2Config(
+        vision_config={"hidden_size": 24, "image_size": 8, "patch_size": 4, **shared},
+        qformer_config={"hidden_size": 32, "encoder_hidden_size": 24, "cross_attention_frequency": 1, "vocab_size": 60, **shared},
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=50,
+    )  # fmt: skip
+    model = Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    return Composite(model, {"pixel_values": pixels(2)})
 
 
 def made(kind: str, **options: Any) -> Composite:

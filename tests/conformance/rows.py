@@ -100,16 +100,23 @@ def given_one_row(subject: Subject) -> frozenset[str]:
 
 
 @functools.cache
-def compares_all_rows(subject: Subject) -> bool:
-    """Whether a model made of several has an output with a dimension for the rows of one part, and one for those of another."""
-    if len(initialised(subject).adapters_base.adapter_parts()) < 2:
-        return False
+def compared_rows(subject: Subject) -> Mapping[str, tuple[int, ...]]:
+    """The outputs of upstream's that have several dimensions for rows, as where all texts are compared with all images, and which these are.
+
+    However many parts a model has: one that is planned as a whole may hold a tower for each.
+    """
     inputs = subject.padded_inputs()
     all_rows, few_rows = (_asked(subject, given) for given in (inputs, some_rows(inputs, 0, FEW)))
-    return any(
-        name in few_rows and list(zip(value.shape, few_rows[name].shape, strict=False)).count((BATCH, FEW)) > 1
+    dims = {
+        name: tuple(
+            at
+            for at, sizes in enumerate(zip(value.shape, few_rows[name].shape, strict=False))
+            if sizes == (BATCH, FEW)
+        )
         for name, value in all_rows.items()
-    )
+        if name in few_rows
+    }
+    return {name: found for name, found in dims.items() if len(found) > 1}
 
 
 @functools.cache

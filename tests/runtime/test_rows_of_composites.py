@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import (
     BertConfig,
     BertModel,
-    Blip2Config,
-    Blip2ForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
     PreTrainedModel,
@@ -26,7 +25,11 @@ from adapter_runtime.call.context import thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.placeholders import kinds_without_places
 from adapter_runtime.errors import UnsupportedMethodError
-from composite_models import BERT, IMAGE, VIT, Composite, dual_encoder, llava, logits, pixels, with_adapters
+from adapter_runtime.model.parts.towers import towers_of
+from composite_models import BERT, IMAGE, VIT, Composite, blip2, dual_encoder, llava, logits, pixels, with_adapters
+from conformance import instances
+from conformance.tiny import randomise as randomise_base
+from conformance.tiny import tiny_config
 from runtime_models import randomise
 
 SPLIT = BatchSplit("a", "b", batch_sizes=[1, 1])
@@ -109,10 +112,21 @@ def _pair(kind: type[Pair], rows: int = 2) -> Composite:
     return Composite(kind(BertConfig(**BERT)), {"pixel_values": pixels(rows), "input_ids": WORDS.repeat(rows // 2, 1)})
 
 
+def tiny(model_type: str) -> Composite:
+    """A model with the inputs of its conformance run, of which two rows."""
+    made = instances.read(model_type)
+    torch.manual_seed(0)
+    model = getattr(transformers, made.architecture)._from_config(tiny_config(model_type), attn_implementation="eager")
+    randomise_base(model)
+    return Composite(model, {name: value[:2] for name, value in made.inputs().items()})
+
+
 COMPARING: Mapping[str, Callable[[], Composite]] = {
     "CLIP": clip,
     "any two": dual_encoder,
     **{kind.__name__: partial(_pair, kind) for kind in (ByEinsum, ByBroadcast, ByEachToken, BySpreadRows)},
+    # Planned as one model, with a tower for texts and one for images
+    **{model_type: partial(tiny, model_type) for model_type in ("xclip", "groupvit", "clvp")},
 }
 
 
@@ -167,6 +181,77 @@ def test_texts_under_several_adapters_are_compared_with_images_under_none() -> N
     assert torch.allclose(found[2], torch.stack([found[0][0], found[1][1]]), atol=1e-5)
 
 
+def _as_one_or_the_other(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], field: str) -> bool:
+    """Whether the first row is as under "a" and the second as under "b", where the batch is divided so."""
+    found = []
+    for active in ("a", "b", SPLIT):
+        model.set_active_adapters(active)
+        with torch.no_grad():
+            found.append(getattr(model(**inputs), field))
+    one, two, split = found
+    assert not torch.allclose(one, two, atol=1e-3)
+    return torch.allclose(split, torch.stack([one[0], two[1]]), atol=1e-5)
+
+
+def test_a_tower_without_adapters_is_compared_with_one_that_has_them() -> None:
+    model, inputs = _adapted(tiny("groupvit"))
+    texts = len(model.text_model.encoder.layers)
+    is_text_first = next(layer for _, layer in model.adapters_base.iter_layers()) is model.text_model.encoder.layers[0]
+    assert is_text_first
+    for name in "ab":
+        model.delete_adapter(name)
+    model, inputs = _adapted(Composite(model, inputs), f"lora[leave_out={list(range(texts))}]")
+    assert _as_one_or_the_other(model, inputs, "logits_per_image")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "rows"),
+    [
+        pytest.param("blip", "logits_per_image", id="texts without adapter classes"),
+        pytest.param("align", "logits_per_text", id="images without layers"),
+    ],
+)
+def test_what_has_no_adapters_has_copies_too(model_type: str, rows: str) -> None:
+    model, inputs = _adapted(tiny(model_type))
+    assert _as_one_or_the_other(model, inputs, rows)
+    model.set_active_adapters(Parallel("a", "b"))
+    with pytest.raises(UnsupportedMethodError, match="compares all rows"):
+        model(**inputs)
+
+
+def test_nothing_is_left_of_the_watch_after_a_call() -> None:
+    model, inputs = _adapted(tiny("groupvit"))
+    hooks = [len(tower._forward_hooks) + len(tower._forward_pre_hooks) for tower in towers_of(model.adapters_base)]
+    model.set_active_adapters(SPLIT)
+    with pytest.raises(UnsupportedMethodError):
+        model(**inputs)
+    assert hooks == [
+        len(tower._forward_hooks) + len(tower._forward_pre_hooks) for tower in towers_of(model.adapters_base)
+    ]
+    model.set_active_adapters("a")
+    assert model(**inputs).logits_per_image.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "towers"),
+    [
+        pytest.param("llama", [], id="one list of layers"),
+        pytest.param("bert", [], id="one encoder beside modules without layers"),
+        pytest.param("t5", [], id="an encoder and its decoder"),
+        pytest.param("clip", ["text_model", "vision_model"], id="parts"),
+        pytest.param("blip", ["text_model", "vision_model"], id="a part and a model without adapter classes"),
+        pytest.param("groupvit", ["text_model", "vision_model"], id="modules of one model"),
+        pytest.param("hiera", [], id="stages, one behind the other"),
+    ],
+)
+def test_towers_are_what_stands_beside_each_other(model_type: str, towers: list[str]) -> None:
+    model = tiny(model_type).model
+    init(model)
+    base = model.adapters_base
+    names = {module: name for name, module in base.named_modules()}
+    assert [names[tower] for tower in towers_of(base)] == towers
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -196,22 +281,6 @@ def test_rows_are_followed_where_they_go() -> None:
 
 
 # Copies are made once
-
-
-def blip2() -> Composite:
-    shared = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "vocab_size": 60, "max_position_embeddings": 64, "word_embed_proj_dim": 32}  # fmt: skip
-    config = Blip2Config(
-        vision_config={"hidden_size": 24, "image_size": 8, "patch_size": 4, **shared},
-        qformer_config={"hidden_size": 32, "encoder_hidden_size": 24, "cross_attention_frequency": 1, "vocab_size": 60, **shared},
-        text_config=text,
-        num_query_tokens=4,
-        image_token_index=50,
-    )  # fmt: skip
-    model = Blip2ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.query_tokens)
-    return Composite(model, {"pixel_values": pixels(2)})
 
 
 def _features(model: PreTrainedModel, name: str, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -292,6 +361,65 @@ def test_rows_lack_a_place_where_others_have_one(rows: list[list[int]] | None, i
     config = with_adapters("llava").model.config
     tokens = None if rows is None else torch.tensor(rows)
     assert ("vision" in kinds_without_places(config, {"input_ids": tokens})) == is_lacking
+
+
+class Around(PreTrainedModel):  # type: ignore[misc]
+    """A model of a user's own: one that reads images and texts, and another one beside it."""
+
+    config_class = BertConfig
+    tokens = "input_ids"
+
+    def __init__(self, reader: PreTrainedModel) -> None:
+        config = BertConfig(**BERT)
+        super().__init__(config)
+        self.reader, self.beside = reader, BertModel(config)
+        self.eval()
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = inputs.pop(self.tokens)
+        return self.reader(input_ids=tokens, **inputs).logits, self.beside(tokens).last_hidden_state
+
+
+class AroundWords(Around):
+    """Which calls the tokens something else, so that its own arguments do not tell where images have their places."""
+
+    tokens = "words"
+
+
+def _around(kind: type[Around], counts: tuple[int, ...]) -> Composite:
+    made = _with_images(counts)
+    inputs = {kind.tokens if name == "input_ids" else name: value for name, value in made.inputs.items()}
+    return _adapted(Composite(kind(made.model), inputs))
+
+
+@pytest.mark.parametrize("kind", [Around, AroundWords])
+@pytest.mark.parametrize("counts", [(2, 1, 0), (0, 1, 2), (1, 1, 1)])
+def test_images_are_whose_they_are_in_a_model_around_the_one_that_reads_them(
+    kind: type[Around], counts: tuple[int, ...]
+) -> None:
+    model, inputs = _around(kind, counts)
+    one, two = logits(model, inputs, "a"), logits(model, inputs, "b")
+    real = inputs["attention_mask"].bool()
+    for setup, owners, more in (
+        (BatchSplit("a", "b", batch_sizes=[1, 2]), (0, 1, 1), {}),
+        (MultiTask("a", "b"), (1, 0, 1), {"task_ids": torch.tensor([1, 0, 1])}),
+    ):
+        if counts != (1, 1, 1):
+            with pytest.raises(UnsupportedMethodError, match="not each of them has a place for what CLIPVisionModel"):
+                logits(model, {**inputs, **more}, setup)
+            continue
+        expected = torch.stack([(one, two)[owner][row] for row, owner in enumerate(owners)])
+        assert torch.allclose(logits(model, {**inputs, **more}, setup)[real], expected[real], atol=1e-5)
+    both = logits(model, inputs, Parallel("a", "b"))
+    assert torch.allclose(both, torch.cat([one, two]), atol=1e-5)
+
+
+def test_a_model_in_a_model_is_called_by_itself_with_copies_of_its_rows() -> None:
+    model, inputs = _around(Around, (2, 1))
+    one, two, both = (logits(model, inputs, setup) for setup in ("a", "b", Parallel("a", "b")))
+    assert torch.allclose(model.reader(**inputs).logits, both, atol=1e-5)
+    assert model.reader.model(**inputs).last_hidden_state.shape[:2] == both.shape[:2]
+    assert not torch.allclose(one, two, atol=1e-3)
 
 
 def test_features_of_images_are_split_by_these() -> None:

@@ -154,7 +154,8 @@ class ForwardContext:
         self.computed: dict[str, list[tuple[torch.Tensor, ...]]] = {} if generation is None else generation.computed
         # "encoder", "self" (decoders, and models of one stack) -> real tokens; "" -> what is real of images or sounds
         self.spans: dict[str, TokenSpans] = {}
-        self.task_rows: TaskRows | None = None  # which rows belong to which child of `MultiTask`
+        # Which rows belong to which child of `MultiTask`.
+        self.task_rows: TaskRows | None = None if generation is None else generation.task_rows
         # Arguments that tell where the tokens are, where a prompt has its place among those that the part which reads them is given
         self.of_tokens: dict[str, Argument] = {}
         self.is_in_base = False  # the base model's own forward runs, after the adapters that act at its entry
@@ -167,7 +168,8 @@ class ForwardContext:
         self.is_between_parts = False  # the model is made of several, and none of their forwards runs
         self.past_parts: tuple[ComputedOnce, ...] = ()  # what layers ask for that are called there
         self.watch: RowWatch | None = None  # where rows of parts must not be compared with each other
-        self.unshown: frozenset[str] = frozenset()  # kinds of parts of whose inputs not each row shows one
+        # Parts of whose inputs not each row shows one. A generation is given the tokens that tell it, and not each call in it.
+        self.unshown: frozenset[Hashable] = frozenset() if generation is None else generation.unshown
 
     def of_part(self, part: Hashable) -> ForwardContext:
         """A context for one call of a part of the model: what is known of tokens and kept by methods is of that part alone.

@@ -1,4 +1,4 @@
-"""Seeing that a model made of several compares rows of one part with all rows of another: a contrastive matrix of texts and images.
+"""Seeing that a model compares rows of one part with all rows of another: a contrastive matrix of texts and images.
 
 Where the rows of a call belong to several adapters, such a matrix compares those of one adapter with those of another, and
 so does the loss made of it. Nothing in its shape tells: rows may be as many as classes. So what stands between the parts
@@ -50,16 +50,30 @@ class RowWatch(TorchFunctionMode):
         Args:
             follows: whether the rows of its outputs are followed from there on.
         """
-        self._inside += 1
+        outputs = None
+        self.enter()
         try:
             outputs = call()
         finally:
-            self._inside -= 1
-        if follows and self._inside == 0:
-            for tensor in _tensors(outputs):
-                if tensor.dim() > 1 and len(tensor) > 1 and len(tensor) % self.copies == 0:
-                    self._rows[tensor] = 0
+            self.leave(outputs if follows else None)
         return outputs
+
+    def enter(self) -> None:
+        """Watch nothing until `leave`, as a call of a part begins."""
+        self._inside += 1
+
+    def leave(self, outputs: Any) -> None:
+        """Go on watching, as a call of a part has ended.
+
+        Args:
+            outputs: those whose rows are followed from there on.
+        """
+        self._inside -= 1
+        if self._inside:
+            return
+        for tensor in _tensors(outputs):
+            if tensor.dim() > 1 and len(tensor) > 1 and len(tensor) % self.copies == 0:
+                self._rows[tensor] = 0
 
     def __torch_function__(
         self,

@@ -22,7 +22,6 @@ from adapter_runtime.call.arguments import Argument, ModelForward, Outputs, toke
 from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.division import rows_do_not_show
-from adapter_runtime.call.placeholders import kinds_without_places, puts_by_index
 from adapter_runtime.call.recording import Scores
 from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
@@ -31,8 +30,8 @@ from adapter_runtime.composition import AdapterCompositionBlock, Setup
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
 from adapter_runtime.methods.table import recorded_arguments
-from adapter_runtime.model.parts.naming import kind_of
-from adapter_runtime.model.parts.part import AdapterPart
+from adapter_runtime.model.parts.places import counts_items, lacking_in, parts_in, without_places
+from adapter_runtime.model.parts.towers import kept_apart, towers_of
 from adapter_runtime.programs.call_plan import IDLE, CallPlan
 
 logger = logging.getLogger(__name__)
@@ -89,19 +88,20 @@ def with_call_context(
         outer = thread.context
         enclosing = outer if outer is not None and outer.owner is base else None
         if enclosing is not None and not enclosing.is_generation:
-            return _inside(enclosing, functools.partial(run, self, *args, **kwargs), self, plan)
+            given = {**dict(zip(names, args, strict=False)), **kwargs} if is_whole and plan.assigns_rows else {}
+            return _inside(enclosing, functools.partial(run, self, *args, **kwargs), self, plan, given)
         if plan.is_idle and not asked:
             return forward(self, *args, **kwargs)
-        is_watched = is_whole and enclosing is None and _must_keep_apart(self, plan)
+        is_watched = is_whole and enclosing is None and plan.divides_rows and _may_compare(self, base)
         if is_watched and torch.compiler.is_compiling():  # which would compile products, and not what watches them
             return uncompiled(self, *args, **kwargs, **asked)
         context = ForwardContext(base, enclosing)
         if plan.copies > 1 and not context.is_repeated and not asked.get("adapter_input_parallelized"):
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, counts_items(base))
-            asked = _of_copies(asked, plan.copies)
+            asked = of_copies(asked, plan.copies)
         if plan.divides_rows:
-            shows_places = is_whole and _is_of_root(self, base)
-            see_rows(context, base, plan, {**dict(zip(names, args, strict=False)), **kwargs}, shows_places)
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            see_rows(context, base, plan, given, self if is_whole else None)
         context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
         _prepare(context, plan, asked)
@@ -126,38 +126,92 @@ def with_call_context(
     return forward_in_context
 
 
-def counts_items(base: AdaptedBaseModel) -> bool:
-    """Whether arguments may count images or sounds, of which a row may have several, and not rows."""
-    return base.repeats_whole or puts_by_index(base.config)
-
-
-def _of_copies(asked: dict[str, Argument], copies: int) -> dict[str, Argument]:
+def of_copies(asked: dict[str, Argument], copies: int) -> dict[str, Argument]:
     """The arguments that calls take beside upstream's, for copies of a batch: each row has its task in all of them."""
     task_ids = asked.get("task_ids")
     return {**asked, "task_ids": task_ids.repeat(copies)} if isinstance(task_ids, torch.Tensor) else asked
 
 
-def _inside(enclosing: ForwardContext, run: Callable[[], Outputs], model: AdaptedModel, plan: CallPlan) -> Outputs:
-    """The outputs of a call within that of a whole, which may keep apart the rows of its parts."""
-    watch = enclosing.watch
-    if watch is None or not _is_apart(model, model.adapters_base):
+def _inside(
+    enclosing: ForwardContext,
+    run: Callable[[], Outputs],
+    model: AdaptedModel,
+    plan: CallPlan,
+    given: dict[str, Argument],
+) -> Outputs:
+    """The outputs of a call within that of a whole, which may keep apart the rows of its parts.
+
+    Args:
+        given: the arguments, where rows are assigned to adapters and this is a forward: those of a model that is made of several parts of the
+            whole tell what is put into its tokens.
+    """
+    watch, base = enclosing.watch, model.adapters_base
+    if watch is not None and _is_apart(model, base):
+        return watch.apart(run, follows=_runs_some(model, plan))
+    if not given or not _is_between(model, base):
         return run()
-    return watch.apart(run, follows=_runs_some(model, plan))
+    unshown, inside = enclosing.unshown, {part.get_submodule("") for part in parts_in(base, model.get_submodule(""))}
+    enclosing.unshown = (unshown - inside) | lacking_in(base, model.get_submodule(""), given)
+    try:
+        return run()
+    finally:
+        enclosing.unshown = unshown
 
 
 def see_rows(
-    context: ForwardContext, base: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument], shows_places: bool
+    context: ForwardContext,
+    base: AdaptedBaseModel,
+    plan: CallPlan,
+    given: dict[str, Argument],
+    model: AdaptedModel | None,
 ) -> None:
     """Note in a context how many rows a batch has before it is copied, and what not each of them has a place for.
 
+    In a generation, what is called past the forward of the whole may be given images, and not rows: then it is known from there.
+
     Args:
         given: the arguments of the call.
-        shows_places: whether these are those of the whole, among which are the tokens.
+        model: whose forward it is; None = it is none.
     """
-    rows = batch_size(given)
+    rows, generation, is_of_root = (
+        batch_size(given),
+        context.generation,
+        model is not None and _is_of_root(model, base),
+    )
     context.rows = None if rows is None else rows // plan.copies
-    if plan.assigns_rows and shows_places:
-        context.unshown = kinds_without_places(base.config, given)
+    if not is_of_root and generation is not None and generation.rows is not None:
+        context.rows = generation.rows * generation.rows_per_input
+    if plan.assigns_rows and is_of_root:
+        context.unshown = without_places(base, given)
+    elif plan.assigns_rows and model is not None and _is_between(model, base):
+        context.unshown = lacking_in(base, model.get_submodule(""), given)
+
+
+def see_generation(
+    base: AdaptedBaseModel, plan: CallPlan, given: dict[str, Argument], asked: dict[str, Argument]
+) -> ForwardContext:
+    """A context for `generate`, which is given the tokens of all rows, as what it runs before the first forward need not be.
+
+    Args:
+        given: its arguments, with a copy for each adapter of `Parallel`.
+        asked: of these, what calls of models with adapters take beside upstream's.
+    """
+    outer = thread.context
+    context = ForwardContext(base, is_generation=True)
+    if outer is not None and outer.owner is base:  # of a model in this one, by the forward of the whole
+        context.is_repeated, context.task_rows, context.unshown = outer.is_repeated, outer.task_rows, outer.unshown
+    if plan.divides_rows:
+        inputs = given.get("inputs")
+        if given.get("input_ids") is None and isinstance(inputs, torch.Tensor) and not inputs.is_floating_point():
+            given = {**given, "input_ids": inputs}
+        rows = batch_size(given)
+        context.rows = None if rows is None else rows // plan.copies
+        if (
+            plan.assigns_rows and tokens_among(given) is not None
+        ):  # without any, a row of tokens is made for each image (BLIP-2)
+            context.unshown = without_places(base, given)
+    _prepare(context, plan, asked)
+    return context
 
 
 def _is_of_root(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
@@ -177,10 +231,16 @@ def _runs_some(model: AdaptedModel, plan: CallPlan) -> bool:
     return plan.copies > 1 or (part is not None and part.current_call_plan().runs)
 
 
-def _must_keep_apart(model: AdaptedModel, plan: CallPlan) -> bool:
-    """Whether a call is one of a model made of several, in which rows of one part may meet those of another."""
-    base = model.adapters_base
-    return plan.in_parts and plan.divides_rows and _is_of_root(model, base) and len(base.adapter_parts()) > 1
+def _is_between(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
+    """Whether a model inside of `base` is made of several parts of it, and no head around such a one."""
+    inner = cast("AdaptedBaseModel", model.base_model)
+    return not _is_of_root(model, base) and inner is model and inner.own_part is not inner
+
+
+def _may_compare(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
+    """Whether a call is one of a model in which rows of one part, or one tower, may meet those of another."""
+    is_apart = _is_of_root(model, base) or cast("AdaptedBaseModel", model.base_model).own_part is not model.base_model
+    return is_apart and (len(base.adapter_parts()) > 1 or len(towers_of(base)) > 1)
 
 
 def _watched(
@@ -192,7 +252,7 @@ def _watched(
     *args: Argument,
     **kwargs: Argument,
 ) -> Outputs:
-    """The outputs of a call of a model made of several, which must not compare rows of a part with all rows of another.
+    """The outputs of a call of a model that must not compare rows of a part, or a tower, with all rows of another.
 
     Args:
         copies: of the batch.
@@ -201,9 +261,11 @@ def _watched(
     Raises:
         UnsupportedMethodError: it does, and they belong to several adapters.
     """
-    context.watch = RowWatch(copies)
+    base = model.adapters_base
+    context.watch = watch = RowWatch(copies)
+    parts = {part.get_submodule("") for part in base.adapter_parts().values()}
     try:
-        with context.watch:
+        with watch, kept_apart((tower for tower in towers_of(base) if tower not in parts), watch):
             return run(model, *args, **kwargs)
     except RowsMeetError:
         features = [name for name in dir(type(model.adapters_base)) if _GIVES_FEATURES.fullmatch(name)]
@@ -223,7 +285,7 @@ def _heads_of(head: Argument) -> Setup:
 
 def _prepare(context: ForwardContext, plan: CallPlan, asked: dict[str, Argument]) -> None:
     """Tell a new context what the call asks for and what the plan needs."""
-    context.is_repeated = plan.copies > 1
+    context.is_repeated = context.is_repeated or plan.copies > 1
     context.recorded = {argument: Scores() for argument in RECORDED if asked.get(argument)}
     task_ids = asked.get("task_ids")
     if plan.tasks is not None and isinstance(task_ids, (torch.Tensor, Iterable)):
@@ -328,9 +390,8 @@ def context_of_part(
     rows, batch = batch_size(given), context.rows
     if plan.assigns_rows and plan.runs and rows is not None and batch is not None and rows != batch * plan.copies:
         raise rows_do_not_show(batch, f"{type(part).__name__} works on {rows}")
-    if plan.assigns_rows and plan.runs and context.unshown and part is not part.adapters_base.text_part:
-        if kind_of(cast("AdapterPart", part)) in context.unshown:
-            raise rows_do_not_show(batch, f"not each of them has a place for what {type(part).__name__} reads")
+    if plan.assigns_rows and plan.runs and part in context.unshown:
+        raise rows_do_not_show(batch, f"not each of them has a place for what {type(part).__name__} reads")
     # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
     for computation in plan.computed:
         own.states_of(computation)

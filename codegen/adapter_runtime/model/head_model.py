@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from typing_extensions import Never
 
 from adapter_runtime.call.arguments import Argument, Generate, ModelForward
 from adapter_runtime.call.checkpoint import CheckpointFunction
-from adapter_runtime.call.context import ContextScope, ForwardContext, thread
+from adapter_runtime.call.context import ContextScope, thread
 from adapter_runtime.call.repeating import repeated
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.summary import HeadSummary
@@ -20,7 +21,8 @@ from adapter_runtime.errors import UnsupportedModelError
 from adapter_runtime.methods.prompt_tuning.api import PromptGenerationMixin
 from adapter_runtime.model.api import ModelAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin, wrap_checkpoints
-from adapter_runtime.model.calls import calls_in_context, counts_items, find_spans
+from adapter_runtime.model.calls import calls_in_context, find_spans, of_copies, see_generation
+from adapter_runtime.model.parts.places import counts_items
 
 
 class ModelAroundBaseAdaptersMixin(ModelAdaptersMixin):
@@ -79,14 +81,18 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
         def generate(*args: Argument, **kwargs: Argument) -> torch.Tensor | ModelOutput:
             base = self.adapters_base
             outer = thread.context
-            if outer is not None and outer.owner is base and outer.is_generation:
+            enclosing = outer if outer is not None and outer.owner is base else None
+            if enclosing is not None and enclosing.is_generation:
                 return upstream(*args, **kwargs)  # of a model in this one, by whose generate it is called
-            context = ForwardContext(base, is_generation=True)
-            plan = base.current_call_plan()
-            if plan.copies > 1:
-                args, kwargs = repeated(("inputs",), args, kwargs, plan.copies, whole=counts_items(base))
-                context.is_repeated = True
-            with ContextScope(context):
+            plan, named = base.current_call_plan(), _by_position(upstream)
+            # Kept for all that runs; upstream would hand them on to what it runs before the first forward only.
+            names = ("task_ids",) if plan.tasks is not None else ()
+            asked = {name: kwargs.pop(name) for name in names if name in kwargs}
+            if plan.copies > 1 and not (enclosing is not None and enclosing.is_repeated):
+                args, kwargs = repeated(named, args, kwargs, plan.copies, whole=counts_items(base))
+                asked = of_copies(asked, plan.copies)
+            given = {**dict(zip(named, args, strict=False)), **kwargs}
+            with ContextScope(see_generation(base, plan, given, asked)):
                 return upstream(*args, **kwargs)
 
         return generate
@@ -116,6 +122,12 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
             inputs_tensor, model_kwargs, model_input_name, generation_config
         )
         return prepared
+
+
+def _by_position(generate: Generate) -> tuple[str, ...]:
+    """The names of the arguments of upstream's `generate` that can be given by position; where it hides them, as those of most."""
+    parameters = inspect.signature(generate).parameters.values()
+    return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD) or ("inputs",)
 
 
 class ModelWithHeadsAdaptersMixin(ModelAroundBaseAdaptersMixin, GenerationAdaptersMixin):

@@ -40,7 +40,7 @@ from conformance.reference.lora import lora_targets
 from conformance.reference.together import Averaged, Fused
 from conformance.rows import (
     are_near,
-    compares_all_rows,
+    compared_rows,
     given_one_row,
     mixed_outputs,
     of_rows,
@@ -183,7 +183,7 @@ def _assert_composed(
         are_packed: the inputs of a row may be several pieces, one row's after the other's.
     """
     require_rows(subject, are_packed)
-    if compares_all_rows(subject):
+    if compared_rows(subject):
         if _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords, "compares all rows"):
             raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
         assert not isinstance(block, Parallel), "rows of one copy are compared with those of another"
@@ -204,11 +204,28 @@ def _assert_composed(
         expected = {name: compose([one[name] for one in alone]) for name in names}
         bound = IN_DOUBLE if is_double else 1.0
         assert_equal_within({name: found[name] for name in names}, expected, what, ATOL * bound, RTOL * bound)
+        _assert_rows_meet_none_of_another(subject, found, alone, compose, what)
 
     for attention in attentions(subject):
         model = _two(subject, method, attention)
         for padding in _paddings(subject):
             in_either_precision(functools.partial(compare, model, attention, padding))
+
+
+def _assert_rows_meet_none_of_another(
+    subject: Subject,
+    found: dict[str, Tensor],
+    alone: list[dict[str, Tensor]],
+    compose: Callable[[list[Tensor]], Tensor],
+    what: str,
+) -> None:
+    """Where all rows of one input are compared with all of another, either has an adapter's own: then each row of the outcome, or each
+    column, is as under one adapter.
+    """
+    for name, dims in compared_rows(subject).items():
+        ways = (compose([one[name].movedim(at, 0) for one in alone]).movedim(0, at) for at in dims)
+        if not any(are_near(name, found, {name: way}) for way in ways):
+            raise AssertionError(f"{what}: in {name}, rows of one adapter are compared with those of another")
 
 
 def has_one_row_for_all(subject: Subject, method: Method) -> bool:

@@ -169,10 +169,23 @@ def _join(model: PreTrainedModel, root: Root) -> None:
         change_class(
             base, subclass(CompositeWithHeadMixin if is_head else ModelUsingSubmodelsAdaptersMixin, type(base))
         )
+    _turn_between(root)
     for module in list(base.modules()):
         is_turned = isinstance(module, ModelAdaptersMixin) or not isinstance(module, PreTrainedModel)
         if not is_turned and isinstance(module.base_model, ModelBaseAdaptersMixin):
             _wrap(module, module.base_model)
+
+
+def _turn_between(root: Root) -> None:
+    """Let models that stand between a whole and some of its parts, made of these alone, be called in the context of the whole: one of
+    upstream's in a class of a user's own may be called by itself, to generate or for features, and knows which row shows an image.
+    """
+    parts = {root.base.get_submodule(path) for path in root.parts}
+    for module in list(root.base.modules()):
+        if module is root.base or isinstance(module, ModelAdaptersMixin) or not lacks_layers(module):
+            continue
+        if not parts.isdisjoint(module.modules()):
+            _swap(module, registered().of_type(module.config.model_type))
 
 
 def _swap(module: nn.Module, registry: Registry) -> None:

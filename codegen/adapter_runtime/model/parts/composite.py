@@ -93,10 +93,18 @@ class ModelUsingSubmodelsAdaptersMixin(
             else:
                 parts[path] = module
                 watch_halves(module)
+        self._take(parts)
+        if self.text_part is not None:
+            watch_run(self.text_part)
+        for path, module in self.named_modules():
+            if isinstance(module, ModelUsingSubmodelsAdaptersMixin) and module is not self and path not in named:
+                module.__dict__["_root"] = self
+                before = f"{path}."
+                module._take({key.removeprefix(before): part for key, part in parts.items() if key.startswith(before)})
+
+    def _take(self, parts: dict[str, AdapterPart]) -> None:
         self._parts = parts
-        self.__dict__["_text_part"] = text = self._part_of_tokens()  # each call asks for it
-        if text is not None:
-            watch_run(text)
+        self.__dict__["_text_part"] = self._part_of_tokens()  # each call asks for it
 
     def init_base_adapters(self) -> None:
         """See `ModelBaseAdaptersMixin`."""

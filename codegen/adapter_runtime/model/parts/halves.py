@@ -66,7 +66,7 @@ class HalfEntry:
         if context is None or context.is_generation:
             context, of_whole = ForwardContext(whole, enclosing), whole.current_call_plan()
             if of_whole.divides_rows:
-                see_rows(context, whole, of_whole, given, shows_places=False)
+                see_rows(context, whole, of_whole, given, None)
         own = context_of_part(context, part, plan, given)
         own.is_in_base = True
         own.slot(HalfSlot).around = (outer,)
