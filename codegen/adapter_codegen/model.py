@@ -380,6 +380,7 @@ class PartPlan:
     making: Making
     location: Location  # where it is made
     class_name: str = ""  # its class; "" = known only when a model is built
+    usual_type: str = ""  # where its class is open, the model type that upstream takes if no config says another
     made_by: str = ""  # as upstream writes it: "AutoModel.from_config"
     config_path: str | None = (
         ""  # of its config, from the config of the model around it; "" = that one itself, None = not followed

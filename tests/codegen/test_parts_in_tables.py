@@ -63,6 +63,17 @@ def test_a_class_that_is_known_when_a_model_is_built_is_open_whatever_is_generat
     assert not row.supports(Method.LORA)
 
 
+def test_an_open_part_names_what_stands_there_by_default_where_that_is_generated() -> None:
+    whole = replace(record("whole", "Whole", {"text": "", "image": ""}), usual_parts={"text": "any"})
+    assert [row.usual_type for row in rows(whole, record("any", "AnyModel"))] == ["any", ""]
+    assert [row.usual_type for row in rows(whole)] == ["", ""]
+    page = render_shared([whole, record("any", "AnyModel")])["docs/classes/models/parts/whole.rst"]
+    assert (
+        "any of :doc:`these </classes/models/index>`, by default :doc:`any </classes/models/any>`\n     - open" in page
+    )
+    assert "any of :doc:`these </classes/models/index>`\n     - open" in page
+
+
 def test_a_class_that_nobody_generated_takes_nothing() -> None:
     (row,) = rows(record("whole", "Whole", {"text": "TextModel"}), record("other", "OtherModel"))
     assert (row.is_open, row.model_type, row.methods) == (False, "", None)
@@ -106,7 +117,7 @@ def test_a_tower_of_another_file_is_told_on_the_page_of_that() -> None:
 def test_a_plan_says_the_same_as_its_record() -> None:
     plan = Handmade("class Block: pass").plan()
     models = (
-        PartPlan("vision", Making.AUTO, PLACE),
+        PartPlan("vision", Making.AUTO, PLACE, usual_type="text"),
         PartPlan("text", Making.OWN, PLACE, class_name="TextModel"),
         PartPlan("codec", Making.OWN, PLACE, class_name="Codec", near_miss="It has no layers."),
         PartPlan("blocks", Making.OWN, PLACE, class_name="Blocks", is_stack=True),
@@ -114,6 +125,7 @@ def test_a_plan_says_the_same_as_its_record() -> None:
     plan = replace(plan, base=replace(plan.base, models=models))
     own = record_of(plan, {})
     assert own.parts == {"vision": "", "text": "TextModel"}
+    assert own.usual_parts == {"vision": "text"}
     records = {"text": record("text", "TextModel")}
     assert parts_of_plan(plan, records) == parts_of_record(own, records)
     assert [row.path for row in parts_of_plan(plan, records)] == ["vision", "text"]
@@ -196,7 +208,7 @@ def test_list_says_the_same_as_json(shown: str) -> None:
     (entry,) = json.loads(shown)["models"]
     assert (entry["methods"], entry["left_to_parts"]) == (["lora", "reft"], ["reft"])
     assert entry["parts"] == [
-        {"path": "vision", "class": None, "model_type": None, "methods": None},
-        {"path": "text", "class": "TextModel", "model_type": "text", "methods": ["lora"]},
-        {"path": "codec", "class": "Codec", "model_type": None, "methods": []},
+        {"path": "vision", "class": None, "model_type": None, "usual_type": None, "methods": None},
+        {"path": "text", "class": "TextModel", "model_type": "text", "usual_type": None, "methods": ["lora"]},
+        {"path": "codec", "class": "Codec", "model_type": None, "usual_type": None, "methods": []},
     ]

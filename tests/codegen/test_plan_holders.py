@@ -28,8 +28,19 @@ TEXT = tiny_decoder("TinyConfig") + dedent("""
     """)
 
 
-def holders(name: str, build: str, more: str = "") -> tuple[HolderPlan, ...]:
-    """What is planned of a head class whose constructor has these statements."""
+def holders(
+    name: str,
+    build: str,
+    more: str = "",
+    bases: tuple[str, ...] = ("TinyModel",),
+    usual_of_another: str = "TinyPart",
+) -> tuple[HolderPlan, ...]:
+    """What is planned of a head class whose constructor has these statements.
+
+    Args:
+        bases: what upstream's table of base models names for the type.
+        usual_of_another: the base model of another model type.
+    """
     text = TEXT + dedent(more)
     text += f"\nclass {name}(TinyPreTrainedModel):\n    def __init__(self, config: TinyConfig):\n"
     text += indent(f"super().__init__(config)\n{dedent(build)}", " " * 8)
@@ -37,7 +48,7 @@ def holders(name: str, build: str, more: str = "") -> tuple[HolderPlan, ...]:
     text += "        return self.score(self.decoder(input_ids, inputs_embeds))\n"
     facts = parse_module(text, "models/tiny/modeling_tiny.py")
     entry = ModelEntry("tiny", facts.path, "TinyConfig", "", "TinyModel", {"causal_lm": (name,)})
-    mappings = AutoMappings(open_release(), {}, {"tiny": ("TinyModel",), "part": ("TinyPart",)}, {}, {})
+    mappings = AutoMappings(open_release(), {}, {"tiny": bases, "part": (usual_of_another,)}, {}, {})
     is_layer = Candidates(facts, Kinds(facts)).is_layer
     base, doubts = plan_base(facts, entry, is_layer)
     assert base is not None
@@ -80,6 +91,38 @@ def test_of_a_wrapper_the_wrapper_is_the_base_model() -> None:
     assert plan.head == ()
     assert dict(plan.lacks).keys() == {Method.PROMPT_TUNING, Method.INVERTIBLE}
     assert all("by which table" in reason for _, reason in plan.lacks)
+
+
+SHORTER = """
+    class TinyShorterModel(TinyPreTrainedModel):
+        def __init__(self, config: TinyConfig):
+            super().__init__(config)
+            self.decoder = TinyDecoder(config)
+
+        def forward(self, input_ids=None, inputs_embeds=None):
+            return self.decoder(input_ids, inputs_embeds)
+    """
+AROUND_SHORTER = "self.model = TinyShorterModel(config)\nself.score = nn.Linear(8, 9)"
+
+
+@pytest.mark.parametrize(
+    "build", [AROUND_SHORTER, "self.model = TinyModel(config)"], ids=["with a head around it", "with none"]
+)
+def test_a_further_base_model_of_the_type_is_one(build: str) -> None:
+    (plan,) = holders("TinyForCausalLM", build, SHORTER, bases=("TinyModel", "TinyShorterModel"))
+    assert plan.base.class_name == "TinyShorterModel"
+    assert [stack.path for stack in plan.base.stacks] == ["decoder.layers"]
+    assert not plan.head and not plan.lacks
+
+
+def test_a_further_base_model_that_is_the_usual_one_of_another_type_is_generated_there() -> None:
+    bases = ("TinyModel", "TinyShorterModel")
+    assert not holders("TinyForCausalLM", AROUND_SHORTER, SHORTER, bases, usual_of_another="TinyShorterModel")
+
+
+def test_a_further_base_model_whose_layers_stand_elsewhere_is_none() -> None:
+    elsewhere = SHORTER.replace("self.decoder", "self.other")
+    assert not holders("TinyForCausalLM", AROUND_SHORTER, elsewhere, bases=("TinyModel", "TinyShorterModel"))
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,20 @@ def test_a_class_of_another_file_is_a_part_where_it_is_a_model(release: Release,
     assert (part.config_path, part.reads) == ("", ("tokens",))
 
 
+def test_a_part_of_any_class_has_the_model_type_that_its_config_takes_by_default(
+    release: Release, mappings: AutoMappings
+) -> None:
+    """LLaVA's, and none where the class is known (BLIP-2's Q-Former) or nothing is said (X-Codec takes what it is given)."""
+    plans = {name: plan_model(release, name, verdicts=NO_VERDICTS) for name in ("llava", "blip-2")}
+    usual = {
+        name: {part.path: part.usual_type for part in plan.base.parts}
+        for name, plan in plans.items()
+        if isinstance(plan, ModelPlan)
+    }
+    assert usual["llava"] == {"vision_tower": "clip_vision_model", "language_model": "llama"}
+    assert usual["blip-2"] == {"vision_model": "", "qformer": "", "language_model": "opt"}
+
+
 def test_a_class_of_a_file_in_which_no_model_type_has_its_base_model_gets_no_adapters(
     release: Release, mappings: AutoMappings
 ) -> None:

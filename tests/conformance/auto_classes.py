@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import sys
@@ -61,13 +62,14 @@ def classes_of_the_file(one: type[PreTrainedModel]) -> tuple[type[PreTrainedMode
 
 
 def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None:
-    """A model of the class; None where upstream refuses the instance's config for it (a class for a part, say)."""
+    """A model of the class, which may be that of a part (Mllama's that generates text); None where upstream refuses the instance's config for it."""
     config = copy.deepcopy(tiny_config(model_type))
-    try:
-        with torch.device("meta"):
-            return cls(config)
-    except Exception:  # whatever upstream raises
-        return None
+    inner = (getattr(config, name, None) for name in type(config).sub_configs)
+    parts = [part for part in inner if not isinstance(config, cls.config_class) and isinstance(part, cls.config_class)]
+    for one in (*parts, config):
+        with contextlib.suppress(Exception), torch.device("meta"):  # whatever upstream raises
+            return cls(one)
+    return None
 
 
 def known_to_be_refused() -> frozenset[str]:

@@ -14,8 +14,8 @@ from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subject
 from conformance.checks.random_parts import models_to_be_read, random_tensors
 from conformance.subjects import Subject
 
-# Types with classes that name tensors in ways of their own, or that hold the parts of a base model themselves.
-SAMPLE = ("beit", "clip", "gpt_neox", "mimi_encoder", "qwen2_vl", "t5", "ultrabert")
+# Types with classes that name tensors in ways of their own, that hold the parts of a base model themselves, or in which a model ties a head.
+SAMPLE = ("beit", "clip", "gpt_neox", "kosmos-2.5", "mimi_encoder", "qwen2_vl", "t5", "ultrabert")
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
@@ -69,6 +69,19 @@ def test_what_only_the_class_that_wrote_it_ties_may_lack_where_upstream_lacks_it
     checkpoint._compare(read, theirs, {"pooler.dense.bias"}, set())
     with pytest.raises(AssertionError, match="not read from the checkpoint"):
         checkpoint._compare(read, theirs, set(), set())
+
+
+def test_a_prediction_without_weights_that_is_lost_in_silence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FSMT's decoder projects onto the vocabulary itself; were it not so, no weight would be lost, but what is predicted."""
+    (subject,) = (s for s in checkpoint_subjects("fsmt") if s.architecture == "FSMTForConditionalGeneration")
+    theirs = subject.upstream()
+    with checkpoint._saved(theirs) as folder:
+        read = checkpoint._read(checkpoint._auto_class(), folder)
+    checkpoint._nothing_is_lost_in_silence(subject, read, theirs)
+    with torch.no_grad():
+        read.model.get_input_embeddings().weight.mul_(2)
+    with pytest.raises(AssertionError, match="nothing says that the adapter model gives no logits"):
+        checkpoint._nothing_is_lost_in_silence(subject, read, theirs)
 
 
 def test_a_class_that_does_not_read_what_it_wrote_is_told_apart() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from conformance.adapted import initialised
+from conformance.checks.padding import without_mask
 from conformance.checks.prefix import positioned, with_prefix_in_mask
-from conformance.checks.reference import with_sites, without_lone_weights
+from conformance.checks.reference import _loss, with_sites, without_lone_weights
 from conformance.handmade import NAME, layout, random
 from conformance.methods import LORA, PREFIX_FLAT, SEQ_BN, Bottleneck, Prefix
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, at_tokens, run
@@ -242,3 +243,29 @@ def test_only_weights_of_attention_may_be_given_by_one_alone() -> None:
     assert set(ours) == {"states"} and set(theirs) == {"states", "more"}
     both = {"states": one, "attentions": one}
     assert without_lone_weights(both, both) == [both, both]
+
+
+@pytest.mark.parametrize(
+    ("last", "is_read"),
+    [
+        pytest.param(2, True, id="the last layers see fewer positions than there are tokens"),
+        pytest.param(4, False, id="all layers see the tokens"),
+        pytest.param(5, False, id="one more stands in front"),
+    ],
+)
+def test_what_rows_give_is_read_with_padding_where_layers_see_fewer_positions(last: int, is_read: bool) -> None:
+    """No gradient would reach these: of what they give, nothing is at tokens."""
+    logits = torch.ones(2, 3, requires_grad=True)
+    states = torch.ones(2, 4, 6, requires_grad=True), torch.ones(2, last, 6)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+    _loss({"logits": logits, "hidden_states": states}, mask, in_front=0).backward()
+    assert states[0].grad is not None
+    assert (logits.grad is not None) is is_read
+
+
+def test_a_mask_is_left_out_or_of_ones_where_upstream_fails_without() -> None:
+    inputs = BERT.padded_inputs("right")
+    assert without_mask(BERT.upstream(), inputs).keys() == {"input_ids"}
+    (funnel,) = method_subjects("funnel")
+    ones = without_mask(funnel.upstream(), funnel.padded_inputs("right"))["attention_mask"]
+    assert bool((ones == 1).all())

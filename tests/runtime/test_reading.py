@@ -15,7 +15,7 @@ from transformers.core_model_loading import PermuteForRope, WeightConverter
 import adapter_models
 from adapter_models import AutoAdapterModel, init, load_model
 from adapter_runtime.contract.registry import type_of_adapter_model
-from adapter_runtime.files.api.checkpoints import reader_of
+from adapter_runtime.files.api.checkpoints import _tied_in, reader_of
 from conformance.tiny import tiny_config
 from runtime_models import randomise
 
@@ -84,7 +84,11 @@ def test_what_is_left_out_is_named_where_no_head_fits(tmp_path: Path, caplog: py
 
 @pytest.mark.parametrize(
     "upstream",
-    [transformers.PaliGemmaForConditionalGeneration, transformers.PLBartForCausalLM],
+    [
+        transformers.PaliGemmaForConditionalGeneration,
+        transformers.PLBartForCausalLM,
+        transformers.Kosmos2_5ForConditionalGeneration,  # the language model in it ties it
+    ],
     ids=lambda cls: cls.__name__,
 )
 def test_a_head_that_is_tied_and_in_no_file_is_named_too(
@@ -108,6 +112,18 @@ def test_nothing_is_named_where_the_head_became_one_or_only_embeddings_are_tied(
     upstream(tiny_config(upstream.config_class.model_type)).save_pretrained(tmp_path)
     AutoAdapterModel.from_pretrained(tmp_path, allow_random_parts=True)
     assert "Its head is not loaded" not in caplog.text
+
+
+def test_what_a_class_of_another_type_ties_is_what_it_says_itself() -> None:
+    config = tiny_config("llama")
+    assert _tied_in(None, config) == _tied_in(transformers.LlamaTokenizer, config) == set()
+    assert _tied_in(transformers.BartForCausalLM, config) == set(transformers.BartForCausalLM._tied_weights_keys)
+
+
+def test_what_is_not_tied_by_the_config_is_in_the_file_and_no_tied_weight() -> None:
+    for is_tied in (True, False):
+        config = tiny_config("llama", tie_word_embeddings=is_tied)
+        assert ("lm_head.weight" in _tied_in(transformers.LlamaForCausalLM, config)) is is_tied
 
 
 def test_the_config_class_is_that_of_the_model_type(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ class ModelRecord:
     parts: Mapping[str, str] = field(
         default_factory=dict
     )  # models inside: path -> class; "" = known when a model is built
+    usual_parts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # such a path -> the model type that stands there by default
     files: Mapping[str, str] = field(default_factory=dict)  # emitted file -> sha256 of its bytes
 
 
@@ -133,7 +136,11 @@ def _fields(record: ModelRecord) -> dict[str, Any]:
     A record of before stacks were kept is written as it was read, and most models have no towers or parts.
     """
     found = {one.name: getattr(record, one.name) for one in fields(record)}
-    return {name: value for name, value in found.items() if value or name not in ("stacks", "towers", "parts")}
+    return {
+        name: value
+        for name, value in found.items()
+        if value or name not in ("stacks", "towers", "parts", "usual_parts")
+    }
 
 
 def load(root: Path, path: str = MANIFEST_PATH) -> Manifest:

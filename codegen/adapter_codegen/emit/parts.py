@@ -23,6 +23,7 @@ class PartRow:
     class_name: str  # "" = known when a model is built
     model_type: str = ""  # whose base model it is; "" = no generated one, or it is not known
     methods: Reasons | None = None  # None = not known
+    usual_type: str = ""  # the generated model type that stands there by default, where it is open; "" = none
 
     @property
     def is_open(self) -> bool:
@@ -47,7 +48,7 @@ def parts_of_record(record: ModelRecord, records: Mapping[str, ModelRecord]) -> 
     Args:
         records: of all models, by type.
     """
-    return _rows(record.parts, record.module, record.towers, records)
+    return _rows(record.parts, record.usual_parts, record.module, record.towers, records)
 
 
 def parts_of_plan(plan: ModelPlan, records: Mapping[str, ModelRecord]) -> tuple[PartRow, ...]:
@@ -58,7 +59,7 @@ def parts_of_plan(plan: ModelPlan, records: Mapping[str, ModelRecord]) -> tuple[
         }
         for tower in plan.towers
     }
-    return _rows(classes_of(plan), plan.module, towers, records)
+    return _rows(classes_of(plan), usual_types_of(plan), plan.module, towers, records)
 
 
 def classes_of(plan: ModelPlan) -> dict[str, str]:
@@ -66,10 +67,26 @@ def classes_of(plan: ModelPlan) -> dict[str, str]:
     return {part.path: part.class_name for part in plan.base.parts}
 
 
+def usual_types_of(plan: ModelPlan) -> dict[str, str]:
+    """The paths of parts of any class, each with the model type that stands there by default, as far as upstream says it."""
+    return {part.path: part.usual_type for part in plan.base.parts if part.usual_type}
+
+
 def _rows(
-    parts: Mapping[str, str], module: str, towers: Mapping[str, Reasons], records: Mapping[str, ModelRecord]
+    parts: Mapping[str, str],
+    usual: Mapping[str, str],
+    module: str,
+    towers: Mapping[str, Reasons],
+    records: Mapping[str, ModelRecord],
 ) -> tuple[PartRow, ...]:
-    return tuple(_row(path, class_name, module, towers, records) for path, class_name in parts.items())
+    return tuple(
+        (
+            _row(path, class_name, module, towers, records)
+            if class_name
+            else PartRow(path, "", usual_type=usual.get(path, "") if usual.get(path) in records else "")
+        )
+        for path, class_name in parts.items()
+    )
 
 
 def _row(
@@ -81,8 +98,6 @@ def _row(
         module: of the model that has the part.
         towers: classes of that file that are base models by themselves, each with its methods.
     """
-    if not class_name:
-        return PartRow(path, "")
     bases = [record for record in records.values() if record.base_class == class_name]
     for record in [record for record in bases if record.module == module] or (bases if len(bases) == 1 else []):
         return PartRow(path, class_name, record.model_type, record.methods)

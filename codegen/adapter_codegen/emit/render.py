@@ -18,7 +18,7 @@ from adapter_codegen.emit.headers import licence_expression, licence_of, model_h
 from adapter_codegen.emit.layout import CHECKOUT, Layout
 from adapter_codegen.emit.manifest import ModelRecord, canonical
 from adapter_codegen.emit.mixin import literal, mixin_file
-from adapter_codegen.emit.parts import classes_of, mark_of, parts_of_record
+from adapter_codegen.emit.parts import classes_of, mark_of, parts_of_record, usual_types_of
 from adapter_codegen.emit.public_names import read_public_names
 from adapter_codegen.model import AdapterModelPlan, LayerPlan, Method, MethodSupport, ModelPlan, StaticHead
 from adapter_codegen.rewrite import naming
@@ -107,6 +107,7 @@ def record_of(plan: ModelPlan, inputs: Mapping[str, str]) -> ModelRecord:
         restrictions={entry.method.value: entry.reason for entry in plan.methods if entry.supported and entry.reason},
         stacks=plan.base.streams,
         parts=classes_of(plan),
+        usual_parts=usual_types_of(plan),
         towers={f"{plan.module}.{tower.base.class_name}": _reasons(tower.methods) for tower in plan.towers},
     )
     return canonical(record)

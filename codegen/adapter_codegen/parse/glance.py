@@ -48,6 +48,11 @@ class Glance:
         table = self._table(name)
         return {} if table is None else dict(_classes_of_configs(table))
 
+    def default_types(self, name: str) -> dict[str, str]:
+        """Field -> model type of the configs inside of a config, where it says which is made if none is given."""
+        table = self._table(name)
+        return {} if table is None else dict(_types_of_configs(table))
+
     def sub_config_names(self, name: str) -> frozenset[str]:
         """The fields of a config that are configs, of whichever class."""
         table = self._table(name)
@@ -80,6 +85,15 @@ def _classes_of_configs(table: ast.Dict) -> Iterator[tuple[str, str]]:
         name = _last(stated[0]) if stated else ""
         if isinstance(key, ast.Constant) and isinstance(key.value, str) and name not in ("", "AutoConfig"):
             yield key.value, name
+
+
+def _types_of_configs(table: ast.Dict) -> Iterator[tuple[str, str]]:
+    """Of ``{"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"), ...}``."""
+    for key, value in zip(table.keys, table.values, strict=True):
+        keywords = value.keywords if isinstance(value, ast.Call) else []
+        stated = next((one.value for one in keywords if one.arg == "model_type"), None)
+        if isinstance(key, ast.Constant) and isinstance(stated, ast.Constant) and isinstance(stated.value, str):
+            yield str(key.value), stated.value
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ from conformance.checks.random_parts import models_to_be_read, random_tensors
 from conformance.heads import PREFERRED, adapter_model_class, realigned
 from conformance.instances.fields import config_class
 from conformance.methods import METHODS, Method
-from conformance.outputs import assert_bitwise, run
+from conformance.outputs import are_close, assert_bitwise, run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.subjects import (
     Subject,
@@ -64,18 +64,19 @@ def checkpoint_is_read(subject: Subject) -> None:
             raise DoesNotApply(Reason.UPSTREAM_READS_OTHERWISE)
         # Else upstream's own base model cannot be read from it: the class makes its base model of other sizes (Perceiver).
         if _base_model_fits(subject, folder):
-            _adapter_model_reads(subject.model_type, theirs, folder)
+            _adapter_model_reads(subject, theirs, folder)
     if upstream_runs(subject) and not init_refuses(subject):
         _adapters_are_in_the_checkpoint(subject)
 
 
-def _adapter_model_reads(model_type: str, theirs: PreTrainedModel, folder: str) -> None:
+def _adapter_model_reads(subject: Subject, theirs: PreTrainedModel, folder: str) -> None:
     """What upstream's class reads from a checkpoint of its own, and the same from what the adapter model writes again."""
-    read = _read(adapter_model_class(model_type), folder)
-    plain, lacking = _read_by_upstream(model_type, folder)
+    read = _read(adapter_model_class(subject.model_type), folder)
+    plain, lacking = _read_by_upstream(subject.model_type, folder)
     random = random_tensors(read.model.base_model, theirs, plain)
     _compare(read, theirs, lacking, random)
     _nothing_is_random_in_silence(read, theirs, random)
+    _nothing_is_lost_in_silence(subject, read, theirs)
     if wrong := _by_another_name(read) - (lacking & read.named):
         raise AssertionError(f"lacking, while what is left over has such names: {', '.join(sorted(wrong)[:5])}")
     with _saved(read.model) as again_folder:
@@ -192,6 +193,32 @@ def _compare(read: _Read, theirs: PreTrainedModel, lacking: set[str], random: se
         raise AssertionError(f"of the base model, left over: {', '.join(wrong)}")
     if read.left_over and written_by not in read.told:
         raise AssertionError(f"nothing says that these are left out: {', '.join(sorted(read.left_over)[:5])}")
+
+
+def _nothing_is_lost_in_silence(subject: Subject, read: _Read, theirs: PreTrainedModel) -> None:
+    """What upstream's class has beside the base model and what is in no file is said to be left out where no flexible head has it: weights
+    that are tied, and what is predicted without weights of its own. (What a flexible head computes, the check "conversion" compares.)
+    """
+    if getattr(read.model.config, "prediction_heads", None) or "Its head is not loaded" in read.told:
+        return
+    held = {f".{key}" for key in read.base}
+    tied = _tied(theirs.state_dict(keep_vars=True))
+    if lost := sorted(key for key in tied if not any(_are_one_end(f".{key}", known) for known in held)):
+        raise AssertionError(f"nothing says that these are left out: {', '.join(lost[:5])}")
+    if not upstream_runs(subject):
+        return
+    inputs = shaped_for(subject, subject.padded_inputs())
+    predicted = {name: value for name, value in run(theirs, inputs).items() if name.endswith("logits")}
+    # The base model may call them its last states (FSMT).
+    ours = list(run(read.model, inputs).values()) if predicted else []
+    for name, value in predicted.items():
+        if not any(are_close({name: other}, {name: value}) for other in ours):
+            raise AssertionError(f"nothing says that the adapter model gives no {name}")
+
+
+def _are_one_end(name: str, other: str) -> bool:
+    """Whether one name is the other, below further modules; both begin with a dot."""
+    return name.endswith(other) or other.endswith(name)
 
 
 def _tied(tensors: Mapping[str, Tensor]) -> set[str]:

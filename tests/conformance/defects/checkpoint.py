@@ -15,6 +15,8 @@ GIT = Subject("git", "GitForCausalLM", "decoder", "GitForCausalLM")  # whose hea
 SEGMENTS = Subject("tipsv2_dpt", "Tipsv2DptForSemanticSegmentation", "vision", "Tipsv2DptForSemanticSegmentation")
 ELSEWHERE = Subject("dpr", "DPRContextEncoder", "encoder", "DPRContextEncoder")  # holds its encoder under another name
 HALF = Subject("t5", "T5EncoderModel", "encoder", "T5EncoderModel")
+_TIED = "Kosmos2_5ForConditionalGeneration"
+KOSMOS2_5 = Subject("kosmos-2.5", _TIED, "decoder", _TIED)  # whose head is tied by a model in it, and in no file
 
 CHECKPOINT: dict[str, Defect] = {
     "checkpoint: the names of the class that wrote it are not looked up": Defect(
@@ -46,6 +48,12 @@ CHECKPOINT: dict[str, Defect] = {
         "checkpoint",
         subject=HALF,
         message="random, and nothing says so",
+    ),
+    "checkpoint: nothing says that a tied head is left out": Defect(
+        instead(checkpoints, "_tied_head", lambda model, architecture: []),
+        "checkpoint",
+        subject=KOSMOS2_5,
+        message="nothing says that these are left out: text_model.lm_head.weight",
     ),
     "checkpoint: the config does not name the adapters": Defect(
         instead(saving, "stored_adapters", lambda model, state: ({}, state)),

@@ -87,12 +87,13 @@ def show_json(console: Console, entries: Sequence[Entry], version: str) -> None:
 
 
 def _part(part: PartRow) -> dict[str, object]:
-    """``class`` is null where it is known when a model is built, ``methods`` then too."""
+    """``class`` is null where it is known when a model is built, ``methods`` then too; ``usual_type`` is what stands there by default."""
     methods = None if part.is_open else [method.value for method in Method if part.supports(method)]
     return {
         "path": part.path,
         "class": part.class_name or None,
         "model_type": part.model_type or None,
+        "usual_type": part.usual_type or None,
         "methods": methods,
     }
 

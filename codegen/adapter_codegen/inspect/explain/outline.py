@@ -134,7 +134,8 @@ def _stack(stack: StackPlan, layers: Sequence[LayerPlan]) -> Node:
 def _model(model: PartPlan) -> Node:
     """A model inside: how it is made and what it reads, or why it is no part."""
     kind = "own stack" if model.is_stack else "no part" if model.near_miss else "part"
-    class_name = model.class_name or "of a class that is known when a model is built"
+    usual = f", by default that of {model.usual_type}" * bool(model.usual_type)
+    class_name = model.class_name or f"of a class that is known when a model is built{usual}"
     config = "unknown" if model.config_path is None else model.config_path or "the model's own"
     made = model.making.value + (f" ({model.made_by})" if model.made_by else "")
     said = (

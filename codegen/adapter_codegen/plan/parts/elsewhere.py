@@ -66,15 +66,25 @@ class Elsewhere:
         found = (table for name, table in self.mappings.tasks.items() if name.replace("_", "") == task)
         return dict(next(found, {}))
 
+    def default_type(self, config_path: str | None) -> str:
+        """The model type of the config at a path where a user gives none; "" = not said."""
+        outer, _, field = (config_path or "").rpartition(".")
+        name, path = self._config_at(outer)
+        return glance(self.release, path).default_types(name).get(field, "") if path else ""
+
     def _config_class(self, config_path: str) -> str:
         """The class of the config at a path; "" where it may be any."""
-        name, path = self.entry.config_class, self.entry.config_path
+        return self._config_at(config_path)[0]
+
+    def _config_at(self, config_path: str) -> tuple[str, str]:
+        """The class of the config at a path, and its file; "" for what is not known."""
+        name, path = self.entry.config_class, self.entry.config_path or ""
         for field in filter(None, config_path.split(".")):
             if not path:
-                return ""
+                return "", ""
             name = glance(self.release, path).sub_configs(name).get(field, "")
             path = self._file_of_config(name)
-        return name
+        return name, path
 
     def _file_of_config(self, name: str) -> str:
         model_type = next((model_type for model_type, known in self.mappings.configs.items() if known == name), "")

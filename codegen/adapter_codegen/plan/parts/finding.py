@@ -108,12 +108,15 @@ class _Search:
             making = Making.GIVEN
         own = made if making is Making.OWN else ""
         runs = Runs(place.known, submodule.name, self._asked if place.known is self.root else None)
+        class_name = own or (other.name if other is not None else "")
+        usual = self.elsewhere.default_type(config_path) if self.elsewhere is not None and not class_name else ""
         suspect = Suspect(self.facts, own, other, bool(own) and self._holds_layers(own, place), runs)
         return PartPlan(
             path=_joined(place.path, submodule.name),
             making=making,
             location=self.facts.location(submodule.node),
-            class_name=own or (other.name if other is not None else ""),
+            class_name=class_name,
+            usual_type=usual,
             made_by=name if making in (Making.AUTO, Making.BACKBONE, Making.GIVEN) else "",
             config_path=config_path,
             is_optional=place.is_optional or (submodule.conditional and making is not Making.GIVEN),

@@ -7,12 +7,15 @@ reads it bears the name of that class meanwhile.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 import transformers
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
@@ -171,11 +174,34 @@ def architecture_of(config: PreTrainedConfig) -> str | None:
 
 def _tied_head(model: PreTrainedModel, architecture: str | None) -> list[str]:
     """The weights of a head that a class of upstream ties to its embeddings, so that they are in no file, and that a model without heads lacks."""
-    tied = getattr(getattr(transformers, architecture or "", None), "_tied_weights_keys", None) or {}
-    if getattr(model.config, "prediction_heads", None):
+    upstream = getattr(transformers, architecture or "", None)
+    if getattr(model.config, "prediction_heads", None) or upstream in (
+        *type(model).__mro__,
+        *type(model.base_model).__mro__,
+    ):
         return []
     held = set(model.base_model.state_dict(keep_vars=True))
-    return sorted(name for name in tied if not any(_is_same_end(name, known) for known in held))
+    return sorted(
+        name for name in _tied_in(upstream, model.config) if not any(_is_same_end(name, known) for known in held)
+    )
+
+
+def _tied_in(upstream: type[PreTrainedModel] | None, config: PreTrainedConfig) -> set[str]:
+    """The names in a class of upstream of weights that have several.
+
+    By what a model of the class holds, since a model inside of it may tie its own (the language model of Kosmos-2.5), and a constructor may.
+    """
+    if not isinstance(
+        config, getattr(upstream, "config_class", None) or ()
+    ):  # the checkpoint names a class of another type
+        return set(getattr(upstream, "_tied_weights_keys", None) or ())
+    own = copy.deepcopy(config)
+    own._attn_implementation = "eager"  # which every class has
+    with torch.device("meta"):
+        skeleton = upstream(own)
+    named = list(skeleton.named_parameters(remove_duplicate=False))
+    count = Counter(id(parameter) for _, parameter in named)
+    return {name for name, parameter in named if count[id(parameter)] > 1}
 
 
 def _is_same_end(name: str, other: str) -> bool:
