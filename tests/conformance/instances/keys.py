@@ -19,7 +19,7 @@ from conformance.instances.trial import Failed, ran, takes
 from conformance.outputs import all_outputs, flatten
 
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax}
-_TIMES = (2, 4, 8)  # as large
+TIMES = (2, 4, 8)  # as large
 
 
 def with_several_keys(model: PreTrainedModel, found: Found) -> Found:
@@ -92,12 +92,18 @@ class _Softmax(TorchFunctionMode):
 
 
 def _larger(model: PreTrainedModel, found: Found) -> Iterator[Found]:
+    for times in TIMES:
+        larger = as_large(times, model, found)
+        if larger != found:
+            yield larger
+
+
+def as_large(times: int, model: PreTrainedModel, found: Found) -> Found:
+    """`found`, with images that are as many times as high and wide, and sounds as many times as long."""
     recipes = found.recipes(model.config)
-    for times in _TIMES:
-        larger = {name: shape for name, recipe in recipes.items() if (shape := _times(times, name, recipe))}
-        if larger:
-            shapes = {name: {**recipes[name], "shape": shape} for name, shape in larger.items()}
-            yield Found(found.choice, {**found.overrides, **shapes}, found.put)
+    shapes = {name: shape for name, recipe in recipes.items() if times > 1 and (shape := _times(times, name, recipe))}
+    larger = {name: {**recipes[name], "shape": shape} for name, shape in shapes.items()}
+    return Found(found.choice, {**found.overrides, **larger}, found.put)
 
 
 def _times(times: int, name: str, recipe: Recipe) -> list[int]:

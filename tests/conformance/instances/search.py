@@ -42,7 +42,14 @@ from conformance.instances.fields import (
     words,
 )
 from conformance.instances.inputs import Found, facts_of, fails_again, find, missing_placeholders
-from conformance.instances.keys import sees_one_key, with_nothing_hidden, with_several_keys, without_unread
+from conformance.instances.keys import (
+    TIMES,
+    as_large,
+    sees_one_key,
+    with_nothing_hidden,
+    with_several_keys,
+    without_unread,
+)
 from conformance.instances.reach import idle, unreached
 from conformance.instances.recipes import Recipe, tensors
 from conformance.instances.repair import FILL, of_towers, repairs, room, smaller_strides, tokens_without_room
@@ -224,14 +231,13 @@ class Search:
     def widened(self) -> Outcome:
         """The instance that is known, with images and sounds so large that each attention sees several keys; raises `Failed` where none are."""
         known = read(self.model_type)
-        for times in (1, 2, 4):
+        for times in (1, *TIMES):
             draft = Draft(self.model_type, known.fields)
-            draft = draft.changed(
-                {path: sizes.larger(value, times) for path, value in sizes.of_kind(draft.seen, "image").items()}
-            )
+            sizes_of_images = sizes.of_kind(draft.seen, "image").items()
+            draft = draft.changed({path: sizes.larger(value, times) for path, value in sizes_of_images})
             with contextlib.suppress(Failed):
                 model = built(self.name, draft.build(), "cpu")
-                self.found = with_several_keys(model, Found({}, known.recipes))
+                self.found = as_large(times, model, Found({}, known.recipes))
                 if not sees_one_key(model, tensors(self.found.recipes(model.config))):
                     return self.written(draft, "widened")
         raise Failed(ValueError("no size of images or sounds that was tried gives each attention several keys"))
