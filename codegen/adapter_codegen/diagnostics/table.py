@@ -532,6 +532,13 @@ class Problem(Enum):
         "What is added to the stream did not come out of a submodule.",
         "Teach `plan/stream/additions/work.py` the form of this addition, if adapters belong here.",
     )
+    ADDED_ELSEWHERE = (
+        "P230",
+        _UPSTREAM,
+        _WARNING,
+        "What is added here is added by a function or module of upstream's elsewhere, and one host cannot stand in front of both.",
+        "Teach `plan/stream/placing.py` the form of this addition, if adapters belong here.",
+    )
     ADDITION_WITHOUT_CLASS = (
         "P230",
         _UPSTREAM,

@@ -60,6 +60,19 @@ def assignment(node: cst.CSTNode) -> tuple[tuple[cst.BaseExpression, ...], cst.B
     return None
 
 
+def assigned_attributes(node: cst.CSTNode, name: str) -> Iterator[cst.Attribute]:
+    """The targets of assignments below a node that are an attribute `name` of anything, also as one of several: ``a.x, b = f()``."""
+    for inner in descendants(node):
+        found = assignment(inner)
+        pending = list(found[0]) if found is not None else [inner.target] if isinstance(inner, cst.AugAssign) else []
+        while pending:
+            target = pending.pop()
+            if isinstance(target, cst.Attribute) and target.attr.value == name:
+                yield target
+            elif isinstance(target, cst.Tuple | cst.List):
+                pending += [element.value for element in target.elements]
+
+
 def descendants(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """`node` and all nodes below it but white space, outer ones first, the parts of an expression as they are written.
 

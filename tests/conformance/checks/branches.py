@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from conformance.adapted import initialised
 from conformance.checks.beside import in_no_layer, joined_until_next, running
 from conformance.extensions import can_be_without, named_by
+from conformance.gates import weighs_both
 from conformance.methods import Method
 from conformance.outputs import flags, seeded
 from conformance.reasons import DoesNotApply, Reason
@@ -131,7 +132,7 @@ def _assert_complete(subject: Subject, layout: Layout, beside: Set[str]) -> None
     """With every branch at a host set to zero, the output of a layer depends on no projection in it.
 
     Upstream's own extensions of a layer, behind its last host, are none of its sublayers: no adapter belongs to them. Nor
-    does one belong to a projection of the stream itself, where a layer gets wider.
+    does one belong to a projection of the stream itself, where a layer gets wider, or to a gate that weighs the stream and what a host gave.
 
     Args:
         beside: paths of layers whose hosts are called beside them.
@@ -146,7 +147,7 @@ def _assert_complete(subject: Subject, layout: Layout, beside: Set[str]) -> None
             if joined := joined_until_next(layer, layout.layers, silent.given, silent.results, weights):
                 raise AssertionError(f"beside {layer.path} something is added that no host is given: {joined}")
             continue
-        left = _reaching(silent, layer)
+        left = [path for path in _reaching(silent, layer) if not _is_in_gate(silent, layer, path)]
         if not left or projects_the_stream(silent, layer, left) or _replaces_the_stream(subject, layer, left):
             continue
         behind = behind or _silent(subject, layout, cut=True)
@@ -166,6 +167,8 @@ class _Silent:
     behind: dict[str, list[Tensor]]  # layer -> what its output hosts gave, cut off from what stands before
     residuals: dict[str, Tensor] = field(default_factory=dict)  # layer -> the stream that its first host is given
     results: dict[str, Tensor] = field(default_factory=dict)  # layer -> what its last host gave
+    handed: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)  # the same of each, with its residual
+    calls: dict[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)  # module -> its arguments
 
 
 def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
@@ -177,6 +180,8 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
         if one.residual is not None:
             seen.residuals.setdefault(one.layer.path, one.residual)
         result = seen.results[one.layer.path] = original(torch.zeros_like(one.x), one.residual, *rest, **options)
+        if one.residual is not None:
+            seen.handed.setdefault(one.layer.path, []).append((result, one.residual))
         if cut and one.location == "output":
             result = result.detach().requires_grad_()
             seen.behind.setdefault(one.layer.path, []).append(result)
@@ -190,9 +195,16 @@ def _silent(subject: Subject, layout: Layout, cut: bool) -> _Silent:
 
         return hook
 
+    def keep_call(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            seen.calls.setdefault(path, (args, kwargs))
+
+        return hook
+
     handles = []
     for path, module in model.named_modules():
         handles.append(module.register_forward_hook(keep(seen.given, path, lambda args, output: _a_tensor(args))))
+        handles.append(module.register_forward_pre_hook(keep_call(path), with_kwargs=True))
     for layer in layout.layers:
         end = keep(seen.ends, layer.path, lambda args, output: _first_tensor(output))
         handles.append(model.get_submodule(layer.path).register_forward_hook(end))
@@ -210,6 +222,25 @@ def _reaching(silent: _Silent, layer: Layer) -> list[str]:
         return []
     found = _gradients(end, list(weights.values()))
     return [path for path, grad in zip(weights, found, strict=True) if grad is not None and bool(grad.any())]
+
+
+def _is_in_gate(silent: _Silent, layer: Layer, projection: str) -> bool:
+    """Whether a projection is that of a module which is given what a host gave and its residual, and only weighs both."""
+    path = projection.rpartition(".")[0]
+    if path == layer.path or any(_touches({f"{projection}."}, role) for role in named_by(layer)):
+        return False
+    args, kwargs = silent.calls.get(path, ((), {}))
+    given = (*args, *kwargs.values())
+    pairs = silent.handed.get(layer.path, [])
+    if len(given) != 2 or not any({id(one) for one in given} == {id(x), id(stream)} for x, stream in pairs):
+        return False
+    module = silent.model.get_submodule(path)
+
+    def call(*values: Tensor) -> Tensor:
+        result: Tensor = module(*values[: len(args)], **dict(zip(kwargs, values[len(args) :], strict=True)))
+        return result
+
+    return weighs_both(module, call, given[0])
 
 
 def projects_the_stream(silent: _Silent, layer: Layer, left: Sequence[str]) -> bool:

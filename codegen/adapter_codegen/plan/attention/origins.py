@@ -53,7 +53,8 @@ class Origins:
         """CROSS where the keys may come from other arguments of the layer than the queries."""
         if core.kind.projects:
             return self.kind_of_torch(core.call)
-        ways = self._together([core.key, *core.further_keys], False)
+        # Without keys there are none out of a cache either: values may be sampled as they are (D-FINE).
+        ways = self._together([core.key, *core.further_keys], not core.kind.has_keys)
         return self._kind(self._of_query(core), ways, self._scene.flow.calls.get(core.call.frame))
 
     def kind_of_torch(self, call: Value) -> AttentionKind:

@@ -153,6 +153,8 @@ def _projected(core: AttentionCore, scene: Scene) -> Value | None:
                 return None
             if scene.is_call_of(use, Kind.LINEAR) and use.inputs and use.inputs[0] is value:
                 return use
+            if _joins_what_it_read(use, core):
+                continue
             if _hands_on(use, value, scene) or _adds_up(use, core):
                 todo.append(use)
     return None
@@ -183,6 +185,17 @@ def _hands_on(use: Value, value: Value, scene: Scene) -> bool:
 def _adds_up(use: Value, core: AttentionCore) -> bool:
     """Whether all that is added up was attended to by the same scores: global tokens, and those of a window."""
     return use.is_sum and all(id(core.call) in ancestors(operand) for operand in use.inputs)
+
+
+def _joins_what_it_read(use: Value, core: AttentionCore) -> bool:
+    """``cat([states, attended], dim=-1)`` of what was attended to and what the attention read: what follows is a gate of both (D-FINE)."""
+    parts = operand(use, 0, "tensors") if called(use, *JOINING) else None
+    axis = operand(use, 1, "dim")
+    if parts is None or axis is None or integer(axis) != -1:
+        return False
+    read = ancestors(core.call)
+    written = same_tensor(parts).inputs if same_tensor(parts).op is Op.TUPLE else ()
+    return any(part is not core.call and id(same_tensor(part)) in read for part in written)
 
 
 # The width of a head --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import libcst as cst
 from adapter_codegen.parse.facts import FunctionFacts
 from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.activation import Activation, Arguments
-from adapter_codegen.plan.flow.modules import applied, find_submodule, local_class
+from adapter_codegen.plan.flow.modules import applied, find_submodule, held_function, local_class
 from adapter_codegen.plan.flow.values import Frame, ModuleKind, Op, Value, same_tensor
 
 CHECKPOINT = "torch.utils.checkpoint.checkpoint"
@@ -84,12 +84,14 @@ def _method_call(run: Activation, node: cst.Call, function: cst.Attribute, base:
 
 
 def _bound_call(run: Activation, node: cst.Call, base: Value, name: str, arguments: Arguments) -> Value:
-    """``self.method(...)`` or ``self.child.method(...)``."""
+    """``self.method(...)``, ``self.child.method(...)``, or a function of the file that a module holds."""
     assert base.module is not None
     if base.module.is_list and name in ("items", "values", "keys"):
         return base
     if any(name in _functions(run, class_name) for class_name in base.module.classes):
         return _module_call(run, node, base, name, arguments)
+    if function := held_function(run.facts, base.module.classes, name):
+        return _function_call(run, node, function, arguments)
     return run.make(Op.METHOD, node, (base, *arguments.positional), name=name, keywords=arguments.named)
 
 

@@ -14,7 +14,7 @@ import libcst as cst
 
 from adapter_codegen.model import LayerPlan
 from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.parse.syntax import assignment, descendants, self_attribute
+from adapter_codegen.parse.syntax import assigned_attributes, descendants, self_attribute
 from adapter_codegen.plan.flow.modules import find_submodule, local_class
 from adapter_codegen.plan.flow.scene import Scene
 from adapter_codegen.plan.flow.values import Frame, Op, Value, ancestors
@@ -129,18 +129,8 @@ def _is_set_once(name: str, class_name: str, facts: ModuleFacts) -> bool:
     """Whether the constructor of a class, or of one above it, sets an attribute, and nothing else in the file one of that name."""
     lineage = [facts.classes[above] for above in facts.classes[class_name].lineage if above in facts.classes]
     constructors = [init.node for known in lineage if (init := known.functions.get("__init__"))]
-    if not any(self_attribute(target) == name for node in constructors for target in _assigned(node, name)):
+    if not any(self_attribute(target) == name for node in constructors for target in assigned_attributes(node, name)):
         return False
     inits = [found.node for known in facts.classes.values() if (found := known.functions.get("__init__"))]
-    own = {id(target) for node in inits for target in _assigned(node, name) if self_attribute(target)}
-    return all(id(target) in own for target in _assigned(facts.tree, name))
-
-
-def _assigned(node: cst.CSTNode, name: str) -> Iterator[cst.BaseExpression]:
-    """The targets of assignments below a node that are an attribute `name` of anything."""
-    for inner in descendants(node):
-        found = assignment(inner)
-        augmented = (inner.target,) if isinstance(inner, cst.AugAssign) else ()
-        for target in found[0] if found is not None else augmented:
-            if isinstance(target, cst.Attribute) and target.attr.value == name:
-                yield target
+    own = {id(target) for node in inits for target in assigned_attributes(node, name) if self_attribute(target)}
+    return all(id(target) in own for target in assigned_attributes(facts.tree, name))

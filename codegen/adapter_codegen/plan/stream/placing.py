@@ -110,7 +110,8 @@ class Placing:
 
     def sites(self, additions: Iterable[Addition], findings: list[Finding]) -> tuple[PlacedSite, ...]:
         """The sites of additions, in their order. What gets none goes into `findings`."""
-        found = [placed for addition in additions for placed in self._placed(addition, findings)]
+        placed = [placed for addition in additions for placed in self._placed(addition, findings)]
+        found = list(_joined_alike(placed, findings))
         return tuple(self._site(placed, found) for placed in found)
 
     def _placed(self, addition: Addition, findings: list[Finding]) -> Iterator[_Placed]:
@@ -208,6 +209,21 @@ class Placing:
             return None
         host = self._host(placed, Role.ATTENTION, found)
         return Beside(self._scene.expression(placed.terms.attending), host, Role.ATTENTION)
+
+
+def _joined_alike(found: Iterable[_Placed], findings: list[Finding]) -> Iterator[_Placed]:
+    """Alternatives have one host together: where upstream's own code adds in one of them (a gate), it does in the others too."""
+    found = list(found)
+    lifted = {id(placed.addition.branch) for placed in found if placed.addition.placement is Placement.BRANCH}
+    for placed in found:
+        addition = placed.addition
+        is_plain = isinstance(addition.value.node, cst.BinaryOperation) and placed.terms is None
+        if id(addition.branch) not in lifted or addition.placement is Placement.BRANCH:
+            yield placed
+        elif is_plain and isinstance(addition.residual_node, cst.Name):
+            yield replace(placed, addition=replace(addition, placement=Placement.BRANCH, norm=None))
+        else:  # the residual is read once more, in front of the sum
+            findings.append(Finding(Problem.ADDED_ELSEWHERE, addition.value.node, (Method.BOTTLENECK,)))
 
 
 def _classes_of_roles(roles: Mapping[str, Role | None]) -> tuple[tuple[Role, tuple[str, ...]], ...]:

@@ -51,15 +51,19 @@ def lifted(call: Value, scene: Scene) -> Iterator[Lifted]:
 
 
 def _pairs(call: Value, frame: Frame, residual: Value, work: Mapping[str, Value], scene: Scene) -> Iterator[Lifted]:
+    for branch in work.values():
+        if all(_is_bias(other, scene) for other in work.values() if other is not branch):
+            yield from pair_at(call, frame, residual, branch, scene)
+
+
+def pair_at(call: Value, frame: Frame, residual: Value, branch: Value, scene: Scene) -> Iterator[Lifted]:
+    """Two parameters of the function that a call runs, as the arguments of the call; nothing where it does not name both."""
     names = _names(frame, scene)
-    residual_node = _argument(call.node, residual.name, names)
-    for name, branch in work.items():
-        node = _argument(call.node, name, names)
-        biases = all(_is_bias(other, scene) for other in work.values() if other is not branch)
-        # The residual is read once more in front of the call.
-        if node is not None and isinstance(residual_node, cst.Name) and biases:
-            assert branch.through is not None and residual.through is not None
-            yield Lifted(branch.through, residual.through, node, residual_node)
+    node, residual_node = (_argument(call.node, one.name, names) for one in (branch, residual))
+    # The residual is read once more in front of the call.
+    if node is not None and isinstance(residual_node, cst.Name):
+        assert branch.through is not None and residual.through is not None
+        yield Lifted(branch.through, residual.through, node, residual_node)
 
 
 def _given(value: Value, frame: Frame) -> dict[str, Value] | None:

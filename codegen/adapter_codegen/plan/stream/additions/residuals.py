@@ -26,6 +26,7 @@ from adapter_codegen.plan.flow.walks import (
     tensor_operands,
     worked_on,
 )
+from adapter_codegen.plan.stream.additions.gated import gated
 from adapter_codegen.plan.stream.additions.handed_on import sums_in, terms
 from adapter_codegen.plan.stream.additions.lifted import Lifted, lifted
 from adapter_codegen.plan.stream.additions.mixed import mixed
@@ -281,7 +282,8 @@ class _Stream:
 
     def _lifted(self, call: Value | None) -> tuple[Value, ...]:
         """Claim the addition that a function or module of upstream's makes, at its call; () where it makes none."""
-        for pair in lifted(call, self._scene) if call is not None else ():
+        pairs = () if call is None else (*lifted(call, self._scene), *gated(call, self._scene))
+        for pair in pairs:
             work = work_behind(pair.branch, self._scene)
             if call is None or work is None or not self._is_earlier(pair.residual, pair.branch):
                 continue
