@@ -306,7 +306,8 @@ def test_what_is_less_something_is_the_same_work() -> None:
         ("llama", {"layers": True}),
         ("nemotron_h", {"layers": True}),
         ("sam", {"vision_encoder.layers": True, "mask_decoder.transformer.layers": True}),
-        ("d_fine", {"encoder.aifi.*.layers": True, "decoder.layers": False}),
+        ("d_fine", {"encoder.aifi.*.layers": True, "decoder.layers": True}),
+        ("higgs_audio_v2", {"model.layers": False}),
         ("wav2vec2-bert", {"encoder.layers": True, "adapter.layers": True}),
     ],
 )
@@ -319,7 +320,9 @@ def test_stacks_of_upstream(release: Release, model_type: str, states: dict[str,
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        pytest.param("d_fine", "Not every layer of the stack decoder.layers has its sites. ", id="the main stack"),
+        pytest.param(
+            "higgs_audio_v2", "Not every layer of the stack model.layers has its sites. ", id="the main stack"
+        ),
         pytest.param("wav2vec2-bert", "", id="a stack that only some configs ask for"),
         pytest.param("grounding-dino", "", id="a second stream of a stack that is not main"),
         pytest.param("canary", "", id="an encoder elsewhere, a decoder here"),

@@ -114,12 +114,20 @@ def test_a_model_that_no_method_fits_is_refused() -> None:
 
 def test_an_addition_of_the_layer_that_no_rule_claims_costs_the_bottlenecks() -> None:
     plan = plan_model(
-        open_release(), "deimv2", verdicts=NO_VERDICTS
-    )  # a gate of its own weighs the stream against what was attended to
+        open_release(), "higgs_audio_v2", verdicts=NO_VERDICTS
+    )  # adds something at the positions of sounds alone
     assert isinstance(plan, ModelPlan)
     (support,) = (entry for entry in plan.methods if entry.method is Method.BOTTLENECK)
     assert not support.supported and support.location is not None
-    assert support.reason.startswith("Not every layer of the stack decoder.layers has its sites. No operand")
+    assert support.reason.startswith("Not every layer of the stack model.layers has its sites. Here something is")
+
+
+@pytest.mark.parametrize("model_type", ["d_fine", "deimv2"])
+def test_a_gate_that_weighs_the_stream_and_what_was_attended_to_costs_none(model_type: str) -> None:
+    plan = plan_model(open_release(), model_type, verdicts=NO_VERDICTS)
+    assert isinstance(plan, ModelPlan) and plan.supports(Method.BOTTLENECK)
+    (decoder,) = (layer for layer in plan.layers if layer.class_name.endswith("DecoderLayer"))
+    assert [role.location.value for role in decoder.bottlenecks] == ["attention", "cross_attention", "output"]
 
 
 def test_an_addition_inside_a_sublayer_that_no_rule_claims_costs_nothing() -> None:
