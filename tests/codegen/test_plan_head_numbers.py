@@ -61,11 +61,11 @@ class Head(TinyPreTrainedModel):
             loss = self.loss_function(logits=logits, labels=labels)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 """
-METHODS = {OF_TEXT: "text_config", OF_DECODER: "decoder"}
+METHODS: dict[str, str | None] = {OF_TEXT: "text_config", OF_DECODER: "decoder"}
 CAPPED = "    logits = logits / cap\n            logits = torch.tanh(logits)\n            logits = logits * cap"
 
 
-def chain(methods: dict[str, str | None] = METHODS, **code: str) -> Chain:
+def chain(methods: dict[str, str | None] = METHODS, /, **code: str) -> Chain:
     given = {"in_out": "", "out": "None", "cap": "None", "before": "", "logits": "self.lm_head(x)", "after": ""} | code
     text = HEAD
     for name, written in given.items():
@@ -171,7 +171,10 @@ def test_a_method_whose_config_is_not_known_gives_no_limit() -> None:
     ],
 )
 def test_a_factor_that_may_be_missing(test: str, is_known: bool) -> None:
-    code = {"cap": "config.text_config.scale", "after": f"if {test}:\n            logits = logits * self.cap"}
+    code: dict[str, str] = {
+        "cap": "config.text_config.scale",
+        "after": f"if {test}:\n            logits = logits * self.cap",
+    }
     if not is_known:
         with pytest.raises(Unclear):
             chain(**code)

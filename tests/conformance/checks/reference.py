@@ -245,7 +245,7 @@ def _loss(outputs: Any, mask: Tensor | None, in_front: int) -> Tensor:
     generator = torch.Generator().manual_seed(11)
     seen = main_outputs(outputs)
     if mask is not None:  # what a user reads may have no tokens: a sound
-        rows = _of_rows(seen) if _shortens(outputs, mask.shape[1]) else {}
+        rows = _without_tokens(seen, mask.shape[1]) if _shortens(outputs, mask.shape[1]) else {}
         seen = at_tokens(seen, mask, in_front) or {**at_tokens(all_outputs(outputs), mask, in_front), **rows}
     weighted = [(value * torch.randn(value.shape, generator=generator)).mean() for value in seen.values()]
     return torch.stack(weighted).sum()
@@ -257,9 +257,9 @@ def _shortens(outputs: Any, length: int) -> bool:
     return any(value.dim() == 3 and value.shape[1] < length for value in states)
 
 
-def _of_rows(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Outputs with one entry per row."""
-    return {name: value for name, value in outputs.items() if value.dim() == 2}
+def _without_tokens(outputs: dict[str, Tensor], length: int) -> dict[str, Tensor]:
+    """Outputs with one entry per row, or with fewer positions than tokens, each of which several are pooled into."""
+    return {name: value for name, value in outputs.items() if value.dim() == 2 or value.shape[1] < length}
 
 
 def _present(gradients: dict[str, Tensor | None]) -> dict[str, Tensor]:

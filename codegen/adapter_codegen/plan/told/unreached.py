@@ -61,6 +61,6 @@ def _with_sites(entry: ClassPlan, reached: dict[Method, set[str]]) -> ClassPlan:
     """The class with the sites of the methods for which it is reached alone."""
     prefix = entry.prefix_sites if entry.name in reached[Method.PREFIX_TUNING] else ()
     residual = entry.residual_sites if entry.name in reached[Method.BOTTLENECK] else ()
-    touched = {site.function for site in (*prefix, *residual)}
+    touched = {site.function for site in prefix} | {site.function for site in residual}
     functions = tuple(name for name in entry.functions if name in touched)
     return replace(entry, functions=functions, prefix_sites=prefix, residual_sites=residual)

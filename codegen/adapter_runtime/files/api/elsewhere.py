@@ -101,7 +101,7 @@ def renamings(
         prefix: path of the base model in the adapter model.
     """
     writer = getattr(transformers, architecture or "", None)
-    if getattr(writer, "config_class", None) is not type(config):
+    if writer is None or getattr(writer, "config_class", None) is not type(config):
         return []  # unknown, or of another model type
     built = _built(base, config), _built(writer, config)
     if None in built:
