@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Canary."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class CanaryAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class CanaryAdapterTestBase(AdapterTestBase):
 
 
 class CanaryAdapterTest(CanaryAdapterTestBase, AdapterTests):
+    pass
+
+
+class CanaryClassConversionTest(CanaryAdapterTestBase, ClassConversionTests):
     pass

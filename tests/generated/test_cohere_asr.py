@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of CohereAsr."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class CohereAsrAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class CohereAsrAdapterTestBase(AdapterTestBase):
 
 
 class CohereAsrAdapterTest(CohereAsrAdapterTestBase, AdapterTests):
+    pass
+
+
+class CohereAsrClassConversionTest(CohereAsrAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of CohereCompass."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class CohereCompassAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class CohereCompassAdapterTestBase(AdapterTestBase):
 
 
 class CohereCompassAdapterTest(CohereCompassAdapterTestBase, AdapterTests):
+    pass
+
+
+class CohereCompassClassConversionTest(CohereCompassAdapterTestBase, ClassConversionTests):
     pass

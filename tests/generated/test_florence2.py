@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Florence2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Florence2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Florence2AdapterTestBase(AdapterTestBase):
 
 
 class Florence2AdapterTest(Florence2AdapterTestBase, AdapterTests):
+    pass
+
+
+class Florence2ClassConversionTest(Florence2AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma3n."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma3nAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma3nAdapterTestBase(AdapterTestBase):
 
 
 class Gemma3nAdapterTest(Gemma3nAdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma3nClassConversionTest(Gemma3nAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma4."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma4AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma4AdapterTestBase(AdapterTestBase):
 
 
 class Gemma4AdapterTest(Gemma4AdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma4ClassConversionTest(Gemma4AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma4Text."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma4TextAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma4TextAdapterTestBase(AdapterTestBase):
 
 
 class Gemma4TextAdapterTest(Gemma4TextAdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma4TextClassConversionTest(Gemma4TextAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma4Unified."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma4UnifiedAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma4UnifiedAdapterTestBase(AdapterTestBase):
 
 
 class Gemma4UnifiedAdapterTest(Gemma4UnifiedAdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma4UnifiedClassConversionTest(Gemma4UnifiedAdapterTestBase, ClassConversionTests):
     pass

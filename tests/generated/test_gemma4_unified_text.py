@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Gemma4UnifiedText."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Gemma4UnifiedTextAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Gemma4UnifiedTextAdapterTestBase(AdapterTestBase):
 
 
 class Gemma4UnifiedTextAdapterTest(Gemma4UnifiedTextAdapterTestBase, AdapterTests):
+    pass
+
+
+class Gemma4UnifiedTextClassConversionTest(Gemma4UnifiedTextAdapterTestBase, ClassConversionTests):
     pass

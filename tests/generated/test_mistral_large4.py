@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MistralLarge4."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MistralLarge4AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MistralLarge4AdapterTestBase(AdapterTestBase):
 
 
 class MistralLarge4AdapterTest(MistralLarge4AdapterTestBase, AdapterTests):
+    pass
+
+
+class MistralLarge4ClassConversionTest(MistralLarge4AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of MoonshineStreaming."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class MoonshineStreamingAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class MoonshineStreamingAdapterTestBase(AdapterTestBase):
 
 
 class MoonshineStreamingAdapterTest(MoonshineStreamingAdapterTestBase, AdapterTests):
+    pass
+
+
+class MoonshineStreamingClassConversionTest(MoonshineStreamingAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of PaliGemma."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class PaliGemmaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class PaliGemmaAdapterTestBase(AdapterTestBase):
 
 
 class PaliGemmaAdapterTest(PaliGemmaAdapterTestBase, AdapterTests):
+    pass
+
+
+class PaliGemmaClassConversionTest(PaliGemmaAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of T5Gemma."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class T5GemmaAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class T5GemmaAdapterTestBase(AdapterTestBase):
 
 
 class T5GemmaAdapterTest(T5GemmaAdapterTestBase, AdapterTests):
+    pass
+
+
+class T5GemmaClassConversionTest(T5GemmaAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of T5Gemma2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class T5Gemma2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class T5Gemma2AdapterTestBase(AdapterTestBase):
 
 
 class T5Gemma2AdapterTest(T5Gemma2AdapterTestBase, AdapterTests):
+    pass
+
+
+class T5Gemma2ClassConversionTest(T5Gemma2AdapterTestBase, ClassConversionTests):
     pass

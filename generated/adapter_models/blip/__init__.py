@@ -13,11 +13,10 @@ from .mixin_blip import (
     BlipModelAdaptersMixin,
     BlipVisionModelAdaptersMixin,
 )
-from .modeling_blip import BlipAttentionWithAdapters, BlipEncoderLayerWithAdapters
+from .modeling_blip import BlipEncoderLayerWithAdapters
 
 __all__ = [
     "BlipAdapterModel",
-    "BlipAttentionWithAdapters",
     "BlipEncoderLayerAdaptersMixin",
     "BlipEncoderLayerWithAdapters",
     "BlipForConditionalGenerationAdaptersMixin",

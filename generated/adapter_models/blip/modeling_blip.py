@@ -9,67 +9,10 @@
 """Forwards of upstream's Blip that call adapters. What is ours stands between marker comments."""
 
 import torch
-from torch import nn
 
-from transformers.models.blip.modeling_blip import (
-    BlipAttention,
-    BlipEncoderLayer,
-    TransformersKwargs,
-    Unpack,
-    auto_docstring,
-)
-
-from adapter_runtime import AttentionAdaptersMixin
+from transformers.models.blip.modeling_blip import BlipEncoderLayer, TransformersKwargs, Unpack, auto_docstring
 
 from .mixin_blip import BlipEncoderLayerAdaptersMixin
-
-
-class BlipAttentionWithAdapters(AttentionAdaptersMixin, BlipAttention):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input shape: Batch x Time x Channel"""
-
-        bsz, tgt_len, embed_dim = hidden_states.size()
-
-        mixed_qkv = (
-            self.qkv(hidden_states)
-            .reshape(bsz, tgt_len, 3, self.num_heads, embed_dim // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-        )
-        query_states, key_states, value_states = mixed_qkv[0], mixed_qkv[1], mixed_qkv[2]
-
-        # >>> adapters
-        key_states, value_states, _ = self.prepend_prefix(
-            query_states, key_states, value_states, None, hidden_states, is_causal=False
-        )
-        # <<< adapters
-        # Take the dot product between "query" and "key" to get the raw attention scores.
-        attention_scores = torch.matmul(query_states, key_states.transpose(-1, -2))
-
-        attention_scores = attention_scores * self.scale
-
-        # Normalize the attention scores to probabilities.
-        # >>> adapters
-        attention_probs = nn.functional.softmax(
-            self.hide_prefixes(attention_scores, key_states, hidden_states), dim=-1
-        )
-        # <<< adapters
-
-        # This is actually dropping out entire tokens to attend to, which might
-        # seem a bit unusual, but is taken from the original Transformer paper.
-        attention_probs = self.dropout(attention_probs)
-
-        context_layer = torch.matmul(attention_probs, value_states).permute(0, 2, 1, 3)
-
-        new_context_layer_shape = context_layer.size()[:-2] + (self.embed_dim,)
-        context_layer = context_layer.reshape(new_context_layer_shape)
-
-        output = self.projection(context_layer)
-
-        return output, attention_probs
 
 
 class BlipEncoderLayerWithAdapters(BlipEncoderLayerAdaptersMixin, BlipEncoderLayer):

@@ -16,7 +16,6 @@ from .mixin_blip_2 import (
     Blip2VisionModelAdaptersMixin,
 )
 from .modeling_blip_2 import (
-    Blip2AttentionWithAdapters,
     Blip2EncoderLayerWithAdapters,
     Blip2QFormerMultiHeadAttentionWithAdapters,
     Blip2QFormerOutputWithAdapters,
@@ -25,7 +24,6 @@ from .modeling_blip_2 import (
 
 __all__ = [
     "Blip2AdapterModel",
-    "Blip2AttentionWithAdapters",
     "Blip2EncoderLayerAdaptersMixin",
     "Blip2EncoderLayerWithAdapters",
     "Blip2ForConditionalGenerationAdaptersMixin",

@@ -3,15 +3,21 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Canary with adapters and no heads."""
+"""Canary with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.canary.modeling_canary import CanaryModel, CanaryPreTrainedModel
+from transformers.models.canary.modeling_canary import (
+    CanaryForConditionalGeneration,
+    CanaryModel,
+    CanaryPreTrainedModel,
+    shift_tokens_right,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.canary.modeling_canary import EncoderDecoderCache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class CanaryAdapterModel(ModelWithoutHeadsAdaptersMixin, CanaryPreTrainedModel):
-    """Canary with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of CanaryModel.
+class CanaryAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, CanaryPreTrainedModel, HeadsGenerationMixin):
+    """Canary with any number of adapters and of heads, of which one or several are active.
+
+    Heads: seq2seq_lm.
     """
+
+    head_types = ("seq2seq_lm",)
+    pooling = "eos"
+    borrowed_from = CanaryForConditionalGeneration
+    borrowed_methods = ("prepare_inputs_for_generation",)
+    head_config = "decoder_config"
 
     def __init__(self, config: CanaryConfig) -> None:
         super().__init__(config)
@@ -43,13 +58,27 @@ class CanaryAdapterModel(ModelWithoutHeadsAdaptersMixin, CanaryPreTrainedModel):
         decoder_inputs_embeds: tuple[torch.Tensor] | None = None,
         decoder_position_ids: tuple[torch.LongTensor] | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of CanaryModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of CanaryModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoded = self.decoder_inputs(head, labels)
+        outputs = self.model(
             input_features=input_features,
             attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             past_key_values=past_key_values,
@@ -58,3 +87,18 @@ class CanaryAdapterModel(ModelWithoutHeadsAdaptersMixin, CanaryPreTrainedModel):
             use_cache=use_cache,
             **kwargs,
         )
+        return self.forward_head(
+            outputs,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """See transformers: what the decoder reads where there are labels and no inputs for it."""
+        shifted: torch.Tensor = shift_tokens_right(
+            labels, self.config.pad_token_id, self.config.decoder_start_token_id
+        )
+        return shifted

@@ -18,7 +18,6 @@ from .modeling_clvp import (
     ClvpConditioningEncoderWithAdapters,
     ClvpDecoderLayerWithAdapters,
     ClvpEncoderLayerWithAdapters,
-    ClvpSelfAttentionWithAdapters,
 )
 
 __all__ = [
@@ -32,5 +31,4 @@ __all__ = [
     "ClvpModelForConditionalGenerationAdapterModel",
     "ClvpModelForConditionalGenerationAdaptersMixin",
     "ClvpSelfAttentionAdaptersMixin",
-    "ClvpSelfAttentionWithAdapters",
 ]

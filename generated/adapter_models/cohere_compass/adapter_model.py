@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Cohere Inc. and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""CohereCompass with adapters and no heads."""
+"""CohereCompass with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.cohere_compass.modeling_cohere_compass import CohereCompassModel, CohereCompassPreTrainedModel
+from transformers.models.cohere_compass.modeling_cohere_compass import (
+    CohereCompassForConditionalGeneration,
+    CohereCompassModel,
+    CohereCompassPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,23 @@ if TYPE_CHECKING:
     from transformers.models.cohere_compass.modeling_cohere_compass import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class CohereCompassAdapterModel(ModelWithoutHeadsAdaptersMixin, CohereCompassPreTrainedModel):
-    """CohereCompass with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of CohereCompassModel.
+class CohereCompassAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, CohereCompassPreTrainedModel, HeadsGenerationMixin
+):
+    """CohereCompass with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = CohereCompassForConditionalGeneration
+    borrowed_methods = ("_prepare_position_ids_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: CohereCompassConfig) -> None:
         super().__init__(config)
@@ -46,10 +62,21 @@ class CohereCompassAdapterModel(ModelWithoutHeadsAdaptersMixin, CohereCompassPre
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of CohereCompassModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of CohereCompassModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -62,4 +89,13 @@ class CohereCompassAdapterModel(ModelWithoutHeadsAdaptersMixin, CohereCompassPre
             mm_token_type_ids=mm_token_type_ids,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -14,9 +14,7 @@ from .mixin_conditional_detr import (
     ConditionalDetrModelAdaptersMixin,
 )
 from .modeling_conditional_detr import (
-    ConditionalDetrDecoderCrossAttentionWithAdapters,
     ConditionalDetrDecoderLayerWithAdapters,
-    ConditionalDetrDecoderSelfAttentionWithAdapters,
     ConditionalDetrEncoderLayerWithAdapters,
     ConditionalDetrSelfAttentionWithAdapters,
 )
@@ -24,10 +22,8 @@ from .modeling_conditional_detr import (
 __all__ = [
     "ConditionalDetrAdapterModel",
     "ConditionalDetrDecoderAdaptersMixin",
-    "ConditionalDetrDecoderCrossAttentionWithAdapters",
     "ConditionalDetrDecoderLayerAdaptersMixin",
     "ConditionalDetrDecoderLayerWithAdapters",
-    "ConditionalDetrDecoderSelfAttentionWithAdapters",
     "ConditionalDetrEncoderAdaptersMixin",
     "ConditionalDetrEncoderLayerAdaptersMixin",
     "ConditionalDetrEncoderLayerWithAdapters",

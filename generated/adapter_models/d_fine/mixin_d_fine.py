@@ -43,8 +43,13 @@ class DFineDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
+            AttentionRoles(core="encoder_attn", kind="cross"),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
+        bottlenecks=(
+            BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="cross_attention_adapters", location="cross_attention", joins="upstream"),
+            BottleneckRole(host="output_adapters", location="output"),
+        ),
     )
 
 
@@ -71,7 +76,7 @@ class DFineHybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
 class DFineDecoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     own_methods = {
-        "bottleneck": "Not every layer of the stack layers has its sites. No operand of this addition is an earlier value of the stream.",
+        "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "",

@@ -171,8 +171,9 @@ class DFineDecoderLayerWithAdapters(DFineDecoderLayerAdaptersMixin, DFineDecoder
         )
 
         hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
-        hidden_states = residual + hidden_states
-        hidden_states = self.self_attn_layer_norm(hidden_states)
+        # >>> adapters
+        hidden_states = self.attention_adapters(hidden_states, residual, self.self_attn_layer_norm)
+        # <<< adapters
 
         residual = hidden_states
 
@@ -186,7 +187,9 @@ class DFineDecoderLayerWithAdapters(DFineDecoderLayerAdaptersMixin, DFineDecoder
             spatial_shapes_list=spatial_shapes_list,
         )
         hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
-        hidden_states = self.gateway(residual, hidden_states)
+        # >>> adapters
+        hidden_states = self.gateway(residual, self.cross_attention_adapters(hidden_states, residual))
+        # <<< adapters
 
         # Fully Connected
         residual = hidden_states

@@ -43,11 +43,12 @@ class Deimv2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
+            AttentionRoles(core="encoder_attn", kind="cross"),
         ),
         bottlenecks=(
             BottleneckRole(host="attention_adapters", location="attention"),
+            BottleneckRole(host="cross_attention_adapters", location="cross_attention", joins="upstream"),
             BottleneckRole(host="output_adapters", location="output"),
-            BottleneckRole(host="output_adapters_1", location="output"),
         ),
         mlp=MLPRoles(first=("mlp.up_proj",), gate=("mlp.gate_proj",), last=("mlp.down_proj",)),
     )
@@ -77,7 +78,7 @@ class Deimv2HybridEncoderAdaptersMixin(ModelBaseAdaptersMixin):
 class Deimv2DecoderAdaptersMixin(ModelBaseAdaptersMixin):
     layer_stacks = (LayerStack("layers"),)
     own_methods = {
-        "bottleneck": "Not every layer of the stack layers has its sites. No operand of this addition is an earlier value of the stream.",
+        "bottleneck": "",
         "prefix_tuning": "",
         "lora": "",
         "reft": "",

@@ -189,17 +189,20 @@ class Deimv2DecoderLayerWithAdapters(Deimv2DecoderLayerAdaptersMixin, Deimv2Deco
         hidden_states = nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
         if self.gateway is not None:
-            hidden_states = self.gateway(residual, hidden_states)
+            # >>> adapters
+            hidden_states = self.gateway(residual, self.cross_attention_adapters(hidden_states, residual))
+            # <<< adapters
         else:
             # >>> adapters
-            hidden_states = self.output_adapters(hidden_states, residual, self.encoder_attn_layer_norm)
+            hidden_states = residual + self.cross_attention_adapters(hidden_states, residual)
             # <<< adapters
+            hidden_states = self.encoder_attn_layer_norm(hidden_states)
 
         # Fully Connected
         residual = hidden_states
         hidden_states = self.mlp(hidden_states)
         # >>> adapters
-        hidden_states = self.output_adapters_1(hidden_states, residual, self.final_layer_norm)
+        hidden_states = self.output_adapters(hidden_states, residual, self.final_layer_norm)
         # <<< adapters
 
         return hidden_states

@@ -13,7 +13,6 @@ from .mixin_evolla import (
     EvollaSaProtProteinEncoderAdaptersMixin,
 )
 from .modeling_evolla import (
-    EvollaAttentionWithAdapters,
     EvollaDecoderLayerWithAdapters,
     EvollaSaProtOutputWithAdapters,
     EvollaSaProtSelfAttentionWithAdapters,
@@ -23,7 +22,6 @@ from .modeling_evolla import (
 
 __all__ = [
     "EvollaAdapterModel",
-    "EvollaAttentionWithAdapters",
     "EvollaDecoderLayerAdaptersMixin",
     "EvollaDecoderLayerWithAdapters",
     "EvollaModelAdaptersMixin",

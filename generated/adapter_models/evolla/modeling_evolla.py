@@ -15,7 +15,6 @@ import torch
 from transformers.models.evolla.modeling_evolla import (
     ALL_ATTENTION_FUNCTIONS,
     Cache,
-    EvollaAttention,
     EvollaDecoderLayer,
     EvollaSaProtOutput,
     EvollaSaProtSelfAttention,
@@ -184,53 +183,6 @@ class EvollaSequenceAlignerCrossAttentionWithAdapters(EvollaSequenceAlignerCross
             # <<< adapters
 
         return hidden_states
-
-
-class EvollaAttentionWithAdapters(AttentionAdaptersMixin, EvollaAttention):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.head_dim)
-
-        query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        key_states = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        value_states = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-
-        cos, sin = position_embeddings
-        query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)
-
-        if past_key_values is not None:
-            key_states, value_states = past_key_values.update(key_states, value_states, self.layer_idx)
-
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-
-        # >>> adapters
-        key_states, value_states, attention_mask = self.prepend_prefix(
-            query_states, key_states, value_states, attention_mask, hidden_states, **kwargs
-        )
-        # <<< adapters
-        attn_output, attn_weights = attention_interface(
-            self,
-            query_states,
-            key_states,
-            value_states,
-            attention_mask,
-            dropout=0.0 if not self.training else self.attention_dropout,
-            scaling=self.scaling,
-            **kwargs,
-        )
-
-        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
-        attn_output = self.o_proj(attn_output)
-        return attn_output, attn_weights
 
 
 class EvollaDecoderLayerWithAdapters(EvollaDecoderLayerAdaptersMixin, EvollaDecoderLayer):

@@ -10,11 +10,9 @@ from .mixin_fastspeech2_conformer import (
     FastSpeech2ConformerEncoderLayerAdaptersMixin,
     FastSpeech2ConformerModelAdaptersMixin,
 )
-from .modeling_fastspeech2_conformer import FastSpeech2ConformerEncoderLayerWithAdapters
 
 __all__ = [
     "FastSpeech2ConformerAdapterModel",
     "FastSpeech2ConformerEncoderLayerAdaptersMixin",
-    "FastSpeech2ConformerEncoderLayerWithAdapters",
     "FastSpeech2ConformerModelAdaptersMixin",
 ]

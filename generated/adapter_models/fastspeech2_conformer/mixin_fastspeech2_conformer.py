@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
 
 
 class FastSpeech2ConformerEncoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -24,8 +24,7 @@ class FastSpeech2ConformerEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.linear_out",
                 head_dim="head_dim",
             ),
-        ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention"),),
+        )
     )
 
 

@@ -3,15 +3,21 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Microsoft and the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Florence2 with adapters and no heads."""
+"""Florence2 with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.florence2.modeling_florence2 import Florence2Model, Florence2PreTrainedModel
+from transformers.models.florence2.modeling_florence2 import (
+    Florence2ForConditionalGeneration,
+    Florence2Model,
+    Florence2PreTrainedModel,
+    shift_tokens_right,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.florence2.modeling_florence2 import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Florence2AdapterModel(ModelWithoutHeadsAdaptersMixin, Florence2PreTrainedModel):
-    """Florence2 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Florence2Model.
+class Florence2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Florence2PreTrainedModel, HeadsGenerationMixin):
+    """Florence2 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: seq2seq_lm.
     """
+
+    head_types = ("seq2seq_lm",)
+    pooling = "eos"
+    borrowed_from = Florence2ForConditionalGeneration
+    borrowed_methods = ("_maybe_prepare_encoder_kwargs_for_generation", "get_placeholder_mask")
+    head_config = "text_config"
 
     def __init__(self, config: Florence2Config) -> None:
         super().__init__(config)
@@ -44,14 +59,28 @@ class Florence2AdapterModel(ModelWithoutHeadsAdaptersMixin, Florence2PreTrainedM
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Florence2Model."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Florence2Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoded = self.decoder_inputs(head, labels, input_ids)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_outputs=encoder_outputs,
@@ -60,3 +89,19 @@ class Florence2AdapterModel(ModelWithoutHeadsAdaptersMixin, Florence2PreTrainedM
             use_cache=use_cache,
             **kwargs,
         )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """See transformers: what the decoder reads where there are labels and no inputs for it."""
+        shifted: torch.Tensor = shift_tokens_right(
+            labels, self.config.text_config.pad_token_id, self.config.text_config.decoder_start_token_id
+        )
+        return shifted

@@ -7,12 +7,11 @@
 
 from .adapter_model import FunAsrNanoAdapterModel
 from .mixin_fun_asr_nano import FunAsrNanoEncoderLayerAdaptersMixin, FunAsrNanoModelAdaptersMixin
-from .modeling_fun_asr_nano import FunAsrNanoAttentionWithAdapters, FunAsrNanoEncoderLayerWithAdapters
+from .modeling_fun_asr_nano import FunAsrNanoAttentionWithAdapters
 
 __all__ = [
     "FunAsrNanoAdapterModel",
     "FunAsrNanoAttentionWithAdapters",
     "FunAsrNanoEncoderLayerAdaptersMixin",
-    "FunAsrNanoEncoderLayerWithAdapters",
     "FunAsrNanoModelAdaptersMixin",
 ]

@@ -11,20 +11,16 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from transformers.models.fun_asr_nano.modeling_fun_asr_nano import (
     ALL_ATTENTION_FUNCTIONS,
     FunAsrNanoAttention,
-    FunAsrNanoEncoderLayer,
     TransformersKwargs,
     Unpack,
     eager_attention_forward,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
-
-from .mixin_fun_asr_nano import FunAsrNanoEncoderLayerAdaptersMixin
 
 
 class FunAsrNanoAttentionWithAdapters(AttentionAdaptersMixin, FunAsrNanoAttention):
@@ -69,34 +65,3 @@ class FunAsrNanoAttentionWithAdapters(AttentionAdaptersMixin, FunAsrNanoAttentio
             # SAN-M gate: the FSMN branch runs on the values before they are split into heads.
             attn_output = attn_output + self.fsmn(projected_values, input_features_mask)
         return attn_output, attn_weights
-
-
-class FunAsrNanoEncoderLayerWithAdapters(FunAsrNanoEncoderLayerAdaptersMixin, FunAsrNanoEncoderLayer):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        # No residual for the very first layer (low frame rate audio features have a different input dimension than the hidden size)
-        residual = hidden_states if hidden_states.shape[-1] == self.hidden_size else None
-        hidden_states = self.input_layernorm(hidden_states)
-        hidden_states, _ = self.self_attn(
-            hidden_states=hidden_states,
-            attention_mask=attention_mask,
-            input_features_mask=input_features_mask,
-            **kwargs,
-        )
-        hidden_states = nn.functional.dropout(hidden_states, p=self.hidden_dropout, training=self.training)
-        if residual is not None:
-            # >>> adapters
-            hidden_states = self.attention_adapters(hidden_states, residual, None)
-            # <<< adapters
-        residual = hidden_states
-        hidden_states = self.post_attention_layernorm(hidden_states)
-        hidden_states = self.mlp(hidden_states)
-        # >>> adapters
-        hidden_states = self.output_adapters(hidden_states, residual, None)
-        # <<< adapters
-        return self.final_layernorm(hidden_states)

@@ -7,12 +7,11 @@
 
 from .adapter_model import FunAsrNanoEncoderAdapterModel
 from .mixin_fun_asr_nano_encoder import FunAsrNanoEncoderAdaptersMixin, FunAsrNanoEncoderLayerAdaptersMixin
-from .modeling_fun_asr_nano_encoder import FunAsrNanoAttentionWithAdapters, FunAsrNanoEncoderLayerWithAdapters
+from .modeling_fun_asr_nano_encoder import FunAsrNanoAttentionWithAdapters
 
 __all__ = [
     "FunAsrNanoAttentionWithAdapters",
     "FunAsrNanoEncoderAdapterModel",
     "FunAsrNanoEncoderAdaptersMixin",
     "FunAsrNanoEncoderLayerAdaptersMixin",
-    "FunAsrNanoEncoderLayerWithAdapters",
 ]

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
 
 
 class FunAsrNanoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -22,10 +22,6 @@ class FunAsrNanoEncoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
-        ),
-        bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention"),
-            BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(first=("mlp.fc1",), last=("mlp.fc2",)),
     )

@@ -6,11 +6,12 @@
 """Funnel with adapters."""
 
 from .adapter_model import FunnelAdapterModel
-from .mixin_funnel import FunnelLayerAdaptersMixin, FunnelModelAdaptersMixin
+from .mixin_funnel import FunnelBaseModelAdaptersMixin, FunnelLayerAdaptersMixin, FunnelModelAdaptersMixin
 from .modeling_funnel import FunnelPositionwiseFFNWithAdapters, FunnelRelMultiheadAttentionWithAdapters
 
 __all__ = [
     "FunnelAdapterModel",
+    "FunnelBaseModelAdaptersMixin",
     "FunnelLayerAdaptersMixin",
     "FunnelModelAdaptersMixin",
     "FunnelPositionwiseFFNWithAdapters",

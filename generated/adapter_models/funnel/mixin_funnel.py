@@ -38,3 +38,8 @@ class FunnelModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
         LayerStack("decoder.layers"),
     )
     token_embeddings = "embeddings.word_embeddings"
+
+
+class FunnelBaseModelAdaptersMixin(EmbeddingAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("encoder.blocks"),)
+    token_embeddings = "embeddings.word_embeddings"

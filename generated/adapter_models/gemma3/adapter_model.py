@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 class Gemma3AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Gemma3PreTrainedModel, HeadsGenerationMixin):
     """Gemma3 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: causal_lm.
+    Heads: classification, multilabel_classification, causal_lm.
     """
 
-    head_types = ("causal_lm",)
+    head_types = ("classification", "multilabel_classification", "causal_lm")
     pooling = "last"
     borrowed_from = Gemma3ForConditionalGeneration
     borrowed_methods = ("create_masks_for_generate", "prepare_inputs_for_generation")

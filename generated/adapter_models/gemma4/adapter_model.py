@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Gemma4 with adapters and no heads."""
+"""Gemma4 with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.gemma4.modeling_gemma4 import Gemma4Model, Gemma4PreTrainedModel
+from transformers.models.gemma4.modeling_gemma4 import (
+    Gemma4ForConditionalGeneration,
+    Gemma4Model,
+    Gemma4PreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.gemma4.modeling_gemma4 import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Gemma4AdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4PreTrainedModel):
-    """Gemma4 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Gemma4Model.
+class Gemma4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Gemma4PreTrainedModel, HeadsGenerationMixin):
+    """Gemma4 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Gemma4ForConditionalGeneration
+    borrowed_methods = ("create_masks_for_generate", "prepare_inputs_for_generation")
+    head_config = "text_config"
 
     def __init__(self, config: Gemma4Config) -> None:
         super().__init__(config)
@@ -51,10 +65,21 @@ class Gemma4AdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4PreTrainedModel):
         num_frames_per_video: torch.LongTensor | None = None,
         per_layer_inputs: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Gemma4Model."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Gemma4Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
@@ -72,4 +97,13 @@ class Gemma4AdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4PreTrainedModel):
             per_layer_inputs=per_layer_inputs,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Gemma4Unified with adapters and no heads."""
+"""Gemma4Unified with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedModel, Gemma4UnifiedPreTrainedModel
+from transformers.models.gemma4_unified.modeling_gemma4_unified import (
+    Gemma4UnifiedForConditionalGeneration,
+    Gemma4UnifiedModel,
+    Gemma4UnifiedPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,23 @@ if TYPE_CHECKING:
     from transformers.models.gemma4_unified.modeling_gemma4_unified import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Gemma4UnifiedAdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4UnifiedPreTrainedModel):
-    """Gemma4Unified with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Gemma4UnifiedModel.
+class Gemma4UnifiedAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, Gemma4UnifiedPreTrainedModel, HeadsGenerationMixin
+):
+    """Gemma4Unified with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Gemma4UnifiedForConditionalGeneration
+    borrowed_methods = ("create_masks_for_generate", "prepare_inputs_for_generation")
+    head_config = "text_config"
 
     def __init__(self, config: Gemma4UnifiedConfig) -> None:
         super().__init__(config)
@@ -50,10 +66,21 @@ class Gemma4UnifiedAdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4UnifiedPre
         video_position_ids: torch.LongTensor | None = None,
         num_frames_per_video: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Gemma4UnifiedModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Gemma4UnifiedModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
@@ -70,4 +97,13 @@ class Gemma4UnifiedAdapterModel(ModelWithoutHeadsAdaptersMixin, Gemma4UnifiedPre
             num_frames_per_video=num_frames_per_video,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -7,11 +7,10 @@
 
 from .adapter_model import GPTBigCodeAdapterModel
 from .mixin_gpt_bigcode import GPTBigCodeBlockAdaptersMixin, GPTBigCodeModelAdaptersMixin
-from .modeling_gpt_bigcode import GPTBigCodeAttentionWithAdapters, GPTBigCodeBlockWithAdapters
+from .modeling_gpt_bigcode import GPTBigCodeBlockWithAdapters
 
 __all__ = [
     "GPTBigCodeAdapterModel",
-    "GPTBigCodeAttentionWithAdapters",
     "GPTBigCodeBlockAdaptersMixin",
     "GPTBigCodeBlockWithAdapters",
     "GPTBigCodeModelAdaptersMixin",

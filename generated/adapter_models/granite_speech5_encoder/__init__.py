@@ -11,18 +11,12 @@ from .mixin_granite_speech5_encoder import (
     GraniteSpeech5EncoderBlockAdaptersMixin,
     GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin,
 )
-from .modeling_granite_speech5_encoder import (
-    GraniteSpeech5EncoderAttentionWithAdapters,
-    GraniteSpeech5EncoderBlockWithAdapters,
-    GraniteSpeech5EncoderSubsamplingBlockWithAdapters,
-)
+from .modeling_granite_speech5_encoder import GraniteSpeech5EncoderAttentionWithAdapters
 
 __all__ = [
     "GraniteSpeech5EncoderAdapterModel",
     "GraniteSpeech5EncoderAdaptersMixin",
     "GraniteSpeech5EncoderAttentionWithAdapters",
     "GraniteSpeech5EncoderBlockAdaptersMixin",
-    "GraniteSpeech5EncoderBlockWithAdapters",
     "GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin",
-    "GraniteSpeech5EncoderSubsamplingBlockWithAdapters",
 ]

@@ -7,7 +7,7 @@
 
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
 
 
 class GraniteSpeech5EncoderBlockAdaptersMixin(LayerAdaptersMixin):
@@ -22,12 +22,6 @@ class GraniteSpeech5EncoderBlockAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="outputs // config.num_attention_heads",
             ),
-        ),
-        bottlenecks=(
-            BottleneckRole(host="output_adapters", location="output"),
-            BottleneckRole(host="attention_adapters", location="attention"),
-            BottleneckRole(host="output_adapters_1", location="output"),
-            BottleneckRole(host="output_adapters_2", location="output"),
         ),
         mlp=MLPRoles(
             first=("feed_forward1.linear1", "feed_forward2.linear1"),
@@ -49,7 +43,6 @@ class GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin(LayerAdaptersMixin):
                 head_dim="outputs // config.num_attention_heads",
             ),
         ),
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
         mlp=MLPRoles(first=("feed_forward2.linear1",), last=("feed_forward2.linear2",)),
     )
 

@@ -16,19 +16,12 @@ from torch import nn
 from transformers.models.granite_speech5.modeling_granite_speech5 import (
     ALL_ATTENTION_FUNCTIONS,
     GraniteSpeech5EncoderAttention,
-    GraniteSpeech5EncoderBlock,
-    GraniteSpeech5EncoderSubsamplingBlock,
     TransformersKwargs,
     Unpack,
     eager_attention_forward,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
-
-from .mixin_granite_speech5_encoder import (
-    GraniteSpeech5EncoderBlockAdaptersMixin,
-    GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin,
-)
 
 
 class GraniteSpeech5EncoderAttentionWithAdapters(AttentionAdaptersMixin, GraniteSpeech5EncoderAttention):
@@ -92,82 +85,3 @@ class GraniteSpeech5EncoderAttentionWithAdapters(AttentionAdaptersMixin, Granite
         attn_output = attn_output.reshape(batch_size, -1, self.config.num_attention_heads * self.head_dim)
 
         return self.o_proj(attn_output[:, :seq_length]), None
-
-
-class GraniteSpeech5EncoderBlockWithAdapters(GraniteSpeech5EncoderBlockAdaptersMixin, GraniteSpeech5EncoderBlock):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_embeddings: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        residual = hidden_states
-        hidden_states = self.feed_forward1(self.norm_feed_forward1(hidden_states))
-        # >>> adapters
-        hidden_states = self.output_adapters(
-            0.5 * hidden_states, residual, None
-        )  # the conformer architecture uses a factor of 0.5
-        # <<< adapters
-
-        normalized_hidden_states = self.norm_self_att(hidden_states)
-        attn_output, _ = self.self_attn(
-            hidden_states=normalized_hidden_states,
-            attention_mask=attention_mask,
-            position_embeddings=position_embeddings,
-            **kwargs,
-        )
-        # >>> adapters
-        hidden_states = self.attention_adapters(attn_output, hidden_states, None)
-        # <<< adapters
-
-        conv_output = self.conv(self.norm_conv(hidden_states), attention_mask=attention_mask)
-        # >>> adapters
-        hidden_states = self.output_adapters_1(conv_output, hidden_states, None)
-        # <<< adapters
-
-        ff2_output = self.feed_forward2(self.norm_feed_forward2(hidden_states))
-        # >>> adapters
-        hidden_states = self.output_adapters_2(
-            0.5 * ff2_output, hidden_states, self.norm_out
-        )  # the conformer architecture uses a factor of 0.5
-        # <<< adapters
-
-        return hidden_states
-
-
-class GraniteSpeech5EncoderSubsamplingBlockWithAdapters(
-    GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin, GraniteSpeech5EncoderSubsamplingBlock
-):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_embeddings: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        residual = hidden_states
-        hidden_states = self.feed_forward1(self.norm_feed_forward1(hidden_states))
-        hidden_states = residual + 0.5 * hidden_states  # the conformer architecture uses a factor of 0.5
-
-        normalized_hidden_states = self.norm_self_att(hidden_states)
-        attn_output, _ = self.self_attn(
-            hidden_states=normalized_hidden_states,
-            attention_mask=attention_mask,
-            position_embeddings=position_embeddings,
-            **kwargs,
-        )
-        hidden_states = hidden_states + attn_output
-
-        conv_output = self.conv(self.norm_conv(hidden_states), attention_mask=attention_mask)
-        pooled = hidden_states.unfold(1, 2, 2).mean(-1)  # pool by 2 along time dim, eventually dropping last frame
-        hidden_states = pooled + conv_output[:, : pooled.shape[1]]
-
-        ff2_output = self.feed_forward2(self.norm_feed_forward2(hidden_states))
-        # >>> adapters
-        hidden_states = self.output_adapters(
-            0.5 * ff2_output, hidden_states, self.norm_out
-        )  # the conformer architecture uses a factor of 0.5
-        # <<< adapters
-
-        return hidden_states

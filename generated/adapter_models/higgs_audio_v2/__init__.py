@@ -11,12 +11,11 @@ from .mixin_higgs_audio_v2 import (
     HiggsAudioV2ForConditionalGenerationAdaptersMixin,
     HiggsAudioV2ModelAdaptersMixin,
 )
-from .modeling_higgs_audio_v2 import HiggsAudioV2AttentionWithAdapters, HiggsAudioV2DecoderLayerWithAdapters
+from .modeling_higgs_audio_v2 import HiggsAudioV2AttentionWithAdapters
 
 __all__ = [
     "HiggsAudioV2AttentionWithAdapters",
     "HiggsAudioV2DecoderLayerAdaptersMixin",
-    "HiggsAudioV2DecoderLayerWithAdapters",
     "HiggsAudioV2ForConditionalGenerationAdapterModel",
     "HiggsAudioV2ForConditionalGenerationAdaptersMixin",
     "HiggsAudioV2ModelAdaptersMixin",

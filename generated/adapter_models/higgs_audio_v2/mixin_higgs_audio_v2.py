@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MLPRoles
 
 
 class HiggsAudioV2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -24,10 +24,6 @@ class HiggsAudioV2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
-        ),
-        bottlenecks=(
-            BottleneckRole(host="attention_adapters", location="attention"),
-            BottleneckRole(host="output_adapters", location="output"),
         ),
         mlp=MLPRoles(
             first=("audio_mlp.up_proj", "mlp.up_proj"),

@@ -16,7 +16,6 @@ from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import (
     ALL_ATTENTION_FUNCTIONS,
     Cache,
     HiggsAudioV2Attention,
-    HiggsAudioV2DecoderLayer,
     TransformersKwargs,
     Unpack,
     apply_rotary_pos_emb,
@@ -24,8 +23,6 @@ from transformers.models.higgs_audio_v2.modeling_higgs_audio_v2 import (
 )
 
 from adapter_runtime import AttentionAdaptersMixin
-
-from .mixin_higgs_audio_v2 import HiggsAudioV2DecoderLayerAdaptersMixin
 
 
 class HiggsAudioV2AttentionWithAdapters(AttentionAdaptersMixin, HiggsAudioV2Attention):
@@ -73,63 +70,3 @@ class HiggsAudioV2AttentionWithAdapters(AttentionAdaptersMixin, HiggsAudioV2Atte
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         attn_output = self.o_proj(attn_output)
         return attn_output, attn_weights
-
-
-class HiggsAudioV2DecoderLayerWithAdapters(HiggsAudioV2DecoderLayerAdaptersMixin, HiggsAudioV2DecoderLayer):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
-        attention_mask: torch.Tensor | None = None,
-        audio_token_mask: torch.BoolTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = False,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        residual = hidden_states
-
-        if audio_token_mask is None:
-            hidden_states = self.audio_input_layernorm(hidden_states)
-        else:
-            audio_token_mask = audio_token_mask.to(hidden_states.device)
-            hidden_states = hidden_states.masked_scatter(
-                audio_token_mask.unsqueeze(-1),
-                self.audio_input_layernorm(hidden_states[audio_token_mask]).to(hidden_states.device),
-            )
-            hidden_states = hidden_states.masked_scatter(
-                ~audio_token_mask.unsqueeze(-1),
-                self.input_layernorm(hidden_states[~audio_token_mask]).to(hidden_states.device),
-            )
-
-        # Self Attention
-        hidden_states, _ = self.self_attn(
-            hidden_states=hidden_states,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            position_embeddings=position_embeddings,
-            **kwargs,
-        )
-        # >>> adapters
-        hidden_states = self.attention_adapters(hidden_states, residual, None)
-        # <<< adapters
-
-        if audio_token_mask is None:
-            audio_hidden_states = self.audio_post_attention_layernorm(hidden_states)
-            audio_hidden_states = self.audio_mlp(audio_hidden_states)
-            # >>> adapters
-            hidden_states = self.output_adapters(audio_hidden_states.to(hidden_states.device), hidden_states, None)
-            # <<< adapters
-        else:
-            text_hidden_states = self.post_attention_layernorm(hidden_states[~audio_token_mask])
-            audio_hidden_states = self.audio_post_attention_layernorm(hidden_states[audio_token_mask])
-
-            text_hidden_states = self.mlp(text_hidden_states)
-            hidden_states[~audio_token_mask] += text_hidden_states.to(hidden_states.device)
-
-            audio_hidden_states = self.audio_mlp(audio_hidden_states)
-            hidden_states[audio_token_mask] += audio_hidden_states.to(hidden_states.device)
-
-        return hidden_states

@@ -13,15 +13,10 @@ from .mixin_informer import (
     InformerEncoderLayerAdaptersMixin,
     InformerModelAdaptersMixin,
 )
-from .modeling_informer import (
-    InformerAttentionWithAdapters,
-    InformerDecoderLayerWithAdapters,
-    InformerEncoderLayerWithAdapters,
-)
+from .modeling_informer import InformerDecoderLayerWithAdapters, InformerEncoderLayerWithAdapters
 
 __all__ = [
     "InformerAdapterModel",
-    "InformerAttentionWithAdapters",
     "InformerDecoderAdaptersMixin",
     "InformerDecoderLayerAdaptersMixin",
     "InformerDecoderLayerWithAdapters",

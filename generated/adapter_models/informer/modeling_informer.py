@@ -8,108 +8,18 @@
 # mypy: ignore-errors
 """Forwards of upstream's Informer that call adapters. What is ours stands between marker comments."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from transformers.models.informer.modeling_informer import (
-    ALL_ATTENTION_FUNCTIONS,
     Cache,
-    EncoderDecoderCache,
-    FlashAttentionKwargs,
-    InformerAttention,
     InformerDecoderLayer,
     InformerEncoderLayer,
     TransformersKwargs,
     Unpack,
-    eager_attention_forward,
 )
 
-from adapter_runtime import AttentionAdaptersMixin
-
 from .mixin_informer import InformerDecoderLayerAdaptersMixin, InformerEncoderLayerAdaptersMixin
-
-
-class InformerAttentionWithAdapters(AttentionAdaptersMixin, InformerAttention):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        key_value_states: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attention_mask: torch.Tensor | None = None,
-        # TODO: we need a refactor so that the different attention modules can get their specific kwargs
-        # ATM, we have mixed things encoder, decoder, and encoder-decoder attn
-        **kwargs: Unpack[FlashAttentionKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Input shape: Batch x Time x Channel"""
-
-        # if key_value_states are provided this layer is used as a cross-attention layer
-        # for the decoder
-        is_cross_attention = key_value_states is not None
-
-        # determine input shapes
-        input_shape = hidden_states.shape[:-1]
-
-        hidden_shape = (*input_shape, -1, self.head_dim)
-
-        # get query proj
-        query_states = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-
-        is_updated = False
-        if past_key_values is not None:
-            if isinstance(past_key_values, EncoderDecoderCache):
-                is_updated = past_key_values.is_updated.get(self.layer_idx)
-                if is_cross_attention:
-                    # after the first generated id, we can subsequently re-use all key/value_states from cache
-                    curr_past_key_values = past_key_values.cross_attention_cache
-                else:
-                    curr_past_key_values = past_key_values.self_attention_cache
-            else:
-                curr_past_key_values = past_key_values
-
-        current_states = key_value_states if is_cross_attention else hidden_states
-        if is_cross_attention and past_key_values is not None and is_updated:
-            # reuse k,v, cross_attentions
-            key_states = curr_past_key_values.layers[self.layer_idx].keys
-            value_states = curr_past_key_values.layers[self.layer_idx].values
-        else:
-            key_states = self.k_proj(current_states)
-            value_states = self.v_proj(current_states)
-            kv_shape = (*current_states.shape[:-1], -1, self.head_dim)
-            key_states = key_states.view(kv_shape).transpose(1, 2)
-            value_states = value_states.view(kv_shape).transpose(1, 2)
-
-            if past_key_values is not None:
-                key_states, value_states = curr_past_key_values.update(key_states, value_states, self.layer_idx)
-                # set flag that curr layer for cross-attn is already updated so we can re-use in subsequent calls
-                if is_cross_attention and isinstance(past_key_values, EncoderDecoderCache):
-                    past_key_values.is_updated[self.layer_idx] = True
-
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-
-        # >>> adapters
-        key_states, value_states, attention_mask = self.prepend_prefix(
-            query_states, key_states, value_states, attention_mask, hidden_states, **kwargs
-        )
-        # <<< adapters
-        attn_output, attn_weights = attention_interface(
-            self,
-            query_states,
-            key_states,
-            value_states,
-            attention_mask,
-            dropout=0.0 if not self.training else self.dropout,
-            scaling=self.scaling,
-            **kwargs,
-        )
-
-        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
-        attn_output = self.out_proj(attn_output)
-
-        return attn_output, attn_weights
 
 
 class InformerEncoderLayerWithAdapters(InformerEncoderLayerAdaptersMixin, InformerEncoderLayer):

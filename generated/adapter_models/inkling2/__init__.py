@@ -14,19 +14,13 @@ from .mixin_inkling2 import (
     Inkling2VisionEncoderLayerAdaptersMixin,
     Inkling2VisionModelAdaptersMixin,
 )
-from .modeling_inkling2 import (
-    Inkling2FullDecoderLayerWithAdapters,
-    Inkling2SlidingDecoderLayerWithAdapters,
-    Inkling2VisionEncoderLayerWithAdapters,
-)
+from .modeling_inkling2 import Inkling2VisionEncoderLayerWithAdapters
 
 __all__ = [
     "Inkling2AdapterModel",
     "Inkling2FullDecoderLayerAdaptersMixin",
-    "Inkling2FullDecoderLayerWithAdapters",
     "Inkling2ModelAdaptersMixin",
     "Inkling2SlidingDecoderLayerAdaptersMixin",
-    "Inkling2SlidingDecoderLayerWithAdapters",
     "Inkling2TextModelAdaptersMixin",
     "Inkling2VisionEncoderLayerAdaptersMixin",
     "Inkling2VisionEncoderLayerWithAdapters",

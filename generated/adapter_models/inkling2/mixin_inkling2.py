@@ -25,8 +25,7 @@ class Inkling2SlidingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
-        ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),),
+        )
     )
 
 
@@ -41,8 +40,7 @@ class Inkling2FullDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 value="self_attn.v_proj",
                 output="self_attn.o_proj",
             ),
-        ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),),
+        )
     )
 
 

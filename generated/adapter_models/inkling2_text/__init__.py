@@ -11,13 +11,10 @@ from .mixin_inkling2_text import (
     Inkling2SlidingDecoderLayerAdaptersMixin,
     Inkling2TextModelAdaptersMixin,
 )
-from .modeling_inkling2_text import Inkling2FullDecoderLayerWithAdapters, Inkling2SlidingDecoderLayerWithAdapters
 
 __all__ = [
     "Inkling2FullDecoderLayerAdaptersMixin",
-    "Inkling2FullDecoderLayerWithAdapters",
     "Inkling2SlidingDecoderLayerAdaptersMixin",
-    "Inkling2SlidingDecoderLayerWithAdapters",
     "Inkling2TextAdapterModel",
     "Inkling2TextModelAdaptersMixin",
 ]

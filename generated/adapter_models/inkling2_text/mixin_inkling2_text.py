@@ -9,7 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
 
 
 class Inkling2SlidingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
@@ -24,8 +24,7 @@ class Inkling2SlidingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 output="self_attn.o_proj",
                 head_dim="head_dim",
             ),
-        ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),),
+        )
     )
 
 
@@ -40,8 +39,7 @@ class Inkling2FullDecoderLayerAdaptersMixin(LayerAdaptersMixin):
                 value="self_attn.v_proj",
                 output="self_attn.o_proj",
             ),
-        ),
-        bottlenecks=(BottleneckRole(host="attention_adapters", location="attention", unless=("is_block_boundary",)),),
+        )
     )
 
 

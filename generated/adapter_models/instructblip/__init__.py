@@ -15,7 +15,6 @@ from .mixin_instructblip import (
     InstructBlipVisionModelAdaptersMixin,
 )
 from .modeling_instructblip import (
-    InstructBlipAttentionWithAdapters,
     InstructBlipEncoderLayerWithAdapters,
     InstructBlipQFormerMultiHeadAttentionWithAdapters,
     InstructBlipQFormerOutputWithAdapters,
@@ -24,7 +23,6 @@ from .modeling_instructblip import (
 
 __all__ = [
     "InstructBlipAdapterModel",
-    "InstructBlipAttentionWithAdapters",
     "InstructBlipEncoderLayerAdaptersMixin",
     "InstructBlipEncoderLayerWithAdapters",
     "InstructBlipForConditionalGenerationAdaptersMixin",

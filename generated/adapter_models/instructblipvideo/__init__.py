@@ -15,7 +15,6 @@ from .mixin_instructblipvideo import (
     InstructBlipVideoVisionModelAdaptersMixin,
 )
 from .modeling_instructblipvideo import (
-    InstructBlipVideoAttentionWithAdapters,
     InstructBlipVideoEncoderLayerWithAdapters,
     InstructBlipVideoQFormerMultiHeadAttentionWithAdapters,
     InstructBlipVideoQFormerOutputWithAdapters,
@@ -24,7 +23,6 @@ from .modeling_instructblipvideo import (
 
 __all__ = [
     "InstructBlipVideoAdapterModel",
-    "InstructBlipVideoAttentionWithAdapters",
     "InstructBlipVideoEncoderLayerAdaptersMixin",
     "InstructBlipVideoEncoderLayerWithAdapters",
     "InstructBlipVideoForConditionalGenerationAdaptersMixin",

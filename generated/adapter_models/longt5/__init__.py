@@ -13,7 +13,6 @@ from .mixin_longt5 import (
     LongT5StackAdaptersMixin,
 )
 from .modeling_longt5 import (
-    LongT5AttentionWithAdapters,
     LongT5LayerCrossAttentionWithAdapters,
     LongT5LayerFFWithAdapters,
     LongT5LayerLocalSelfAttentionWithAdapters,
@@ -23,7 +22,6 @@ from .modeling_longt5 import (
 
 __all__ = [
     "LongT5AdapterModel",
-    "LongT5AttentionWithAdapters",
     "LongT5BlockAdaptersMixin",
     "LongT5ForConditionalGenerationAdaptersMixin",
     "LongT5LayerCrossAttentionWithAdapters",

@@ -8,15 +8,9 @@
 # mypy: ignore-errors
 """Forwards of upstream's LongT5 that call adapters. What is ours stands between marker comments."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from transformers.models.longt5.modeling_longt5 import (
-    ALL_ATTENTION_FUNCTIONS,
-    EncoderDecoderCache,
-    LongT5Attention,
     LongT5LayerCrossAttention,
     LongT5LayerFF,
     LongT5LayerLocalSelfAttention,
@@ -24,10 +18,9 @@ from transformers.models.longt5.modeling_longt5 import (
     LongT5LayerTransientGlobalSelfAttention,
     TransformersKwargs,
     Unpack,
-    eager_attention_forward,
 )
 
-from adapter_runtime import AttentionAdaptersMixin, BottleneckLayer
+from adapter_runtime import BottleneckLayer
 
 
 class LongT5LayerFFWithAdapters(BottleneckLayer, LongT5LayerFF):
@@ -38,104 +31,6 @@ class LongT5LayerFFWithAdapters(BottleneckLayer, LongT5LayerFF):
         hidden_states = self.bottleneck_layer_forward(self.dropout(forwarded_states), hidden_states, None)
         # <<< adapters
         return hidden_states
-
-
-class LongT5AttentionWithAdapters(AttentionAdaptersMixin, LongT5Attention):
-    def forward(
-        self,
-        hidden_states,
-        mask=None,
-        key_value_states=None,
-        position_bias=None,
-        past_key_values=None,
-        **kwargs: Unpack[TransformersKwargs],
-    ):
-        """
-        Self-attention (if key_value_states is None) or attention over source sentence (provided by key_value_states).
-        """
-        # Input is (batch_size, seq_length, dim)
-        # Mask is (batch_size, 1, 1, key_length) (non-causal encoder) or (batch_size, 1, seq_length, key_length) (causal decoder)
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.key_value_proj_dim)
-        past_seen_tokens = past_key_values.get_seq_length(self.layer_idx) if past_key_values is not None else 0
-        # We clone here for StaticCache, as we get the value before updating it, but use it after and it's the same ref
-        past_seen_tokens = past_seen_tokens.clone() if isinstance(past_seen_tokens, torch.Tensor) else past_seen_tokens
-
-        # if key_value_states are provided this layer is used as a cross-attention layer for the decoder
-        is_cross_attention = key_value_states is not None
-
-        query_states = self.q(hidden_states).view(hidden_shape).transpose(1, 2)
-
-        # Check is encoder-decoder model is being used. Otherwise we'll get `DynamicCache`
-        is_updated = False
-        if isinstance(past_key_values, EncoderDecoderCache):
-            is_updated = past_key_values.is_updated.get(self.layer_idx)
-            if is_cross_attention:
-                # after the first generated id, we can subsequently re-use all key/value_states from cache
-                curr_past_key_values = past_key_values.cross_attention_cache
-            else:
-                curr_past_key_values = past_key_values.self_attention_cache
-        else:
-            curr_past_key_values = past_key_values
-
-        current_states = key_value_states if is_cross_attention else hidden_states
-        if is_cross_attention and past_key_values is not None and is_updated:
-            # reuse k,v, cross_attentions
-            key_states = curr_past_key_values.layers[self.layer_idx].keys
-            value_states = curr_past_key_values.layers[self.layer_idx].values
-        else:
-            kv_shape = (*current_states.shape[:-1], -1, self.key_value_proj_dim)
-            key_states = self.k(current_states).view(kv_shape).transpose(1, 2)
-            value_states = self.v(current_states).view(kv_shape).transpose(1, 2)
-
-            if past_key_values is not None:
-                key_states, value_states = curr_past_key_values.update(key_states, value_states, self.layer_idx)
-                # set flag that curr layer for cross-attn is already updated so we can re-use in subsequent calls
-                if is_cross_attention and isinstance(past_key_values, EncoderDecoderCache):
-                    past_key_values.is_updated[self.layer_idx] = True
-
-        # compute scores, equivalent of torch.einsum("bnqd,bnkd->bnqk", query_states, key_states), compatible with onnx op>9
-        if position_bias is None:
-            key_length = key_states.shape[-2]
-            if not self.has_relative_attention_bias:
-                position_bias = torch.zeros(
-                    (1, self.n_heads, input_shape[1], key_length),
-                    device=query_states.device,
-                    dtype=query_states.dtype,
-                )
-                if self.gradient_checkpointing and self.training:
-                    position_bias.requires_grad = True
-            else:
-                position_bias = self.compute_bias(
-                    input_shape[1], key_length, device=query_states.device, past_seen_tokens=past_seen_tokens
-                )
-
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-
-        # >>> adapters
-        key_states, value_states, mask = self.prepend_prefix(
-            query_states, key_states, value_states, mask, hidden_states, **kwargs
-        )
-        prefixed_bias = self.extend_bias(position_bias, key_states)
-        attn_output, attn_weights = attention_interface(
-            self,
-            query_states,
-            key_states,
-            value_states,
-            mask,
-            dropout=0.0 if not self.training else self.dropout,
-            scaling=self.scaling,
-            position_bias=prefixed_bias,
-            **kwargs,
-        )
-        # <<< adapters
-
-        attn_output = attn_output.reshape(*input_shape, -1).contiguous()
-        attn_output = self.o(attn_output)
-
-        return attn_output, position_bias, attn_weights
 
 
 class LongT5LayerSelfAttentionWithAdapters(BottleneckLayer, LongT5LayerSelfAttention):

@@ -11,10 +11,9 @@ from .mixin_mgp_str import (
     MgpstrLayerAdaptersMixin,
     MgpstrModelAdaptersMixin,
 )
-from .modeling_mgp_str import MgpstrAttentionWithAdapters, MgpstrLayerWithAdapters
+from .modeling_mgp_str import MgpstrLayerWithAdapters
 
 __all__ = [
-    "MgpstrAttentionWithAdapters",
     "MgpstrForSceneTextRecognitionAdapterModel",
     "MgpstrForSceneTextRecognitionAdaptersMixin",
     "MgpstrLayerAdaptersMixin",

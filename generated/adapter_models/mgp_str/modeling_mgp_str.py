@@ -8,36 +8,9 @@
 # mypy: ignore-errors
 """Forwards of upstream's MgpstrForSceneTextRecognition that call adapters. What is ours stands between marker comments."""
 
-from transformers.models.mgp_str.modeling_mgp_str import MgpstrAttention, MgpstrLayer
-
-from adapter_runtime import AttentionAdaptersMixin
+from transformers.models.mgp_str.modeling_mgp_str import MgpstrLayer
 
 from .mixin_mgp_str import MgpstrLayerAdaptersMixin
-
-
-class MgpstrAttentionWithAdapters(AttentionAdaptersMixin, MgpstrAttention):
-    def forward(self, hidden_states):
-        batch_size, num, channel = hidden_states.shape
-        qkv = (
-            self.qkv(hidden_states)
-            .reshape(batch_size, num, 3, self.num_heads, channel // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-        )
-        query, key, value = qkv[0], qkv[1], qkv[2]
-
-        # >>> adapters
-        key, value, _ = self.prepend_prefix(query, key, value, None, hidden_states, is_causal=False)
-        # <<< adapters
-        attention_probs = (query @ key.transpose(-2, -1)) * self.scale
-        # >>> adapters
-        attention_probs = self.hide_prefixes(attention_probs, key, hidden_states).softmax(dim=-1)
-        # <<< adapters
-        attention_probs = self.attn_drop(attention_probs)
-
-        context_layer = (attention_probs @ value).transpose(1, 2).reshape(batch_size, num, channel)
-        context_layer = self.proj(context_layer)
-        context_layer = self.proj_drop(context_layer)
-        return (context_layer, attention_probs)
 
 
 class MgpstrLayerWithAdapters(MgpstrLayerAdaptersMixin, MgpstrLayer):

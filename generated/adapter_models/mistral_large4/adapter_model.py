@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MistralLarge4 with adapters and no heads."""
+"""MistralLarge4 with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.mistral_large4.modeling_mistral_large4 import MistralLarge4Model, MistralLarge4PreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
     from transformers.models.mistral_large4.modeling_mistral_large4 import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class MistralLarge4AdapterModel(ModelWithoutHeadsAdaptersMixin, MistralLarge4PreTrainedModel):
-    """MistralLarge4 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of MistralLarge4Model.
+class MistralLarge4AdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, MistralLarge4PreTrainedModel, HeadsGenerationMixin
+):
+    """MistralLarge4 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    head_config = "text_config"
 
     def __init__(self, config: MistralLarge4Config) -> None:
         super().__init__(config)
@@ -45,10 +55,21 @@ class MistralLarge4AdapterModel(ModelWithoutHeadsAdaptersMixin, MistralLarge4Pre
         use_cache: bool | None = None,
         image_sizes: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of MistralLarge4Model."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of MistralLarge4Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
@@ -60,4 +81,13 @@ class MistralLarge4AdapterModel(ModelWithoutHeadsAdaptersMixin, MistralLarge4Pre
             image_sizes=image_sizes,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

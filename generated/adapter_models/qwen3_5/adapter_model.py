@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 class Qwen3_5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Qwen3_5PreTrainedModel, HeadsGenerationMixin):
     """Qwen3_5 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: tagging, causal_lm.
+    Heads: classification, multilabel_classification, tagging, causal_lm.
     """
 
-    head_types = ("tagging", "causal_lm")
+    head_types = ("classification", "multilabel_classification", "tagging", "causal_lm")
     pooling = "last"
     borrowed_from = Qwen3_5ForConditionalGeneration
     borrowed_methods = ("_prepare_position_ids_for_generation",)

@@ -7,12 +7,11 @@
 
 from .adapter_model import Sam2HieraDetAdapterModel
 from .mixin_sam2_hiera_det_model import Sam2HieraDetModelAdaptersMixin, Sam2MultiScaleBlockAdaptersMixin
-from .modeling_sam2_hiera_det_model import Sam2MultiScaleAttentionWithAdapters, Sam2MultiScaleBlockWithAdapters
+from .modeling_sam2_hiera_det_model import Sam2MultiScaleBlockWithAdapters
 
 __all__ = [
     "Sam2HieraDetAdapterModel",
     "Sam2HieraDetModelAdaptersMixin",
-    "Sam2MultiScaleAttentionWithAdapters",
     "Sam2MultiScaleBlockAdaptersMixin",
     "Sam2MultiScaleBlockWithAdapters",
 ]

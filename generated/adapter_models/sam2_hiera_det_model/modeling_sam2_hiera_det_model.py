@@ -8,72 +8,18 @@
 # mypy: ignore-errors
 """Forwards of upstream's Sam2HieraDet that call adapters. What is ours stands between marker comments."""
 
-from collections.abc import Callable
-
 import torch
 
 from transformers.models.sam2.modeling_sam2 import (
-    ALL_ATTENTION_FUNCTIONS,
-    Sam2MultiScaleAttention,
     Sam2MultiScaleBlock,
     TransformersKwargs,
     Unpack,
     do_pool,
-    eager_attention_forward,
     window_partition,
     window_unpartition,
 )
 
-from adapter_runtime import AttentionAdaptersMixin
-
 from .mixin_sam2_hiera_det_model import Sam2MultiScaleBlockAdaptersMixin
-
-
-class Sam2MultiScaleAttentionWithAdapters(AttentionAdaptersMixin, Sam2MultiScaleAttention):
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
-        batch_size, height, width, _ = hidden_states.shape
-        # qkv with shape (B, H * W, 3, nHead, C)
-        qkv = self.qkv(hidden_states).reshape(batch_size, height * width, 3, self.num_attention_heads, -1)
-        # q, k, v with shape (B, H * W, nheads, C)
-        query, key, value = torch.unbind(qkv, 2)
-
-        attn_weights = (query * self.scale) @ key.transpose(-2, -1)
-        attn_weights = torch.nn.functional.softmax(attn_weights, dtype=torch.float32, dim=-1).to(query.dtype)
-
-        # Q pooling (for downsample at stage changes)
-        if self.query_stride:
-            query = do_pool(query.reshape(batch_size, height, width, -1), self.query_stride)
-            height, width = query.shape[1:3]  # downsampled shape
-            query = query.reshape(batch_size, height * width, self.num_attention_heads, -1)
-
-        # transpose query, key, value to (B, nHead, H * W, C)
-        query = query.transpose(1, 2)
-        key = key.transpose(1, 2)
-        value = value.transpose(1, 2)
-
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        # >>> adapters
-        key, value, prefixed_mask = self.prepend_prefix(
-            query, key, value, None, hidden_states, is_causal=self.is_causal, **kwargs
-        )
-        attn_output, _ = attention_interface(
-            self,
-            query,
-            key,
-            value,
-            attention_mask=prefixed_mask,
-            is_causal=self.is_causal,
-            scaling=self.scale,
-            **kwargs,
-        )
-        # <<< adapters
-        attn_output = attn_output.reshape(batch_size, height, width, -1)
-
-        attn_output = self.proj(attn_output)
-
-        return attn_output
 
 
 class Sam2MultiScaleBlockWithAdapters(Sam2MultiScaleBlockAdaptersMixin, Sam2MultiScaleBlock):

@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Google Inc. HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""T5Gemma2 with adapters and no heads."""
+"""T5Gemma2 with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Model, T5Gemma2PreTrainedModel
+from transformers.models.t5gemma2.modeling_t5gemma2 import (
+    T5Gemma2ForConditionalGeneration,
+    T5Gemma2Model,
+    T5Gemma2PreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.t5gemma2.modeling_t5gemma2 import EncoderDecoderCache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class T5Gemma2AdapterModel(ModelWithoutHeadsAdaptersMixin, T5Gemma2PreTrainedModel):
-    """T5Gemma2 with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of T5Gemma2Model.
+class T5Gemma2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, T5Gemma2PreTrainedModel, HeadsGenerationMixin):
+    """T5Gemma2 with any number of adapters and of heads, of which one or several are active.
+
+    Heads: seq2seq_lm.
     """
+
+    head_types = ("seq2seq_lm",)
+    pooling = "eos"
+    borrowed_from = T5Gemma2ForConditionalGeneration
+    borrowed_methods = ("_prepare_cache_for_generation",)
+    head_config = "decoder"
 
     def __init__(self, config: T5Gemma2Config) -> None:
         super().__init__(config)
@@ -47,15 +61,29 @@ class T5Gemma2AdapterModel(ModelWithoutHeadsAdaptersMixin, T5Gemma2PreTrainedMod
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of T5Gemma2Model."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of T5Gemma2Model.
+        """
+        arguments = self.head_arguments(kwargs)
+        decoded: torch.Tensor | None = decoder_input_ids
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoded = self.decoder_inputs(head, labels, input_ids)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            decoder_input_ids=decoder_input_ids,
+            decoder_input_ids=decoded,
             decoder_attention_mask=decoder_attention_mask,
             decoder_position_ids=decoder_position_ids,
             encoder_outputs=encoder_outputs,
@@ -64,4 +92,13 @@ class T5Gemma2AdapterModel(ModelWithoutHeadsAdaptersMixin, T5Gemma2PreTrainedMod
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -11,13 +11,12 @@
 
 from .adapter_model import ZambaAdapterModel
 from .mixin_zamba import ZambaHybridLayerAdaptersMixin, ZambaMambaDecoderLayerAdaptersMixin, ZambaModelAdaptersMixin
-from .modeling_zamba import ZambaAttentionWithAdapters, ZambaMambaDecoderLayerWithAdapters
+from .modeling_zamba import ZambaAttentionWithAdapters
 
 __all__ = [
     "ZambaAdapterModel",
     "ZambaAttentionWithAdapters",
     "ZambaHybridLayerAdaptersMixin",
     "ZambaMambaDecoderLayerAdaptersMixin",
-    "ZambaMambaDecoderLayerWithAdapters",
     "ZambaModelAdaptersMixin",
 ]

@@ -13,11 +13,11 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack
 
 
 class ZambaMambaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
-    roles = LayerRoles(bottlenecks=(BottleneckRole(host="output_adapters", location="output"),))
+    roles = LayerRoles()
 
 
 class ZambaHybridLayerAdaptersMixin(LayerAdaptersMixin):

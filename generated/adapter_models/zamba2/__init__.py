@@ -11,13 +11,12 @@ from .mixin_zamba2 import (
     Zamba2MambaDecoderLayerAdaptersMixin,
     Zamba2ModelAdaptersMixin,
 )
-from .modeling_zamba2 import Zamba2AttentionWithAdapters, Zamba2MambaDecoderLayerWithAdapters
+from .modeling_zamba2 import Zamba2AttentionWithAdapters
 
 __all__ = [
     "Zamba2AdapterModel",
     "Zamba2AttentionWithAdapters",
     "Zamba2HybridLayerAdaptersMixin",
     "Zamba2MambaDecoderLayerAdaptersMixin",
-    "Zamba2MambaDecoderLayerWithAdapters",
     "Zamba2ModelAdaptersMixin",
 ]

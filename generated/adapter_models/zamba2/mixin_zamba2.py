@@ -9,14 +9,11 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
-from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MixerRoles
+from adapter_runtime.roles import AttentionRoles, LayerRoles, LayerStack, MixerRoles
 
 
 class Zamba2MambaDecoderLayerAdaptersMixin(LayerAdaptersMixin):
-    roles = LayerRoles(
-        bottlenecks=(BottleneckRole(host="output_adapters", location="output"),),
-        mixer=MixerRoles(first=("mamba.in_proj",)),
-    )
+    roles = LayerRoles(mixer=MixerRoles(first=("mamba.in_proj",)))
 
 
 class Zamba2HybridLayerAdaptersMixin(LayerAdaptersMixin):

@@ -18,14 +18,11 @@ from transformers.models.zamba2.modeling_zamba2 import (
     TransformersKwargs,
     Unpack,
     Zamba2Attention,
-    Zamba2MambaDecoderLayer,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
 
 from adapter_runtime import AttentionAdaptersMixin
-
-from .mixin_zamba2 import Zamba2MambaDecoderLayerAdaptersMixin
 
 
 class Zamba2AttentionWithAdapters(AttentionAdaptersMixin, Zamba2Attention):
@@ -84,51 +81,3 @@ class Zamba2AttentionWithAdapters(AttentionAdaptersMixin, Zamba2Attention):
         attn_output = attn_output.reshape(*input_shape, -1).contiguous()
         attn_output = self.o_proj(attn_output)
         return attn_output, attn_weights
-
-
-class Zamba2MambaDecoderLayerWithAdapters(Zamba2MambaDecoderLayerAdaptersMixin, Zamba2MambaDecoderLayer):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        original_hidden_states: torch.Tensor | None = None,
-        layer_idx: int | None = None,
-        attention_mask: torch.Tensor | None = None,
-        causal_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = False,
-        position_ids: torch.LongTensor | None = None,
-        transformer_hidden_states: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        """
-        Args:
-            hidden_states (`torch.Tensor`): input to the layer of shape `(batch, seq_len, embed_dim)`
-            attention_mask (`torch.Tensor`, *optional*): attention mask of size
-                `(batch, sequence_length)` where padding elements are indicated by 0.
-            past_key_values (`Cache`, *optional*): cached past key and value projection states
-            use_cache (`bool`, *optional*):
-                If set to `True`, `past_key_values` key value states are returned and can be used to speed up decoding
-                (see `past_key_values`).
-        """
-
-        residual = hidden_states
-
-        # `transformer_hidden_states` is the output from shared transformer + linear layer (see fig. 2 in https://huggingface.co/papers/2405.16712).
-        # `transformer_hidden_states` is then added to the input to the mamba layer below (as described in eq. (6) of https://huggingface.co/papers/2405.16712).
-        hidden_states = (
-            hidden_states + transformer_hidden_states if transformer_hidden_states is not None else hidden_states
-        )
-        hidden_states = self.input_layernorm(hidden_states)
-
-        hidden_states = self.mamba(
-            hidden_states=hidden_states,
-            cache_params=past_key_values,
-            attention_mask=attention_mask,
-            **kwargs,
-        )
-        # residual connection after mamba
-        # >>> adapters
-        hidden_states = self.output_adapters(hidden_states, residual, None)
-        # <<< adapters
-
-        return hidden_states

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""CanaryAdapterModel: Canary with adapters and no heads."""
+"""CanaryAdapterModel: Canary with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class CanaryAdapterModelTest(HeadlessModelTests):
+class CanaryAdapterModelTest(AdapterModelTests):
     model_type = "canary"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 Cohere Inc. and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""CohereCompassAdapterModel: CohereCompass with adapters and no heads."""
+"""CohereCompassAdapterModel: CohereCompass with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class CohereCompassAdapterModelTest(HeadlessModelTests):
+class CohereCompassAdapterModelTest(AdapterModelTests):
     model_type = "cohere_compass"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Microsoft and the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Florence2AdapterModel: Florence2 with adapters and no heads."""
+"""Florence2AdapterModel: Florence2 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Florence2AdapterModelTest(HeadlessModelTests):
+class Florence2AdapterModelTest(AdapterModelTests):
     model_type = "florence2"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""MistralLarge4AdapterModel: MistralLarge4 with adapters and no heads."""
+"""MistralLarge4AdapterModel: MistralLarge4 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class MistralLarge4AdapterModelTest(HeadlessModelTests):
+class MistralLarge4AdapterModelTest(AdapterModelTests):
     model_type = "mistral_large4"

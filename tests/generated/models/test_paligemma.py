@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2024 the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PaliGemmaAdapterModel: PaliGemma with adapters and no heads."""
+"""PaliGemmaAdapterModel: PaliGemma with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class PaliGemmaAdapterModelTest(HeadlessModelTests):
+class PaliGemmaAdapterModelTest(AdapterModelTests):
     model_type = "paligemma"

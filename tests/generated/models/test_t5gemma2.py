@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Google Inc. HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""T5Gemma2AdapterModel: T5Gemma2 with adapters and no heads."""
+"""T5Gemma2AdapterModel: T5Gemma2 with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class T5Gemma2AdapterModelTest(HeadlessModelTests):
+class T5Gemma2AdapterModelTest(AdapterModelTests):
     model_type = "t5gemma2"
