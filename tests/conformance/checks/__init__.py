@@ -25,7 +25,7 @@ from conformance.branches import subjects_of_all_branches
 from conformance.checks.added import adapter_runs
 from conformance.checks.apart import padding_of_the_text_stays_there
 from conformance.checks.branches import hosts_receive_branches
-from conformance.checks.causality import earlier_outputs_are_unchanged
+from conformance.checks.causality import earlier_outputs_are_unchanged, why_not_causal
 from conformance.checks.checkpoint import checkpoint_is_read, checkpoint_subjects
 from conformance.checks.checkpointing import checkpointing_gives_the_same_gradients
 from conformance.checks.composition import (
@@ -91,6 +91,10 @@ def _no_cross_attention(subject: Subject, method: Method) -> Reason | None:
     wanted = any("cross_attention" in part.locations for part in method.parts if isinstance(part, Bottleneck))
     has = subject.cross or subject.kind == "encoder-decoder"
     return Reason.NO_CROSS_ATTENTION if wanted and not has else None
+
+
+def _no_causality(subject: Subject, method: Method) -> Reason | None:
+    return None if subject.causal else why_not_causal(subject)
 
 
 def _no_padding(subject: Subject, method: Method) -> Reason | None:
@@ -206,6 +210,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "causal",
         earlier_outputs_are_unchanged,
+        _no_causality,
         may_find=(Reason.NOT_CAUSAL, Reason.UPSTREAM_SEES_LATER_TOKENS, Reason.NO_TOKENS),
     ),
     Check("padding", padded_places_do_not_matter, _no_padding, (Reason.UPSTREAM_SEES_PADDING,)),

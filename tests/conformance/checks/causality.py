@@ -57,6 +57,14 @@ def earlier_outputs_are_unchanged(subject: Subject, method: Method) -> None:
             assert_same_but_for_rounding(model, exchange.before, exchange.after, exchange.early, what)
 
 
+def why_not_causal(subject: Subject) -> Reason | None:
+    """Why the check does not apply to what is no decoder by its kind: as upstream's own class says, which may be one all the same."""
+    try:
+        return _asked(subject, "eager", "none")
+    except DoesNotApply as found:
+        return found.reason
+
+
 def _exchange(subject: Subject, padding: Padding) -> Exchange:
     inputs = subject.padded_inputs(padding)
     name = "decoder_input_ids" if subject.kind == "encoder-decoder" else "input_ids"
