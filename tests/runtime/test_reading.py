@@ -85,7 +85,6 @@ def test_what_is_left_out_is_named_where_no_head_fits(tmp_path: Path, caplog: py
 @pytest.mark.parametrize(
     "upstream",
     [
-        transformers.PaliGemmaForConditionalGeneration,
         transformers.PLBartForCausalLM,
         transformers.Kosmos2_5ForConditionalGeneration,  # the language model in it ties it
     ],

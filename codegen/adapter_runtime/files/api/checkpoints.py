@@ -193,7 +193,9 @@ def _tied_in(upstream: type[PreTrainedModel] | None, config: PreTrainedConfig) -
     """
     if upstream is None:
         return set()
-    if not isinstance(config, upstream.config_class or ()):  # the checkpoint names a class of another type
+    if not isinstance(
+        config, getattr(upstream, "config_class", None) or ()
+    ):  # the checkpoint names a class of another type
         return set(getattr(upstream, "_tied_weights_keys", None) or ())
     own = copy.deepcopy(config)
     own._attn_implementation = "eager"  # which every class has
