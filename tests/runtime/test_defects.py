@@ -20,6 +20,7 @@ from adapter_models import init
 from adapter_runtime.composition import BatchSplit, Parallel, Stack
 from adapter_runtime.contract.config import AdapterConfig
 from adapter_runtime.methods.bottleneck.config import SeqBnConfig
+from adapter_runtime.methods.lora.config import LoRAConfig
 from adapter_runtime.methods.reft.config import DiReftConfig, NoReftConfig
 from runtime_models import BERT, adapted, randomise, upstream
 
@@ -54,7 +55,7 @@ def test_defect_1_the_cache_of_llama_fills_and_generation_with_it_is_upstreams()
     [
         (NoReftConfig(), DiReftConfig()),
         (SeqBnConfig(phm_dim=2), SeqBnConfig(phm_dim=2, phm_layer=True)),
-        (SeqBnConfig(reduction_factor=1), SeqBnConfig(reduction_factor=True)),
+        (LoRAConfig(use_gating=1), LoRAConfig(use_gating=True)),
     ],
     ids=["noreft", "phm", "1 and true"],
 )

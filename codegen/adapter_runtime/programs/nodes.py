@@ -204,7 +204,11 @@ class Spans(Parts[Unpack[Rest]]):
         return self.run_parts((value, *rest), self.lengths)
 
 
-class BatchInFront(Branch[Unpack[Rest]]):
+class Turned(Branch[Unpack[Rest]]):
+    """Base of nodes that run one program, on tensors with their dimensions in another order."""
+
+
+class BatchInFront(Turned[Unpack[Rest]]):
     """A program in a layer that is called with tensors (length, batch, ...): its nodes see (batch, length, ...)."""
 
     def __call__(self, value: torch.Tensor, *rest: Unpack[Rest]) -> torch.Tensor:
@@ -214,7 +218,7 @@ class BatchInFront(Branch[Unpack[Rest]]):
         return given.transpose(0, 1).contiguous()  # upstream may go on with views of it
 
 
-class SequenceInFront(Branch[Unpack[Rest]]):
+class SequenceInFront(Turned[Unpack[Rest]]):
     """A program in a layer that may be called with tensors (batch * length, ...): its nodes see (batch, length, ...), where that shows.
 
     Args:

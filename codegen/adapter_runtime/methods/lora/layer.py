@@ -25,7 +25,7 @@ from adapter_runtime.programs.dynamic import DynamicMixin, subclass
 from adapter_runtime.programs.hooks import patch_forward
 from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer, check_frozen
 from adapter_runtime.programs.merging import MergeableLayer
-from adapter_runtime.programs.nodes import Mean, TensorNode
+from adapter_runtime.programs.nodes import Mean, TensorNode, Turned
 
 
 class LoRALayer(
@@ -210,6 +210,8 @@ def check_apart(name: str, program: ProjectionNode | None) -> None:
     Raises:
         UnsupportedMethodError: it does.
     """
+    while isinstance(program, Turned):
+        (program,) = program.programs
     if not isinstance(program, ProjectionLeaf) and name in {adapter.place.adapter for adapter in adapters_in(program)}:
         raise UnsupportedMethodError(
             f"Adapter {name!r} stands in a block with others, so it cannot be in the weights of a projection, where it acts"
