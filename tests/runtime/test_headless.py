@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import (
     DebertaV2PreTrainedModel,
     EncoderDecoderConfig,
     EncoderDecoderModel,
+    GenerationConfig,
     MixtralPreTrainedModel,
 )
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
@@ -110,6 +112,33 @@ def test_a_base_model_that_ends_in_a_head_generates(encoder_decoder: EncoderDeco
     again = AutoAdapterModel.from_pretrained(tmp_path / "again").eval()
     again.set_active_adapters(None)
     assert torch.equal(again.generate(IDS), expected)
+
+
+def test_how_it_generates_is_asked_of_the_model(
+    encoder_decoder: EncoderDecoderModel, model: BertWithoutHeadsAdapterModel, tmp_path: Path
+) -> None:
+    """Trainers and pipelines ask the model that they are given, not what it holds."""
+    encoder_decoder.save_pretrained(tmp_path)
+    generating = AutoAdapterModel.from_pretrained(tmp_path)
+    assert generating.can_generate() and generating.generation_config.num_beams == 2
+    generating.generation_config = GenerationConfig(num_beams=3)
+    assert generating.base_model.generation_config.num_beams == 3
+    assert copy.deepcopy(generating).can_generate()
+    assert not model.can_generate() and not hasattr(model, "generation_config")
+    model.save_pretrained(tmp_path / "none")
+    assert not (tmp_path / "none" / "generation_config.json").exists()
+
+
+def test_a_checkpoint_need_not_be_a_folder(encoder_decoder: EncoderDecoderModel, tmp_path: Path) -> None:
+    """Upstream takes weights and a config in place of one, and a way to generate beside it."""
+    encoder_decoder.save_pretrained(tmp_path)
+    model = AutoAdapterModel.from_pretrained(tmp_path, generation_config=GenerationConfig(num_beams=3))
+    assert model.generation_config.num_beams == 3
+    again = type(model).from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    assert torch.equal(
+        again.eval()(IDS, decoder_input_ids=IDS).logits, model.eval()(IDS, decoder_input_ids=IDS).logits
+    )
+    assert again.generation_config is not None and again.generation_config.num_beams is None
 
 
 def test_a_tuple_is_given_where_it_is_asked_for(model: BertWithoutHeadsAdapterModel) -> None:

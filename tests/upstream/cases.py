@@ -16,7 +16,7 @@ from conformance import heads
 from conformance.subjects import model_class
 from upstream import sources
 from upstream.exempt import Facts, exempt
-from upstream.model_tester import ModelTester, gives_attentions, head_of, targets, trains_wholly, with_head
+from upstream.model_tester import ModelTester, gives_attentions, head_of, needed, targets, trains_wholly, with_head
 
 # Tests of upstream's that read a file without weights, to see what is missing
 _READING_NOTHING = ("test_model_weights_reload_no_missing_tied_weights",)
@@ -85,7 +85,20 @@ def facts(model_type: str) -> Facts:
         tested=heads.adapter_model_class(model_type),
         head=head_of(model_type),
         attentions=gives_attentions(subject),
+        own=functools.partial(_said_of_own, model_type),
     )
+
+
+@functools.cache
+def _said_of_own(model_type: str, name: str) -> str:
+    """What a test says of upstream's own class, with our instance and inputs: how it fails or is skipped; "" = it passes."""
+    own = model_class(heads.base_subject(model_type).architecture)
+    case = type(f"{own.__name__}Test", (case_of(model_type),), {"all_model_classes": (own,)})(name)
+    try:
+        _run(case)
+    except (Exception, pytest.skip.Exception) as said:
+        return f"{type(said).__name__}: {said}"
+    return ""
 
 
 def _run(case: unittest.TestCase) -> None:
@@ -167,4 +180,5 @@ def _said(model_type: str, own: type | None) -> dict[str, Any]:
         "test_resize_embeddings": subject.text,
         "_is_composite": bool(config.sub_configs),
         "test_all_params_have_gradient": trains_wholly(subject),
+        "additional_model_inputs": needed(subject),
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from conformance import heads
-from conformance.subjects import BATCH, Subject
+from conformance.outputs import run
+from conformance.subjects import BATCH, Subject, model_class
 
 HEAD = "upstream"
 # The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, or the one that lets patches be masked, which
@@ -26,7 +28,8 @@ class ModelTester:
     def __init__(self, model_type: str) -> None:
         self.subject = heads.base_subject(model_type)
         config = self.get_config()
-        stack = config.get_text_config()
+        part = part_of_head(model_type)
+        stack = self.subject.upstream().get_submodule(part).config if part else config.get_text_config()
         self.num_hidden_layers: int = getattr(stack, "num_hidden_layers", 0)
         self.num_attention_heads: int = getattr(stack, "num_attention_heads", 0)
         self.hidden_size: int = getattr(stack, "hidden_size", 0)
@@ -36,9 +39,10 @@ class ModelTester:
             self.expected_num_hidden_layers, self.hidden_size = len(states_given), states_given[0].shape[-1]
         inputs = self._inputs()
         states, decoder_states = lengths(self.subject)
-        self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else states
+        self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs and not part else states
         if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
             self.num_masks, self.mask_length = 1, patches(config)
+            self.image_size, self.patch_size = sizes(config)  # it counts them itself, where this takes their noise
         if (
             weights := attentions_of(self.subject)
         ) and self.subject.kind != "encoder-decoder":  # where attention is local, the keys are no tokens
@@ -48,7 +52,7 @@ class ModelTester:
 
     def get_config(self) -> PreTrainedConfig:
         """The configuration of the instance, which names the head."""
-        return with_head(self.subject.config())
+        return with_head(without_long_masks(self.subject.config(), lengths(self.subject)[0]))
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PreTrainedConfig, dict[str, Any]]:
         return self.get_config(), self._inputs()
@@ -60,9 +64,22 @@ class ModelTester:
 
 def patches(config: PreTrainedConfig) -> int:
     """Into how many patches an image is cut."""
-    sizes = (getattr(config, name, 1) for name in ("image_size", "patch_size"))
-    image, patch = (size if isinstance(size, int) else size[0] for size in sizes)
-    return int(image // patch) ** 2
+    image, patch = sizes(config)
+    return (image // patch) ** 2
+
+
+def sizes(config: PreTrainedConfig) -> tuple[int, int]:
+    """Of an image, and of its patches."""
+    given = (getattr(config, name, 1) for name in ("image_size", "patch_size"))
+    image, patch = (size if isinstance(size, int) else size[0] for size in given)
+    return image, patch
+
+
+def without_long_masks(config: PreTrainedConfig, frames: int) -> PreTrainedConfig:
+    """`config`, changed to mask nothing in training where it masks spans that are longer than a sound of so many frames."""
+    if getattr(config, "mask_time_length", 0) > frames:
+        config.mask_time_prob = 0.0
+    return config
 
 
 def with_head(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -99,10 +116,51 @@ def _head_config(model_type: str, head_type: str) -> dict[str, Any]:
 
 @functools.cache
 def outputs_of(subject: Subject) -> Any:
-    """What upstream's base model gives, with all that can be asked for. To be read only."""
-    model: PreTrainedModel = subject.upstream()
+    """What upstream's base model gives, with all that can be asked for, or the part of it that runs alone where the head does.
+    To be read only."""
+    model, inputs = _read(subject)
     with torch.no_grad():
-        return model(**_inputs(subject), output_attentions=True, output_hidden_states=True, return_dict=True)
+        return model(**inputs, output_attentions=True, output_hidden_states=True, return_dict=True)
+
+
+def _read(subject: Subject) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """What of upstream's model runs under the head, and its inputs."""
+    model, inputs = subject.upstream(), _inputs(subject)
+    path = part_of_head(subject.model_type)
+    if not path:
+        return model, inputs
+    part = model.get_submodule(path)
+    assert isinstance(part, PreTrainedModel)
+    return part, {name: inputs[name] for name in inspect.signature(part.forward).parameters if name in inputs}
+
+
+@functools.cache
+def needed(subject: Subject) -> tuple[str, ...]:
+    """The inputs without which what runs does not, beside the first and those that upstream's tests bring along."""
+    model, inputs = _read(subject)
+    brought = {model_class(subject.architecture).main_input_name, "attention_mask", "decoder_input_ids"}
+    others = [name for name in inputs if name not in brought]
+    first = {name: value for name, value in inputs.items() if name in brought}
+    if _runs(model, first):
+        return ()
+    for name in list(others):
+        fewer = {key: value for key, value in inputs.items() if key in first or (key in others and key != name)}
+        if _runs(model, fewer):
+            others.remove(name)
+    return tuple(others)
+
+
+def _runs(model: PreTrainedModel, inputs: dict[str, Any]) -> bool:
+    try:
+        run(model, inputs)
+    except Exception:  # whatever upstream raises
+        return False
+    return True
+
+
+def part_of_head(model_type: str) -> str:
+    """Path of what runs alone under the head, as one tower of two; "" = the base model runs, or there is no head."""
+    return heads.adapter_model_class(model_type).head_part if head_of(model_type) else ""
 
 
 def lengths(subject: Subject) -> tuple[int, int]:
@@ -132,8 +190,10 @@ def attentions_of(subject: Subject) -> tuple[torch.Tensor, ...]:
 
 @functools.cache
 def trains_wholly(subject: Subject) -> bool:
-    """Every parameter of upstream's model gets a gradient from its states. (A pooler gets none.)"""
+    """Every parameter of upstream's model gets a gradient from its states. (A pooler gets none, nor a tower that no head reads.)"""
     model = subject.upstream()
+    if part_of_head(subject.model_type):
+        return False
     states = model(**_inputs(subject), return_dict=True)[0]
     if not isinstance(states, torch.Tensor):
         return False
@@ -142,4 +202,17 @@ def trains_wholly(subject: Subject) -> bool:
 
 
 def _inputs(subject: Subject) -> dict[str, Any]:
-    return subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
+    """Where upstream's model draws noise in each call, to mask patches by, and takes it, it is given."""
+    inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
+    if _draws_noise(subject):
+        inputs["noise"] = torch.rand(BATCH, patches(subject.config()), generator=torch.Generator().manual_seed(8))
+    return inputs
+
+
+@functools.cache
+def _draws_noise(subject: Subject) -> bool:
+    """Upstream's forward has an argument for noise, and without it two calls give different things."""
+    if "noise" not in inspect.signature(model_class(subject.architecture).forward).parameters:
+        return False
+    one, other = (run(subject.upstream(), subject.padded_inputs(), seed=seed) for seed in (1, 2))
+    return not all(torch.equal(one[name], other[name]) for name in one)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import PreTrainedConfig
 
 from conformance import heads
 from conformance.suite import CORE
@@ -143,6 +144,27 @@ def test_a_failure_for_another_reason_fails(table: list[exempt.Exempt], name: st
         cases.run("llama", name)
 
 
+@pytest.mark.parametrize(
+    ("own", "name", "holds"),
+    [
+        ("ValueError: no heads here", "test_fails", True),
+        ("", "test_fails", False),
+        ("TypeError: it is something else", "test_fails", False),
+        ("ValueError: no heads here", "test_skips", False),
+    ],
+    ids=["upstream's fails too", "upstream's passes", "upstream's fails otherwise", "another test"],
+)
+def test_an_entry_of_upstreams_asks_its_own_class(own: str, name: str, holds: bool) -> None:
+    entry = exempt.Exempt("fails", "it is upstream's", "no heads", of_upstream=True)
+    assert entry.covers(name, SimpleNamespace(own=lambda name: own)) is holds  # type: ignore[arg-type]
+
+
+@needs_sources
+def test_what_a_test_says_of_upstreams_own_class() -> None:
+    assert cases._said_of_own("llama", "test_determinism") == ""
+    assert cases._said_of_own("llama", "test_sdpa_can_dispatch_composite_models").startswith("SkipTest: ")
+
+
 @needs_sources
 def test_every_entry_speaks_of_tests_that_upstream_has() -> None:
     names = [name for model_type in CORE for name in cases.names(model_type)]
@@ -214,6 +236,57 @@ def test_targets_are_tokens_of_the_model(model_type: str) -> None:
     size = heads.base_subject(model_type).config().get_text_config().vocab_size
     (labels,) = model_tester.targets(model_type, 50).values()
     assert size / 2 < labels.max() < size
+
+
+def test_the_tester_measures_the_tower_that_the_head_reads() -> None:
+    of_part, of_all = model_tester.ModelTester("clip"), model_tester.ModelTester("vit")
+    assert of_part.seq_length == model_tester.patches(of_part.subject.config().vision_config) + 1
+    assert of_part.hidden_size == of_part.get_config().vision_config.hidden_size
+    assert of_all.hidden_size == of_all.get_config().hidden_size
+
+
+@pytest.mark.parametrize(
+    ("model_type", "inputs"),
+    [
+        pytest.param("clip", ("pixel_values",), id="the head reads images alone"),
+        pytest.param("llava", (), id="a text without images is one"),
+        pytest.param("vit", (), id="images are the first input"),
+        pytest.param("t5", (), id="upstream's tests bring the tokens of the decoder"),
+    ],
+)
+def test_inputs_are_needed_where_nothing_runs_without(model_type: str, inputs: tuple[str, ...]) -> None:
+    assert model_tester.needed(heads.base_subject(model_type)) == inputs
+
+
+@pytest.mark.parametrize(("span", "chance"), [(10, 0.0), (2, 0.05)], ids=["longer than the sound", "as long"])
+def test_spans_that_are_longer_than_the_sound_are_not_masked(span: int, chance: float) -> None:
+    config = PreTrainedConfig(mask_time_length=span, mask_time_prob=0.05)
+    assert model_tester.without_long_masks(config, 2).mask_time_prob == chance
+
+
+@pytest.mark.parametrize(
+    ("model_type", "given"),
+    [
+        pytest.param("vit_mae", True, id="it draws which patches to mask"),
+        pytest.param("hiera", False, id="the argument is for another head"),
+        pytest.param("vit", False, id="there is no argument"),
+    ],
+)
+def test_noise_is_given_to_what_draws_it(model_type: str, given: bool) -> None:
+    _, inputs = model_tester.ModelTester(model_type).prepare_config_and_inputs_for_common()
+    assert ("noise" in inputs) is given
+
+
+@pytest.mark.parametrize(
+    ("model_type", "unread"),
+    [
+        pytest.param("clip", True, id="the tower of texts comes first"),
+        pytest.param("llava", False, id="the head reads all"),
+        pytest.param("bert", False, id="there is one stack"),
+    ],
+)
+def test_a_tower_that_does_not_run_under_the_head_is_told(model_type: str, unread: bool) -> None:
+    assert exempt._checkpoints_unread_first(cases.facts(model_type)) is unread
 
 
 # Running

@@ -43,7 +43,9 @@ class ReadCheckpointsMixin(_Upstream):  # type: ignore[misc]
     """`from_pretrained` of all adapter models."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """See transformers. The checkpoint may be that of any class of upstream for the model type.
 
         Where that class has a head which the model does not have, a warning says that it is left out. One more names what of the base model
@@ -238,7 +240,7 @@ def _tell_what_is_lost(model: PreTrainedModel, architecture: str, left_over: Seq
 
 def resolve_config(
     config_class: type[PreTrainedConfig],
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None,
     given: PreTrainedConfig | str | os.PathLike[str] | None,
     kwargs: dict[str, Value],
 ) -> tuple[PreTrainedConfig, dict[str, Value]]:
@@ -246,7 +248,7 @@ def resolve_config(
 
     Args:
         config_class: of the model.
-        source: folder or repository of the checkpoint.
+        source: folder or repository of the checkpoint; None = there is none, and a config is given.
         given: the argument ``config``: the config itself, or a folder or repository of it.
         kwargs: the other arguments of `from_pretrained`.
     """

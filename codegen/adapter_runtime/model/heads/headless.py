@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 from transformers import GenerationConfig
@@ -26,7 +27,22 @@ class ModelWithoutHeadsAdaptersMixin(ReadCheckpointsMixin, AdapterModelMixin):
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters that the config names, then upstream's own last step."""
         init(self)
+        # Upstream (pipelines, trainers, files) asks the model, whose class does not know what it holds.
+        self.can_generate: Callable[[], bool] = self.adapters_base.can_generate
         self.post_init()
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """How the base model generates.
+
+        Raises:
+            AttributeError: it does not. (As of upstream's, `hasattr` says so.)
+        """
+        return self.adapters_base.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        self.adapters_base.generation_config = value
 
     @property
     def generate(self) -> Generate:
@@ -38,22 +54,19 @@ class ModelWithoutHeadsAdaptersMixin(ReadCheckpointsMixin, AdapterModelMixin):
         return generate
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """See transformers. A base model that generates does so as the files of its checkpoint say."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """See transformers. A base model that generates does so as it is told here, else as the files of its checkpoint say."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if model.base_model.can_generate():
+        if not model.can_generate():
+            return loaded
+        if kwargs.get("generation_config") is not None:
+            model.generation_config = kwargs["generation_config"]
+        elif pretrained_model_name_or_path is not None:
             where = {name: value for name, value in kwargs.items() if name in _WHERE}
-            with contextlib.suppress(
-                OSError
-            ):  # there may be no such file: the config of the model has said what there is to say
-                model.base_model.generation_config = GenerationConfig.from_pretrained(
-                    pretrained_model_name_or_path, **where
-                )
+            # There may be no such file: the config of the model has said what there is to say.
+            with contextlib.suppress(OSError):
+                model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **where)
         return loaded
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """See transformers. How the base model generates is saved too, if it does."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if self.base_model.can_generate() and kwargs.get("is_main_process", True):
-            self.base_model.generation_config.save_pretrained(save_directory)

@@ -19,7 +19,9 @@ class LoadPretrainedMixin(ReadCheckpointsMixin):
     """`from_pretrained` of models with flexible heads."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """See transformers. A checkpoint of a class with a static head gives a model with a flexible head "default"."""
         given = kwargs.pop("config", None)
         config, kwargs = resolve_config(cls.config_class, pretrained_model_name_or_path, given, kwargs)
