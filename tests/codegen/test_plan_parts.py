@@ -523,6 +523,9 @@ def test_methods_that_a_plan_rules_out(release: Release, model_type: str, unsupp
     assert [one.method.value for one in methods if not one.supported] == unsupported
 
 
+ROW = "states = self.text(input_ids).last_hidden_state[0]"
+
+
 @pytest.mark.parametrize(
     ("reading", "is_found"),
     [
@@ -533,6 +536,21 @@ def test_methods_that_a_plan_rules_out(release: Release, model_type: str, unsupp
         pytest.param("returned = self.text(input_ids)\n        return returned[0]", False, id="an output"),
         pytest.param("returned = self.images(pixels)\n        return returned[0][:, 0]", False, id="of images"),
         pytest.param("returned = self.text(input_ids)\n        return pixels[:, 0]", False, id="of an argument"),
+        pytest.param(f"{ROW}\n        return states[pixels - 1]", True, id="positions of one row, by an argument"),
+        pytest.param(f"{ROW}\n        return states[1:]", False, id="a slice of one row"),
+        pytest.param(f"{ROW}\n        return states[-1]", False, id="the number of a row, if the states have any"),
+        pytest.param(f"{ROW}\n        return pixels[pixels - 1]", False, id="of an argument, by an argument"),
+        pytest.param(
+            f"{ROW.removesuffix('[0]')}\n        return states[pixels]", False, id="rows of a batch, by an argument"
+        ),
+        pytest.param(
+            f"{ROW.replace('last_hidden_state', 'hidden_states')}\n        return states[pixels]",
+            False,
+            id="rows of what one layer gives",
+        ),
+        pytest.param(
+            f"{ROW.replace('text', 'images')}\n        return states[pixels]", False, id="of images, by an argument"
+        ),
     ],
 )
 def test_a_single_position_of_what_a_text_model_returns_is_found(reading: str, is_found: bool) -> None:

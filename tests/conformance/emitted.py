@@ -13,9 +13,9 @@ _SITE_CALLS = ("prepend_prefix", "bottleneck_layer_forward")
 
 
 def modeling_module(model_type: str) -> str:
-    """The generated module of a model type: that of the package which holds its classes."""
-    package, _, _ = registered().adapter_models[model_type].removeprefix("adapter_models.").partition(".")
-    return f"adapter_models.{package}.modeling_{package}"
+    """The generated module of a model type: that of the package which holds its classes, in the library or beside it."""
+    package, _, _ = registered().adapter_models[model_type].rpartition(".adapter_model.")
+    return f"{package}.modeling_{package.rpartition('.')[2]}"
 
 
 def source_of(module: str) -> str:

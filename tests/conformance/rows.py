@@ -6,7 +6,7 @@ A row has one entry along the first axis, or as many as every other row (pieces 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from conformance.reference.layout import layout_of
 from conformance.subjects import BATCH, Subject
 
 FEW = 2  # rows
+TURNS = range(1, 6)  # of weights, that make others of them
 
 
 def run_by_rows(subject: Subject, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -121,9 +122,16 @@ def compared_rows(subject: Subject) -> Mapping[str, tuple[int, ...]]:
 
 @functools.cache
 def has_rows(subject: Subject) -> bool:
-    """Every input of upstream's has a row per example, and so has some output."""
-    inputs = flatten(subject.padded_inputs()).values()
-    return all(map(_are_rows, inputs)) and any(map(_are_rows, _asked(subject, subject.padded_inputs()).values()))
+    """Every input of upstream's has a row per example, and so has some output, which has twice as many of a batch behind itself: JEV
+    reads the first row alone, of which as many numbers may come out by chance.
+    """
+    inputs = subject.padded_inputs()
+    if not all(map(_are_rows, flatten(inputs).values())):
+        return False
+    once, twice = _asked(subject, inputs), _of_two_copies(subject, inputs)
+    return any(
+        _are_rows(value) and (name not in twice or len(twice[name]) == 2 * BATCH) for name, value in once.items()
+    )
 
 
 @functools.cache
@@ -214,10 +222,41 @@ def are_near(name: str, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> b
 
 @functools.cache
 def ragged_outputs(subject: Subject) -> frozenset[str]:
-    """Outputs of upstream's that are as long as the values of a row make them (a sound): in a batch, as the longest."""
+    """Outputs of upstream's that are as long as the values of a row make them (a sound), or lists that have as many entries (the steps until
+    SLANeXt has written a table): in a batch, as the longest. Those of one model may be alike, and those of other weights not.
+    """
     inputs = subject.padded_inputs()
     alone = [_asked(subject, some_rows(inputs, row, row + 1)) for row in range(BATCH)]
-    return frozenset(name for name in alone[0] if len({one[name].shape for one in alone}) > 1)
+    return _of_other_shapes(alone) | _of_other_shapes([_turned(subject, inputs, turn) for turn in TURNS])
+
+
+def _turned(subject: Subject, inputs: Mapping[str, Any], turn: int) -> dict[str, Tensor]:
+    """What upstream's model gives with other weights of the same size: in each matrix that is trained, so many rows go to its end."""
+    upstream = subject.upstream()
+    with torch.no_grad():
+        for parameter in upstream.parameters():
+            if parameter.dim() > 1 and parameter.requires_grad:
+                parameter.copy_(parameter.roll(-turn, 0))
+    return _joined(run(upstream, inputs), lists_of_rows(subject))
+
+
+def _of_other_shapes(several: list[dict[str, Tensor]]) -> frozenset[str]:
+    """The outputs that have not the same shape in each of `several`, or are not in all."""
+    every = {name for one in several for name in one}
+    return frozenset(name for name in every if len({one[name].shape if name in one else None for one in several}) > 1)
+
+
+def in_each(subject: Subject, *several: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Outputs without the entries of lists that not all have, where upstream's values decide how many there are."""
+    lacking = {name for one in several for other in several for name in one.keys() - other.keys()}
+    if not lacking or not _lists(lacking) <= _lists(ragged_outputs(subject)):
+        return list(several)
+    return [{name: value for name, value in one.items() if name not in lacking} for one in several]
+
+
+def _lists(names: Collection[str]) -> set[str]:
+    """The lists that entries stand in; of what is in none, itself."""
+    return {name.rpartition(".")[0] if name.rpartition(".")[2].isdecimal() else name for name in names}
 
 
 def of_rows(subject: Subject, *outputs: dict[str, Tensor]) -> list[str]:

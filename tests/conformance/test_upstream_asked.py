@@ -35,7 +35,7 @@ from conformance.methods import method
 from conformance.outputs import seeded
 from conformance.reasons import Reason
 from conformance.reference.layout import Attention, Layer
-from conformance.rows import lists_of_rows, mixed_outputs, of_rows, ragged_outputs, run_by_rows
+from conformance.rows import has_rows, in_each, lists_of_rows, mixed_outputs, of_rows, ragged_outputs, run_by_rows
 from conformance.subjects import BATCH, Subject, method_subjects
 
 (LLAMA,) = method_subjects("llama")
@@ -82,6 +82,52 @@ def test_rows_are_compared_but_where_the_longest_decides() -> None:
     short, long = ({"sound": torch.ones(BATCH, length), "states": torch.ones(BATCH, 4)} for length in (3, 7))
     assert of_rows(Asked(Spoken), short, short, long) == ["states"]
     assert of_rows(Asked(Spoken), long, long, long)[-1] == "states"
+
+
+class Steps(Fixed):
+    """It writes until a weight says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = nn.Parameter(torch.arange(9.0)[:, None])
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Any]:
+        return {"steps": [x + step for step in range(1 + int(self.end[0]))], "layers": [x, x + 1]}
+
+
+def test_a_list_is_ragged_where_it_has_as_many_entries_as_weights_say() -> None:
+    found = ragged_outputs(Asked(Steps))
+    assert {name.partition(".")[0] for name in found} == {"steps"}
+    one = torch.ones(BATCH)
+    short, long = {"steps.0": one}, {"steps.0": one, "steps.1": one}
+    for several in ((short, long), (long, short), (long, long)):
+        kept = ["steps.0"] if any(len(one) < 2 for one in several) else ["steps.0", "steps.1"]
+        assert [list(one) for one in in_each(Asked(Steps), *several)] == [kept, kept]
+
+
+@pytest.mark.parametrize(
+    ("model", "lacking"),
+    [
+        pytest.param(Fixed, "steps.1", id="upstream has no such list"),
+        pytest.param(Steps, "layers.1", id="of another list"),
+        pytest.param(Steps, "sound", id="no entry of a list"),
+    ],
+)
+def test_what_lacks_otherwise_is_compared_and_found(model: type[nn.Module], lacking: str) -> None:
+    one, other = {"states": torch.ones(BATCH)}, {"states": torch.ones(BATCH), lacking: torch.ones(BATCH)}
+    assert [list(kept) for kept in in_each(Asked(model), one, other)] == [["states"], ["states", lacking]]
+
+
+class First(Fixed):
+    """It reads the first row alone, of which as many numbers come out as there are rows."""
+
+    def forward(self, x: Tensor, **flags: Any) -> dict[str, Tensor]:
+        return {"scores": x[0, :BATCH]}
+
+
+def test_as_many_numbers_as_rows_are_no_rows_where_a_longer_batch_gives_no_more() -> None:
+    assert has_rows(Asked(Fixed))
+    assert not has_rows(Asked(First))
 
 
 class Noisy(Fixed):

@@ -79,7 +79,26 @@ class Other(_Model):
             {"text.model": "base.text"},
             id="in a model with a head",
         ),
+        pytest.param(
+            Whole(text=Text(pooler=nn.Linear(2, 2))), Other(one=Text()), {}, id="no: with one tensor less, in it"
+        ),
+        pytest.param(Whole(text=Text()), Text(pooler=nn.Linear(2, 2)), {}, id="no: the class has more by itself"),
+        pytest.param(
+            Whole(a=Text(pooler=nn.Linear(2, 2)), b=Text(pooler=nn.Linear(2, 2))),
+            Text(),
+            {},
+            id="no: two are the class with more",
+        ),
+        pytest.param(
+            Whole(text=Text(width=3, pooler=nn.Linear(2, 2))), Text(), {}, id="no: of another size, and with more"
+        ),
         pytest.param(Whole(text=Text()), Text(), {"": "base.text"}, id="it is all that the class has"),
+        pytest.param(
+            Whole(text=Text(pooler=nn.Linear(2, 2))),
+            Text(),
+            {"": "base.text"},
+            id="it is all that the class has, and what holds it has given it more",
+        ),
         pytest.param(
             Whole(text=Text(layers=Layers())),
             Other(one=Text(layers=Layers())),

@@ -260,7 +260,13 @@ def _by_another_name(read: _Read) -> set[str]:
 
 def _read_by_upstream(model_type: str, folder: str) -> tuple[dict[str, Tensor], set[str]]:
     """What upstream's own base model reads from a checkpoint, and what it does not find: BLIP's that generates has a text model of another kind."""
-    model, info = _held(model_type).from_pretrained(folder, output_loading_info=True)
+    held = _held(model_type)
+    try:
+        model, info = held.from_pretrained(folder, output_loading_info=True)
+    except (
+        AttributeError
+    ):  # the class gives what was read something, and does not expect the information beside it (JEV)
+        model, info = PreTrainedModel.from_pretrained.__func__(held, folder, output_loading_info=True)
     lacking = set(info["missing_keys"])
     return {key: tensor for key, tensor in model.state_dict().items() if key not in lacking}, lacking
 

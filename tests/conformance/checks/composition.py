@@ -42,6 +42,7 @@ from conformance.rows import (
     are_near,
     compared_rows,
     given_one_row,
+    in_each,
     mixed_outputs,
     of_rows,
     outputs_without_rows,
@@ -84,7 +85,7 @@ def parallel_is_one_at_a_time(subject: Subject, method: Method) -> None:
     for what, inputs in _with_other_numbers(subject):
         model = _two(subject, method)
         alone = [_under(subject, model, name, inputs) for name in (FIRST, SECOND)]
-        found = _under(subject, model, Parallel(FIRST, SECOND), inputs)
+        found, *alone = in_each(subject, _under(subject, model, Parallel(FIRST, SECOND), inputs), *alone)
         assert_same_names(with_rows(subject, found), with_rows(subject, alone[0]), what)
         expected = {name: torch.cat([one[name] for one in alone]) for name in of_rows(subject, found, *alone)}
         assert_equal_within({name: found[name] for name in expected}, expected, f"Parallel, {what}", ATOL, RTOL)
@@ -197,7 +198,7 @@ def _assert_composed(
             model, inputs = copy.deepcopy(model).double(), doubled(inputs)
         alone = _alone(subject, model, inputs)
         model.set_active_adapters(block)
-        found = run_by_rows(subject, model, {**inputs, **keywords})
+        found, *alone = in_each(subject, run_by_rows(subject, model, {**inputs, **keywords}), *alone)
         what = f"{type(block).__name__}, {attention}, padding {padding}"
         assert_same_names(with_rows(subject, found), with_rows(subject, alone[0]), what)
         names = of_rows(subject, found, *alone)

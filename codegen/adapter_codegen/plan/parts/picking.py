@@ -1,6 +1,7 @@
 """What a model does around a part that reads tokens, where a prompt has no place among these.
 
-It reads single positions of what the part returns: ``text_outputs[0][:, 0]``. Or it adds to the embeddings that it gives the part
+It reads single positions of what the part returns: ``text_outputs[0][:, 0]``; or, of one row, those that it computes:
+``self.text(tokens).last_hidden_state[0]``, then ``states[marks]``. Or it adds to the embeddings that it gives the part
 something of its own for each of them: ``inputs_embeds += audio_embeds``.
 """
 
@@ -68,19 +69,34 @@ def _called_on(node: cst.BaseExpression) -> cst.BaseExpression:
 
 def _picked_in(function: cst.FunctionDef, readers: set[str]) -> Iterator[cst.Subscript]:
     nodes = list(descendants(function.body))
-    returned = {
-        dotted_name(target)
-        for node in nodes
-        if (found := assignment(node)) is not None and _is_run(found[1], readers)
-        for target in found[0]
-    } - {""}
+    assigned = [found for node in nodes if (found := assignment(node)) is not None]
+    returned = {dotted_name(target) for targets, value in assigned if _is_run(value, readers) for target in targets}
+    rows = {dotted_name(target) for targets, value in assigned if _is_row(value, readers) for target in targets}
     for node in nodes:
-        if isinstance(node, cst.Subscript) and _is_one_position(node) and dotted_name(_start(node)) in returned:
+        if not isinstance(node, cst.Subscript):
+            continue
+        is_of_all_rows = _is_one_position(node) and dotted_name(_start(node)) in returned - {""}
+        if is_of_all_rows or (_is_computed(node) and dotted_name(node.value) in rows - {""}):
             yield node
 
 
 def _is_run(value: cst.BaseExpression, readers: set[str]) -> bool:
     return isinstance(value, cst.Call) and dotted_name(value.func) in readers
+
+
+def _is_row(value: cst.BaseExpression, readers: set[str]) -> bool:
+    """``self.text(tokens).last_hidden_state[0]``: the states of one row. (Of a tuple, a number says which of its entries.)"""
+    if not isinstance(value, cst.Subscript) or not isinstance(value.value, cst.Attribute) or len(value.slice) > 1:
+        return False
+    place = value.slice[0].slice
+    is_number = isinstance(place, cst.Index) and isinstance(place.value, cst.Integer)
+    return is_number and value.value.attr.value == "last_hidden_state" and _is_run(value.value.value, readers)
+
+
+def _is_computed(node: cst.Subscript) -> bool:
+    """``[marks - 1]``: neither a slice nor a number."""
+    place = node.slice[0].slice
+    return isinstance(place, cst.Index) and not isinstance(place.value, (cst.Integer, cst.UnaryOperation))
 
 
 def _is_one_position(node: cst.Subscript) -> bool:

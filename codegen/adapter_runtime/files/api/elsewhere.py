@@ -4,7 +4,8 @@ DPR's context encoder calls ``ctx_encoder`` what the question encoder, which the
 InstructBLIP's class that generates holds its text model in a language model with a head, its base model holds it alone.
 
 Nothing is told by a name: both classes are built without weights, and a model inside of one of them is that of the other where it has
-the same class, and tensors of the same names and shapes, if it is the only one.
+the same class, and tensors of the same names and shapes, if it is the only one. A class that is written by itself has fewer, where what
+holds it gives it some (the heads in the decoder of PP-DocLayoutV2): these are random.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class _Inside:
 
     def is_like(self, other: _Inside) -> bool:
         return self.cls is other.cls and self.shapes == other.shapes
+
+    def is_made_more_of_in(self, other: _Inside) -> bool:
+        """Whether it is a whole class, and `other` is that class with tensors more, which what holds it must have put into it."""
+        return not self.path and self.cls is other.cls and self.shapes.items() < other.shapes.items()
 
 
 def with_renaming(
@@ -112,8 +117,8 @@ def renamings(
 def moved(base: PreTrainedModel, writer: PreTrainedModel, prefix: str) -> dict[str, str]:
     """Path of a model in `writer` -> its path in an adapter model, of those for which the names of `writer` have no place.
 
-    A model of which `writer` has several, or has one of the same class with other tensors (a pooler less, a head of other sizes), is not
-    determined. Nor is anything inside of either: the halves of two models would make a third, and the decoder of a model of units that of
+    A model of which `writer` has several, or has inside one of the same class with other tensors (a pooler less, a head of other sizes),
+    is not determined. Nor is anything inside of either: the halves of two models would make a third, and the decoder of a model of units that of
     texts (SeamlessM4T).
 
     Args:
@@ -145,9 +150,9 @@ def _is_below(path: str, outer: str) -> bool:
 
 
 def _pairs(targets: list[_Inside], sources: list[_Inside]) -> Iterator[tuple[str, _Inside]]:
-    """The path of each target with the only source that is like it."""
+    """The path of each target with the only source that is like it, or that becomes it."""
     for target in targets:
-        like = [source for source in sources if source.is_like(target)]
+        like = [source for source in sources if source.is_like(target) or source.is_made_more_of_in(target)]
         if len(like) == 1:
             yield target.path, like[0]
 
