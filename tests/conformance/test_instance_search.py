@@ -1034,3 +1034,19 @@ def test_an_instance_that_shows_each_kind_once_stays(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(search, "read", lambda _: shallow)
     with pytest.raises(Failed, match="fewer layers"):
         search.Search("gemma2").shallower()
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        pytest.param([{("head_dim",): 4}, {("num_hidden_layers",): 2}], 2, id="what leaves it deep is no answer"),
+        pytest.param([{("head_dim",): 4}], 12, id="where nothing else shows each kind, it is"),
+    ],
+)
+def test_a_change_that_leaves_a_deep_stack_as_it_is_makes_it_no_shallower(
+    monkeypatch: pytest.MonkeyPatch, offered: list[search.Changes], expected: int
+) -> None:
+    draft = Draft("gemma2", {**read("gemma2").fields, "num_hidden_layers": 12})
+    found = search.Search("gemma2")
+    monkeypatch.setattr(found, "depth_changes", lambda *_: iter(offered))
+    assert found.try_depths(draft, layers.kinds(found.on_meta(draft))).seen.num_hidden_layers == expected

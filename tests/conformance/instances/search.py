@@ -69,6 +69,7 @@ SECONDS = 12  # of the processor, for profiles
 SLOW = 0.1  # seconds of a forward with which checks of all methods take too long
 REACHING = 40  # for towers that no input reaches
 LARGE = "128/0"  # an image that windows fit into after three times of halving
+DEPTHS = (2, 3, 4, 6, 8)  # numbers of layers that are tried
 FILLS = 4  # changes, one after the other, with which a default config is built that does not build
 OTHERS = 6  # errors, at other places of upstream's code each, that are heeded
 QUICK = 0.4  # seconds for one set of inputs, where many configs are tried
@@ -345,19 +346,24 @@ class Search:
         return self.try_depths(draft, full)
 
     def try_depths(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> Draft:
-        best, fewest = draft, None
-        for most in (2, 3, 4, 6, 8):
+        best, least = draft, None
+        for most in DEPTHS:
             for changes in self.depth_changes(draft, full, most):
                 try:
                     changed = draft.changed(self.open(changes))
-                    missing = self.missing(changed, full)
+                    rank = self.missing(changed, full), self.left_deep(changed, full)
                 except Exception:
                     continue
-                if fewest is None or missing < fewest:
-                    best, fewest = changed, missing
-                if not missing:
+                if least is None or rank < least:
+                    best, least = changed, rank
+                if rank == (0, 0):
                     return changed
         return best
+
+    def left_deep(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> int:
+        """How many stacks of the full model that are deeper than anything that is tried are as deep in `draft`."""
+        now = layers.kinds(self.on_meta(draft))
+        return sum(len(now.get(path, ())) == len(entries) > DEPTHS[-1] for path, entries in full.items())
 
     def missing(self, draft: Draft, full: dict[str, list[layers.Signature]]) -> int:
         """How many kinds of layers of the full model `draft` does not show."""
