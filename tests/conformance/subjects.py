@@ -87,7 +87,7 @@ class Subject:
 
     def uncached_inputs(self) -> dict[str, Any]:
         """Those of a forward without a cache, out of which keys may come that no projection of the core gave (BigBird)."""
-        without = {"use_cache": False} if self.causal and _takes(self, "use_cache") else {}
+        without = {"use_cache": False} if self.causal and takes(self, "use_cache") else {}
         return {**self.padded_inputs(), **without}
 
     def padded_inputs(self, padding: Padding = "none", one_per_token: bool = False) -> dict[str, Any]:
@@ -100,13 +100,13 @@ class Subject:
         config = _known_config(self)
         inputs = text_inputs(config, padding) if self.text else _instance_inputs(self, config, padding)
         has_tokens = self.text or inputs.get("decoder_input_ids", _NONE).dim() == 2
-        if self.kind == "encoder-decoder" and has_tokens and _takes(self, "decoder_input_ids"):
+        if self.kind == "encoder-decoder" and has_tokens and takes(self, "decoder_input_ids"):
             length = LENGTH if one_per_token or self.pools else LENGTH - 1
             inputs["decoder_input_ids"] = random_tokens(config, length, seed=2)
         if self.cross:
             generator = torch.Generator().manual_seed(3)
             states = torch.randn(BATCH, LENGTH + 1, config.hidden_size, generator=generator)
-            if not _takes(self, "encoder_hidden_states"):  # Whisper's decoder takes what an encoder gives
+            if not takes(self, "encoder_hidden_states"):  # Whisper's decoder takes what an encoder gives
                 inputs["encoder_outputs"] = (states,)
                 return inputs
             inputs["encoder_hidden_states"] = states
@@ -116,8 +116,8 @@ class Subject:
 
 
 @functools.lru_cache(maxsize=64)
-def _takes(subject: Subject, name: str) -> bool:
-    """A decoder may be given frames that its model works out, and no tokens (FastSpeech 2)."""
+def takes(subject: Subject, name: str) -> bool:
+    """Whether the forward has a parameter of that name: a decoder may be given frames that its model works out, and no tokens."""
     return name in inspect.signature(model_class(subject.architecture).forward).parameters
 
 

@@ -22,6 +22,15 @@ _MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embe
 _WITHOUT_BATCH = frozenset({"cache_position", "logits_to_keep"})
 
 
+def by_name(names: Sequence[str], args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> dict[str, Argument]:
+    """The arguments of a call, each with the name of its parameter.
+
+    Args:
+        names: of the parameters that may be given by position. What is given behind these (``*args``) is left out.
+    """
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
 def repeated(
     names: tuple[str, ...],
     args: tuple[Argument, ...],
@@ -43,7 +52,7 @@ def repeated(
     Raises:
         UnsupportedMethodError: a tensor does not show which of its dimensions is the batch.
     """
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = by_name(names, args, kwargs)
     rows = batch_size(given)
     if rows is None:
         return args, dict(kwargs)

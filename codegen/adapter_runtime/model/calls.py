@@ -23,7 +23,7 @@ from adapter_runtime.call.context import ContextScope, ForwardContext, thread
 from adapter_runtime.call.crossing import RowsMeetError, RowWatch
 from adapter_runtime.call.division import rows_do_not_show
 from adapter_runtime.call.recording import Scores
-from adapter_runtime.call.repeating import batch_size, positional_names, repeated, with_all_rows
+from adapter_runtime.call.repeating import batch_size, by_name, positional_names, repeated, with_all_rows
 from adapter_runtime.call.rows import TaskRows, TokenSpans
 from adapter_runtime.call.seen import past_positions, seen_with, tell_cache
 from adapter_runtime.composition import AdapterCompositionBlock, Setup
@@ -88,7 +88,7 @@ def with_call_context(
         outer = thread.context
         enclosing = outer if outer is not None and outer.owner is base else None
         if enclosing is not None and not enclosing.is_generation:
-            given = {**dict(zip(names, args, strict=False)), **kwargs} if is_whole and plan.assigns_rows else {}
+            given = by_name(names, args, kwargs) if is_whole and plan.assigns_rows else {}
             return _inside(enclosing, functools.partial(run, self, *args, **kwargs), self, plan, given)
         if plan.is_idle and not asked:
             return forward(self, *args, **kwargs)
@@ -100,7 +100,7 @@ def with_call_context(
             args, kwargs = repeated(names, args, kwargs, plan.copies, self.unrepeated_arguments, counts_items(base))
             asked = of_copies(asked, plan.copies)
         if plan.divides_rows:
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            given = by_name(names, args, kwargs)
             see_rows(context, base, plan, given, self if is_whole else None)
         context.is_between_parts, context.past_parts = plan.in_parts, plan.past_parts
         context.has_head = self.runs_head(_heads_of(kwargs.get("head")))
@@ -108,7 +108,7 @@ def with_call_context(
         thread.context = context
         try:
             if plan.reads_spans and is_whole and not is_base:
-                _find_spans_before_head(base, {**dict(zip(names, args, strict=False)), **kwargs}, plan)
+                _find_spans_before_head(base, by_name(names, args, kwargs), plan)
             # Here, and not in the first layer: a checkpointed layer would compute them without gradients.
             for computation in plan.computed:
                 context.states_of(computation)
@@ -173,12 +173,8 @@ def see_rows(
         given: the arguments of the call.
         model: whose forward it is; None = it is none.
     """
-    rows, generation, is_of_root = (
-        batch_size(given),
-        context.generation,
-        model is not None and _is_of_root(model, base),
-    )
-    context.rows = None if rows is None else rows // plan.copies
+    generation, is_of_root = context.generation, model is not None and _is_of_root(model, base)
+    context.rows = _rows_before_copies(plan, given)
     if not is_of_root and generation is not None and generation.rows is not None:
         context.rows = generation.rows * generation.rows_per_input
     if plan.assigns_rows and is_of_root:
@@ -204,14 +200,17 @@ def see_generation(
         inputs = given.get("inputs")
         if given.get("input_ids") is None and isinstance(inputs, torch.Tensor) and not inputs.is_floating_point():
             given = {**given, "input_ids": inputs}
-        rows = batch_size(given)
-        context.rows = None if rows is None else rows // plan.copies
-        if (
-            plan.assigns_rows and tokens_among(given) is not None
-        ):  # without any, a row of tokens is made for each image (BLIP-2)
+        context.rows = _rows_before_copies(plan, given)
+        # Without tokens, a row of them is made for each image (BLIP-2).
+        if plan.assigns_rows and tokens_among(given) is not None:
             context.unshown = without_places(base, given)
     _prepare(context, plan, asked)
     return context
+
+
+def _rows_before_copies(plan: CallPlan, given: dict[str, Argument]) -> int | None:
+    rows = batch_size(given)
+    return None if rows is None else rows // plan.copies
 
 
 def _is_of_root(model: AdaptedModel, base: AdaptedBaseModel) -> bool:
@@ -306,7 +305,7 @@ def _with_entry(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMode
             return forward(self, *args, **kwargs)
         context, text = thread.context, whole.text_part
         assert context is not None
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = by_name(names, args, kwargs)
         if text is not None and text is not part:  # whose layers are the root's own does all at its entry
             for layer in at_root:
                 given = layer.at_root(model, text, given)
@@ -337,7 +336,7 @@ def _around_part(forward: ModelForward[AdaptedModel]) -> ModelForward[AdaptedMod
         if plan.is_idle:
             return forward(self, *args, **kwargs)
         assert thread.context is not None
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = by_name(names, args, kwargs)
         with ContextScope(context_of_part(thread.context, base, plan, given)):
             if plan.reads_spans:
                 _find_spans_before_head(base, given, plan)

@@ -14,7 +14,7 @@ from typing_extensions import Never
 from adapter_runtime.call.arguments import Argument, Generate, ModelForward
 from adapter_runtime.call.checkpoint import CheckpointFunction
 from adapter_runtime.call.context import ContextScope, thread
-from adapter_runtime.call.repeating import repeated
+from adapter_runtime.call.repeating import by_name, repeated
 from adapter_runtime.composition import Setup
 from adapter_runtime.contract.summary import HeadSummary
 from adapter_runtime.errors import UnsupportedModelError
@@ -91,7 +91,7 @@ class GenerationAdaptersMixin(PromptGenerationMixin):
             if plan.copies > 1 and not (enclosing is not None and enclosing.is_repeated):
                 args, kwargs = repeated(named, args, kwargs, plan.copies, whole=counts_items(base))
                 asked = of_copies(asked, plan.copies)
-            given = {**dict(zip(named, args, strict=False)), **kwargs}
+            given = by_name(named, args, kwargs)
             with ContextScope(see_generation(base, plan, given, asked)):
                 return upstream(*args, **kwargs)
 

@@ -7,7 +7,6 @@ here: where padding is taken for the end of a sound, they change nothing in fron
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from conformance.methods import Method, Prompt, ReFT
 from conformance.outputs import are_close, assert_differs, assert_equal_within, run
 from conformance.reasons import DoesNotApply, Reason
 from conformance.reference.layout import layout_of
-from conformance.subjects import Subject, model_class
+from conformance.subjects import Subject, model_class, takes
 
 MASKS = ("attention_mask", "input_features_mask")  # arguments that say where a sound ends
 ROW = 1  # the one that is shorter
@@ -96,8 +95,7 @@ def _sound(subject: Subject, inputs: Mapping[str, Any]) -> Tensor | None:
 
 
 def _mask_name(subject: Subject) -> str:
-    takes = inspect.signature(model_class(subject.architecture).forward).parameters
-    return next((name for name in MASKS if name in takes), "")
+    return next((name for name in MASKS if takes(subject, name)), "")
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from conformance.methods import Method, Prefix, Prompt, positions_in_front
 from conformance.outputs import are_close, assert_differs, assert_equal_within, at_tokens, main_outputs, run
 from conformance.prompts import MASK, TOKENS, are_placeholders, generating, plain_tokens
 from conformance.reasons import DoesNotApply, Reason
-from conformance.subjects import Attention, Subject, attentions, model_class
+from conformance.subjects import Attention, Subject, attentions, takes
 
 ROOM = 3  # places by which one row is longer
 POSITIONS = "position_ids"
@@ -66,7 +65,7 @@ def reads_padded_texts(subject: Subject) -> bool:
     if subject.text:
         return False
     tokens = subject.padded_inputs().get(TOKENS)
-    return isinstance(tokens, Tensor) and tokens.dim() == 2 and len(tokens) > 1 and _takes(subject, MASK)
+    return isinstance(tokens, Tensor) and tokens.dim() == 2 and len(tokens) > 1 and takes(subject, MASK)
 
 
 @functools.cache
@@ -88,7 +87,7 @@ def _candidates(subject: Subject, side: Side) -> Iterator[Way]:
     beside = sorted(alike - {TOKENS, MASK, POSITIONS, "decoder_input_ids"})
     for count in range(len(beside), -1, -1):
         for along in map(frozenset, itertools.combinations(beside, count)):
-            for positions in (True, False) if _takes(subject, POSITIONS) else (False,):
+            for positions in (True, False) if takes(subject, POSITIONS) else (False,):
                 for noise in (True, False):
                     yield Way(side, along, positions, noise)
 
@@ -187,7 +186,3 @@ def _compared(subject: Subject, way: Way, method: Method) -> tuple[dict[str, Any
     if way.side == "right" or way.positions or not way.noise or not stands_in_front:
         return alone, padded
     return padded, {**padded, TOKENS: torch.where(padded[MASK].bool(), padded[TOKENS], padded[TOKENS].roll(1, dims=0))}
-
-
-def _takes(subject: Subject, name: str) -> bool:
-    return name in inspect.signature(model_class(subject.architecture).forward).parameters

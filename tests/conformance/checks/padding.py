@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from conformance.in_double import assert_same_but_for_rounding
 from conformance.methods import Method, positions_in_front
 from conformance.outputs import are_close, assert_differs, at_tokens, run
 from conformance.reasons import DoesNotApply, Reason
-from conformance.subjects import BATCH, LENGTH, Subject, attentions, model_class, random_tokens
+from conformance.subjects import BATCH, LENGTH, Subject, attentions, random_tokens, takes
 
 
 def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
@@ -48,7 +47,7 @@ def padded_places_do_not_matter(subject: Subject, method: Method) -> None:
 
 def with_positions(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` with stated positions where they can be: some models count them from the padded tokens."""
-    if "position_ids" not in inspect.signature(model_class(subject.architecture).forward).parameters:
+    if not takes(subject, "position_ids"):
         return inputs
     return {**inputs, "position_ids": torch.arange(LENGTH).repeat(BATCH, 1)}
 

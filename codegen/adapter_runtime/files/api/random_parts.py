@@ -124,6 +124,8 @@ class _Search:
 
     def below(self, module: nn.Module, path: str) -> Iterator[_RandomPart]:
         """What is random of a module, from the outside in."""
+        if not any(name.startswith(f"{path}.") for name in self.lacking):
+            return
         if self._is_random(path):
             yield _RandomPart(path, any(self._is_layer(one) for one in module.modules()))
             return

@@ -33,6 +33,7 @@ from transformers.utils import ModelOutput
 
 from adapter_runtime.call.arguments import Argument, Arrays, LayerOutputs, Outputs, tokens_among
 from adapter_runtime.call.context import CallSlot, ForwardContext, thread
+from adapter_runtime.call.repeating import by_name
 from adapter_runtime.call.seen import cache_among, keeps_states, past_positions
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.errors import UnsupportedMethodError
@@ -521,7 +522,7 @@ class EncoderEntry:
         context.put(slot)
         thread.context = context
         names = tuple(inspect.signature(type(module).forward).parameters)[1:]
-        given: dict[str, Argument] = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = by_name(names, args, kwargs)
         mask = checked_mask(given.get("attention_mask"))
         length = _length(given)
         is_grown = mask is not None and mask.shape[1] != length

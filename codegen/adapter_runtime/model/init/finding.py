@@ -103,9 +103,7 @@ def _root_inside(model: PreTrainedModel) -> Root:
     if not parts:
         return Root(inner)
     is_around_one = len(parts) == 1 and "." not in parts[0]
-    others = [child for name, child in model.named_children() if name != parts[0]]
-    is_head_alone = is_around_one and not any(True for other in others for _ in other.children())
-    if _was_refused(model) and not is_head_alone:
+    if _was_refused(model) and not (is_around_one and _is_head_around(model, parts[0])):
         raise UnsupportedModelError(_what_was_refused(model, parts))
     if is_around_one:
         return Root(model.get_submodule(parts[0]))
@@ -114,6 +112,11 @@ def _root_inside(model: PreTrainedModel) -> Root:
         if all(part.startswith(f"{path}.") for part in parts):
             return Root(inner, tuple(part.removeprefix(f"{path}.") for part in parts))
     return Root(model, parts)
+
+
+def _is_head_around(model: PreTrainedModel, path: str) -> bool:
+    """Whether what stands in a model beside the one at `path`, a child of it, is single modules, as in a head."""
+    return all(not list(child.children()) for name, child in model.named_children() if name != path)
 
 
 def _was_refused(model: PreTrainedModel) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 
 from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import CallSlot, ContextScope, ForwardContext, thread
+from adapter_runtime.call.repeating import by_name
 from adapter_runtime.contract.protocol import AdaptedBaseModel
 from adapter_runtime.model.calls import context_of_part, find_spans, see_rows
 from adapter_runtime.model.parts.part import AdapterPart
@@ -61,7 +62,7 @@ class HalfEntry:
         is_inside = enclosing is not None and not (enclosing.is_between_parts or enclosing.is_generation)
         if plan.is_idle or is_inside:
             return None
-        given: dict[str, Argument] = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        given = by_name(self.names, args, kwargs)
         context = enclosing
         if context is None or context.is_generation:
             context, of_whole = ForwardContext(whole, enclosing), whole.current_call_plan()
