@@ -79,14 +79,13 @@ def _rows(
     towers: Mapping[str, Reasons],
     records: Mapping[str, ModelRecord],
 ) -> tuple[PartRow, ...]:
-    return tuple(
-        (
-            _row(path, class_name, module, towers, records)
-            if class_name
-            else PartRow(path, "", usual_type=usual.get(path, "") if usual.get(path) in records else "")
-        )
-        for path, class_name in parts.items()
-    )
+    def row(path: str, class_name: str) -> PartRow:
+        if class_name:
+            return _row(path, class_name, module, towers, records)
+        model_type = usual.get(path, "")
+        return PartRow(path, "", usual_type=model_type if model_type in records else "")
+
+    return tuple(row(path, class_name) for path, class_name in parts.items())
 
 
 def _row(

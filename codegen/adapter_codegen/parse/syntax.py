@@ -42,6 +42,15 @@ def is_none(node: cst.CSTNode | None) -> bool:
     return isinstance(node, cst.Name) and node.value == "None"
 
 
+def is_docstring(node: cst.CSTNode) -> bool:
+    """Whether a line is a string by itself."""
+    if not isinstance(node, cst.SimpleStatementLine) or len(node.body) != 1:
+        return False
+    return isinstance(node.body[0], cst.Expr) and isinstance(
+        node.body[0].value, cst.SimpleString | cst.ConcatenatedString
+    )
+
+
 def statements(body: cst.BaseSuite) -> Iterator[cst.BaseSmallStatement | cst.BaseCompoundStatement]:
     """The statements of a block, with those that share a line taken apart; bodies of compound ones are not entered."""
     for statement in body.body:

@@ -8,7 +8,7 @@ from enum import Enum
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
-from adapter_codegen.parse.syntax import descendants, dotted_name
+from adapter_codegen.parse.syntax import descendants, dotted_name, is_docstring
 from adapter_codegen.plan.flow.modules import called_function, local_class
 
 
@@ -156,7 +156,7 @@ class _Arithmetic(cst.CSTVisitor):
 
 def _only_scales(function: cst.FunctionDef) -> bool:
     """``return x * self.weight`` or ``return x.mul(self.weight)``, perhaps with a bias, and nothing before it."""
-    body = [line for line in function.body.body if not _is_docstring(line)]
+    body = [line for line in function.body.body if not is_docstring(line)]
     if len(body) != 1 or not isinstance(body[0], cst.SimpleStatementLine):
         return False
     statement = body[0].body[0]
@@ -168,11 +168,3 @@ def _only_scales(function: cst.FunctionDef) -> bool:
     if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Multiply):
         return any(dotted_name(side).startswith("self.") for side in (value.left, value.right))
     return isinstance(value, cst.Call) and dotted_name(value.func).rpartition(".")[2] == "mul"
-
-
-def _is_docstring(line: cst.CSTNode) -> bool:
-    return (
-        isinstance(line, cst.SimpleStatementLine)
-        and isinstance(line.body[0], cst.Expr)
-        and isinstance(line.body[0].value, cst.SimpleString)
-    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from adapter_codegen.parse.facts import ClassFacts
 from adapter_codegen.parse.syntax import dotted_name
-from adapter_codegen.plan.heads.logits.factors import config_field
+from adapter_codegen.plan.heads.logits.factors import OF_DECODER, config_field
 
-_METHOD = "get_decoder"
 _NAMES = ("language_model", "text_model", "decoder", "text_decoder")  # in the order of upstream's method
 _WHOLE = "config"
 
@@ -18,7 +17,7 @@ def decoder_config(head: ClassFacts, base: ClassFacts | None) -> str | None:
         base: the base model, which is asked where the class itself has no module of such a name.
     """
     owners = [known for known in (head, base) if known is not None]
-    if any(_METHOD in known.functions for known in owners):
+    if any(OF_DECODER in known.functions for known in owners):
         return None
     found = [known.submodules[name] for known in owners for name in _NAMES if name in known.submodules]
     first = found[0] if found else None

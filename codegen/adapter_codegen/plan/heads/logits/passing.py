@@ -5,12 +5,12 @@ from __future__ import annotations
 import libcst as cst
 
 from adapter_codegen.parse.facts import FunctionFacts
-from adapter_codegen.parse.syntax import dotted_name
+from adapter_codegen.parse.syntax import dotted_name, is_docstring
 
 
 def passes_on(function: FunctionFacts) -> bool:
     """Whether a method is ``return super().forward(a=a, b=b, **kwargs)``, with each of its arguments under its own name."""
-    body = [node for node in function.node.body.body if not _is_docstring(node)]
+    body = [node for node in function.node.body.body if not is_docstring(node)]
     line = body[0] if len(body) == 1 else None
     returned = line.body[0] if isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1 else None
     called = returned.value if isinstance(returned, cst.Return) else None
@@ -35,9 +35,3 @@ def _is_inherited(called: cst.BaseExpression, name: str) -> bool:
     if not isinstance(called, cst.Attribute) or called.attr.value != name or not isinstance(called.value, cst.Call):
         return False
     return dotted_name(called.value.func) == "super" and not called.value.args
-
-
-def _is_docstring(node: cst.BaseStatement | cst.BaseSmallStatement) -> bool:
-    if not isinstance(node, cst.SimpleStatementLine) or len(node.body) != 1:
-        return False
-    return isinstance(node.body[0], cst.Expr) and isinstance(node.body[0].value, cst.BaseString)

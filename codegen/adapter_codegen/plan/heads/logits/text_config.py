@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.glance import glance
+from adapter_codegen.plan.heads.logits.factors import OF_TEXT
 from adapter_codegen.upstream import Release
 
 # The fields that `PreTrainedConfig.get_text_config` looks for. With two of them it raises.
 _NAMES = frozenset({"text_encoder", "decoder", "generator", "text_config"})
-_METHOD = "get_text_config"
 _ROOT = "PreTrainedConfig"
 
 
@@ -18,7 +18,7 @@ def text_config(release: Release, entry: ModelEntry) -> str | None:
         return None
     configs = glance(release, entry.config_path)
     lineage = [*configs.lineage(entry.config_class)]
-    if lineage[-1] != _ROOT or any(_METHOD in configs.names(known) for known in lineage):
+    if lineage[-1] != _ROOT or any(OF_TEXT in configs.names(known) for known in lineage):
         return None  # of another file, or with a method of its own
     inside = configs.sub_config_names(entry.config_class)
     named = _NAMES & inside.union(*(configs.names(known) for known in lineage))
