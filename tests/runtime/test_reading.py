@@ -119,6 +119,15 @@ def test_what_a_class_of_another_type_ties_is_what_it_says_itself() -> None:
     assert _tied_in(transformers.BartForCausalLM, config) == set(transformers.BartForCausalLM._tied_weights_keys)
 
 
+def test_a_class_that_upstream_refuses_to_make_says_itself_what_is_tied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object, config: object) -> None:
+        raise ValueError("another config")
+
+    monkeypatch.setattr(transformers.BertForMaskedLM, "__init__", refused)
+    tied = set(transformers.BertForMaskedLM._tied_weights_keys)
+    assert _tied_in(transformers.BertForMaskedLM, tiny_config("bert")) == tied != set()
+
+
 def test_what_is_not_tied_by_the_config_is_in_the_file_and_no_tied_weight() -> None:
     for is_tied in (True, False):
         config = tiny_config("llama", tie_word_embeddings=is_tied)

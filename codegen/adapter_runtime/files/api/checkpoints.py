@@ -7,7 +7,6 @@ reads it bears the name of that class meanwhile.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import re
@@ -22,7 +21,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.core_model_loading import WeightRenaming
 
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.files.api.elsewhere import names_in, with_renaming
+from adapter_runtime.files.api.elsewhere import names_in, skeleton_of, with_renaming
 from adapter_runtime.files.api.random_parts import Reading, tell_what_is_random
 from adapter_runtime.heads.static import is_static, unmet
 
@@ -195,14 +194,12 @@ def _tied_in(upstream: type[PreTrainedModel] | None, config: PreTrainedConfig) -
     """
     if upstream is None:
         return set()
-    if not isinstance(
-        config, getattr(upstream, "config_class", None) or ()
-    ):  # the checkpoint names a class of another type
+    is_of_config = isinstance(config, getattr(upstream, "config_class", None) or ())
+    skeleton = skeleton_of(upstream, config) if is_of_config else None
+    if (
+        skeleton is None
+    ):  # the checkpoint names a class of another type, or one that upstream refuses to make of the config
         return set(getattr(upstream, "_tied_weights_keys", None) or ())
-    own = copy.deepcopy(config)
-    own._attn_implementation = "eager"  # which every class has
-    with torch.device("meta"):
-        skeleton = upstream(own)
     named = list(skeleton.named_parameters(remove_duplicate=False))
     count = Counter(id(parameter) for _, parameter in named)
     return {name for name, parameter in named if count[id(parameter)] > 1}

@@ -108,7 +108,7 @@ def renamings(
     writer = getattr(transformers, architecture or "", None)
     if writer is None or getattr(writer, "config_class", None) is not type(config):
         return []  # unknown, or of another model type
-    built = _built(base, config), _built(writer, config)
+    built = skeleton_of(base, config), skeleton_of(writer, config)
     if None in built:
         return []
     return [_renaming(source, target) for source, target in moved(*built, prefix=prefix).items()]
@@ -182,11 +182,13 @@ def _renaming(source: str, target: str) -> WeightRenaming:
     return WeightRenaming(rf"^{before}(.+)$", rf"{target}.\1")
 
 
-def _built(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel | None:
+def skeleton_of(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel | None:
     """A model without memory for its weights; None where upstream refuses the config for it."""
+    own = copy.deepcopy(config)
+    own._attn_implementation = "eager"  # which every class has
     try:
         with torch.device("meta"):
-            return cls(copy.deepcopy(config))
+            return cls(own)
     except Exception:  # whatever upstream raises
         return None
 
