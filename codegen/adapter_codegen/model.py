@@ -306,6 +306,7 @@ class LayerPlan:
     mixer: MixerRoles = MixerRoles()
     optional: tuple[str, ...] = ()  # paths (or their beginnings) that upstream creates only under a condition
     turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
+    selected: tuple[str, ...] = ()  # of projections that are given some positions only, those of all rows in one
     without: tuple[tuple[Role, Absence], ...] = ()  # of attention and output, what the structure has none of
 
 

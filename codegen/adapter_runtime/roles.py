@@ -100,6 +100,7 @@ class LayerRoles:
     mixer: MixerRoles = MixerRoles()
     optional: tuple[str, ...] = ()  # beginnings of paths that some layers lack; any other missing path is an error
     turned: tuple[str, ...] = ()  # of projections that see batch and positions the other way round than the layer
+    selected: tuple[str, ...] = ()  # of projections that are given some positions only, those of all rows in one
 
 
 @dataclass(frozen=True)

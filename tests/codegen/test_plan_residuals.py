@@ -93,6 +93,8 @@ def test_what_is_added_to_some_positions_only_has_no_host_and_says_so(lines: str
     assert [site.role for site in sites(plan)] == [Role.ATTENTION, Role.OUTPUT]
     assert (SAID in [found.message for found in plan.diagnostics]) is is_added
     assert ("second.up" in plan.layers[0].mlp.first) is is_added
+    # It gets the positions of all rows in one, which the block for all positions does not.
+    assert plan.layers[0].selected == (("second.up", "second.down") if is_added else ())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_what_is_added_to_some_positions_only_has_no_host_and_says_so(lines: str
 )
 def test_what_is_added_to_other_positions_than_it_was_made_of_is_no_feed_forward_block(lines: str) -> None:
     plan = plan_of_layer(f"{ATTEND}\n{IN_PART.format(lines)}\nreturn x", "self.second = Mlp(8)")
-    assert plan.layers[0].mlp.first == ("mlp.up",)
+    assert plan.layers[0].mlp.first == ("mlp.up",) and not plan.layers[0].selected
     assert SAID in [found.message for found in plan.diagnostics]
 
 

@@ -32,6 +32,7 @@ class Reason(Enum):
     )
     GENERATES_PAST_FORWARD = "upstream's `generate` calls a model inside past the forward of the whole, which alone shows where tokens are: refused"
     ONE_ROW_FOR_ALL = "upstream gives a projection of the method one row that all of the batch read, as of relative positions: refused"
+    SOME_POSITIONS = "upstream gives a projection of the method some positions only, those of all rows in one: refused"
     # of the subject
     NO_TOKENS = "it reads no tokens of which one could be exchanged"
     NOT_CAUSAL = "not a decoder: every token may see every other"

@@ -85,14 +85,26 @@ def parts_on_other_rows(subject: Subject) -> bool:
     return not rows <= {BATCH}
 
 
-@functools.cache
 def given_one_row(subject: Subject) -> frozenset[str]:
     """The modules of upstream's that are given a tensor with a batch of one."""
-    upstream, found = subject.upstream(), set[str]()
+    return frozenset(path for path, size in _given_first(subject) if len(size) > 2 and size[0] == 1)
+
+
+def given_some_positions(subject: Subject) -> frozenset[str]:
+    """The modules of upstream's that are given positions of all rows in one dimension, and not as many of each row."""
+    return frozenset(
+        path for path, size in _given_first(subject) if len(size) == 2 and (size[0] % BATCH or not size[0])
+    )
+
+
+@functools.cache
+def _given_first(subject: Subject) -> frozenset[tuple[str, torch.Size]]:
+    """The modules of upstream's, each with the sizes of the tensors that it is given first."""
+    upstream, found = subject.upstream(), set[tuple[str, torch.Size]]()
 
     def see(path: str, args: Any) -> None:
-        if args and isinstance(args[0], Tensor) and args[0].dim() > 2 and len(args[0]) == 1:
-            found.add(path)
+        if args and isinstance(args[0], Tensor):
+            found.add((path, args[0].shape))
 
     for path, module in upstream.named_modules():
         module.register_forward_pre_hook(lambda module, args, path=path: see(path, args))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import adapter_models
 from adapter_runtime.contract.registry import registered
 from conformance.heads import HEADS, adapter_model_class, head_types
 from conformance.tiny import tiny_config
 
-MODEL_TYPES = sorted(name for name in registered().adapter_models if head_types(name))
+ROOT = Path(adapter_models.__file__).parent
+
+
+def _offers_heads(path: str) -> bool:
+    """By the text of the class: importing those of all types takes as long as all tests of this file."""
+    return "\n    head_types = " in (ROOT.parent / f"{path.rpartition('.')[0].replace('.', '/')}.py").read_text(
+        "utf-8"
+    )
+
+
+MODEL_TYPES = sorted(name for name, path in registered().adapter_models.items() if _offers_heads(path))
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -20,7 +33,7 @@ def test_what_is_offered_can_be_added(model_type: str) -> None:
     for head_type in offered:
         case = HEADS[head_type]
         getattr(model, case.add)(head_type, **case.options)
-    assert tuple(model.heads) == offered
+    assert tuple(model.heads) == offered != ()
 
 
 def test_many_models_offer_heads() -> None:

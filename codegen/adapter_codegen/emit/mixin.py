@@ -140,6 +140,7 @@ def _layer_roles(layer: LayerPlan) -> str:
         "mixer": roles(layer.mixer) if _mixes(layer) else "",
         "optional": literal(layer.optional) if layer.optional else "",
         "turned": literal(layer.turned) if layer.turned else "",
+        "selected": literal(layer.selected) if layer.selected else "",
     }
     return f"LayerRoles({', '.join(f'{name}={text}' for name, text in stated.items() if text)})"
 

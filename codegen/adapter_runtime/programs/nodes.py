@@ -126,6 +126,8 @@ class Parts(Branch[Unpack[Rest]]):
             state: tensors [B, ...], which are divided, and other entries, which every child gets as they are.
             sizes: how much of the dimension each child gets.
         """
+        if not any(sizes):  # a layer for some positions, of which this call has none: whoever runs gives nothing back
+            return self.programs[0](*state)
         columns = [
             (
                 torch.split(entry, list(sizes), dim=self.dimension)

@@ -179,6 +179,7 @@ _ROWS = (
     Reason.UPSTREAM_MIXES_ROWS,
     Reason.PARTS_ON_OTHER_ROWS,
     Reason.ONE_ROW_FOR_ALL,
+    Reason.SOME_POSITIONS,
 )  # what keeps rows from being assigned to adapters
 
 MODEL_CHECKS: tuple[ModelCheck, ...] = (

@@ -42,6 +42,7 @@ from conformance.rows import (
     are_near,
     compared_rows,
     given_one_row,
+    given_some_positions,
     in_each,
     mixed_outputs,
     of_rows,
@@ -188,9 +189,9 @@ def _assert_composed(
         if _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords, "compares all rows"):
             raise DoesNotApply(Reason.UPSTREAM_MIXES_ROWS)
         assert not isinstance(block, Parallel), "rows of one copy are compared with those of another"
-    one_for_all = has_one_row_for_all(subject, method)
-    if one_for_all and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
-        raise DoesNotApply(Reason.ONE_ROW_FOR_ALL)
+    without_rows = why_without_rows(subject, method)
+    if without_rows and _is_refused(_two(subject, method), block, subject.padded_inputs() | keywords):
+        raise DoesNotApply(without_rows)
 
     def compare(model: PreTrainedModel, attention: Attention, padding: Padding, is_double: bool) -> None:
         inputs = subject.padded_inputs(padding)
@@ -229,11 +230,15 @@ def _assert_rows_meet_none_of_another(
             raise AssertionError(f"{what}: in {name}, rows of one adapter are compared with those of another")
 
 
-def has_one_row_for_all(subject: Subject, method: Method) -> bool:
-    """Whether upstream gives a projection that the method adapts one row, which all rows of the batch read."""
+def why_without_rows(subject: Subject, method: Method) -> Reason | None:
+    """What upstream gives a projection that the method adapts in place of all positions of each row; None where it gives these."""
     layout = layout_of(initialised(subject))
     targets = {path for part in method.parts if isinstance(part, LoRA) for path in lora_targets(layout, part)}
-    return bool(targets) and not targets.isdisjoint(given_one_row(subject))
+    if not targets:
+        return None
+    if targets & given_one_row(subject):
+        return Reason.ONE_ROW_FOR_ALL
+    return Reason.SOME_POSITIONS if targets & given_some_positions(subject) else None
 
 
 def _is_refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapter_runtime.call.context import AdapterSetup
 from adapter_runtime.composition import BatchSplit, Stack
 from conformance.adapted import FIRST, SECOND, adapted
-from conformance.checks.composition import has_one_row_for_all
+from conformance.checks.composition import why_without_rows
 from conformance.methods import LoRA, Method
 from conformance.outputs import assert_bitwise, assert_differs, run
 from conformance.rows import compared_rows, has_rows, parts_on_other_rows
@@ -16,7 +16,7 @@ def setup_is_activation(subject: Subject, method: Method) -> None:
     """One adapter, a block, and none at all, also one within the other."""
     model = adapted(subject, method, names=(FIRST, SECOND), active=(SECOND,))
     inputs = subject.padded_inputs("left" if subject.text else "none")
-    together = parts_on_other_rows(subject) or has_one_row_for_all(subject, method) or compared_rows(subject)
+    together = parts_on_other_rows(subject) or why_without_rows(subject, method) or compared_rows(subject)
     is_by_rows = has_rows(subject) and not together
     block = BatchSplit(SECOND, FIRST, batch_sizes=[1, BATCH - 1]) if is_by_rows else Stack(SECOND, FIRST)
     if not is_by_rows and method.has(LoRA):

@@ -28,6 +28,7 @@ from adapter_codegen.plan.stream.blocks.mixers import mixer_roles
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
 from adapter_codegen.plan.stream.lists.sign import Sign
+from adapter_codegen.plan.stream.lists.selected import selected_projections
 from adapter_codegen.plan.stream.lists.turned import turned_projections
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
@@ -78,6 +79,7 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         mixer=mixer_roles(residuals.additions, sublayers, attentions, scene),
     )
     plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
+    plan = replace(plan, selected=selected_projections(_adaptable(plan), in_part, scene))
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))

@@ -239,6 +239,7 @@ def enable_lora(
     fused: bool,
     groups: Groups | None = None,
     is_turned: bool = False,
+    is_packed: bool = False,
 ) -> LoRALayer:
     """Give a projection room for LoRA adapters, by changing its class."""
     if not isinstance(module, LoRALayer):
@@ -252,6 +253,8 @@ def enable_lora(
         module.groups = groups
         if is_turned:
             module.is_turned = True
+        if is_packed:
+            module.is_packed = True
     return module
 
 

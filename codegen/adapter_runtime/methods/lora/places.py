@@ -109,6 +109,7 @@ def enabled_places(model: AdaptedBaseModel, config: LoRAConfig) -> Sequence[Plac
                 fused=projection.fused is not None,
                 groups=groups_at(layer, projection),
                 is_turned=projection.path in layer.roles.turned,
+                is_packed=projection.path in layer.roles.selected,
             ),
             parts,
         )
@@ -144,13 +145,28 @@ def _counted(model: AdaptedBaseModel, config: LoRAConfig) -> list[tuple[nn.Modul
         UnsupportedMethodError: as `count_each`.
     """
     wanted = [
-        (index, module_of(layer, projection.path), parts)
+        (index, layer, projection, parts)
         for index, layer in layers_without(model, config.leave_out)
         for projection, _, parts in _wanted_projections(layer, config)
     ]
     if config.use_gating:
-        check_gates(model, [index for index, _, _ in wanted])
-    return [(module, parts) for _, module, parts in wanted]
+        check_gates(model, [index for index, _, _, _ in wanted])
+        for index, layer, projection, _ in wanted:
+            _check_gate(index, layer, projection)
+    return [(module_of(layer, projection.path), parts) for _, layer, projection, parts in wanted]
+
+
+def _check_gate(index: int, layer: AdaptedLayer, projection: Projection) -> None:
+    """Raise where a projection does not get all positions of a row, of which a gate is the mean.
+
+    Raises:
+        UnsupportedMethodError: it does not.
+    """
+    if projection.path in layer.roles.selected:
+        raise UnsupportedMethodError(
+            f"A gate is the mean over a sequence, but {projection.path} of layer {index} gets some positions only, those of all rows in"
+            f" one. Use use_gating=False, or leave the place out: {projection.location}=False."
+        )
 
 
 def _wanted_projections(layer: AdaptedLayer, config: LoRAConfig) -> Iterator[tuple[Projection, str, Parts]]:
