@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 from transformers import Cache, EncoderDecoderCache
 
 FLAGS = {"output_hidden_states": True, "return_dict": True}
+_MAPS_ALONE: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
 def flags(model: nn.Module) -> dict[str, bool]:
@@ -22,11 +24,17 @@ def flags(model: nn.Module) -> dict[str, bool]:
 
     The forward of a model inside of others may take nothing of the kind.
     """
-    refuses = any(getattr(module, "features_only", False) is True for module in model.modules())
-    asked = {"return_dict": True} if refuses else FLAGS
+    asked = {"return_dict": True} if _gives_maps_alone(model) else FLAGS
     takes = inspect.signature(model.forward).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     return {name: value for name, value in asked.items() if takes_all or name in takes}
+
+
+def _gives_maps_alone(model: nn.Module) -> bool:
+    """Whether the model holds one of timm's that does. Looked up once for each model: a check may run it for every site of an adapter."""
+    if model not in _MAPS_ALONE:
+        _MAPS_ALONE[model] = any(getattr(module, "features_only", False) is True for module in model.modules())
+    return _MAPS_ALONE[model]
 
 
 def run(model: nn.Module, inputs: Mapping[str, Any], seed: int = 5, **more: Any) -> dict[str, Tensor]:

@@ -20,15 +20,9 @@ GATED: dict[str, Part] = {"bottleneck": SEQ_BN, "prefix_tuning": PREFIX_FLAT, "l
 
 
 def gates_run(subject: Subject) -> Method | None:
-    """Adapters with gates are added where the model says so, and run. The method that is made of all of them; None without any."""
+    """Adapters with gates run where the model says so: all of them in one. The method that is; None without any."""
     model = initialised(subject)
-    configs = family_configs(layout_of(model), dict.fromkeys(GATED, ""))
-    methods = [
-        Method(f"gated {family}", f"{configs[family].removesuffix(']')},use_gating=True]", (part,))
-        for family, part in GATED.items()
-    ]
-    supported_can_be_added(subject, methods)
-    found = [method for method in methods if model.supports_adapter(method.config)]
+    found = [method for method in _gated(subject) if model.supports_adapter(method.config)]
     if not found:
         return None
     parts = tuple(part for method in found for part in method.parts)
@@ -38,7 +32,16 @@ def gates_run(subject: Subject) -> Method | None:
 
 
 def gates_are_of_rows(subject: Subject) -> None:
-    """And each row has its own."""
+    """And can be added only there, and each row has its own."""
+    supported_can_be_added(subject, _gated(subject))
     method = gates_run(subject)
     if method is not None:
         split_batch_is_its_parts(subject, method)
+
+
+def _gated(subject: Subject) -> list[Method]:
+    configs = family_configs(layout_of(initialised(subject)), dict.fromkeys(GATED, ""))
+    return [
+        Method(f"gated {family}", f"{configs[family].removesuffix(']')},use_gating=True]", (part,))
+        for family, part in GATED.items()
+    ]
