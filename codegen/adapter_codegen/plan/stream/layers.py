@@ -27,8 +27,8 @@ from adapter_codegen.plan.stream.blocks.feed_forward import Block, feed_forward,
 from adapter_codegen.plan.stream.blocks.mixers import mixer_roles
 from adapter_codegen.plan.stream.completeness import Completeness, Layer, completeness, left_over
 from adapter_codegen.plan.stream.lists.in_layer import form_in_layer
-from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.selected import selected_projections
+from adapter_codegen.plan.stream.lists.sign import Sign
 from adapter_codegen.plan.stream.lists.turned import turned_projections
 from adapter_codegen.plan.stream.optional import optional_paths
 from adapter_codegen.plan.stream.placing import PlacedSite, Placing, bottlenecks_of
