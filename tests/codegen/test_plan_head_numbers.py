@@ -8,11 +8,11 @@ import pytest
 
 from adapter_codegen.parse import ModelEntry, parse_module
 from adapter_codegen.plan.heads.logits.chain import Chain, Step, head_chain
-from adapter_codegen.plan.heads.logits.decoders import decoder_config
+from adapter_codegen.plan.heads.logits.configs.decoders import decoder_config
+from adapter_codegen.plan.heads.logits.configs.text_config import text_config
 from adapter_codegen.plan.heads.logits.factors import OF_DECODER, OF_TEXT
 from adapter_codegen.plan.heads.logits.options import read_bias
 from adapter_codegen.plan.heads.logits.passing import passes_on
-from adapter_codegen.plan.heads.logits.text_config import text_config
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import open_release
 

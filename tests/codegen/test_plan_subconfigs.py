@@ -8,7 +8,7 @@ import pytest
 from adapter_codegen.model import ModelPlan
 from adapter_codegen.parse import parse_module
 from adapter_codegen.plan.heads.logits.chain import submodule_at
-from adapter_codegen.plan.heads.logits.subconfigs import as_of_whole
+from adapter_codegen.plan.heads.logits.configs.subconfigs import as_of_whole
 from adapter_codegen.plan.model import plan_model
 from adapter_codegen.upstream import open_release
 

@@ -264,6 +264,9 @@ def _is_of_a_part(model_type: str, architecture: str) -> bool:
     return wanted in parts and wanted is not config_class(model_type)
 
 
+_PREDICTING = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")  # ends of names
+
+
 def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | None:
     """`inputs` with the labels that the head of `subject` computes a loss from; None if we know of none."""
     tokens = inputs.get("decoder_input_ids", inputs.get("input_ids"))
@@ -276,9 +279,10 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     classes = torch.randint(0, 2, (BATCH,), generator=generator)
     mask = inputs.get("attention_mask")
     padded = torch.zeros_like(tokens) if mask is None or mask.shape != tokens.shape else 1 - mask
-    token_labels = tokens.masked_fill(padded.bool() | _without_logits(subject.config(), tokens), IGNORED)
-    predicts_tokens = name.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration"))
-    if predicts_tokens or name == architecture(subject.model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+    token_labels = tokens.masked_fill(padded.bool() | _without_logits(subject, tokens), IGNORED)
+    if name.endswith(_PREDICTING) or name == architecture(
+        subject.model_type, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    ):
         return {**inputs, "labels": token_labels}
     if name.endswith("ForPreTraining"):
         return {**inputs, "labels": token_labels, "next_sentence_label": classes}
@@ -293,13 +297,26 @@ def with_labels(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any] | No
     return None
 
 
-def _without_logits(config: PreTrainedConfig, tokens: torch.Tensor) -> torch.Tensor:
-    """Which of `tokens` are beyond the vocabulary, as what stands for an image may be (Kimi K2.5)."""
+def _without_logits(subject: Subject, tokens: torch.Tensor) -> torch.Tensor:
+    """Which of `tokens` are beyond the vocabulary, as what stands for an image may be (Kimi K2.5), or beyond those that have logits (Inkling 2)."""
     try:
-        size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+        size = getattr(subject.config().get_text_config(decoder=True), "vocab_size", None)
     except ValueError:  # there are several
         size = None
-    return torch.zeros_like(tokens, dtype=torch.bool) if size is None else tokens >= size
+    width = _width_of_logits(subject) if subject.architecture.endswith(_PREDICTING) else None
+    if size is None or width is None:
+        return torch.zeros_like(tokens, dtype=torch.bool) if size is None else tokens >= size
+    return tokens >= min(size, width)
+
+
+@functools.cache
+def _width_of_logits(subject: Subject) -> int | None:
+    """How many tokens upstream's class gives logits of; None where it does not run on the inputs of the subject."""
+    try:
+        logits = run(subject.upstream(), subject.padded_inputs()).get("logits")
+    except Exception:  # whatever upstream raises
+        return None
+    return None if logits is None else logits.shape[-1]
 
 
 def shaped_for(subject: Subject, inputs: dict[str, Any]) -> dict[str, Any]:

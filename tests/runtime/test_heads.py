@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch.nn import functional
 from torch.testing import assert_close
 from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTrainedModel
 
@@ -445,6 +446,29 @@ def test_logits_are_moved_scaled_and_bent_as_the_options_say() -> None:
     assert_close(model(TOKENS).logits, wanted)
     assert {name: model.heads["lm"].config[name] for name in options} == options
     assert "logits_bias" not in dict(model.heads["lm"].named_parameters())
+
+
+@pytest.mark.parametrize(("kept", "size"), [(7, 7), (None, None), (1000, None)])
+def test_a_head_gives_logits_of_so_many_tokens(kept: int | None, size: int | None) -> None:
+    model = adapter_model("llama").eval()
+    model.add_causal_lm_head("plain")
+    config = {**model.heads["plain"].config, "kept_tokens": kept}
+    model.add_prediction_head_from_config("lm", config)
+    model.heads["lm"].load_state_dict(model.heads["plain"].state_dict())
+    labels = TOKENS % (size or model.config.vocab_size)
+    with torch.no_grad():
+        found, plain = model(TOKENS, labels=labels, head="lm"), model(TOKENS, head="plain")
+    assert torch.equal(found.logits, plain.logits[..., :size])
+    assert_close(found.loss, functional.cross_entropy(found.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()))
+
+
+def test_a_head_with_fewer_tokens_is_another_than_upstreams(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model = static_llama(monkeypatch, tmp_path, kept_tokens_key="size")
+    assert model.heads["default"].config["kept_tokens"] == 16
+    assert type(model.to_static()) is LlamaForCausalLM
+    model.heads["default"].config["kept_tokens"] = 8
+    with pytest.raises(UnsupportedHeadError, match="kept_tokens: 8 and 16"):
+        model.to_static()
 
 
 def test_what_is_added_to_logits_follows_the_number_of_tokens() -> None:

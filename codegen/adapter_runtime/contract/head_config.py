@@ -37,6 +37,7 @@ class HeadConfig(TypedDict, total=False):
     input_scale: float  # factor of the hidden states; where it is missing, as the config of the model says
     logit_scale: float  # factor of the logits
     logit_softcap: float | None  # the logits stay below it: tanh(logits / cap) * cap
+    kept_tokens: int | None  # logits are of so many tokens, the first ones; the projection pads their number
     logits_bias: bool  # a buffer, which is not trained, is added to the logits
     projection_size: (
         int | None
@@ -81,6 +82,7 @@ class LogitOptions(TypedDict, total=False):
     input_scale: float
     logit_scale: float
     logit_softcap: float | None
+    kept_tokens: int | None
     logits_bias: bool
 
 
@@ -104,6 +106,7 @@ class StaticHeadConfig(HeadConfig, total=False):
     bias_key: str
     embedding_size_key: str
     hidden_bias_key: str
+    kept_tokens_key: str
     norm_bias_key: str
     norm_eps_key: str
     projection_size_key: str

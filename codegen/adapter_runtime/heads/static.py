@@ -29,6 +29,7 @@ _KEYS = {
     "norm_bias": "norm_bias_key",
     "norm_eps": "norm_eps_key",
     "logit_softcap": "softcap_key",
+    "kept_tokens": "kept_tokens_key",
     "projection_size": "projection_size_key",
     "weighted_layers": "weighted_layers_key",
     "tdnn_dim": "tdnn_dim_key",
@@ -239,7 +240,8 @@ def differences(class_name: str, head: HeadConfig, config: PreTrainedConfig) -> 
         options["projection_size"] = None
     options.update({"input_norm": False, "weighted_layers": False})
     if str(head.get("head_type")).endswith("_lm"):
-        options.update({"input_scale": input_scale(config), "logit_scale": 1.0, "logit_softcap": None})
+        options.update({"input_scale": input_scale(config), "logit_scale": 1.0})
+        options.update({"logit_softcap": None, "kept_tokens": None})
         if head.get("layers", 1) != 1:
             options["embedding_size"] = embedding_size(config)
     pairs = {name: (head.get(name, default), static.get(name, default)) for name, default in options.items()}

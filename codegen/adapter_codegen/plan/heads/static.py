@@ -35,7 +35,8 @@ from adapter_codegen.plan.heads.forms.weighted import read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
-from adapter_codegen.plan.heads.logits.decoders import decoder_config
+from adapter_codegen.plan.heads.logits.configs.decoders import decoder_config
+from adapter_codegen.plan.heads.logits.configs.text_config import text_config
 from adapter_codegen.plan.heads.logits.factors import OF_DECODER, OF_TEXT, ConfigMethods, config_field
 from adapter_codegen.plan.heads.logits.options import (
     hidden_options,
@@ -47,7 +48,6 @@ from adapter_codegen.plan.heads.logits.options import (
 from adapter_codegen.plan.heads.logits.passing import passes_on
 from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, FRAMES, LAST, MEAN, MEANS, OTHERS, REST
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates
-from adapter_codegen.plan.heads.logits.text_config import text_config
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import Release
 

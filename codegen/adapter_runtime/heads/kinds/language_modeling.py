@@ -131,7 +131,7 @@ class LanguageModelingHead(PredictionHead):
         inverse: Callable[[torch.Tensor], torch.Tensor] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> ModelOutput:
-        """Logits over the vocabulary, [B, L, V], and the loss.
+        """Logits over the vocabulary, [B, L, V] or fewer where the head has ``kept_tokens``, and the loss.
 
         Args:
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
@@ -158,7 +158,8 @@ class LanguageModelingHead(PredictionHead):
             logits = logits + self.logits_bias
         if scale != 1.0:
             logits = logits * scale
-        return logits if not cap else torch.tanh(logits / cap) * cap
+        logits = logits if not cap else torch.tanh(logits / cap) * cap
+        return logits[..., : self.config.get("kept_tokens")]
 
     def _loss(
         self,

@@ -7,7 +7,8 @@ positions   what of a sequence it reads: one position, or a mean
 losses      which label it compares the logits of a position with
 rates       how much its dropouts drop
 filled      what it makes for its base model where a call gives none
-subconfigs  of which config its modules read
+cuts        which of the logits it gives
+configs     of which config its modules read
 options     all of this as options of a flexible head
 holding     how it makes its base model
 """

@@ -24,13 +24,14 @@ from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
+from adapter_codegen.plan.heads.logits.configs.subconfigs import as_given, as_of_whole
+from adapter_codegen.plan.heads.logits.cuts import Cut, Cuts
 from adapter_codegen.plan.heads.logits.factors import NO_METHODS, ConfigMethods, Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
 from adapter_codegen.plan.heads.logits.losses import compares_in_place, skips_padding
 from adapter_codegen.plan.heads.logits.positions import ASKED_FOR, Averages, counted_frames, position, rule
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates, dropout_rates
-from adapter_codegen.plan.heads.logits.subconfigs import as_given, as_of_whole
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.stream.entrance.way import earlier
@@ -53,6 +54,7 @@ class Step(str, Enum):
     DROPOUT = "dropout"
     SCALE = "scale"  # times numbers of the config
     CAP = "cap"  # bent to a limit of the config
+    CUT = "cut"  # the first of them, as many as the config says
     OFFSET = "offset"  # plus a parameter of the head
     BUFFER = "buffer"  # plus a buffer of the head
     MEAN = "mean"  # of positions; no link of a whole chain, which says so by the positions that it reads
@@ -68,7 +70,9 @@ class Link:
     submodule: Submodule | None = None
     activation: str | cst.BaseExpression = ""  # name, or the expression that chooses it: ``config.hidden_act``
     terms: Terms = ()  # of a scale
-    key: str = ""  # field of the config: the limit of a cap; the flag that a scale needs, "" = it is always there
+    key: str = (
+        ""  # field of the config: the limit of a cap, the number of a cut; the flag that a scale needs, "" = it is always there
+    )
     rates: Rates = ()  # of a dropout
 
 
@@ -193,6 +197,7 @@ class _Walk:
         self.kinds = Kinds(facts)
         self.factors = Factors(facts, self.head, methods)
         self.averages = Averages(values)
+        self.cuts = Cuts(values, self.factors)
 
     def back(self, value: Value, way: _Way | None = None) -> Chain:
         """Follow `value` to the base model. Raises `Unclear` at anything but a simple step."""
@@ -205,6 +210,10 @@ class _Walk:
             step = self._arithmetic(value)
             if step is not None:
                 way, value = way.over(step[0]), step[1]
+                continue
+            cut = self.cuts.cut(value)
+            if cut is not None:
+                way, value = way.over(_cut_link(cut)), cut.tensor
                 continue
             mean = self.averages.mean(value)
             if mean is not None:
@@ -271,6 +280,9 @@ class _Walk:
         if test is None or len(join.inputs) != 2:
             return None
         changed, plain = join.inputs
+        cut = self.cuts.cut(same_tensor(changed))
+        if cut is not None and cut.key and self.cuts.is_idle(test, cut) and _unshaped(cut.tensor) is _unshaped(plain):
+            return _cut_link(cut), cut.tensor
         step = self._arithmetic(same_tensor(changed))
         if step is None or _unshaped(step[1]) is not _unshaped(plain):
             return None
@@ -403,6 +415,12 @@ class _Walk:
         submodule = self._submodule(path)
         names = [local_class(name) for name in submodule.classes] if submodule is not None else []
         return self.facts.classes.get(names[0]) if len(names) == 1 else None
+
+
+def _cut_link(cut: Cut) -> Link:
+    if not cut.key:
+        raise Unclear("It takes a part of its states or logits that no config names: `{}`.", cut.node)
+    return Link(Step.CUT, key=cut.key)
 
 
 def _where_given(link: Link, test: cst.BaseExpression, arithmetic: cst.CSTNode) -> Link | None:

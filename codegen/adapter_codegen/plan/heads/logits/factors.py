@@ -5,6 +5,7 @@
     x * (self.model_dim**-0.5)                       (("d_model", -0.5),)
     torch.tanh(logits / cap) * cap                   a limit, by the field of `cap`
     self.config.get_text_config().cap                a field of the config that upstream's method gives
+    self.limit, in the forward of ``Cap``            the field of ``Cap(config.limit)``, if that is what it keeps
 
 Anything else is nothing that this file knows, and its questions say None.
 """
@@ -21,6 +22,7 @@ from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, dotted_name, self_attribute, statements
 from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.values import Op, Value, argument_behind, same_tensor
+from adapter_codegen.plan.heads.logits.configs.given import kept_as
 
 OF_TEXT, OF_DECODER = "get_text_config", "get_decoder"  # methods of upstream's: of a config, and of a model
 ConfigMethods = Mapping[str, str | None]
@@ -113,8 +115,9 @@ class Factors:
         if owner.op is Op.ATTRIBUTE:
             outer = self.key(owner)
             return f"{outer}.{value.name}" if outer else ""
-        if owner.op is Op.SELF and not owner.frame.path:
-            return self._assigned(value.name)
+        if owner.op is Op.SELF:
+            path = owner.frame.path
+            return self._kept_in(path, value.name) if path else self._assigned(value.name)
         if owner.op is Op.MODULE and owner.path.isidentifier():
             return self._of_submodule(owner.path, value.name)
         return ""
@@ -144,6 +147,12 @@ class Factors:
 
     def _assigned(self, attribute: str) -> str:
         return _assigned(self.head, attribute, self.methods.get(OF_TEXT))
+
+    def _kept_in(self, path: str, attribute: str) -> str:
+        """An attribute that a module of the class keeps of what it is made with: ``Cap(config.limit)``."""
+        submodule = self.head.submodules.get(path)
+        value = kept_as(self.facts, submodule, attribute) if submodule is not None else None
+        return config_field(dotted_name(value)) if value is not None else ""
 
     def _of_submodule(self, path: str, attribute: str) -> str:
         """An attribute of a submodule that is built from the whole config."""

@@ -39,7 +39,7 @@ def surroundings(links: Sequence[Link], is_language_model: bool) -> Surroundings
         return None
     before, after = links[: places[0]], [link for link in links[places[-1] + 1 :] if link.step is not Step.DROPOUT]
     inside = [link.step for link in links[places[0] : places[-1]]]
-    if {*inside} & {Step.SCALE, Step.CAP, Step.OFFSET, Step.BUFFER}:
+    if {*inside} & {Step.SCALE, Step.CAP, Step.CUT, Step.OFFSET, Step.BUFFER}:
         return None
     if {link.step for link in before} - {Step.DROPOUT, Step.SCALE} or (before and after and not is_language_model):
         return None
@@ -49,12 +49,16 @@ def surroundings(links: Sequence[Link], is_language_model: bool) -> Surroundings
 
 
 def _read(before: Sequence[Link], after: Sequence[Link]) -> Surroundings | None:
-    """In the order: an offset, factors, a limit."""
+    """In the order: an offset, factors, a limit; behind the offset, it is the same whether logits are cut before or after."""
     rest, offset, buffer = list(after), "", ""
     if rest and rest[0].step in {Step.OFFSET, Step.BUFFER}:
         link = rest.pop(0)
         offset, buffer = (link.path, "") if link.step is Step.OFFSET else ("", link.path)
-    options: Options = {}
+    cuts = [link.key for link in rest if link.step is Step.CUT]
+    if len(cuts) > 1:
+        return None
+    options: Options = {"kept_tokens_key": cuts[0]} if cuts else {}
+    rest = [link for link in rest if link.step is not Step.CUT]
     if rest and rest[-1].step is Step.CAP:
         options["softcap_key"] = rest.pop().key
     scales = {"input_factors": [link for link in before if link.step is Step.SCALE], "logit_factors": rest}

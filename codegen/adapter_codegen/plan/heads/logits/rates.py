@@ -16,8 +16,8 @@ import libcst as cst
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
 from adapter_codegen.parse.syntax import assignment, dotted_name, is_none, literal_string, statements
 from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.heads.logits.configs.subconfigs import config_path
 from adapter_codegen.plan.heads.logits.factors import config_field
-from adapter_codegen.plan.heads.logits.subconfigs import config_path
 
 Rates = tuple[str | float, ...]  # fields of the config, with dots, and numbers, in the order in which they count
 _Known = Mapping[str, Rates | None]  # local name -> what it stands for; None = something that is not known

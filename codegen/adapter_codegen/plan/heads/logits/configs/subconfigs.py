@@ -12,8 +12,9 @@ from dataclasses import replace
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts, Submodule
-from adapter_codegen.parse.syntax import assignment, descendants, dotted_name
+from adapter_codegen.parse.syntax import dotted_name
 from adapter_codegen.plan.flow.modules import local_class
+from adapter_codegen.plan.heads.logits.configs.given import given_to
 from adapter_codegen.plan.heads.logits.factors import config_field
 
 _CONFIG = "config"
@@ -44,14 +45,9 @@ def as_given(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodu
     """
     first, _, rest = path.partition(".")
     owner = head.submodules.get(first)
-    known = [facts.classes[name] for name in map(local_class, owner.classes) if name in facts.classes] if owner else []
-    init = known[0].functions.get("__init__") if len(known) == 1 and rest and "." not in rest else None
-    if owner is None or init is None:
+    if owner is None or not rest or "." in rest:
         return submodule
-    written = {
-        dotted_name(target) for node in descendants(init.node) for target in (assignment(node) or ((), None))[0]
-    }
-    given = {name: value for name, value in _bound(init.node.params, owner).items() if name not in written}
+    given = {name: value for name, value in given_to(facts, owner).items() if name != _CONFIG}
     arguments = [
         (
             argument.with_changes(value=given[argument.value.value])
@@ -61,18 +57,6 @@ def as_given(facts: ModuleFacts, head: ClassFacts, path: str, submodule: Submodu
         for argument in submodule.arguments
     ]
     return replace(submodule, arguments=tuple(arguments))
-
-
-def _bound(parameters: cst.Parameters, made: Submodule) -> dict[str, cst.BaseExpression]:
-    """Parameter -> what a construction gives it, or its default; nothing where a star hides which is which."""
-    if any(argument.star for argument in made.arguments):
-        return {}
-    plain = [one for one in (*parameters.posonly_params, *parameters.params) if one.name.value != "self"]
-    bound = {one.name.value: one.default for one in (*plain, *parameters.kwonly_params) if one.default is not None}
-    positional = [argument.value for argument in made.arguments if argument.keyword is None]
-    bound |= {one.name.value: value for one, value in zip(plain, positional, strict=False)}
-    bound |= {argument.keyword.value: argument.value for argument in made.arguments if argument.keyword is not None}
-    return {name: value for name, value in bound.items() if name != _CONFIG}
 
 
 def _owners(facts: ModuleFacts, known: ClassFacts, path: str) -> Iterator[Submodule]:

@@ -1,0 +1,98 @@
+"""Logits of which a class keeps the first ones, since its projection pads the vocabulary (Inkling).
+
+logits[..., : self.config.size]                  as many as a field of the config says
+
+size = self.config.size                          the same: a slice ends where its tensor does, and that to None is all of it
+if size is not None and size < logits.shape[-1]:
+    logits = logits[..., :size]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import libcst as cst
+
+from adapter_codegen.plan.flow.values import How, Op, Value, argument_behind
+from adapter_codegen.plan.heads.logits.conditions import is_given
+from adapter_codegen.plan.heads.logits.factors import Factors, before_methods
+
+_KEEPING = frozenset({"contiguous", "float", "to", "type_as"})
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The first of the last dimension of a tensor."""
+
+    tensor: Value
+    key: str  # the field of the config that says how many; "" = that is not known
+    node: cst.CSTNode
+
+
+class Cuts:
+    """Questions about slices of the last dimension.
+
+    Args:
+        values: all of the forward.
+    """
+
+    def __init__(self, values: Iterable[Value], factors: Factors) -> None:
+        self.factors = factors
+        self.comparisons: Mapping[int, Value] = {id(one.node): one for one in values if one.how is How.COMPARISON}
+
+    def cut(self, value: Value) -> Cut | None:
+        """`value`, if it is a part of the last dimension of a tensor: ``x[..., a:b]``, ``x[:, :, a:b]``."""
+        if (
+            value.op is not Op.ITEM
+            or value.index
+            or len(value.inputs) < 3
+            or not isinstance(value.node, cst.Subscript)
+        ):
+            return None
+        parts = [element.slice for element in value.node.slice]
+        last = parts[-1]
+        if not isinstance(last, cst.Slice) or not (_is_dots(parts[0]) or len(parts) > 2):
+            return None
+        if last.lower is None and last.upper is None and last.step is None:
+            return None
+        is_first = last.lower is None and last.step is None and all(map(_is_whole, parts[:-1]))
+        return Cut(value.inputs[0], self.factors.key(value.inputs[-1].inputs[0]) if is_first else "", value.node)
+
+    def is_idle(self, test: cst.BaseExpression, cut: Cut) -> bool:
+        """Whether a cut leaves nothing out where a condition does not hold, so that it may stand without the condition."""
+        return all(self._is_of(one, cut) for one in _all_of(test))
+
+    def _is_of(self, test: cst.BaseExpression, cut: Cut) -> bool:
+        """``size is not None``, or ``size < x.shape[-1]`` of the tensor that is cut to it."""
+        compared = self.comparisons.get(id(test))
+        if compared is None or not isinstance(test, cst.Comparison) or len(test.comparisons) != 1:
+            return False
+        if self.factors.key(compared.inputs[0]) != cut.key:
+            return False
+        if is_given(test):
+            return True
+        is_less = isinstance(test.comparisons[0].operator, cst.LessThan | cst.LessThanEqual)
+        width = argument_behind(compared.inputs[1])
+        shape = width.inputs[0] if width.op is Op.ITEM and width.index == "-1" else None
+        if not is_less or shape is None or shape.op is not Op.ATTRIBUTE or shape.name != "shape":
+            return False
+        return before_methods(shape.inputs[0], _KEEPING) is before_methods(cut.tensor, _KEEPING)
+
+
+def _all_of(test: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """The conditions that ``and`` joins."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
+        yield from _all_of(test.left)
+        yield from _all_of(test.right)
+    else:
+        yield test
+
+
+def _is_dots(part: cst.BaseSlice) -> bool:
+    return isinstance(part, cst.Index) and isinstance(part.value, cst.Ellipsis)
+
+
+def _is_whole(part: cst.BaseSlice) -> bool:
+    """``...`` or ``:``"""
+    return _is_dots(part) or (isinstance(part, cst.Slice) and not (part.lower or part.upper or part.step))
