@@ -80,8 +80,35 @@ def taken(methods: str) -> Borrowed:
             id="a field of the class, by way of another method",
         ),
         pytest.param(
-            "@torch.no_grad()\n    def create_masks_for_generate(self, x):\n        return x",
+            "@cached\n    def create_masks_for_generate(self, x):\n        return x",
             id="a method that is wrapped",
+        ),
+        pytest.param(
+            "@torch.no_grad()\n    @cached\n    def create_masks_for_generate(self, x):\n        return x",
+            id="a method that is wrapped twice",
+        ),
+        pytest.param(
+            "@torch.set_grad_enabled(True)\n    def create_masks_for_generate(self, x):\n        return x",
+            id="a method with gradients",
+        ),
+        pytest.param(
+            "def generate(self, x):\n        return self.model.generate(x)", id="a generation by a model inside"
+        ),
+        pytest.param(
+            "def generate(self, x):\n        return super().generated(x)", id="a generation that goes on elsewhere"
+        ),
+        pytest.param(
+            "def generate(self, x):\n        super().generate(x)\n        return x",
+            id="a generation that gives something else",
+        ),
+        pytest.param(
+            "def generate(self, x, by_hand=False):\n        if by_hand:\n            return self(x).logits\n"
+            "        return super().generate(x)",
+            id="a generation that runs the class itself in a way",
+        ),
+        pytest.param(
+            "def generate(self, x):\n        x = self.lm_head(x)\n        return super().generate(x)",
+            id="a generation that asks the head first",
         ),
         pytest.param(
             "@property\n    def marked(self):\n        return 1\n\n"
@@ -110,6 +137,19 @@ def test_what_an_adapter_model_cannot_do_is_not_taken(methods: str) -> None:
             "def create_masks_for_generate(self, x):\n        return self.model.get_masks(x, self.config.size)",
             ("create_masks_for_generate",),
             id="a step that asks the base model and the config",
+        ),
+        pytest.param(
+            "def generate(self, *args, **kwargs):\n        kwargs.pop('sounds', None)\n"
+            "        return super().generate(*args, **kwargs)",
+            ("generate",),
+            id="a generation that hands on other arguments",
+        ),
+        pytest.param(
+            "@torch.no_grad()\n    def generate(self, x, images=False):\n        if images:\n"
+            "            return self.painted(x)\n        return super().generate(x)\n\n"
+            "    def painted(self, x):\n        return self.model.paint(x)",
+            ("generate", "painted"),
+            id="a generation with another way beside upstream's, without gradients",
         ),
         pytest.param(
             "@staticmethod\n    def create_masks_for_generate(x):\n        return x",

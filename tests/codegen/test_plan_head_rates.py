@@ -108,7 +108,7 @@ class Head(nn.Module):
         logits = self.out(x)
         if attention_mask is not None:
             shift_mask = {mask}
-            shift_logits = logits[..., :-1, :][shift_mask {test}].contiguous()
+            shift_logits = {logits}[{picked}].contiguous()
             shift_labels = {labels}[shift_mask {test}].contiguous()
         else:
             shift_logits = logits[..., :-1, :].contiguous()
@@ -117,6 +117,7 @@ class Head(nn.Module):
         return loss_fct(shift_logits.view(-1, 8), shift_labels.view(-1).to(x.device))
 """
 SHIFTED, TEST, CUT = "attention_mask[..., 1:]", ".to(x.device) != 0", "labels[..., 1:]"
+END, FRONT = "attention_mask[:, -(logits.shape[1] - 1) :]", "logits[..., :-1, :]"
 
 
 @pytest.mark.parametrize(
@@ -128,17 +129,43 @@ SHIFTED, TEST, CUT = "attention_mask[..., 1:]", ".to(x.device) != 0", "labels[..
         pytest.param(SHIFTED, "!= 1", CUT, None, id="other numbers"),
         pytest.param("attention_mask[..., :-1]", TEST, CUT, None, id="by what is read, not by what is predicted"),
         pytest.param("attention_mask[..., 2:]", TEST, CUT, None, id="cut otherwise"),
-        pytest.param("attention_mask[:, -(logits.shape[1] - 1) :]", TEST, CUT, None, id="Granite Speech"),
+        pytest.param(END, TEST, CUT, True, id="Granite Speech"),
+        pytest.param("attention_mask[:, -logits.shape[1] :]", TEST, CUT, None, id="one more of its end"),
+        pytest.param("attention_mask[:, logits.shape[1] - 1 :]", TEST, CUT, None, id="as many from its start"),
+        pytest.param("attention_mask[:, : -(logits.shape[1] - 1)]", TEST, CUT, None, id="all but as many of its end"),
+        pytest.param("attention_mask[:, -(logits.shape[1] - 2) :]", TEST, CUT, None, id="two fewer"),
+        pytest.param("attention_mask[:, -(logits.shape[2] - 1) :]", TEST, CUT, None, id="as many as words"),
+        pytest.param("attention_mask[:, -(x.shape[1] - 1) :]", TEST, CUT, None, id="as many as something else has"),
+        pytest.param("attention_mask[1:, 1:]", TEST, CUT, None, id="of other rows"),
         pytest.param("other_mask[..., 1:]", TEST, CUT, None, id="another mask"),
         pytest.param(SHIFTED, TEST, "labels[..., :-1]", None, id="labels cut otherwise"),
     ],
 )
 def test_a_loss_that_leaves_out_padding(mask: str, test: str, labels: str, expected: bool | None) -> None:
-    assert skips(LOSS.format(mask=mask, test=test, labels=labels)) is expected
+    text = LOSS.format(mask=mask, test=test, labels=labels, logits=FRONT, picked=f"shift_mask {test}")
+    assert skips(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("logits", "picked"),
+    [
+        pytest.param("logits[..., 1:, :]", f"shift_mask {TEST}", id="logits of the label's own place"),
+        pytest.param("logits[..., :-1]", f"shift_mask {TEST}", id="without a word"),
+        pytest.param("logits[..., :-2, :]", f"shift_mask {TEST}", id="without two of them"),
+        pytest.param("logits", f"shift_mask {TEST}", id="all logits"),
+        pytest.param("logits[..., :-1, :]", "other_mask[..., 1:] != 0", id="by another mask than the labels"),
+        pytest.param("logits[..., :-1, :]", "attention_mask[..., :-1] != 0", id="by what is read"),
+        pytest.param("x[..., :-1, :]", f"shift_mask {TEST}", id="of another length than the mask is cut to"),
+        pytest.param("logits", ":, :-1", id="labels alone"),
+    ],
+)
+def test_logits_are_picked_as_labels_are(logits: str, picked: str) -> None:
+    text = LOSS.format(mask=END, test=TEST, labels=CUT, logits=logits, picked=picked)
+    assert skips(text) is None
 
 
 def test_a_loss_of_all_positions() -> None:
-    text = LOSS.format(mask=SHIFTED, test=TEST, labels=CUT)
+    text = LOSS.format(mask=SHIFTED, test=TEST, labels=CUT, logits=FRONT, picked=f"shift_mask {TEST}")
     assert (
         skips(text.replace("if attention_mask is not None:", "if False:").replace(f"[shift_mask {TEST}]", "")) is False
     )

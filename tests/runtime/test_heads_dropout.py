@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from adapter_models import AutoAdapterModel
@@ -16,6 +17,7 @@ from adapter_runtime.contract import registry
 from adapter_runtime.contract.registry import registered
 from adapter_runtime.heads.factory import head_from_config
 from adapter_runtime.heads.kinds.language_modeling import CausalLMHead
+from adapter_runtime.heads.kinds.losses import language_modeling_loss
 from conformance.tiny import randomise, tiny_config
 
 TOKENS = torch.randint(3, 90, (2, 7), generator=torch.Generator().manual_seed(2))
@@ -95,6 +97,22 @@ def test_labels_of_padding_count_unless_upstream_leaves_them_out(monkeypatch: py
         found = model(TOKENS, attention_mask=mask, labels=TOKENS).loss
         ignored = model(TOKENS, attention_mask=mask, labels=TOKENS.masked_fill(mask == 0, -100)).loss
     assert torch.isclose(found, ignored).item() is skips
+
+
+@pytest.mark.parametrize(
+    ("mask", "counted"),
+    [
+        pytest.param([[0, 0, 1, 1, 0, 1]], [2, 4], id="the end of a longer one"),
+        pytest.param([[1, 0, 1]], [2, 3, 4], id="a shorter one says nothing"),
+        pytest.param([[1, 1, 1, 0, 1]] * 2, [2, 3, 4], id="one of more rows says nothing"),
+        pytest.param([[[1, 1, 1, 0, 1]]], [2, 3, 4], id="one of more dimensions says nothing"),
+    ],
+)
+def test_which_labels_a_mask_leaves_in(mask: list[Any], counted: list[int]) -> None:
+    logits, labels = torch.randn(1, 4, 9), torch.tensor([[1, 2, 3, 4]])
+    found = language_modeling_loss(logits, labels, shift=True, attention_mask=torch.tensor(mask))
+    kept = torch.tensor([label in counted for label in labels[0, 1:].tolist()])
+    assert torch.isclose(found, functional.cross_entropy(logits[0, :-1][kept], labels[0, 1:][kept]))
 
 
 def test_the_option_of_a_head_counts_before_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from adapter_runtime.contract.registry import registered
 from adapter_runtime.errors import InvalidConfigError
 from adapter_runtime.heads.sizes import feeding_config, hidden_size
 from adapter_runtime.heads.static import flexible_config
-from adapter_runtime.model.heads.generation import rebound
+from adapter_runtime.model.heads.generation import rebound, taken_over
 from conformance.checks.conversion import conversion_goes_back, conversion_keeps_outputs, converting_subjects
 from conformance.heads import (
     adapter_model,
@@ -101,6 +101,26 @@ def test_super_in_a_method_that_is_taken_over_goes_on_behind_the_class_that_took
     Taker.step = rebound(Lender.step, Taker)  # type: ignore[method-assign, assignment, arg-type]
     assert Taker().step(4) == ["lender", "base 4 3"]
     assert Lender().step() == ["lender", "base 1 3"]
+
+
+def test_a_method_without_gradients_that_is_taken_over_has_none_either() -> None:
+    class Base:
+        def step(self) -> list[bool]:
+            return [torch.is_grad_enabled()]
+
+    class Lender(Base):
+        @torch.no_grad()
+        def step(self) -> list[bool]:
+            return [torch.is_grad_enabled(), *super().step()]
+
+    class Taker(Base):
+        pass
+
+    Taker.step = taken_over(Lender.__dict__["step"], Taker)  # type: ignore[method-assign, assignment]
+    assert Taker().step() == [False, False]
+    assert torch.is_grad_enabled()
+    Taker.step = taken_over(Base.step, Taker)  # type: ignore[method-assign, assignment, arg-type]
+    assert Taker().step() == [True]
 
 
 def test_a_class_whose_loss_leaves_out_images_has_no_flexible_head() -> None:

@@ -1,7 +1,8 @@
 """What upstream's class with a head says itself of the steps of its generation: the inputs of a step, masks, positions of images.
 
 An adapter model takes these methods over as they are (`Borrowed`), with those that they call. It can where they ask nothing of their
-object but what an adapter model has too: its config, the base model under the same name, and what all models have.
+object but what an adapter model has too: its config, the base model under the same name, and what all models have. A `generate` of
+its own is such a method where it ends in upstream's, which is then that of the adapter model (Granite Speech, Janus).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, s
 from adapter_codegen.plan.heads.unclear import Unclear
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
-_WHOLE = "generate"  # a class that generates in a way of its own
+_WHOLE = "generate"
 _PLAIN = frozenset({"staticmethod"})
+_NO_GRAD = "torch.no_grad"  # wraps a method without changing what it computes; what is taken over is wrapped anew
 
 
 def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str) -> Borrowed:
@@ -41,7 +43,7 @@ def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribut
         if name in found:
             continue
         found.add(name)
-        if name == _WHOLE:
+        if name == _WHOLE and not _goes_on(own[name]):
             raise Unclear("It has a `generate` of its own.", own[name].node.name)
         if not _is_plain(own[name]):
             raise Unclear(f"A step of its generation is wrapped: {name}.", own[name].node.name)
@@ -69,8 +71,28 @@ def _set_by_init(facts: ModuleFacts, known: ClassFacts) -> Iterator[str]:
 
 
 def _is_plain(function: FunctionFacts) -> bool:
-    """Whether a method is one without decorators, or a static one. Others may hide what they wrap, properties too."""
-    return all(dotted_name(decorator.decorator) in _PLAIN for decorator in function.node.decorators)
+    """Whether a method is one without decorators, a static one, or one without gradients. Others may hide what they wrap, properties too."""
+    wrapping = [decorator.decorator for decorator in function.node.decorators]
+    return all(dotted_name(one) in _PLAIN or _is_no_grad(one) for one in wrapping) and len(wrapping) < 2
+
+
+def _is_no_grad(decorator: cst.BaseExpression) -> bool:
+    return isinstance(decorator, cst.Call) and dotted_name(decorator.func) == _NO_GRAD and not decorator.args
+
+
+def _goes_on(function: FunctionFacts) -> bool:
+    """Whether a `generate` gives what upstream's does in a way: ``return super().generate(...)``. It must not run the class itself, whose
+    head is chosen by an argument that only upstream's `generate` hands on."""
+    nodes = list(descendants(function.node))
+    returned = [node.value for node in nodes if isinstance(node, cst.Return)]
+    runs_itself = any(isinstance(node, cst.Call) and dotted_name(node.func) == "self" for node in nodes)
+    return not runs_itself and any(isinstance(value, cst.Call) and _is_inherited(value.func) for value in returned)
+
+
+def _is_inherited(called: cst.BaseExpression) -> bool:
+    """``super().generate``"""
+    owner = called.value if isinstance(called, cst.Attribute) and called.attr.value == _WHOLE else None
+    return isinstance(owner, cst.Call) and dotted_name(owner.func) == "super" and not owner.args
 
 
 def _asked(function: FunctionFacts) -> Iterator[str]:

@@ -72,10 +72,12 @@ def language_modeling_loss(
         labels: [B, L]; -100 is ignored.
         shift: position t predicts the label at t + 1, not at t.
         items: labels that count, over all batches whose losses are summed; None = the mean over those of this batch.
-        attention_mask: [B, L], 1 at labels that count; None = all do. One of another shape says nothing of labels.
+        attention_mask: [B, L], 1 at labels that count; None = all do. Of a longer one the end counts: it may begin with what a
+            cache holds. One of another shape says nothing of labels.
     """
-    if attention_mask is not None and attention_mask.shape == labels.shape:
-        labels = labels.masked_fill(attention_mask == 0, IGNORED)
+    length = labels.shape[1]
+    if attention_mask is not None and attention_mask.dim() == 2 and attention_mask[:, -length:].shape == labels.shape:
+        labels = labels.masked_fill(attention_mask[:, -length:] == 0, IGNORED)
     if shift:
         logits, labels = logits[:, :-1], labels[:, 1:]
     if items is None:

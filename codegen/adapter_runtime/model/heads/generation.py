@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import ClassVar
 
@@ -34,7 +35,7 @@ class HeadsGenerationMixin(GenerationMixin):
         super().__init_subclass__()
         for name in cls.__dict__.get("borrowed_methods", ()):
             method = inspect.getattr_static(cls.borrowed_from, name)
-            setattr(cls, name, rebound(method, cls) if isinstance(method, FunctionType) else method)
+            setattr(cls, name, taken_over(method, cls) if isinstance(method, FunctionType) else method)
 
     def generate(self, *args: Argument, head: Setup = None, **kwargs: Argument) -> ModelOutput | torch.Tensor:
         """See transformers. Needs an active head that generates, or ``head=...``; with parallel adapters, one or one for each.
@@ -85,6 +86,16 @@ def check_generative(model: FlexibleHeadsModel, setup: HeadSetup | None) -> None
         f"generate() needs an active language modelling head, but {state}. Add one: add_causal_lm_head(...), or"
         " say which: generate(..., head=...)."
     )
+
+
+def taken_over(method: FunctionType, owner: type) -> Callable[..., object]:
+    """`rebound`, also of a method under ``torch.no_grad()``, the one decorator of methods that are taken over."""
+    inner = inspect.unwrap(method)
+    if inner is method:
+        return rebound(method, owner)
+    assert isinstance(inner, FunctionType)
+    without_gradients: Callable[..., object] = torch.no_grad()(rebound(inner, owner))
+    return without_gradients
 
 
 def rebound(method: FunctionType, owner: type) -> FunctionType:
