@@ -99,6 +99,24 @@ def test_labels_of_padding_count_unless_upstream_leaves_them_out(monkeypatch: py
     assert torch.isclose(found, ignored).item() is skips
 
 
+@pytest.mark.parametrize("of_end", [True, False])
+def test_labels_are_of_the_last_positions_where_upstreams_are(monkeypatch: pytest.MonkeyPatch, of_end: bool) -> None:
+    model = model_with(monkeypatch, "causal_lm", {"labels_of_end": of_end})
+    model.add_causal_lm_head("words")
+    randomise(model)
+    model.eval()
+    if not of_end:
+        with torch.no_grad(), pytest.raises(ValueError, match="batch_size"):
+            model(TOKENS, labels=TOKENS[:, 3:])
+        return
+    with torch.no_grad():
+        found, all_of_them = model(TOKENS, labels=TOKENS[:, 3:]), model(TOKENS, labels=TOKENS)
+    wanted = functional.cross_entropy(found.logits[:, 3:-1].flatten(0, 1), TOKENS[:, 4:].flatten())
+    assert torch.isclose(found.loss, wanted)
+    whole = functional.cross_entropy(found.logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten())
+    assert torch.isclose(all_of_them.loss, whole)
+
+
 @pytest.mark.parametrize(
     ("mask", "counted"),
     [

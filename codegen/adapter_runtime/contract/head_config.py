@@ -34,6 +34,7 @@ class HeadConfig(TypedDict, total=False):
     hidden_bias: bool  # of the projections but the last
     shift_labels: bool
     skip_padding: bool  # the loss leaves out what the attention mask does; missing: as upstream's class with this head
+    labels_of_end: bool  # labels are of the last positions, what stands before has none; missing: as upstream's class with this head
     input_scale: float  # factor of the hidden states; where it is missing, as the config of the model says
     logit_scale: float  # factor of the logits
     logit_softcap: float | None  # the logits stay below it: tanh(logits / cap) * cap
@@ -76,6 +77,7 @@ class LogitOptions(TypedDict, total=False):
     """Options of language modelling heads that few of upstream's heads need. What is missing is not written."""
 
     skip_padding: bool
+    labels_of_end: bool
     norm_eps: float
     norm_bias: bool
     hidden_bias: bool

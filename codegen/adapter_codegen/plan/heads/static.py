@@ -191,7 +191,7 @@ class _HeadPlanner:
         if feeding_config(self.base) is not None:
             if not chain.base_attribute:
                 raise Unclear(f"It holds the model {chain.part} itself, where flexible heads stand on the base model.")
-            if not chain.is_compared_whole:
+            if not (chain.is_compared_whole or chain.compares_end):
                 raise Unclear(
                     "It compares other logits than all of those that it returns with labels, or has no loss."
                 )
@@ -297,6 +297,7 @@ class _HeadPlanner:
             if head_type == "causal_lm":
                 options["shift_labels"] = not chain.compares_in_place
                 options |= {"skip_padding": True} if chain.skips_padding else {}
+                options |= {"labels_of_end": True} if chain.compares_end else {}
         else:
             options |= {"use_pooler": True} if chain.pooled else {}
             options |= bias if bias != {"bias": True} else {}

@@ -60,6 +60,7 @@ class LanguageModelingHead(PredictionHead):
         output_classes: transformers' classes for what the head gives, from the narrowest to the widest.
         scale: factor of the hidden states before the layers.
         skips_padding: the loss leaves out the labels of padding, whatever they are, as upstream's class does (Qwen2-Audio).
+        compares_end: the labels are of the last positions, since an image stands before the text, as in upstream's class (GIT).
         logits_bias: [1, V], what is added to the logits and not trained, where the config asks for it.
     """
 
@@ -99,8 +100,9 @@ class LanguageModelingHead(PredictionHead):
         config = sizes.feeding_config(model)
         width, embedding = sizes.hidden_size(config), self.config["embedding_size"]
         self.scale = self.config.get("input_scale", sizes.input_scale(config))
-        of_upstream = sizes.upstream_head(model, self.head_type).get("skip_padding", False)
-        self.skips_padding = self.config.get("skip_padding", of_upstream)
+        of_upstream = sizes.upstream_head(model, self.head_type)
+        self.skips_padding = self.config.get("skip_padding", of_upstream.get("skip_padding", False))
+        self.compares_end = self.config.get("labels_of_end", of_upstream.get("labels_of_end", False))
         for _ in range(self.config["layers"] - 1):
             self._append_transform(model, width, embedding)
             width = embedding
@@ -137,7 +139,7 @@ class LanguageModelingHead(PredictionHead):
             outputs: of the base model; ``last_hidden_state`` is [B, L, H].
             cls_output: not used.
             attention_mask: [B, L], 1 at labels that count, where the head has ``skip_padding``; else not used.
-            labels: [B, L]; -100 is ignored.
+            labels: [B, L], or [B, M] of the last positions where the head has ``labels_of_end``; -100 is ignored.
             logits_to_keep: compute logits only for that many last positions, or those positions; 0 keeps all.
             inverse: what undoes invertible adapters, [B, L, E] -> [B, L, E]; runs before the last projection.
             num_items_in_batch: labels that count, over all batches whose losses are summed; None = the mean of this one's.
@@ -169,6 +171,8 @@ class LanguageModelingHead(PredictionHead):
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See `language_modeling_loss`."""
+        if self.compares_end:
+            logits = logits[:, -labels.shape[1] :]
         return language_modeling_loss(logits, labels, self.config["shift_labels"], items, mask)
 
     def _inverted(self, hidden_states: torch.Tensor, inverse: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

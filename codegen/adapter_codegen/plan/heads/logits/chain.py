@@ -26,6 +26,7 @@ from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
 from adapter_codegen.plan.heads.logits.configs.subconfigs import as_given, as_of_whole
 from adapter_codegen.plan.heads.logits.cuts import Cut, Cuts
+from adapter_codegen.plan.heads.logits.ends import compares_end
 from adapter_codegen.plan.heads.logits.factors import NO_METHODS, ConfigMethods, Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
@@ -88,6 +89,7 @@ class Chain:
     is_compared_whole: bool = (
         True  # there is a loss, and it compares all logits with the labels and not a part of them
     )
+    compares_end: bool = False  # the logits of the last positions with as many labels
     compares_in_place: bool = False  # with the label of the same position, not with the next one
     skips_padding: bool = False  # the loss leaves out what the attention mask does
 
@@ -133,6 +135,7 @@ def head_chain(
         chain,
         frames=counted_frames(flow.values),
         is_compared_whole=is_whole,
+        compares_end=bool(compared) and all(compares_end(loss, logits) for loss in compared),
         compares_in_place=compares_in_place(flow.values),
         skips_padding=skips,
     )
