@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from adapter_codegen.parse.slices import is_dots, is_whole, parts
 from adapter_codegen.plan.flow.values import How, Op, Value, argument_behind
 from adapter_codegen.plan.heads.logits.conditions import is_given
 from adapter_codegen.plan.heads.logits.factors import Factors, before_methods
@@ -50,13 +51,10 @@ class Cuts:
             or not isinstance(value.node, cst.Subscript)
         ):
             return None
-        parts = [element.slice for element in value.node.slice]
-        last = parts[-1]
-        if not isinstance(last, cst.Slice) or not (_is_dots(parts[0]) or len(parts) > 2):
+        *others, last = parts(value.node)
+        if not isinstance(last, cst.Slice) or is_whole(last) or not (is_dots(others[0]) or len(others) > 1):
             return None
-        if last.lower is None and last.upper is None and last.step is None:
-            return None
-        is_first = last.lower is None and last.step is None and all(map(_is_whole, parts[:-1]))
+        is_first = last.lower is None and last.step is None and all(map(is_whole, others))
         return Cut(value.inputs[0], self.factors.key(value.inputs[-1].inputs[0]) if is_first else "", value.node)
 
     def is_idle(self, test: cst.BaseExpression, cut: Cut) -> bool:
@@ -87,12 +85,3 @@ def _all_of(test: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
         yield from _all_of(test.right)
     else:
         yield test
-
-
-def _is_dots(part: cst.BaseSlice) -> bool:
-    return isinstance(part, cst.Index) and isinstance(part.value, cst.Ellipsis)
-
-
-def _is_whole(part: cst.BaseSlice) -> bool:
-    """``...`` or ``:``"""
-    return _is_dots(part) or (isinstance(part, cst.Slice) and not (part.lower or part.upper or part.step))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import libcst as cst
 
+from adapter_codegen.parse.slices import bounds, integer, is_dots, is_whole, literal_bounds, parts
 from adapter_codegen.plan.flow.values import Op, Value, argument_behind, same_tensor
 from adapter_codegen.plan.heads.logits.conditions import condition, missing
 from adapter_codegen.plan.heads.logits.factors import before_methods
@@ -35,7 +36,7 @@ def compares_end(loss: Value, logits: Value) -> bool:
             return False
         compared, shifted = compared.inputs[0], shifted.inputs[0]
     compared, shifted = before_methods(compared, _RESHAPES), before_methods(shifted, _RESHAPES)
-    if _ends(compared) != "-1" or _starts(shifted) != "1":
+    if not _ends_before_last(compared) or not _starts_at_second(shifted):
         return False
     labels = argument_behind(before_methods(shifted.inputs[0], _RESHAPES))
     is_given = labels.op is Op.PARAMETER and labels.name == _LABELS and not labels.frame.depth
@@ -55,27 +56,22 @@ def _is_for_want_of(join: Value) -> bool:
     return given.op is Op.PARAMETER and given.name == _SHIFTED and not given.frame.depth
 
 
-def _positions(value: Value) -> cst.Slice | None:
+def _positions(value: Value) -> cst.BaseSlice | None:
     """The slice of positions of ``x[:, a:b]`` and ``x[:, a:b, :]``; None where `value` is anything else."""
-    parts = [one.slice for one in value.node.slice] if isinstance(value.node, cst.Subscript) else []
-    if value.op is not Op.ITEM or len(parts) not in (2, 3):
+    places = parts(value.node) if value.op is Op.ITEM else []
+    if len(places) not in (2, 3) or any(map(is_dots, places)) or not all(map(is_whole, (places[0], *places[2:]))):
         return None
-    slices = [one for one in parts if isinstance(one, cst.Slice) and one.step is None]
-    rows, positions, *words = slices if len(slices) == len(parts) else (None, None)
-    is_whole = all(one is not None and one.lower is None and one.upper is None for one in (rows, *words))
-    return positions if is_whole else None
+    return places[1]
 
 
-def _ends(value: Value) -> str:
-    """``-1`` of ``x[:, a:-1]``; "" where it is another end, or none."""
+def _ends_before_last(value: Value) -> bool:
+    """``x[:, a:-1]``, wherever it starts."""
     found = _positions(value)
-    end = found.upper if found is not None else None
-    is_negative = isinstance(end, cst.UnaryOperation) and isinstance(end.operator, cst.Minus)
-    return f"-{end.expression.value}" if is_negative and isinstance(end.expression, cst.Integer) else ""
+    ends = bounds(found) if found is not None else None
+    return ends is not None and integer(ends[1]) == -1
 
 
-def _starts(value: Value) -> str:
-    """``1`` of ``x[:, 1:]``; "" where it is another start, or has an end."""
+def _starts_at_second(value: Value) -> bool:
+    """``x[:, 1:]``"""
     found = _positions(value)
-    start = found.lower if found is not None and found.upper is None else None
-    return start.value if isinstance(start, cst.Integer) else ""
+    return found is not None and literal_bounds(found) == (1, None)

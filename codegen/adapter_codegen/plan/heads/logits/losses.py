@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import libcst as cst
 
+from adapter_codegen.parse.slices import bounds, is_dots, is_whole, literal_bounds, parts
 from adapter_codegen.plan.flow.values import How, Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import last_name
 
@@ -95,8 +96,9 @@ def _is_by_mask(condition: Value, logits: Value) -> bool:
 
 def _is_end(mask: Value, logits: Value) -> bool:
     """``mask[:, -(logits.shape[1] - 1) :]``, of the logits [B, L, V]."""
-    parts = [element.slice for element in mask.node.slice] if isinstance(mask.node, cst.Subscript) else []
-    if len(parts) != 2 or _bounds(parts[0]) != (False, False) or _bounds(parts[1]) != (True, False):
+    places = parts(mask.node)
+    ends = bounds(places[1]) if len(places) == 2 and is_whole(places[0]) else None
+    if ends is None or ends[0] is None or ends[1] is not None:
         return False
     start = mask.inputs[-1].inputs[0]
     count = start.inputs[0] if start.op is Op.UNARY and start.operator == "-" else start
@@ -109,34 +111,15 @@ def _is_end(mask: Value, logits: Value) -> bool:
     return _unshaped(same_tensor(shape.inputs[0])) is logits
 
 
-def _bounds(part: cst.BaseSlice) -> tuple[bool, bool] | None:
-    """Whether a slice says where it starts, and where it ends; None for one with a step, and for what is none."""
-    if not isinstance(part, cst.Slice) or part.step is not None:
-        return None
-    return part.lower is not None, part.upper is not None
-
-
 def _is_front(node: cst.CSTNode) -> bool:
     """``x[..., :-1, :]`` and ``x[:, :-1, :]`` or ``x[:, :-1]``."""
-    parts = [element.slice for element in node.slice] if isinstance(node, cst.Subscript) else []
-    if len(parts) not in (2, 3) or (len(parts) == 3 and _bounds(parts[2]) != (False, False)):
+    places = parts(node)
+    if len(places) not in (2, 3) or not is_whole(places[0]) or not all(map(is_whole, places[2:])):
         return False
-    if not (_is_dots(parts[0]) and len(parts) == 3) and _bounds(parts[0]) != (False, False):
-        return False
-    end = parts[1].upper if isinstance(parts[1], cst.Slice) and parts[1].lower is None else None
-    is_last = isinstance(end, cst.UnaryOperation) and isinstance(end.operator, cst.Minus)
-    return is_last and isinstance(end.expression, cst.Integer) and end.expression.value == "1"
+    return literal_bounds(places[1]) == (None, -1) and (len(places) == 3 or not is_dots(places[0]))
 
 
 def _is_shift(node: cst.CSTNode) -> bool:
     """``x[..., 1:]`` and ``x[:, 1:]``."""
-    parts = [element.slice for element in node.slice] if isinstance(node, cst.Subscript) else []
-    if len(parts) != 2 or not (_is_dots(parts[0]) or _bounds(parts[0]) == (False, False)):
-        return False
-    last = parts[1]
-    start = last.lower if isinstance(last, cst.Slice) and _bounds(last) == (True, False) else None
-    return isinstance(start, cst.Integer) and start.value == "1"
-
-
-def _is_dots(part: cst.BaseSlice) -> bool:
-    return isinstance(part, cst.Index) and isinstance(part.value, cst.Ellipsis)
+    places = parts(node)
+    return len(places) == 2 and is_whole(places[0]) and literal_bounds(places[1]) == (1, None)
