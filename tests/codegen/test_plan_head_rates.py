@@ -6,7 +6,7 @@ import pytest
 
 from adapter_codegen.parse import parse_module
 from adapter_codegen.plan.flow.tracer import trace
-from adapter_codegen.plan.heads.logits.losses import skips_padding
+from adapter_codegen.plan.heads.logits.losses.labels import skips_padding
 from adapter_codegen.plan.heads.logits.rates import dropout_rates
 
 HEAD = """

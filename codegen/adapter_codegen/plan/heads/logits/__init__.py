@@ -4,8 +4,8 @@ chain       the modules that a class with a head runs the hidden states through,
 factors     numbers of the config that it multiplies by, and limits of its logits
 conditions  when it does so
 positions   what of a sequence it reads: one position, or a mean
-ends        whether it is of the end of its logits
-losses      which label it compares the logits of a position with
+losses      what it compares with labels
+slices      what stands in brackets
 rates       how much its dropouts drop
 filled      what it makes for its base model where a call gives none
 cuts        which of the logits it gives

@@ -26,11 +26,11 @@ from adapter_codegen.plan.flow.walks import first_argument
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
 from adapter_codegen.plan.heads.logits.configs.subconfigs import as_given, as_of_whole
 from adapter_codegen.plan.heads.logits.cuts import Cut, Cuts
-from adapter_codegen.plan.heads.logits.ends import compares_end
 from adapter_codegen.plan.heads.logits.factors import NO_METHODS, ConfigMethods, Factors, Terms, before_methods
 from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
-from adapter_codegen.plan.heads.logits.losses import compares_in_place, skips_padding
+from adapter_codegen.plan.heads.logits.losses.ends import compares_end
+from adapter_codegen.plan.heads.logits.losses.labels import compares_in_place, skips_padding
 from adapter_codegen.plan.heads.logits.positions import ASKED_FOR, Averages, counted_frames, position, rule
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates, dropout_rates
 from adapter_codegen.plan.heads.unclear import Unclear

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from adapter_codegen.parse.slices import is_dots, is_whole, parts
 from adapter_codegen.plan.flow.values import How, Op, Value, argument_behind
 from adapter_codegen.plan.heads.logits.conditions import is_given
 from adapter_codegen.plan.heads.logits.factors import Factors, before_methods
+from adapter_codegen.plan.heads.logits.slices import is_dots, is_whole, parts
 
 _KEEPING = frozenset({"contiguous", "float", "to", "type_as"})
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import libcst as cst
 
-from adapter_codegen.parse.slices import bounds, is_dots, is_whole, literal_bounds, parts
 from adapter_codegen.plan.flow.values import How, Op, Value, same_tensor
 from adapter_codegen.plan.flow.walks import last_name
+from adapter_codegen.plan.heads.logits.slices import bounds, is_dots, is_whole, literal_bounds, parts
 
 _LABELS = "labels"
 _MASK = "attention_mask"

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import libcst as cst
 
-from adapter_codegen.parse.slices import bounds, integer, is_dots, is_whole, literal_bounds, parts
 from adapter_codegen.plan.flow.values import Op, Value, argument_behind, same_tensor
 from adapter_codegen.plan.heads.logits.conditions import condition, missing
 from adapter_codegen.plan.heads.logits.factors import before_methods
+from adapter_codegen.plan.heads.logits.slices import bounds, integer, is_dots, is_whole, literal_bounds, parts
 
 _SHIFTED = "shift_labels"
 _LABELS = "labels"
