@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ from composite_models import (
     pixels,
     with_adapters,
 )
+from conformance import heads
 from runtime_models import randomise
 
 METHODS = ("seq_bn[reduction_factor=2]", "lora", "prefix_tuning", "loreft", "prompt_tuning", "seq_bn_inv", "mam")
@@ -907,3 +909,25 @@ def test_what_a_model_inside_gets_later_is_none_of_the_layers_beside_it() -> Non
     own = OwnLayers(whole, [inner])
     inner.prompt_tuning, whole.prompt_tuning = PromptTuningLayer(), PromptTuningLayer()
     assert list(own.adapter_layers()) == [whole.prompt_tuning]
+
+
+@pytest.mark.parametrize("model_type", ["dpr", "colpali", "mask2former"])
+def test_embeddings_are_found_where_upstream_finds_them(model_type: str) -> None:
+    """Upstream asks what a class has under the name of its base model: DPR's encoder, and nothing in Mask2Former."""
+    plain, adapted = (heads.base_subject(model_type).upstream() for _ in range(2))
+    init(adapted)
+    try:
+        expected = plain.get_input_embeddings()
+    except NotImplementedError as refused:
+        with pytest.raises(NotImplementedError, match=f"^{re.escape(str(refused))}$"):
+            adapted.get_input_embeddings()
+        with pytest.raises(NotImplementedError):
+            adapted.set_input_embeddings(torch.nn.Embedding(3, 4))
+        return
+    assert torch.equal(adapted.get_input_embeddings().weight, expected.weight)
+    size = len(expected.weight) + 7
+    adapted.resize_token_embeddings(size)
+    assert adapted.get_input_embeddings().num_embeddings == size
+    adapted.add_adapter("a", "lora")
+    adapted.train_adapter("a", train_embeddings=True)
+    assert adapted.get_input_embeddings().weight.requires_grad

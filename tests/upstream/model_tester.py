@@ -43,12 +43,12 @@ class ModelTester:
         if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
             self.num_masks, self.mask_length = 1, patches(config)
             self.image_size, self.patch_size = sizes(config)  # it counts them itself, where this takes their noise
-        if (
-            weights := attentions_of(self.subject)
-        ) and self.subject.kind != "encoder-decoder":  # where attention is local, the keys are no tokens
-            self.key_length = weights[0].shape[-1]
-        if self.subject.kind == "encoder-decoder":
+        if weights := attentions_of(self.subject):
+            self.num_hidden_layers = len(weights)  # of other kinds of layers, and of stages, upstream counts none
+        if decoder_states:
             self.encoder_seq_length, self.decoder_seq_length = states, decoder_states
+        elif weights:  # where attention is local, the keys are no tokens
+            self.key_length = weights[0].shape[-1]
 
     def get_config(self) -> PreTrainedConfig:
         """The configuration of the instance, which names the head."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from adapter_runtime.call.arguments import Argument
 from adapter_runtime.call.context import AdapterSetup
@@ -127,6 +128,38 @@ class ModelUsingSubmodelsAdaptersMixin(
     def text_part(self) -> AdapterPart | None:
         """The part that embeds the tokens which the root reads. Where no part embeds any: the root's own layers, or None."""
         return self._text_part
+
+    def get_input_embeddings(self) -> nn.Module:
+        """See transformers, which asks what a model has under the name of its base model, and takes our `base_model` for that (DPR).
+
+        Raises:
+            NotImplementedError: upstream does not know which embeddings.
+        """
+        try:
+            found: nn.Module = super().get_input_embeddings()
+        except NotImplementedError:
+            if (inside := self._model_inside()) is None:
+                raise
+            found = inside.get_input_embeddings()
+        return found
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """See `get_input_embeddings`.
+
+        Raises:
+            NotImplementedError: upstream does not know which embeddings.
+        """
+        try:
+            super().set_input_embeddings(value)
+        except NotImplementedError:
+            if (inside := self._model_inside()) is None:
+                raise
+            inside.set_input_embeddings(value)
+
+    def _model_inside(self) -> PreTrainedModel | None:
+        """What upstream takes for the base model of this one."""
+        inside = getattr(self, self.base_model_prefix, None)
+        return inside if isinstance(inside, PreTrainedModel) and inside is not self else None
 
     def _part_of_tokens(self) -> AdapterPart | None:
         parts = [part for part in self.adapter_parts().values() if part.token_embeddings]
