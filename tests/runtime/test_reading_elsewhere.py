@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from adapter_models import AdapterMismatchError, AutoAdapterModel, init
-from adapter_runtime.files.api.elsewhere import moved
+from adapter_runtime.files.api.elsewhere import moved, tied
 from conformance.tiny import tiny_config
 
 
@@ -121,6 +121,44 @@ class Other(_Model):
 )
 def test_which_models_are_elsewhere(base: PreTrainedModel, writer: PreTrainedModel, expected: dict[str, str]) -> None:
     assert moved(base, writer, "base") == expected
+
+
+def _tying(*names: str) -> PreTrainedModel:
+    """A class with a table of tokens, whose tensor projections of these names have too."""
+    whole = Whole(
+        base=Whole(table=nn.Embedding(4, 2)), head=nn.Linear(2, 4, bias=False), other=nn.Linear(2, 4, bias=False)
+    )
+    for name in names:
+        whole.get_submodule(name).weight = whole.base.table.weight
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("names", "left_over", "expected"),
+    [
+        pytest.param(["head"], {"head.weight"}, {"head.weight": "base.table.weight"}, id="yes"),
+        pytest.param(["head"], {"other.weight"}, {}, id="no: what is left over is no part of it"),
+        pytest.param(["head"], set(), {}, id="no: the head has a place"),
+        pytest.param([], {"head.weight"}, {}, id="no: not tied"),
+        pytest.param(["head", "other"], {"head.weight", "other.weight"}, {}, id="no: saved twice"),
+    ],
+)
+def test_a_tensor_is_read_from_the_other_name_that_it_has(
+    names: list[str], left_over: set[str], expected: dict[str, str]
+) -> None:
+    assert tied(_tying(*names), "base", left_over, {"base.table.weight"}) == expected
+    assert tied(_tying(*names), "base", left_over, set()) == {}
+
+
+def test_the_embeddings_of_a_class_that_saves_them_as_its_head_are_read(tmp_path: Path) -> None:
+    model = transformers.OpenAIGPTDoubleHeadsModel(tiny_config("openai-gpt"))
+    model.save_pretrained(tmp_path)
+    read, info = AutoAdapterModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert torch.equal(read.transformer.tokens_embed.weight, model.transformer.tokens_embed.weight)
+    read.save_pretrained(tmp_path / "again")
+    again = AutoAdapterModel.from_pretrained(tmp_path / "again")
+    assert torch.equal(again.transformer.tokens_embed.weight, model.transformer.tokens_embed.weight)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ InstructBLIP's class that generates holds its text model in a language model wit
 
 Nothing is told by a name: both classes are built without weights, and a model inside of one of them is that of the other where it has
 the same class, and tensors of the same names and shapes, if it is the only one. A class that is written by itself has fewer, where what
-holds it gives it some (the heads in the decoder of PP-DocLayoutV2): these are random.
+holds it gives it some (the heads in the decoder of PP-DocLayoutV2): these are random. And a tensor that a class has under two names, and
+saves under one, is read into the place of the other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,9 +64,11 @@ def with_renaming(
         before those of models inside, which ask for paths in `model`.
     """
     known = load_config.weight_mapping or []
-    if not _is_anything_elsewhere(model, known, names):
+    left_over, lacking = _without_place(model, known, names)
+    if not (left_over and lacking):
         return load_config, []
-    added = renamings(_upstreams(type(model.base_model)), architecture, model.config, model.base_model_prefix)
+    base = _upstreams(type(model.base_model))
+    added = renamings(base, architecture, model.config, model.base_model_prefix, left_over, lacking)
     first = next((place for place, one in enumerate(known) if one.scope_prefix is not None), len(known))
     return replace(load_config, weight_mapping=[*known[:first], *added, *known[first:]]), added
 
@@ -84,34 +87,45 @@ def names_in(state_dict: Mapping[str, Any] | None, files: Iterable[str] | None) 
     return found
 
 
-def _is_anything_elsewhere(model: PreTrainedModel, known: list[Any], names: Iterable[str]) -> bool:
-    """Whether a checkpoint has tensors for which `model` has no place, and lacks some of its base model's."""
+def _without_place(model: PreTrainedModel, known: list[Any], names: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The tensors of a checkpoint for which `model` has no place, and those of its base model that the checkpoint lacks."""
     held = model.state_dict()
     renaming = [one for one in known if isinstance(one, WeightRenaming)]
     converting = [one for one in known if isinstance(one, WeightConverter)]
     prefix = model.base_model_prefix
     # (Copies, since upstream notes in its own which of them were used.)
     renaming, converting = copy.deepcopy(renaming), copy.deepcopy(converting)
-    read = {rename_source_key(name, renaming, converting, prefix, held)[0] for name in names}
-    lacking = {name for name in held.keys() - read if name.startswith(f"{prefix}.")}
-    return bool(lacking and read - held.keys())
+    read = {name: rename_source_key(name, renaming, converting, prefix, held)[0] for name in names}
+    lacking = {name for name in held.keys() - set(read.values()) if name.startswith(f"{prefix}.")}
+    return {name for name, place in read.items() if place not in held}, lacking
 
 
 def renamings(
-    base: type[PreTrainedModel], architecture: str | None, config: PreTrainedConfig, prefix: str
+    base: type[PreTrainedModel],
+    architecture: str | None,
+    config: PreTrainedConfig,
+    prefix: str,
+    left_over: Set[str],
+    lacking: Set[str],
 ) -> list[WeightRenaming]:
     """What upstream's class `architecture` holds elsewhere than an adapter model with the base model `base` does.
 
     Args:
         prefix: path of the base model in the adapter model.
+        left_over: names of a checkpoint of that class that have no place in the adapter model.
+        lacking: names of the adapter model that the checkpoint does not have.
     """
     writer = getattr(transformers, architecture or "", None)
     if writer is None or getattr(writer, "config_class", None) is not type(config):
         return []  # unknown, or of another model type
-    built = skeleton_of(base, config), skeleton_of(writer, config)
-    if None in built:
+    whole, written = skeleton_of(base, config), skeleton_of(writer, config)
+    if whole is None or written is None:
         return []
-    return [_renaming(source, target) for source, target in moved(*built, prefix=prefix).items()]
+    models = [_renaming(source, target) for source, target in moved(whole, written, prefix).items()]
+    return models + [
+        WeightRenaming(rf"^{re.escape(source)}$", target)
+        for source, target in tied(written, prefix, left_over, lacking).items()
+    ]
 
 
 def moved(base: PreTrainedModel, writer: PreTrainedModel, prefix: str) -> dict[str, str]:
@@ -134,6 +148,25 @@ def moved(base: PreTrainedModel, writer: PreTrainedModel, prefix: str) -> dict[s
     found = dict(_pairs(_outermost(targets, kinds), _outermost(sources, kinds)))
     taken = Counter(source.path for source in found.values())
     return {source.path: path for path, source in found.items() if taken[source.path] == 1}
+
+
+def tied(writer: PreTrainedModel, prefix: str, left_over: Set[str], lacking: Set[str]) -> dict[str, str]:
+    """Name of a tensor of `writer` -> its name in an adapter model, where `writer` has it under both and saves the first alone.
+
+    So does a class that ties its embeddings to its head, and not the head to them (OpenAI GPT with two heads).
+
+    Args:
+        left_over, lacking: see `renamings`.
+    """
+    names: dict[int, set[str]] = {}
+    for name, parameter in writer.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    found = {}
+    for group in names.values():
+        saved, places = group & left_over, {_placed(name, lacking, prefix) for name in group} - {None}
+        if len(saved) == len(places) == 1:
+            found[saved.pop()] = str(places.pop())
+    return found
 
 
 def _outermost(models: list[_Inside], kinds: set[type[PreTrainedModel]]) -> list[_Inside]:
@@ -171,7 +204,7 @@ def _inside(whole: PreTrainedModel, prefix: str) -> list[_Inside]:
     return [one for one in found if one.shapes]
 
 
-def _placed(name: str, held: set[str], prefix: str) -> str | None:
+def _placed(name: str, held: Set[str], prefix: str) -> str | None:
     """Where upstream reads a tensor of this name to."""
     return next((place for place in (_joined(prefix, name), name) if place in held), None)
 
