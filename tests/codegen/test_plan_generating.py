@@ -211,6 +211,23 @@ def test_whether_logits_are_compared_with_the_labels_of_their_places(loss: str, 
     assert chain.compares_in_place is is_in_place
 
 
+@pytest.mark.parametrize(
+    "logits",
+    [
+        pytest.param("x", id="what comes first out of it"),
+        pytest.param("self.model(input_ids).logits", id="what it calls logits"),
+        pytest.param("torch.tanh(x / self.config.cap) * self.config.cap", id="bent to a limit"),
+    ],
+)
+def test_a_class_without_a_projection_gives_what_a_model_in_it_gives(logits: str) -> None:
+    """BLIP-2, InstructBLIP and Kosmos-2 hold a language model with its head."""
+    text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE).replace("self.lm_head(x)", logits)
+    facts = parse_module(text, "models/tiny/modeling_tiny.py")
+    with pytest.raises(Unclear, match="no projection of its own") as why:
+        head_chain(facts, "Head", "TinyModel", "model")
+    assert why.value.node is not None
+
+
 MADE = "mask = torch.zeros_like(input_ids)\n            mask[:, 0] = 1"
 
 

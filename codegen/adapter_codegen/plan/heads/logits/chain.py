@@ -39,6 +39,7 @@ from adapter_codegen.plan.stream.entrance.way import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 _LOSS = "loss_function"
+_NO_OWN_HEAD = "It has no projection of its own: its logits are what a model in it gives."
 _FROM_CONFIG = "._from_config"  # how a class of the file is made from the config of a part
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
@@ -61,6 +62,7 @@ class Step(str, Enum):
     MEAN = "mean"  # of positions; no link of a whole chain, which says so by the positions that it reads
 
 
+_WITHOUT_WEIGHTS = frozenset({Step.DROPOUT, Step.SCALE, Step.CAP, Step.CUT, Step.ACTIVATION})
 _MADE = {"Parameter": Step.OFFSET, "Buffer": Step.BUFFER, "register_buffer": Step.BUFFER}
 
 
@@ -120,6 +122,8 @@ def head_chain(
     if logits is None:
         raise Unclear("What it returns names no logits: `{}`.", flow.returned.node)
     chain = _Walk(facts, head, base, prefix, flow.values, methods).back(logits)
+    if not last and all(link.step in _WITHOUT_WEIGHTS for link in chain.links):
+        raise Unclear(_NO_OWN_HEAD, logits.node)
     filled = fills_in(flow.values, chain.base_attribute)
     if filled:
         raise Unclear(f"It makes arguments for its base model where a call gives none: {', '.join(filled)}.")
@@ -234,6 +238,8 @@ class _Walk:
 
     def _ended(self, value: Value, attribute: str, way: _Way, part: str) -> Chain:
         """The chain that starts at the outputs of the base model, or of a part."""
+        if way.selected in _RESULTS:
+            raise Unclear(_NO_OWN_HEAD, value.node)
         if way.selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
             raise Unclear(
                 "Of what a model in it gives, it reads neither hidden states nor a pooled vector: `{}`.", value.node
