@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from conformance.adapted import that_can_undo
 from conformance.subjects import (
@@ -104,6 +105,14 @@ def test_labels_are_one_per_position_also_of_books_of_codes() -> None:
     inputs = subject.padded_inputs()
     assert inputs["input_ids"].dim() == 3
     assert with_labels(subject, inputs)["labels"].equal(inputs["input_ids"][..., 0])
+
+
+def test_labels_are_of_tokens_that_have_logits() -> None:
+    """Inkling 2 projects to more than it gives."""
+    subject = of("inkling2_text", "Inkling2ForCausalLM")
+    tokens = {"input_ids": torch.tensor([[5, 95, 96, 98]])}
+    assert subject.config().vocab_size > subject.config().unpadded_vocab_size == 96
+    assert with_labels(subject, tokens)["labels"].tolist() == [[5, 95, -100, -100]]
 
 
 def test_a_base_model_has_no_labels() -> None:
