@@ -6,15 +6,17 @@ prefix, the entrance of the stream. With all its tensors zero, it does nothing t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adapter_runtime.programs.layer import AdapterLayerBase, TensorLayer
 from conformance.adapted import fill_randomly
 from conformance.in_double import InDouble, doubled
 from conformance.outputs import flags, flatten, fresh, loss_of, seeded
@@ -42,6 +44,7 @@ class Site:
         str, Callable[[], Tensor]
     ]  # name -> its part of a parameter; a name with "[...]" is a part of one
     gradients: Mapping[str, Callable[[], Tensor | None]]
+    hosts: frozenset[str] = frozenset()  # paths of the modules that run it; empty = of all that might
 
 
 def sites_of_adapter(model: nn.Module, name: str) -> list[Site]:
@@ -60,6 +63,7 @@ def sites_of_adapter(model: nn.Module, name: str) -> list[Site]:
             path.rpartition(".")[0],
             {key: functools.partial(_data, p) for key, p in tensors.items()},
             {key: functools.partial(_gradient, p) for key, p in tensors.items()},
+            frozenset({path.rpartition(".")[0]}),
         )
         for path, tensors in found.items()
     ]
@@ -130,8 +134,10 @@ def assert_each_acts_alone(
     untrained, unseen = fixed | unread.untrained, fixed | unread.unseen
     loud = {number: site for number, site in enumerate(sites) if not _is_quiet(subject, site)}
     together = _dead_together(model, list(loud.values()), inputs, untrained)
+    hosts = _hosts(model)
     for number, site in loud.items():
-        has_effect = _acts(model, site, inputs, plain, 200 + number)
+        with _running(hosts, site):
+            has_effect = _acts(model, site, inputs, plain, 200 + number)
         if not has_effect and not unseen.issuperset(site.tensors) and not is_idle(subject, site):
             has_effect = _acts_in_double(model, name, number, inputs)
             silent += [] if has_effect else [", ".join(site.tensors)]
@@ -150,6 +156,31 @@ def _silence(sites: Iterable[Site]) -> None:
     for site in sites:
         for tensor in site.tensors.values():
             tensor().zero_()
+
+
+def _hosts(model: nn.Module) -> dict[str, AdapterLayerBase[Any]]:
+    """The modules with a program that, with zeros, changes nothing: not those that act at the entrance of the model, and not prefixes, which
+    take attention from the tokens whatever they are.
+    """
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, TensorLayer) and not module.acts_at_entry and module.program is not None
+    }
+
+
+@contextlib.contextmanager
+def _running(hosts: Mapping[str, AdapterLayerBase[Any]], site: Site) -> Iterator[None]:
+    """Leave out what runs at other sites: with zeros, it would only take time, for each site again."""
+    others = [host for path, host in hosts.items() if path not in site.hosts]
+    programs = [host.program for host in others]
+    try:
+        for host in others:
+            host.program = None
+        yield
+    finally:
+        for host, program in zip(others, programs, strict=True):
+            host.program = program
 
 
 def _acts(model: nn.Module, site: Site, inputs: Mapping[str, Any], plain: Mapping[str, Tensor], seed: int) -> bool:
