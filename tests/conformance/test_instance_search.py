@@ -494,6 +494,32 @@ def test_every_patch_has_a_place_of_its_own() -> None:
     assert len({tuple(place) for place in places[0].tolist()}) == 36
 
 
+def test_tokens_pool_the_patches_of_a_window_of_their_own_image() -> None:
+    config = BertConfig(image_size=16, patch_size=4)
+    (recipe,) = inputs.alternatives("image_token_pooling", inputs.facts_of(config))
+    windows = recipe["value"]
+    assert sorted(number for window in windows for number in window) == list(range(inputs.BATCH * 16))
+    assert windows[0] == [0, 1, 4, 5]
+    assert [sum(16 * image <= min(window) < 16 * image + 16 for window in windows) for image in range(3)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("images_per_sample", [[1, 1, 1], [2, 2, 2]], id="how many of them each row has"),
+        pytest.param("image_grids", [3, 2, 4, 3], id="grids are numbers and no images"),
+    ],
+)
+def test_names_that_say_images_may_mean_numbers(name: str, expected: list[Any]) -> None:
+    found = [one["value"] for one in inputs.alternatives(name, inputs.facts_of(BertConfig()))]
+    assert [value if isinstance(value[0], int) else len(value[0]) for value in found] == expected
+
+
+def test_a_picture_is_no_number() -> None:
+    first, *_ = inputs.alternatives("images", inputs.facts_of(BertConfig()))
+    assert first["kind"] == "normal"
+
+
 def test_placeholders_stand_in_every_row_and_a_seed_repeats() -> None:
     recipe = {"x": {"kind": "ids", "shape": [3, 8], "low": 5, "high": 20, "put": [[50, 1, 4]]}}
     one, again, other = (recipes.tensors(recipe, seed)["x"] for seed in (0, 0, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -144,6 +146,8 @@ def test_the_number_of_an_axis_is_no_size() -> None:
         ("Image features and image tokens do not match, tokens: 0, features: 12", 12),
         ("Audio features and audio tokens do not match: tokens: 2, features 30", 30),
         ("Placeholder tokens (2) and features (30) do not match for token id 4", 30),
+        ("Number of image placeholder tokens (6) does not match number of image tokens from VQVAE (12)", 12),
+        pytest.param("The size (6) does not match number of channels (12)", 0, id="sizes of something else"),
         pytest.param("mat1 and mat2 shapes cannot be multiplied (12x32 and 30x64)", 0, id="no tokens are named"),
         pytest.param("tokens: 5 are too few", 0, id="no number of features"),
     ],
@@ -182,6 +186,44 @@ def test_as_many_tokens_stand_for_a_sound_as_the_error_says() -> None:
     found = inputs.find(_Listens())  # type: ignore[arg-type]
     assert found.put == {"audio": 4}
     assert not found.missed
+
+
+class _Maps(_Listens):
+    """What its method makes of a sound are the columns of a map, which become tokens later."""
+
+    def get_audio_features(self, input_features: torch.Tensor) -> list[torch.Tensor]:
+        return list(input_features.unflatten(1, (4, 2)).mean(-1).transpose(1, 2))
+
+
+def test_a_number_that_was_counted_otherwise_is_the_one_that_the_error_says() -> None:
+    found = inputs.find(_Maps())  # type: ignore[arg-type]
+    assert found.put == {"audio": 4}
+    assert not found.missed
+
+
+def _makes(source: torch.Tensor, grid: torch.Tensor | None = None, mask: torch.Tensor | None = None) -> None:
+    """Of a source; what may be left out is a grid."""
+
+
+def _needs(source: torch.Tensor, grid: torch.Tensor) -> None:
+    """Of a source and a grid."""
+
+
+@pytest.mark.parametrize(
+    ("maker", "expected"),
+    [
+        pytest.param(None, [[]], id="nothing makes features"),
+        pytest.param(_needs, [["grid"]], id="what it requires, which is all"),
+        pytest.param(_makes, [[], ["grid"]], id="what it requires, then all tensors, and no masks"),
+    ],
+)
+def test_a_maker_of_features_is_given_what_it_requires_and_then_all(
+    maker: Callable[..., None] | None, expected: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_maker", lambda *_: maker)
+    monkeypatch.setattr(inputs, "made_of", lambda *_: "source")
+    monkeypatch.setattr(inputs, "takes", lambda _: {"source": None, "grid": None, "mask": None})
+    assert inputs._beside(nn.Identity(), "image") == expected  # type: ignore[arg-type]
 
 
 def test_sounds_whose_number_nobody_says_are_left_out() -> None:

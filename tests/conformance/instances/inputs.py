@@ -34,6 +34,7 @@ PATIENCE = 3  # times as long are features tried as a forward: all others follow
 LIKELY = 20  # choices that are tried as they are before any is mended
 UNREAD = "is not read"
 MOST_NUMBERS = 1 << 20  # in one tensor that is tried
+PER_ROW = 2  # images, where a row may have several
 FEW = 2  # tokens that stand for an image or a sound until an error says how many: one alone may mean something else
 
 
@@ -152,8 +153,12 @@ def _number(node: PreTrainedConfig, names: tuple[str, ...], otherwise: int) -> i
 def alternatives(name: str, facts: Facts) -> list[Recipe]:
     """What the parameter `name` might want, the likeliest first. Their order does not depend on sizes."""
     has = set(words(name))
+    if {"images", "per"} <= has:  # how many belong to each row
+        return [{"kind": "long", "value": [number] * BATCH} for number in (1, PER_ROW)]
+    if "pooling" in has and "token" in has:
+        return [_pooled(facts)]
     if name == "pixel_values" or (has & {"pixel", "image", "images", "frame", "sample"} and not has & {
-        "mask", "ids", "grid", "sizes", "embeds", "size", "embeddings", "features", "position", "num", "crops", "pooling", "attention", "states",
+        "mask", "ids", "grid", "grids", "sizes", "embeds", "size", "embeddings", "features", "position", "num", "crops", "pooling", "attention", "states",
     } and "videos" not in has):  # fmt: skip
         return _images(facts)
     if "videos" in has and "pixel" in has:
@@ -231,7 +236,21 @@ def _images(facts: Facts) -> list[Recipe]:
         _filled("normal", BATCH, channels, 2 * size, 2 * size),
         _filled("normal", BATCH, 1, 1, channels, size, size),
         _filled("normal", BATCH, channels, 4 * size, 4 * size),  # cut into patches that are images (Depth Pro)
+        _filled("normal", BATCH, facts.patches * facts.patches, facts.patch_width),
     ]
+
+
+def _pooled(facts: Facts) -> Recipe:
+    """The numbers of the patches, counted through all images, that are pooled into each token: those of a window."""
+    side = max(1, facts.patches // facts.grid)
+    windows = itertools.product(range(BATCH), range(facts.grid), range(facts.grid))
+    within = list(itertools.product(range(side), repeat=2))
+
+    def patch(image: int, row: int, column: int) -> int:
+        return (image * facts.patches + row) * facts.patches + column
+
+    value = [[patch(i, side * y + dy, side * x + dx) for dy, dx in within] for i, y, x in windows]
+    return {"kind": "long", "value": value}
 
 
 def _places(facts: Facts) -> Recipe:
@@ -256,7 +275,9 @@ def _videos(facts: Facts) -> list[Recipe]:
 def _grids(has: set[str], facts: Facts) -> list[Recipe]:
     pairs = {"kind": "long", "value": [[facts.grid, facts.grid]] * BATCH}
     triples = {"kind": "long", "value": [[1, facts.grid, facts.grid]] * BATCH}
-    return [pairs, triples] if has & {"shapes", "hw"} else [triples, pairs]
+    whole = {"kind": "long", "value": [[facts.grid, facts.grid, 0, 0]] * BATCH}  # without crops of higher resolution
+    several = {"kind": "long", "value": [[1, facts.grid, facts.grid]] * BATCH * PER_ROW}  # one more is to be generated
+    return [pairs, triples] if has & {"shapes", "hw"} else [triples, pairs, whole, several]
 
 
 def _masks(has: set[str], facts: Facts) -> list[Recipe]:
@@ -447,10 +468,11 @@ def find(model: PreTrainedModel, seconds: float = 1) -> Found:
     told: list[Failed] = []
     best: Found | None = None
     parts: dict[str, list[Found]] = {}
-    for kinds in PLACEHOLDERS:
-        more = {what: founds for what in kinds if (founds := _standing(model, what, seconds, told))}
+    for kinds, standing in (*((kinds, _standing) for kinds in PLACEHOLDERS), (PLACEHOLDERS[0], _restated)):
+        asked = [what for what in kinds if standing is _standing or what in parts]
+        more = {what: founds for what in asked if (founds := standing(model, what, seconds, told))}
         if best is not None and not more:
-            break
+            continue
         parts |= more
         for names, given in _sets(model, parts):
             deadline = time.process_time() + seconds
@@ -511,6 +533,15 @@ def _standing(model: PreTrainedModel, what: str, seconds: float, told: list[Fail
     """
     try:
         return _counted(model, what, seconds) or _stated(model, what, seconds)
+    except Failed as failed:
+        told.append(failed)
+        return []
+
+
+def _restated(model: PreTrainedModel, what: str, seconds: float, told: list[Failed]) -> list[Found]:
+    """The same by what errors state alone: in the form that was counted, features may be no tokens yet (GLM-Image's get a code each)."""
+    try:
+        return _stated(model, what, seconds)
     except Failed as failed:
         told.append(failed)
         return []
@@ -905,9 +936,14 @@ def _maker(model: PreTrainedModel, what: str) -> Callable[..., Any] | None:
     )
 
 
-def _required(maker: Callable[..., Any] | None) -> list[str]:
+def _beside(model: PreTrainedModel, what: str) -> list[list[str]]:
+    """What the maker of features takes beside their source, as far as the forward does: what it requires, then all tensors."""
+    maker, source = _maker(model, what), made_of(model, what)
     every = inspect.signature(maker).parameters.values() if maker is not None else ()
-    return [one.name for one in every if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    known = [one for one in every if one.name in takes(model) and one.name != source]
+    required = [one.name for one in known if one.default is one.empty]
+    tensors_of_it = [one.name for one in known if one.default is one.empty or _optional_tensor(one.name, one)]
+    return [required, tensors_of_it] if tensors_of_it != required else [required]
 
 
 def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
@@ -918,19 +954,21 @@ def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     source = made_of(model, what)
     if source is None or placeholder(model.config, what) is None:
         return []
-    put = {what: FEW}
-    beside = [name for name in _required(_maker(model, what)) if name in takes(model) and name != source]
-    for _ in range(2):
+    told: list[Failed] = []
+    for beside in _beside(model, what):
         try:
-            found = _tried(
-                model,
-                model.config,
-                takes(model),
-                ["input_ids", source, *beside],
-                Found({}, put=put),
-                time.process_time() + seconds,
-            )
-            return [found]
+            return _stated_beside(model, what, ["input_ids", source, *beside], seconds)
+        except Failed as failed:
+            told.append(failed)
+    raise _furthest(told) or Failed(ValueError(f"nothing makes features of {what}"))
+
+
+def _stated_beside(model: PreTrainedModel, what: str, names: list[str], seconds: float) -> list[Found]:
+    put = {what: FEW}
+    for _ in range(2):
+        given, deadline = Found({}, put=put), time.process_time() + seconds
+        try:
+            return [_tried(model, model.config, takes(model), names, given, deadline)]
         except Failed as failed:
             number = features_stated([str(one) for one in (failed, *failed.others)])
             if not number or number % BATCH or put == {what: number // BATCH}:
@@ -941,8 +979,10 @@ def _stated(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
 
 def features_stated(texts: list[str]) -> int:
     """How many features there are for all rows, by errors that state it beside the number of tokens; 0 if none does."""
-    stated = (re.search(r"tokens:? \(?\d+\)?,? (?:and )?features:? \(?(\d+)\b", text) for text in texts)
-    return next((int(said[1]) for said in stated if said), 0)
+    beside = r"tokens:? \(?\d+\)?,? (?:and )?features:? \(?(\d+)\b"
+    matching = r"tokens \(\d+\) does not match \D*\((\d+)\)"
+    stated = (re.search(rf"{beside}|{matching}", text) for text in texts)
+    return next((int(said[1] or said[2]) for said in stated if said), 0)
 
 
 def _reading_all(maker: Callable[..., Any], name: str, **inputs: Any) -> Any:
