@@ -17,6 +17,7 @@ from transformers import (
     EncoderDecoderModel,
     GenerationConfig,
     MixtralPreTrainedModel,
+    PreTrainedModel,
 )
 from transformers.models.bert.modeling_bert import BertPreTrainedModel
 from transformers.models.gemma4.modeling_gemma4 import Gemma4PreTrainedModel
@@ -210,6 +211,17 @@ def test_a_model_attends_as_its_base_model_can() -> None:
     assert Gemma4PreTrainedModel._supports_sdpa
     assert not Gemma4AudioAdapterModel._supports_sdpa and model.config._attn_implementation == "eager"
     assert LlamaAdapterModel._supports_sdpa
+
+
+def test_a_model_of_any_two_attends_as_upstreams_class_for_them_can(encoder_decoder: EncoderDecoderModel) -> None:
+    """It derives from no class of upstream's that would say so, and there is no base model."""
+    model = AutoAdapterModel.from_config(encoder_decoder.config, attn_implementation="sdpa")
+    assert (model._supports_sdpa, model._supports_flex_attn) == (True, False)
+    model.activation_checkpointing_enable()
+    model.set_attn_implementation("eager")
+    model.set_attn_implementation({"": "sdpa"})
+    assert model.config._attn_implementation == "sdpa"
+    assert not type("_Alone", (AdapterModelMixin, PreTrainedModel), {})._supports_sdpa
 
 
 def test_the_main_input_is_one_that_the_forward_takes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from typing import Any
 
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import can_return_tuple
@@ -42,7 +44,9 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         model_type = type_of_adapter_model(cls)
         if model_type is not None:
             cls.config_class = CONFIG_MAPPING[model_type]
-            base = _base_model_class(cls.config_class)
+            base, only = _base_model_class(cls.config_class), _only_model_class(cls)
+            if base is None and only is not None:
+                base, cls.supports_gradient_checkpointing = only, only.supports_gradient_checkpointing
             for flag in (*_KINDS_OF_ATTENTION, "main_input_name") if base is not None else ():
                 setattr(cls, flag, getattr(base, flag))
         if "forward" in cls.__dict__:
@@ -78,6 +82,20 @@ def _base_model_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedMo
     except ValueError:
         return None
     return found if isinstance(found, type) else None
+
+
+def _only_model_class(adapter_model: Any) -> type[PreTrainedModel] | None:
+    """Upstream's only model for a config, where it has none of several models in common and no base model: an encoder-decoder of any two.
+
+    Its module has been imported, for the class that the adapter model creates.
+    """
+    if _upstream_class(adapter_model) is not None:
+        return None
+    config_class: type[PreTrainedConfig] = adapter_model.config_class
+    module = sys.modules.get(config_class.__module__.replace(".configuration_", ".modeling_"))
+    classes: list[Any] = [cls for cls in vars(module).values() if isinstance(cls, type)] if module is not None else []
+    found = [cls for cls in classes if issubclass(cls, PreTrainedModel) and cls.config_class is config_class]
+    return found[0] if len(found) == 1 else None
 
 
 def _upstream_class(adapter_model: type) -> type[PreTrainedModel] | None:
