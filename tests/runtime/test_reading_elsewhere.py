@@ -150,6 +150,15 @@ def test_a_tensor_is_read_from_the_other_name_that_it_has(
     assert tied(_tying(*names), "base", left_over, set()) == {}
 
 
+def test_a_base_model_whose_class_is_made_at_run_time_is_found_in_another_class(tmp_path: Path) -> None:
+    """Moshi's, which nothing is generated for but the names of its roles, in the model that also speaks."""
+    model = transformers.MoshiForConditionalGeneration(tiny_config("moshi"))
+    model.save_pretrained(tmp_path)
+    read, info = AutoAdapterModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not {key for key in info["missing_keys"] if key.startswith("model.")}
+    assert torch.equal(read.model.layers[0].mlp.fc1.weight, model.decoder.model.layers[0].mlp.fc1.weight)
+
+
 def test_the_embeddings_of_a_class_that_saves_them_as_its_head_are_read(tmp_path: Path) -> None:
     model = transformers.OpenAIGPTDoubleHeadsModel(tiny_config("openai-gpt"))
     model.save_pretrained(tmp_path)
