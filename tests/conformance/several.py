@@ -17,6 +17,7 @@ from conformance.subjects import BATCH, Subject
 
 Rows = Callable[[Tensor], Tensor]
 OF_TEXT = (TOKENS, MASK)
+OF_ENCODER = ("encoder_hidden_states", "encoder_attention_mask")  # what an encoder gave has a row for each row
 
 
 def with_other_numbers(subject: Subject) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -41,7 +42,7 @@ def with_other_numbers(subject: Subject) -> Iterator[tuple[str, dict[str, Any]]]
         }
     # What has an entry per token by chance (a sound of as many frames) has numbers.
     for texts in dict.fromkeys(map(frozenset, (along, of_text | along & set(OF_TEXT), along & set(OF_TEXT)))):
-        if not inputs.keys() - texts:
+        if not inputs.keys() - texts - set(OF_ENCODER):
             continue
         for where, doubled in (
             ("", _each_row_twice),

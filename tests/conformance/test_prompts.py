@@ -90,6 +90,13 @@ def test_plain_tokens_stand_for_no_image() -> None:
     assert not list(with_other_numbers(method_subjects("llama")[0]))
 
 
+def test_what_an_encoder_gave_is_no_image() -> None:
+    """TrOCR's decoder would read two of its rows as one that is longer."""
+    (subject,) = method_subjects("trocr")
+    assert "encoder_hidden_states" in subject.padded_inputs()
+    assert [what for what, _ in with_other_numbers(subject)] == ["without images"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "tokens"),
     [
