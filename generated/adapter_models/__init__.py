@@ -299,6 +299,7 @@ if TYPE_CHECKING:
     from .glm5_next.adapter_model import Glm5NextAdapterModel
     from .glm5_next_text.adapter_model import Glm5NextTextAdapterModel
     from .glm5_next_vision.adapter_model import Glm5NextVisionAdapterModel
+    from .glm_image.adapter_model import GlmImageAdapterModel
     from .glm_image_text.adapter_model import GlmImageTextAdapterModel
     from .glm_image_vision.adapter_model import GlmImageVisionAdapterModel
     from .glm_moe_dsa.adapter_model import GlmMoeDsaAdapterModel
@@ -371,6 +372,7 @@ if TYPE_CHECKING:
     from .jamba.adapter_model import JambaAdapterModel
     from .janus.adapter_model import JanusAdapterModel
     from .jetmoe.adapter_model import JetMoeAdapterModel
+    from .jev.adapter_model import JevAdapterModel
     from .jina_embeddings_v3.adapter_model import JinaEmbeddingsV3AdapterModel
     from .kimi_k25.adapter_model import Kimi_K25AdapterModel
     from .kimi_k25_vision.adapter_model import Kimi_K25VisionAdapterModel
@@ -471,6 +473,7 @@ if TYPE_CHECKING:
     from .musicgen_melody.adapter_model import MusicgenMelodyAdapterModel
     from .mvp.adapter_model import MvpAdapterModel
     from .nanochat.adapter_model import NanoChatAdapterModel
+    from .nemo_speechlm.adapter_model import Nemotron3_5TranscribeAdapterModel
     from .nemotron.adapter_model import NemotronAdapterModel
     from .nemotron3_5_transcribe_asr_audio.adapter_model import Nemotron3_5TranscribeAsrAudioAdapterModel
     from .nemotron3_5_transcribe_audio.adapter_model import Nemotron3_5TranscribeAudioAdapterModel
@@ -529,6 +532,7 @@ if TYPE_CHECKING:
     from .pocket_tts_audio_tokenizer_encoder.adapter_model import PocketTTSAudioTokenizerEncoderAdapterModel
     from .pop2piano.adapter_model import Pop2PianoAdapterModel
     from .pp_chart2table.adapter_model import PPChart2TableAdapterModel
+    from .pp_doclayout_v2.adapter_model import PPDocLayoutV2AdapterModel
     from .pp_doclayout_v3.adapter_model import PPDocLayoutV3AdapterModel
     from .pp_doclayout_v4.adapter_model import PPDocLayoutV4AdapterModel
     from .pp_formulanet.adapter_model import PPFormulaNetAdapterModel
@@ -600,6 +604,7 @@ if TYPE_CHECKING:
     from .siglip2.adapter_model import Siglip2AdapterModel
     from .siglip2_vision_model.adapter_model import Siglip2VisionAdapterModel
     from .siglip_vision_model.adapter_model import SiglipVisionAdapterModel
+    from .slanext.adapter_model import SLANeXtAdapterModel
     from .smollm3.adapter_model import SmolLM3AdapterModel
     from .smolvlm.adapter_model import SmolVLMAdapterModel
     from .smolvlm_vision.adapter_model import SmolVLMVisionTransformerAdapterModel
@@ -921,6 +926,7 @@ __all__ = [
     "GlmAdapterModel",
     "GlmAsrAdapterModel",
     "GlmAsrEncoderAdapterModel",
+    "GlmImageAdapterModel",
     "GlmImageTextAdapterModel",
     "GlmImageVisionAdapterModel",
     "GlmMoeDsaAdapterModel",
@@ -991,6 +997,7 @@ __all__ = [
     "JambaAdapterModel",
     "JanusAdapterModel",
     "JetMoeAdapterModel",
+    "JevAdapterModel",
     "JinaEmbeddingsV3AdapterModel",
     "KimiLinearAdapterModel",
     "Kimi_K25AdapterModel",
@@ -1110,6 +1117,7 @@ __all__ = [
     "NanoChatAdapterModel",
     "Nemotron3DiarizationAdapterModel",
     "Nemotron3DiarizationAudioAdapterModel",
+    "Nemotron3_5TranscribeAdapterModel",
     "Nemotron3_5TranscribeAsrAudioAdapterModel",
     "Nemotron3_5TranscribeAudioAdapterModel",
     "Nemotron3_5TranscribeWordTimestampAdapterModel",
@@ -1138,6 +1146,7 @@ __all__ = [
     "PI0AdapterModel",
     "PLBartAdapterModel",
     "PPChart2TableAdapterModel",
+    "PPDocLayoutV2AdapterModel",
     "PPDocLayoutV3AdapterModel",
     "PPDocLayoutV4AdapterModel",
     "PPFormulaNetAdapterModel",
@@ -1230,6 +1239,7 @@ __all__ = [
     "RowDivision",
     "SEWAdapterModel",
     "SEWDAdapterModel",
+    "SLANeXtAdapterModel",
     "Sam2AdapterModel",
     "Sam2HieraDetAdapterModel",
     "Sam2VisionAdapterModel",

@@ -6,7 +6,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Git."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GitAdapterTestBase(AdapterTestBase):
@@ -14,4 +14,8 @@ class GitAdapterTestBase(AdapterTestBase):
 
 
 class GitAdapterTest(GitAdapterTestBase, AdapterTests):
+    pass
+
+
+class GitClassConversionTest(GitAdapterTestBase, ClassConversionTests):
     pass

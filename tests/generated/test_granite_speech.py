@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of GraniteSpeech."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GraniteSpeechAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class GraniteSpeechAdapterTestBase(AdapterTestBase):
 
 
 class GraniteSpeechAdapterTest(GraniteSpeechAdapterTestBase, AdapterTests):
+    pass
+
+
+class GraniteSpeechClassConversionTest(GraniteSpeechAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of GraniteSpeechPlus."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class GraniteSpeechPlusAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class GraniteSpeechPlusAdapterTestBase(AdapterTestBase):
 
 
 class GraniteSpeechPlusAdapterTest(GraniteSpeechPlusAdapterTestBase, AdapterTests):
+    pass
+
+
+class GraniteSpeechPlusClassConversionTest(GraniteSpeechPlusAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Inkling2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Inkling2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Inkling2AdapterTestBase(AdapterTestBase):
 
 
 class Inkling2AdapterTest(Inkling2AdapterTestBase, AdapterTests):
+    pass
+
+
+class Inkling2ClassConversionTest(Inkling2AdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Inkling2Text."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Inkling2TextAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Inkling2TextAdapterTestBase(AdapterTestBase):
 
 
 class Inkling2TextAdapterTest(Inkling2TextAdapterTestBase, AdapterTests):
+    pass
+
+
+class Inkling2TextClassConversionTest(Inkling2TextAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Inkling."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class InklingAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class InklingAdapterTestBase(AdapterTestBase):
 
 
 class InklingAdapterTest(InklingAdapterTestBase, AdapterTests):
+    pass
+
+
+class InklingClassConversionTest(InklingAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of InklingText."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class InklingTextAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class InklingTextAdapterTestBase(AdapterTestBase):
 
 
 class InklingTextAdapterTest(InklingTextAdapterTestBase, AdapterTests):
+    pass
+
+
+class InklingTextClassConversionTest(InklingTextAdapterTestBase, ClassConversionTests):
     pass

@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Janus."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class JanusAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class JanusAdapterTestBase(AdapterTestBase):
 
 
 class JanusAdapterTest(JanusAdapterTestBase, AdapterTests):
+    pass
+
+
+class JanusClassConversionTest(JanusAdapterTestBase, ClassConversionTests):
     pass

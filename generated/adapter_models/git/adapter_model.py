@@ -4,7 +4,7 @@
 # Copyright 2022 Microsoft Research and The HuggingFace Inc. team.
 # All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Git with adapters and no heads."""
+"""Git with flexible heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.git.modeling_git import GitModel, GitPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
     from transformers.models.git.modeling_git import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class GitAdapterModel(ModelWithoutHeadsAdaptersMixin, GitPreTrainedModel):
-    """Git with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of GitModel.
+class GitAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, GitPreTrainedModel, HeadsGenerationMixin):
+    """Git with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
 
     def __init__(self, config: GitConfig) -> None:
         super().__init__(config)
@@ -43,10 +50,21 @@ class GitAdapterModel(ModelWithoutHeadsAdaptersMixin, GitPreTrainedModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         interpolate_pos_encoding: bool = False,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of GitModel."""
-        return self.git(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of GitModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.git(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -56,4 +74,13 @@ class GitAdapterModel(ModelWithoutHeadsAdaptersMixin, GitPreTrainedModel):
             use_cache=use_cache,
             interpolate_pos_encoding=interpolate_pos_encoding,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

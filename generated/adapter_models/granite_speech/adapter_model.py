@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""GraniteSpeech with adapters and no heads."""
+"""GraniteSpeech with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.granite_speech.modeling_granite_speech import GraniteSpeechModel, GraniteSpeechPreTrainedModel
+from transformers.models.granite_speech.modeling_granite_speech import (
+    GraniteSpeechForConditionalGeneration,
+    GraniteSpeechModel,
+    GraniteSpeechPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +25,23 @@ if TYPE_CHECKING:
     from transformers.models.granite_speech.modeling_granite_speech import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class GraniteSpeechAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteSpeechPreTrainedModel):
-    """GraniteSpeech with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of GraniteSpeechModel.
+class GraniteSpeechAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, GraniteSpeechPreTrainedModel, HeadsGenerationMixin
+):
+    """GraniteSpeech with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = GraniteSpeechForConditionalGeneration
+    borrowed_methods = ("generate",)
+    head_config = "text_config"
 
     def __init__(self, config: GraniteSpeechConfig) -> None:
         super().__init__(config)
@@ -42,10 +58,21 @@ class GraniteSpeechAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteSpeechPre
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of GraniteSpeechModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of GraniteSpeechModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,
             input_features_mask=input_features_mask,
@@ -55,4 +82,13 @@ class GraniteSpeechAdapterModel(ModelWithoutHeadsAdaptersMixin, GraniteSpeechPre
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

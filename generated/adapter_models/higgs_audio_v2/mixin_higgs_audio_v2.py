@@ -30,6 +30,14 @@ class HiggsAudioV2DecoderLayerAdaptersMixin(LayerAdaptersMixin):
             gate=("audio_mlp.gate_proj", "mlp.gate_proj"),
             last=("audio_mlp.down_proj", "mlp.down_proj"),
         ),
+        selected=(
+            "audio_mlp.up_proj",
+            "mlp.up_proj",
+            "audio_mlp.gate_proj",
+            "mlp.gate_proj",
+            "audio_mlp.down_proj",
+            "mlp.down_proj",
+        ),
     )
 
 

@@ -3,15 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Inkling with adapters and no heads."""
+"""Inkling with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.inkling.modeling_inkling import InklingModel, InklingPreTrainedModel
+from transformers.models.inkling.modeling_inkling import (
+    InklingForConditionalGeneration,
+    InklingModel,
+    InklingPreTrainedModel,
+)
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,21 @@ if TYPE_CHECKING:
     from transformers.models.inkling.modeling_inkling import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class InklingAdapterModel(ModelWithoutHeadsAdaptersMixin, InklingPreTrainedModel):
-    """Inkling with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of InklingModel.
+class InklingAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, InklingPreTrainedModel, HeadsGenerationMixin):
+    """Inkling with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = InklingForConditionalGeneration
+    borrowed_methods = ("prepare_inputs_for_generation",)
+    head_config = "text_config"
 
     def __init__(self, config: InklingConfig) -> None:
         super().__init__(config)
@@ -46,10 +60,21 @@ class InklingAdapterModel(ModelWithoutHeadsAdaptersMixin, InklingPreTrainedModel
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of InklingModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of InklingModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             audio_input_ids=audio_input_ids,
@@ -62,4 +87,13 @@ class InklingAdapterModel(ModelWithoutHeadsAdaptersMixin, InklingPreTrainedModel
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

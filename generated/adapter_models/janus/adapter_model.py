@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Deepseek AI and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Janus with adapters and no heads."""
+"""Janus with flexible heads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.janus.modeling_janus import JanusModel, JanusPreTrainedModel
+from transformers.models.janus.modeling_janus import JanusForConditionalGeneration, JanusModel, JanusPreTrainedModel
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
     from transformers.models.janus.modeling_janus import Cache
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class JanusAdapterModel(ModelWithoutHeadsAdaptersMixin, JanusPreTrainedModel):
-    """Janus with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of JanusModel.
+class JanusAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, JanusPreTrainedModel, HeadsGenerationMixin):
+    """Janus with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = JanusForConditionalGeneration
+    borrowed_methods = ("generate", "prepare_embeddings_for_image_generation")
+    head_config = "text_config"
 
     def __init__(self, config: JanusConfig) -> None:
         super().__init__(config)
@@ -43,10 +53,21 @@ class JanusAdapterModel(ModelWithoutHeadsAdaptersMixin, JanusPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of JanusModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of JanusModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
@@ -56,4 +77,13 @@ class JanusAdapterModel(ModelWithoutHeadsAdaptersMixin, JanusPreTrainedModel):
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -4,10 +4,10 @@
 # Copyright 2022 Microsoft Research and The HuggingFace Inc. team.
 # All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""GitAdapterModel: Git with adapters and no heads."""
+"""GitAdapterModel: Git with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class GitAdapterModelTest(HeadlessModelTests):
+class GitAdapterModelTest(AdapterModelTests):
     model_type = "git"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2026 the HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""InklingAdapterModel: Inkling with adapters and no heads."""
+"""InklingAdapterModel: Inkling with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class InklingAdapterModelTest(HeadlessModelTests):
+class InklingAdapterModelTest(AdapterModelTests):
     model_type = "inkling_mm_model"

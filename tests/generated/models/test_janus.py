@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 Deepseek AI and The HuggingFace Team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""JanusAdapterModel: Janus with adapters and no heads."""
+"""JanusAdapterModel: Janus with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class JanusAdapterModelTest(HeadlessModelTests):
+class JanusAdapterModelTest(AdapterModelTests):
     model_type = "janus"
