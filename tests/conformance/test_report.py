@@ -50,16 +50,16 @@ def test_summary_counts_what_ran_and_what_failed() -> None:
 
 
 def test_what_is_refused_is_generated_for_its_checks() -> None:
-    """The way out that `add-model` names: glm_image is refused, as its tiny instance reads no image."""
+    """The way out that `add-model` names: MRA is refused, as what is taken for a projection of its mixer is none."""
     status = subprocess.run(
-        [sys.executable, "-m", "conformance", "glm_image", "--check", "roles"],
+        [sys.executable, "-m", "conformance", "mra", "--check", "roles"],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
     )
     assert status.returncode == 1
-    assert "did not run: ['visual.blocks.0.attn'" in status.stdout
+    assert "reaches no other position" in status.stdout
 
 
 def test_a_run_from_nothing_tries_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

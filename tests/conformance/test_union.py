@@ -17,9 +17,10 @@ from conformance.towers import answered_elsewhere
 SEED = 2026
 DRAWN = 10
 UNDER_TEXTS = "timesformer"  # it has edits that only another text in the config than the default one reaches
-# Classes whose edits no forward of an instance comes to. One that is noticed after all fails.
+# Classes whose edits no forward of an instance comes to, or one of their edits. One that is noticed after all fails.
 UNREACHED = {
     "VibeVoiceDiffusionHeadAdaLayerNormWithAdapters": "it reads noise that upstream draws when it learns or speaks",
+    "ImageGPTBlockWithAdapters.forward: cross_attention_adapters": "upstream's own cross-attention ends in an error, of a name without a value",
     "ProphetNetAttentionWithAdapters": "the encoder by itself, as a part of another model, takes prefixes; ProphetNet as a whole takes none",
 }
 SHUFFLED = random.Random(SEED).sample(generated_models(), len(generated_models()))
@@ -42,7 +43,7 @@ MODELS = sorted({"bert", "llama", UNDER_TEXTS, *islice(WITH_CODE, DRAWN)})
             marks=[
                 pytest.mark.xfail(reason=why, strict=True)
                 for name, why in UNREACHED.items()
-                if label.startswith(f"{name}.")
+                if label == name or label.startswith(f"{name}.")
             ],
         )
         for model_type in MODELS

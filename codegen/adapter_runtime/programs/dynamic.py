@@ -37,12 +37,6 @@ class DynamicMixin(_Upstream):  # type: ignore[misc]
 _MADE: dict[tuple[type, type], type[nn.Module]] = {}
 
 
-def upstream_of(cls: type) -> type:
-    """The class of upstream's that one with adapters is, or extends: not one made here, which looks like it."""
-    known = (one for one in cls.__mro__ if one.__module__.startswith("transformers."))
-    return next(one for one in known if "_made_of" not in vars(one))
-
-
 def subclass(mixin: type, upstream: type[nn.Module]) -> type[nn.Module]:
     """The class that inherits from `mixin`, then from `upstream`. It has upstream's name and module.
 

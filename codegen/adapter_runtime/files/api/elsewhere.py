@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
@@ -24,8 +25,6 @@ from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.modeling_utils import load_state_dict
-
-from adapter_runtime.programs.dynamic import upstream_of
 
 Shapes = Mapping[str, torch.Size]  # name of a tensor in a module -> its shape
 
@@ -69,7 +68,7 @@ def with_renaming(
     left_over, lacking = _without_place(model, known, names)
     if not (left_over and lacking):
         return load_config, []
-    base = upstream_of(type(model.base_model))
+    base = _upstreams(type(model.base_model))
     added = renamings(base, architecture, model.config, model.base_model_prefix, left_over, lacking)
     first = next((place for place, one in enumerate(known) if one.scope_prefix is not None), len(known))
     return replace(load_config, weight_mapping=[*known[:first], *added, *known[first:]]), added
@@ -226,6 +225,15 @@ def skeleton_of(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrai
             return cls(own)
     except Exception:  # whatever upstream raises
         return None
+
+
+def _upstreams(cls: type) -> type[PreTrainedModel]:
+    """The class of upstream's that one with adapters extends: the one of its name in its module. (A class made at run time looks like it.)"""
+    known = (one for one in cls.__mro__ if one.__module__.startswith("transformers."))
+    found: type[PreTrainedModel] = next(
+        one for one in known if getattr(sys.modules[one.__module__], one.__name__, None) is one
+    )
+    return found
 
 
 def _joined(*path: str) -> str:
