@@ -72,7 +72,8 @@ def claims(page: str) -> list[str]:
     adapters, peft = FIGURES["elsewhere"]["adapters"], FIGURES["elsewhere"]["peft"]
     minor = models["transformers"].rpartition(".")[0]
     minor_of_adapters = adapters["transformers"].strip("~=").rpartition(".")[0]
-    blocks = len(AdapterCompositionBlock.__subclasses__())
+    known = AdapterCompositionBlock.__subclasses__()  # those of tests that ran before, too
+    blocks = sum(block.__module__.startswith("adapter_runtime.") for block in known)
     (oldest_python,) = re.findall(r'requires-python = ">=([0-9.]+)"', PROJECT)
     fixes = " and ".join(f"{name} (in {release})" for name, release in adapters["security_fixes_in"].items())
     files = {config: megabytes(size) for config, size in sizes["files"].items()}
