@@ -44,7 +44,6 @@ class Site:
         str, Callable[[], Tensor]
     ]  # name -> its part of a parameter; a name with "[...]" is a part of one
     gradients: Mapping[str, Callable[[], Tensor | None]]
-    hosts: frozenset[str] = frozenset()  # paths of the modules that run it; empty = of all that might
 
 
 def sites_of_adapter(model: nn.Module, name: str) -> list[Site]:
@@ -63,7 +62,6 @@ def sites_of_adapter(model: nn.Module, name: str) -> list[Site]:
             path.rpartition(".")[0],
             {key: functools.partial(_data, p) for key, p in tensors.items()},
             {key: functools.partial(_gradient, p) for key, p in tensors.items()},
-            frozenset({path.rpartition(".")[0]}),
         )
         for path, tensors in found.items()
     ]
@@ -172,7 +170,7 @@ def _hosts(model: nn.Module) -> dict[str, AdapterLayerBase[Any]]:
 @contextlib.contextmanager
 def _running(hosts: Mapping[str, AdapterLayerBase[Any]], site: Site) -> Iterator[None]:
     """Leave out what runs at other sites: with zeros, it would only take time, for each site again."""
-    others = [host for path, host in hosts.items() if path not in site.hosts]
+    others = [host for path, host in hosts.items() if path != site.path]
     programs = [host.program for host in others]
     try:
         for host in others:

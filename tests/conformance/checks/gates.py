@@ -7,6 +7,8 @@ in one call, and each row has gates of its own: rows that are given to two adapt
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from conformance.adapted import initialised
 from conformance.checks.added import adapter_runs
 from conformance.checks.composition import split_batch_is_its_parts
@@ -22,7 +24,7 @@ GATED: dict[str, Part] = {"bottleneck": SEQ_BN, "prefix_tuning": PREFIX_FLAT, "l
 def gates_run(subject: Subject) -> Method | None:
     """Adapters with gates run where the model says so: all of them in one. The method that is; None without any."""
     model = initialised(subject)
-    found = [method for method in _gated(subject) if model.supports_adapter(method.config)]
+    found = [method for method in _gated(model) if model.supports_adapter(method.config)]
     if not found:
         return None
     parts = tuple(part for method in found for part in method.parts)
@@ -33,14 +35,14 @@ def gates_run(subject: Subject) -> Method | None:
 
 def gates_are_of_rows(subject: Subject) -> None:
     """And can be added only there, and each row has its own."""
-    supported_can_be_added(subject, _gated(subject))
+    supported_can_be_added(subject, _gated(initialised(subject)))
     method = gates_run(subject)
     if method is not None:
         split_batch_is_its_parts(subject, method)
 
 
-def _gated(subject: Subject) -> list[Method]:
-    configs = family_configs(layout_of(initialised(subject)), dict.fromkeys(GATED, ""))
+def _gated(model: PreTrainedModel) -> list[Method]:
+    configs = family_configs(layout_of(model), dict.fromkeys(GATED, ""))
     return [
         Method(f"gated {family}", f"{configs[family].removesuffix(']')},use_gating=True]", (part,))
         for family, part in GATED.items()

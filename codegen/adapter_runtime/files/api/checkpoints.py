@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +19,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 from transformers.core_model_loading import WeightRenaming
 
 from adapter_runtime.contract.registry import registered
-from adapter_runtime.files.api.elsewhere import names_in, skeleton_of, with_renaming
+from adapter_runtime.files.api.elsewhere import names_in, skeleton_of, tied_names, with_renaming
 from adapter_runtime.files.api.random_parts import Reading, tell_what_is_random
 from adapter_runtime.heads.static import is_static, unmet
 
@@ -195,13 +194,10 @@ def _tied_in(upstream: type[PreTrainedModel] | None, config: PreTrainedConfig) -
         return set()
     is_of_config = isinstance(config, getattr(upstream, "config_class", None) or ())
     skeleton = skeleton_of(upstream, config) if is_of_config else None
-    if (
-        skeleton is None
-    ):  # the checkpoint names a class of another type, or one that upstream refuses to make of the config
+    # None: the checkpoint names a class of another type, or one that upstream refuses to make of the config
+    if skeleton is None:
         return set(getattr(upstream, "_tied_weights_keys", None) or ())
-    named = list(skeleton.named_parameters(remove_duplicate=False))
-    count = Counter(id(parameter) for _, parameter in named)
-    return {name for name, parameter in named if count[id(parameter)] > 1}
+    return {name for group in tied_names(skeleton) for name in group}
 
 
 def _is_same_end(name: str, other: str) -> bool:

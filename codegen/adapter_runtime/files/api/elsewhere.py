@@ -159,15 +159,20 @@ def tied(writer: PreTrainedModel, prefix: str, left_over: Set[str], lacking: Set
     Args:
         left_over, lacking: see `renamings`.
     """
-    names: dict[int, set[str]] = {}
-    for name, parameter in writer.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(name)
     found = {}
-    for group in names.values():
+    for group in tied_names(writer):
         saved, places = group & left_over, {_placed(name, lacking, prefix) for name in group} - {None}
         if len(saved) == len(places) == 1:
             found[saved.pop()] = str(places.pop())
     return found
+
+
+def tied_names(model: PreTrainedModel) -> list[set[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return [group for group in names.values() if len(group) > 1]
 
 
 def _outermost(models: list[_Inside], kinds: set[type[PreTrainedModel]]) -> list[_Inside]:
