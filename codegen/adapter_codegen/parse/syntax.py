@@ -51,6 +51,12 @@ def is_docstring(node: cst.CSTNode) -> bool:
     )
 
 
+def is_inherited(called: cst.BaseExpression, name: str) -> bool:
+    """``super().forward``, for `name` = "forward"."""
+    owner = called.value if isinstance(called, cst.Attribute) and called.attr.value == name else None
+    return isinstance(owner, cst.Call) and dotted_name(owner.func) == "super" and not owner.args
+
+
 def statements(body: cst.BaseSuite) -> Iterator[cst.BaseSmallStatement | cst.BaseCompoundStatement]:
     """The statements of a block, with those that share a line taken apart; bodies of compound ones are not entered."""
     for statement in body.body:

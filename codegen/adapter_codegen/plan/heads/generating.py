@@ -14,7 +14,7 @@ import libcst as cst
 
 from adapter_codegen.model import Borrowed
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
-from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, self_attribute, statements
+from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, is_inherited, self_attribute, statements
 from adapter_codegen.plan.heads.unclear import Unclear
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
@@ -86,13 +86,9 @@ def _goes_on(function: FunctionFacts) -> bool:
     nodes = list(descendants(function.node))
     returned = [node.value for node in nodes if isinstance(node, cst.Return)]
     runs_itself = any(isinstance(node, cst.Call) and dotted_name(node.func) == "self" for node in nodes)
-    return not runs_itself and any(isinstance(value, cst.Call) and _is_inherited(value.func) for value in returned)
-
-
-def _is_inherited(called: cst.BaseExpression) -> bool:
-    """``super().generate``"""
-    owner = called.value if isinstance(called, cst.Attribute) and called.attr.value == _WHOLE else None
-    return isinstance(owner, cst.Call) and dotted_name(owner.func) == "super" and not owner.args
+    return not runs_itself and any(
+        isinstance(value, cst.Call) and is_inherited(value.func, _WHOLE) for value in returned
+    )
 
 
 def _asked(function: FunctionFacts) -> Iterator[str]:

@@ -78,8 +78,12 @@ def plan_layer(facts: ModuleFacts, kinds: Kinds, class_name: str) -> LayerFindin
         mlp=_feed_forward(plain_blocks(blocks, scene), roles, scene),
         mixer=mixer_roles(residuals.additions, sublayers, attentions, scene),
     )
-    plan = replace(plan, optional=optional_paths(plan, facts), turned=turned_projections(_adaptable(plan), scene))
-    plan = replace(plan, selected=selected_projections(_adaptable(plan), in_part, scene))
+    plan = replace(
+        plan,
+        optional=optional_paths(plan, facts),
+        turned=turned_projections(_adaptable(plan), scene),
+        selected=selected_projections(_adaptable(plan), in_part, scene),
+    )
     findings += unusable(plan, attentions.cores)
     prefix, refused = _prefixes(attentions.cores, scene)
     core_classes = tuple(dict.fromkeys(core.call.frame.class_name for core in attentions.cores))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import libcst as cst
 
 from adapter_codegen.parse.facts import FunctionFacts
-from adapter_codegen.parse.syntax import dotted_name, is_docstring
+from adapter_codegen.parse.syntax import dotted_name, is_docstring, is_inherited
 
 
 def passes_on(function: FunctionFacts) -> bool:
@@ -14,7 +14,7 @@ def passes_on(function: FunctionFacts) -> bool:
     line = body[0] if len(body) == 1 else None
     returned = line.body[0] if isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1 else None
     called = returned.value if isinstance(returned, cst.Return) else None
-    if not isinstance(called, cst.Call) or not _is_inherited(called.func, function.name):
+    if not isinstance(called, cst.Call) or not is_inherited(called.func, function.name):
         return False
     named = {argument.keyword.value: dotted_name(argument.value) for argument in called.args if argument.keyword}
     rest = [dotted_name(argument.value) for argument in called.args if argument.star == "**"]
@@ -28,10 +28,3 @@ def passes_on(function: FunctionFacts) -> bool:
 def _stars(given: cst.Parameters) -> bool:
     """Whether a function takes no ``*args``."""
     return not isinstance(given.star_arg, cst.Param)
-
-
-def _is_inherited(called: cst.BaseExpression, name: str) -> bool:
-    """``super().forward``"""
-    if not isinstance(called, cst.Attribute) or called.attr.value != name or not isinstance(called.value, cst.Call):
-        return False
-    return dotted_name(called.value.func) == "super" and not called.value.args
