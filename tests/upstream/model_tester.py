@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import Any
@@ -30,6 +31,7 @@ class ModelTester:
         config = self.get_config()
         part = part_of_head(model_type)
         stack = self.subject.upstream().get_submodule(part).config if part else config.get_text_config()
+        stack = first_layer(stack)
         self.num_hidden_layers: int = getattr(stack, "num_hidden_layers", 0)
         self.num_attention_heads: int = getattr(stack, "num_attention_heads", 0)
         self.hidden_size: int = getattr(stack, "hidden_size", 0)
@@ -75,6 +77,11 @@ def sizes(config: PreTrainedConfig) -> tuple[int, int]:
     return image, patch
 
 
+def first_layer(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the first layer where layers differ: upstream lets sizes that may differ be read there only."""
+    return config.per_layer_config[0] if config.is_heterogeneous else config
+
+
 def without_long_masks(config: PreTrainedConfig, frames: int) -> PreTrainedConfig:
     """`config`, changed to mask nothing in training where it masks spans that are longer than a sound of so many frames."""
     if getattr(config, "mask_time_length", 0) > frames:
@@ -117,10 +124,13 @@ def _head_config(model_type: str, head_type: str) -> dict[str, Any]:
 @functools.cache
 def outputs_of(subject: Subject) -> Any:
     """What upstream's base model gives, with all that can be asked for, or the part of it that runs alone where the head does.
-    To be read only."""
+    To be read only. (A backbone of timm's refuses attention weights, and may refuse states, too.)"""
     model, inputs = _read(subject)
-    with torch.no_grad():
-        return model(**inputs, output_attentions=True, output_hidden_states=True, return_dict=True)
+    asked = [{"output_attentions": True, "output_hidden_states": True}, {"output_hidden_states": True}, {}]
+    for flags in asked:
+        with torch.no_grad(), contextlib.suppress(ValueError) if flags else contextlib.nullcontext():
+            return model(**inputs, **flags, return_dict=True)
+    raise AssertionError("the last of what is asked returns or raises")
 
 
 def _read(subject: Subject) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -138,7 +148,7 @@ def _read(subject: Subject) -> tuple[PreTrainedModel, dict[str, Any]]:
 def needed(subject: Subject) -> tuple[str, ...]:
     """The inputs without which what runs does not, beside the first and those that upstream's tests bring along."""
     model, inputs = _read(subject)
-    brought = {model_class(subject.architecture).main_input_name, "attention_mask", "decoder_input_ids"}
+    brought = {*main_inputs(model_class(subject.architecture)), "attention_mask", "decoder_input_ids"}
     others = [name for name in inputs if name not in brought]
     first = {name: value for name, value in inputs.items() if name in brought}
     if _runs(model, first):
@@ -148,6 +158,12 @@ def needed(subject: Subject) -> tuple[str, ...]:
         if _runs(model, fewer):
             others.remove(name)
     return tuple(others)
+
+
+def main_inputs(cls: type[PreTrainedModel]) -> tuple[str, ...]:
+    """Upstream names one, or a few of several kinds."""
+    named: str | list[str] = cls.main_input_name
+    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def _runs(model: PreTrainedModel, inputs: dict[str, Any]) -> bool:
@@ -171,8 +187,7 @@ def lengths(subject: Subject) -> tuple[int, int]:
 
 def hidden_states_of(subject: Subject) -> tuple[torch.Tensor, ...]:
     """Those of the encoder, or of the only stack."""
-    outputs = outputs_of(subject)
-    return next((found for name in ("encoder_hidden_states", "hidden_states") if (found := outputs.get(name))), ())
+    return _tensors(outputs_of(subject), "encoder_hidden_states", "hidden_states")
 
 
 def gives_attentions(subject: Subject) -> bool:
@@ -181,11 +196,15 @@ def gives_attentions(subject: Subject) -> bool:
 
 
 def attentions_of(subject: Subject) -> tuple[torch.Tensor, ...]:
-    """The attention weights of the encoder, or of the only stack. Upstream's tests ask for one tensor per layer: what is nested by
-    stages (PVT v2) they do not read."""
-    outputs = outputs_of(subject)
-    given = next((found for name in ("encoder_attentions", "attentions") if (found := outputs.get(name))), ())
-    return given if all(isinstance(weights, torch.Tensor) for weights in given) else ()
+    """The attention weights of the encoder, or of the only stack."""
+    return _tensors(outputs_of(subject), "encoder_attentions", "attentions")
+
+
+def _tensors(outputs: Any, *names: str) -> tuple[torch.Tensor, ...]:
+    """What is given under the first of `names` that something is given under. Upstream's tests ask for one tensor per layer: what is
+    nested by stages (PVT v2) or by towers (BridgeTower) they do not read."""
+    given = next((found for name in names if (found := outputs.get(name))), ())
+    return given if all(isinstance(entry, torch.Tensor) for entry in given) else ()
 
 
 @functools.cache

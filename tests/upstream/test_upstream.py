@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import os
 import sys
@@ -159,6 +160,21 @@ def test_an_entry_of_upstreams_asks_its_own_class(own: str, name: str, holds: bo
     assert entry.covers(name, SimpleNamespace(own=lambda name: own)) is holds  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "same"),
+    [
+        pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`", True, id="but for the name of the class"),
+        pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`, `b`", False, id="more of ours"),
+    ],
+)
+def test_word_for_word_is_what_it_says_of_upstreams_own_class_alone(theirs: str, ours: str, same: bool) -> None:
+    entry = exempt.Exempt("fails", "it is upstream's", "lacks", of_upstream=True, word_for_word=True)
+    names = {name: SimpleNamespace(__name__=f"Llama{name}Model") for name in ("", "Adapter")}
+    facts = SimpleNamespace(own=lambda name: theirs, tested=names["Adapter"], upstream=names[""])
+    with contextlib.nullcontext() if same else pytest.raises(AssertionError, match="of upstream's own class"):
+        entry.check("test_fails", ours, facts)  # type: ignore[arg-type]
+
+
 @needs_sources
 def test_what_a_test_says_of_upstreams_own_class() -> None:
     assert cases._said_of_own("llama", "test_determinism") == ""
@@ -205,6 +221,101 @@ def test_attention_weights_that_are_nested_are_none_that_upstreams_tests_read() 
     assert model_tester.outputs_of(nested).attentions
     assert model_tester.attentions_of(nested) == ()
     assert len(model_tester.attentions_of(plain)) == plain.config().num_hidden_layers
+
+
+def test_hidden_states_that_are_nested_are_none_that_upstreams_tests_read() -> None:
+    nested = heads.base_subject("bridgetower")
+    assert model_tester.outputs_of(nested).hidden_states
+    assert model_tester.hidden_states_of(nested) == ()
+
+
+def test_what_refuses_attention_weights_is_asked_for_states_alone() -> None:
+    assert model_tester.outputs_of(heads.base_subject("edgetam"))
+
+
+@pytest.mark.parametrize(
+    ("names", "read"), [("input_ids", ("input_ids",)), (["pixel_values", "input_ids"], ("pixel_values", "input_ids"))]
+)
+def test_a_class_may_name_several_main_inputs(names: object, read: tuple[str, ...]) -> None:
+    assert model_tester.main_inputs(SimpleNamespace(main_input_name=names)) == read  # type: ignore[arg-type]
+
+
+def test_sizes_that_differ_by_layers_are_those_of_the_first() -> None:
+    layers = [SimpleNamespace(num_attention_heads=heads) for heads in (4, 8)]
+    config = SimpleNamespace(is_heterogeneous=True, per_layer_config=layers)
+    assert model_tester.first_layer(config) is layers[0]  # type: ignore[arg-type,comparison-overlap]
+    config.is_heterogeneous = False
+    assert model_tester.first_layer(config) is config  # type: ignore[arg-type,comparison-overlap]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "alike"),
+    [
+        pytest.param("esm", True, id="but for a pooler, which upstream's classes with heads lack"),
+        pytest.param("mixtral", True, id="experts that a file holds one by one"),
+    ],
+)
+def test_files_hold_the_names_that_upstream_gives(model_type: str, alike: bool) -> None:
+    assert exempt._is_saved_as_upstream(cases.facts(model_type)) is alike
+
+
+def test_a_weight_by_another_name_in_a_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = exempt._names_in_a_file
+
+    def other(model: torch.nn.Module) -> set[str]:
+        is_ours = type(model).__name__.endswith("AdapterModel")
+        return {name.replace("q_proj", "query") if is_ours else name for name in names(model)}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exempt, "_names_in_a_file", other)
+    assert not exempt._is_saved_as_upstream(cases.facts("mixtral"))
+
+
+@pytest.mark.parametrize(("model_type", "lacks"), [("esm", True), ("mixtral", False)])
+def test_names_of_files_that_no_weight_has_are_told(model_type: str, lacks: bool) -> None:
+    assert exempt._names_what_is_not_there(cases.facts(model_type)) is lacks
+
+
+@pytest.mark.parametrize(
+    ("named", "switched", "nowhere"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_checkpointing_without_a_switch_is_told(named: bool, switched: bool, nowhere: bool) -> None:
+    layer = torch.nn.Linear(2, 2)
+    if switched:
+        layer.gradient_checkpointing = False  # type: ignore[assignment]
+    tested = SimpleNamespace(supports_gradient_checkpointing=named)
+    facts = SimpleNamespace(on_meta=torch.nn.ModuleList([layer]), tested=tested)
+    assert exempt._checkpoints_nowhere(facts) is nowhere  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("shape", "value", "none"), [((2,), 1.0, False), ((0,), 1.0, True), ((2,), torch.inf, True)])
+def test_a_tensor_without_a_difference_from_itself_is_told(shape: tuple[int], value: float, none: bool) -> None:
+    model = torch.nn.ParameterDict({"weight": torch.full(shape, value)})
+    facts = SimpleNamespace(subject=SimpleNamespace(upstream=lambda: model))
+    assert exempt._holds_no_difference(facts) is none  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model_type", "draws"), [("vits", True), ("llama", False)])
+def test_numbers_that_are_drawn_in_evaluation_are_told(model_type: str, draws: bool) -> None:
+    assert exempt._draws_at_random(cases.facts(model_type)) is draws
+
+
+@pytest.mark.parametrize(
+    ("head", "inputs", "none"), [("", {}, True), ("", {"labels": 1}, False), ("causal_lm", {}, False)]
+)
+def test_labels_of_the_instance_make_a_loss_too(head: str, inputs: dict[str, int], none: bool) -> None:
+    facts = SimpleNamespace(head=head, subject=SimpleNamespace(padded_inputs=lambda: inputs))
+    assert exempt._has_no_loss(facts) is none  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "none"),
+    [
+        pytest.param("idefics", True, id="upstream freezes the matrix"),
+        pytest.param("llama", False, id="it is trained"),
+    ],
+)
+def test_embeddings_without_a_gradient_are_told(model_type: str, none: bool) -> None:
+    assert exempt._embeds_for_none(cases.facts(model_type)) is none
 
 
 @pytest.mark.parametrize(
