@@ -6,6 +6,7 @@ What every model must fulfil (shapes, losses, conversion of upstream's heads, sa
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,6 +259,20 @@ def test_a_language_modelling_head_is_tied_where_the_config_says_so(method: str,
     assert ("heads.h.3.weight" in model.all_tied_weights_keys) is tie
     model.tie_weights()
     assert (projection.weight is embeddings.weight) is tie
+
+
+def test_a_head_is_not_tied_to_embeddings_of_more_than_its_tokens(tmp_path: Path) -> None:
+    """CPM-Ant's are of its prompts, too."""
+    model = adapter_model("cpmant")
+    model.add_causal_lm_head("h")
+    projection = model.heads["h"].get_output_embeddings()
+    tokens = model.config.vocab_size
+    assert model.config.tie_word_embeddings and model.get_input_embeddings().weight.shape[0] > tokens
+    assert projection.weight.shape[0] == tokens
+    logits = model(TOKENS).logits
+    assert logits.shape == (2, 7, tokens)
+    model.save_pretrained(tmp_path)
+    assert_close(AutoAdapterModel.from_pretrained(tmp_path).eval()(TOKENS).logits, logits)
 
 
 def test_tying_the_heads_of_one_model_changes_no_class() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ def outputs_of(subject: Subject) -> Any:
     asked = [{"output_attentions": True, "output_hidden_states": True}, {"output_hidden_states": True}, {}]
     for flags in asked:
         with torch.no_grad(), contextlib.suppress(ValueError) if flags else contextlib.nullcontext():
-            return model(**inputs, **flags, return_dict=True)
+            outputs = model(**inputs, **flags, return_dict=True)
+            return outputs if isinstance(outputs, Mapping) else {}  # a tower may give a tensor alone
     raise AssertionError("the last of what is asked returns or raises")
 
 
@@ -214,7 +216,7 @@ def trains_wholly(subject: Subject) -> bool:
     if part_of_head(subject.model_type):
         return False
     states = model(**_inputs(subject), return_dict=True)[0]
-    if not isinstance(states, torch.Tensor):
+    if not isinstance(states, torch.Tensor) or not states.requires_grad:  # codes are chosen, and have no gradient
         return False
     states.sum().backward()
     return all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)

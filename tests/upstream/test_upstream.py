@@ -229,6 +229,20 @@ def test_hidden_states_that_are_nested_are_none_that_upstreams_tests_read() -> N
     assert model_tester.hidden_states_of(nested) == ()
 
 
+def test_a_tensor_alone_is_no_output_that_upstreams_tests_read() -> None:
+    subject = heads.base_subject("jev")
+    assert model_tester.outputs_of(subject) == {} and model_tester.hidden_states_of(subject) == ()
+
+
+@pytest.mark.parametrize(("model_type", "more"), [("cpmant", True), ("llama", False), ("bert", False)])
+def test_rows_behind_the_vocabulary_are_told(model_type: str, more: bool) -> None:
+    assert exempt._has_more_rows(cases.facts(model_type)) is more
+
+
+def test_states_without_a_gradient_train_nothing() -> None:
+    assert not model_tester.trains_wholly(heads.base_subject("mimi"))
+
+
 def test_what_refuses_attention_weights_is_asked_for_states_alone() -> None:
     assert model_tester.outputs_of(heads.base_subject("edgetam"))
 

@@ -76,13 +76,17 @@ def _weight(module: nn.Module) -> torch.Tensor:
 def _tied_projections(model: FlexibleHeadsModel) -> dict[str, str]:
     """The names of the weights of projections -> the name of that of the embeddings of what they predict.
 
-    Upstream ties in one step: where these embeddings are tied to others themselves, the projections are to those.
+    Upstream ties in one step: where these embeddings are tied to others themselves, the projections are to those. A projection of
+    another shape than the embeddings is not tied, as in upstream's classes.
     """
     projections = [projection for _, projection in _projections(model)]
     if not projections:
         return {}
+    embeddings = predicted_embeddings(model)
+    shape = _weight(embeddings).shape  # CPM-Ant's have more rows than there are tokens: those of its prompts
+    projections = [projection for projection in projections if _weight(projection).shape == shape]
     names = {module: name for name, module in model.named_modules()}
-    source = f"{names[predicted_embeddings(model)]}.weight"
+    source = f"{names[embeddings]}.weight"
     prefix = f"{model.base_model_prefix}."
     tied = getattr(model.base_model, "_tied_weights_keys", None) or {}
     target = tied.get(source.removeprefix(prefix))
