@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,14 @@ HEAD = "upstream"
 # The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, or the one that lets patches be masked, which
 # a test of upstream's does wherever the forward has an argument for it. Else the first that the model has.
 PREFERRED = ("masked_lm", "seq2seq_lm", "causal_lm", "masked_image_modeling")
+# Of a mask: some of upstream's tests lengthen inputs to seven rows, by any numbers.
+TIMES = 3
 
 
 class ModelTester:
     """Stands where upstream's ``LlamaModelTester`` does. Its instance is the one that our own checks run on."""
 
     is_training = True  # losses are asked for
-    batch_size = BATCH
 
     def __init__(self, model_type: str) -> None:
         self.subject = heads.base_subject(model_type)
@@ -33,36 +34,45 @@ class ModelTester:
         part = part_of_head(model_type)
         stack = self.subject.upstream().get_submodule(part).config if part else config.get_text_config()
         stack = first_layer(stack)
+        weights, states_given = attentions_of(self.subject), hidden_states_of(self.subject)
         self.num_hidden_layers: int = getattr(stack, "num_hidden_layers", 0)
-        self.num_attention_heads: int = getattr(stack, "num_attention_heads", 0)
+        self.num_attention_heads = heads_of(stack, weights)
         self.hidden_size: int = getattr(stack, "hidden_size", 0)
-        if states_given := hidden_states_of(
-            self.subject
-        ):  # stages have states of several widths, and one in front of none
+        if states_given:  # stages have states of several widths, and one in front of none
             self.expected_num_hidden_layers, self.hidden_size = len(states_given), states_given[0].shape[-1]
         inputs = self._inputs()
+        self.batch_size = BATCH * self._times()
         states, decoder_states = lengths(self.subject)
-        self.seq_length = inputs["input_ids"].shape[-1] if "input_ids" in inputs and not part else states
+        in_rows = (
+            bool(states_given) and states_given[0].dim() == 3
+        )  # patches of an image may stand in front of the tokens
+        self.seq_length = states if in_rows or part or "input_ids" not in inputs else inputs["input_ids"].shape[1]
         if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
             self.num_masks, self.mask_length = 1, patches(config)
             self.image_size, self.patch_size = sizes(config)  # it counts them itself, where this takes their noise
-        if weights := attentions_of(self.subject):
+        if weights:
             self.num_hidden_layers = len(weights)  # of other kinds of layers, and of stages, upstream counts none
         if decoder_states:
             self.encoder_seq_length, self.decoder_seq_length = states, decoder_states
         elif weights:  # where attention is local, the keys are no tokens
             self.key_length = weights[0].shape[-1]
+            if pieces := chunks(weights, states):  # upstream's names of how many, and of how many positions of each
+                self.encoder_seq_length, self.chunk_length = pieces
 
     def get_config(self) -> PreTrainedConfig:
         """The configuration of the instance, which names the head."""
-        return with_head(without_long_masks(self.subject.config(), lengths(self.subject)[0]))
+        config = without_long_masks(self.subject.config(), lengths(self.subject)[0])
+        return with_head(without_dropped_layers(config))
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PreTrainedConfig, dict[str, Any]]:
         return self.get_config(), self._inputs()
 
     def _inputs(self) -> dict[str, Any]:
         inputs = _inputs(self.subject)
-        return {name: value.clone() for name, value in inputs.items()}
+        return {name: value.repeat(self._times(), *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+
+    def _times(self) -> int:
+        return TIMES if masks_inputs(self.subject) else 1
 
 
 def patches(config: PreTrainedConfig) -> int:
@@ -83,11 +93,41 @@ def first_layer(config: PreTrainedConfig) -> PreTrainedConfig:
     return config.per_layer_config[0] if config.is_heterogeneous else config
 
 
+def heads_of(config: PreTrainedConfig, weights: Sequence[torch.Tensor]) -> int:
+    """Of the first attention, whose weights tell where the configuration names none, or one number for each stage."""
+    named = getattr(config, "num_attention_heads", None)
+    if isinstance(named, int) or not weights or weights[0].dim() < 3:
+        return named if isinstance(named, int) else 0
+    return weights[0].shape[-3]
+
+
+def chunks(weights: Sequence[torch.Tensor], states: int) -> tuple[int, ...]:
+    """Into how many chunks of how many positions an attention over chunks cuts all states; () where it does not."""
+    pieces = tuple(weights[0].shape[-3:-1]) if weights[0].dim() == 5 else ()
+    return pieces if pieces and pieces[0] * pieces[1] == states else ()
+
+
+def without_dropped_layers(config: PreTrainedConfig) -> PreTrainedConfig:
+    """`config`, changed to leave out no layer at random in training: of what is left out, upstream's tests would read the outputs."""
+    for part in _parts(config):
+        for name in vars(part):
+            if name.endswith("layerdrop"):
+                setattr(part, name, 0.0)
+    return config
+
+
 def without_long_masks(config: PreTrainedConfig, frames: int) -> PreTrainedConfig:
     """`config`, changed to mask nothing in training where it masks spans that are longer than a sound of so many frames."""
-    if getattr(config, "mask_time_length", 0) > frames:
-        config.mask_time_prob = 0.0
+    for part in _parts(config):
+        if getattr(part, "mask_time_length", 0) > frames:
+            part.mask_time_prob = 0.0
     return config
+
+
+def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """The configuration, and those of the models inside."""
+    within = (getattr(config, name, None) for name in config.sub_configs)
+    return [config, *(part for part in within if isinstance(part, PreTrainedConfig))]
 
 
 def with_head(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -162,6 +202,12 @@ def needed(subject: Subject) -> tuple[str, ...]:
     return tuple(others)
 
 
+def masks_inputs(subject: Subject) -> bool:
+    """Nothing runs without a mask over another input."""
+    others = [_inputs(subject)[name] for name in needed(subject)]
+    return any(not value.is_floating_point() and int(value.max()) <= 1 for value in others)
+
+
 def main_inputs(cls: type[PreTrainedModel]) -> tuple[str, ...]:
     """Upstream names one, or a few of several kinds."""
     named: str | list[str] = cls.main_input_name
@@ -189,7 +235,7 @@ def lengths(subject: Subject) -> tuple[int, int]:
 
 def hidden_states_of(subject: Subject) -> tuple[torch.Tensor, ...]:
     """Those of the encoder, or of the only stack."""
-    return _tensors(outputs_of(subject), "encoder_hidden_states", "hidden_states")
+    return _tensors(subject, "hidden_states")
 
 
 def gives_attentions(subject: Subject) -> bool:
@@ -199,13 +245,15 @@ def gives_attentions(subject: Subject) -> bool:
 
 def attentions_of(subject: Subject) -> tuple[torch.Tensor, ...]:
     """The attention weights of the encoder, or of the only stack."""
-    return _tensors(outputs_of(subject), "encoder_attentions", "attentions")
+    return _tensors(subject, "attentions")
 
 
-def _tensors(outputs: Any, *names: str) -> tuple[torch.Tensor, ...]:
-    """What is given under the first of `names` that something is given under. Upstream's tests ask for one tensor per layer: what is
-    nested by stages (PVT v2) or by towers (BridgeTower) they do not read."""
-    given = next((found for name in names if (found := outputs.get(name))), ())
+def _tensors(subject: Subject, name: str) -> tuple[torch.Tensor, ...]:
+    """What is given under a name: that of the encoder comes first where the configuration says that there is one, as in upstream's
+    tests (MaskFormer gives some such, and is none). These ask for one tensor per layer: what is nested by stages (PVT v2) or by
+    towers (BridgeTower) they do not read."""
+    names = (f"encoder_{name}", name) if subject.config().is_encoder_decoder else (name, f"encoder_{name}")
+    given = next((found for one in names if (found := outputs_of(subject).get(one))), ())
     return given if all(isinstance(entry, torch.Tensor) for entry in given) else ()
 
 

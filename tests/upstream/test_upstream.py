@@ -9,7 +9,7 @@ import os
 import sys
 import tarfile
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +181,21 @@ def test_what_a_test_says_of_upstreams_own_class() -> None:
     assert cases._said_of_own("llama", "test_sdpa_can_dispatch_composite_models").startswith("SkipTest: ")
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        pytest.param("glm4v_vision", "hidden_states", id="upstream's says tokens, and takes none"),
+        pytest.param("llama", "input_ids", id="upstream's says what it takes"),
+    ],
+)
+def test_upstreams_own_class_is_asked_with_the_same_main_input(model_type: str, name: str) -> None:
+    own = cases.model_class(heads.base_subject(model_type).architecture)
+    asked = cases._with_main_input(own, model_type)
+    assert asked.main_input_name == heads.adapter_model_class(model_type).main_input_name == name
+    assert (asked is own) is (model_type == "llama")
+    assert (asked.__name__, asked.__module__) == (own.__name__, own.__module__)
+
+
 @needs_sources
 def test_every_entry_speaks_of_tests_that_upstream_has() -> None:
     names = [name for model_type in CORE for name in cases.names(model_type)]
@@ -223,6 +238,17 @@ def test_attention_weights_that_are_nested_are_none_that_upstreams_tests_read() 
     assert len(model_tester.attentions_of(plain)) == plain.config().num_hidden_layers
 
 
+@pytest.mark.parametrize(
+    ("model_type", "states"),
+    [
+        pytest.param("maskformer", 12, id="those of its encoder are among all"),
+        pytest.param("t5", 3, id="those of its encoder, as its config says"),
+    ],
+)
+def test_hidden_states_are_those_that_upstreams_tests_read(model_type: str, states: int) -> None:
+    assert len(model_tester.hidden_states_of(heads.base_subject(model_type))) == states
+
+
 def test_hidden_states_that_are_nested_are_none_that_upstreams_tests_read() -> None:
     nested = heads.base_subject("bridgetower")
     assert model_tester.outputs_of(nested).hidden_states
@@ -260,6 +286,90 @@ def test_sizes_that_differ_by_layers_are_those_of_the_first() -> None:
     assert model_tester.first_layer(config) is layers[0]  # type: ignore[arg-type,comparison-overlap]
     config.is_heterogeneous = False
     assert model_tester.first_layer(config) is config  # type: ignore[arg-type,comparison-overlap]
+
+
+@pytest.mark.parametrize(
+    ("named", "shape", "heads_there"),
+    [
+        pytest.param(2, (3, 4, 5, 5), 2, id="as the config says"),
+        pytest.param([1, 2], (3, 4, 5, 5), 4, id="one number for each stage"),
+        pytest.param(None, (3, 4, 5, 5), 4, id="by another name"),
+        pytest.param(None, (5, 5), 0, id="no weights of heads"),
+    ],
+)
+def test_heads_are_counted(named: object, shape: tuple[int, ...], heads_there: int) -> None:
+    config = SimpleNamespace(num_attention_heads=named)
+    assert model_tester.heads_of(config, [torch.zeros(shape)]) == heads_there  # type: ignore[arg-type]
+    assert model_tester.heads_of(config, []) == (2 if named == 2 else 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("shape", "cut"), [((3, 4, 2, 6, 9), (2, 6)), ((3, 4, 2, 5, 9), ()), ((3, 4, 12, 12), ())])
+def test_attention_over_chunks_of_all_states_is_told(shape: tuple[int, ...], cut: tuple[int, ...]) -> None:
+    assert model_tester.chunks([torch.zeros(shape)], 12) == cut
+
+
+@pytest.mark.parametrize(
+    ("model_type", "positions"),
+    [
+        pytest.param("git", 25, id="patches stand in front of the tokens"),
+        pytest.param("kyutai_speech_to_text", 6, id="several codes at each position"),
+        pytest.param("deepseek_v4", 8, id="several states of each token"),
+        pytest.param("llama", 8, id="one state of each token"),
+    ],
+)
+def test_positions_are_counted(model_type: str, positions: int) -> None:
+    assert model_tester.ModelTester(model_type).seq_length == positions
+
+
+@pytest.mark.parametrize(
+    ("model_type", "rows"),
+    [
+        pytest.param("qwen3_asr_encoder", 9, id="nothing runs without a mask"),
+        pytest.param("glm4v_vision", 3, id="nothing runs without counts"),
+        pytest.param("llama", 3, id="a mask can be left out"),
+    ],
+)
+def test_masks_that_are_needed_have_rows_enough(model_type: str, rows: int) -> None:
+    tester = model_tester.ModelTester(model_type)
+    _, inputs = tester.prepare_config_and_inputs_for_common()
+    assert {tester.batch_size, *(len(value) for value in inputs.values())} == {rows}
+
+
+def test_no_layer_is_left_out_in_training() -> None:
+    config = heads.base_subject("vits").config()
+    assert config.layerdrop > 0
+    assert model_tester.without_dropped_layers(config).layerdrop == 0
+    both = heads.base_subject("speech-encoder-decoder").config()
+    both.encoder.layerdrop = 0.5
+    assert model_tester.without_dropped_layers(both).encoder.layerdrop == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "yes", "no"),
+    [
+        (exempt._reads_fewer, "seamless_m4t_v2", "t5"),
+        (exempt._has_unlike_stacks, "dia", "t5"),
+        (exempt._has_unlike_stacks, "pp_doclayout_v2", "llama"),
+        (exempt._has_parallel_streams, "deepseek_v4", "llama"),
+        (exempt._has_parallel_streams, "deepseek_v4", "swin"),
+        (exempt._counts_in_inputs, "glm4v_vision", "qwen3_asr_encoder"),
+        (exempt._counts_in_inputs, "glm4v_vision", "blip_2_qformer"),
+        (exempt._takes_codes, "dia", "t5"),
+        (exempt._takes_codes, "kyutai_speech_to_text", "vit"),
+        (exempt._masks_too_few, "lasr_encoder", "whisper"),
+        (exempt._gives_no_states_of_encoder, "parakeet_tdt", "t5"),
+        (exempt._gives_no_states_of_encoder, "grounding-dino", "llama"),
+        (exempt._records_nothing, "gemma3n_audio", "gemma4_audio"),
+        (exempt._streams_come_first, "gemma3n_text", "deepseek_v4"),
+        (exempt._works_lengths_out, "fastspeech2_conformer", "t5"),
+        (exempt._attends_in_pieces, "timesformer", "gemma4_audio"),
+        (exempt._draws_at_random, "informer", "time_series_transformer"),
+    ],
+)
+def test_a_condition_speaks_of_one_model_and_not_of_the_other(
+    condition: Callable[..., bool], yes: str, no: str
+) -> None:
+    assert condition(cases.facts(yes)) and not condition(cases.facts(no))
 
 
 @pytest.mark.parametrize(
@@ -387,6 +497,9 @@ def test_inputs_are_needed_where_nothing_runs_without(model_type: str, inputs: t
 def test_spans_that_are_longer_than_the_sound_are_not_masked(span: int, chance: float) -> None:
     config = PreTrainedConfig(mask_time_length=span, mask_time_prob=0.05)
     assert model_tester.without_long_masks(config, 2).mask_time_prob == chance
+    both = heads.base_subject("speech-encoder-decoder").config()
+    both.encoder.mask_time_length, both.encoder.mask_time_prob = span, 0.05
+    assert model_tester.without_long_masks(both, 2).encoder.mask_time_prob == chance
 
 
 @pytest.mark.parametrize(
