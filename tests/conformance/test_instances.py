@@ -20,6 +20,11 @@ def test_no_model_type_stands_in_both_lists_or_is_unknown() -> None:
     assert {*instances.names(), *instances.without()} <= set(model_types())
 
 
+def test_no_config_says_that_it_is_of_another_model_type() -> None:
+    named = {model_type: instances._file()["instances"][model_type]["config"] for model_type in instances.names()}
+    assert [name for name, fields in named.items() if fields.get("model_type", name) != name] == []
+
+
 @pytest.mark.parametrize(
     "model_type", ["bert", "llama", "clip", "bart", "audio-spectrogram-transformer", "aya_vision"]
 )

@@ -289,6 +289,15 @@ def _captures_layers(facts: Facts) -> bool:
     return any(not isinstance((model._can_record_outputs or {}).get("hidden_states", []), list) for model in models)
 
 
+def _has_several_that_record(facts: Facts) -> bool:
+    """More than one model inside records its hidden states, or one gives more of them than its layers do."""
+    if len(hidden_states_of(facts.subject)) > len(attentions_of(facts.subject)) + 1:
+        return True
+    models = (module for module in facts.on_meta.modules() if isinstance(module, PreTrainedModel))
+    recording = [model for model in models if "hidden_states" in (model._can_record_outputs or {})]
+    return len([model for model in recording if model is not facts.on_meta]) > 1
+
+
 def _gives_states_of_several(facts: Facts) -> bool:
     """As an encoder and a decoder do, and BLIP-2, whose outputs hold those of its parts."""
     return "hidden_states" not in outputs_of(facts.subject)
@@ -795,9 +804,9 @@ EXEMPT: tuple[Exempt, ...] = (
     ),
     Exempt(
         "can_capture_specific_layers_hidden_states",
-        "upstream's model puts states of several stacks together, and tells all of them to keep a few",
-        "is not None",
-        lambda facts: len(hidden_states_of(facts.subject)) > len(attentions_of(facts.subject)) + 1,
+        "upstream's model puts states of several stacks together, or gives others than those of the one that is told to keep a few",
+        "is not None|^AssertionError: None mismatch",
+        _has_several_that_record,
         of_upstream=True,
     ),
     Exempt(
@@ -818,6 +827,14 @@ EXEMPT: tuple[Exempt, ...] = (
         "retain_grad_hidden_states_attentions",
         "upstream's model does not train without targets, which the test does not give",
         "labels must be provided",
+        of_upstream=True,
+        word_for_word=True,
+    ),
+    Exempt(
+        "model_outputs_equivalence",
+        "upstream's tower for images keeps no states for its model once that has recorded some itself",
+        "'NoneType' object has no attribute 'size'",
+        lambda facts: bool(facts.config.sub_configs),
         of_upstream=True,
         word_for_word=True,
     ),

@@ -43,9 +43,8 @@ class ModelTester:
         inputs = self._inputs()
         self.batch_size = BATCH * self._times()
         states, decoder_states = lengths(self.subject)
-        in_rows = (
-            bool(states_given) and states_given[0].dim() == 3
-        )  # patches of an image may stand in front of the tokens
+        # Patches of an image may stand in front of the tokens
+        in_rows = bool(states_given) and states_given[0].dim() == 3
         self.seq_length = states if in_rows or part or "input_ids" not in inputs else inputs["input_ids"].shape[1]
         if self.subject.kind == "vision":  # upstream masks some patches, where the forward takes a mask
             self.num_masks, self.mask_length = 1, patches(config)
@@ -94,11 +93,11 @@ def first_layer(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def heads_of(config: PreTrainedConfig, weights: Sequence[torch.Tensor]) -> int:
-    """Of the first attention, whose weights tell where the configuration names none, or one number for each stage."""
-    named = getattr(config, "num_attention_heads", None)
-    if isinstance(named, int) or not weights or weights[0].dim() < 3:
-        return named if isinstance(named, int) else 0
-    return weights[0].shape[-3]
+    """Of the first attention: a configuration may name none, one number for each stage, or some that are not used (ConvBERT)."""
+    if weights and weights[0].dim() >= 3:
+        return weights[0].shape[-4] if weights[0].dim() == 5 else weights[0].shape[-3]
+    named = getattr(config, "num_attention_heads", 0)
+    return named if isinstance(named, int) else 0
 
 
 def chunks(weights: Sequence[torch.Tensor], states: int) -> tuple[int, ...]:

@@ -289,18 +289,18 @@ def test_sizes_that_differ_by_layers_are_those_of_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "shape", "heads_there"),
+    ("shape", "counted"),
     [
-        pytest.param(2, (3, 4, 5, 5), 2, id="as the config says"),
-        pytest.param([1, 2], (3, 4, 5, 5), 4, id="one number for each stage"),
-        pytest.param(None, (3, 4, 5, 5), 4, id="by another name"),
-        pytest.param(None, (5, 5), 0, id="no weights of heads"),
+        pytest.param((3, 4, 5, 5), 4, id="of rows"),
+        pytest.param((3, 4, 2, 3, 5), 4, id="of chunks of rows"),
+        pytest.param((5, 5), 2, id="no weights of heads"),
     ],
 )
-def test_heads_are_counted(named: object, shape: tuple[int, ...], heads_there: int) -> None:
-    config = SimpleNamespace(num_attention_heads=named)
-    assert model_tester.heads_of(config, [torch.zeros(shape)]) == heads_there  # type: ignore[arg-type]
-    assert model_tester.heads_of(config, []) == (2 if named == 2 else 0)  # type: ignore[arg-type]
+def test_heads_are_counted(shape: tuple[int, ...], counted: int) -> None:
+    config = SimpleNamespace(num_attention_heads=2)
+    assert model_tester.heads_of(config, [torch.zeros(shape)]) == counted  # type: ignore[arg-type]
+    assert model_tester.heads_of(config, []) == 2  # type: ignore[arg-type]
+    assert model_tester.heads_of(SimpleNamespace(num_attention_heads=[1, 2]), []) == 0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("shape", "cut"), [((3, 4, 2, 6, 9), (2, 6)), ((3, 4, 2, 5, 9), ()), ((3, 4, 12, 12), ())])
@@ -362,6 +362,8 @@ def test_no_layer_is_left_out_in_training() -> None:
         (exempt._records_nothing, "gemma3n_audio", "gemma4_audio"),
         (exempt._streams_come_first, "gemma3n_text", "deepseek_v4"),
         (exempt._works_lengths_out, "fastspeech2_conformer", "t5"),
+        (exempt._has_several_that_record, "maskformer", "llama"),
+        (exempt._has_several_that_record, "blt", "deepseek_v4"),
         (exempt._attends_in_pieces, "timesformer", "gemma4_audio"),
         (exempt._draws_at_random, "informer", "time_series_transformer"),
     ],
