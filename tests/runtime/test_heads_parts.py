@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPast,
+    ModelOutput,
+    Seq2SeqSequenceClassifierOutput,
     SequenceClassifierOutput,
     SequenceClassifierOutputWithPast,
 )
@@ -118,3 +122,23 @@ def test_the_narrowest_output_class_that_holds_everything_is_taken() -> None:
     assert type(plain) is SequenceClassifierOutput
     assert type(cached) is SequenceClassifierOutputWithPast
     assert cached.past_key_values is not None
+
+
+@pytest.mark.parametrize(
+    ("others", "taken"),
+    [
+        pytest.param({"image_hidden_states": HIDDEN}, SequenceClassifierOutput, id="what no class holds"),
+        pytest.param(
+            {"image_hidden_states": HIDDEN, "past_key_values": ((HIDDEN, HIDDEN),)},
+            SequenceClassifierOutputWithPast,
+            id="what no class holds, and a cache",
+        ),
+        pytest.param({"encoder_last_hidden_state": HIDDEN}, Seq2SeqSequenceClassifierOutput, id="what the last holds"),
+    ],
+)
+def test_what_no_output_class_holds_takes_nothing_else_along(others: dict[str, Any], taken: type[ModelOutput]) -> None:
+    classes = (SequenceClassifierOutput, SequenceClassifierOutputWithPast, Seq2SeqSequenceClassifierOutput)
+    states = {} if taken is Seq2SeqSequenceClassifierOutput else {"hidden_states": (HIDDEN,), "attentions": (HIDDEN,)}
+    outputs = with_logits(classes, ModelOutput(last_hidden_state=HIDDEN, **states, **others), None, logits=HIDDEN)
+    assert type(outputs) is taken
+    assert all(name in outputs for name in states)

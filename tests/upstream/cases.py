@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from conformance import heads
@@ -111,12 +111,13 @@ def _with_main_input(own: type[PreTrainedModel], model_type: str) -> type[PreTra
 
 
 def _run(case: unittest.TestCase) -> None:
-    """As `TestCase.debug` does, and tidy up after a failure too."""
+    """As `TestCase.debug` does, with the same random numbers whatever ran before, and tidy up after a failure too."""
     test = getattr(case, case._testMethodName)
     why = getattr(case, "__unittest_skip_why__", "") or getattr(test, "__unittest_skip_why__", "")
     if getattr(case, "__unittest_skip__", False) or getattr(test, "__unittest_skip__", False):
         raise unittest.SkipTest(why)
     reads_nothing = case._testMethodName in _READING_NOTHING
+    set_seed(0)
     try:
         case.setUp()
         with _random_parts_allowed(case.all_model_classes) if reads_nothing else contextlib.nullcontext():  # type: ignore[attr-defined]

@@ -390,6 +390,12 @@ def _streams_come_first(facts: Facts) -> bool:
     return bool(states) and states[0].dim() > 3 and states[0].shape[0] != BATCH
 
 
+def _nests_states(facts: Facts) -> bool:
+    """Hidden states are lists of lists, one of each tower (BridgeTower)."""
+    states = outputs_of(facts.subject).get("hidden_states")
+    return bool(states) and not all(isinstance(state, torch.Tensor) for state in states)
+
+
 def _works_lengths_out(facts: Facts) -> bool:
     """A decoder that is given no tokens, and makes as many states of them as its weights say."""
     inputs = facts.subject.padded_inputs()
@@ -655,6 +661,13 @@ EXEMPT: tuple[Exempt, ...] = (
         _gives_no_states_of_texts,
     ),
     Exempt(
+        "hidden_states_output retain_grad_hidden_states_attentions model_outputs_equivalence",
+        "timm's model inside gives no hidden states, and upstream's says so where they are asked for",
+        "'output_hidden_states' option cannot be set for this timm model",
+        of_upstream=True,
+        word_for_word=True,
+    ),
+    Exempt(
         "hidden_states_output retain_grad_hidden_states_attentions",
         "upstream looks for hidden states of one stack, and the outputs hold those of several, or none",
         "has no attribute 'hidden_states'|'?NoneType'? (object is not subscriptable|has no len)",
@@ -793,6 +806,21 @@ EXEMPT: tuple[Exempt, ...] = (
         _gives_no_states_of_encoder,
         of_upstream=True,
         word_for_word=True,
+    ),
+    Exempt(
+        "hidden_states_output retain_grad_hidden_states_attentions",
+        "upstream looks for one list of hidden states, and each tower has its own",
+        "'tuple' object has no attribute '(shape|retain_grad)'",
+        _nests_states,
+        of_upstream=True,
+        word_for_word=True,
+    ),
+    Exempt(
+        "can_capture_specific_layers_hidden_states",
+        "upstream looks for one list of hidden states, and each tower has its own",
+        "is not None",
+        _nests_states,
+        of_upstream=True,
     ),
     Exempt(
         "can_capture_specific_layers_hidden_states hidden_states_output retain_grad_hidden_states_attentions",

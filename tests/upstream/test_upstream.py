@@ -255,6 +255,11 @@ def test_hidden_states_that_are_nested_are_none_that_upstreams_tests_read() -> N
     assert model_tester.hidden_states_of(nested) == ()
 
 
+@pytest.mark.parametrize(("model_type", "nests"), [("bridgetower", True), ("llama", False), ("jev", False)])
+def test_nested_hidden_states_are_told(model_type: str, nests: bool) -> None:
+    assert exempt._nests_states(cases.facts(model_type)) is nests
+
+
 def test_a_tensor_alone_is_no_output_that_upstreams_tests_read() -> None:
     subject = heads.base_subject("jev")
     assert model_tester.outputs_of(subject) == {} and model_tester.hidden_states_of(subject) == ()
@@ -431,6 +436,20 @@ def test_numbers_that_are_drawn_in_evaluation_are_told(model_type: str, draws: b
 def test_labels_of_the_instance_make_a_loss_too(head: str, inputs: dict[str, int], none: bool) -> None:
     facts = SimpleNamespace(head=head, subject=SimpleNamespace(padded_inputs=lambda: inputs))
     assert exempt._has_no_loss(facts) is none  # type: ignore[arg-type]
+
+
+def test_every_test_begins_with_the_same_random_numbers() -> None:
+    drawn = []
+
+    class Draws(unittest.TestCase):
+        all_model_classes = ()
+
+        def test_draws(self) -> None:
+            drawn.append(torch.rand(1).item())
+
+    for _ in range(2):
+        cases._run(Draws("test_draws"))
+    assert drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize(

@@ -118,17 +118,17 @@ def of_encoder(outputs: ModelOutput) -> ModelOutput:
 def with_logits(
     classes: Sequence[type[ModelOutput]], outputs: ModelOutput, loss: torch.Tensor | None, **logits: torch.Tensor
 ) -> ModelOutput:
-    """The first of `classes` that can hold all that `outputs` holds, filled in.
+    """The first of `classes` that can hold all that `outputs` holds, or most of it, filled in.
 
     Args:
-        classes: output classes from the narrowest to the widest; the last is taken where none holds everything.
+        classes: output classes from the narrowest to the widest; where none holds everything, the first that holds most is taken.
         outputs: of the base model.
         loss: scalar or None.
         logits: the fields that the head computed, mostly ``logits``, [B, ...].
     """
     handed_on = {name: value for name, value in outputs.items() if name not in _CONSUMED}
     # Not by dataclasses.fields, which torch.compile cannot look through.
-    fitting = [cls for cls in classes if all(name in cls.__dataclass_fields__ for name in handed_on)]
-    cls = fitting[0] if fitting else classes[-1]
+    held = [sum(name in cls.__dataclass_fields__ for name in handed_on) for cls in classes]
+    cls = classes[held.index(max(held))]
     values = {name: value for name, value in handed_on.items() if name in cls.__dataclass_fields__}
     return cls(loss=loss, **logits, **values)
