@@ -428,6 +428,7 @@ class BasePlan:
     lacks: tuple[tuple[Method, str], ...] = ()  # methods that its own stacks have no place for and its parts may have
     # Of a class that ends in a head: its modules behind all layers and parts. None = it is a base model
     head: tuple[str, ...] | None = None
+    gives_states: bool = True  # what it returns may have last hidden states
     is_encoder_decoder: bool = False
 
     @property
@@ -495,6 +496,9 @@ class StaticHead:
     weighs_layers: bool = False  # it may read a sum of all layers, whose weights are the head's
     reason: str = ""  # why there is no flexible counterpart, in one sentence; "" where there is one
     location: Location | None = None  # of what the reason is about
+    precludes: tuple[
+        str, ...
+    ] = ()  # types of flexible heads that cannot stand on the base model either, as the class shows
 
     def unconverted(self, reason: str) -> StaticHead:
         """The same class without a flexible counterpart."""

@@ -75,6 +75,31 @@ def test_a_field_of_a_config_in_another_file_is_inherited(tmp_path: Path) -> Non
     assert "hidden_size" not in keys(tmp_path, "", base="OtherConfig")
 
 
+BEHIND = """
+class Decoder(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(config.behind)
+"""
+
+
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        pytest.param("self.layers = nn.ModuleList([Layer(config)])", "", id="of a class that the model does not hold"),
+        pytest.param("self.layers = nn.ModuleList([Decoder(config)])", "behind", id="of one that it holds"),
+    ],
+)
+def test_the_width_is_of_what_the_base_model_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str, found: str
+) -> None:
+    """Segformer's decoder of maps has a width of its own, its stages one each."""
+    embedding, layers = MODEL.splitlines()[-2:]
+    text = BEHIND + MODEL.replace(embedding, "").replace(layers.strip(), held)
+    monkeypatch.setitem(globals(), "MODEL", text)
+    assert keys(tmp_path, "", fields=f"{FIELDS} behind").get("hidden_size", "") == found
+
+
 def test_a_field_that_the_config_does_not_have_is_not_named(tmp_path: Path) -> None:
     assert keys(tmp_path, "", fields="vocab_size") == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from adapter_codegen.model import BasePlan, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
 from adapter_codegen.plan.heads.config_keys import states_width
-from adapter_codegen.plan.heads.flexible import plan_flexible_heads, pooling
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES, SHOWN, plan_flexible_heads, pooling, why_not
+from adapter_codegen.plan.heads.returned import gives_states
 from adapter_codegen.plan.heads.static import plan_static_heads
+from adapter_codegen.plan.model import _shown
 from adapter_codegen.plan.stream.words import may_name_words
 from adapter_codegen.upstream import Release, open_release
 
@@ -552,6 +555,56 @@ def test_a_head_needs_a_width() -> None:
     """Of images that go through stages of several widths, a config lists these (PVT)."""
     base = base_plan("pixel_values")
     assert plan_flexible_heads(entry("image_classification"), base, states_width=False) == ()
+
+
+RETURNED = """
+class TinyOutput(ModelOutput):
+    pass
+
+class TinyModel(PreTrainedModel):
+    def forward(self, x):
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "gives"),
+    [
+        pytest.param("TinyOutput(language_output=x, vision_output=x)", False, id="states of two streams (LXMERT)"),
+        pytest.param("TinyOutput(last_hidden_state=x, vision_output=x)", True, id="among others"),
+        pytest.param("TinyOutput(x, vision_output=x)", True, id="by place: the first may be"),
+        pytest.param("TinyOutput(**x)", True, id="what is not told"),
+        pytest.param("BaseModelOutput(hidden_states=x)", True, id="a class of another file"),
+        pytest.param("x", True, id="no call"),
+    ],
+)
+def test_heads_need_last_hidden_states(returned: str, gives: bool) -> None:
+    facts = parse_module(RETURNED.format(returned), entry().path)
+    assert gives_states(facts, "TinyModel") is gives
+    base = replace(base_plan("input_ids"), gives_states=gives)
+    heads = plan_flexible_heads(entry("sequence_classification"), base)
+    assert heads == (CLASSIFICATION if gives else ())
+    assert gives or "no last hidden states" in why_not(entry("sequence_classification"), base)
+
+
+@pytest.mark.parametrize(
+    ("logits", "task", "precluded"),
+    [
+        pytest.param("x", "causal_lm", HEAD_TYPES, id="the model gives logits itself (FSMT)"),
+        pytest.param("self.conv(x)", "causal_lm", (), id="what is behind it is not known"),
+        pytest.param("self.out(x[:, :3])", "token_classification", ("tagging",), id="of some positions (LayoutLMv3)"),
+        pytest.param("self.out(x[:, 3])", "sequence_classification", (), id="one position of its own"),
+        pytest.param("self.out(x)", "token_classification", (), id="of all"),
+    ],
+)
+def test_what_a_class_shows_not_to_stand_on_the_model(
+    tiny_release: Release, logits: str, task: str, precluded: tuple[str, ...]
+) -> None:
+    head = planned(tiny_release, logits, task)
+    assert head.precludes == precluded
+    shown = _shown(("classification", "tagging", "causal_lm"), [head], SHOWN)
+    assert not {*precluded} & {*shown}
+    assert precluded or shown == ("classification", "tagging", "causal_lm")
 
 
 def test_a_head_of_words_needs_a_table_of_them() -> None:

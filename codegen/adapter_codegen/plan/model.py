@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
 from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, plan_flexible_heads, why_not
 from adapter_codegen.plan.heads.holders import plan_holders
+from adapter_codegen.plan.heads.returned import gives_states
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.methods import plan_methods
 from adapter_codegen.plan.module import LayerEntry, ModulePlan, plan_module
@@ -174,6 +175,7 @@ class _File:
         of_holders = layers_of((holder.base for holder in holders), self.found)
         entries = list(dict.fromkeys((*known.entries, *of_holders, *towers.entries)))
         keys = plan_config_keys(self.release, entry, self.facts, self.candidates.has_attention)
+        base = replace(base, gives_states=gives_states(self.facts, base.class_name))
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
         static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)
@@ -212,10 +214,14 @@ def _shown(possible: Sequence[str], static: Sequence[StaticHead], asked: Collect
 
     Args:
         asked: types of heads that must be shown; None = all, as for a model made of parts.
+
+    Nor those that a class of upstream's shows not to stand there.
     """
+    precluded = {name for head in static for name in head.precludes}
     shown = {head.head_type for head in static}
     shown |= {"multilabel_classification"} if "classification" in shown else set()  # the same layers
-    return tuple(head for head in possible if head in shown or (asked is not None and head not in asked))
+    others = precluded if asked is None else precluded | {*asked}
+    return tuple(head for head in possible if head in shown or (asked is not None and head not in others))
 
 
 def _refused_unread(mappings: AutoMappings, entry: ModelEntry, verdicts: Verdicts, text: str) -> Refusal | None:

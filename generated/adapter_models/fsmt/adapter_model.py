@@ -13,7 +13,7 @@
 # - Kyra Yee
 # Paper: Facebook FAIR's WMT19 News Translation Task Submission https://huggingface.co/papers/1907.06616
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""FSMT with flexible heads."""
+"""FSMT with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.fsmt.modeling_fsmt import FSMTModel, PretrainedFSMTModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -31,18 +30,12 @@ if TYPE_CHECKING:
     from transformers.models.fsmt.modeling_fsmt import Cache
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class FSMTAdapterModel(ModelWithoutHeadsAdaptersMixin, PretrainedFSMTModel):
+    """FSMT with any number of adapters.
 
-class FSMTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PretrainedFSMTModel, HeadsGenerationMixin):
-    """FSMT with any number of adapters and of heads, of which one or several are active.
-
-    Heads: classification, multilabel_classification, question_answering, seq2seq_lm.
+    It has no heads, since none fits on it: its outputs are those of FSMTModel.
     """
-
-    head_types = ("classification", "multilabel_classification", "question_answering", "seq2seq_lm")
-    pooling = "eos"
 
     def __init__(self, config: FSMTConfig) -> None:
         super().__init__(config)
@@ -63,24 +56,10 @@ class FSMTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PretrainedFSMTModel,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
-        start_positions: Target | None = None,
-        end_positions: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-            start_positions, end_positions: (batch,), targets of a question answering head.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
-        Other arguments are those of FSMTModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.model(
+        """Run the base model. The arguments are those of FSMTModel."""
+        return self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             decoder_input_ids=decoder_input_ids,
@@ -94,15 +73,4 @@ class FSMTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PretrainedFSMTModel,
             decoder_inputs_embeds=decoder_inputs_embeds,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            head=head,
-            labels=labels,
-            start_positions=start_positions,
-            end_positions=end_positions,
-            logits_to_keep=logits_to_keep,
-            **arguments,
         )

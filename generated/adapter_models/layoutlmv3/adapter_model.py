@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class LayoutLMv3AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LayoutLMv3PreTrainedModel):
     """LayoutLMv3 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging, question_answering.
+    Heads: classification, multilabel_classification, question_answering.
     """
 
-    head_types = ("classification", "multilabel_classification", "tagging", "question_answering")
+    head_types = ("classification", "multilabel_classification", "question_answering")
     pooling = "first"
 
     def __init__(self, config: LayoutLMv3Config) -> None:

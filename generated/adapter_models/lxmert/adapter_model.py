@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2018 Hao Tan, Mohit Bansal, and the HuggingFace team
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Lxmert with flexible heads."""
+"""Lxmert with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.lxmert.modeling_lxmert import LxmertModel, LxmertPreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from transformers.models.lxmert.configuration_lxmert import LxmertConfig
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class LxmertAdapterModel(ModelWithoutHeadsAdaptersMixin, LxmertPreTrainedModel):
+    """Lxmert with any number of adapters.
 
-class LxmertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LxmertPreTrainedModel):
-    """Lxmert with any number of adapters and of heads, of which one or several are active.
-
-    Heads: question_answering.
+    It has no heads, since none fits on it: its outputs are those of LxmertModel.
     """
-
-    head_types = ("question_answering",)
-    pooling = "first"
 
     def __init__(self, config: LxmertConfig) -> None:
         super().__init__(config)
@@ -49,20 +43,10 @@ class LxmertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LxmertPreTrainedMo
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        start_positions: Target | None = None,
-        end_positions: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            start_positions, end_positions: (batch,), targets of a question answering head.
-        Other arguments are those of LxmertModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.lxmert(
+        """Run the base model. The arguments are those of LxmertModel."""
+        return self.lxmert(
             input_ids=input_ids,
             visual_feats=visual_feats,
             visual_pos=visual_pos,
@@ -74,13 +58,4 @@ class LxmertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, LxmertPreTrainedMo
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            head=head,
-            start_positions=start_positions,
-            end_positions=end_positions,
-            **arguments,
         )

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 Deepmind and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Perceiver with flexible heads."""
+"""Perceiver with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.perceiver.modeling_perceiver import PerceiverModel, PerceiverPreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from transformers.models.perceiver.configuration_perceiver import PerceiverConfig
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class PerceiverAdapterModel(ModelWithoutHeadsAdaptersMixin, PerceiverPreTrainedModel):
+    """Perceiver with any number of adapters.
 
-class PerceiverAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PerceiverPreTrainedModel):
-    """Perceiver with any number of adapters and of heads, of which one or several are active.
-
-    Heads: classification, multilabel_classification, image_classification.
+    It has no heads, since none fits on it: its outputs are those of PerceiverModel.
     """
-
-    head_types = ("classification", "multilabel_classification", "image_classification")
-    pooling = "first"
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__(config)
@@ -46,19 +40,10 @@ class PerceiverAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PerceiverPreTra
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool = False,
         return_dict: bool | None = None,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-        Other arguments are those of PerceiverModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.perceiver(
+        """Run the base model. The arguments are those of PerceiverModel."""
+        return self.perceiver(
             inputs=inputs,
             attention_mask=attention_mask,
             subsampled_output_points=subsampled_output_points,
@@ -67,11 +52,4 @@ class PerceiverAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PerceiverPreTra
             interpolate_pos_encoding=interpolate_pos_encoding,
             return_dict=return_dict,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            attention_mask=attention_mask,
-            head=head,
-            labels=labels,
-            **arguments,
         )

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Segformer with flexible heads."""
+"""Segformer with adapters and no heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.segformer.modeling_segformer import SegformerModel, SegformerPreTrainedModel
 
-from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from transformers.models.segformer.configuration_segformer import SegformerConfig
     from transformers.utils import ModelOutput
 
-    from adapter_runtime.heads.parts import Target
-    from adapter_runtime.heads.setups import HeadSetup
 
+class SegformerAdapterModel(ModelWithoutHeadsAdaptersMixin, SegformerPreTrainedModel):
+    """Segformer with any number of adapters.
 
-class SegformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SegformerPreTrainedModel):
-    """Segformer with any number of adapters and of heads, of which one or several are active.
-
-    Heads: image_classification.
+    It has no heads, since none fits on it: its outputs are those of SegformerModel.
     """
-
-    head_types = ("image_classification",)
-    pooling = "first"
 
     def __init__(self, config: SegformerConfig) -> None:
         super().__init__(config)
@@ -40,25 +34,10 @@ class SegformerAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, SegformerPreTra
     def forward(
         self,
         pixel_values: torch.Tensor,
-        head: HeadSetup | None = None,
-        labels: Target | None = None,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model and the heads.
-
-        Args:
-            head: the head or heads to run; by default the active ones.
-            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
-        Other arguments are those of SegformerModel.
-        """
-        arguments = self.head_arguments(kwargs)
-        outputs = self.segformer(
+        """Run the base model. The arguments are those of SegformerModel."""
+        return self.segformer(
             pixel_values=pixel_values,
             **kwargs,
-        )
-        return self.forward_head(
-            outputs,
-            head=head,
-            labels=labels,
-            **arguments,
         )

@@ -13,10 +13,10 @@
 # - Kyra Yee
 # Paper: Facebook FAIR's WMT19 News Translation Task Submission https://huggingface.co/papers/1907.06616
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""FSMTAdapterModel: FSMT with flexible heads."""
+"""FSMTAdapterModel: FSMT with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class FSMTAdapterModelTest(AdapterModelTests):
+class FSMTAdapterModelTest(HeadlessModelTests):
     model_type = "fsmt"

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2018 Hao Tan, Mohit Bansal, and the HuggingFace team
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""LxmertAdapterModel: Lxmert with flexible heads."""
+"""LxmertAdapterModel: Lxmert with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class LxmertAdapterModelTest(AdapterModelTests):
+class LxmertAdapterModelTest(HeadlessModelTests):
     model_type = "lxmert"

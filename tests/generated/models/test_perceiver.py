@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2021 Deepmind and The HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""PerceiverAdapterModel: Perceiver with flexible heads."""
+"""PerceiverAdapterModel: Perceiver with adapters and no heads."""
 
-from conformance.suite import AdapterModelTests
+from conformance.suite import HeadlessModelTests
 
 
-class PerceiverAdapterModelTest(AdapterModelTests):
+class PerceiverAdapterModelTest(HeadlessModelTests):
     model_type = "perceiver"

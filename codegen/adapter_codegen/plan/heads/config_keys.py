@@ -38,7 +38,7 @@ def plan_config_keys(
         return ()
     config = parse_module(release.read(entry.config_path), entry.config_path)
     fields = dict(_fields(release, config, entry.config_class))
-    uses = _Uses(facts, has_attention)
+    uses = _Uses(facts, has_attention, entry.base_class)
     numbers = {name for name, may_be_number in fields.items() if may_be_number}
     found = ((key, uses.field_for(key, numbers)) for key in KEYS if key not in fields)
     return tuple((key, name) for key, name in found if name)
@@ -111,8 +111,9 @@ def _computed(known: ClassFacts) -> Iterator[str]:
 class _Uses:
     """Which fields of the config the modules of a file are built with."""
 
-    def __init__(self, facts: ModuleFacts, has_attention: HasAttention) -> None:
+    def __init__(self, facts: ModuleFacts, has_attention: HasAttention, base_class: str) -> None:
         self.facts = facts
+        self.base_class = base_class
         self.kinds = Kinds(facts)
         self._fields_read: dict[str, tuple[str, ...]] = {}
         self.cores = [known for known in facts.classes.values() if self._is_core(known, has_attention)]
@@ -143,15 +144,23 @@ class _Uses:
             yield from self._named(self.cores, "drop")
 
     def _sizes(self) -> Iterator[str]:
-        """Width of the token embedding; where there is none, of a norm."""
+        """Width of the token embedding; where there is none, of a norm: of the base model, as a decoder of maps behind it has its own."""
         for kind, position in ((Kind.EMBEDDING, 1), (Kind.NORM, 0)):
-            for submodule in self._submodules():
+            for submodule in self._inside(self.base_class):
                 if self.kinds.of(submodule.classes) is kind and len(submodule.arguments) > position:
                     yield from _config_names([submodule.arguments[position]])
 
-    def _submodules(self) -> Iterator[Submodule]:
-        for known in self.facts.classes.values():
-            yield from known.submodules.values()
+    def _inside(self, class_name: str) -> Iterator[Submodule]:
+        """What an object of a class holds, at any depth, in the order of the file."""
+        held, wanted = set[str](), [class_name]
+        while wanted:
+            known = self.facts.classes.get(name := wanted.pop())
+            if known is not None and name not in held:
+                held.add(name)
+                wanted += (inner for submodule in known.submodules.values() for inner in submodule.classes)
+        for name, known in self.facts.classes.items():
+            if name in held:
+                yield from known.submodules.values()
 
     def _named(self, classes: Iterable[ClassFacts], *parts: str, without: tuple[str, ...] = ()) -> Iterator[str]:
         """Fields read in an ``__init__`` of these classes whose names say what they hold."""

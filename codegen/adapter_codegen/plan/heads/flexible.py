@@ -150,7 +150,7 @@ def plan_flexible_heads(
     """
     if is_composite(base):
         return _on_what_feeds(entry, base, states_width)
-    if not states_width or not base.stacks:
+    if not states_width or not base.stacks or not base.gives_states:
         return ()
     if base.head is not None or _takes_labels(base):
         return ()  # the base model ends in a head of its own
@@ -201,6 +201,8 @@ def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "") -> str:
         return _why_not_on_parts(entry, base, head_type)
     if not base.stacks:
         return "The base model has no layers that its states come out of."
+    if not base.gives_states:
+        return "What the base model returns has no last hidden states."
     if base.is_encoder_decoder and head_type and head_type not in _TEXT_TO_TEXT | ON_ENCODERS:
         return f"A {head_type} head does not stand on a model with an encoder and a decoder."
     if not base.is_encoder_decoder and head_type == "seq2seq_lm":

@@ -55,6 +55,7 @@ _LANGUAGE_MODELS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 _POOLING = frozenset(
     {"classification", "image_classification", "video_classification", "audio_classification", "multiple_choice"}
 )  # take use_pooler
+_LABELLED = frozenset({"tagging", "question_answering"})  # targets say something of each position that is read
 _CLASSIFYING = _POOLING - {"multiple_choice"}
 _NARROWED = frozenset(
     {"audio_classification"}
@@ -155,7 +156,9 @@ class _HeadPlanner:
             return _weighing(head, replace(flexible, class_name=head.name))
         except Unclear as why:
             location = None if why.node is None else facts.location(why.node)
-            return StaticHead(head.name, attribute, "", reason=why.told(facts), location=location)
+            return StaticHead(
+                head.name, attribute, "", reason=why.told(facts), location=location, precludes=why.precludes
+            )
 
     def _methods(self, head: ClassFacts) -> ConfigMethods:
         of_decoder = decoder_config(head, self.facts.classes.get(self.base.class_name))
@@ -240,7 +243,9 @@ class _HeadPlanner:
         if around is None or not layers:
             raise Unclear(f"A {head_type} head has not these layers: {_written(chain.links)}.")
         if not _may_read(chain.reads, head_type):
-            raise Unclear(f"It reads {_READ[chain.reads]} of a sequence, which no {head_type} head does.")
+            # LayoutLMv3's class reads the states of the text alone, without those of the image, as labels are.
+            reason = f"It reads {_READ[chain.reads]} of a sequence, which no {head_type} head does."
+            raise Unclear(reason, precludes=(head_type,) if head_type in _LABELLED else ())
         options = self._options(replace(chain, links=links), head_type)
         encoder = encoder_read(self.facts, self.base, head, chain.part) if self.base.is_encoder_decoder else ""
         if bool(encoder) != (self.base.is_encoder_decoder and head_type in ON_ENCODERS):

@@ -5,6 +5,8 @@ Raised where it is met, and caught where the class is planned: what is said goes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import libcst as cst
 
 from adapter_codegen.parse.facts import ModuleFacts
@@ -18,12 +20,14 @@ class Unclear(Exception):
     Args:
         reason: in one sentence, where ``{}`` stands for the code of `node`.
         node: of the file that the class stands in; None where no place of it is at fault.
+        precludes: types of flexible heads that cannot stand on the base model either, as the class shows.
     """
 
-    def __init__(self, reason: str, node: cst.CSTNode | None = None) -> None:
+    def __init__(self, reason: str, node: cst.CSTNode | None = None, precludes: Iterable[str] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
         self.node = node
+        self.precludes = tuple(precludes)
 
     def told(self, facts: ModuleFacts) -> str:
         """The reason, with the code in it on one line."""

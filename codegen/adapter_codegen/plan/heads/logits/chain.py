@@ -23,6 +23,7 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
 from adapter_codegen.plan.heads.logits.configs.subconfigs import as_given, as_of_whole
 from adapter_codegen.plan.heads.logits.cuts import Cut, Cuts
@@ -123,7 +124,8 @@ def head_chain(
         raise Unclear("What it returns names no logits: `{}`.", flow.returned.node)
     chain = _Walk(facts, head, base, prefix, flow.values, methods).back(logits)
     if not last and all(link.step in _WITHOUT_WEIGHTS for link in chain.links):
-        raise Unclear(_NO_OWN_HEAD, logits.node)
+        ends_in_logits = bool(chain.base_attribute) and not chain.pooled  # the base model itself (FSMT's decoder)
+        raise Unclear(_NO_OWN_HEAD, logits.node, precludes=HEAD_TYPES if ends_in_logits else ())
     filled = fills_in(flow.values, chain.base_attribute)
     if filled:
         raise Unclear(f"It makes arguments for its base model where a call gives none: {', '.join(filled)}.")
