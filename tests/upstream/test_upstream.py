@@ -165,6 +165,7 @@ def test_an_entry_of_upstreams_asks_its_own_class(own: str, name: str, holds: bo
     [
         pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`", True, id="but for the name of the class"),
         pytest.param("LlamaModel lacks `a`", "LlamaAdapterModel lacks `a`, `b`", False, id="more of ours"),
+        pytest.param("LlamaModel lacks `a`, `b`", "LlamaAdapterModel lacks `b`, `a`", True, id="in another order"),
     ],
 )
 def test_word_for_word_is_what_it_says_of_upstreams_own_class_alone(theirs: str, ours: str, same: bool) -> None:
@@ -456,6 +457,7 @@ def test_every_test_begins_with_the_same_random_numbers() -> None:
     ("model_type", "none"),
     [
         pytest.param("idefics", True, id="upstream freezes the matrix"),
+        pytest.param("instructblipvideo", True, id="outputs of a part come first"),
         pytest.param("llama", False, id="it is trained"),
     ],
 )
