@@ -70,3 +70,30 @@ def test_two_convolutions_without_a_stride_are_no_residual_of_each_other() -> No
     plan = plan_of_layer(FORWARD.format("x", SUM), INIT.replace("stride=self.stride, ", "").format("padding=1"))
     assert Role.ATTENTION not in [role.location for role in plan.layers[0].bottlenecks]
     assert plan.entries[0].gaps
+
+
+POOLED = """
+h = x + self.attention(self.norm1(x), mask)[0]
+p = {0}
+return {1} + self.mlp(self.norm2({1}))
+"""
+
+
+@pytest.mark.parametrize("pooled", ["h.unfold(1, 2, 2).mean(-1)", "self.norm3(h).unfold(1, 3, self.stride).amax(-1)"])
+def test_a_layer_that_pools_its_stream_gives_positions_for_several_tokens(pooled: str) -> None:
+    plan = plan_of_layer(POOLED.format(pooled, "p"), INIT.format(SAME))
+    assert plan.entries[0].form is StreamForm.GATHERED
+
+
+@pytest.mark.parametrize(
+    ("pooled", "goes_on"),
+    [
+        pytest.param("h.unfold(1, 2, 1).mean(-1)", "p", id="a window at every position"),
+        pytest.param("h.unfold(2, 2, 2).mean(-1)", "p", id="windows of features"),
+        pytest.param("self.mlp(h).unfold(1, 2, 2).mean(-1)", "p", id="windows of what a sublayer gave"),
+        pytest.param("h.unfold(1, 2, 2).mean(-1)", "h", id="the stream goes on beside it"),
+    ],
+)
+def test_other_windows_say_nothing_about_the_positions(pooled: str, goes_on: str) -> None:
+    plan = plan_of_layer(POOLED.format(pooled, goes_on), INIT.format(SAME))
+    assert plan.entries[0].form is not StreamForm.GATHERED

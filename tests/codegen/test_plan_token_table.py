@@ -331,3 +331,40 @@ def test_of_two_halves_the_first_that_tokens_reach(
     named = {"build": BUILD, "embedded": EMBEDDED, "added": ADDED, "layers": LAYERS}
     plan, reasons, _ = plan_text(TWO_HALVES.format(reads=reads, enters=enters, takes=takes, given=given, **named))
     assert (plan.token_entry, reasons[Method.INVERTIBLE]) == (expected, "")
+
+
+# Features
+
+
+def plan_features(features: str, method: str = "get_image_features") -> str:
+    """Why no invertible adapter can stand at the table; "" = it can."""
+    _, reasons, _ = plan_text(
+        "class TinyModel(TinyPreTrainedModel):\n"
+        f"    def __init__(self, config: TinyConfig):\n        super().__init__(config){BUILD}\n"
+        "    def get_input_embeddings(self):\n        return self.embed\n"
+        f"    def {method}(self, pixels):\n        return {features}\n"
+        f"    def forward(self, input_ids=None, inputs_embeds=None, pixels=None):\n{EMBEDDED}        x = inputs_embeds\n{LAYERS}"
+    )
+    return reasons[Method.INVERTIBLE]
+
+
+@pytest.mark.parametrize("looked_up", ["self.get_input_embeddings()(pixels.long())", "self.embed(pixels.long())"])
+def test_features_that_are_embeddings_of_tokens_let_no_invertible_adapter_stand_at_the_table(looked_up: str) -> None:
+    assert "Features are looked up in embed here" in plan_features(looked_up)
+
+
+@pytest.mark.parametrize(
+    ("features", "method"),
+    [
+        pytest.param("self.up(pixels)", "get_image_features", id="made without the table"),
+        pytest.param("self.positions(pixels.long())", "get_image_features", id="of another table"),
+        pytest.param("self.get_input_embeddings().weight", "get_image_features", id="the table is not asked"),
+        pytest.param(
+            "self.get_input_embeddings()(pixels)",
+            "get_placeholder_mask",
+            id="compared with what is given, no features",
+        ),
+    ],
+)
+def test_other_features_let_it_stand_there(features: str, method: str) -> None:
+    assert plan_features(features, method) == ""

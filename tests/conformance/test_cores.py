@@ -69,3 +69,16 @@ def test_prefix_is_longer_keys_and_values(attend: Callable[[Tensor, Tensor, Tens
     assert watch.served == {"core"}
     torch.testing.assert_close(found, attend(QUERY, *longer))
     assert not torch.allclose(found, attend(QUERY, KEY, VALUE), atol=1e-2)
+
+
+def test_a_core_that_runs_without_a_softmax_is_told_from_one_that_does_not_run() -> None:
+    model = _Core(lambda query, key, value: value)
+    model.beside = _Core(_plain)
+    watch = CoreWatch(model, ["core", "beside.core"], {"core": [PREFIX], "beside.core": [PREFIX]})
+    try:
+        with watch:
+            model(QUERY, KEY, VALUE)
+    finally:
+        watch.remove()
+    assert not watch.served
+    assert watch.has_run("core") and not watch.has_run("beside.core")

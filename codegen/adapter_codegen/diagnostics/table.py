@@ -262,6 +262,14 @@ class Problem(Enum):
         "It changes the embeddings of tokens there. So what is added to them must not be made of their values, and given embeddings"
         f" must be treated like them. {_OTHER_METHOD}",
     )
+    FEATURES_OF_TOKENS = (
+        "P103",
+        _UPSTREAM,
+        _WARNING,
+        "Features are looked up in {table} here: an invertible adapter at it would change them in a forward, and not where generation asks"
+        " for them first.",
+        f"What features are must not depend on who asks for them; {_OTHER_METHOD}",
+    )
     NO_EMBEDDINGS_TAKEN = (
         "P105",
         _UPSTREAM,

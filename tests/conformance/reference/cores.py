@@ -142,6 +142,10 @@ class CoreWatch(TorchFunctionMode):
     def remove(self) -> None:
         self._calls.remove()
 
+    def has_run(self, core: str) -> bool:
+        """Whether a core, or anything in it, was called: not that of a model inside that only generates (SeamlessM4T)."""
+        return any(path == core or path.startswith(f"{core}.") for path in self._begun)
+
     def _enter(self, path: str) -> None:
         if not path:
             self._scores, self._shares, self._turned, self._paths = {}, {}, {}, []

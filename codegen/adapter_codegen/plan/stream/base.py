@@ -28,6 +28,7 @@ from adapter_codegen.plan.parts.finding import find_models
 from adapter_codegen.plan.parts.heads import plan_head
 from adapter_codegen.plan.parts.models import is_model
 from adapter_codegen.plan.parts.picking import added_to_embeddings, picked_position
+from adapter_codegen.plan.stream.entrance.features import embedded_features
 from adapter_codegen.plan.stream.entrance.mask import makes_mask
 from adapter_codegen.plan.stream.entrance.table import TokenTable, find_token_table
 from adapter_codegen.plan.stream.entrance.way import Stream, follow_stream, layer_calls_of, trace_to_layers
@@ -342,7 +343,12 @@ def _against_prompts(
 def _against_inverting(
     facts: ModuleFacts, base: ClassFacts, plan: BasePlan, stream: Stream | None
 ) -> Iterator[Diagnostic]:
-    """Why an invertible adapter would not act on embeddings of tokens: sounds enter the first layer (SeamlessM4T, Higgs Audio)."""
+    """Why an invertible adapter would not act on embeddings of tokens, or on more than these: sounds enter the first layer (SeamlessM4T,
+    Higgs Audio), images are codes with embeddings of the same table."""
+    looked_up = embedded_features(base, plan.token_embeddings) if plan.token_embeddings else None
+    if looked_up is not None:
+        place = facts.location(looked_up)
+        yield Problem.FEATURES_OF_TOKENS.diagnostic(place, (Method.INVERTIBLE,), table=plan.token_embeddings)
     if stream is None or plan.token_entry or not _is_entered_by_others(plan, stream):
         return
     yield Problem.ENTERED_BY_OTHERS.diagnostic(

@@ -19,6 +19,7 @@ from adapter_codegen.plan.stream.additions.residuals import Addition
 from adapter_codegen.plan.stream.additions.shortened import shortened
 from adapter_codegen.plan.stream.lists.sign import RANK, Sign
 
+_UNFOLDED = 4  # a tensor, the dimension, the size and the step of its windows
 _BEFORE_BATCH_FIRST = 8  # parameters of nn.MultiheadAttention that may stand in front of it by position
 
 
@@ -40,6 +41,7 @@ def form_in_layer(scene: Scene, cores: Sequence[AttentionCore], additions: Seque
                 _by_return(scene),
                 _by_mixing(additions),
                 _by_shortening(additions, scene),
+                _by_pooling(scene),
             )
             if sign
         ),
@@ -166,6 +168,26 @@ def _by_shortening(additions: Sequence[Addition], scene: Scene) -> Sign | None:
     """A layer that convolves the stream to fewer positions: which of them are real, the mask that it is given does not show."""
     convolved = (one.value for one in additions if shortened(one.residual, one.work, scene) is not None)
     return next((Sign(StreamForm.GATHERED, value.node) for value in convolved), None)
+
+
+def _by_pooling(scene: Scene) -> Sign | None:
+    """``hidden_states.unfold(1, 2, 2).mean(-1)`` in the stream: the layer gives fewer positions than the mask that it is given has."""
+    returned = None if scene.flow.returned is None else same_tensor(scene.flow.returned)
+    if returned is None or _is_stream(returned, scene):
+        return None  # the positions of the stream go on beside what is pooled
+    pooled = (
+        value
+        for value in scene.flow.values
+        if called(value, "unfold") and len(value.inputs) == _UNFOLDED and integer(value.inputs[1]) == 1
+    )
+    return next(
+        (
+            Sign(StreamForm.GATHERED, value.node)
+            for value in pooled
+            if integer(value.inputs[3]) != 1 and _is_stream(value.inputs[0], scene)
+        ),
+        None,
+    )
 
 
 def _reads_length_first(scene: Scene, call: Value) -> bool:
