@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, cast
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from conformance.checks.checkpointing import first_that_runs, upstream_trains_reentrant
+from conformance.checks import checkpointing
+from conformance.checks.checkpointing import few_recomputed, first_that_runs, upstream_trains_reentrant
 from conformance.subjects import Subject
 
 WANTED, LAYERS = {"layer 0", "layer 1", "expert a"}, {"layer 0", "layer 1", "layer that never runs"}
@@ -71,3 +73,15 @@ class _Subject:
 @pytest.mark.parametrize("leaves", [False, True])
 def test_what_layers_leave_beside_their_outputs_trains_with_no_reentrant_checkpoint(leaves: bool) -> None:
     assert upstream_trains_reentrant(cast(Subject, _Subject(leaves))) is not leaves
+
+
+@pytest.mark.parametrize(("most", "ends"), [(3, True), (4, False)])
+def test_a_way_back_that_recomputes_too_many_layers_is_ended(
+    most: int, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpointing, "MOST_RECOMPUTED", most)
+    x = torch.ones(1, 4, requires_grad=True)
+    for _ in range(4):
+        x = checkpoint(torch.sin, x, use_reentrant=True)
+    with pytest.raises(RuntimeError, match="recomputed") if ends else contextlib.nullcontext(), few_recomputed():
+        x.sum().backward()

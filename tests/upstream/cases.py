@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from adapter_runtime.model.heads.adapter_model import AdapterModelMixin
 from conformance import heads
+from conformance.checks.checkpointing import few_recomputed
 from conformance.subjects import model_class
 from upstream import sources
 from upstream.exempt import Facts, exempt
@@ -120,7 +121,8 @@ def _run(case: unittest.TestCase) -> None:
     set_seed(0)
     try:
         case.setUp()
-        with _random_parts_allowed(case.all_model_classes) if reads_nothing else contextlib.nullcontext():  # type: ignore[attr-defined]
+        allowed = _random_parts_allowed(case.all_model_classes) if reads_nothing else contextlib.nullcontext()  # type: ignore[attr-defined]
+        with allowed, few_recomputed():
             test()
     finally:
         case.tearDown()

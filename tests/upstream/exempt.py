@@ -30,18 +30,21 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from conformance import heads
-from conformance.checks.checkpointing import upstream_trains_reentrant
-from conformance.outputs import run
+from conformance.checks.checkpointing import MOST_RECOMPUTED, few_recomputed, upstream_trains_reentrant
+from conformance.outputs import loss_of, run
 from conformance.subjects import BATCH, Subject, head_subjects, upstream_is_built
 from upstream.model_tester import (
     ModelTester,
     attentions_of,
     hidden_states_of,
+    lengths,
     masks_inputs,
     needed,
     outputs_of,
     part_of_head,
     patches,
+    without_dropped_layers,
+    without_long_masks,
 )
 
 
@@ -142,6 +145,23 @@ def exempt(name: str, facts: Facts) -> Exempt | None:
 
 def _without(package: str) -> Callable[[Facts], bool]:
     return lambda facts: importlib.util.find_spec(package) is None
+
+
+def _recomputes_again(facts: Facts) -> bool:
+    """Upstream's own class computes its layers again and again on the way back through reentrant checkpoints."""
+    config = without_long_masks(facts.subject.config(), lengths(facts.subject)[0])
+    model = facts.upstream(without_dropped_layers(config)).train()
+    if not model.supports_gradient_checkpointing:
+        return False
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    with contextlib.suppress(Exception):
+        loss = loss_of(model(**facts.subject.padded_inputs()))
+        try:
+            with few_recomputed():
+                loss.backward()
+        except RuntimeError as error:
+            return "layers were recomputed" in str(error)
+    return False
 
 
 def _without_device(facts: Facts) -> bool:
@@ -654,6 +674,12 @@ EXEMPT: tuple[Exempt, ...] = (
         "a layer of upstream's leaves what it computed beside its output, through which torch goes back twice",
         "Trying to backward through the graph a second time",
         lambda facts: bool(facts.head) and not upstream_trains_reentrant(facts.subject),
+    ),
+    Exempt(
+        "training_gradient_checkpointing_use_reentrant_true",
+        "a layer of upstream's hands the next one more than its hidden states, and torch computes it again for each later one",
+        f"more than {MOST_RECOMPUTED} layers were recomputed",
+        _recomputes_again,
     ),
     Exempt(
         "capture_outputs_decorator",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from conformance.adapted import FIRST, adapter_parameters, initialised, randomise_adapter
 from conformance.methods import Method
@@ -134,6 +137,30 @@ class _InBackward(Exception):
     """The forward came to an end, and the way back did not."""
 
 
+MOST_RECOMPUTED = 500  # layers, in one way back: far more than a tiny model has
+
+
+@contextlib.contextmanager
+def few_recomputed() -> Iterator[None]:
+    """End a way back in which reentrant checkpoints compute layers again and again: where a layer hands the next one more than its hidden
+    states (WavLM's positions), torch goes back through it twice for each later layer, for hours and with all of the memory.
+
+    Raises:
+        RuntimeError: on the way back.
+    """
+    seen: Counter[str] = Counter()
+    backward = CheckpointFunction.backward
+
+    def counted(context: Any, *gradients: Any) -> Any:
+        seen["layers"] += 1
+        if seen["layers"] > MOST_RECOMPUTED:
+            raise RuntimeError(f"more than {MOST_RECOMPUTED} layers were recomputed")
+        return backward(context, *gradients)
+
+    with mock.patch.object(CheckpointFunction, "backward", staticmethod(counted)):
+        yield
+
+
 def _upstreams_gradients(subject: Subject, reentrant: bool) -> dict[str, Tensor] | Exception:
     upstream = subject.upstream().train().requires_grad_(True)
     inputs = {
@@ -147,7 +174,8 @@ def _upstreams_gradients(subject: Subject, reentrant: bool) -> dict[str, Tensor]
     except Exception as error:
         return error
     try:
-        loss.backward()
+        with few_recomputed():
+            loss.backward()
     except RuntimeError as error:
         return _InBackward(str(error))
     return {name: parameter.grad for name, parameter in upstream.named_parameters() if parameter.grad is not None}
