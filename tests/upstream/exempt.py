@@ -445,7 +445,10 @@ def _attends_in_pieces(facts: Facts) -> bool:
 
 def _has_more_layers(facts: Facts) -> bool:
     """More than upstream allows the instances of its own tests. (Its number.)"""
-    return ModelTester(facts.subject.model_type).num_hidden_layers > 2
+    layers: object = ModelTester(facts.subject.model_type).num_hidden_layers
+    return (
+        isinstance(layers, int) and layers > 2
+    )  # LXMERT's configuration counts them by kinds, which upstream leaves out
 
 
 def _has_more_rows(facts: Facts) -> bool:
@@ -1073,7 +1076,7 @@ EXEMPT: tuple[Exempt, ...] = (
     Exempt(
         "inputs_embeds",
         "upstream's model has an argument for embeddings, and refuses them",
-        "does not use `inputs_embeds`",
+        "does not use `inputs_embeds`|missing 1 required positional argument: 'input_ids'",
         of_upstream=True,
     ),
     Exempt(

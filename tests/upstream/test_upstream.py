@@ -484,7 +484,7 @@ def test_the_tester_masks_patches_where_the_head_paints_them() -> None:
     assert model_tester.head_of("vit_msn") == "image_classification"  # the nearest relative has no such head
 
 
-@pytest.mark.parametrize(("model_type", "more"), [("swin", True), ("vit", False)])
+@pytest.mark.parametrize(("model_type", "more"), [("swin", True), ("vit", False), ("lxmert", False)])
 def test_stages_are_counted_as_layers(model_type: str, more: bool) -> None:
     assert exempt._has_more_layers(cases.facts(model_type)) is more
 
