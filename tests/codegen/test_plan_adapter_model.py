@@ -137,6 +137,36 @@ def test_an_argument_of_base_model_and_heads_is_the_heads(plan: ModelPlan, facts
     assert "logits_to_keep" in names(planned(plan, facts, parameters=parameters).arguments)
 
 
+ASKED = ("output_attentions", "output_hidden_states", "return_dict")
+
+
+@pytest.mark.parametrize(
+    ("decorator", "handed_on"),
+    [
+        pytest.param("@capture_outputs", False, id="captured"),
+        pytest.param("@merge\n    @capture_outputs(tie_last_hidden_states=False)", False, id="captured with options"),
+        pytest.param("@can_return_tuple", True, id="wrapped otherwise"),
+        pytest.param("", True, id="read by the forward"),
+    ],
+)
+@pytest.mark.parametrize("heads", [("classification",), ()], ids=["heads", "no heads"])
+def test_none_is_not_handed_on_as_what_a_wrapper_is_asked(
+    plan: ModelPlan, decorator: str, handed_on: bool, heads: tuple[str, ...]
+) -> None:
+    """The wrapper looks into the configuration where nothing is given, and takes None for no."""
+    mine = f"""
+class {plan.base.class_name}(MinePreTrainedModel):
+    _can_record_outputs = {{"hidden_states": Block, "attentions": OutputRecorder(Block, index=1)}}
+
+    {decorator}
+    def forward(self, input_ids): ...
+"""
+    facts = parse_module(MODULE + mine, "models/mine/modeling_mine.py")
+    parameters = tuple(map(optional, ("input_ids", *ASKED, "output_attention_mask")))
+    given = names(planned(plan, facts, *heads, parameters=parameters).arguments)
+    assert given == ["input_ids", *(ASKED if handed_on else ()), "output_attention_mask"]
+
+
 def test_what_upstream_requires_is_required(plan: ModelPlan, facts: ModuleFacts) -> None:
     pixels = Parameter("pixel_values", "torch.Tensor", "", "positional")
     first, second = planned(plan, facts, parameters=(pixels, optional("mask"))).arguments

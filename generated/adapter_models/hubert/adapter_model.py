@@ -43,9 +43,6 @@ class HubertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, HubertPreTrainedMo
         input_values: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
         mask_time_indices: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
         head: HeadSetup | None = None,
         labels: Target | None = None,
         **kwargs: Any,
@@ -58,14 +55,12 @@ class HubertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, HubertPreTrainedMo
         Other arguments are those of HubertModel.
         """
         arguments = self.head_arguments(kwargs)
-        output_hidden_states = self.needs_layers(head) or output_hidden_states
+        if self.needs_layers(head):
+            kwargs["output_hidden_states"] = True
         outputs = self.hubert(
             input_values=input_values,
             attention_mask=attention_mask,
             mask_time_indices=mask_time_indices,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
             **kwargs,
         )
         return self.forward_head(

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import libcst as cst
+
 from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, Borrowed, HeadArguments, ModelPlan, Parameter
-from adapter_codegen.parse.facts import ModuleFacts
-from adapter_codegen.parse.syntax import literal_string
+from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
+from adapter_codegen.parse.syntax import dotted_name, literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.encoders import on_encoder
 from adapter_codegen.plan.heads.flexible import (
@@ -72,6 +74,7 @@ _HEAD_ARGUMENTS: tuple[tuple[frozenset[str] | None, HeadArguments], ...] = (
     ),
 )
 _OF_TORCH = "import torch"
+_CAPTURES = "capture_outputs"  # upstream's decorator that records hidden states and attention weights
 
 
 def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> AdapterModelPlan:
@@ -85,7 +88,8 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
     groups = tuple(group for types, group in _HEAD_ARGUMENTS if heads and (types is None or types & {*heads}))
     of_heads = {argument.name for group in groups for argument in group.arguments}
     # An argument of both goes to the heads: what the base model would leave out of the hidden states, a head may need.
-    taken = [one for one in base.parameters if one.kind in ("positional", "keyword") and one.name not in of_heads]
+    apart = of_heads | _asked_of_wrapper(facts, base)
+    taken = [one for one in base.parameters if one.kind in ("positional", "keyword") and one.name not in apart]
     read = list(_arguments(taken, facts, plan.module))
     imports = {statement for _, statements in read for statement in statements} | ({_OF_TORCH} if heads else set())
     given = [argument.name for argument, _ in read]
@@ -114,6 +118,28 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         stacked=tuple(name for name in _PER_ANSWER if name in given) if "multiple_choice" in heads else (),
         shift=plan_shift(plan, facts) if "seq2seq_lm" in heads else None,
     )
+
+
+def _asked_of_wrapper(facts: ModuleFacts, base: BasePlan) -> set[str]:
+    """Arguments that upstream's wrapper of the forward reads among the keywords of a call, and else in the configuration.
+
+    There, None is an answer too: what is not asked for must not be handed on.
+    """
+    known = facts.classes.get(base.class_name)
+    forward = known.functions.get("forward") if known is not None else None
+    wrappers = [one.decorator for one in forward.node.decorators] if forward is not None else []
+    if not any(dotted_name(one.func if isinstance(one, cst.Call) else one) == _CAPTURES for one in wrappers):
+        return set()
+    recorded = (_recorded(one) for one in facts.classes.values())
+    return {"return_dict", *(f"output_{name}" for names in recorded for name in names)}
+
+
+def _recorded(known: ClassFacts) -> Iterator[str]:
+    """What upstream records of a model: hidden_states, attentions."""
+    table = known.attributes.get("_can_record_outputs")
+    for element in table.elements if isinstance(table, cst.Dict) else ():
+        if isinstance(element, cst.DictElement) and (name := literal_string(element.key)):
+            yield name
 
 
 def _read(heads: tuple[str, ...]) -> tuple[str, ...]:
