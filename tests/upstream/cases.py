@@ -172,7 +172,7 @@ class _UpstreamInputs(_Targets):
 
         def prepared() -> tuple[Any, dict[str, Any]]:
             config, inputs = prepare()
-            return with_head(config), inputs
+            return with_head(config, self.model_type), inputs
 
         tester.prepare_config_and_inputs_for_common = prepared
 

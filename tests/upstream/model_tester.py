@@ -61,7 +61,7 @@ class ModelTester:
     def get_config(self) -> PreTrainedConfig:
         """The configuration of the instance, which names the head."""
         config = without_long_masks(self.subject.config(), lengths(self.subject)[0])
-        return with_head(without_dropped_layers(config))
+        return with_head(without_dropped_layers(config), self.subject.model_type)
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PreTrainedConfig, dict[str, Any]]:
         return self.get_config(), self._inputs()
@@ -129,11 +129,12 @@ def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
     return [config, *(part for part in within if isinstance(part, PreTrainedConfig))]
 
 
-def with_head(config: PreTrainedConfig) -> PreTrainedConfig:
-    """`config`, changed to name a head if the AdapterModel of its type can have any."""
-    head_type = head_of(config.model_type)
+def with_head(config: PreTrainedConfig, model_type: str) -> PreTrainedConfig:
+    """`config`, changed to name a head if the AdapterModel of its type can have any. (The instance may have the
+    configuration of a part.)"""
+    head_type = head_of(model_type)
     if head_type:
-        config.prediction_heads = {HEAD: dict(_head_config(config.model_type, head_type))}
+        config.prediction_heads = {HEAD: dict(_head_config(model_type, head_type))}
     return config
 
 

@@ -354,6 +354,7 @@ def test_no_layer_is_left_out_in_training() -> None:
     ("condition", "yes", "no"),
     [
         (exempt._reads_fewer, "seamless_m4t_v2", "t5"),
+        (exempt._reads_fewer, "led", "llama"),
         (exempt._has_unlike_stacks, "dia", "t5"),
         (exempt._has_unlike_stacks, "pp_doclayout_v2", "llama"),
         (exempt._has_parallel_streams, "deepseek_v4", "llama"),
