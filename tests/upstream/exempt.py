@@ -124,7 +124,8 @@ class Exempt:
             AssertionError: it was.
         """
         if self.word_for_word and facts is not None:
-            theirs, ours = facts.own(name), said.replace(facts.tested.__name__, facts.upstream.__name__)
+            renamed = said.replace(facts.tested.__name__, facts.upstream.__name__)
+            theirs, ours = facts.own(name), renamed.replace("WithAdapters", "")  # of classes of layers
             if _words(theirs) != _words(ours):
                 raise AssertionError(f"{name} says of upstream's own class {theirs}, but of ours {ours}")
         if not re.search(self.says, said):
@@ -765,8 +766,8 @@ EXEMPT: tuple[Exempt, ...] = (
         word_for_word=True,
     ),
     Exempt(
-        "can_init_all_missing_weights",
-        "upstream's `_init_weights` leaves weights out",
+        "can_init_all_missing_weights init_weights_can_init_buffers",
+        "upstream's `_init_weights` leaves weights or buffers out",
         "are not properly handled in `_init_weights",
         of_upstream=True,
         word_for_word=True,
@@ -977,6 +978,19 @@ EXEMPT: tuple[Exempt, ...] = (
         of_upstream=True,
     ),
     Exempt(
+        "eager_matches_sdpa_inference_*",
+        "positions that see nothing come out of upstream's eager and sdpa attention with other numbers, and its test compares them",
+        "^ValueError: mean relative difference for hidden_states",
+        of_upstream=True,
+    ),
+    Exempt(
+        "eager_matches_sdpa_inference_*",
+        "the configuration of a part lacks a field that upstream's forward reads with these inputs",
+        "^AttributeError: '.*Config' object has no attribute",
+        of_upstream=True,
+        word_for_word=True,
+    ),
+    Exempt(
         "hidden_states_output",
         "upstream looks for one state of each token, and each has several",
         "Lists differ",
@@ -1127,5 +1141,12 @@ EXEMPT: tuple[Exempt, ...] = (
         "an AdapterModel without heads computes no loss",
         "has no attribute '(loss|backward)'",
         lambda facts: _has_no_loss(facts) and facts.tested.supports_gradient_checkpointing,
+    ),
+    Exempt(
+        "hidden_states_output attention_outputs",
+        "upstream's own class gives outputs of other sizes than its test looks for",
+        "^AssertionError: ",
+        of_upstream=True,
+        word_for_word=True,
     ),
 )
