@@ -48,4 +48,4 @@ class GraniteSpeech5EncoderSubsamplingBlockAdaptersMixin(LayerAdaptersMixin):
 
 
 class GraniteSpeech5EncoderAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("layers"),)
+    layer_stacks = (LayerStack("layers", form="gathered"),)
