@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from adapter_runtime.contract.registry import registered
+from adapter_runtime.contract.registry import registered, type_of_adapter_model
 from adapter_runtime.heads.kinds.masked_image import MASK
 from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
 from conformance.methods import METHODS, method
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, main_outputs, run
+from conformance.sites import quiet_names
 from conformance.subjects import (
     BATCH,
     LENGTH,
@@ -185,7 +186,9 @@ def head_works(model_type: str, head_type: str) -> None:
     model, inputs, case = with_head(model_type, head_type)
     length = positions_of(model, inputs)
     logits = _logits(run(model, inputs))
-    expected = tuple(inputs["pixel_values"].shape) if case.masks else case.shape(length)
+    # What is compared with the last positions alone (GIT: an image stands before the text) gives logits of all.
+    scored = _hidden_positions(model, inputs) if getattr(model.heads[HEAD], "compares_end", False) else length
+    expected = tuple(inputs["pixel_values"].shape) if case.masks else case.shape(scored)
     if logits.shape != expected:
         raise AssertionError(f"logits are {tuple(logits.shape)}, not {expected}")
     model.set_active_adapters(None)
@@ -200,6 +203,8 @@ def head_works(model_type: str, head_type: str) -> None:
     adapters = {name: parameter for name, parameter in adapter_parameters(model, FIRST).items() if read in name}
     trained = {**adapters, **_head_parameters(model)}
     dead = [name for name, parameter in trained.items() if parameter.requires_grad and parameter.grad is None]
+    dead = sorted(set(dead) - _quiet_names(model_type, model)) if dead else []
+    adapters = {name: parameter for name, parameter in adapters.items() if parameter.grad is not None}
     if dead or not adapters or not _head_parameters(model):
         raise AssertionError(f"the loss does not reach {dead or 'any head'}")
 
@@ -341,9 +346,19 @@ def with_head(model_type: str, head_type: str, name: str = HEAD) -> tuple[PreTra
     model.active_head = name
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=case.pools)
     if case.choices:
-        inputs = {key: value[:, None].expand(-1, case.choices, -1).clone() for key, value in inputs.items()}
+        inputs = {key: _of_choices(value, case.choices) for key, value in inputs.items()}
     masks = case.masks(model.config) if case.masks else {}
     return model.eval(), {**inputs, **case.inputs(tokens_of(inputs)), **masks}, case
+
+
+def _of_choices(value: Tensor, choices: int) -> Tensor:
+    """An input of multiple choice: each row as often as there are choices, (B, choices, L).
+
+    What is no row but pieces of all rows, one behind the other's (patches of images), has no such axis: it stays in their order.
+    """
+    if value.shape[0] == BATCH:
+        return value[:, None].expand(-1, choices, *(-1,) * (value.dim() - 1)).clone()
+    return value.unflatten(0, (BATCH, -1)).repeat_interleave(choices, dim=0).flatten(0, 1)
 
 
 def masked_patches(config: PreTrainedConfig) -> dict[str, Tensor]:
@@ -354,7 +369,10 @@ def masked_patches(config: PreTrainedConfig) -> dict[str, Tensor]:
 
 def add_random_adapter(model: PreTrainedModel) -> None:
     """The first method that the model has: heads must not care which."""
-    subject = base_subject(model.config.model_type)
+    model_type = (
+        type_of_adapter_model(type(model)) or model.config.model_type
+    )  # the config may be that of a part (MusicGen)
+    subject = base_subject(model_type)
     method = next(method for method in (PREFERRED, *METHODS) if not refused(subject, method))
     model.add_adapter(FIRST, config=method.config)
     randomise_adapter(model, FIRST)
@@ -389,6 +407,10 @@ def positions_of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> int:
     """L of the outputs, also where these are frames of a sound, which only the base model counts."""
     if {"decoder_input_ids", "input_ids"} & inputs.keys():
         return tokens_of(inputs)
+    return _hidden_positions(model, inputs)
+
+
+def _hidden_positions(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> int:
     with torch.no_grad():
         own = {name: value for name, value in inputs.items() if name != MASK}  # its token is a head's
         hidden_states = model.adapters_base(**own, **flags(model)).last_hidden_state
@@ -402,6 +424,13 @@ def _logits(outputs: Mapping[str, Tensor]) -> Tensor:
 def _head_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     named = model.named_parameters(remove_duplicate=False)  # also those that are tied to the embeddings
     return {name: parameter for name, parameter in named if f"heads.{HEAD}." in name}
+
+
+def _quiet_names(model_type: str, model: PreTrainedModel) -> set[str]:
+    """Parameters of the adapter where upstream's own base model has none that get a gradient: LLaVA reads an earlier layer of its tower."""
+    prefix = model.base_model_prefix
+    quiet = quiet_names(base_subject(model_type), getattr(model, prefix), FIRST)
+    return {f"{prefix}.{name}" for name in quiet}
 
 
 def _base_state(model: PreTrainedModel) -> dict[str, Tensor]:

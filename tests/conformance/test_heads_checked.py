@@ -1,0 +1,42 @@
+"""What the checks of flexible heads take for right, and what they do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from conformance import heads
+from conformance.heads import _of_choices, head_works
+from conformance.subjects import BATCH
+
+
+def test_a_layer_of_a_tower_that_upstream_does_not_read_is_not_reached_and_any_other_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head_works("llava", "causal_lm")  # it reads the last layer of its tower but one
+    monkeypatch.setattr(heads, "quiet_names", lambda *_: set())
+    with pytest.raises(AssertionError, match=r"does not reach \['model\.vision_tower\.encoder\.layers\.1\."):
+        head_works("llava", "causal_lm")
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_found_where_upstream_trains_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = heads.adapter_parameters
+    extra = "model.language_model.layers.1.self_attn.q_proj.loras.adapter_a.none"
+    monkeypatch.setattr(
+        heads, "adapter_parameters", lambda *given: {**known(*given), extra: nn.Parameter(torch.ones(1))}
+    )
+    with pytest.raises(AssertionError, match=r"does not reach \['model\.language_model\S*none'\]"):
+        head_works("llava", "causal_lm")
+
+
+def test_logits_of_an_image_before_the_text_are_counted_where_the_labels_are_those_of_the_end() -> None:
+    head_works("git", "causal_lm")
+
+
+def test_choices_repeat_rows_and_pieces_of_rows_in_their_order() -> None:
+    rows, pieces = torch.arange(BATCH * 2).view(BATCH, 2), torch.arange(BATCH * 2)
+    assert _of_choices(rows, 2).tolist() == [[row, row] for row in rows.tolist()]
+    assert _of_choices(pieces, 2).tolist() == [piece for row in rows.tolist() for piece in (*row, *row)]
