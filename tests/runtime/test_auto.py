@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 from transformers import (
+    CONFIG_MAPPING,
     AutoModel,
     BertConfig,
     BertForMaskedLM,
@@ -17,6 +18,7 @@ from transformers import (
     LlamaConfig,
     LlamaForQuestionAnswering,
 )
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 from adapter_models import ADAPTER_MODEL_MAPPING, AutoAdapterModel, BertAdapterModel, LlamaAdapterModel
 from adapter_runtime.errors import UnsupportedModelError
@@ -43,6 +45,30 @@ def test_a_type_without_generated_code_is_named_with_the_way_out() -> None:
     config = type("NobodyConfig", (BertConfig,), {"model_type": "nobody"})()
     with pytest.raises(UnsupportedModelError, match="adapter-codegen add-model nobody"):
         AutoAdapterModel.from_config(config)
+
+
+@pytest.mark.parametrize("model_type", ["musicgen", "musicgen_melody"])
+def test_a_base_model_of_a_part_takes_the_config_of_the_part_or_of_the_whole(tmp_path: Path, model_type: str) -> None:
+    part = tiny_config(model_type)
+    model = AutoAdapterModel.from_config(part)
+    assert type(model).config_class is type(part) is not CONFIG_MAPPING[model_type]
+    model.add_adapter("a", config="lora", set_active=True)
+    model.save_pretrained(tmp_path)
+    again, info = AutoAdapterModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert type(again) is type(model)
+    assert "a" in again.adapters_config
+    whole = CONFIG_MAPPING[model_type](decoder=part.to_dict())
+    assert AutoAdapterModel.from_config(whole).config.to_dict() == whole.decoder.to_dict()
+
+
+@pytest.mark.parametrize("model_type", ["clip_vision_model", "musicgen_melody_decoder"])
+def test_a_part_of_a_whole_model_is_known_only_where_it_has_the_base_model(model_type: str) -> None:
+    config_class, outer = CONFIG_MAPPING[model_type], model_type_to_module_name(model_type)
+    taken = ADAPTER_MODEL_MAPPING[CONFIG_MAPPING[outer]].config_class
+    found = ADAPTER_MODEL_MAPPING.get(config_class)
+    assert (found is ADAPTER_MODEL_MAPPING[CONFIG_MAPPING[outer]]) == (taken is config_class)
 
 
 def test_the_class_itself_makes_no_models() -> None:

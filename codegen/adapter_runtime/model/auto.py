@@ -7,28 +7,45 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 from adapter_runtime.contract.registry import load_class, registered
 from adapter_runtime.errors import UnsupportedModelError, nearest
+from adapter_runtime.files.api.checkpoints import config_for
 
 
 class AdapterModelMapping(Mapping[type[PreTrainedConfig], type]):
-    """Config class -> adapter model class, over all generated models. A class is imported when it is looked up."""
+    """Config class -> adapter model class, over all generated models. A class is imported when it is looked up.
+
+    Where upstream's base model is that of a part (MusicGen's is its decoder), the part's config class is known as well: it is what such
+    a model is saved with.
+    """
 
     def __getitem__(self, config_class: type[PreTrainedConfig]) -> type:
-        if config_class not in self:
+        model_type = _type_of(config_class)
+        if model_type is None:
             raise KeyError(config_class)
-        return load_class(registered().adapter_models[config_class.model_type])
+        return load_class(registered().adapter_models[model_type])
 
     def __contains__(self, config_class: object) -> bool:
-        model_type = getattr(config_class, "model_type", None)
-        return model_type in registered().adapter_models and config_class is CONFIG_MAPPING[model_type]
+        return _type_of(config_class) is not None
 
     def __iter__(self) -> Iterator[type[PreTrainedConfig]]:
         return (CONFIG_MAPPING[model_type] for model_type in registered().adapter_models)
 
     def __len__(self) -> int:
         return len(registered().adapter_models)
+
+
+def _type_of(config_class: Any) -> str | None:
+    """The model type whose adapter model takes such a config: that of the config, or one that has a base model for this part alone."""
+    known, own = registered().adapter_models, getattr(config_class, "model_type", None)
+    if own not in CONFIG_MAPPING or CONFIG_MAPPING[own] is not config_class:
+        return None
+    if own in known:
+        return own
+    outer = model_type_to_module_name(own)
+    return outer if outer in known and load_class(known[outer]).config_class is config_class else None
 
 
 ADAPTER_MODEL_MAPPING = AdapterModelMapping()
@@ -51,15 +68,16 @@ class AutoAdapterModel(_BaseAutoModelClass):  # type: ignore[misc]
         Raises:
             UnsupportedModelError: no adapter model was generated for this type.
         """
-        _check(config)
+        config = config_for(_class_for(config).config_class, config)
         model: PreTrainedModel = super().from_config(config, **kwargs)
         return model
 
 
-def _check(config: PreTrainedConfig) -> None:
+def _class_for(config: PreTrainedConfig) -> Any:
     if type(config) not in ADAPTER_MODEL_MAPPING:
         known = registered().adapter_models
         raise UnsupportedModelError(
             f"There is no adapter model for type {config.model_type!r}. {nearest(config.model_type, known)}"
             f" Generate one: adapter-codegen add-model {config.model_type}"
         )
+    return ADAPTER_MODEL_MAPPING[type(config)]

@@ -245,13 +245,24 @@ def resolve_config(
         kwargs: the other arguments of `from_pretrained`.
     """
     if isinstance(given, PreTrainedConfig):
-        return given, kwargs
+        return config_for(config_class, given), kwargs
     of_config = {name: value for name, value in kwargs.items() if name not in _OF_THE_MODEL}
     config, unused = config_class.from_pretrained(
         source if given is None else given, return_unused_kwargs=True, **of_config
     )
     of_model = {name: value for name, value in kwargs.items() if name in _OF_THE_MODEL | _OF_BOTH}
     return config, {**unused, **of_model}
+
+
+def config_for(of: type, config: PreTrainedConfig) -> PreTrainedConfig:
+    """What a model is made from: `config`, or the part of it that the model is one of (MusicGen's decoder).
+
+    Args:
+        of: the class of configs that the model takes.
+    """
+    if isinstance(config, of):
+        return config
+    return next((getattr(config, name) for name, cls in config.sub_configs.items() if cls is of), config)
 
 
 # Arguments of from_pretrained that a config would take for values of its own, ...

@@ -36,7 +36,8 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         """Let the forward of a generated class give a tuple where one is asked for, and run it in a context.
 
         `subclass` does the latter for upstream's classes. What the class that upstream's models of a file share says may be that of
-        another model of the file: the config is that of the model type, the main input is what its base model says (BLIP-2's are pixels), and
+        another model of the file: the config is that of the model type (or of the part of it that its base model is: MusicGen's is the
+        decoder), the main input is what its base model says (BLIP-2's are pixels), and
         where that is no argument, the first.
         CLIP's reads tokens, its vision model takes pixels and says so itself. So does Gemma 4's model of sounds, which attends eagerly only.
         """
@@ -45,6 +46,8 @@ class AdapterModelMixin(EmbeddingAdaptersWrapperMixin, InvertibleAdaptersWrapper
         if model_type is not None:
             cls.config_class = CONFIG_MAPPING[model_type]
             base, only = _base_model_class(cls.config_class), _only_model_class(cls)
+            if base is not None and base.config_class in cls.config_class.sub_configs.values():
+                cls.config_class = base.config_class
             if base is None and only is not None:
                 base, cls.supports_gradient_checkpointing = only, only.supports_gradient_checkpointing
             for flag in (*_KINDS_OF_ATTENTION, "main_input_name") if base is not None else ():
