@@ -429,6 +429,7 @@ class BasePlan:
     # Of a class that ends in a head: its modules behind all layers and parts. None = it is a base model
     head: tuple[str, ...] | None = None
     gives_states: bool = True  # what it returns may have last hidden states
+    continues: bool = False  # its tokens, as one of upstream's classes does, and none that fills in masked ones
     is_encoder_decoder: bool = False
 
     @property

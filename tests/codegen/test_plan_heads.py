@@ -256,6 +256,21 @@ def test_which_token_stands_for_a_sequence(heads: tuple[str, ...], read: set[str
 
 
 @pytest.mark.parametrize(
+    ("continues", "read", "expected"),
+    [
+        pytest.param(True, (), "last", id="a decoder of several books of codes, which has no head of words"),
+        pytest.param(False, (), "first", id="an encoder without such a head"),
+        pytest.param(True, ("first",), "first", id="as upstream's classes do, if they agree"),
+    ],
+)
+def test_a_decoder_without_a_head_of_words_is_one_all_the_same(
+    continues: bool, read: tuple[str, ...], expected: str
+) -> None:
+    base = replace(base_plan("input_ids"), continues=continues)
+    assert pooling(base, ("classification", "tagging"), read) == expected
+
+
+@pytest.mark.parametrize(
     ("held", "logits", "converts"),
     [
         pytest.param("TinyModel(config)", "self.out(outputs[1])", True, id="the pooler that a base model has"),
@@ -619,6 +634,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.words = nn.Embedding(9, 2)
         self.latents = nn.Parameter(torch.zeros(9, 2))
+        self.books = nn.ModuleList([nn.Embedding(9, 2) for _ in range(4)])
 class TinyModel(PreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
@@ -642,6 +658,8 @@ class TinyModel(PreTrainedModel):
         ),
         pytest.param("return self.embeddings.latents", False, id="a parameter of a part"),
         pytest.param("return self.own", False, id="a parameter of its own"),
+        pytest.param("return self.embeddings.books", False, id="a list of tables (MusicGen)"),
+        pytest.param("return self.embeddings.books[0]", True, id="one table of a list"),
         pytest.param("raise NotImplementedError", False, id="an error"),
         pytest.param(
             "if self.embeddings.words:\n            return self.embeddings.words\n        raise ValueError",

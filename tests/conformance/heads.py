@@ -369,10 +369,8 @@ def masked_patches(config: PreTrainedConfig) -> dict[str, Tensor]:
 
 def add_random_adapter(model: PreTrainedModel) -> None:
     """The first method that the model has: heads must not care which."""
-    model_type = (
-        type_of_adapter_model(type(model)) or model.config.model_type
-    )  # the config may be that of a part (MusicGen)
-    subject = base_subject(model_type)
+    # The type is the class's: the config may be that of a part (MusicGen).
+    subject = base_subject(type_of_adapter_model(type(model)) or model.config.model_type)
     method = next(method for method in (PREFERRED, *METHODS) if not refused(subject, method))
     model.add_adapter(FIRST, config=method.config)
     randomise_adapter(model, FIRST)

@@ -54,6 +54,13 @@ def test_padding_is_told_by_its_token_where_there_is_no_mask() -> None:
     assert_close(pool(HIDDEN, "last", input_ids=tokens, pad_token_id=0)[1], HIDDEN[1, 1])
 
 
+def test_a_position_is_padding_where_the_codes_of_all_books_are() -> None:
+    books = torch.tensor([[[5, 6, 7, 0], [0, 6, 7, 8]], [[5, 6, 0, 0], [0, 6, 7, 0]]])  # each book begins a step later
+    expected = torch.stack([HIDDEN[0, 3], HIDDEN[1, 2]])
+    for tokens in (books, books.flatten(0, 1)):
+        assert_close(pool(HIDDEN, "last", input_ids=tokens, pad_token_id=0), expected, rtol=0, atol=0)
+
+
 def test_a_mask_decides_over_a_padding_token_that_is_part_of_the_text() -> None:
     tokens = torch.tensor([[5, 6, 7, 0], [5, 6, 7, 0]])
     assert_close(pool(HIDDEN, "last", input_ids=tokens, attention_mask=torch.ones(2, 4), pad_token_id=0), HIDDEN[:, 3])

@@ -175,7 +175,8 @@ class _File:
         of_holders = layers_of((holder.base for holder in holders), self.found)
         entries = list(dict.fromkeys((*known.entries, *of_holders, *towers.entries)))
         keys = plan_config_keys(self.release, entry, self.facts, self.candidates.has_attention)
-        base = replace(base, gives_states=gives_states(self.facts, base.class_name))
+        continues = "causal_lm" in entry.heads and "masked_lm" not in entry.heads
+        base = replace(base, gives_states=gives_states(self.facts, base.class_name), continues=continues)
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
         static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from transformers.models.musicgen.modeling_musicgen import MusicgenModel, MusicgenPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from adapter_runtime.heads.setups import HeadSetup
 
 
-class MusicgenAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenPreTrainedModel, HeadsGenerationMixin):
+class MusicgenAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenPreTrainedModel):
     """Musicgen with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging, question_answering, causal_lm.
+    Heads: classification, multilabel_classification, tagging, question_answering.
     """
 
-    head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
+    head_types = ("classification", "multilabel_classification", "tagging", "question_answering")
     pooling = "last"
 
     def __init__(self, config: MusicgenConfig) -> None:
@@ -52,7 +51,6 @@ class MusicgenAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenPreTrain
         labels: Target | None = None,
         start_positions: Target | None = None,
         end_positions: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
         """Run the base model and the heads.
@@ -61,7 +59,6 @@ class MusicgenAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenPreTrain
             head: the head or heads to run; by default the active ones.
             labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
             start_positions, end_positions: (batch,), targets of a question answering head.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
         Other arguments are those of MusicgenModel.
         """
         arguments = self.head_arguments(kwargs)
@@ -83,6 +80,5 @@ class MusicgenAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenPreTrain
             labels=labels,
             start_positions=start_positions,
             end_positions=end_positions,
-            logits_to_keep=logits_to_keep,
             **arguments,
         )

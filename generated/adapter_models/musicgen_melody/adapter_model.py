@@ -15,7 +15,6 @@ from transformers.models.musicgen_melody.modeling_musicgen_melody import (
 )
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
-from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +27,13 @@ if TYPE_CHECKING:
     from adapter_runtime.heads.setups import HeadSetup
 
 
-class MusicgenMelodyAdapterModel(
-    ModelWithFlexibleHeadsAdaptersMixin, MusicgenMelodyPreTrainedModel, HeadsGenerationMixin
-):
+class MusicgenMelodyAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MusicgenMelodyPreTrainedModel):
     """MusicgenMelody with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging, question_answering, causal_lm.
+    Heads: classification, multilabel_classification, tagging, question_answering.
     """
 
-    head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
+    head_types = ("classification", "multilabel_classification", "tagging", "question_answering")
     pooling = "last"
 
     def __init__(self, config: MusicgenMelodyConfig) -> None:
@@ -57,7 +54,6 @@ class MusicgenMelodyAdapterModel(
         labels: Target | None = None,
         start_positions: Target | None = None,
         end_positions: Target | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
         """Run the base model and the heads.
@@ -66,7 +62,6 @@ class MusicgenMelodyAdapterModel(
             head: the head or heads to run; by default the active ones.
             labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
             start_positions, end_positions: (batch,), targets of a question answering head.
-            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
         Other arguments are those of MusicgenMelodyModel.
         """
         arguments = self.head_arguments(kwargs)
@@ -88,6 +83,5 @@ class MusicgenMelodyAdapterModel(
             labels=labels,
             start_positions=start_positions,
             end_positions=end_positions,
-            logits_to_keep=logits_to_keep,
             **arguments,
         )

@@ -244,4 +244,6 @@ def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:
     known = {*read}
     if len(known) == 1 and known <= {FIRST, LAST, *MEANS}:
         return known.pop()
-    return LAST if "causal_lm" in heads and "masked_lm" not in heads else FIRST
+    # What continues several books of codes has no causal_lm head (MusicGen), and is a decoder all the same.
+    is_decoder = ("causal_lm" in heads and "masked_lm" not in heads) or (base.continues and not is_composite(base))
+    return LAST if is_decoder else FIRST
