@@ -32,8 +32,18 @@ def test_a_parameter_that_the_loss_does_not_reach_is_found_where_upstream_trains
         head_works("llava", "causal_lm")
 
 
-def test_logits_of_an_image_before_the_text_are_counted_where_the_labels_are_those_of_the_end() -> None:
-    head_works("git", "causal_lm")
+@pytest.mark.parametrize(("model_type", "head_type"), [("git", "causal_lm"), ("layoutlmv3", "question_answering")])
+def test_logits_are_of_as_many_positions_as_upstreams_class_gives_with_an_image(
+    monkeypatch: pytest.MonkeyPatch, model_type: str, head_type: str
+) -> None:
+    head_works(model_type, head_type)
+    monkeypatch.setattr(heads, "_scored_by_upstream", lambda *_: None)
+    with pytest.raises(AssertionError, match=r"logits are \(3, 25"):
+        head_works(model_type, head_type)
+
+
+def test_a_base_model_that_no_table_of_upstream_names_is_compared() -> None:
+    heads.headless_is_base("pp_chart2table")
 
 
 def test_choices_repeat_rows_and_pieces_of_rows_in_their_order() -> None:
