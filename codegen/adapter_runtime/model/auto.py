@@ -45,7 +45,8 @@ def _type_of(config_class: Any) -> str | None:
     if own in known:
         return own
     outer = model_type_to_module_name(own)
-    return outer if outer in known and load_class(known[outer]).config_class is config_class else None
+    adapter_model: Any = load_class(known[outer]) if outer in known else None
+    return outer if adapter_model is not None and adapter_model.config_class is config_class else None
 
 
 ADAPTER_MODEL_MAPPING = AdapterModelMapping()
