@@ -38,6 +38,13 @@ def literal_string(node: cst.CSTNode | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def literal_keys(node: cst.CSTNode | None) -> Iterator[str]:
+    """The keys of a display of a dict that are plain strings."""
+    for element in node.elements if isinstance(node, cst.Dict) else ():
+        if isinstance(element, cst.DictElement) and (key := literal_string(element.key)) is not None:
+            yield key
+
+
 def is_none(node: cst.CSTNode | None) -> bool:
     return isinstance(node, cst.Name) and node.value == "None"
 

@@ -28,7 +28,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
-from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, plan_flexible_heads, why_not
+from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, only_continues, plan_flexible_heads, why_not
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.returned import gives_states
 from adapter_codegen.plan.heads.static import plan_static_heads
@@ -175,8 +175,8 @@ class _File:
         of_holders = layers_of((holder.base for holder in holders), self.found)
         entries = list(dict.fromkeys((*known.entries, *of_holders, *towers.entries)))
         keys = plan_config_keys(self.release, entry, self.facts, self.candidates.has_attention)
-        continues = "causal_lm" in entry.heads and "masked_lm" not in entry.heads
-        base = replace(base, gives_states=gives_states(self.facts, base.class_name), continues=continues)
+        states = gives_states(self.facts, base.class_name)
+        base = replace(base, gives_states=states, continues=only_continues(entry.heads))
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
         static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import libcst as cst
 
 from adapter_codegen.model import AdapterModelPlan, Argument, BasePlan, Borrowed, HeadArguments, ModelPlan, Parameter
-from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
-from adapter_codegen.parse.syntax import dotted_name, literal_string
+from adapter_codegen.parse.facts import ModuleFacts
+from adapter_codegen.parse.syntax import dotted_name, literal_keys, literal_string
 from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.encoders import on_encoder
 from adapter_codegen.plan.heads.flexible import (
@@ -130,16 +130,9 @@ def _asked_of_wrapper(facts: ModuleFacts, base: BasePlan) -> set[str]:
     wrappers = [one.decorator for one in forward.node.decorators] if forward is not None else []
     if not any(dotted_name(one.func if isinstance(one, cst.Call) else one) == _CAPTURES for one in wrappers):
         return set()
-    recorded = (_recorded(one) for one in facts.classes.values())
+    # What upstream records of a model: hidden_states, attentions
+    recorded = (literal_keys(one.attributes.get("_can_record_outputs")) for one in facts.classes.values())
     return {"return_dict", *(f"output_{name}" for names in recorded for name in names)}
-
-
-def _recorded(known: ClassFacts) -> Iterator[str]:
-    """What upstream records of a model: hidden_states, attentions."""
-    table = known.attributes.get("_can_record_outputs")
-    for element in table.elements if isinstance(table, cst.Dict) else ():
-        if isinstance(element, cst.DictElement) and (name := literal_string(element.key)):
-            yield name
 
 
 def _read(heads: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from adapter_codegen.parse.syntax import (
     assignment,
     descendants,
     dotted_name,
-    literal_string,
+    literal_keys,
     self_attribute,
     statements,
 )
@@ -68,9 +68,10 @@ def _fields(release: Release, module: ModuleFacts, class_name: str) -> Iterator[
     known = module.classes.get(class_name)
     for name in known.lineage if known else ():
         if name in module.classes:
-            body = statements(module.classes[name].node.body)
-            properties = module.classes[name].functions
-            others = (*_mapped(module.classes[name]), *properties, *_computed(module.classes[name]))
+            one = module.classes[name]
+            body = statements(one.node.body)
+            mapped = literal_keys(one.attributes.get("attribute_map"))
+            others = (*mapped, *one.functions, *_computed(one))
             yield from ((other, True) for other in others)
             annotated = (node for node in body if isinstance(node, cst.AnnAssign))
             yield from ((dotted_name(node.target), _allows_number(node.annotation)) for node in annotated)
@@ -91,13 +92,6 @@ def _allows_number(annotation: cst.Annotation) -> bool:
         elif dotted_name(one) in ("int", "float"):
             return True
     return False
-
-
-def _mapped(known: ClassFacts) -> Iterator[str]:
-    table = known.attributes.get("attribute_map")
-    for element in table.elements if isinstance(table, cst.Dict) else ():
-        if isinstance(element, cst.DictElement):
-            yield literal_string(element.key) or ""
 
 
 def _computed(known: ClassFacts) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from adapter_codegen.model import BasePlan, PartPlan
 from adapter_codegen.parse.automappings import ModelEntry
@@ -227,6 +227,11 @@ def _takes_labels(base: BasePlan) -> bool:
     return any(parameter.name == "labels" for parameter in base.parameters)
 
 
+def only_continues(heads: Container[str]) -> bool:
+    """Whether types of heads are those of a model that continues text, and fills in no masked words."""
+    return "causal_lm" in heads and "masked_lm" not in heads
+
+
 def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:
     """Which token stands for a sequence: the one that upstream's own classes read, if it is one for all of them.
 
@@ -245,5 +250,5 @@ def pooling(base: BasePlan, heads: tuple[str, ...], read: Iterable[str]) -> str:
     if len(known) == 1 and known <= {FIRST, LAST, *MEANS}:
         return known.pop()
     # What continues several books of codes has no causal_lm head (MusicGen), and is a decoder all the same.
-    is_decoder = ("causal_lm" in heads and "masked_lm" not in heads) or (base.continues and not is_composite(base))
+    is_decoder = only_continues(heads) or (base.continues and not is_composite(base))
     return LAST if is_decoder else FIRST

@@ -17,7 +17,8 @@ from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import descendants, dotted_name, self_attribute
 from adapter_codegen.plan.flow.modules import local_class
 
-_ENTRANCES = re.compile(r"forward|get_\w+_features")
+FEATURES = re.compile(r"get_\w+_features")  # methods that give what the model makes of images or sounds
+_ENTRANCES = re.compile(f"forward|{FEATURES.pattern}")
 _WITHOUT_GRADIENT = frozenset({"no_grad", "inference_mode"})
 _NEAREST = frozenset({"argmin", "argmax"})
 _BY_NAME = frozenset(

@@ -7,21 +7,19 @@ embeddings (Emu3), that one changes all of them in both.
 
 from __future__ import annotations
 
-import re
-
 import libcst as cst
 
 from adapter_codegen.parse.facts import ClassFacts
 from adapter_codegen.parse.syntax import descendants, dotted_name
+from adapter_codegen.plan.parts.running import FEATURES
 
-_FEATURES = re.compile(r"get_\w+_features")
 _GETTER = "self.get_input_embeddings"
 
 
 def embedded_features(base: ClassFacts, table: str) -> cst.Call | None:
     """Where a method that gives features looks tokens up in the table at the path `table`."""
     for name, function in base.functions.items():
-        if not _FEATURES.fullmatch(name):
+        if not FEATURES.fullmatch(name):
             continue
         for node in descendants(function.node.body):
             if isinstance(node, cst.Call) and _is_table(node.func, table):

@@ -151,11 +151,15 @@ def _by_torch(scene: Scene) -> Sign | None:
 
 def _by_return(scene: Scene) -> Sign | None:
     """``return (vision, text), weights``: no one tensor is what runs on, but several side by side."""
-    returned = None if scene.flow.returned is None else same_tensor(scene.flow.returned)
+    returned = _returned(scene)
     if returned is None or returned.op is not Op.TUPLE or not returned.inputs:
         return None
     first = same_tensor(returned.inputs[0])
     return Sign(StreamForm.SEVERAL, first.node) if first.op is Op.TUPLE and len(first.inputs) > 1 else None
+
+
+def _returned(scene: Scene) -> Value | None:
+    return None if scene.flow.returned is None else same_tensor(scene.flow.returned)
 
 
 def _by_mixing(additions: Sequence[Addition]) -> Sign | None:
@@ -172,7 +176,7 @@ def _by_shortening(additions: Sequence[Addition], scene: Scene) -> Sign | None:
 
 def _by_pooling(scene: Scene) -> Sign | None:
     """``hidden_states.unfold(1, 2, 2).mean(-1)`` in the stream: the layer gives fewer positions than the mask that it is given has."""
-    returned = None if scene.flow.returned is None else same_tensor(scene.flow.returned)
+    returned = _returned(scene)
     if returned is None or _is_stream(returned, scene):
         return None  # the positions of the stream go on beside what is pooled
     pooled = (
