@@ -45,9 +45,11 @@ def pool(
         return _mean(
             hidden_states[:, 1:] if rule == "rest" else hidden_states, frame_mask if rule == "frames" else None
         )
-    is_eos = rule == "eos"
-    ids = None if input_ids is None or is_eos else _of_rows(input_ids, hidden_states.shape[0])
-    marked = _end_tokens(input_ids, eos_token_id) if is_eos else _real_tokens(ids, attention_mask, pad_token_id)
+    marked: torch.Tensor | None
+    if rule == "eos":
+        marked = _end_tokens(input_ids, eos_token_id)
+    else:
+        marked = _real_tokens(hidden_states.shape[0], input_ids, attention_mask, pad_token_id)
     if marked is None:
         return hidden_states[:, -1]
     marked = marked[:, -hidden_states.shape[1] :]  # with a cache, the mask also covers what came before
@@ -64,19 +66,15 @@ def _mean(hidden_states: torch.Tensor, counts: torch.Tensor | None) -> torch.Ten
     return kept.sum(dim=1) / counts.sum(dim=1, keepdim=True)
 
 
-def _of_rows(input_ids: torch.Tensor, rows: int) -> torch.Tensor:
-    """[B, books, L] of tokens: one book of [B, L], several of [B, books, L] or [B * books, L] (MusicGen)."""
-    return input_ids.reshape(rows, -1, input_ids.shape[-1])
-
-
 def _real_tokens(
-    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
+    rows: int, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, pad_token_id: int | None
 ) -> torch.Tensor | None:
-    """[B, L], true at real tokens, of ids [B, books, L]; None where nothing tells them from padding."""
+    """[B, L], true at real tokens, for B `rows`; None where nothing tells them from padding."""
     if attention_mask is not None and attention_mask.dim() == 2:
         return attention_mask.bool()
     if input_ids is not None and pad_token_id is not None:
-        return (input_ids != pad_token_id).any(dim=1)
+        books = input_ids.reshape(rows, -1, input_ids.shape[-1])  # one of [B, L], several of [B * books, L] (MusicGen)
+        return (books != pad_token_id).any(dim=1)
     return None
 
 

@@ -75,10 +75,10 @@ class AutoAdapterModel(_BaseAutoModelClass):  # type: ignore[misc]
 
 
 def _class_for(config: PreTrainedConfig) -> Any:
-    if type(config) not in ADAPTER_MODEL_MAPPING:
-        known = registered().adapter_models
+    known, model_type = registered().adapter_models, _type_of(type(config))
+    if model_type is None:
         raise UnsupportedModelError(
             f"There is no adapter model for type {config.model_type!r}. {nearest(config.model_type, known)}"
             f" Generate one: adapter-codegen add-model {config.model_type}"
         )
-    return ADAPTER_MODEL_MAPPING[type(config)]
+    return load_class(known[model_type])
