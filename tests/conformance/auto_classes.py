@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from conformance.tiny import tiny_config
+from conformance.tiny import configs_of, tiny_config
 
 REFUSED = Path(__file__).with_name("auto_classes_refused.txt")
 
@@ -64,7 +64,7 @@ def classes_of_the_file(one: type[PreTrainedModel]) -> tuple[type[PreTrainedMode
 def built(model_type: str, cls: type[PreTrainedModel]) -> PreTrainedModel | None:
     """A model of the class, which may be that of a part (Mllama's that generates text); None where upstream refuses the instance's config for it."""
     config = copy.deepcopy(tiny_config(model_type))
-    inner = (getattr(config, name, None) for name in type(config).sub_configs)
+    _, *inner = configs_of(config)
     parts = [part for part in inner if not isinstance(config, cls.config_class) and isinstance(part, cls.config_class)]
     for one in (*parts, config):
         with contextlib.suppress(Exception), torch.device("meta"):  # whatever upstream raises

@@ -420,12 +420,16 @@ def _scored_by_upstream(model_type: str, head_type: str, inputs: Mapping[str, Te
 
     None where it has no such class.
     """
-    static = registered().static_heads
     for subject in head_subjects(model_type):
-        known = static.get(subject.architecture)
-        if known is not None and known["config"]["head_type"] == head_type:
+        if static_head_type(subject) == head_type:
             return _logits(run(subject.upstream(), dict(inputs))).shape[1]
     return None
+
+
+def static_head_type(static: Subject) -> str:
+    """The type of flexible head that the head of an upstream class turns into; "" = none."""
+    known = registered().static_heads.get(static.architecture)
+    return known["config"]["head_type"] if known is not None else ""
 
 
 def _logits(outputs: Mapping[str, Tensor]) -> Tensor:

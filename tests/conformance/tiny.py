@@ -69,3 +69,9 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
                 parameter.copy_(centre + 0.1 * noise)
             else:
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
+
+
+def configs_of(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """A configuration, and those of the models inside that it has."""
+    inside = (getattr(config, name, None) for name in config.sub_configs)
+    return [config, *(part for part in inside if part is not None)]

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from conformance import heads
 from conformance.outputs import run
 from conformance.subjects import BATCH, Subject, model_class
+from conformance.tiny import configs_of
 
 HEAD = "upstream"
 # The head that the AdapterModel gets: one with a vocabulary, whose weights may be tied, or the one that lets patches be masked, which
@@ -108,7 +109,7 @@ def chunks(weights: Sequence[torch.Tensor], states: int) -> tuple[int, ...]:
 
 def without_dropped_layers(config: PreTrainedConfig) -> PreTrainedConfig:
     """`config`, changed to leave out no layer at random in training: of what is left out, upstream's tests would read the outputs."""
-    for part in _parts(config):
+    for part in configs_of(config):
         for name in vars(part):
             if name.endswith("layerdrop"):
                 setattr(part, name, 0.0)
@@ -117,16 +118,10 @@ def without_dropped_layers(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def without_long_masks(config: PreTrainedConfig, frames: int) -> PreTrainedConfig:
     """`config`, changed to mask nothing in training where it masks spans that are longer than a sound of so many frames."""
-    for part in _parts(config):
+    for part in configs_of(config):
         if getattr(part, "mask_time_length", 0) > frames:
             part.mask_time_prob = 0.0
     return config
-
-
-def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
-    """The configuration, and those of the models inside."""
-    within = (getattr(config, name, None) for name in config.sub_configs)
-    return [config, *(part for part in within if isinstance(part, PreTrainedConfig))]
 
 
 def with_head(config: PreTrainedConfig, model_type: str) -> PreTrainedConfig:

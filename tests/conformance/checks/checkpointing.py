@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
+from transformers import PreTrainedModel
 
 from conformance.adapted import FIRST, adapter_parameters, initialised, randomise_adapter
 from conformance.methods import Method
@@ -124,16 +125,16 @@ def upstream_trains_reentrant(subject: Subject) -> bool:
     they leave something for others beside what they return (an encoder's keys in a cache that the decoder reads; keys that
     later layers share): that was made without a graph.
     """
-    found = _upstreams_gradients(subject, reentrant=True)
+    found = upstreams_gradients(subject.upstream(), _trained_inputs(subject), reentrant=True)
     if isinstance(found, Exception):
         return not isinstance(
-            found, _InBackward
+            found, InBackward
         )  # of what upstream cannot do for another reason, nothing is known here
-    expected = _upstreams_gradients(subject, reentrant=False)
+    expected = upstreams_gradients(subject.upstream(), _trained_inputs(subject), reentrant=False)
     return isinstance(expected, Exception) or are_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
-class _InBackward(Exception):
+class InBackward(Exception):
     """The forward came to an end, and the way back did not."""
 
 
@@ -161,23 +162,30 @@ def few_recomputed() -> Iterator[None]:
         yield
 
 
-def _upstreams_gradients(subject: Subject, reentrant: bool) -> dict[str, Tensor] | Exception:
-    upstream = subject.upstream().train().requires_grad_(True)
+def _trained_inputs(subject: Subject) -> dict[str, Any]:
     inputs = {
         name: value.clone().requires_grad_() if torch.is_tensor(value) and value.is_floating_point() else value
         for name, value in subject.padded_inputs().items()
     }
+    return {**inputs, **_without_cache(subject)}
+
+
+def upstreams_gradients(
+    upstream: PreTrainedModel, inputs: dict[str, Any], reentrant: bool
+) -> dict[str, Tensor] | Exception:
+    """Those of all of a model of upstream's, which is changed for it; an `InBackward` where only the way back failed."""
+    upstream.train().requires_grad_(True)
     try:
         upstream.activation_checkpointing_enable({"use_reentrant": reentrant})
         with seeded(5):
-            loss = loss_of(upstream(**inputs, **flags(upstream), **_without_cache(subject)))
+            loss = loss_of(upstream(**inputs, **flags(upstream)))
     except Exception as error:
         return error
     try:
         with few_recomputed():
             loss.backward()
     except RuntimeError as error:
-        return _InBackward(str(error))
+        return InBackward(str(error))
     return {name: parameter.grad for name, parameter in upstream.named_parameters() if parameter.grad is not None}
 
 

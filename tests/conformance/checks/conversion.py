@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from adapter_runtime.contract.registry import registered
 from conformance.auto_classes import auto_classes
-from conformance.heads import head_types, masked_patches, realigned
+from conformance.heads import head_types, masked_patches, realigned, static_head_type
 from conformance.instances.fields import config_class
 from conformance.outputs import assert_bitwise, assert_equal_within, flatten, main_outputs, run, seeded
 from conformance.subjects import (
@@ -67,7 +67,7 @@ def conversion_keeps_outputs(static: Subject) -> None:
             inputs = with_labels(static, inputs) or _with_targets(static, inputs)
             _assert_same(upstream, flexible, inputs, f"{attention}, padding {padding}")
     _drops_alike(static)
-    head_type = _head_type(static)
+    head_type = static_head_type(static)
     if head_type in ("causal_lm", "masked_lm"):
         _padding_counts_alike(static)
     if head_type == "seq2seq_lm":
@@ -76,16 +76,12 @@ def conversion_keeps_outputs(static: Subject) -> None:
         _texts_go_on_alike(static)
 
 
-def _head_type(static: Subject) -> str:
-    return registered().static_heads[static.architecture]["config"]["head_type"]
-
-
 def _with_targets(static: Subject, inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs`, of images or sounds, with what a head learns from, where that is a class for each of them."""
-    if _head_type(static) == "masked_image_modeling":
+    if static_head_type(static) == "masked_image_modeling":
         return {**inputs, **masked_patches(static.config())}
     rows = {len(value) for value in inputs.values() if isinstance(value, Tensor) and value.dim()}
-    if _head_type(static) not in _ONE_CLASS or rows != {BATCH}:
+    if static_head_type(static) not in _ONE_CLASS or rows != {BATCH}:
         return inputs
     return {**inputs, "labels": torch.arange(BATCH) % 2}
 
@@ -115,7 +111,7 @@ def _drops_alike(static: Subject) -> None:
                 _vary_rates(Path(folder) / "config.json", type(static.upstream()))
             models = _loaded(type(static.upstream()), folder), _flexible(folder)
         inputs = shaped_for(static, static.padded_inputs())
-        if _head_type(static) == "masked_image_modeling":
+        if static_head_type(static) == "masked_image_modeling":
             inputs |= masked_patches(static.config())
         theirs, ours = (_dropped(model, inputs) for model in models)
         if theirs is not None and ours != theirs:

@@ -19,6 +19,7 @@ from conformance.outputs import main_outputs, removed
 from conformance.reference.layout import Layout, join
 from conformance.reference.together import Averaged, Together, only_in_turn
 from conformance.subjects import FIRST_TOKEN
+from conformance.tiny import configs_of
 
 
 @contextlib.contextmanager
@@ -337,7 +338,7 @@ def _kept_and_filled(upstream: nn.Module, layout: Layout, prompt: Tensor) -> lis
 
 def _meaningless_token(config: Any) -> int:
     """The first that no config of the whole names: nothing stands for an image there, and no row ends."""
-    configs = [config, *(getattr(config, name) for name in type(config).sub_configs if getattr(config, name, None))]
+    configs = configs_of(config)
     named = [value for one in configs for key, value in one.to_dict().items() if re.search(r"token_(id|index)", key)]
     return next(token for token in itertools.count(FIRST_TOKEN) if token not in named)
 
