@@ -429,6 +429,21 @@ def test_input_that_is_none_in_the_failing_statement_is_asked_for() -> None:
     assert list(trial.missing(error.value, within="test_instance_search")) == ["mask"]
 
 
+class _NeverSets(nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, other: torch.Tensor | None = None):  # type: ignore[no-untyped-def]
+        if mask is not None and x is not None:
+            features = x * mask
+        if other is not None:
+            x = x + other
+        return features if x is not None else x
+
+
+def test_what_a_variable_waits_for_that_is_never_set_is_asked_for_and_nothing_else() -> None:
+    with pytest.raises(UnboundLocalError) as error:
+        _NeverSets()(torch.ones(2))
+    assert list(trial.missing(error.value, within="test_instance_search")) == ["mask"]
+
+
 def test_choices_come_by_the_sum_of_their_places_after_those_of_one_form() -> None:
     first, second, *others = (tuple(choice.values()) for choice in inputs.choices({"a": 3, "b": 12, "c": 2}))
     assert (first, second) == ((0, 0, 0), (1, 1, 1))
@@ -466,6 +481,11 @@ def test_heads_too_small_for_their_sections_grow() -> None:
             [("vision_config", "audio_config"), ("vision_config",), ("audio_config",)],
             id="towers that the default config does without: all first",
         ),
+        pytest.param(
+            "embedding_gemma2",
+            [("vision_config", "audio_config"), ("vision_config",), ("audio_config",)],
+            id="towers of a declared type",
+        ),
     ],
 )
 def test_parts_that_a_default_config_does_without_are_tried(model_type: str, choices: list[tuple[str, ...]]) -> None:
@@ -475,6 +495,47 @@ def test_parts_that_a_default_config_does_without_are_tried(model_type: str, cho
 def test_a_part_that_a_config_does_without_is_of_the_class_that_it_declares() -> None:
     seen = search.with_optional(Draft("gemma4", {}), ("vision_config",)).seen
     assert (seen.vision_config.model_type, seen.audio_config) == ("gemma4_vision", None)
+
+
+def test_a_part_that_a_config_does_without_is_made_of_what_is_declared_beside_its_type() -> None:
+    audio = search.with_optional(Draft("nemotron_h_omni", {}), ("audio_config",)).given["audio_config"]
+    assert audio == {"model_type": "parakeet_encoder", "attention_bias": False, "scale_input": False}
+
+
+class _Projects(nn.Module):
+    """Makes features of patches, of whichever form they come in (Fuyu)."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, *, counts: bool) -> None:
+        super().__init__()
+        config = {"image_size": 16, "patch_size": 4, "image_token_id": 9, "vocab_size": 99}
+        self.config = PreTrainedConfig(**config)
+        self.patches = nn.Linear(48, 4)
+        self.counts = counts
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> Any:
+        if self.counts and pixel_values.dim() > 2:
+            raise ValueError("patches of all images in a row")
+        return transformers.modeling_outputs.BaseModelOutputWithPooling(last_hidden_state=self.patches(pixel_values))
+
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def test_patches_that_nothing_beside_them_counts_are_told_apart_by_rows_where_upstream_takes_that() -> None:
+    for counts, shape in ((False, [inputs.BATCH, 4, 48]), (True, [inputs.BATCH * 4, 48])):
+        model: Any = _Projects(counts=counts)
+        first, *_ = inputs._features(model, "image", 1)
+        assert first.put == {"image": 4}
+        assert first.recipes(model.config)["pixel_values"]["shape"] == shape
+
+
+def test_a_vocabulary_that_is_given_gets_no_room() -> None:
+    given = {"vocab_size": 20}
+    one = search.Search("llama")
+    one.given, one.fixed = given, frozenset([("vocab_size",)])
+    assert not one.open(repair.room(Draft("llama", given).seen))
 
 
 def test_of_two_fields_that_follow_each_other_the_first_is_given() -> None:

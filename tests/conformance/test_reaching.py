@@ -48,6 +48,23 @@ def test_layers_that_do_not_run_are_named() -> None:
     assert unreached(_Towers(), {**given, "image": torch.ones(1, 2)}) == {"tower.1"}
 
 
+class _Patches(_Towers):
+    """Images come by one map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.patches = nn.Identity(), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x if image is None else x + self.patches(image))
+
+
+def test_a_part_without_layers_that_does_not_run_is_named_and_a_part_without_weights_is_not() -> None:
+    given = {"x": torch.ones(1, 2)}
+    assert unreached(_Patches(), given) == {"patches"}
+    assert not unreached(_Patches(), {**given, "image": torch.ones(1, 2)})
+
+
 def test_lists_of_single_maps_hold_no_layers_nor_do_lists_within_layers() -> None:
     assert [path for path, _ in layers(_Towers())] == ["text.0", "text.1", "tower.0", "tower.1"]
 

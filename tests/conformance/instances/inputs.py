@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -237,6 +238,7 @@ def _images(facts: Facts) -> list[Recipe]:
         _filled("normal", BATCH, 1, 1, channels, size, size),
         _filled("normal", BATCH, channels, 4 * size, 4 * size),  # cut into patches that are images (Depth Pro)
         _filled("normal", BATCH, facts.patches * facts.patches, facts.patch_width),
+        _filled("normal", flat, facts.temporal, facts.patch, facts.patch, channels),  # each patch as a video (Inkling)
     ]
 
 
@@ -294,6 +296,8 @@ def _masks(has: set[str], facts: Facts) -> list[Recipe]:
     if has & {"pixel", "image"}:
         tiles = [_filled("ones", BATCH, number, dtype="bool") for number in (1, 2)]
         return [images, patches, *tiles, _filled("ones", BATCH, 1, facts.image, facts.image, dtype="bool"), tokens]
+    if {"input", "features"} <= has:  # some models index by it, where whole numbers would mean places
+        return [_filled("ones", BATCH, facts.frames, dtype="bool"), sounds, tokens]
     if has & {"feature", "features", "padding", "mel", "audio"}:
         return [sounds, _filled("ones", BATCH, facts.frames, dtype="bool"), tokens]
     return [tokens, _filled("ones", BATCH, _length(facts), dtype="bool"), sounds]
@@ -356,7 +360,11 @@ def _tokens(name: str, facts: Facts) -> list[Recipe]:
     if put:
         return [one]
     books = _number(facts.config, ("num_codebooks", "n_codebooks", "num_quantizers"), 4)
+    binned = _filled(
+        "ids", BATCH, LENGTH, facts.bins, low=0, high=min(high, 20)
+    )  # a spectrum in whole numbers (Inkling)
     return [
+        *([binned] if "audio" in said else []),
         one,
         _filled("ids", BATCH, books, LENGTH, low=0, high=min(high, 20)),
         _filled("ids", BATCH, LENGTH, books, low=0, high=min(high, 20)),
@@ -893,7 +901,7 @@ def _of(model: PreTrainedModel, call: Callable[..., Any]) -> Callable[..., Any]:
 
 MADE_OF = {  # what tokens stand for -> the parameter that it is made of, the likeliest first
     "image": ("pixel_values",),
-    "audio": ("input_features", "input_values", "audio_input_features"),
+    "audio": ("input_features", "input_values", "audio_input_features", "audio_input_ids"),
     "video": ("pixel_values_videos",),
 }
 PLACEHOLDERS = (("image", "audio"), ("video",))  # a video is tried where images and sounds leave something out
@@ -918,14 +926,34 @@ def _features(model: PreTrainedModel, what: str, seconds: float) -> list[Found]:
     names = [n for n, entry in known.items() if entry.default is entry.empty or n == source]
     reading = functools.partial(_reading_all, maker, source)
     found = _tried(reading, model.config, known, names, Found({}), time.process_time() + PATIENCE * seconds)
-    features = ran(maker, tensors(found.recipes(model.config)))
-    said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
-    numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
-    masked = any({what, "position", "mask"} <= set(words(name)) for name in takes(model))
-    whole = sorted((number for number in numbers if number and not number % BATCH), reverse=True)
-    if placeholder(model.config, what) is None and not masked:
-        raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
-    return [replace(found, put={what: number // BATCH}) for number in whole]
+    stand_alone = placeholder(model.config, what) is None and not any(
+        {what, "position", "mask"} <= set(words(name)) for name in takes(model)
+    )
+    every: list[Found] = []
+    for form in _forms(reading, model, source, found):
+        features = ran(maker, tensors(form.recipes(model.config)))
+        said = [n for _, node in nodes(model.config) for n in integers(attribute(node, "num_query_tokens"))]
+        numbers = {_rows(features), *(BATCH * n for n in said if what == "image")}
+        if stand_alone:
+            raise Failed(ValueError(f"no {what}_token_id stands for the {sorted(numbers)} features of {BATCH} rows"))
+        whole = sorted((number for number in numbers if number and not number % BATCH), reverse=True)
+        every += [replace(form, put={what: number // BATCH}) for number in whole]
+    return every
+
+
+def _forms(reading: Callable[..., Any], model: PreTrainedModel, source: str, found: Found) -> list[Found]:
+    """`found`, and before it those with another form of the source that tells rows apart, if that is by nothing else (patches of Fuyu)."""
+    shape = found.recipes(model.config)[source].get("shape", (BATCH,))
+    if shape[0] == BATCH or len(found.choice) > 1:
+        return [found]
+    by_rows: list[Found] = []
+    for place, form in enumerate(alternatives(source, facts_of(model.config, found.put))):
+        other = replace(found, choice={**found.choice, source: place})
+        if form.get("shape", ())[:1] == [BATCH] and len(form["shape"]) == len(shape) + 1:
+            with contextlib.suppress(Failed):
+                ran(reading, tensors(other.recipes(model.config)))
+                by_rows.append(other)
+    return [*by_rows, found]
 
 
 def _maker(model: PreTrainedModel, what: str) -> Callable[..., Any] | None:
@@ -1021,7 +1049,8 @@ def _flat(features: Any) -> list[torch.Tensor]:
 
 
 def _rows(features: Any) -> int:
-    features = getattr(features, "pooler_output", features) if not torch.is_tensor(features) else features
+    pooled = None if torch.is_tensor(features) else getattr(features, "pooler_output", None)
+    features = features if pooled is None else pooled
     if torch.is_tensor(features):
         return features.numel() // features.shape[-1]
     if isinstance(features, (list, tuple)):

@@ -14,10 +14,19 @@ MATRICES = 4  # of queries, keys, values and outputs, or of another sublayer: a 
 
 
 def unreached(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
-    """Paths of layers of which no module runs on `inputs`; of a layer that runs, those of sublayers (attention to an encoder)."""
+    """Paths of layers of which no module runs on `inputs`; of a layer that runs, those of sublayers (attention to an encoder).
+
+    And names of the parts of `model` without layers that run not at all: patches of an image may come by one projection.
+    """
     every = dict(layers(model))
-    missed = _not_called(model, every | dict(_sublayers(every)), inputs)
-    return frozenset(path for path in missed if path in every or path.rpartition(".")[0] not in missed)
+    holds_layers = {path.partition(".")[0] for path in every}
+    bare = {
+        name: part
+        for name, part in _weighted(model).items()
+        if name not in holds_layers and not isinstance(part, nn.ModuleList)  # a list never runs itself
+    }
+    missed = _not_called(model, every | dict(_sublayers(every)) | bare, inputs)
+    return frozenset(path for path in missed if path in every | bare or path.rpartition(".")[0] not in missed)
 
 
 def _sublayers(every: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -30,8 +39,11 @@ def _sublayers(every: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]
 
 def idle(model: nn.Module, inputs: Mapping[str, Any]) -> frozenset[str]:
     """Names of the parts of `model` that have weights and of which no module runs on `inputs`: a tower without layers, too."""
-    parts = {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
-    return _not_called(model, parts, inputs)
+    return _not_called(model, _weighted(model), inputs)
+
+
+def _weighted(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
 
 
 def _not_called(model: nn.Module, parts: Mapping[str, nn.Module], inputs: Mapping[str, Any]) -> frozenset[str]:

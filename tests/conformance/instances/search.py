@@ -654,7 +654,7 @@ class Search:
         """`draft`, with room in its vocabularies for what stands for an image or a sound, where it runs with that."""
         if tokens_without_room(draft.seen):
             with contextlib.suppress(Exception):
-                roomy = draft.changed(room(draft.seen))
+                roomy = draft.changed(self.open(room(draft.seen)))
                 return roomy, self.reached(roomy)
         return draft, self.reached(draft)
 
@@ -887,23 +887,31 @@ def with_declared(draft: Draft) -> Draft:
 
 
 def choices_of_parts(model_type: str) -> list[tuple[str, ...]]:
-    """Parts of fixed classes that the default config has none of, as the towers of Gemma 4: all of them together, then fewer."""
+    """Parts of declared types that the default config has none of, as the towers of Gemma 4: all of them together, then fewer."""
     try:
         config = Draft(model_type, {}).seen
     except Exception:
         return []
-    known = {
-        name for name, cls in type(config).sub_configs.items() if getattr(cls, "model_type", None) in CONFIG_MAPPING
-    }
-    absent = [name for name in type(config).sub_configs if name in known and getattr(config, name, None) is None]
+    absent = [name for name in declared_parts(type(config)) if getattr(config, name, None) is None]
     counts = range(len(absent), 0, -1)
     return [chosen for count in counts for chosen in itertools.combinations(absent, count)]
 
 
+def declared_parts(cls: type[PreTrainedConfig]) -> dict[str, dict[str, Any]]:
+    """Fields of a config that hold another whose model type is declared, with what that one is made of: by its class, or beside `AutoConfig`."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, part in cls.sub_configs.items():
+        declared = cls.sub_configs_defaults.get(name)
+        model_type = getattr(declared, "model_type", None) or getattr(part, "model_type", None)
+        if model_type in CONFIG_MAPPING:
+            found[name] = {"model_type": model_type, **copy.deepcopy(getattr(declared, "init_kwargs", None) or {})}
+    return found
+
+
 def with_optional(draft: Draft, names: tuple[str, ...]) -> Draft:
-    """`draft`, with the parts of these names, of the classes that its class declares."""
-    declared = CONFIG_MAPPING[draft.model_type].sub_configs
-    return draft.changed({(name,): {"model_type": declared[name].model_type} for name in names})
+    """`draft`, with the parts of these names, of the types that its class declares."""
+    declared = declared_parts(CONFIG_MAPPING[draft.model_type])
+    return draft.changed({(name,): declared[name] for name in names})
 
 
 def without_a_forward(name: str) -> str:

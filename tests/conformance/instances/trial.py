@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import inspect
 import linecache
 import re
 import tempfile
+import textwrap
 import traceback
 import types
 import warnings
@@ -73,15 +75,28 @@ def statements(error: BaseException, within: str = "transformers") -> list[tuple
 
 
 def missing(error: BaseException, within: str = "transformers") -> Iterator[str]:
-    """Names of None in the statements that raised `error`, the innermost first."""
-    if "None" not in str(error) and "'bool' object" not in str(
-        error
-    ):  # None is no number: to compare with it gives no tensor
-        return
-    for frame, text in statements(error, within):
+    """Names of None in the statements that raised `error`, the innermost first; of a variable that was never set, in what it waits for."""
+    passed = statements(error, within)
+    if isinstance(error, UnboundLocalError) and passed:
+        frame, _ = passed[0]
+        passed = [(frame, test) for test in _waiting_for(frame, str(error).partition("'")[2].partition("'")[0])]
+    elif "None" not in str(error) and "'bool' object" not in str(error):
+        return  # None is no number: to compare with it gives no tensor
+    for frame, text in passed:
         for name in re.findall(r"\b[a-z]\w+", text):
             if frame.f_locals.get(name, "") is None:
                 yield name
+
+
+def _waiting_for(frame: types.FrameType, name: str) -> Iterator[str]:
+    """The conditions under which the function of `frame` sets its variable `name`."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(frame.f_code))).body
+    for condition in ast.walk(tree):
+        stored = (
+            node for node in ast.walk(condition) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )
+        if isinstance(condition, ast.If) and any(node.id == name for node in stored):
+            yield ast.unparse(condition.test)
 
 
 def model_class(name: str) -> type[PreTrainedModel]:
