@@ -30,6 +30,15 @@ class TinyVision(TinyPreTrainedModel):
             states = block(states)
         return states
 """
+CODES = """
+class TinyCodes({base}):
+    def __init__(self, config: TinyCodesConfig):
+        super().__init__({config})
+        self.conv = nn.Conv2d(3, 8, 2)
+
+    def forward(self, pixel_values):
+        return self.conv(pixel_values)
+"""
 MODEL = """
 class TinyModel(TinyPreTrainedModel):
     def __init__(self, config: TinyConfig):
@@ -43,9 +52,16 @@ BOTH = "self.text = TinyDecoder(config.text_config)\n        self.vision = TinyV
 RUNS_BOTH = "return self.text(input_ids) + self.vision(pixel_values)"
 
 
-def planned(build: str, run: str, parameters: str = "", text_config: str = "TinyTextConfig") -> BasePlan:
+def planned(
+    build: str, run: str, parameters: str = "", text_config: str = "TinyTextConfig", codes: str = "TinyPreTrainedModel"
+) -> BasePlan:
+    """
+    Args:
+        codes: the base of the class that makes codes of images, which has no layers.
+    """
     model = MODEL.format(build=build, run=run, parameters=parameters)
-    facts = parse_module(tiny_decoder(text_config) + dedent(VISION) + dedent(model), PATH)
+    without_layers = CODES.format(base=codes, config="" if codes == "nn.Module" else "config")
+    facts = parse_module(tiny_decoder(text_config) + dedent(VISION) + dedent(without_layers) + dedent(model), PATH)
     entry = ModelEntry("tiny", PATH, "TinyConfig", "", "TinyModel", {})
     base, _ = plan_base(facts, entry, Candidates(facts, Kinds(facts)).is_layer)
     assert base is not None
@@ -58,6 +74,37 @@ def test_a_model_that_holds_all_layers_in_two_models_is_made_of_these() -> None:
     assert [(part.path, part.class_name) for part in base.parts] == [("text", "TinyDecoder"), ("vision", "TinyVision")]
     assert [stack.path for stack in base.inner] == ["text.layers", "vision.blocks"]
     assert not base.embedding_output
+
+
+OF_CODES = "self.codes = TinyCodes(config.codes_config)\n        "
+TEXT = "self.text = TinyDecoder(config.text_config)\n        "
+IMAGES = "self.vision = TinyVision(config.vision_config)\n        "
+
+
+@pytest.mark.parametrize(
+    ("build", "run", "codes", "parts"),
+    [
+        pytest.param(
+            TEXT + OF_CODES, "return self.text(self.codes(pixel_values))", "TinyPreTrainedModel", ["text"], id="it is"
+        ),
+        pytest.param(
+            TEXT + OF_CODES, "return self.text(self.codes(pixel_values))", "nn.Module", [], id="the other is no model"
+        ),
+        pytest.param(
+            IMAGES + OF_CODES,
+            "return self.vision(self.codes(pixel_values))",
+            "TinyPreTrainedModel",
+            [],
+            id="no tokens",
+        ),
+    ],
+)
+def test_a_model_that_reads_tokens_is_a_part_beside_one_without_layers(
+    build: str, run: str, codes: str, parts: list[str]
+) -> None:
+    base = planned(build, run, codes=codes)
+    assert [part.path for part in base.parts] == parts
+    assert bool(base.stacks) != bool(parts)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +158,7 @@ def test_other_models_of_the_file_leave_their_layers_to_the_whole(
     [
         ("clip", ["text_model", "vision_model"], ["text_model", "vision_model"]),
         ("qwen2_vl", ["visual", "language_model"], ["language_model"]),
+        pytest.param("emu3", ["text_model"], ["text_model"], id="the codes of its images have no layers"),
         ("sam", [], ["mask_decoder.transformer.layers"]),
         ("t5gemma", [], ["decoder.layers"]),
         pytest.param(

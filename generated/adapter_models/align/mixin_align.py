@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -33,10 +34,8 @@ class AlignTextLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class AlignModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("text_model.encoder.layer"),)
-    embedding_output = "text_model.embeddings"
-    repeats_whole = True
+class AlignModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model",)
 
 
 class AlignTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

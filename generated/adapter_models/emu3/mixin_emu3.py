@@ -9,6 +9,7 @@ from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
 from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -33,11 +34,8 @@ class Emu3DecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class Emu3ModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("text_model.layers"),)
-    embedding_output = "text_model.embed_tokens"
-    final_norm_path = "text_model.norm"
-    repeats_whole = True
+class Emu3ModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("text_model",)
 
 
 class Emu3TextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):

@@ -6,7 +6,11 @@
 """Inkling with adapters."""
 
 from .adapter_model import InklingAdapterModel
-from .mixin_inkling_mm_model import InklingDecoderLayerAdaptersMixin, InklingModelAdaptersMixin
+from .mixin_inkling_mm_model import (
+    InklingDecoderLayerAdaptersMixin,
+    InklingModelAdaptersMixin,
+    InklingTextModelAdaptersMixin,
+)
 from .modeling_inkling_mm_model import InklingAttentionWithAdapters, InklingDecoderLayerWithAdapters
 
 __all__ = [
@@ -15,4 +19,5 @@ __all__ = [
     "InklingDecoderLayerAdaptersMixin",
     "InklingDecoderLayerWithAdapters",
     "InklingModelAdaptersMixin",
+    "InklingTextModelAdaptersMixin",
 ]

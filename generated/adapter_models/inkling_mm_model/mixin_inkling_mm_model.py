@@ -5,8 +5,11 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Which module of upstream's Inkling plays which role."""
 
+from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
 from adapter_runtime.model.base import ModelBaseAdaptersMixin
+from adapter_runtime.model.embeddings.api import EmbeddingAdaptersMixin
 from adapter_runtime.model.layer import LayerAdaptersMixin
+from adapter_runtime.model.parts.composite import ModelUsingSubmodelsAdaptersMixin
 from adapter_runtime.roles import AttentionRoles, BottleneckRole, LayerRoles, LayerStack, MLPRoles
 
 
@@ -32,8 +35,20 @@ class InklingDecoderLayerAdaptersMixin(LayerAdaptersMixin):
     )
 
 
-class InklingModelAdaptersMixin(ModelBaseAdaptersMixin):
-    layer_stacks = (LayerStack("language_model.layers"),)
-    embedding_output = "language_model.embed_tokens"
-    final_norm_path = "language_model.norm"
-    repeats_whole = True
+class InklingModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
+    submodels = ("language_model",)
+
+
+class InklingTextModelAdaptersMixin(EmbeddingAdaptersMixin, InvertibleAdaptersMixin, ModelBaseAdaptersMixin):
+    layer_stacks = (LayerStack("layers"),)
+    token_embeddings = "embed_tokens"
+    embedding_output = "embed_tokens"
+    final_norm_path = "norm"
+    own_methods = {
+        "bottleneck": "",
+        "prefix_tuning": "",
+        "lora": "",
+        "reft": "",
+        "prompt_tuning": "",
+        "invertible": "",
+    }

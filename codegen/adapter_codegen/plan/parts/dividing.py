@@ -1,7 +1,8 @@
 """Whose the layers of a file are, where a model holds other models: its own stacks, or those of a part.
 
-Where all layers stand in several models inside of it (CLIP's towers), or where what the whole returns comes out of a model of another file
-alone (the text of BLIP-2), it is made of its parts, and each of them has its own. Else it has layers itself, and can name the lists in the models
+Where all layers stand in several models inside of it (CLIP's towers), or in one that reads tokens beside others without layers (Emu3's codes
+of images), or where what the whole returns comes out of a model of another file alone (the text of BLIP-2), it is made of its parts, and each of
+them has its own. Else it has layers itself, and can name the lists in the models
 of the same file as well (SAM's image encoder beside its decoder). The halves of an encoder-decoder are one model.
 """
 
@@ -64,10 +65,14 @@ def divided(base: BasePlan, main: Collection[str], undivided: bool = False) -> B
 
 
 def _holds_all_in_models(base: BasePlan) -> bool:
-    """Whether all layers are in models inside, several of which have some, and not as the halves of one model."""
-    holding = [model.path for model in base.models if not model.near_miss and _has_layers(model, base)]
+    """Whether all layers are in models inside, several of which have some, and not as the halves of one model.
+
+    One that reads tokens is enough beside others that have no layers (the codes of Emu3's images): tokens enter it, and not the whole.
+    """
+    holding = [model for model in base.models if not model.near_miss and _has_layers(model, base)]
     left = [stack for stack in base.stacks if not any(is_within(stack.path, model.path) for model in base.models)]
-    return len(holding) > 1 and not left and not base.is_encoder_decoder
+    several = len(holding) > 1 or (len(base.models) > 1 and any("tokens" in model.reads for model in holding))
+    return several and not left and not base.is_encoder_decoder
 
 
 def _has_layers(model: PartPlan, base: BasePlan) -> bool:
