@@ -519,6 +519,24 @@ def test_a_whole_model_comes_back_with_its_adapters_and_heads(tmp_path: Path, mo
     assert "adapters" not in json.loads((tmp_path / "without" / "config.json").read_text())
 
 
+def test_adapters_in_layers_that_upstream_ties_by_their_names_stay_their_own(tmp_path: Path) -> None:
+    """Zamba's attention is one module of weights in several layers; each has a LoRA of its own, before and after it is saved."""
+    model = adapter_model("zamba")
+    model.add_adapter("a", "lora")
+    randomise_adapter(model, "a")
+    model.set_active_adapters("a")
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    shared = {key for key in tied if ".shared_transf." in key}
+    assert shared and not any(".loras." in key for key in shared)
+    model.tie_weights()
+    first, second = [one for name, one in model.adapter_parameters("a") if name.endswith("q_proj.loras.a.lora_B")]
+    assert not torch.equal(first, second)
+    model.save_pretrained(tmp_path)
+    again = AutoAdapterModel.from_pretrained(tmp_path).eval()
+    again.set_active_adapters("a")
+    assert torch.equal(run(again), run(model))
+
+
 def test_saving_a_model_leaves_its_config_without_adapters(tmp_path: Path) -> None:
     model = with_adapter("bert")
     model.save_pretrained(tmp_path)

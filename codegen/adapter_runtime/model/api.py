@@ -18,6 +18,7 @@ from adapter_runtime.contract.state import ModelAdaptersConfig
 from adapter_runtime.contract.values import Json
 from adapter_runtime.errors import AdapterError, UnsupportedMethodError
 from adapter_runtime.files.api.adapters import AdapterFilesMixin
+from adapter_runtime.files.keys import fusion_owner, owner
 from adapter_runtime.files.names import Folder
 from adapter_runtime.files.saving.model import computes_anew, stored_with
 from adapter_runtime.methods.common.along.copies import give_back
@@ -327,6 +328,11 @@ class ModelAdaptersMixin(
         return (layer for layer in self.adapters_base.adapter_layers() if isinstance(layer, MergeableLayer))
 
     # Saving
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """See transformers. Where upstream ties whole modules by their names (Zamba's layers), adapters within them stay their own."""
+        expanded: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels)
+        return {key: source for key, source in expanded.items() if owner(key) is None and fusion_owner(key) is None}
 
     def save_pretrained(self, save_directory: Folder, *args: Any, **kwargs: Any) -> None:
         """See transformers. The adapters are written with the model, and their configs into its ``config.json``.
