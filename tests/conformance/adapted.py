@@ -95,6 +95,11 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def upstream_class(cls: type) -> type[PreTrainedModel]:
+    """The first of upstream's that a generated class derives from."""
+    return next(base for base in cls.__mro__ if base.__module__.startswith("transformers.models."))
+
+
 def structure(model: nn.Module) -> dict[str, Any]:
     """The module tree: class, number of hooks and names of parameters per path."""
     return {

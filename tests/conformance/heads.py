@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from adapter_runtime.contract.registry import registered, type_of_adapter_model
 from adapter_runtime.heads.kinds.masked_image import MASK
-from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state
+from conformance.adapted import FIRST, adapter_parameters, randomise_adapter, refused, state, upstream_class
 from conformance.methods import METHODS, method
 from conformance.outputs import assert_bitwise, assert_differs, assert_equal_within, flags, main_outputs, run
 from conformance.sites import quiet_names
@@ -172,11 +172,14 @@ def headless_is_base(model_type: str) -> None:
     subject = base_subject(model_type)
     upstream = subject.upstream()
     model = adapter_model(model_type)
-    if not isinstance(getattr(model, model.base_model_prefix), type(upstream)):
+    base = getattr(model, model.base_model_prefix)
+    if isinstance(base, type(upstream.base_model)):
         upstream = (
             upstream.base_model
         )  # upstream's table names no base model, but only a class around one (PP-Chart2Table)
-    getattr(model, model.base_model_prefix).load_state_dict(upstream.state_dict())
+    elif not isinstance(base, type(upstream)):  # it names several classes, none of them around another (TIPSv2's DPT)
+        upstream = replace(subject, architecture=upstream_class(type(base)).__name__).upstream()
+    base.load_state_dict(upstream.state_dict())
     inputs = subject.padded_inputs("left" if subject.text else "none")
     _skip_if_random(upstream, inputs)
     assert_bitwise(run(model, inputs), run(upstream, inputs), "outputs")

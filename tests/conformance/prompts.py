@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 
 from conformance import instances
-from conformance.adapted import init_refuses, initialised
+from conformance.adapted import init_refuses, initialised, upstream_class
 from conformance.outputs import fresh
 from conformance.subjects import (
     BATCH,
@@ -203,8 +203,7 @@ def _chosen(model: PreTrainedModel, logits: Tensor) -> Tensor:
 
 
 def _parameters(cls: type) -> set[str]:
-    upstream = next(base for base in cls.__mro__ if base.__module__.startswith("transformers.models"))
-    return set(inspect.signature(upstream.forward).parameters)
+    return set(inspect.signature(upstream_class(cls).forward).parameters)
 
 
 def _longer(given: dict[str, Any], token: Tensor, way: Way) -> dict[str, Any]:

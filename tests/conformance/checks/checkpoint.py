@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from conformance.adapted import FIRST, init_refuses, randomise_adapter, refused, state
+from conformance.adapted import FIRST, init_refuses, randomise_adapter, refused, state, upstream_class
 from conformance.auto_classes import auto_classes, classes_of_the_file
 from conformance.checks.random_parts import models_to_be_read, random_tensors
 from conformance.heads import PREFERRED, adapter_model_class, realigned
@@ -93,7 +93,7 @@ def _held(model_type: str) -> type[PreTrainedModel]:
         return model_class(base)
     with torch.device("meta"):
         model = adapter_model_class(model_type)(tiny_config(model_type))
-    return next(cls for cls in type(model.base_model).__mro__ if getattr(transformers, cls.__name__, None) is cls)
+    return upstream_class(type(model.base_model))
 
 
 def _base_model_fits(subject: Subject, folder: str) -> bool:
