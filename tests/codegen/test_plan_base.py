@@ -63,17 +63,18 @@ def entry(base: str = "TinyModel") -> ModelEntry:
     return ModelEntry("tiny", "models/tiny/modeling_tiny.py", "TinyConfig", "", base, {})
 
 
-def plan_text(text: str) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
-    facts = parse_module(HEAD + dedent(text), entry().path)
+def plan_text(text: str, head: str = HEAD) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
+    facts = parse_module(head + dedent(text), entry().path)
     return plan_base(facts, entry(), Candidates(facts, Kinds(facts)).has_attention)
 
 
-def plan_forward(build: str, run: str) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
+def plan_forward(build: str, run: str, head: str = HEAD) -> tuple[BasePlan | None, tuple[Diagnostic, ...]]:
     return plan_text(
         "class TinyModel(TinyPreTrainedModel):\n"
         "    def __init__(self, config: TinyConfig):\n"
         f"        super().__init__(config)\n{build}\n"
-        f"    def forward(self, input_ids=None, inputs_embeds=None, pixels=None, **kwargs):\n{run}\n"
+        f"    def forward(self, input_ids=None, inputs_embeds=None, pixels=None, **kwargs):\n{run}\n",
+        head,
     )
 
 
@@ -193,6 +194,21 @@ def test_the_usual_decoder() -> None:
         ("pixels", "None", "positional"),
         ("kwargs", "", "kwargs"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "found"),
+    [
+        pytest.param("elsewhere", "PreTrainedModel", id="another class of that name"),
+        pytest.param("...modeling_utils", "TinyPreTrainedModel", id="of upstream's module"),
+        pytest.param("transformers", "TinyPreTrainedModel", id="of the package, as SuperGlue's file has it"),
+    ],
+)
+def test_the_class_of_the_family_stands_below_upstreams_wherever_that_is_imported_from(
+    origin: str, found: str
+) -> None:
+    plan, _ = plan_forward(BUILD, RUN, head=HEAD.replace("from ...modeling_utils import", f"from {origin} import"))
+    assert plan is not None and plan.pretrained_class == found
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_the_outputs_are_the_base_model_s(adapted: BertWithoutHeadsAdapterModel)
     expected = adapted.bert(IDS, attention_mask=mask).last_hidden_state
     assert torch.equal(adapted(IDS, attention_mask=mask).last_hidden_state, expected)
     assert not torch.equal(BertModel(adapted.config).eval()(IDS).last_hidden_state, expected)
+
+
+def test_it_is_pickled_and_says_afterwards_whether_it_generates(
+    adapted: BertWithoutHeadsAdapterModel, encoder_decoder: EncoderDecoderModel
+) -> None:
+    again = pickle.loads(pickle.dumps(adapted))
+    assert torch.equal(again(input_ids=IDS)[0], adapted(input_ids=IDS)[0])
+    assert not again.can_generate()
+    generating = AutoAdapterModel.from_config(encoder_decoder.config)
+    assert pickle.loads(pickle.dumps(generating)).can_generate()
 
 
 @pytest.fixture

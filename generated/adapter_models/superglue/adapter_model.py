@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.superglue.modeling_superglue import PreTrainedModel, SuperGlueForKeypointMatching
+from transformers.models.superglue.modeling_superglue import SuperGlueForKeypointMatching, SuperGluePreTrainedModel
 
 from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
 
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
 
-class SuperGlueAdapterModel(ModelWithoutHeadsAdaptersMixin, PreTrainedModel):
+class SuperGlueAdapterModel(ModelWithoutHeadsAdaptersMixin, SuperGluePreTrainedModel):
     """SuperGlue with any number of adapters.
 
     It has no heads, since none fits on it: its outputs are those of SuperGlueForKeypointMatching.
     """
-
-    base_model_prefix = "superglue"
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__(config)

@@ -37,7 +37,10 @@ from adapter_codegen.plan.stream.lists.main import main_of
 from adapter_codegen.plan.stream.lists.stacks import FoundStack, HasAttention, find_stacks
 from adapter_codegen.plan.stream.optional import optional_start
 
-_PRETRAINED = "transformers.modeling_utils.PreTrainedModel"
+_PRETRAINED = (
+    "transformers.modeling_utils.PreTrainedModel",
+    "transformers.PreTrainedModel",
+)  # a file may import either
 _RESCALED = tuple(f".weight{data}.{name}" for data in ("", ".data") for name in ("mul_", "div_"))
 _OF_TOKENS = {"input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"}  # parameters
 _AFTER_EMBEDDINGS = (Method.PROMPT_TUNING, Method.INVERTIBLE)  # methods that work on what enters the first layer
@@ -191,7 +194,7 @@ def _pretrained_class(facts: ModuleFacts, base: ClassFacts) -> str:
     """The class of the model family that stands below `PreTrainedModel`: ``LlamaPreTrainedModel``."""
     for name in base.lineage[1:]:
         known = facts.classes.get(name)
-        if known is not None and any(facts.origin(parent) == _PRETRAINED for parent in known.bases):
+        if known is not None and any(facts.origin(parent) in _PRETRAINED for parent in known.bases):
             return name
     outside = [name for name in base.lineage[1:] if name not in facts.classes and name.endswith("PreTrainedModel")]
     return outside[0] if outside else "PreTrainedModel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +28,9 @@ class ModelWithoutHeadsAdaptersMixin(ReadCheckpointsMixin, AdapterModelMixin):
     def init_adapter_model(self) -> None:
         """Finish the constructor: adapters that the config names, then upstream's own last step."""
         init(self)
-        # Upstream (pipelines, trainers, files) asks the model, whose class does not know what it holds.
-        self.can_generate: Callable[[], bool] = self.adapters_base.can_generate
+        # Upstream (pipelines, trainers, files) asks the model, whose class does not know what it holds. The answer is kept, not the
+        # method of the base model's class: pickle finds classes by name, and by its name there is upstream's.
+        self.can_generate: Callable[[], bool] = functools.partial(bool, self.adapters_base.can_generate())
         self.post_init()
 
     @property
