@@ -542,6 +542,8 @@ class Borrowed:
 
     class_name: str
     methods: tuple[str, ...]  # sorted
+    # What these ask of their object that is a field of the config: (name, its path in the config), sorted.
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -566,7 +568,7 @@ class AdapterModelPlan:
     part: str = ""  # path of the part whose outputs heads read, which runs alone where one does; "" = the base model
     part_arguments: tuple[str, ...] = ()  # those of the base model that this part takes
     encoder_heads: tuple[str, ...] = ()  # types of heads that read what the encoder gives and not the decoder
-    encoder_pooling: str = ""  # what stands for a sequence there; "" without such heads
+    encoder_pooling: str = ""  # what stands for a sequence there; "" where no such head asks for one
     generates: bool = False  # whether a head can predict the next token
     borrowed: Borrowed | None = None  # what upstream's class says of the steps of its generation
     head_arguments: tuple[HeadArguments, ...] = ()  # of the heads; () without heads
@@ -598,7 +600,7 @@ class AdapterModelPlan:
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
         if self.head_types and self.pooling not in ("first", "last", "eos", "mean", "rest", "frames"):
             raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
-        if bool(self.encoder_heads) != bool(self.encoder_pooling) or not {*self.encoder_heads} <= {*self.head_types}:
+        if (self.encoder_pooling and not self.encoder_heads) or not {*self.encoder_heads} <= {*self.head_types}:
             raise ValueError(f"{self.class_name} has heads {self.encoder_heads} that pool {self.encoder_pooling!r}")
         if len({*given, *of_heads}) != len([*given, *of_heads]):
             raise ValueError(f"{self.class_name} has an argument twice: {[*given, *of_heads]}")
@@ -614,6 +616,13 @@ class AdapterModelPlan:
     def all_arguments(self) -> tuple[Argument, ...]:
         """Of its forward, in their order."""
         return (*self.arguments, *(argument for group in self.head_arguments for argument in group.arguments))
+
+    @property
+    def encoded(self) -> str:
+        """An expression for what the encoder reads, which has a row for each row of the batch."""
+        first, *others = (argument.name for argument in self.arguments)
+        by_hand = first == "input_ids" and "inputs_embeds" in others
+        return f"{first} if inputs_embeds is None else inputs_embeds" if by_hand else first
 
 
 @dataclass(frozen=True)

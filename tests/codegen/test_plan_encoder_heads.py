@@ -6,7 +6,7 @@ import pytest
 
 from adapter_codegen.model import ModelPlan
 from adapter_codegen.parse import parse_module
-from adapter_codegen.plan.heads.encoders import encoder_read
+from adapter_codegen.plan.heads.encoders import encoder_alone, encoder_read
 from adapter_codegen.plan.heads.logits.chain import head_chain
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.plan.model import plan_model
@@ -16,8 +16,12 @@ PATH = "models/whisper/modeling_whisper.py"
 HEAD = "WhisperForAudioClassification"
 
 
-def plan() -> ModelPlan:
-    found = plan_model(open_release(), "whisper")
+T5 = "models/t5/modeling_t5.py"
+TAGGER = "T5ForTokenClassification"
+
+
+def plan(model_type: str = "whisper") -> ModelPlan:
+    found = plan_model(open_release(), model_type)
     assert isinstance(found, ModelPlan)
     return found
 
@@ -67,3 +71,45 @@ def test_other_ways_to_the_encoder_are_not_followed(old: str, new: str) -> None:
     text = before + name + after.replace(old, new)
     with pytest.raises(Unclear):
         head_chain(parse_module(text, PATH), HEAD, "WhisperModel", "model")
+
+
+def test_a_model_that_is_the_encoder_alone_is_read_as_that() -> None:
+    tagger = next(head for head in plan("t5").static_heads if head.class_name == TAGGER)
+    assert (tagger.head_type, tagger.part, tagger.reads) == ("tagging", "encoder", "")
+    assert "tagging" in plan("t5").flexible_heads
+
+
+def test_a_tagger_behind_the_decoder_is_none_on_the_encoder() -> None:
+    found = plan("t5gemma")
+    tagger = next(head for head in found.static_heads if head.class_name == "T5GemmaForTokenClassification")
+    assert tagger.head_type == ""
+    assert "the decoder" in tagger.reason
+    assert "tagging" not in found.flexible_heads
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("return encoder_outputs\n", "return self.norm(encoder_outputs)\n", id="more runs behind the encoder"),
+        pytest.param("return encoder_outputs\n", "return encoder_outputs if labels else None\n", id="something else in a way"),
+        pytest.param("encoder_outputs: BaseModelOutput = self.encoder(", "encoder_outputs: BaseModelOutput = self.decoder(", id="another module"),
+        pytest.param("self.encoder = T5Stack(encoder_config)", "self.encoder = OtherStack(encoder_config)", id="another class of encoder"),
+        pytest.param("encoder_outputs: BaseModelOutput = self.encoder(", "encoder_outputs = None\n        encoder_outputs: BaseModelOutput = self.encoder(", id="a value of two places"),
+    ],
+)  # fmt: skip
+def test_a_model_that_does_more_is_no_encoder_alone(old: str, new: str) -> None:
+    before, name, after = open_release().read(T5).partition("class T5EncoderModel")
+    inside, end, rest = after.partition("class T5ForSequenceClassification")
+    assert old in inside
+    facts = parse_module(before + name + inside.replace(old, new) + end + rest, T5)
+    assert encoder_alone(facts, "T5Model", facts.classes[TAGGER], "transformer") == ""
+
+
+def test_the_base_model_itself_is_no_encoder_alone() -> None:
+    text = (
+        open_release()
+        .read(T5)
+        .replace("self.transformer = T5EncoderModel(config)", "self.transformer = T5Model(config)")
+    )
+    facts = parse_module(text, T5)
+    assert encoder_alone(facts, "T5Model", facts.classes[TAGGER], "transformer") == ""

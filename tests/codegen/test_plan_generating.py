@@ -39,7 +39,10 @@ class Head(TinyPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = TinyModel(config)
         self.lm_head = nn.Linear(config.size, config.vocab_size, bias=False)
-        self.image_token = config.image_token
+        self.image_token = 1 + config.image_token
+        self.size = config.vision_config.size
+        self.moved = config.size
+        self.moved += 1
 
     def forward(self, input_ids, labels=None):
         x = self.model(input_ids)[0]
@@ -65,7 +68,17 @@ def taken(methods: str) -> Borrowed:
     [
         pytest.param("def generate(self, x):\n        return x", id="a generation of its own"),
         pytest.param(
-            "def create_masks_for_generate(self, x):\n        return x == self.image_token", id="a field of the class"
+            "def create_masks_for_generate(self, x):\n        return x == self.image_token",
+            id="a field of the class that is computed",
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return x == self.moved",
+            id="a field of the config that the class changes",
+        ),
+        pytest.param(
+            "def create_masks_for_generate(self, x):\n        return x == self.size\n\n"
+            "    def grow(self):\n        self.size = 3",
+            id="a field of the config that another method sets",
         ),
         pytest.param(
             "def create_masks_for_generate(self, x):\n        return self.lm_head(x)",
@@ -166,6 +179,25 @@ def test_what_an_adapter_model_cannot_do_is_not_taken(methods: str) -> None:
 )
 def test_what_is_taken(methods: str, names: tuple[str, ...]) -> None:
     assert taken(methods) == Borrowed("Head", names)
+
+
+def test_a_field_of_the_config_that_a_step_reads_is_looked_up_there() -> None:
+    found = taken(
+        "def create_masks_for_generate(self, x):\n        return self.marked(x)\n\n"
+        "    def marked(self, x):\n        return x[: self.size]"
+    )
+    methods = ("create_masks_for_generate", "marked")
+    assert found == Borrowed("Head", methods, (("size", "vision_config.size"),))
+
+
+def test_what_an_init_calls_its_config_may_be_another_one() -> None:
+    text = HEAD.replace("{methods}", "def create_masks_for_generate(self, x):\n        return self.size")
+    text = text.replace(
+        "super().__init__(config)\n", "super().__init__(config)\n        config = config.text_config\n"
+    )
+    facts = parse_module(text.replace("{loss}", WHOLE), "models/tiny/modeling_tiny.py")
+    with pytest.raises(Unclear, match="size"):
+        borrowed(facts, "Head", "TinyPreTrainedModel", "model")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from adapter_codegen.model import BasePlan, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import AutoMappings, ModelEntry, ModuleFacts, parse_module
 from adapter_codegen.plan.heads.config_keys import states_width
-from adapter_codegen.plan.heads.flexible import HEAD_TYPES, SHOWN, plan_flexible_heads, pooling, why_not
+from adapter_codegen.plan.heads.flexible import HEAD_TYPES, SHOWN, plan_flexible_heads, pooling, to_be_shown, why_not
 from adapter_codegen.plan.heads.returned import gives_states
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.model import _shown
@@ -526,7 +526,7 @@ def test_a_head_that_cannot_stand_on_the_base_model_is_not_converted(tiny_releas
         pytest.param(
             ("speech_seq_2_seq",),
             base_plan("input_ids"),
-            (),
+            ("causal_lm",),
             id="speech to text of a decoder alone, which shifts labels",
         ),
         pytest.param(
@@ -557,13 +557,39 @@ def test_a_head_that_cannot_stand_on_the_base_model_is_not_converted(tiny_releas
         pytest.param(
             ("seq_to_seq_causal_lm", "token_classification", "causal_lm"),
             base_plan("input_ids", encoder_decoder=True),
-            (*CLASSIFICATION, "question_answering", "seq2seq_lm"),
+            (*CLASSIFICATION, "tagging", "question_answering", "seq2seq_lm"),
             id="text to text",
+        ),
+        pytest.param(
+            ("image_text_to_text", "token_classification"),
+            base_plan("input_ids"),
+            ("tagging", "causal_lm"),
+            id="a decoder that upstream has for images alone (Mistral 4)",
+        ),
+        pytest.param(
+            ("image_text_to_text",),
+            base_plan("input_ids", encoder_decoder=True),
+            ("seq2seq_lm",),
+            id="an encoder of images and a decoder in one (UDOP)",
         ),
     ],
 )
 def test_which_flexible_heads_make_sense(tasks: tuple[str, ...], base: BasePlan, expected: tuple[str, ...]) -> None:
     assert plan_flexible_heads(entry(*tasks), base) == expected
+
+
+@pytest.mark.parametrize(
+    ("tasks", "encoder_decoder", "shown"),
+    [
+        pytest.param(("causal_lm", "image_text_to_text"), False, set(), id="a class for text shows it anyway"),
+        pytest.param(("image_text_to_text", "masked_lm"), False, {"causal_lm"}, id="a class for images alone"),
+        pytest.param(("token_classification",), False, set(), id="no encoder by itself"),
+        pytest.param(("token_classification",), True, {"tagging", "audio_classification"}, id="on an encoder"),
+    ],
+)
+def test_which_heads_a_class_must_show(tasks: tuple[str, ...], encoder_decoder: bool, shown: set[str]) -> None:
+    found = to_be_shown(entry(*tasks), base_plan("input_ids", encoder_decoder=encoder_decoder))
+    assert found == SHOWN | shown
 
 
 def test_a_head_needs_a_width() -> None:

@@ -191,7 +191,7 @@ def head_works(model_type: str, head_type: str) -> None:
     A head that is tied to the embeddings has no parameters of its own: they are the base model's, and so are not trained.
     """
     model, inputs, case = with_head(model_type, head_type)
-    length = positions_of(model, inputs)
+    length = positions_of(model, inputs, head_type)
     logits = _logits(run(model, inputs))
     expected = tuple(inputs["pixel_values"].shape) if case.masks else case.shape(length)
     if logits.shape != expected and (scored := _scored_by_upstream(model_type, head_type, inputs)) is not None:
@@ -222,18 +222,18 @@ def heads_run_together(model_type: str) -> None:
     add_random_adapter(model)
     subject = base_subject(model_type)
     inputs = subject.padded_inputs("right" if subject.text else "none", one_per_token=True)
-    length = positions_of(model, inputs)
     known = {name: case_of(model_type, name) for name in head_types(model_type)}
     cases = {name: case for name, case in known.items() if not case.choices and not case.masks}
+    lengths = {name: positions_of(model, inputs, name) for name in cases}
     targets: dict[str, dict[str, Tensor]] = {}
     for seed, (name, case) in enumerate(cases.items(), start=2):
         getattr(model, case.add)(name, **case.options)
         randomise(model.heads[name], seed=seed)
-        inputs.update(case.inputs(length))
-        for argument, labels in case.labels(length).items():
+        inputs.update(case.inputs(lengths[name]))
+        for argument, labels in case.labels(lengths[name]).items():
             targets.setdefault(argument, {})[name] = labels
     model.tie_weights()
-    separate = [run(model, {**inputs, **case.labels(length), "head": name}) for name, case in cases.items()]
+    separate = [run(model, {**inputs, **case.labels(lengths[name]), "head": name}) for name, case in cases.items()]
     together = run(model, {**inputs, **targets, "head": list(cases)})
     for index, (name, alone) in enumerate(zip(cases, separate, strict=True)):
         prefix = f"head_outputs.{index}." if len(cases) > 1 else ""
@@ -408,8 +408,10 @@ def tokens_of(inputs: Mapping[str, Tensor]) -> int:
     return LENGTH if tokens is None else tokens.shape[-1]
 
 
-def positions_of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> int:
-    """L of the outputs, also where these are frames of a sound, which only the base model counts."""
+def positions_of(model: PreTrainedModel, inputs: Mapping[str, Tensor], head_type: str) -> int:
+    """L of what a head reads, also where these are frames of a sound, which only the base model counts."""
+    if head_type in model.encoder_heads and "input_ids" in inputs:
+        return inputs["input_ids"].shape[1]
     if {"decoder_input_ids", "input_ids"} & inputs.keys():
         return tokens_of(inputs)
     with torch.no_grad():

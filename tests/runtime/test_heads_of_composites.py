@@ -30,6 +30,7 @@ from conformance.heads import (
     head_types,
     head_works,
     model_is_saved,
+    static_head_type,
 )
 
 WRITERS = ("qwen2_vl", "granite_docling")
@@ -41,6 +42,25 @@ def test_a_checkpoint_becomes_a_flexible_head_and_goes_back(model_type: str) -> 
     assert subjects
     for subject in subjects:
         conversion_keeps_outputs(subject)  # logits, loss, and three more tokens
+        conversion_goes_back(subject)
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        pytest.param("xlnet", id="a token to predict is put behind the others, and states are kept"),
+        pytest.param("falcon_mamba", id="the mask is of the first step alone"),
+        pytest.param("qwen3_omni_moe_thinker", id="a step asks for a field of the config"),
+        pytest.param("mistral4", id="a class for images, of a model of text"),
+    ],
+)
+def test_steps_of_generation_are_upstreams(model_type: str) -> None:
+    cls = adapter_model_class(model_type)
+    subjects = [one for one in converting_subjects(model_type) if static_head_type(one) == "causal_lm"]
+    assert subjects
+    assert "causal_lm" in cls.head_types  # type: ignore[attr-defined]
+    for subject in subjects:
+        conversion_keeps_outputs(subject)
         conversion_goes_back(subject)
 
 

@@ -28,7 +28,7 @@ from adapter_codegen.parse.facts import ModuleFacts
 from adapter_codegen.parse.licences import header, read_licence
 from adapter_codegen.plan.flow.kinds import Kinds
 from adapter_codegen.plan.heads.config_keys import plan_config_keys, states_width
-from adapter_codegen.plan.heads.flexible import SHOWN, is_composite, only_continues, plan_flexible_heads, why_not
+from adapter_codegen.plan.heads.flexible import only_continues, plan_flexible_heads, to_be_shown, why_not
 from adapter_codegen.plan.heads.holders import plan_holders
 from adapter_codegen.plan.heads.returned import gives_states
 from adapter_codegen.plan.heads.static import plan_static_heads
@@ -180,7 +180,7 @@ class _File:
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
         static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)
-        flexible_heads = _shown(possible, static_heads, None if is_composite(base) else SHOWN)
+        flexible_heads = _shown(possible, static_heads, to_be_shown(entry, base))
         return ModelPlan(
             model_type=entry.model_type,
             version=self.release.version,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 import torch
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 if TYPE_CHECKING:
@@ -36,6 +36,17 @@ class DependencyParsingOutput(ModelOutput):
     arc_preds: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutputWithMems(CausalLMOutputWithPast):
+    """What a head that predicts the next token gives on a model that keeps states of its own between steps (XLNet).
+
+    Attributes:
+        mems: of each layer, [L, B, H].
+    """
+
+    mems: list[torch.Tensor] | None = None
 
 
 @dataclass
@@ -106,10 +117,10 @@ def multi_head_output(outputs: ModelOutput, head_outputs: list[HeadOutput]) -> M
     return result
 
 
-def of_encoder(outputs: ModelOutput) -> ModelOutput:
-    """Of the outputs of a model with a decoder, what its encoder gave: ``last_hidden_state`` [B, L, H] is the encoder's."""
+def of_encoder(outputs: ModelOutput, states: torch.Tensor) -> ModelOutput:
+    """Of the outputs of a model with a decoder, what its encoder gave, with `states` [B, L, H] as its last ones."""
     return BaseModelOutput(
-        last_hidden_state=outputs["encoder_last_hidden_state"],
+        last_hidden_state=states,
         hidden_states=outputs.get("encoder_hidden_states"),
         attentions=outputs.get("encoder_attentions"),
     )

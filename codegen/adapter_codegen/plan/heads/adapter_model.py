@@ -15,6 +15,7 @@ from adapter_codegen.parse.syntax import dotted_name, literal_keys, literal_stri
 from adapter_codegen.plan.heads.annotations import read_annotation
 from adapter_codegen.plan.heads.encoders import on_encoder
 from adapter_codegen.plan.heads.flexible import (
+    GENERATIVE,
     HEAD_TYPES,
     base_attribute,
     feeding_config,
@@ -25,7 +26,6 @@ from adapter_codegen.plan.heads.flexible import (
 from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.shifting import plan_shift
 
-GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
 _PER_ANSWER = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 _READ_BY_HEADS = ("input_ids", "attention_mask")  # to find the token that stands for a sequence
@@ -106,8 +106,8 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         part=(part := _part(plan)),
         part_arguments=_taken_by(facts, base, part, given) if part else (),
         encoder_heads=tuple(head.head_type for head in on_encoders),
-        encoder_pooling=next((head.reads for head in on_encoders), ""),
-        borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} and is_composite(base) else None,
+        encoder_pooling=next((head.reads for head in on_encoders if head.reads), ""),
+        borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         weighs_layers=bool(heads) and any(head.weighs_layers for head in plan.static_heads),
         mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",

@@ -44,9 +44,11 @@ _TASKS_OF_PARTS = {
 }
 
 # The same of a decoder that reads what an encoder gave.
-_TASKS_TO_TEXT = dict.fromkeys(
-    ("image_text_to_text", "multimodal_lm", "seq_to_seq_causal_lm", "speech_seq_2_seq"), "seq2seq_lm"
-)
+_TO_TEXT = ("image_text_to_text", "multimodal_lm", "seq_to_seq_causal_lm", "speech_seq_2_seq")
+_TASKS_TO_TEXT = dict.fromkeys(_TO_TEXT, "seq2seq_lm")
+# And of a decoder that reads images or sounds among its tokens, without a model for them inside (Chameleon, Kyutai's, IDEFICS). Upstream
+# has only such classes also of some that read nothing but tokens (Mistral 4).
+_TASKS_OF_DECODERS = dict.fromkeys(_TO_TEXT, "causal_lm")
 
 # Heads of a model whose parts are read one by one (CLIP): upstream's class runs one of them alone.
 _ON_PARTS = frozenset({"image_classification", "video_classification", "audio_classification"})
@@ -77,8 +79,10 @@ _TEXT_TO_TEXT = frozenset({"classification", "question_answering", "seq2seq_lm"}
 # one vector, differs, so such a head is offered only where that is known.
 OF_FRAMES = frozenset({"audio_classification", "audio_frame_classification", "ctc", "xvector"})
 SHOWN = OF_FRAMES | {"video_classification", "masked_image_modeling"}
-# Heads that may stand on the encoder of a model with a decoder: Whisper's, on sounds.
-ON_ENCODERS = frozenset({"audio_classification"})
+# Heads that may stand on the encoder of a model with a decoder: Whisper's on sounds, T5's on texts.
+ON_ENCODERS = frozenset({"audio_classification", "tagging"})
+# Heads with which a model generates.
+GENERATIVE = frozenset({"causal_lm", "seq2seq_lm"})
 # The attribute for the base model where upstream names none, or a place inside of some larger model ("model.audio_tower").
 _ATTRIBUTE = "model"
 # The same where the model holds a text model by this name: upstream takes ``model.language_model.model`` in any file for an old layout.
@@ -90,8 +94,19 @@ _OF_WORDS = frozenset({"masked_lm", "causal_lm", "seq2seq_lm"})
 def tasks(base: BasePlan) -> dict[str, str]:
     """Upstream's task -> type of the flexible head that a class for it may be turned into."""
     if not is_composite(base):
-        return TASKS
+        return {**TASKS, **(_TASKS_TO_TEXT if base.is_encoder_decoder else _TASKS_OF_DECODERS)}
     return {**_TASKS_OF_PARTS, **(_TASKS_TO_TEXT if base.is_encoder_decoder else {})}
+
+
+def to_be_shown(entry: ModelEntry, base: BasePlan) -> frozenset[str] | None:
+    """Types of heads that a model has only if one of upstream's classes turns into them; None = all."""
+    if is_composite(base):
+        return None
+    usual = {head for task, head in TASKS.items() if task in entry.heads}
+    of_encoders = ON_ENCODERS if base.is_encoder_decoder else frozenset()
+    return (
+        SHOWN | of_encoders | {head for task, head in tasks(base).items() if task in entry.heads and head not in usual}
+    )
 
 
 def is_composite(base: BasePlan) -> bool:
@@ -154,16 +169,15 @@ def plan_flexible_heads(
         return ()
     if base.head is not None or _takes_labels(base):
         return ()  # the base model ends in a head of its own
-    heads = {head for task, head in TASKS.items() if task in entry.heads}
-    if not base.is_encoder_decoder:
-        heads.discard("seq2seq_lm")  # its labels are not shifted, and those of a decoder alone are
+    heads = {head for task, head in tasks(base).items() if task in entry.heads}
+    usual = {head for task, head in TASKS.items() if task in entry.heads}
     reads_text = any(parameter.name == "input_ids" for parameter in base.parameters)
     if base.is_encoder_decoder:
         heads &= _TEXT_TO_TEXT | ON_ENCODERS
-        heads |= _TEXT_TO_TEXT if reads_text and "seq2seq_lm" in heads else set()
+        heads |= _TEXT_TO_TEXT if reads_text and "seq2seq_lm" in usual else set()
     elif reads_text and "masked_lm" in heads:
         heads |= _TEXT_ENCODER
-    elif reads_text and "causal_lm" in heads:
+    elif reads_text and "causal_lm" in usual:
         heads |= _TEXT_DECODER
     if "classification" in heads:
         heads.add("multilabel_classification")
@@ -205,8 +219,6 @@ def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "") -> str:
         return "What the base model returns has no last hidden states."
     if base.is_encoder_decoder and head_type and head_type not in _TEXT_TO_TEXT | ON_ENCODERS:
         return f"A {head_type} head does not stand on a model with an encoder and a decoder."
-    if not base.is_encoder_decoder and head_type == "seq2seq_lm":
-        return "A seq2seq_lm head does not stand on a model without a decoder."
     return "The model names no table of words, or its config no width of its states."
 
 

@@ -1,20 +1,22 @@
 """What upstream's class with a head says itself of the steps of its generation: the inputs of a step, masks, positions of images.
 
 An adapter model takes these methods over as they are (`Borrowed`), with those that they call. It can where they ask nothing of their
-object but what an adapter model has too: its config, the base model under the same name, and what all models have. A `generate` of
-its own is such a method where it ends in upstream's, which is then that of the adapter model (Granite Speech, Janus).
+object but what an adapter model has too: its config, the base model under the same name, and what all models have; and fields that
+``__init__`` takes out of the config as they are, which an adapter model looks up there (Qwen3-Omni's). A `generate` of its own is such a
+method where it ends in upstream's, which is then that of the adapter model (Granite Speech, Janus).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
 from adapter_codegen.model import Borrowed
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
 from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, is_inherited, self_attribute, statements
+from adapter_codegen.plan.heads.logits.factors import config_field
 from adapter_codegen.plan.heads.unclear import Unclear
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
@@ -36,8 +38,10 @@ def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribut
     known = facts.classes[class_name]
     own = {name: function for name, function in known.functions.items() if not _inherits(facts, pretrained, function)}
     pending = [name for name in own if _OF_GENERATION.search(name)]
-    set_by_init = {name for name in _set_by_init(facts, known) if name != base_attribute}
+    of_config = _of_config(facts, known)
+    set_by_init = {name for name, _ in _set_by_init(facts, known)} - {base_attribute, *of_config}
     found: set[str] = set()
+    fields: set[str] = set()
     while pending:
         name = pending.pop()
         if name in found:
@@ -52,8 +56,9 @@ def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribut
         if foreign:
             said = f"A step of its generation, {name}, asks for what no adapter model has: {', '.join(foreign)}."
             raise Unclear(said, own[name].node.name)
+        fields |= asked & of_config.keys()
         pending.extend(asked & own.keys())
-    return Borrowed(class_name, tuple(sorted(found)))
+    return Borrowed(class_name, tuple(sorted(found)), tuple((name, of_config[name]) for name in sorted(fields)))
 
 
 def _inherits(facts: ModuleFacts, pretrained: str, function: FunctionFacts) -> bool:
@@ -62,12 +67,43 @@ def _inherits(facts: ModuleFacts, pretrained: str, function: FunctionFacts) -> b
     return known is not None and known.functions.get(function.name) is function
 
 
-def _set_by_init(facts: ModuleFacts, known: ClassFacts) -> Iterator[str]:
-    """Attributes that the class and its bases in the file set when they are built."""
+def _set_by_init(facts: ModuleFacts, known: ClassFacts) -> Iterator[tuple[str, cst.BaseExpression]]:
+    """Attributes that the class and its bases in the file set when they are built, with what they set them to."""
     for name in known.lineage:
         init = facts.classes[name].functions.get("__init__") if name in facts.classes else None
         for node in statements(init.node.body) if init is not None else ():
-            yield from filter(None, map(self_attribute, (assignment(node) or ((), None))[0]))
+            targets, value = assignment(node) or ((), None)
+            for attribute in filter(None, map(self_attribute, targets)):
+                if value is not None:
+                    yield attribute, value
+
+
+def _of_config(facts: ModuleFacts, known: ClassFacts) -> dict[str, str]:
+    """Attributes that are a field of the config and stay it -> the path of that: ``self.size = config.vision_config.size``."""
+    inits = [facts.classes[name].functions.get("__init__") for name in known.lineage if name in facts.classes]
+    is_other = any(init is not None and _binds(init, "config") for init in inits)
+    pairs = (
+        [] if is_other else [(name, config_field(dotted_name(value))) for name, value in _set_by_init(facts, known)]
+    )
+    written = [
+        name
+        for function in known.functions.values()
+        for node in descendants(function.node)
+        for name in map(self_attribute, _targets(node))
+    ]
+    return {name: path for name, path in pairs if path and written.count(name) == 1}
+
+
+def _targets(node: cst.CSTNode) -> Sequence[cst.BaseExpression]:
+    """What a statement writes to."""
+    if isinstance(node, cst.AugAssign):
+        return [node.target]
+    return (assignment(node) or ((), None))[0]
+
+
+def _binds(function: FunctionFacts, name: str) -> bool:
+    """Whether a function gives one of its names another value."""
+    return any(name in map(dotted_name, _targets(node)) for node in descendants(function.node))
 
 
 def _is_plain(function: FunctionFacts) -> bool:

@@ -20,6 +20,7 @@ from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import dotted_name, literal_string, statements
 from adapter_codegen.plan.heads.encoders import encoder_read, on_encoder
 from adapter_codegen.plan.heads.flexible import (
+    GENERATIVE,
     OF_FRAMES,
     ON_ENCODERS,
     base_attribute,
@@ -38,6 +39,7 @@ from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chai
 from adapter_codegen.plan.heads.logits.configs.decoders import decoder_config
 from adapter_codegen.plan.heads.logits.configs.text_config import text_config
 from adapter_codegen.plan.heads.logits.factors import OF_DECODER, OF_TEXT, ConfigMethods, config_field
+from adapter_codegen.plan.heads.logits.holding import tied_apart
 from adapter_codegen.plan.heads.logits.options import (
     hidden_options,
     norm_options,
@@ -151,6 +153,10 @@ class _HeadPlanner:
             # A model that holds others may put what it read of them before its text, and compare what stands behind.
             if is_composite(self.base):
                 self._check_feeding(chain)
+            apart = tied_apart(head, self.facts.classes.get(self.base.class_name)) if not attribute else ()
+            if apart:
+                raise Unclear(f"It ties weights that the base model has apart: {', '.join(apart)}.")
+            if is_composite(self.base) or head_type in GENERATIVE:
                 borrowed(self.facts, head.name, self.base.pretrained_class, base_attribute(self.base))
             flexible = self._flexible(head, chain, head_type)
             return _weighing(head, replace(flexible, class_name=head.name))
@@ -249,7 +255,8 @@ class _HeadPlanner:
         options = self._options(replace(chain, links=links), head_type)
         encoder = encoder_read(self.facts, self.base, head, chain.part) if self.base.is_encoder_decoder else ""
         if bool(encoder) != (self.base.is_encoder_decoder and head_type in ON_ENCODERS):
-            raise Unclear("It does not read what the base model says that its encoder gave.")
+            read, others = ("encoder", "behind the decoder") if encoder else ("decoder", "on the encoder")
+            raise Unclear(f"It reads what the {read} gives, where {head_type} heads of such models stand {others}.")
         if norm is not None:
             of_norm = norm_options([norm])
             if of_norm is None or any(link.step is Step.NORM for link in links):

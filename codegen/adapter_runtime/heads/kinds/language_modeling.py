@@ -22,7 +22,7 @@ from adapter_runtime.contract.head_config import HeadConfig, LogitOptions
 from adapter_runtime.heads import sizes
 from adapter_runtime.heads.base import PredictionHead
 from adapter_runtime.heads.kinds.losses import language_modeling_loss
-from adapter_runtime.heads.outputs import with_logits
+from adapter_runtime.heads.outputs import CausalLMOutputWithMems, with_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -218,7 +218,7 @@ class CausalLMHead(LanguageModelingHead):
 
     head_type = "causal_lm"
     is_generative = True
-    output_classes = (CausalLMOutputWithPast, CausalLMOutputWithCrossAttentions)
+    output_classes = (CausalLMOutputWithPast, CausalLMOutputWithCrossAttentions, CausalLMOutputWithMems)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from adapter_runtime.contract.protocol import AdaptedBaseModel, AdaptedModel
 from adapter_runtime.errors import UnsupportedMethodError
+from adapter_runtime.methods.prompt_tuning.call import insertion_of
 from adapter_runtime.methods.prompt_tuning.module import (
     PromptTuning,
     Tokenizer,
@@ -64,6 +65,24 @@ def _mask_of_tokens(
     if attention_mask is None or not isinstance(made, torch.Tensor) or made.dim() != 2:
         return attention_mask
     return made[:, : made.shape[1] - prompt] if made.shape[1] > attention_mask.shape[1] else attention_mask
+
+
+def without_prompt(base: AdaptedBaseModel, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """What the encoder of a base model gave, [B, L + P, H], without a prompt among its tokens: [B, L, H].
+
+    Args:
+        base: a base model with a decoder, after its call.
+        states: of its encoder. Without a prompt that runs there, they stay as they are.
+        mask: [B, L] of the call, or [rows, L] of which `states` has several copies.
+    """
+    part = base.text_part
+    layer = None if part is None else prompts_of(part)
+    prompts = None if layer is None else layer.current_program()
+    if layer is None or prompts is None or layer.sites is None or not layer.sites.is_encoder_decoder:
+        return states
+    if mask is not None and len(mask) != len(states):
+        mask = mask.repeat(len(states) // len(mask), 1)
+    return insertion_of(prompts, mask, layer.sites).out_of(states)
 
 
 class PromptGenerationMixin(DynamicMixin):

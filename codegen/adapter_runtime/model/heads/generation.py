@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from operator import attrgetter
 from types import CellType, FunctionType
 from typing import ClassVar
 
@@ -25,14 +26,18 @@ class HeadsGenerationMixin(GenerationMixin):
     Attributes:
         borrowed_from: rendered: upstream's class whose methods say what a step of generation reads; None = there is nothing to say.
         borrowed_methods: rendered: the names of these methods.
+        borrowed_fields: rendered: attributes that these methods read -> where in the config they stand.
     """
 
     borrowed_from: ClassVar[type | None] = None
     borrowed_methods: ClassVar[tuple[str, ...]] = ()
+    borrowed_fields: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init_subclass__(cls) -> None:
         """Take over the methods of upstream's class, as if the generated class had their text."""
         super().__init_subclass__()
+        for name, path in cls.__dict__.get("borrowed_fields", ()):
+            setattr(cls, name, property(attrgetter(f"config.{path}")))
         for name in cls.__dict__.get("borrowed_methods", ()):
             method = inspect.getattr_static(cls.borrowed_from, name)
             setattr(cls, name, taken_over(method, cls) if isinstance(method, FunctionType) else method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from adapter_runtime.files.api.checkpoints import (
     ReadCheckpointsMixin,
@@ -18,6 +18,8 @@ from adapter_runtime.heads.static import DEFAULT_NAME, flexible_config, is_stati
 class LoadPretrainedMixin(ReadCheckpointsMixin):
     """`from_pretrained` of models with flexible heads."""
 
+    encoder_heads: ClassVar[tuple[str, ...]] = ()  # rendered: types that read what an encoder gives
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
@@ -30,7 +32,10 @@ class LoadPretrainedMixin(ReadCheckpointsMixin):
         if architecture is None or has_heads or not is_static(architecture) or unmet(architecture, config):
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         config = copy.deepcopy(config)  # it may be the caller's
-        config.prediction_heads = {DEFAULT_NAME: flexible_config(architecture, config)}
+        head = flexible_config(architecture, config)
+        config.prediction_heads = {DEFAULT_NAME: head}
+        if head["head_type"] in cls.encoder_heads:
+            config.is_encoder_decoder = True  # T5's class of an encoder alone says the contrary, of itself
         renamed = {
             **key_mapping(architecture, DEFAULT_NAME, cls.base_model_prefix),
             **(kwargs.pop("key_mapping", None) or {}),

@@ -25,6 +25,7 @@ from adapter_runtime.heads.pooling import Pooling, pool
 from adapter_runtime.heads.protocol import FlexibleHeadsModel, all_heads, head_named
 from adapter_runtime.heads.setups import HeadSetup, head_names, heads_of, parse_heads
 from adapter_runtime.methods.invertible.api import InvertibleAdaptersMixin
+from adapter_runtime.methods.prompt_tuning.api import without_prompt
 
 # Arguments of heads; a base model would let them pass unseen.
 _DESCRIPTIONS = frozenset(name for head in HEAD_CLASSES.values() for name in head.input_arguments)
@@ -129,7 +130,7 @@ class RunHeadsMixin:
                 "pixel_values": part.of(pixel_values),
                 "bool_masked_pos": part.of(bool_masked_pos),
             }
-            read = of_encoder(outputs) if module.head_type in self.encoder_heads else outputs
+            read = _encoded(self, outputs, attention_mask) if module.head_type in self.encoder_heads else outputs
             results.append(_run(self, module, part, module.read(part.of_outputs(read)), inputs, logits_to_keep, own))
         is_single = isinstance(setup, str) and len(parts) == 1
         return results[0] if is_single else multi_head_output(outputs, results)
@@ -190,7 +191,9 @@ class RunHeadsMixin:
         predicted = _predicted(heads, labels, copies_of_batch(self))
         tokens = input_ids if predicted is None and heads else predicted
         if rows is not None and heads and all(one.head_type in self.encoder_heads for one in heads):
-            return rows.new_full((len(rows), 1), self.config.decoder_start_token_id or 0, dtype=torch.long)
+            return rows.new_full(
+                (len(rows), 1), getattr(self.config, "decoder_start_token_id", None) or 0, dtype=torch.long
+            )
         return None if tokens is None else self.prepare_decoder_input_ids_from_labels(tokens)
 
     def pooled(
@@ -242,6 +245,11 @@ def used_heads(model: FlexibleHeadsModel, head: Setup) -> HeadSetup | None:
 def copies_of_batch(model: FlexibleHeadsModel) -> int:
     """How many copies of the batch the active adapters make."""
     return model.adapters_base.current_call_plan().copies
+
+
+def _encoded(model: FlexibleHeadsModel, outputs: ModelOutput, mask: torch.Tensor | None) -> ModelOutput:
+    """What heads on the encoder read of the outputs of a call with this mask [B, L]: no positions of a prompt."""
+    return of_encoder(outputs, without_prompt(model.adapters_base, outputs["encoder_last_hidden_state"], mask))
 
 
 def _predicted(heads: Sequence[PredictionHead], labels: Target | None, copies: int) -> torch.Tensor | None:

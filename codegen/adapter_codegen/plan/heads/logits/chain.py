@@ -23,6 +23,7 @@ from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.flow.tracer import trace
 from adapter_codegen.plan.flow.values import Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.flow.walks import first_argument
+from adapter_codegen.plan.heads.encoders import encoder_alone
 from adapter_codegen.plan.heads.flexible import HEAD_TYPES
 from adapter_codegen.plan.heads.logits.conditions import condition, is_given, made_by, missing, needs_labels
 from adapter_codegen.plan.heads.logits.configs.subconfigs import as_given, as_of_whole
@@ -359,7 +360,7 @@ class _Walk:
             return value.path
         if not others:
             return None
-        if value.path == self.prefix:
+        if value.path == self.prefix and not encoder_alone(self.facts, self.base, self.head, value.path):
             # Funnel's without a decoder.
             raise Unclear(
                 f"It holds another model ({', '.join(others)}) where others hold the base model.", value.node
