@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Qwen3OmniMoeThinker."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Qwen3OmniMoeThinkerAdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Qwen3OmniMoeThinkerAdapterTestBase(AdapterTestBase):
 
 
 class Qwen3OmniMoeThinkerAdapterTest(Qwen3OmniMoeThinkerAdapterTestBase, AdapterTests):
+    pass
+
+
+class Qwen3OmniMoeThinkerClassConversionTest(Qwen3OmniMoeThinkerAdapterTestBase, ClassConversionTests):
     pass

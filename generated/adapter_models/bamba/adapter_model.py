@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.bamba.modeling_bamba import BambaModel, BambaPreTrainedModel
+from transformers.models.bamba.modeling_bamba import BambaForCausalLM, BambaModel, BambaPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -37,6 +37,8 @@ class BambaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, BambaPreTrainedMode
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = BambaForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: BambaConfig) -> None:
         super().__init__(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.bloom.modeling_bloom import BloomModel, BloomPreTrainedModel
+from transformers.models.bloom.modeling_bloom import BloomForCausalLM, BloomModel, BloomPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class BloomAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, BloomPreTrainedMode
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = BloomForCausalLM
+    borrowed_methods = ("create_masks_for_generate",)
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__(config)

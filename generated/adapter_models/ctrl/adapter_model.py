@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.ctrl.modeling_ctrl import CTRLModel, CTRLPreTrainedModel
+from transformers.models.ctrl.modeling_ctrl import CTRLLMHeadModel, CTRLModel, CTRLPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -34,6 +34,8 @@ class CTRLAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, CTRLPreTrainedModel,
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = CTRLLMHeadModel
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: CTRLConfig) -> None:
         super().__init__(config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.doge.modeling_doge import DogeModel, DogePreTrainedModel
+from transformers.models.doge.modeling_doge import DogeForCausalLM, DogeModel, DogePreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -34,6 +34,8 @@ class DogeAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, DogePreTrainedModel,
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = DogeForCausalLM
+    borrowed_methods = ("create_masks_for_generate",)
 
     def __init__(self, config: DogeConfig) -> None:
         super().__init__(config)

@@ -13,7 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1Model, FalconH1PreTrainedModel
+from transformers.models.falcon_h1.modeling_falcon_h1 import (
+    FalconH1ForCausalLM,
+    FalconH1Model,
+    FalconH1PreTrainedModel,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -37,6 +41,8 @@ class FalconH1AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, FalconH1PreTrain
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = FalconH1ForCausalLM
+    borrowed_methods = ("create_masks_for_generate", "prepare_inputs_for_generation")
 
     def __init__(self, config: FalconH1Config) -> None:
         super().__init__(config)

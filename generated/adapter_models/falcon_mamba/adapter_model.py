@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaModel, FalconMambaPreTrainedModel
+from transformers.models.falcon_mamba.modeling_falcon_mamba import (
+    FalconMambaForCausalLM,
+    FalconMambaModel,
+    FalconMambaPreTrainedModel,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +37,8 @@ class FalconMambaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, FalconMambaPr
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = FalconMambaForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: FalconMambaConfig) -> None:
         super().__init__(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.hrm_text.modeling_hrm_text import HrmTextModel, HrmTextPreTrainedModel
+from transformers.models.hrm_text.modeling_hrm_text import HrmTextForCausalLM, HrmTextModel, HrmTextPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class HrmTextAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, HrmTextPreTrained
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = HrmTextForCausalLM
+    borrowed_methods = ("create_masks_for_generate",)
 
     def __init__(self, config: HrmTextConfig) -> None:
         super().__init__(config)

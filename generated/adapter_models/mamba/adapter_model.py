@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.mamba.modeling_mamba import MambaModel, MambaPreTrainedModel
+from transformers.models.mamba.modeling_mamba import MambaForCausalLM, MambaModel, MambaPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class MambaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MambaPreTrainedMode
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = MambaForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.mamba2.modeling_mamba2 import Mamba2Model, Mamba2PreTrainedModel
+from transformers.models.mamba2.modeling_mamba2 import Mamba2ForCausalLM, Mamba2Model, Mamba2PreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class Mamba2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mamba2PreTrainedMo
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = Mamba2ForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: Mamba2Config) -> None:
         super().__init__(config)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.models.mistral4.modeling_mistral4 import Mistral4Model, Mistral4PreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from adapter_runtime.heads.setups import HeadSetup
 
 
-class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrainedModel):
+class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrainedModel, HeadsGenerationMixin):
     """Mistral4 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, tagging.
+    Heads: classification, multilabel_classification, tagging, causal_lm.
     """
 
-    head_types = ("classification", "multilabel_classification", "tagging")
+    head_types = ("classification", "multilabel_classification", "tagging", "causal_lm")
     pooling = "last"
 
     def __init__(self, config: Mistral4Config) -> None:
@@ -48,6 +49,7 @@ class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrain
         use_cache: bool | None = None,
         head: HeadSetup | None = None,
         labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
         """Run the base model and the heads.
@@ -55,6 +57,7 @@ class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrain
         Args:
             head: the head or heads to run; by default the active ones.
             labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
         Other arguments are those of Mistral4Model.
         """
         arguments = self.head_arguments(kwargs)
@@ -73,5 +76,6 @@ class Mistral4AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Mistral4PreTrain
             attention_mask=attention_mask,
             head=head,
             labels=labels,
+            logits_to_keep=logits_to_keep,
             **arguments,
         )

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHModel, NemotronHPreTrainedModel
+from transformers.models.nemotron_h.modeling_nemotron_h import (
+    NemotronHForCausalLM,
+    NemotronHModel,
+    NemotronHPreTrainedModel,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -34,6 +38,8 @@ class NemotronHAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, NemotronHPreTra
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = NemotronHForCausalLM
+    borrowed_methods = ("create_masks_for_generate", "prepare_inputs_for_generation")
 
     def __init__(self, config: NemotronHConfig) -> None:
         super().__init__(config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.openai.modeling_openai import OpenAIGPTModel, OpenAIGPTPreTrainedModel
+from transformers.models.openai.modeling_openai import OpenAIGPTLMHeadModel, OpenAIGPTModel, OpenAIGPTPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class OpenAIGPTAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, OpenAIGPTPreTra
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = OpenAIGPTLMHeadModel
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: OpenAIGPTConfig) -> None:
         super().__init__(config)

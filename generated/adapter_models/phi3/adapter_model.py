@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.phi3.modeling_phi3 import Phi3Model, Phi3PreTrainedModel
+from transformers.models.phi3.modeling_phi3 import Phi3ForCausalLM, Phi3Model, Phi3PreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class Phi3AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Phi3PreTrainedModel,
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = Phi3ForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: Phi3Config) -> None:
         super().__init__(config)

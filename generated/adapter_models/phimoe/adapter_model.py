@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.phimoe.modeling_phimoe import PhimoeModel, PhimoePreTrainedModel
+from transformers.models.phimoe.modeling_phimoe import PhimoeForCausalLM, PhimoeModel, PhimoePreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class PhimoeAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, PhimoePreTrainedMo
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = PhimoeForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: PhimoeConfig) -> None:
         super().__init__(config)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The Qwen team, Alibaba Group and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen3OmniMoeThinker with adapters and no heads."""
+"""Qwen3OmniMoeThinker with flexible heads."""
 
 from __future__ import annotations
 
@@ -11,22 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     Qwen3OmniMoePreTrainedModel,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
     Qwen3OmniMoeThinkerModel,
 )
 
-from adapter_runtime.model.heads.headless import ModelWithoutHeadsAdaptersMixin
+from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
+from adapter_runtime.model.heads.generation import HeadsGenerationMixin
 
 if TYPE_CHECKING:
+    import torch
+
     from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeThinkerConfig
     from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import BaseModelOutputWithPooling
     from transformers.utils import ModelOutput
 
+    from adapter_runtime.heads.parts import Target
+    from adapter_runtime.heads.setups import HeadSetup
 
-class Qwen3OmniMoeThinkerAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen3OmniMoePreTrainedModel):
-    """Qwen3OmniMoeThinker with any number of adapters.
 
-    It has no heads, since none fits on it: its outputs are those of Qwen3OmniMoeThinkerModel.
+class Qwen3OmniMoeThinkerAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, Qwen3OmniMoePreTrainedModel, HeadsGenerationMixin
+):
+    """Qwen3OmniMoeThinker with any number of adapters and of heads, of which one or several are active.
+
+    Heads: causal_lm.
     """
+
+    head_types = ("causal_lm",)
+    pooling = "last"
+    borrowed_from = Qwen3OmniMoeThinkerForConditionalGeneration
+    borrowed_methods = ("_prepare_position_ids_for_generation", "get_llm_pos_ids_for_vision", "get_rope_index")
+    borrowed_fields = (("spatial_merge_size", "vision_config.spatial_merge_size"),)
+    head_config = "text_config"
 
     def __init__(self, config: Qwen3OmniMoeThinkerConfig) -> None:
         super().__init__(config)
@@ -52,10 +68,21 @@ class Qwen3OmniMoeThinkerAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen3OmniM
         use_audio_in_video: Any = None,
         video_second_per_grid: Any = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        head: HeadSetup | None = None,
+        labels: Target | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> ModelOutput:
-        """Run the base model. The arguments are those of Qwen3OmniMoeThinkerModel."""
-        return self.model(
+        """Run the base model and the heads.
+
+        Args:
+            head: the head or heads to run; by default the active ones.
+            labels: targets of the head; with them the output holds a loss. For several heads also a dict by their names.
+            logits_to_keep: language modelling heads compute that many last positions; 0 = all.
+        Other arguments are those of Qwen3OmniMoeThinkerModel.
+        """
+        arguments = self.head_arguments(kwargs)
+        outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,
             pixel_values=pixel_values,
@@ -74,4 +101,13 @@ class Qwen3OmniMoeThinkerAdapterModel(ModelWithoutHeadsAdaptersMixin, Qwen3OmniM
             video_second_per_grid=video_second_per_grid,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
+        )
+        return self.forward_head(
+            outputs,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            head=head,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **arguments,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.roc_bert.modeling_roc_bert import RoCBertModel, RoCBertPreTrainedModel
+from transformers.models.roc_bert.modeling_roc_bert import RoCBertForCausalLM, RoCBertModel, RoCBertPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -43,6 +43,8 @@ class RoCBertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, RoCBertPreTrained
         "causal_lm",
     )
     pooling = "first"
+    borrowed_from = RoCBertForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: RoCBertConfig) -> None:
         super().__init__(config)

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.t5gemma.modeling_t5gemma import T5GemmaModel, T5GemmaPreTrainedModel
+from transformers.models.t5gemma.modeling_t5gemma import (
+    T5GemmaForConditionalGeneration,
+    T5GemmaModel,
+    T5GemmaPreTrainedModel,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -34,6 +38,8 @@ class T5GemmaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, T5GemmaPreTrained
 
     head_types = ("classification", "multilabel_classification", "question_answering", "seq2seq_lm")
     pooling = "eos"
+    borrowed_from = T5GemmaForConditionalGeneration
+    borrowed_methods = ("_prepare_cache_for_generation",)
 
     def __init__(self, config: T5GemmaConfig) -> None:
         super().__init__(config)

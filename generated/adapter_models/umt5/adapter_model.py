@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 class UMT5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, UMT5PreTrainedModel, HeadsGenerationMixin):
     """UMT5 with any number of adapters and of heads, of which one or several are active.
 
-    Heads: classification, multilabel_classification, question_answering, seq2seq_lm.
+    Heads: classification, multilabel_classification, tagging, question_answering, seq2seq_lm.
     """
 
-    head_types = ("classification", "multilabel_classification", "question_answering", "seq2seq_lm")
+    head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "seq2seq_lm")
     pooling = "eos"
+    encoder_heads = ("tagging",)
 
     def __init__(self, config: UMT5Config) -> None:
         super().__init__(config)
@@ -69,7 +70,9 @@ class UMT5AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, UMT5PreTrainedModel,
         arguments = self.head_arguments(kwargs)
         decoded: torch.Tensor | None = decoder_input_ids
         if decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoded = self.decoder_inputs(head, labels, input_ids)
+            decoded = self.decoder_inputs(
+                head, labels, input_ids, rows=input_ids if inputs_embeds is None else inputs_embeds
+            )
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.whisper.modeling_whisper import WhisperModel, WhisperPreTrainedModel, shift_tokens_right
+from transformers.models.whisper.modeling_whisper import (
+    WhisperForConditionalGeneration,
+    WhisperModel,
+    WhisperPreTrainedModel,
+    shift_tokens_right,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +38,8 @@ class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrained
 
     head_types = ("audio_classification", "seq2seq_lm")
     pooling = "eos"
+    borrowed_from = WhisperForConditionalGeneration
+    borrowed_methods = ("prepare_inputs_for_generation",)
     encoder_heads = ("audio_classification",)
     encoder_pooling = "mean"
 

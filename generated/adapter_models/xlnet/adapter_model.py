@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetPreTrainedModel
+from transformers.models.xlnet.modeling_xlnet import XLNetLMHeadModel, XLNetModel, XLNetPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -40,6 +40,8 @@ class XLNetAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, XLNetPreTrainedMode
         "causal_lm",
     )
     pooling = "last"
+    borrowed_from = XLNetLMHeadModel
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__(config)

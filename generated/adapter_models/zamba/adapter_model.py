@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.zamba.modeling_zamba import ZambaModel, ZambaPreTrainedModel
+from transformers.models.zamba.modeling_zamba import ZambaForCausalLM, ZambaModel, ZambaPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -37,6 +37,8 @@ class ZambaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ZambaPreTrainedMode
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = ZambaForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: ZambaConfig) -> None:
         super().__init__(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.zamba2.modeling_zamba2 import Zamba2Model, Zamba2PreTrainedModel
+from transformers.models.zamba2.modeling_zamba2 import Zamba2ForCausalLM, Zamba2Model, Zamba2PreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class Zamba2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Zamba2PreTrainedMo
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = Zamba2ForCausalLM
+    borrowed_methods = ("prepare_inputs_for_generation",)
 
     def __init__(self, config: Zamba2Config) -> None:
         super().__init__(config)

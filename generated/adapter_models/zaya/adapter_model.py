@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.zaya.modeling_zaya import ZayaModel, ZayaPreTrainedModel
+from transformers.models.zaya.modeling_zaya import ZayaForCausalLM, ZayaModel, ZayaPreTrainedModel
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -33,6 +33,8 @@ class ZayaAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, ZayaPreTrainedModel,
 
     head_types = ("classification", "multilabel_classification", "tagging", "question_answering", "causal_lm")
     pooling = "last"
+    borrowed_from = ZayaForCausalLM
+    borrowed_methods = ("create_masks_for_generate",)
 
     def __init__(self, config: ZayaConfig) -> None:
         super().__init__(config)

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright 2025 The Qwen team, Alibaba Group and the HuggingFace Inc. team. All rights reserved.
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
-"""Qwen3OmniMoeThinkerAdapterModel: Qwen3OmniMoeThinker with adapters and no heads."""
+"""Qwen3OmniMoeThinkerAdapterModel: Qwen3OmniMoeThinker with flexible heads."""
 
-from conformance.suite import HeadlessModelTests
+from conformance.suite import AdapterModelTests
 
 
-class Qwen3OmniMoeThinkerAdapterModelTest(HeadlessModelTests):
+class Qwen3OmniMoeThinkerAdapterModelTest(AdapterModelTests):
     model_type = "qwen3_omni_moe_thinker"
