@@ -500,6 +500,9 @@ class StaticHead:
     precludes: tuple[
         str, ...
     ] = ()  # types of flexible heads that cannot stand on the base model either, as the class shows
+    borrowed: Borrowed | None = (
+        None  # what an adapter model takes over of its generation; None where it has none of its own
+    )
 
     def unconverted(self, reason: str) -> StaticHead:
         """The same class without a flexible counterpart."""
@@ -544,6 +547,11 @@ class Borrowed:
     methods: tuple[str, ...]  # sorted
     # What these ask of their object that is a field of the config: (name, its path in the config), sorted.
     fields: tuple[tuple[str, str], ...] = ()
+    # What the class derives from for its generation, of a file of its own: an adapter model derives from it too. "" = from upstream's alone
+    generation: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.methods or self.generation)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from adapter_codegen.model import BasePlan, Borrowed, Location, Making, Parameter, PartPlan, StackPlan, StaticHead
 from adapter_codegen.parse import ModelEntry, parse_module
 from adapter_codegen.plan.heads.flexible import feeding_config, plan_flexible_heads
-from adapter_codegen.plan.heads.generating import borrowed
+from adapter_codegen.plan.heads.generating import borrowed, generation_of
 from adapter_codegen.plan.heads.logits.chain import head_chain
 from adapter_codegen.plan.heads.static import plan_static_heads
 from adapter_codegen.plan.heads.unclear import Unclear
@@ -188,6 +188,67 @@ def test_a_field_of_the_config_that_a_step_reads_is_looked_up_there() -> None:
     )
     methods = ("create_masks_for_generate", "marked")
     assert found == Borrowed("Head", methods, (("size", "vision_config.size"),))
+
+
+OF_GENERATION = """
+from ...generation import GenerationMixin
+
+class TinyGenerationMixin({base}):
+    def generate(self, x):
+        return self.written(super().generate(x))
+
+    def written(self, x):
+        return self.{asked}
+"""
+
+
+def generated(folder: Path, base: str, asked: str, module: str = ".generation_tiny") -> Borrowed | None:
+    """What is taken of a class whose generation stands in another file; None = it is not known as one."""
+    text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE)
+    text = text.replace(
+        "class Head(TinyPreTrainedModel, GenerationMixin)", "class Head(TinyPreTrainedModel, TinyGenerationMixin)"
+    )
+    text = f"from {module} import TinyGenerationMixin\n{text}"
+    for name in ("models/tiny", "models/auto"):
+        (folder / name).mkdir(parents=True)
+    (folder / "__init__.py").write_text('__version__ = "5.23.0"\n')
+    (folder / "models/tiny/generation_tiny.py").write_text(OF_GENERATION.format(base=base, asked=asked))
+    facts = parse_module(text, "models/tiny/modeling_tiny.py")
+    found = generation_of(open_release(folder), facts, "Head")
+    return borrowed(facts, "Head", "TinyPreTrainedModel", "model", found) if found is not None else None
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        pytest.param("config.image_token", (), id="the config"),
+        pytest.param("model.encoder", (), id="the base model"),
+        pytest.param("size", (("size", "vision_config.size"),), id="a field of the config"),
+    ],
+)
+def test_a_generation_of_a_file_of_its_own_is_derived_from(
+    tmp_path: Path, asked: str, fields: tuple[tuple[str, str], ...]
+) -> None:
+    expected = Borrowed("Head", (), fields, "TinyGenerationMixin")
+    assert generated(tmp_path, "GenerationMixin", asked) == expected
+
+
+@pytest.mark.parametrize("asked", ["lm_head", "image_token", "forward"])
+def test_a_generation_of_a_file_of_its_own_may_ask_for_what_no_adapter_model_has(tmp_path: Path, asked: str) -> None:
+    with pytest.raises(Unclear, match=asked):
+        generated(tmp_path, "GenerationMixin", asked)
+
+
+@pytest.mark.parametrize(
+    ("base", "module"),
+    [
+        pytest.param("object", ".generation_tiny", id="it has nothing to do with generation"),
+        pytest.param("GenerationMixin", ".elsewhere", id="a file that the release lacks"),
+        pytest.param("GenerationMixin", "elsewhere.generation_tiny", id="a file of another library"),
+    ],
+)
+def test_what_is_no_generation_of_a_file_of_its_own(tmp_path: Path, base: str, module: str) -> None:
+    assert generated(tmp_path, base, "config", module) is None
 
 
 def test_what_an_init_calls_its_config_may_be_another_one() -> None:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from transformers import (
     ASTConfig,
     ASTForAudioClassification,
+    GenerationConfig,
     HubertConfig,
     HubertForCTC,
     HubertForSequenceClassification,
@@ -27,6 +28,7 @@ from transformers import (
     Wav2Vec2ForXVector,
     WhisperConfig,
     WhisperForAudioClassification,
+    WhisperForConditionalGeneration,
 )
 
 from adapter_models import AutoAdapterModel, UnsupportedHeadError
@@ -436,3 +438,32 @@ def test_a_head_that_paints_works_beside_parallel_adapters() -> None:
 
 def test_heads_run_together() -> None:
     heads_run_together("wav2vec2")
+
+
+def test_whisper_writes_in_the_language_that_is_asked_for_as_upstreams_class_does(tmp_path: Path) -> None:
+    """Languages, tasks and times are arguments of a class that upstream's derives from for its generation."""
+    sizes = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 2, "decoder_layers": 2}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60, "num_mel_bins": 8}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+    config = WhisperConfig(
+        **sizes,
+        **tokens,
+        max_source_positions=20,
+        max_target_positions=30,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+    )
+    upstream = randomised(WhisperForConditionalGeneration(config))
+    spoken = {"lang_to_id": {"<|en|>": 10, "<|de|>": 11}, "task_to_id": {"transcribe": 12, "translate": 13}}
+    options = {**tokens, **spoken, "is_multilingual": True, "no_timestamps_token_id": 20}
+    upstream.generation_config = GenerationConfig(**options, suppress_tokens=[], begin_suppress_tokens=[])
+    upstream, flexible = both(upstream, tmp_path)
+    sound = torch.randn(2, 8, 40, generator=torch.Generator().manual_seed(2))
+    for asked in ({}, {"language": "de", "task": "translate"}, {"return_timestamps": True}):
+        expected = upstream.generate(sound, max_new_tokens=5, **asked)
+        assert torch.equal(flexible.generate(sound, max_new_tokens=5, **asked), expected)
+    for name in ("a", "b"):
+        flexible.add_adapter(name, config="lora")
+    flexible.set_active_adapters(Parallel("a", "b"))
+    flexible.active_head = "default"
+    assert len(flexible.generate(sound, max_new_tokens=5)) == 4  # that of all models, which knows nothing of languages

@@ -40,12 +40,14 @@ def adapter_model_file(plan: ModelPlan, model: AdapterModelPlan) -> AdapterModel
         *(f"from {home} import {', '.join(names)}" for home, names in public.imports(written & {*public.homes})),
     }
     functions = [model.shift.function] if model.shift is not None and model.shift.function else []
-    lender = [model.borrowed.class_name] if model.borrowed is not None else []
+    lent = model.borrowed
+    lender = [lent.class_name] if lent is not None and lent.methods else []
+    generation = [lent.generation] if lent is not None and lent.generation else []
     return AdapterModelFile(
-        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class, *functions, *lender})),
+        upstream=tuple(sorted({plan.base.class_name, plan.base.pretrained_class, *functions, *lender, *generation})),
         runtime=public.imports(mixins),
         for_types=tuple(tuple(sorted(group)) for group in _by_source(for_types) if group),
-        bases=(mixins[0], plan.base.pretrained_class, *mixins[1:]),
+        bases=(mixins[0], plan.base.pretrained_class, *mixins[1:], *generation),
     )
 
 

@@ -72,7 +72,7 @@ def conversion_keeps_outputs(static: Subject) -> None:
         _padding_counts_alike(static)
     if head_type == "seq2seq_lm":
         _labels_are_what_the_decoder_reads(static)
-    if head_type == "causal_lm":
+    if head_type in ("causal_lm", "seq2seq_lm"):
         _texts_go_on_alike(static)
 
 

@@ -23,7 +23,6 @@ from adapter_codegen.plan.heads.flexible import (
     part_at,
     pooling,
 )
-from adapter_codegen.plan.heads.generating import borrowed
 from adapter_codegen.plan.heads.shifting import plan_shift
 
 # Inputs that have one row per answer in multiple choice. In the order in which they are handed on.
@@ -107,7 +106,7 @@ def plan_adapter_model(plan: ModelPlan, facts: ModuleFacts, class_name: str) -> 
         part_arguments=_taken_by(facts, base, part, given) if part else (),
         encoder_heads=tuple(head.head_type for head in on_encoders),
         encoder_pooling=next((head.reads for head in on_encoders if head.reads), ""),
-        borrowed=_borrowed(plan, facts) if GENERATIVE & {*heads} else None,
+        borrowed=_borrowed(plan) if GENERATIVE & {*heads} else None,
         frames=next((head.frames for head in plan.static_heads if head.frames), "") if heads else "",
         weighs_layers=bool(heads) and any(head.weighs_layers for head in plan.static_heads),
         mask_token=next((head.mask_token for head in plan.static_heads if head.mask_token), "") if heads else "",
@@ -162,12 +161,9 @@ def _taken_by(facts: ModuleFacts, base: BasePlan, path: str, given: list[str]) -
     return tuple(name for name in given if forward is not None and name in forward.parameters)
 
 
-def _borrowed(plan: ModelPlan, facts: ModuleFacts) -> Borrowed | None:
+def _borrowed(plan: ModelPlan) -> Borrowed | None:
     """What the first of upstream's classes with a head that generates says of the steps of its generation; None = nothing."""
-    classes = [head.class_name for head in plan.static_heads if head.head_type in GENERATIVE]
-    found = (borrowed(facts, name, plan.base.pretrained_class, base_attribute(plan.base)) for name in classes)
-    first = next(found, None)
-    return first if first and first.methods else None
+    return next((head.borrowed for head in plan.static_heads if head.head_type in GENERATIVE), None)
 
 
 def _arguments(

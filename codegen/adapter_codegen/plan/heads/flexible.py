@@ -21,6 +21,7 @@ TASKS = {
     "audio_xvector": "xvector",
     "token_classification": "tagging",
     "question_answering": "question_answering",
+    "document_question_answering": "question_answering",
     "multiple_choice": "multiple_choice",
     "masked_lm": "masked_lm",
     "causal_lm": "causal_lm",

@@ -3,7 +3,8 @@
 An adapter model takes these methods over as they are (`Borrowed`), with those that they call. It can where they ask nothing of their
 object but what an adapter model has too: its config, the base model under the same name, and what all models have; and fields that
 ``__init__`` takes out of the config as they are, which an adapter model looks up there (Qwen3-Omni's). A `generate` of its own is such a
-method where it ends in upstream's, which is then that of the adapter model (Granite Speech, Janus).
+method where it ends in upstream's, which is then that of the adapter model (Granite Speech, Janus). What a class derives from for its
+generation, in a file of its own (Whisper's, for languages and long sounds), an adapter model derives from, too.
 """
 
 from __future__ import annotations
@@ -15,29 +16,50 @@ import libcst as cst
 
 from adapter_codegen.model import Borrowed
 from adapter_codegen.parse.facts import ClassFacts, FunctionFacts, ModuleFacts
+from adapter_codegen.parse.module import parse_module
 from adapter_codegen.parse.syntax import assignment, descendants, dotted_name, is_inherited, self_attribute, statements
+from adapter_codegen.plan.flow.modules import local_class
 from adapter_codegen.plan.heads.logits.factors import config_field
 from adapter_codegen.plan.heads.unclear import Unclear
+from adapter_codegen.upstream import Release
 
 _OF_GENERATION = re.compile(r"(^|_)generat(e|ion)($|_)")  # names of methods that upstream's generation calls
 _WHOLE = "generate"
+_MIXIN = "GenerationMixin"  # upstream's, for all models
 _PLAIN = frozenset({"staticmethod"})
 _NO_GRAD = "torch.no_grad"  # wraps a method without changing what it computes; what is taken over is wrapped anew
 
 
-def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str) -> Borrowed:
+def generation_of(release: Release, facts: ModuleFacts, class_name: str) -> ClassFacts | None:
+    """What a class with a head derives from for its generation, where that stands in a file of its own (Whisper's); None = nothing."""
+    for name in facts.classes[class_name].lineage[1:]:
+        module, _, own = facts.origin(name).rpartition(".")
+        path = module.removeprefix("transformers.").replace(".", "/") + ".py"
+        if name in facts.classes or not module.startswith("transformers.models.") or not release.exists(path):
+            continue
+        found = parse_module(release.read(path), path).classes.get(own)
+        if found is not None and _MIXIN in map(local_class, found.lineage):
+            return found
+    return None
+
+
+def borrowed(
+    facts: ModuleFacts, class_name: str, pretrained: str, base_attribute: str, generation: ClassFacts | None = None
+) -> Borrowed:
     """What an adapter model takes over from a class with a head, mostly nothing.
 
     Args:
         pretrained: the class that the adapter model derives from.
         base_attribute: where the adapter model holds its base model.
+        generation: see `generation_of`.
 
     Raises:
         Unclear: it cannot take over a step.
     """
     known = facts.classes[class_name]
     own = {name: function for name, function in known.functions.items() if not _inherits(facts, pretrained, function)}
-    pending = [name for name in own if _OF_GENERATION.search(name)]
+    lent = {} if generation is None else dict(generation.functions)
+    pending = [name for name in own if _OF_GENERATION.search(name)] + [*lent]
     of_config = _of_config(facts, known)
     set_by_init = {name for name, _ in _set_by_init(facts, known)} - {base_attribute, *of_config}
     found: set[str] = set()
@@ -47,18 +69,26 @@ def borrowed(facts: ModuleFacts, class_name: str, pretrained: str, base_attribut
         if name in found:
             continue
         found.add(name)
-        if name == _WHOLE and not _goes_on(own[name]):
-            raise Unclear("It has a `generate` of its own.", own[name].node.name)
-        if not _is_plain(own[name]):
-            raise Unclear(f"A step of its generation is wrapped: {name}.", own[name].node.name)
-        asked = set(_asked(own[name]))
+        step = own.get(name) or lent[name]
+        if name in own:
+            _check_taken(step)
+        asked = set(_asked(step))
         foreign = sorted(asked & (set_by_init | {"forward"}))
         if foreign:
             said = f"A step of its generation, {name}, asks for what no adapter model has: {', '.join(foreign)}."
-            raise Unclear(said, own[name].node.name)
+            raise Unclear(said, step.node.name if name in own else None)
         fields |= asked & of_config.keys()
         pending.extend(asked & own.keys())
-    return Borrowed(class_name, tuple(sorted(found)), tuple((name, of_config[name]) for name in sorted(fields)))
+    read = tuple((name, of_config[name]) for name in sorted(fields))
+    return Borrowed(class_name, tuple(sorted(found & own.keys())), read, generation.name if generation else "")
+
+
+def _check_taken(step: FunctionFacts) -> None:
+    """Raises `Unclear` where a method cannot be taken over as it is."""
+    if step.name == _WHOLE and not _goes_on(step):
+        raise Unclear("It has a `generate` of its own.", step.node.name)
+    if not _is_plain(step):
+        raise Unclear(f"A step of its generation is wrapped: {step.name}.", step.node.name)
 
 
 def _inherits(facts: ModuleFacts, pretrained: str, function: FunctionFacts) -> bool:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import libcst as cst
 
-from adapter_codegen.model import BasePlan, StaticHead
+from adapter_codegen.model import BasePlan, Borrowed, StaticHead
 from adapter_codegen.parse.automappings import ModelEntry
 from adapter_codegen.parse.facts import ClassFacts, ModuleFacts
 from adapter_codegen.parse.module import parse_module
@@ -34,7 +34,7 @@ from adapter_codegen.plan.heads.flexible import (
 from adapter_codegen.plan.heads.forms.masked_image import read_masked_image
 from adapter_codegen.plan.heads.forms.weighted import read_weighted_sum
 from adapter_codegen.plan.heads.forms.xvector import read_xvector
-from adapter_codegen.plan.heads.generating import borrowed
+from adapter_codegen.plan.heads.generating import borrowed, generation_of
 from adapter_codegen.plan.heads.logits.chain import Chain, Link, Step, head_chain
 from adapter_codegen.plan.heads.logits.configs.decoders import decoder_config
 from adapter_codegen.plan.heads.logits.configs.text_config import text_config
@@ -156,15 +156,21 @@ class _HeadPlanner:
             apart = tied_apart(head, self.facts.classes.get(self.base.class_name)) if not attribute else ()
             if apart:
                 raise Unclear(f"It ties weights that the base model has apart: {', '.join(apart)}.")
-            if is_composite(self.base) or head_type in GENERATIVE:
-                borrowed(self.facts, head.name, self.base.pretrained_class, base_attribute(self.base))
             flexible = self._flexible(head, chain, head_type)
-            return _weighing(head, replace(flexible, class_name=head.name))
+            return _weighing(head, replace(flexible, class_name=head.name, borrowed=self._borrowed(head, head_type)))
         except Unclear as why:
             location = None if why.node is None else facts.location(why.node)
             return StaticHead(
                 head.name, attribute, "", reason=why.told(facts), location=location, precludes=why.precludes
             )
+
+    def _borrowed(self, head: ClassFacts, head_type: str) -> Borrowed | None:
+        """What of its generation an adapter model takes over. Raises `Unclear` where it cannot."""
+        if not is_composite(self.base) and head_type not in GENERATIVE:
+            return None
+        generation = generation_of(self.release, self.facts, head.name)
+        pretrained, attribute = self.base.pretrained_class, base_attribute(self.base)
+        return borrowed(self.facts, head.name, pretrained, attribute, generation) or None
 
     def _methods(self, head: ClassFacts) -> ConfigMethods:
         of_decoder = decoder_config(head, self.facts.classes.get(self.base.class_name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from operator import attrgetter
@@ -52,7 +53,9 @@ class HeadsGenerationMixin(GenerationMixin):
         check_generative(self, used_heads(self, head))
         if head is not None:
             kwargs["head"] = head
-        generated: ModelOutput | torch.Tensor = super().generate(*args, **kwargs)
+        # What some classes derive from beside this one counts the rows of a batch by itself (Whisper's), and not the copies of each.
+        run = functools.partial(GenerationMixin.generate, self) if copies_of_batch(self) > 1 else super().generate
+        generated: ModelOutput | torch.Tensor = run(*args, **kwargs)
         return generated
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(
