@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrModel, UnlimitedOcrPreTrainedModel
+from transformers.models.unlimited_ocr.modeling_unlimited_ocr import (
+    UnlimitedOcrGenerationMixin,
+    UnlimitedOcrModel,
+    UnlimitedOcrPreTrainedModel,
+)
 
 from adapter_runtime.model.heads.flexible import ModelWithFlexibleHeadsAdaptersMixin
 from adapter_runtime.model.heads.generation import HeadsGenerationMixin
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
     from adapter_runtime.heads.setups import HeadSetup
 
 
-class UnlimitedOcrAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, UnlimitedOcrPreTrainedModel, HeadsGenerationMixin):
+class UnlimitedOcrAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, UnlimitedOcrPreTrainedModel, HeadsGenerationMixin, UnlimitedOcrGenerationMixin
+):
     """UnlimitedOcr with any number of adapters and of heads, of which one or several are active.
 
     Heads: causal_lm.

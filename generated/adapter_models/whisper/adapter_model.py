@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.models.whisper.modeling_whisper import (
     WhisperForConditionalGeneration,
+    WhisperGenerationMixin,
     WhisperModel,
     WhisperPreTrainedModel,
     shift_tokens_right,
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from adapter_runtime.heads.setups import HeadSetup
 
 
-class WhisperAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrainedModel, HeadsGenerationMixin):
+class WhisperAdapterModel(
+    ModelWithFlexibleHeadsAdaptersMixin, WhisperPreTrainedModel, HeadsGenerationMixin, WhisperGenerationMixin
+):
     """Whisper with any number of adapters and of heads, of which one or several are active.
 
     Heads: audio_classification, seq2seq_lm.
