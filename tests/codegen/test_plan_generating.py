@@ -316,7 +316,7 @@ def test_a_class_without_a_projection_gives_what_a_model_in_it_gives(logits: str
     """BLIP-2, InstructBLIP and Kosmos-2 hold a language model with its head."""
     text = HEAD.replace("{methods}", "").replace("{loss}", WHOLE).replace("self.lm_head(x)", logits)
     facts = parse_module(text, "models/tiny/modeling_tiny.py")
-    with pytest.raises(Unclear, match="no projection of its own") as why:
+    with pytest.raises(Unclear, match="no projection of its own: its logits are those of `model`") as why:
         head_chain(facts, "Head", "TinyModel", "model")
     assert why.value.node is not None
 

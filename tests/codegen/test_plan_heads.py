@@ -648,6 +648,20 @@ def test_what_a_class_shows_not_to_stand_on_the_model(
     assert precluded or shown == ("classification", "tagging", "causal_lm")
 
 
+def test_why_a_head_is_missing_is_told_of_the_width_or_of_the_words() -> None:
+    tasks = entry("masked_lm")
+    assert "how wide" in why_not(tasks, base_plan("inputs"), "masked_lm", states_width=False)
+    assert "table of words" in why_not(tasks, base_plan("inputs"), "masked_lm")
+
+
+@pytest.mark.parametrize(
+    ("task", "head_type", "said"),
+    [("causal_lm", "causal_lm", "a decoder alone"), ("masked_lm", "masked_lm", "an encoder and a decoder")],
+)
+def test_why_a_head_is_missing_behind_a_decoder(task: str, head_type: str, said: str) -> None:
+    assert said in why_not(entry(task), base_plan("input_ids", encoder_decoder=True), head_type)
+
+
 def test_a_head_of_words_needs_a_table_of_them() -> None:
     tasks = entry("masked_lm", "sequence_classification")
     assert plan_flexible_heads(tasks, base_plan("inputs"), has_words=False) == CLASSIFICATION

@@ -179,7 +179,7 @@ class _File:
         base = replace(base, gives_states=states, continues=only_continues(entry.heads))
         width, has_words = states_width(self.release, entry, keys), may_name_words(self.facts, base.class_name)
         possible = plan_flexible_heads(entry, base, width, has_words)
-        static_heads = plan_static_heads(self.release, entry, self.facts, base, possible)
+        static_heads = plan_static_heads(self.release, entry, self.facts, base, possible, width)
         flexible_heads = _shown(possible, static_heads, to_be_shown(entry, base))
         return ModelPlan(
             model_type=entry.model_type,
@@ -201,7 +201,9 @@ class _File:
             meaning_digest=meaning_digest(self.facts.tree),
             holders=holders,
             towers=towers.plans,
-            headless="" if flexible_heads else why_not(entry, base) if not possible else _NONE_FITS,
+            headless=(
+                "" if flexible_heads else why_not(entry, base, states_width=width) if not possible else _NONE_FITS
+            ),
         )
 
 

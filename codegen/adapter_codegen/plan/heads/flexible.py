@@ -205,8 +205,8 @@ def _on_what_feeds(entry: ModelEntry, base: BasePlan, states_width: bool) -> tup
     return tuple(head for head in HEAD_TYPES if head in heads)
 
 
-def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "") -> str:
-    """Why no flexible head of a type, "" = of any, is among those of `plan_flexible_heads`, in one sentence."""
+def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "", states_width: bool = True) -> str:
+    """Why no flexible head of a type, "" = of any, is among those of `plan_flexible_heads`, in one sentence. `states_width`: see there."""
     if base.head is not None or (not is_composite(base) and _takes_labels(base)):
         return "The base model ends in a head itself."
     heads = {head for task, head in tasks(base).items() if task in entry.heads}
@@ -219,8 +219,12 @@ def why_not(entry: ModelEntry, base: BasePlan, head_type: str = "") -> str:
     if not base.gives_states:
         return "What the base model returns has no last hidden states."
     if base.is_encoder_decoder and head_type and head_type not in _TEXT_TO_TEXT | ON_ENCODERS:
+        if head_type == "causal_lm":
+            return "It continues text by a decoder alone, and the base model runs its encoder too."
         return f"A {head_type} head does not stand on a model with an encoder and a decoder."
-    return "The model names no table of words, or its config no width of its states."
+    if not states_width:
+        return "Its config does not say how wide the hidden states are: they may be of several widths."
+    return "The model names no one table of words, from which a head that predicts words starts."
 
 
 def _why_not_on_parts(entry: ModelEntry, base: BasePlan, head_type: str) -> str:

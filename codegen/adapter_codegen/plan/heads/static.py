@@ -87,12 +87,18 @@ _READ = {
 
 
 def plan_static_heads(
-    release: Release, entry: ModelEntry, facts: ModuleFacts, base: BasePlan, possible: tuple[str, ...]
+    release: Release,
+    entry: ModelEntry,
+    facts: ModuleFacts,
+    base: BasePlan,
+    possible: tuple[str, ...],
+    states_width: bool = True,
 ) -> tuple[StaticHead, ...]:
     """The head classes of a model type, those first whose task comes first in `TASKS`.
 
     Args:
         possible: types of flexible heads that can stand on the base model.
+        states_width: whether the config tells how wide the hidden states are.
 
     A class whose head has no flexible counterpart, or one that cannot stand on this base model, has an empty `head_type`.
     """
@@ -104,7 +110,7 @@ def plan_static_heads(
         for class_name in entry.heads.get(task, ()):
             known = class_name in found and bool(found[class_name].head_type)
             if class_name in facts.classes and not known:
-                missing = "" if head_type in possible else why_not(entry, base, head_type)
+                missing = "" if head_type in possible else why_not(entry, base, head_type, states_width)
                 found[class_name] = planner.plan(facts.classes[class_name], head_type, missing)
     read = pooling(base, possible, (head.reads for head in found.values() if head.reads))
     part = next((head.part for head in found.values() if head.head_type), "") if is_composite(base) else ""

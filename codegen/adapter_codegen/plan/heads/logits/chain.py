@@ -41,7 +41,6 @@ from adapter_codegen.plan.stream.entrance.way import earlier
 
 _RESULTS = ("logits", "start_logits", "prediction_logits")
 _LOSS = "loss_function"
-_NO_OWN_HEAD = "It has no projection of its own: its logits are what a model in it gives."
 _FROM_CONFIG = "._from_config"  # how a class of the file is made from the config of a part
 # Functions of upstream that pick positions out of their first argument.
 _SELECTIONS = frozenset({"slice_logits_to_keep"})
@@ -126,7 +125,11 @@ def head_chain(
     chain = _Walk(facts, head, base, prefix, flow.values, methods).back(logits)
     if not last and all(link.step in _WITHOUT_WEIGHTS for link in chain.links):
         ends_in_logits = bool(chain.base_attribute) and not chain.pooled  # the base model itself (FSMT's decoder)
-        raise Unclear(_NO_OWN_HEAD, logits.node, precludes=HEAD_TYPES if ends_in_logits else ())
+        raise Unclear(
+            _no_own_head(chain.part or chain.base_attribute),
+            logits.node,
+            precludes=HEAD_TYPES if ends_in_logits else (),
+        )
     filled = fills_in(flow.values, chain.base_attribute)
     if filled:
         raise Unclear(f"It makes arguments for its base model where a call gives none: {', '.join(filled)}.")
@@ -146,6 +149,10 @@ def head_chain(
         compares_in_place=compares_in_place(flow.values),
         skips_padding=skips,
     )
+
+
+def _no_own_head(path: str) -> str:
+    return f"It has no projection of its own: its logits are those of `{path}`, which ends in a head itself."
 
 
 def _is_loss(value: Value) -> bool:
@@ -242,7 +249,7 @@ class _Walk:
     def _ended(self, value: Value, attribute: str, way: _Way, part: str) -> Chain:
         """The chain that starts at the outputs of the base model, or of a part."""
         if way.selected in _RESULTS:
-            raise Unclear(_NO_OWN_HEAD, value.node)
+            raise Unclear(_no_own_head(attribute or part), value.node)
         if way.selected not in {"0", "1", "last_hidden_state", "pooler_output"}:
             raise Unclear(
                 "Of what a model in it gives, it reads neither hidden states nor a pooled vector: `{}`.", value.node
