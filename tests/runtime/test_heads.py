@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch.nn import functional
 from torch.testing import assert_close
-from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTrainedModel
+from transformers import BertForMultipleChoice, BertForSequenceClassification, LlamaForCausalLM, PreTrainedModel
 
 from adapter_models import AdapterSetup, AutoAdapterModel, LlamaAdapterModel
 from adapter_models.heads import PredictionHead
@@ -235,6 +235,23 @@ def test_choices_are_scored_as_if_each_stood_alone() -> None:
     assert_close(together, alone, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="chooses among 3 answers, but got 2 sequences"):
         model(tokens[0, :2])
+
+
+def test_there_are_as_many_choices_as_the_inputs_have_like_upstream() -> None:
+    static = BertForMultipleChoice(tiny_config("bert")).eval()
+    randomise(static)
+    model = adapter_model("bert")
+    model.load_state_dict(static.state_dict(), strict=False)
+    model.add_multiple_choice_head("h", num_choices=2, layers=1, activation_function=None, use_pooler=True)
+    model.heads["h"][1].load_state_dict(static.classifier.state_dict())
+    tokens, labels = torch.randint(3, 90, (2, 3, 5)), torch.tensor([2, 0])
+    embedded = model.get_input_embeddings()(tokens)
+    with torch.no_grad():
+        expected = static(tokens, labels=labels)
+        for given in ({"input_ids": tokens}, {"inputs_embeds": embedded}):
+            found = model(**given, labels=labels)
+            assert_close((found.logits, found.loss), (expected.logits, expected.loss))
+        assert model(tokens.flatten(0, 1)).logits.shape == (3, 2), "without choices in the inputs, those of the head"
 
 
 def test_the_pooled_output_of_the_base_model_is_used_on_request() -> None:

@@ -87,6 +87,7 @@ class FNetAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, FNetPreTrainedModel)
         return self.forward_head(
             outputs,
             input_ids=inputs["input_ids"],
+            num_choices=self.number_of_choices(input_ids, inputs_embeds),
             head=head,
             labels=labels,
             start_positions=start_positions,

@@ -90,6 +90,7 @@ class FunnelAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, FunnelPreTrainedMo
             outputs,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
+            num_choices=self.number_of_choices(input_ids, inputs_embeds),
             head=head,
             labels=labels,
             start_positions=start_positions,

@@ -86,6 +86,7 @@ class MobileBertAdapterModel(ModelWithFlexibleHeadsAdaptersMixin, MobileBertPreT
             outputs,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
+            num_choices=self.number_of_choices(input_ids, inputs_embeds),
             head=head,
             labels=labels,
             start_positions=start_positions,

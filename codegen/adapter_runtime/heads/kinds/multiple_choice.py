@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class MultipleChoiceHead(PredictionHead):
     """One score per choice.
 
-    Inputs of the model are [questions, choices, L]. The base model gets them as [questions * choices, L], so that B is
-    questions * choices here.
+    Inputs of the model are [questions, choices, L]; how many choices there are may differ from call to call. The base model gets them as
+    [questions * choices, L], so that B is questions * choices here. Inputs that come so already have as many as `num_choices` says.
     """
 
     head_type = "multiple_choice"
@@ -57,6 +57,7 @@ class MultipleChoiceHead(PredictionHead):
         cls_output: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        num_choices: int | None = None,
     ) -> ModelOutput:
         """Logits [questions, choices], and the loss.
 
@@ -65,12 +66,13 @@ class MultipleChoiceHead(PredictionHead):
             cls_output: [B, H], the vector that stands for each choice of each question.
             attention_mask: not used.
             labels: [questions], the index of the right choice.
+            num_choices: how many choices the inputs have; None = those that the head was added with.
 
         Raises:
             ValueError: B is no multiple of the number of choices.
         """
         assert cls_output is not None
-        rows, choices = cls_output.shape[0], self.config["num_choices"]
+        rows, choices = cls_output.shape[0], num_choices or self.config["num_choices"]
         if rows % choices:
             raise ValueError(
                 f"Head {self.name!r} chooses among {choices} answers, but got {rows} sequences, which is no multiple of"

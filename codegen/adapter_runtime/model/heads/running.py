@@ -44,6 +44,7 @@ class Inputs(TypedDict):
     attention_mask: torch.Tensor | None  # [B, L], 1 at real tokens
     pixel_values: torch.Tensor | None  # [B, channels, Y, X]
     bool_masked_pos: torch.Tensor | None  # [B, N], true at patches that are masked
+    num_choices: int | None  # rows that answer one question; None where the inputs do not say
 
 
 class RunHeadsMixin:
@@ -88,6 +89,7 @@ class RunHeadsMixin:
         logits_to_keep: int | torch.Tensor = 0,
         pixel_values: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        num_choices: int | None = None,
         **arguments: Target | None,
     ) -> ModelOutput:
         """Run one or several heads on the outputs of the base model.
@@ -100,6 +102,7 @@ class RunHeadsMixin:
             logits_to_keep: for language modelling heads, the positions to compute logits for; 0 = all.
             pixel_values: [B, channels, Y, X], for heads that paint images.
             bool_masked_pos: [B, N], the patches of these that were masked.
+            num_choices: how many rows answer one question; None = as the head was added with.
             arguments: targets and further inputs; each head takes those that it declares in `label_arguments` and
                 `input_arguments`. With several heads, a dict by names of heads or a list gives each its own.
 
@@ -129,6 +132,7 @@ class RunHeadsMixin:
                 "attention_mask": part.of(attention_mask),
                 "pixel_values": part.of(pixel_values),
                 "bool_masked_pos": part.of(bool_masked_pos),
+                "num_choices": num_choices,
             }
             read = _encoded(self, outputs, attention_mask) if module.head_type in self.encoder_heads else outputs
             results.append(_run(self, module, part, module.read(part.of_outputs(read)), inputs, logits_to_keep, own))
@@ -213,17 +217,22 @@ class RunHeadsMixin:
         """
         return _pooled(self, head, outputs, input_ids, attention_mask)
 
-    @staticmethod
-    def flatten_choices(**inputs: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
-        """Inputs of a multiple choice question, [B, choices, L], as [B * choices, L].
-
-        Other inputs stay as they are: whether there are choices shows in the rank of input_ids or inputs_embeds.
-        """
-        ranks = {"input_ids": 3, "inputs_embeds": 4}
-        given = {name: inputs.get(name) for name in ranks}
-        if not any(tensor is not None and tensor.dim() == ranks[name] for name, tensor in given.items()):
+    @classmethod
+    def flatten_choices(cls, **inputs: torch.Tensor | None) -> dict[str, torch.Tensor | None]:
+        """Inputs of a multiple choice question, [B, choices, L], as [B * choices, L]; others stay as they are."""
+        if cls.number_of_choices(inputs.get("input_ids"), inputs.get("inputs_embeds")) is None:
             return inputs
         return {name: None if tensor is None else tensor.flatten(0, 1) for name, tensor in inputs.items()}
+
+    @staticmethod
+    def number_of_choices(
+        input_ids: torch.Tensor | None = None, inputs_embeds: torch.Tensor | None = None
+    ) -> int | None:
+        """How many answers there are to each question, in inputs [B, choices, L] or [B, choices, L, H]; None in others."""
+        for tensor, rank in ((input_ids, 3), (inputs_embeds, 4)):
+            if tensor is not None and tensor.dim() == rank:
+                return tensor.shape[1]
+        return None
 
 
 def used_heads(model: FlexibleHeadsModel, head: Setup) -> HeadSetup | None:
@@ -304,7 +313,7 @@ def _run(
     options: dict[str, bool | int | torch.Tensor | Inverse | None]
     frame_mask = _frame_mask(model, outputs, inputs["attention_mask"]) if model.frame_counter else None
     options = {"return_dict": True, "frame_mask": frame_mask, "attention_mask": inputs["attention_mask"]}
-    options |= {"pixel_values": inputs["pixel_values"], "bool_masked_pos": inputs["bool_masked_pos"]}
+    options |= {name: inputs[name] for name in ("pixel_values", "bool_masked_pos", "num_choices")}
     if head.is_pooled:
         options["cls_output"] = _pooled(model, head, outputs, inputs["input_ids"], inputs["attention_mask"])
     projection = head.get_output_embeddings()
