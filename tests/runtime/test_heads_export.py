@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -57,6 +58,21 @@ def test_a_head_is_written_back_and_upstream_computes_the_same(tmp_path: Path) -
     assert not hasattr(again.config, "prediction_heads")
     assert_close(again(TOKENS).logits, expected)
     assert model.heads.keys() == {"c", "other"}
+
+
+@pytest.mark.parametrize("model_type", ["iquestcoder", "internlm3"])
+def test_a_class_that_upstream_uses_with_the_config_of_another_model_type_is_written_back_to(
+    model_type: str, tmp_path: Path
+) -> None:
+    model = adapter_model(model_type)
+    model.add_causal_lm_head("c", layers=1, activation_function=None, layer_norm=False, bias=False)
+    expected = model(TOKENS).logits
+    static = model.to_static("c")
+    assert type(static) is LlamaForCausalLM and static.config.model_type == model_type
+    static.save_pretrained(tmp_path)
+    assert_close(AutoModelForCausalLM.from_pretrained(tmp_path)(TOKENS).logits, expected)
+    with pytest.raises(UnsupportedHeadError, match="LlamaForQuestionAnswering is no class of upstream's"):
+        model.to_static("c", class_name="LlamaForQuestionAnswering")
 
 
 def test_what_comes_out_shares_no_memory_and_holds_no_adapter_but_a_merged_one() -> None:

@@ -45,6 +45,8 @@ class Registry:
     methods: Mapping[str, Mapping[str, str]]  # model type -> method -> "" if supported, else the reason why not
     # Config class name -> type of a head -> what upstream's class with such a head has.
     heads: Mapping[str, Mapping[str, StaticHeadConfig]] = field(default_factory=dict)
+    # Config class name -> the names of upstream's classes with heads for it. Some are made with another class's config, too (Llama's).
+    head_classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     model_types: Sequence[str] = field(default=())
     # Model type -> its own classes. Types whose models stand in one file of upstream may have a class in common; each has one of ours for it.
     own_classes: Mapping[str, Classes] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class GeneratedPackage:
             heads={
                 r["config_class"]: _by_type(r["static_heads"].values()) for r in records.values() if r["static_heads"]
             },
+            head_classes=_head_classes(records.values()),
             methods={model_type: record["methods"] for model_type, record in records.items()},
             model_types=tuple(records),
             own_classes={
@@ -170,6 +173,14 @@ class GeneratedPackage:
 def _by_type(heads: Iterable[StaticHead]) -> dict[str, StaticHeadConfig]:
     """The heads of a model type by their own types, of several the first."""
     return {head["config"]["head_type"]: head["config"] for head in reversed([*heads])}
+
+
+def _head_classes(records: Iterable[_Record]) -> dict[str, tuple[str, ...]]:
+    """By config class, which several model types may share."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        found.setdefault(record["config_class"], {}).update(dict.fromkeys(record["static_heads"]))
+    return {config_class: tuple(names) for config_class, names in found.items()}
 
 
 def _folder(path: str) -> str:
@@ -222,6 +233,7 @@ def _together(registries: Sequence[Registry]) -> Registry:
             config_keys={**result.config_keys, **other.config_keys},
             static_heads={**result.static_heads, **other.static_heads},
             heads={**result.heads, **other.heads},
+            head_classes={**result.head_classes, **other.head_classes},
             methods={**result.methods, **other.methods},
             model_types=tuple(dict.fromkeys((*result.model_types, *other.model_types))),
             own_classes={**result.own_classes, **other.own_classes},

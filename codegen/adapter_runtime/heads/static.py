@@ -75,7 +75,7 @@ def unmet(class_name: str, config: PreTrainedConfig) -> list[str]:
 
 def classes_for(config: PreTrainedConfig) -> list[str]:
     """Upstream's classes for models with such a config whose heads have a flexible counterpart."""
-    return [name for name in registered().static_heads if getattr(transformers, name).config_class is type(config)]
+    return [*registered().head_classes.get(type(config).__name__, ())]
 
 
 def flexible_config(
