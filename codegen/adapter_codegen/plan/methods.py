@@ -33,7 +33,7 @@ class Lack(Enum):
     STREAM = "Nothing is added to a stream in {}, so its output may be no hidden states of tokens."
     COUNT_OF_TOKENS = "What {} keeps of earlier tokens is no Cache, which the run time could tell how many they are: a step of a generation does not show which tokens are the first."
     ENTRANCE = "What enters the first layer is not one module's output."
-    SEQUENCE = "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front."
+    SEQUENCE = "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front."
     POOLER = "A class token stands in front of the parts of what the model reads, but no submodule `pooler` shows what is read at it."
     ONE_ATTENTION = "{} attends in several ways, so its input may be a grid."
     OWN_HEAD = "The head of {} reads hidden states in its own forward, where a prompt cannot be taken out of them."
