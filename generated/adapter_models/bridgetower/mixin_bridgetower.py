@@ -104,7 +104,7 @@ class BridgeTowerVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "nn.MultiheadAttention keeps its projections in one parameter and its keys to itself.",
         "lora": "No layer has linear modules that play a known role.",
         "reft": "The hidden states of visual.transformer.resblocks are no rows of tokens or patches: the positions stand in front of the batch.",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
 

@@ -99,6 +99,6 @@ class DiaDecoderAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "",
         "lora": "",
         "reft": "DiaDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -82,6 +82,6 @@ class Ernie4_5_VLMoeVisionTransformerPretrainedModelAdaptersMixin(ModelBaseAdapt
         "prefix_tuning": "Sequences are packed into one row.",
         "lora": "",
         "reft": "The hidden states of blocks are no rows of tokens or patches: the positions of all examples stand in one row.",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

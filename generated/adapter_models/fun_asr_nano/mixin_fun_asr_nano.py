@@ -32,6 +32,6 @@ class FunAsrNanoModelAdaptersMixin(ModelUsingSubmodelsAdaptersMixin):
     submodels = ("audio_tower", "language_model")
     lacks = {
         "bottleneck": "Not every layer of the stack multi_modal_projector.layers has its sites. Here something is added only in layers that are given as many features as they give.",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

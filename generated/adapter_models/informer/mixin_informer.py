@@ -78,7 +78,7 @@ class InformerEncoderAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
 
@@ -91,6 +91,6 @@ class InformerDecoderAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "The key is not transposed in the product itself.",
         "lora": "",
         "reft": "InformerDecoder is one half of an encoder-decoder, and its config may say that it is the whole.",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }

@@ -85,7 +85,7 @@ class InstructBlipVideoVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "The width of a key head of `self_attn` is not stated by an attribute.",
         "lora": "",
         "reft": "",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
 

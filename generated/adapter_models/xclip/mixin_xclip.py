@@ -118,6 +118,6 @@ class XCLIPVisionModelAdaptersMixin(ModelBaseAdaptersMixin):
         "prefix_tuning": "The hidden states are cut into windows, or reshaped, on their way into the attention.",
         "lora": "",
         "reft": "",
-        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not a plain sequence with a class token in front.",
+        "prompt_tuning": "The model reads no tokens, and the parts of what it reads are not known to be a plain sequence with a class token in front.",
         "invertible": "The model has no token embeddings that could be inverted.",
     }
