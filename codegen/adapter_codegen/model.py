@@ -486,8 +486,8 @@ class StaticHead:
     layers: tuple[str | None, ...] = ()  # per position of the flexible head's Sequential: path of the static module
     config: tuple[tuple[str, object], ...] = ()  # keyword arguments of the flexible head
     tensors: tuple[tuple[str, str], ...] = ()  # (key of upstream's, of no module of its own; in the flexible head)
-    # What stands for a sequence: the "first" token, "last", "eos", the "mean", that of the "rest" without the first, that of real
-    # "frames"; "" = every token, or a pooler
+    # What stands for a sequence: the "first" token, "last", "eos", the "mean", that of the "rest" without the first, "both" the first and that,
+    # the mean of real "frames"; "" = every token, or a pooler
     reads: str = ""
     frames: str = ""  # upstream's method that counts the frames of so many samples; "" = the head asks for none
     part: str = ""  # path of the part of the base model whose outputs it reads; "" = those of the base model
@@ -606,7 +606,7 @@ class AdapterModelPlan:
         )
         if not self.head_types and any(facts):
             raise ValueError(f"{self.class_name} has no heads, but facts about them: {facts}")
-        if self.head_types and self.pooling not in ("first", "last", "eos", "mean", "rest", "frames"):
+        if self.head_types and self.pooling not in ("first", "last", "eos", "mean", "rest", "both", "frames"):
             raise ValueError(f"{self.class_name} has heads and pools {self.pooling!r}")
         if (self.encoder_pooling and not self.encoder_heads) or not {*self.encoder_heads} <= {*self.head_types}:
             raise ValueError(f"{self.class_name} has heads {self.encoder_heads} that pool {self.encoder_pooling!r}")

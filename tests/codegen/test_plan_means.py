@@ -92,6 +92,10 @@ def release(tmp_path: Path) -> Release:
     return open_release(tmp_path)
 
 
+def beside(first: str = "x[:, 0]", rest: str = "x[:, 1:].mean(dim=1)", dim: str = "1") -> str:
+    return f"logits = self.direct(torch.cat([{first}, {rest}], dim={dim}))"
+
+
 def planned(release: Release, body: str, task: str) -> StaticHead:
     path = "models/tiny/modeling_tiny.py"
     entry = ModelEntry("tiny", path, "TinyConfig", "models/tiny/configuration_tiny.py", "TinyModel", {task: ("Head",)})
@@ -117,6 +121,20 @@ def planned(release: Release, body: str, task: str) -> StaticHead:
         pytest.param("logits = self.out(self.act(self.narrow(x)).mean(dim=1))", id="an activation before the mean"),
         pytest.param("logits = self.direct((x * self.weights).mean(dim=1))", id="a weighted mean"),
         pytest.param("logits = self.direct(x.mean(dim=1).mean(dim=1))", id="two means"),
+        pytest.param(beside("x[:, 1]"), id="the second beside a mean"),
+        pytest.param(beside(rest="x.mean(dim=1)"), id="beside a mean of all, which the first is in"),
+        pytest.param(beside(rest="x[:, 1 + self.config.size :].mean(dim=1)"), id="beside a mean without some more"),
+        pytest.param(beside(rest="x[:, 1:].amax(dim=1)"), id="beside the largest"),
+        pytest.param(beside(rest="outputs[1][:, 1:].mean(dim=1)"), id="beside a mean of something else"),
+        pytest.param(beside(rest="x[:, 1:].mean(dim=1), x[:, 2]"), id="three side by side"),
+        pytest.param(beside(dim="0"), id="one below the other"),
+        pytest.param(beside().replace("torch.cat", "torch.stack"), id="as another dimension"),
+        pytest.param(
+            "x = self.narrow(x)\n        " + beside().replace("direct", "out"), id="a projection before both"
+        ),
+        pytest.param(
+            "logits = self.direct(torch.cat([x[:, 1:].mean(dim=1), x[:, 0]], dim=1))", id="the mean in front"
+        ),
         pytest.param(masked(whole="x.mean(dim=2)"), id="frames: without a mask another mean"),
         pytest.param(masked(whole="x[:, 0]"), id="frames: without a mask the first"),
         pytest.param(masked(dim="2"), id="frames: a sum over channels"),
@@ -143,6 +161,8 @@ def test_other_ways_to_one_vector_are_not_converted(release: Release, body: str,
         pytest.param("logits = self.direct(x[:, 1:].mean(dim=1))", "rest", id="the same in two dimensions"),
         pytest.param("logits = self.direct(self.norm(x.mean(1)))", "mean", id="a norm behind the mean"),
         pytest.param("logits = self.direct(x[:, 0])", "first", id="the first"),
+        pytest.param(beside(), "both", id="the first and the mean of the rest"),
+        pytest.param(beside(first="x[:, 0, :]", dim="-1"), "both", id="the same in three dimensions"),
         pytest.param(masked(), "frames", id="frames that are real"),
         pytest.param(masked().replace("self.narrow", "self.wide"), "frames", id="a projection of the same width"),
     ],

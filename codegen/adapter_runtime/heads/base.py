@@ -82,6 +82,8 @@ class PredictionHead(nn.Sequential):
         if out_features is None:
             out_features = self.config["num_labels"]
         width, given = hidden_size(feeding_config(model)), self.config.get("dropout_prob")
+        if self.is_pooled and getattr(model, "pooling", "") == "both" and not self.config.get("use_pooler"):
+            width *= 2
         kind, layers = (
             self.config.get("head_type", ""),
             self.config["layers"],

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Pooling = Literal["first", "last", "eos", "mean", "rest", "frames"]
+Pooling = Literal["first", "last", "eos", "mean", "rest", "both", "frames"]
 
 
 def pool(
@@ -24,8 +24,8 @@ def pool(
         hidden_states: [B, L, H].
         rule: "first" takes the first position, as upstream's encoders do: pad them on the right. "last" takes the last
             real token, padded on either side (decoders, where only that one has seen the sequence). "eos" takes the last
-            end-of-sequence token (encoder-decoders). "mean" is the mean of all positions, "rest" of all but the first, "frames"
-            of those that `frame_mask` marks.
+            end-of-sequence token (encoder-decoders). "mean" is the mean of all positions, "rest" of all but the first, "both" has
+            the first and beside it the mean of the rest, "frames" is that of those that `frame_mask` marks.
         input_ids: [B, L]; needed for "eos", and for padding where there is no mask. Several books of codes are [B, books, L] or
             [B * books, L]: a position is padding where all of its codes are.
         attention_mask: [B, L], 1 at real tokens. Without it padding is told by `pad_token_id`.
@@ -34,13 +34,15 @@ def pool(
         frame_mask: [B, L], true at frames that are no padding; None = all are none.
 
     Returns:
-        [B, H].
+        [B, H]; with "both" [B, 2 * H].
 
     Raises:
         ValueError: "eos" without token ids, or a sequence without an end-of-sequence token.
     """
     if rule == "first":
         return hidden_states[:, 0]
+    if rule == "both":
+        return torch.cat([hidden_states[:, 0], _mean(hidden_states[:, 1:], None)], dim=-1)
     if rule in ("mean", "rest", "frames"):
         return _mean(
             hidden_states[:, 1:] if rule == "rest" else hidden_states, frame_mask if rule == "frames" else None

@@ -48,7 +48,7 @@ from adapter_codegen.plan.heads.logits.options import (
     width_options,
 )
 from adapter_codegen.plan.heads.logits.passing import passes_on
-from adapter_codegen.plan.heads.logits.positions import EOS, FIRST, FRAMES, LAST, MEAN, MEANS, OTHERS, REST
+from adapter_codegen.plan.heads.logits.positions import BOTH, EOS, FIRST, FRAMES, LAST, MEAN, MEANS, OTHERS, REST
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.upstream import Release
@@ -81,6 +81,7 @@ _READ = {
     EOS: "the token at its end",
     MEAN: "the mean",
     REST: "the mean of all but the first token",
+    BOTH: "the first token and the mean of the others",
     FRAMES: "the mean of those frames that are no padding",
     OTHERS: "positions by a rule of its own",
 }  # what is read of a sequence, in words

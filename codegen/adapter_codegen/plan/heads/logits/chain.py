@@ -33,7 +33,7 @@ from adapter_codegen.plan.heads.logits.filled import fills_in
 from adapter_codegen.plan.heads.logits.holding import is_built_as_usual
 from adapter_codegen.plan.heads.logits.losses.ends import compares_end
 from adapter_codegen.plan.heads.logits.losses.labels import compares_in_place, skips_padding
-from adapter_codegen.plan.heads.logits.positions import ASKED_FOR, Averages, counted_frames, position, rule
+from adapter_codegen.plan.heads.logits.positions import ASKED_FOR, BOTH, Averages, counted_frames, position, rule
 from adapter_codegen.plan.heads.logits.rates import NOTHING, Rates, dropout_rates
 from adapter_codegen.plan.heads.unclear import Unclear
 from adapter_codegen.plan.parts.models import is_model
@@ -258,7 +258,9 @@ class _Walk:
         if pooled and not is_built_as_usual(self.facts, self.base, self._submodule(attribute)):
             raise Unclear("It reads a pooler that the base model may be without: `{}`.", value.node)
         links = tuple(reversed(way.links))
-        return Chain(_without_means(links), attribute, pooled, rule(way.positions), way.requires, part)
+        return Chain(
+            _without_means(links, BOTH in way.positions), attribute, pooled, rule(way.positions), way.requires, part
+        )
 
     def _before(self, value: Value, link: Link | None) -> Value:
         if link is not None:
@@ -454,11 +456,14 @@ def _where_given(link: Link, test: cst.BaseExpression, arithmetic: cst.CSTNode) 
     return replace(link, key=fields[0]) if link.step is Step.SCALE and len(fields) == len(link.terms) == 1 else None
 
 
-def _without_means(links: tuple[Link, ...]) -> tuple[Link, ...]:
-    """The links, as they are behind a mean: a projection of means is the mean of projections, and other links are not."""
+def _without_means(links: tuple[Link, ...], is_beside: bool) -> tuple[Link, ...]:
+    """The links, as they are behind a mean: a projection of means is the mean of projections, and other links are not.
+
+    Nor is one of a mean that stands beside another vector (`is_beside`), which has a projection of its own width behind it.
+    """
     means = [index for index, link in enumerate(links) if link.step is Step.MEAN]
     before = links[: means[-1]] if means else ()
-    if any(link.step not in {Step.LINEAR, Step.DROPOUT} for link in before):
+    if any(link.step not in ({Step.DROPOUT} if is_beside else {Step.LINEAR, Step.DROPOUT}) for link in before):
         raise Unclear("It takes a mean of positions behind more than projections.")
     return tuple(link for link in links if link.step is not Step.MEAN)
 

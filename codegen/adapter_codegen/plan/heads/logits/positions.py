@@ -4,6 +4,7 @@ x[:, 0], x[rows, lengths]                the first, the last that is no padding,
 
 x.mean(dim=1), torch.mean(x, dim=1)      the mean of all positions
 x[:, 1:].mean(dim=1)                     of all but the first, where a learned token stands
+torch.cat([x[:, 0], x[:, 1:].mean(dim=1)], dim=1)        the first and that mean, side by side
 
 if attention_mask is None:               of those frames that come from samples which are no padding
     pooled = x.mean(dim=1)
@@ -23,10 +24,13 @@ import libcst as cst
 from adapter_codegen.parse.syntax import dotted_name, is_none
 from adapter_codegen.plan.flow.values import How, Op, Value, alternatives, ancestors, same_tensor
 from adapter_codegen.plan.heads.logits.conditions import condition
+from adapter_codegen.plan.heads.logits.slices import is_whole
+from adapter_codegen.plan.heads.logits.slices import parts as slices
 
 FIRST, LAST, EOS = "first", "last", "eos"  # the rules of flexible heads
 MEAN, REST, FRAMES = "mean", "rest", "frames"  # means
-MEANS = frozenset({MEAN, REST, FRAMES})
+BOTH = "both"  # the first position, and beside it the mean of the rest
+MEANS = frozenset({MEAN, REST, FRAMES, BOTH})
 OTHERS = "others"  # positions that no flexible head reads
 ASKED_FOR = "logits_to_keep"  # the caller chooses, of both heads
 
@@ -84,6 +88,8 @@ class Averages:
         """`value`, if it is a mean over positions by a rule that flexible heads have."""
         if value.op is Op.JOIN:
             return self._of_frames(value)
+        if value.op is Op.FUNCTION and value.name == "torch.cat":
+            return self._beside_first(value)
         tensor = _reduced(value, "mean")
         if tensor is None:
             return None
@@ -91,6 +97,24 @@ class Averages:
         if behind.op is Op.ITEM and _leaves_first_out(behind):
             return Mean(behind.inputs[0], REST)
         return None if behind.op is Op.ITEM and not behind.index and len(behind.inputs) > 1 else Mean(tensor, MEAN)
+
+    def _beside_first(self, joined: Value) -> Mean | None:
+        """The first position with the mean of the rest behind it: ``torch.cat([first, mean], dim=1)``, or of the last dimension."""
+        given, named = joined.inputs, dict(joined.keywords)
+        dims = [*given[1:], *named.values()]
+        parts = given[0].inputs if given and given[0].op is Op.TUPLE else ()
+        if len(parts) != 2 or len(dims) != 1 or not {*named} <= {"dim", "axis"} or not _is_last_of_two(dims[0]):
+            return None
+        first, rest = same_tensor(parts[0]), self.mean(parts[1])
+        if (
+            rest is None
+            or rest.rule != REST
+            or position(first) != FIRST
+            or not all(map(is_whole, slices(first.node)[2:]))
+        ):
+            return None
+        is_same = same_tensor(first.inputs[0]) is same_tensor(rest.tensor)
+        return Mean(rest.tensor, BOTH) if is_same else None
 
     def _of_frames(self, join: Value) -> Mean | None:
         test = condition(join)
@@ -106,6 +130,12 @@ class Averages:
         makers = {one.name for one in ancestors(real.inputs[1]).values() if one.op is Op.HELPER and _takes_mask(one)}
         made = [value for value in self.values if value.frame.function in makers]
         return Mean(tensor, FRAMES) if counted_frames(made) else None
+
+
+def _is_last_of_two(dimension: Value) -> bool:
+    """``1`` and ``-1``"""
+    inner = dimension.inputs[0] if dimension.op is Op.UNARY and dimension.operator == "-" else dimension
+    return inner.op is Op.CONSTANT and inner.literal == "1"
 
 
 def _reduced(value: Value, name: str) -> Value | None:
