@@ -5,7 +5,7 @@
 # Changed by adapter-codegen: this file was made from upstream's and is not that file.
 """Conformance of Dinov2."""
 
-from conformance.suite import AdapterTestBase, AdapterTests
+from conformance.suite import AdapterTestBase, AdapterTests, ClassConversionTests
 
 
 class Dinov2AdapterTestBase(AdapterTestBase):
@@ -13,4 +13,8 @@ class Dinov2AdapterTestBase(AdapterTestBase):
 
 
 class Dinov2AdapterTest(Dinov2AdapterTestBase, AdapterTests):
+    pass
+
+
+class Dinov2ClassConversionTest(Dinov2AdapterTestBase, ClassConversionTests):
     pass

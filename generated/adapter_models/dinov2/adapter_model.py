@@ -30,7 +30,7 @@ class Dinov2AdapterModel(ModelWithFlexibleHeadsAdaptersMixin, Dinov2PreTrainedMo
     """
 
     head_types = ("image_classification",)
-    pooling = "first"
+    pooling = "both"
 
     def __init__(self, config: Dinov2Config) -> None:
         super().__init__(config)
